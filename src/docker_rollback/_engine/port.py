@@ -1,0 +1,223 @@
+"""What this library asks of a container engine: the `Engine` protocol, and the values that pass through it.
+
+Inspections pass raw, as the engine's JSON: typed models of them drop the fields that they do not know, and a container
+that is made again without those fields is not the same container.
+
+Every method raises an `EngineError`; those that take a reference raise the matching `NotFoundError` where the engine
+does not know it. `ref` is a name or an id; `id` is a full id.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from types import TracebackType
+from typing import Any, Literal, Protocol, Self, TypeAlias
+
+from attrs import field, frozen
+
+Inspection: TypeAlias = Mapping[str, Any]
+"""What an engine's inspect answers, and what its create takes: JSON, untouched."""
+
+
+@frozen
+class EngineInfo:
+    """Who the engine is.
+
+    Attributes:
+        flavour: which implementation answers.
+        version: its own version, as it says it ("28.5.2").
+        api_version: the version of the API that is spoken with it ("1.45").
+        architecture: of its host, as the kernel names it ("x86_64", "aarch64").
+        storage_driver: what keeps its layers ("overlay2", "overlayfs", "overlay").
+        containerd_store: whether images live in containerd's store, where an image's id is its manifest's digest.
+        default_runtime: the runtime that a container gets that names none.
+        address: where it was reached ("unix:///var/run/docker.sock").
+        root: the folder of its data on its own host.
+    """
+
+    flavour: Literal["docker", "podman", "fake"]
+    version: str
+    api_version: str
+    architecture: str
+    storage_driver: str
+    containerd_store: bool
+    default_runtime: str
+    address: str
+    root: str
+
+
+@frozen
+class Change:
+    """One path that a container's writable layer adds, changes or deletes."""
+
+    path: str
+    kind: Literal["changed", "added", "deleted"]
+
+
+@frozen
+class Finished:
+    """How a program ended.
+
+    Attributes:
+        exit_code: as the system gave it.
+        stderr: the end of what it said, as text.
+    """
+
+    exit_code: int
+    stderr: str
+
+
+class Process(Protocol):
+    """A program at work next to the data: bytes in, bytes out, an exit code.
+
+    Leaving its ``with`` block ends a program that still runs. Nothing may be concluded from the end of its output:
+    only `finish` knows whether it did its work.
+    """
+
+    def read(self, size: int, /) -> bytes:
+        """Return up to `size` bytes of its output as soon as there are any; ``b""`` once it has closed it."""
+
+    def write(self, data: bytes | memoryview, /) -> None:
+        """Send all of `data` to its input; a program that ended early shows in `finish`, not here."""
+
+    def close_input(self) -> None:
+        """Say that no more input comes."""
+
+    def finish(self) -> Finished:
+        """Wait until it has ended and say how; closes its input, drops what it still prints."""
+
+    def kill(self) -> None:
+        """End it now; harmless where it has ended already."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+    ) -> None: ...
+
+
+@frozen
+class ContainerFilter:
+    """Which containers a list names: those to which every given condition applies.
+
+    Attributes:
+        name: their exact name, without the leading slash.
+        labels: labels that they bear.
+        volume: a volume that they mount, by name.
+        network: a network that they are attached to, by name or id.
+        running: only those whose processes exist (running, paused, restarting).
+    """
+
+    name: str | None = None
+    labels: Mapping[str, str] = field(factory=dict)
+    volume: str | None = None
+    network: str | None = None
+    running: bool = False
+
+
+class Engine(Protocol):
+    """The one door to a container engine."""
+
+    def info(self) -> EngineInfo:
+        """Ask who answers; raises `EngineUnavailableError` where nobody does."""
+
+    # Containers
+
+    def inspect_container(self, ref: str) -> Inspection:
+        """Return the whole inspection of one container."""
+
+    def list_containers(self, where: ContainerFilter = ..., /) -> list[str]:
+        """Return the full ids of the containers, in whatever state, that `where` describes."""
+
+    def create_container(self, name: str, request: Inspection, *, platform: str | None = None) -> str:
+        """Create a container from a raw request and return its full id; raises `EngineConflictError` for a taken name."""
+
+    def start_container(self, ref: str) -> None:
+        """Start it; harmless where it runs."""
+
+    def stop_container(self, ref: str, *, timeout: float | None = None) -> None:
+        """Stop it by its own signal; None is its own patience, seconds where given. Waits however long that takes."""
+
+    def kill_container(self, ref: str) -> None:
+        """End it at once, and wait until it is gone or stopped."""
+
+    def pause_container(self, ref: str) -> None:
+        """Freeze its processes; harmless where they are."""
+
+    def unpause_container(self, ref: str) -> None:
+        """Let its processes go on; harmless where they do."""
+
+    def rename_container(self, ref: str, name: str) -> None:
+        """Give it another name; raises `EngineConflictError` for a taken one."""
+
+    def update_container(self, ref: str, changes: Inspection) -> None:
+        """Change its resources or its restart policy in place, by raw `HostConfig` fields."""
+
+    def remove_container(self, ref: str, *, force: bool = False, volumes: bool = False) -> None:
+        """Remove it, with its anonymous volumes where asked; harmless where there is none."""
+
+    def commit_container(self, ref: str, tag: str) -> str:
+        """Make an image of its file system without pausing it, tag it ``repository:tag``, return the image's id."""
+
+    def container_changes(self, ref: str) -> list[Change]:
+        """Return what its writable layer holds beyond its image."""
+
+    def container_logs(self, ref: str, *, tail: int) -> str:
+        """Return its last `tail` lines of output, both streams, as text."""
+
+    def exec(self, ref: str, command: Sequence[str], *, stdin: bool = False) -> Process:
+        """Run a program as root in a running container."""
+
+    # Images
+
+    def inspect_image(self, ref: str) -> Inspection:
+        """Return the whole inspection of one image."""
+
+    def tag_image(self, ref: str, tag: str) -> None:
+        """Give an image one more name, ``repository:tag``, taking it from whichever image has it."""
+
+    def remove_image(self, ref: str) -> None:
+        """Remove a name, and the image where that was its last; harmless where there is none. Never forces."""
+
+    def save_image(self, ref: str) -> Iterator[bytes]:
+        """Stream the image as a tar, in whatever layout this engine writes."""
+
+    def load_image(self, archive: Iterable[bytes]) -> None:
+        """Load images from a tar in any layout whose ``manifest.json`` names its parts."""
+
+    def import_image(self, archive: Iterable[bytes], tag: str) -> str:
+        """Make an image of one layer from a tar of a file system, tag it, return its id."""
+
+    # Networks
+
+    def inspect_network(self, ref: str) -> Inspection:
+        """Return the whole inspection of one network."""
+
+    def list_networks(self, *, labels: Mapping[str, str] = ...) -> list[str]:
+        """Return the ids of the networks that bear `labels`."""
+
+    def create_network(self, request: Inspection) -> str:
+        """Create a network from a raw request and return its id."""
+
+    def remove_network(self, ref: str) -> None:
+        """Remove it; harmless where there is none."""
+
+    def connect_network(self, network: str, container: str, endpoint: Inspection) -> None:
+        """Attach a container to a network with a raw endpoint configuration."""
+
+    def disconnect_network(self, network: str, container: str, *, force: bool = False) -> None:
+        """Detach a container from a network."""
+
+    # Volumes
+
+    def inspect_volume(self, name: str) -> Inspection:
+        """Return the whole inspection of one volume."""
+
+    def list_volumes(self, *, labels: Mapping[str, str] = ...) -> list[str]:
+        """Return the names of the volumes that bear `labels`."""
+
+    def create_volume(self, request: Inspection) -> str:
+        """Create a volume from a raw request and return its name; harmless where an equal one is there."""
+
+    def remove_volume(self, name: str) -> None:
+        """Remove it; harmless where there is none, `EngineConflictError` where a container uses it."""

@@ -1,0 +1,222 @@
+"""What a backup is: frozen values, no I/O.
+
+`Inspection` values are an engine's own JSON, kept whole: what this version does not understand, a later one may need.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any, Literal, TypeAlias
+
+from attrs import field, frozen
+
+Quiesce: TypeAlias = Literal["stop", "pause", "none"]
+"""How a service is brought to rest for its capture."""
+
+Way: TypeAlias = Literal["direct", "helper"]
+"""How a volume's data is reached: by tar as our child, or by tar in a helper container."""
+
+Status: TypeAlias = Literal["created", "running", "paused", "restarting", "exited", "dead", "removing"]
+"""A container's state, as an engine names it."""
+
+
+@frozen
+class Descriptor:
+    """A blob in the store: what it is, its digest, its size in bytes (OCI image spec v1.1, descriptor)."""
+
+    media_type: str
+    digest: str
+    size: int
+    annotations: Mapping[str, str] = field(factory=dict)
+
+
+@frozen
+class NotCovered:
+    """Something that a backup does not hold, and why.
+
+    Attributes:
+        what: its place ("bind /etc/app at /app/etc", "tmpfs /run").
+        reason: why it is not in the backup, a sentence.
+    """
+
+    what: str
+    reason: str
+
+
+@frozen
+class Mount:
+    """One mount of a container, as its inspection shows it.
+
+    Attributes:
+        kind: "volume", "bind", "tmpfs" or whatever else the engine names.
+        destination: its path in the container.
+        source: the volume's name, or the path on the engine's host; empty for tmpfs.
+        read_only: whether the container may only read it.
+        anonymous: whether the engine gave the volume its name, so that it goes with its container.
+    """
+
+    kind: str
+    destination: str
+    source: str
+    read_only: bool
+    anonymous: bool = False
+
+
+@frozen
+class ContainerState:
+    """What a container was doing at its capture.
+
+    Attributes:
+        status: as the engine names it.
+        exit_code: of its last run; 0 where it never ended.
+        health: "healthy", "unhealthy" or "starting"; None where it has no health check.
+    """
+
+    status: Status
+    exit_code: int = 0
+    health: str | None = None
+
+    @property
+    def alive(self) -> bool:
+        """Whether its processes exist, frozen ones included."""
+        return self.status in ("running", "paused", "restarting")
+
+
+@frozen
+class ImageSnapshot:
+    """A container's file system, as an image.
+
+    Attributes:
+        reference: what the container was created from, byte for byte (`Config.Image`).
+        original_id: the id of the image that this was at the capture.
+        id: the id, in the engine that was asked, of the image that holds the file system: the original one where the
+            writable layer was clean, the committed one where not.
+        layers: the digests of its layers, uncompressed, lowest first.
+        committed_layers: the same of the commit at the capture, by which an untouched container is known again.
+        clean: whether the writable layer held nothing beyond the places for mounts, which an engine makes by itself.
+        tag: the name that holds the image in the engine.
+        manifest: the image in the store; None where it was left in the engine alone.
+    """
+
+    reference: str
+    original_id: str
+    id: str
+    layers: tuple[str, ...]
+    committed_layers: tuple[str, ...]
+    clean: bool
+    tag: str
+    manifest: Descriptor | None = None
+
+
+@frozen
+class ContainerSnapshot:
+    """One container, captured.
+
+    Attributes:
+        name: without the leading slash.
+        id: the full id that it had.
+        inspection: everything that the engine said of it, before it was quiesced.
+        state: what it was doing then.
+        image: its file system.
+        mounts: every mount of it.
+        not_covered: what of it no part of the backup holds.
+    """
+
+    name: str
+    id: str
+    inspection: Mapping[str, Any]
+    state: ContainerState
+    image: ImageSnapshot
+    mounts: tuple[Mount, ...] = ()
+    not_covered: tuple[NotCovered, ...] = ()
+
+
+@frozen
+class VolumeArchive:
+    """One volume, captured.
+
+    Attributes:
+        name: the volume's name.
+        inspection: everything that the engine said of it: driver, options, labels.
+        anonymous: whether it goes with its container.
+        way: how its data was reached.
+        base: the archive, tar in zstd.
+        increment: what changed after the base, where there was a live pass; at most one.
+        size: bytes of tar in base and increment, before compression.
+    """
+
+    name: str
+    inspection: Mapping[str, Any]
+    anonymous: bool
+    way: Way
+    base: Descriptor
+    increment: Descriptor | None = None
+    size: int = 0
+
+
+@frozen
+class NetworkRecord:
+    """One network that a captured container was attached to.
+
+    Attributes:
+        name: its name.
+        id: the id that it had.
+        inspection: everything that the engine said of it; its containers left out.
+    """
+
+    name: str
+    id: str
+    inspection: Mapping[str, Any]
+
+
+@frozen
+class EngineRecord:
+    """The engine that a backup was taken on, for people and for what depends on its kind."""
+
+    flavour: str
+    version: str
+    api_version: str
+    architecture: str
+    containerd_store: bool
+    default_runtime: str
+
+
+@frozen
+class Backup:
+    """An immutable record of one moment.
+
+    Attributes:
+        id: its name in the store; sorts by time.
+        created: the moment of the capture, in UTC.
+        engine: the engine it was taken on.
+        quiesce: how the service was brought to rest.
+        containers: the snapshots, in the order in which they start.
+        volumes: the archives of their volumes, each volume once.
+        networks: the networks they were attached to.
+    """
+
+    id: str
+    created: datetime
+    engine: EngineRecord
+    quiesce: Quiesce
+    containers: tuple[ContainerSnapshot, ...]
+    volumes: tuple[VolumeArchive, ...] = ()
+    networks: tuple[NetworkRecord, ...] = ()
+
+    @property
+    def durable(self) -> bool:
+        """Whether the store alone is enough to restore; False where an image was left in the engine."""
+        return all(container.image.manifest is not None for container in self.containers)
+
+    @property
+    def not_covered(self) -> tuple[NotCovered, ...]:
+        """Everything that this backup does not hold."""
+        return tuple(gap for container in self.containers for gap in container.not_covered)
+
+    def volume(self, name: str) -> VolumeArchive:
+        """Return the archive of one volume; raises `KeyError` where it holds none of that name."""
+        for archive in self.volumes:
+            if archive.name == name:
+                return archive
+        raise KeyError(name)

@@ -1,0 +1,328 @@
+"""Every error of this library, and nothing else.
+
+All of them derive from one root, so ``except DockerRollbackError`` is enough to catch whatever the library itself
+has to say. ``RollbackRequested`` is control flow, not an error, and is deliberately not part of the tree::
+
+    DockerRollbackError
+    ├── EngineError                     an engine said no, or nothing
+    │   ├── EngineUnavailableError      nobody answered
+    │   ├── EngineTimeoutError          somebody may have done it, the answer never came
+    │   ├── EngineForbiddenError        the engine, or a proxy before it, does not allow this
+    │   ├── EngineConflictError         a name is taken, or a state forbids it
+    │   └── NotFoundError
+    │       ├── ContainerNotFoundError
+    │       ├── ImageNotFoundError
+    │       ├── NetworkNotFoundError
+    │       └── VolumeNotFoundError
+    ├── UnsupportedContainerError       cannot be put back exactly, so it is not touched
+    ├── ContainerBusyError              another rollback holds it
+    ├── UnfinishedRollbackError         an earlier rollback of it never ended
+    ├── VolumeError                     a volume's data could not be read or written
+    │   ├── VolumeAccessError           there is no way to its data
+    │   └── ArchiveError                tar, or the stream from it, failed
+    ├── StoreError                      durable storage
+    │   ├── StoreNotWritableError
+    │   ├── StoreFullError
+    │   ├── BackupNotFoundError
+    │   ├── CorruptBackupError
+    │   └── UnsupportedFormatError      written by a newer version of this library
+    ├── CaptureError                    the backup could not be taken; the service runs as before
+    ├── UpdateRejectedError             the update ended, its container is not well
+    ├── RestoreError                    what was put back differs, or a step of it failed
+    └── RollbackFailedError             the rollback failed; the backup is kept
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+class DockerRollbackError(Exception):
+    """The root of every error that this library raises."""
+
+
+class EngineError(DockerRollbackError):
+    """The engine refused or failed a request.
+
+    Attributes:
+        action: what was asked, in words ("stop container 'web'").
+        reason: what the engine answered.
+        status: the HTTP status of the answer, or None where there was none.
+        permanent: whether the same request would fail again.
+    """
+
+    permanent = True
+
+    def __init__(self, action: str, reason: str, *, status: int | None = None) -> None:
+        self.action = action
+        self.reason = reason
+        self.status = status
+        answer = f" (HTTP {status})" if status is not None else ""
+        super().__init__(f"could not {action}: {reason}{answer}")
+        if status is not None and status >= 500:
+            self.permanent = False
+
+
+class EngineUnavailableError(EngineError):
+    """No engine answered at the address that was given."""
+
+    permanent = False
+
+
+class EngineTimeoutError(EngineError):
+    """The engine did not answer in time; it may have done what was asked all the same."""
+
+    permanent = False
+
+
+class EngineForbiddenError(EngineError):
+    """The engine, or a proxy in front of it, does not allow this request."""
+
+
+class EngineConflictError(EngineError):
+    """A name is taken, or the object is in a state that does not allow the request."""
+
+
+class NotFoundError(EngineError):
+    """The engine has no such object.
+
+    Attributes:
+        name: the name or id that was looked for.
+    """
+
+    kind = "object"
+
+    def __init__(self, name: str, *, action: str | None = None, status: int | None = 404) -> None:
+        self.name = name
+        super().__init__(
+            action or f"find {self.kind} {name!r}", f"the engine has no {self.kind} {name!r}", status=status
+        )
+
+
+class ContainerNotFoundError(NotFoundError):
+    """The engine has no such container."""
+
+    kind = "container"
+
+
+class ImageNotFoundError(NotFoundError):
+    """The engine has no such image."""
+
+    kind = "image"
+
+
+class NetworkNotFoundError(NotFoundError):
+    """The engine has no such network."""
+
+    kind = "network"
+
+
+class VolumeNotFoundError(NotFoundError):
+    """The engine has no such volume."""
+
+    kind = "volume"
+
+
+class UnsupportedContainerError(DockerRollbackError):
+    """A container could not be put back exactly, so the rollback refuses to begin; nothing was touched.
+
+    Attributes:
+        container: its name.
+        reasons: every reason found, each a sentence.
+    """
+
+    def __init__(self, container: str, reasons: Sequence[str]) -> None:
+        self.container = container
+        self.reasons = tuple(reasons)
+        super().__init__(f"container {container!r} cannot be rolled back exactly: " + "; ".join(self.reasons))
+
+
+class ContainerBusyError(DockerRollbackError):
+    """Another rollback, backup or restore of the container is at work; nothing was touched.
+
+    Attributes:
+        container: its name.
+        holder: what is known of the one at work.
+    """
+
+    def __init__(self, container: str, holder: str) -> None:
+        self.container = container
+        self.holder = holder
+        super().__init__(f"container {container!r} is busy: {holder}; wait for it to end, then try again")
+
+
+class UnfinishedRollbackError(DockerRollbackError):
+    """An earlier rollback of the container never ended, and may not be finished without being asked.
+
+    Attributes:
+        container: its name.
+        backup_id: the backup that the earlier rollback took.
+        reason: why it is not finished by itself.
+    """
+
+    def __init__(self, container: str, backup_id: str, reason: str) -> None:
+        self.container = container
+        self.backup_id = backup_id
+        self.reason = reason
+        super().__init__(
+            f"container {container!r} has an unfinished rollback (backup {backup_id!r}): {reason}; "
+            "call docker_rollback.recover() to finish it"
+        )
+
+
+class VolumeError(DockerRollbackError):
+    """The data of a volume could not be read or written.
+
+    Attributes:
+        volume: its name.
+        reason: what happened, a sentence.
+    """
+
+    def __init__(self, volume: str, reason: str) -> None:
+        self.volume = volume
+        self.reason = reason
+        super().__init__(f"volume {volume!r}: {reason}")
+
+
+class VolumeAccessError(VolumeError):
+    """There is no way to the volume's data, neither directly nor by a helper container."""
+
+
+class ArchiveError(VolumeError):
+    """Archiving or extracting a volume failed."""
+
+
+class StoreError(DockerRollbackError):
+    """Durable storage failed.
+
+    Attributes:
+        path: the file or folder it happened to.
+        reason: what happened, a sentence.
+    """
+
+    def __init__(self, path: str, reason: str) -> None:
+        self.path = path
+        self.reason = reason
+        super().__init__(f"store {path}: {reason}")
+
+
+class StoreNotWritableError(StoreError):
+    """The store's folder cannot be written by this user."""
+
+
+class StoreFullError(StoreError):
+    """There is no room left for the backup; what was half-written has been removed."""
+
+
+class BackupNotFoundError(StoreError):
+    """The store holds no backup of that id.
+
+    Attributes:
+        backup_id: the id that was looked for.
+    """
+
+    def __init__(self, path: str, backup_id: str) -> None:
+        self.backup_id = backup_id
+        super().__init__(path, f"no backup {backup_id!r}; BackupStore.list() names those that are there")
+
+
+class CorruptBackupError(StoreError):
+    """What the store holds is not what was written; nothing has been touched.
+
+    Attributes:
+        blob: the digest of the blob, or the name of the file, that is damaged.
+    """
+
+    def __init__(self, path: str, blob: str, reason: str) -> None:
+        self.blob = blob
+        super().__init__(path, f"{blob} is damaged: {reason}")
+
+
+class UnsupportedFormatError(StoreError):
+    """The store, or a backup in it, was written in a format that this version does not know."""
+
+
+class CaptureError(DockerRollbackError):
+    """The backup could not be taken; every container is in the state that it had, unless `failures` says otherwise.
+
+    Attributes:
+        container: the name of the container it happened to.
+        reason: what happened, a sentence.
+        failures: every failure met, those of bringing containers back to their state included.
+    """
+
+    def __init__(self, container: str, reason: str, failures: Sequence[BaseException] = ()) -> None:
+        self.container = container
+        self.reason = reason
+        self.failures = tuple(failures)
+        super().__init__(f"could not back up container {container!r}: {reason}")
+
+
+class UpdateRejectedError(DockerRollbackError):
+    """The update ended without an error, but a check found that its container is not well.
+
+    Attributes:
+        container: its name.
+        reason: what the check found, a sentence.
+        details: what helps to understand it: state, exit code, last health probe, last log lines.
+    """
+
+    def __init__(self, container: str, reason: str, *, details: str = "") -> None:
+        self.container = container
+        self.reason = reason
+        self.details = details
+        super().__init__(
+            f"the update of container {container!r} was rejected: {reason}" + (f"\n{details}" if details else "")
+        )
+
+
+class RestoreError(DockerRollbackError):
+    """A step of a restore failed, or what was put back differs from what was captured.
+
+    Attributes:
+        container: the name of the container it happened to.
+        reason: what happened, a sentence.
+        differences: what differs from the captured inspection, one line each.
+    """
+
+    def __init__(self, container: str, reason: str, differences: Sequence[str] = ()) -> None:
+        self.container = container
+        self.reason = reason
+        self.differences = tuple(differences)
+        detail = "".join(f"\n  {line}" for line in self.differences)
+        super().__init__(f"container {container!r}: {reason}{detail}")
+
+
+class RollbackFailedError(DockerRollbackError):
+    """The update failed and so did its rollback; the backup is kept.
+
+    The exception that left the body of the ``with`` block is the ``__cause__``.
+
+    Attributes:
+        backup_id: the backup from which ``restore`` can try again.
+        containers: the names of the containers concerned.
+        failures: every failure of the rollback, as one group.
+    """
+
+    def __init__(self, backup_id: str, containers: Sequence[str], failures: Sequence[Exception], *, store: str) -> None:
+        self.backup_id = backup_id
+        self.containers = tuple(containers)
+        self.failures = ExceptionGroup("the rollback failed", list(failures))
+        self.store = store
+        names = ", ".join(repr(name) for name in self.containers)
+        reasons = "".join(f"\n  {type(failure).__name__}: {failure}" for failure in failures)
+        super().__init__(
+            f"the rollback of {names} failed; nothing of its backup is lost. When the cause is mended, call "
+            f"docker_rollback.restore({backup_id!r}, store={store!r}){reasons}"
+        )
+
+
+class RollbackRequested(Exception):  # noqa: N818  (control flow, as the design names it, and no error)
+    """Raise this inside the block to roll back on purpose; the block swallows it.
+
+    Example:
+        >>> with rollback("web"):
+        ...     update()
+        ...     if not convinced():
+        ...         raise RollbackRequested("not convinced")
+    """

@@ -11,9 +11,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Literal, Protocol, Self, TypeAlias
+from typing import Any, Final, Literal, Protocol, Self, TypeAlias
 
 from attrs import field, frozen
+
+from docker_rollback._model import EngineRecord
 
 Inspection: TypeAlias = Mapping[str, Any]
 """What an engine's inspect answers, and what its create takes: JSON, untouched."""
@@ -44,6 +46,17 @@ class EngineInfo:
     default_runtime: str
     address: str
     root: str
+
+    def record(self) -> EngineRecord:
+        """Return what a backup keeps of it."""
+        return EngineRecord(
+            flavour=self.flavour,
+            version=self.version,
+            api_version=self.api_version,
+            architecture=self.architecture,
+            containerd_store=self.containerd_store,
+            default_runtime=self.default_runtime,
+        )
 
 
 @frozen
@@ -102,6 +115,7 @@ class ContainerFilter:
 
     Attributes:
         name: their exact name, without the leading slash.
+        name_prefix: how their name begins, without the leading slash.
         labels: labels that they bear.
         volume: a volume that they mount, by name.
         network: a network that they are attached to, by name or id.
@@ -109,10 +123,15 @@ class ContainerFilter:
     """
 
     name: str | None = None
+    name_prefix: str | None = None
     labels: Mapping[str, str] = field(factory=dict)
     volume: str | None = None
     network: str | None = None
     running: bool = False
+
+
+EVERY: Final = ContainerFilter()
+"""Every container, in whatever state."""
 
 
 class Engine(Protocol):
@@ -130,7 +149,7 @@ class Engine(Protocol):
         """Return the full ids of the containers, in whatever state, that `where` describes."""
 
     def create_container(self, name: str, request: Inspection, *, platform: str | None = None) -> str:
-        """Create a container from a raw request and return its full id; raises `EngineConflictError` for a taken name."""
+        """Create a container from a raw request, return its full id; raises `EngineConflictError` for a taken name."""
 
     def start_container(self, ref: str) -> None:
         """Start it; harmless where it runs."""

@@ -1,0 +1,200 @@
+"""Whatever an engine, or the way to it, answers wrong, as an error of ours.
+
+One `Asking` is made for each request. It knows what was asked and turns every failure of it into the error that says
+what is true: of the answer (`refused`), and of the transport, also while a stream is still being read (`translated`).
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import re
+import socket
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import requests
+import urllib3
+from attrs import field, frozen
+from docker.errors import DockerException
+
+from docker_rollback.errors import (
+    ContainerNotFoundError,
+    EngineConflictError,
+    EngineError,
+    EngineForbiddenError,
+    EngineTimeoutError,
+    EngineUnavailableError,
+    NotFoundError,
+)
+
+TRANSPORT_ERRORS = (requests.RequestException, urllib3.exceptions.HTTPError, DockerException, OSError)
+"""Everything that the road to an engine raises. `OSError` is among them, so no code of a caller may run where they
+are caught."""
+
+# The engine was never reached: nothing has been done, and nothing will be.
+_UNREACHED = frozenset(
+    {
+        errno.ECONNREFUSED,
+        errno.ENOENT,
+        errno.ENOTSOCK,
+        errno.EHOSTUNREACH,
+        errno.ENETUNREACH,
+        errno.EHOSTDOWN,
+        errno.EADDRNOTAVAIL,
+    }
+)
+_NEVER_SENT = (
+    requests.ConnectTimeout,
+    requests.exceptions.InvalidSchema,
+    requests.exceptions.InvalidURL,
+    requests.exceptions.ProxyError,
+    requests.exceptions.SSLError,
+    socket.gaierror,
+    urllib3.exceptions.ClosedPoolError,
+    urllib3.exceptions.ConnectTimeoutError,
+    urllib3.exceptions.NewConnectionError,
+)
+_TIMEOUTS = (requests.Timeout, urllib3.exceptions.TimeoutError, TimeoutError)
+_DENIED = frozenset({errno.EACCES, errno.EPERM})
+
+# Docker answers 403 not only for what is forbidden: a network that is in use, or joined already, has it too. Podman
+# answers 500 for most states that do not allow a request.
+_CONFLICT_TEXTS = re.compile(
+    r"already in use|has active endpoints|has associated containers|being used by|is using (?:its|the) referenced image"
+    r"|already exists in network|already connected to network|is already attached|network is already connected"
+    r"|container state improper|is not running|is not paused|is already paused|cannot remove container .* as it is"
+    r"|name .* is in use|image is in use|volume is being used|used by existing container",
+    re.IGNORECASE,
+)
+_FULL_TEXTS = re.compile(r"no space left on device|disk quota exceeded", re.IGNORECASE)
+_MISSING_CONTAINER = re.compile(r"no such container|no container with (?:name|id)", re.IGNORECASE)
+
+
+@frozen
+class Asking:
+    """One request, in words, for its errors.
+
+    Attributes:
+        action: what is asked ("stop container 'web'").
+        missing: what a 404 means; None where it has no meaning of its own.
+        name: what the caller called the object that may be missing.
+        secrets: texts that no error may repeat, such as the values of environment variables.
+    """
+
+    action: str
+    missing: type[NotFoundError] | None = None
+    name: str = ""
+    secrets: Sequence[str] = field(factory=tuple)
+
+    def refused(self, status: int, body: str) -> EngineError:
+        """Return the error that an answer with an HTTP status of 400 or more stands for."""
+        reason = self.clean(_message(body) or f"no reason given, HTTP {status}")
+        if status == 404 and self.missing is not None:
+            return self._not_found(reason, status)
+        if _FULL_TEXTS.search(reason):
+            full = EngineError(self.action, f"the engine's disk is full: {reason}", status=status)
+            full.permanent = True
+            return full
+        if status == 409 or (status in (403, 500) and _CONFLICT_TEXTS.search(reason)):
+            return EngineConflictError(self.action, reason, status=409)
+        if status in (401, 403, 407):
+            return EngineForbiddenError(self.action, reason, status=status)
+        if status in (408, 504):
+            return EngineTimeoutError(self.action, reason, status=status)
+        if status in (502, 503):
+            return EngineUnavailableError(self.action, reason, status=status)
+        return EngineError(self.action, reason, status=status)
+
+    def failed(self, reason: str) -> EngineError:
+        """Return the error for an answer that began well and told of a failure later, inside its stream."""
+        return self.refused(200 if _FULL_TEXTS.search(reason) else 500, json.dumps({"message": reason}))
+
+    def broken(self, error: BaseException) -> EngineError:
+        """Return the error that a failure of the transport stands for."""
+        chain = list(_chain(error))
+        reason = self.clean(_deepest_words(chain))
+        codes = {link.errno for link in chain if isinstance(link, OSError) and link.errno is not None}
+        if codes & _DENIED:
+            return EngineForbiddenError(self.action, f"this user may not open the engine's socket: {reason}")
+        if codes & _UNREACHED or any(isinstance(link, _NEVER_SENT) for link in chain):
+            return EngineUnavailableError(self.action, f"no connection: {reason}")
+        if any(isinstance(link, _TIMEOUTS) for link in chain):
+            return EngineTimeoutError(self.action, f"no answer within the time-out: {reason}")
+        if isinstance(error, DockerException) and not isinstance(error, requests.RequestException):
+            return EngineUnavailableError(self.action, reason)
+        # The request was under way. Whether the engine did what was asked cannot be known from here.
+        return EngineTimeoutError(self.action, f"the connection was lost before the answer was complete: {reason}")
+
+    def unreadable(self, what: str) -> EngineError:
+        """Return the error for an answer that is none of an engine's."""
+        return EngineError(self.action, f"the answer is not an engine's: {self.clean(what)}")
+
+    @contextmanager
+    def translated(self) -> Iterator[None]:
+        """Turn what the transport raises inside the block into an error of ours; no foreign code may run in it."""
+        try:
+            yield
+        except TRANSPORT_ERRORS as error:
+            raise self.broken(error) from error
+
+    def clean(self, text: str) -> str:
+        """Return `text` without any of the secrets, longest first so that none is left in part."""
+        for secret in sorted(self.secrets, key=len, reverse=True):
+            text = text.replace(secret, "***")
+        return text
+
+    def _not_found(self, reason: str, status: int) -> EngineError:
+        # A verb on a network names a container too; which of both is missing stands in the text alone.
+        kind = self.missing or NotFoundError
+        if kind.kind != "container" and _MISSING_CONTAINER.search(reason):
+            return ContainerNotFoundError(reason.rpartition(": ")[2].strip("\"'"), action=self.action, status=status)
+        return kind(self.name, action=self.action, status=status)
+
+
+def secrets_of(request: object) -> tuple[str, ...]:
+    """Return the values of the environment variables in a request that creates a container.
+
+    Values of one or two characters are left: they tell nothing, and are part of too many words.
+    """
+    if not isinstance(request, dict) or not isinstance(request.get("Env"), (list, tuple)):
+        return ()
+    entries = [entry for entry in request["Env"] if isinstance(entry, str)]
+    values = {entry.partition("=")[2] for entry in entries}
+    return tuple(value for value in values if len(value) > 2)
+
+
+def _message(body: str) -> str:
+    """Return the reason in an engine's answer: JSON with a message, or plain text from a proxy."""
+    try:
+        answer = json.loads(body)
+    except ValueError:
+        return " ".join(body.split())[:500]
+    if isinstance(answer, dict):
+        # Podman has "message" as Docker does; "cause" says less. An exec that fails has only "cause" at times.
+        for key in ("message", "error", "cause"):
+            if isinstance(answer.get(key), str) and answer[key]:
+                return str(answer[key]).strip()
+    return " ".join(body.split())[:500]
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """Yield an error and all that it was made from: by cause, by context and as an argument."""
+    seen: set[int] = set()
+    waiting: list[BaseException] = [error]
+    while waiting:
+        link = waiting.pop(0)
+        if id(link) in seen:
+            continue
+        seen.add(id(link))
+        yield link
+        inner = [link.__cause__, link.__context__, getattr(link, "reason", None), *link.args]
+        waiting.extend(other for other in inner if isinstance(other, BaseException))
+
+
+def _deepest_words(chain: Sequence[BaseException]) -> str:
+    """Return the words of the system's own error where there is one: the wrappers around it add addresses only."""
+    for link in chain:
+        if isinstance(link, OSError) and link.strerror and not isinstance(link, requests.RequestException):
+            return f"{link.strerror}" + (f": {link.filename}" if link.filename else "")
+    return str(chain[-1]) or type(chain[-1]).__name__

@@ -1,0 +1,50 @@
+"""Who an engine is, by what it says of itself."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any, Final, Literal
+
+from docker_rollback._engine._docker_wire import Wire
+from docker_rollback._engine.port import EngineInfo
+
+# Podman, and every engine in its version, names an architecture as Go does; the kernel has names of its own.
+_KERNEL_NAMES: Final[Mapping[str, str]] = {
+    "amd64": "x86_64",
+    "arm64": "aarch64",
+    "386": "i686",
+    "arm": "armv7l",
+    "loong64": "loongarch64",
+}
+_CONTAINERD_STORE: Final = "io.containerd.snapshotter"
+
+
+def describe(wire: Wire, version: Mapping[str, Any], info: Mapping[str, Any], address: str | None) -> EngineInfo:
+    """Return who answers, from its version and its information."""
+    components = {str(one.get("Name", "")) for one in version.get("Components") or []}
+    flavour: Literal["docker", "podman"] = "podman" if any("Podman" in name for name in components) else "docker"
+    architecture = str(info.get("Architecture") or version.get("Arch") or "")
+    return EngineInfo(
+        flavour=flavour,
+        version=str(version.get("Version", "")),
+        api_version=wire.version,
+        architecture=_KERNEL_NAMES.get(architecture, architecture),
+        storage_driver=str(info.get("Driver", "")),
+        containerd_store=_CONTAINERD_STORE in str(info.get("DriverStatus") or ""),
+        default_runtime=str(info.get("DefaultRuntime") or ""),
+        address=address or address_of(wire),
+        root=str(info.get("DockerRootDir") or ""),
+    )
+
+
+def address_of(wire: Wire) -> str:
+    """Return where a client reaches its engine, as DOCKER_HOST would say it."""
+    adapter = getattr(wire.api, "_custom_adapter", None)
+    path = getattr(adapter, "socket_path", None)
+    if path:
+        return f"unix://{os.fspath(path)}"
+    host = getattr(adapter, "ssh_host", None)
+    if host:
+        return f"ssh://{str(host).removeprefix('ssh://')}"
+    return wire.api.base_url.replace("http://", "tcp://").replace("https://", "tcp://")

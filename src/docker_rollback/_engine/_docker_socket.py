@@ -1,0 +1,268 @@
+"""The connection of a running exec, taken out of the HTTP answer that opened it.
+
+Both ways of it are used by one thread at a time or by two, and never block: what waits is `wait` alone, so that input
+that is written cannot stand in the way of output that nobody has read yet. A TLS connection may not be read and written
+by two threads at once, hence the lock around each call.
+"""
+
+from __future__ import annotations
+
+import os
+import selectors
+import socket
+import ssl
+import subprocess
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, Protocol
+
+import requests
+from docker import APIClient
+
+_TRY_AGAIN = (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
+_GONE = (BrokenPipeError, ConnectionResetError, ConnectionAbortedError, ssl.SSLEOFError, ssl.SSLZeroReturnError)
+_KERNEL_BUFFER = 1 << 20
+
+
+class Duplex(Protocol):
+    """Bytes both ways; no call but `wait` blocks."""
+
+    def receive(self, into: memoryview) -> int | None:
+        """Fill `into` from the start; None where nothing is there yet, 0 where nothing will come any more."""
+
+    def send(self, data: memoryview) -> int | None:
+        """Take some of `data` and say how much; None where there is no room yet. Raises BrokenPipeError at the end."""
+
+    def wait(self, *, reading: bool, writing: bool) -> None:
+        """Wait until one of the wanted ways may go on."""
+
+    def close_write(self) -> None:
+        """Say that no more is sent; what comes can still be received."""
+
+    def close(self) -> None:
+        """End both ways."""
+
+
+def take_over(api: APIClient, response: requests.Response) -> Duplex:
+    """Return the connection under an answer; from here on the answer is only kept so that it stays open.
+
+    docker-py reads such a connection under the reader that has parsed the answer's head: what that reader had taken in
+    already is lost then. Here it comes first.
+    """
+    answer: Any = response.raw._fp
+    reader = answer.fp  # The same place from which docker-py takes it; http.client has no public one.
+    if api.base_url.startswith("http+docker://ssh"):
+        channel: Any = getattr(reader, "channel", None)
+        if isinstance(getattr(channel, "proc", None), subprocess.Popen):
+            return PipeDuplex(channel.proc, response)
+        return ChannelDuplex(channel, _buffered_by_paramiko(reader), response)
+    raw = getattr(reader, "raw", None)
+    sock = getattr(raw, "_sock", None)
+    if not isinstance(sock, socket.socket):
+        raise OSError(f"connections of the kind {type(raw).__name__} cannot be taken over")
+    sock.settimeout(0)
+    return SocketDuplex(sock, _buffered(reader), response)
+
+
+class SocketDuplex:
+    """A unix socket, a TCP connection, or one under TLS."""
+
+    def __init__(self, sock: socket.socket, early: bytes, keep: object) -> None:
+        self._socket = sock
+        self._early = early
+        self._keep = keep
+        self._lock = threading.Lock()
+        self._secure = isinstance(sock, ssl.SSLSocket)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
+            sock.setsockopt(socket.SOL_SOCKET, option, _KERNEL_BUFFER)
+
+    def receive(self, into: memoryview) -> int | None:
+        with self._lock:
+            if self._early:
+                size = min(len(into), len(self._early))
+                into[:size] = self._early[:size]
+                self._early = self._early[size:]
+                return size
+            try:
+                return self._socket.recv_into(into)
+            except _TRY_AGAIN:
+                return None
+            except ssl.SSLZeroReturnError:
+                return 0
+
+    def send(self, data: memoryview) -> int | None:
+        with self._lock:
+            try:
+                return self._socket.send(data)
+            except _TRY_AGAIN:
+                return None
+            except _GONE as error:
+                raise BrokenPipeError("the other end takes no more") from error
+
+    def wait(self, *, reading: bool, writing: bool) -> None:
+        if reading and self._secure and isinstance(self._socket, ssl.SSLSocket) and self._socket.pending():
+            return
+        _select({self._socket.fileno(): _wanted(reading=reading, writing=writing)})
+
+    def close_write(self) -> None:
+        with self._lock:
+            if isinstance(self._socket, ssl.SSLSocket):
+                self._say_goodbye(self._socket)
+                return
+            # Where the other end has gone already it needs no word of ours.
+            with suppress(OSError):
+                self._socket.shutdown(socket.SHUT_WR)
+
+    def close(self) -> None:
+        with self._lock:
+            # The answer holds the descriptor too; without this the engine learns nothing before it is collected.
+            with suppress(OSError):
+                socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
+            self._socket.close()
+        _close_quietly(self._keep)
+
+    def _say_goodbye(self, sock: ssl.SSLSocket) -> None:
+        # A half-close of TLS is the alert close_notify. OpenSSL sends it, then Python goes on to wait for the other
+        # end's, which is not there yet: that it is not is the good end of this call. What comes stays readable.
+        with suppress(OSError, ValueError):
+            sock.unwrap()
+
+
+class PipeDuplex:
+    """The ssh program of this machine, which docker-py started, by its pipes."""
+
+    def __init__(self, process: subprocess.Popen[bytes], keep: object) -> None:
+        if process.stdin is None or process.stdout is None:
+            raise OSError("the ssh program has no pipes")
+        self._process = process
+        self._input = process.stdin
+        self._output = process.stdout
+        self._keep = keep
+        for pipe in (self._input, self._output):
+            os.set_blocking(pipe.fileno(), False)
+        self._early = _buffered(self._output)
+
+    def receive(self, into: memoryview) -> int | None:
+        if self._early:
+            size = min(len(into), len(self._early))
+            into[:size] = self._early[:size]
+            self._early = self._early[size:]
+            return size
+        try:
+            return os.readv(self._output.fileno(), [into])
+        except _TRY_AGAIN:
+            return None
+
+    def send(self, data: memoryview) -> int | None:
+        try:
+            return os.write(self._input.fileno(), data)
+        except _TRY_AGAIN:
+            return None
+
+    def wait(self, *, reading: bool, writing: bool) -> None:
+        wanted = {}
+        if reading:
+            wanted[self._output.fileno()] = selectors.EVENT_READ
+        if writing:
+            wanted[self._input.fileno()] = selectors.EVENT_WRITE
+        _select(wanted)
+
+    def close_write(self) -> None:
+        _close_quietly(self._input)
+
+    def close(self) -> None:
+        _close_quietly(self._input)
+        self._process.terminate()
+        try:
+            self._process.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        _close_quietly(self._output)
+
+
+class ChannelDuplex:
+    """A channel of paramiko, the ssh that docker-py speaks by itself."""
+
+    _PAUSE = 0.01
+
+    def __init__(self, channel: Any, early: bytes, keep: object) -> None:
+        self._channel = channel
+        self._early = early
+        self._keep = keep
+        channel.settimeout(0)
+
+    def receive(self, into: memoryview) -> int | None:
+        if self._early:
+            size = min(len(into), len(self._early))
+            into[:size] = self._early[:size]
+            self._early = self._early[size:]
+            return size
+        try:
+            data: bytes = self._channel.recv(min(len(into), 1 << 16))
+        except (TimeoutError, *_TRY_AGAIN):
+            return None
+        into[: len(data)] = data
+        return len(data)
+
+    def send(self, data: memoryview) -> int | None:
+        try:
+            sent = int(self._channel.send(bytes(data[: 1 << 15])))
+        except (TimeoutError, *_TRY_AGAIN):
+            return None
+        except OSError as error:
+            raise BrokenPipeError("the channel is closed") from error
+        if sent == 0:
+            raise BrokenPipeError("the channel is closed")
+        return sent
+
+    def wait(self, *, reading: bool, writing: bool) -> None:
+        # The window of a channel has no descriptor to wait on, so this looks again and again.
+        channel = self._channel
+        while not (
+            (reading and (channel.recv_ready() or channel.eof_received or channel.closed))
+            or (writing and (channel.send_ready() or channel.closed))
+        ):
+            time.sleep(self._PAUSE)
+
+    def close_write(self) -> None:
+        with suppress(OSError):
+            self._channel.shutdown_write()
+
+    def close(self) -> None:
+        _close_quietly(self._channel)
+        _close_quietly(self._keep)
+
+
+def _wanted(*, reading: bool, writing: bool) -> int:
+    return (selectors.EVENT_READ if reading else 0) | (selectors.EVENT_WRITE if writing else 0)
+
+
+def _select(wanted: dict[int, int]) -> None:
+    with selectors.DefaultSelector() as selector:
+        for descriptor, events in wanted.items():
+            selector.register(descriptor, events)
+        selector.select()
+
+
+def _buffered(reader: Any) -> bytes:
+    """Return what a reader has taken in and not given out; its descriptor must not block any more."""
+    try:
+        return bytes(reader.peek())
+    except _TRY_AGAIN:
+        return b""
+
+
+def _buffered_by_paramiko(reader: Any) -> bytes:
+    return bytes(getattr(reader, "_rbuffer", b""))
+
+
+def _close_quietly(thing: Any) -> None:
+    close: Callable[[], object] | None = getattr(thing, "close", None)
+    if close is None:
+        return
+    with suppress(OSError):
+        close()

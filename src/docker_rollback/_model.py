@@ -5,8 +5,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Literal, TypeAlias
 
 from attrs import field, frozen
@@ -81,6 +82,30 @@ class ContainerState:
     def alive(self) -> bool:
         """Whether its processes exist, frozen ones included."""
         return self.status in ("running", "paused", "restarting")
+
+
+@frozen
+class Observed:
+    """One container as it was found: what its inspection says, read once and taken as the truth from then on.
+
+    Attributes:
+        name: without the leading slash.
+        id: its full id.
+        inspection: everything that the engine said of it.
+        state: what it was doing.
+        mounts: every mount of it.
+    """
+
+    name: str
+    id: str
+    inspection: Mapping[str, Any]
+    state: ContainerState
+    mounts: tuple[Mount, ...]
+
+    @property
+    def volumes(self) -> dict[str, bool]:
+        """The volumes that it mounts, each with whether it is anonymous."""
+        return {mount.source: mount.anonymous for mount in self.mounts if mount.kind == "volume"}
 
 
 @frozen
@@ -220,3 +245,17 @@ class Backup:
             if archive.name == name:
                 return archive
         raise KeyError(name)
+
+
+def backup_id(name: str, created: datetime, token: str) -> str:
+    """Return the id of a backup: the moment, whose it is, and a token that keeps two of one second apart.
+
+    It is at the same time a name for an OCI reference and for an image tag, and sorts by time.
+
+    Example:
+        >>> backup_id("web", datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC), "a1b2c3")
+        '20260102T030405Z-web-a1b2c3'
+    """
+    moment = created.astimezone(UTC).strftime("%Y%m%dT%H%M%SZ")
+    readable = re.sub(r"[^A-Za-z0-9_.-]", "-", name)[:40]
+    return f"{moment}-{readable}-{token}"

@@ -1,0 +1,159 @@
+"""Two inspections -> what differs beyond what the engine assigns. Pure.
+
+What is ignored is listed in `_ASSIGNED` and `_ENDPOINT_ASSIGNED`, each with its reason. Everything else counts, fields
+that this version has never heard of included.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from attrs import frozen
+
+from docker_rollback._spec import SHORT_ID, user_aliases
+
+_ASSIGNED = {
+    "Id": "made anew with each container",
+    "Created": "the time of the create",
+    "State.Pid": "the kernel's",
+    "State.StartedAt": "the time of the last start",
+    "State.FinishedAt": "the time of the last end",
+    "State.Health": "a course of probes, not a configuration; the checks look at it",
+    "State.StartedTs": "the time of the last start, a second time (Podman)",
+    "State.FinishedTs": "the time of the last end, a second time (Podman)",
+    "State.ConmonPid": "the kernel's (Podman)",
+    "State.CgroupPath": "holds the id (Podman)",
+    "State.ExitCode": "of the last run; a container that was made anew has not run",
+    "State.OOMKilled": "of the last run",
+    "State.Error": "of the last start",
+    "RestartCount": "counts from the last start by hand",
+    "ResolvConfPath": "holds the id",
+    "HostnamePath": "holds the id",
+    "HostsPath": "holds the id",
+    "LogPath": "holds the id",
+    "GraphDriver": "the places of the layers on the engine's disk",
+    "Storage": "the same, of the containerd store",
+    "ExecIDs": "programs that happen to run in it",
+    "ProcessLabel": "SELinux draws it at random",
+    "MountLabel": "SELinux draws it at random",
+    "ImageManifestDescriptor": "follows from the image",
+    "SizeRw": "depends on the question",
+    "SizeRootFs": "depends on the question",
+    "NetworkSettings": "what the engine assigned to the endpoints; what the user asked of them is compared apart",
+}
+
+_ENDPOINT_ASSIGNED = {
+    "EndpointID": "made anew with each start",
+    "NetworkID": "made anew with the network; the name counts",
+    "Gateway": "the network's",
+    "IPAddress": "chosen by the engine, unless IPAMConfig names it, and that is compared",
+    "IPPrefixLen": "the network's",
+    "IPv6Gateway": "the network's",
+    "GlobalIPv6Address": "as IPAddress",
+    "GlobalIPv6PrefixLen": "the network's",
+    "MacAddress": "generated, unless Config.MacAddress names it, and that is compared",
+    "DNSNames": "made from names that are compared, and from the id",
+}
+
+_SETS = ("HostConfig.CapAdd", "HostConfig.CapDrop", "HostConfig.GroupAdd", "HostConfig.Binds")
+"""Lists whose order means nothing, and which engines do not always keep."""
+
+_SECRETIVE = (
+    "Args",
+    "Config.Cmd",
+    "Config.Entrypoint",
+    "Config.Env",
+    "Config.Healthcheck",
+    "Config.Labels",
+    "HostConfig.LogConfig",
+    "HostConfig.Mounts",
+    "Path",
+)
+"""Where people put passwords and tokens; a value from there is never shown."""
+
+_MERGED_HOSTNAME = "(made from the id)"
+
+
+@frozen
+class Difference:
+    """One place in which two inspections differ.
+
+    Attributes:
+        path: where, as keys joined by dots ("HostConfig.Memory").
+        before: what stood there; None where nothing did.
+        after: what stands there now.
+    """
+
+    path: str
+    before: object
+    after: object
+
+    def __str__(self) -> str:
+        if self.path.startswith(_SECRETIVE):
+            return f"{self.path} differs"
+        return f"{self.path}: {self.before!r} became {self.after!r}"
+
+
+def compare(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Difference]:
+    """Return what differs between two inspections of a container, beyond what its engine assigns.
+
+    Null and empty are equal, except where an engine gives them different meanings (`MaskedPaths`, `ReadonlyPaths`).
+
+    Example:
+        >>> compare(engine.inspect_container("web"), engine.inspect_container("web"))
+        []
+    """
+    old, new = dict(_facts(before)), dict(_facts(after))
+    return [
+        Difference(path, old.get(path), new.get(path))
+        for path in sorted(old.keys() | new.keys())
+        if old.get(path) != new.get(path)
+    ]
+
+
+def _facts(inspection: Mapping[str, Any]) -> Iterator[tuple[str, object]]:
+    """Yield (path, value) for everything that counts."""
+    for path, value in _leaves("", inspection):
+        if path == "Mounts":
+            yield from _mount_facts(inspection)
+        elif path == "Config.Hostname" and value == inspection["Id"][:SHORT_ID]:
+            yield path, _MERGED_HOSTNAME
+        elif path in _SETS and isinstance(value, list):
+            yield path, sorted(map(str, value))
+        else:
+            yield path, value
+    yield from _endpoint_facts(inspection)
+
+
+def _leaves(prefix: str, value: object) -> Iterator[tuple[str, object]]:
+    if prefix in _ASSIGNED:
+        return
+    if isinstance(value, Mapping) and value:
+        for key, inner in value.items():
+            yield from _leaves(f"{prefix}.{key}" if prefix else str(key), inner)
+    elif prefix in ("HostConfig.MaskedPaths", "HostConfig.ReadonlyPaths") or value not in (None, "", [], {}):
+        yield prefix, value
+
+
+def _mount_facts(inspection: Mapping[str, Any]) -> Iterator[tuple[str, object]]:
+    """Yield what each mount is; the name of an anonymous volume, and its place on disk, are the engine's choice."""
+    asked = {str(bind).split(":", 1)[0] for bind in inspection["HostConfig"].get("Binds") or []}
+    asked |= {str(mount.get("Source")) for mount in inspection["HostConfig"].get("Mounts") or []}
+    for mount in inspection.get("Mounts") or []:
+        facts = dict(mount)
+        if facts.get("Type") == "volume":
+            facts.pop("Source", None)
+            if facts.get("Name") not in asked:
+                facts["Name"] = "(anonymous)"
+        yield from _leaves(f"Mounts.{mount['Destination']}", facts)
+
+
+def _endpoint_facts(inspection: Mapping[str, Any]) -> Iterator[tuple[str, object]]:
+    for name, endpoint in (inspection.get("NetworkSettings", {}).get("Networks") or {}).items():
+        yield f"NetworkSettings.Networks.{name}", "attached"
+        for key, value in (endpoint or {}).items():
+            if key in _ENDPOINT_ASSIGNED:
+                continue
+            kept = sorted(user_aliases(value, inspection["Id"]) or []) if key == "Aliases" else value
+            yield from _leaves(f"NetworkSettings.Networks.{name}.{key}", kept)

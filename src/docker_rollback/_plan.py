@@ -1,0 +1,147 @@
+"""What a restore does, step by step. Pure: a backup in, steps out, nothing asked of an engine.
+
+Each step says what shall hold after it, not what to do: applying a step where it holds already changes nothing, so a
+plan can be applied again from its start after it broke off anywhere.
+"""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+from attrs import frozen
+
+from docker_rollback._model import Backup, ContainerSnapshot, NetworkRecord, VolumeArchive
+
+
+@frozen
+class ProvideImage:
+    """The engine has the image of the container's file system."""
+
+    container: ContainerSnapshot
+
+    def __str__(self) -> str:
+        return f"provide the image of container {self.container.name!r}"
+
+
+@frozen
+class PutAside:
+    """Whatever stands in the container's place is at rest, held from starting, and does not have its name."""
+
+    container: ContainerSnapshot
+
+    def __str__(self) -> str:
+        return f"put aside what stands in the place of container {self.container.name!r}"
+
+
+@frozen
+class RestoreNetwork:
+    """The network is there."""
+
+    network: NetworkRecord
+
+    def __str__(self) -> str:
+        return f"restore network {self.network.name!r}"
+
+
+@frozen
+class RestoreVolume:
+    """The volume is there, with its driver, options and labels."""
+
+    volume: VolumeArchive
+
+    def __str__(self) -> str:
+        return f"restore volume {self.volume.name!r}"
+
+
+@frozen
+class RestoreContainer:
+    """The container stands, configured as it was, not running: the original where it is untouched, else its equal."""
+
+    container: ContainerSnapshot
+
+    def __str__(self) -> str:
+        return f"restore container {self.container.name!r}"
+
+
+@frozen
+class FillVolume:
+    """The volume holds what it held. An anonymous one is found by where the container mounts it."""
+
+    volume: VolumeArchive
+    container: ContainerSnapshot | None
+    destination: str | None
+
+    def __str__(self) -> str:
+        place = f" at {self.destination}" if self.volume.anonymous else ""
+        return f"fill volume {self.volume.name!r}{place}"
+
+
+@frozen
+class Resume:
+    """The container does what it did, and its restart policy is its own again."""
+
+    container: ContainerSnapshot
+
+    def __str__(self) -> str:
+        return f"bring container {self.container.name!r} to the state {self.container.state.status!r}"
+
+
+@frozen
+class Compare:
+    """The container's inspection is what it was."""
+
+    container: ContainerSnapshot
+
+    def __str__(self) -> str:
+        return f"compare container {self.container.name!r} with its snapshot"
+
+
+@frozen
+class ClearAside:
+    """What was put aside is gone."""
+
+    container: ContainerSnapshot
+
+    def __str__(self) -> str:
+        return f"remove what was put aside for container {self.container.name!r}"
+
+
+Step: TypeAlias = (
+    ProvideImage
+    | PutAside
+    | RestoreNetwork
+    | RestoreVolume
+    | RestoreContainer
+    | FillVolume
+    | Resume
+    | Compare
+    | ClearAside
+)
+
+
+def plan_restore(backup: Backup) -> tuple[Step, ...]:
+    """Return the steps that put a backup back, in order.
+
+    All that can fail without having touched anything comes first; what stands in the way is put aside last to first;
+    volumes are filled after their containers were created (an empty volume is filled from the image at creation) and
+    before anything starts; what was put aside is removed when everything else stands.
+    """
+    containers = backup.containers
+    steps: list[Step] = [ProvideImage(container) for container in containers]
+    steps += [PutAside(container) for container in reversed(containers)]
+    steps += [RestoreNetwork(network) for network in backup.networks]
+    steps += [RestoreVolume(volume) for volume in backup.volumes if not volume.anonymous]
+    steps += [RestoreContainer(container) for container in containers]
+    steps += [_fill(volume, containers) for volume in backup.volumes]
+    steps += [Resume(container) for container in containers]
+    steps += [Compare(container) for container in containers]
+    steps += [ClearAside(container) for container in containers]
+    return tuple(steps)
+
+
+def _fill(volume: VolumeArchive, containers: tuple[ContainerSnapshot, ...]) -> FillVolume:
+    for container in containers:
+        for mount in container.mounts:
+            if mount.kind == "volume" and mount.source == volume.name:
+                return FillVolume(volume, container, mount.destination)
+    return FillVolume(volume, None, None)

@@ -1,0 +1,102 @@
+"""Bringing containers to rest for their capture, and back to what each was doing."""
+
+from __future__ import annotations
+
+import logging
+from types import TracebackType
+from typing import Self
+
+from docker_rollback._engine.port import Engine
+from docker_rollback._model import Observed, Quiesce
+from docker_rollback._spec import observe
+from docker_rollback.errors import CaptureError, EngineError
+
+logger = logging.getLogger("docker_rollback")
+
+
+class AtRest:
+    """Containers brought to rest one by one, and resumed together when the ``with`` block ends, however it ends.
+
+    A container that does not run is at rest already, and so is a paused one. One that its engine removes when it stops
+    (``--rm``) is paused instead: stopping it would destroy what is to be saved.
+
+    Args:
+        engine: where the containers are.
+        quiesce: how: "stop" by the container's own signal and patience, "pause", or "none".
+
+    Raises:
+        CaptureError: on leaving, where a container could not be set going again; every one was tried.
+    """
+
+    def __init__(self, engine: Engine, quiesce: Quiesce) -> None:
+        self._engine = engine
+        self._quiesce = quiesce
+        self._resting: list[tuple[Observed, Quiesce]] = []
+        self._keep = False
+
+    def bring(self, container: Observed) -> None:
+        """Bring one container to rest; raises an `EngineError` where the engine will not."""
+        how = self._how(container)
+        if how == "none":
+            return
+        # Noted first: a stop whose answer is lost may have stopped it all the same.
+        self._resting.append((container, how))
+        logger.info("%s: bringing to rest (%s)", container.name, how)
+        if how == "pause":
+            self._engine.pause_container(container.id)
+        else:
+            self._engine.stop_container(container.id)
+
+    def check_undisturbed(self) -> None:
+        """Raise a `CaptureError` where somebody set a container going that should have been at rest."""
+        for container, how in self._resting:
+            state = observe(self._engine.inspect_container(container.id)).state
+            if state.status != "paused" if how == "pause" else state.alive:
+                raise CaptureError(
+                    container.name,
+                    f"it is {state.status} although it was brought to rest: somebody else started it meanwhile",
+                )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Resume whatever rests; `keep` prevents it, but not after an error."""
+        if self._keep and error is None:
+            return
+        failures = self._resume()
+        if failures:
+            names = ", ".join(container.name for container, _ in failures)
+            causes = [failure for _, failure in failures]
+            raise CaptureError(
+                names,
+                f"it could not be set going again: {causes[0]}",
+                [error, *causes] if error is not None else causes,
+            ) from (error or causes[0])
+
+    def keep(self) -> None:
+        """Leave the containers at rest when the block ends well: whoever asked for it sets them going."""
+        self._keep = True
+
+    def _resume(self) -> list[tuple[Observed, Exception]]:
+        """Set every container going again, last first, and return what failed; each one is tried."""
+        failures: list[tuple[Observed, Exception]] = []
+        while self._resting:
+            container, how = self._resting.pop()
+            logger.info("%s: resuming", container.name)
+            try:
+                if how == "pause":
+                    self._engine.unpause_container(container.id)
+                else:
+                    self._engine.start_container(container.id)
+            except EngineError as failure:
+                failures.append((container, failure))
+        return failures
+
+    def _how(self, container: Observed) -> Quiesce:
+        if container.state.status not in ("running", "restarting"):
+            return "none"
+        removed_by_stop = bool(container.inspection["HostConfig"].get("AutoRemove"))
+        return "pause" if removed_by_stop and self._quiesce == "stop" else self._quiesce

@@ -1,0 +1,241 @@
+"""An inspected container -> the request that creates its equal. Pure: raw JSON in, raw JSON out.
+
+This is a replay on the same file system, not an update to another image, so nothing is subtracted: whatever the
+inspection says is sent back, fields that this version has never heard of included. What is left out or rewritten is
+what the engine itself put in at run time, and each such place is one function below, with its reason.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from attrs import frozen
+
+from docker_rollback._model import ContainerState, Mount, Observed
+
+SHORT_ID = 12
+"""How many characters of an id the engine uses where it wants a short one."""
+
+_PLAIN_NETWORKS = ("bridge", "host", "none", "default", "nat", "podman", "pasta", "slirp4netns", "private")
+"""Network modes whose networks take no aliases and no static addresses (moby, daemon/container_operations.go)."""
+
+HELD = {"Name": "no", "MaximumRetryCount": 0}
+"""The restart policy of a container that nobody but us may start."""
+
+
+@frozen
+class CreateRequest:
+    """What makes a container's equal: one create, then one connect for each further network.
+
+    Attributes:
+        name: the container's name.
+        body: the raw body of the create.
+        platform: what to send as the platform; None lets the engine choose.
+        networks: the endpoints to connect after the create, by network name. They are not part of the create, because
+            an API below 1.44 takes one endpoint there.
+    """
+
+    name: str
+    body: Mapping[str, Any]
+    networks: Mapping[str, Mapping[str, Any]]
+    platform: str | None = None
+
+
+def create_request(
+    inspection: Mapping[str, Any], *, image: str, image_config: Mapping[str, Any], held: bool = False
+) -> CreateRequest:
+    """Return the request that makes an equal of the inspected container.
+
+    Args:
+        inspection: the container, raw.
+        image: what to create it from; becomes its `Config.Image`.
+        image_config: the `Config` of the image that `image` names, whose defaults the engine will merge in.
+        held: whether the new container gets the restart policy "no", to be given its own later.
+
+    Example:
+        >>> request = create_request(snapshot.inspection, image="web:1", image_config={})
+        >>> engine.create_container(request.name, request.body)
+    """
+    config = dict(inspection["Config"])
+    host_config = dict(inspection["HostConfig"])
+    endpoints = user_endpoints(inspection)
+    primary = primary_network(inspection)
+
+    config["Image"] = image
+    config["Entrypoint"] = _entrypoint(config, image_config)
+    _drop_generated_hostname(config, host_config, inspection["Id"])
+    _drop_what_a_shared_network_forbids(config, host_config)
+    if not config.get("MacAddress"):
+        config.pop("MacAddress", None)
+    if held:
+        host_config["RestartPolicy"] = dict(HELD)
+
+    body: dict[str, Any] = {**config, "HostConfig": host_config}
+    if primary in endpoints:
+        body["NetworkingConfig"] = {"EndpointsConfig": {primary: endpoints.pop(primary)}}
+    return CreateRequest(name=container_name(inspection), body=body, networks=endpoints)
+
+
+def observe(inspection: Mapping[str, Any]) -> Observed:
+    """Return what an inspection says of its container, in our words."""
+    state = inspection["State"]
+    health = (state.get("Health") or {}).get("Status") or None
+    return Observed(
+        name=container_name(inspection),
+        id=str(inspection["Id"]),
+        inspection=inspection,
+        state=ContainerState(
+            status=state["Status"],
+            exit_code=int(state.get("ExitCode") or 0),
+            health=None if health == "none" else health,
+        ),
+        mounts=mounts(inspection),
+    )
+
+
+def container_name(inspection: Mapping[str, Any]) -> str:
+    """Return the name without the slash that the engine puts before it."""
+    return str(inspection["Name"]).removeprefix("/")
+
+
+def primary_network(inspection: Mapping[str, Any]) -> str:
+    """Return the name of the network that the container was created on, as `NetworkSettings.Networks` names it.
+
+    The mode may be a network's id; the endpoints are listed by name.
+    """
+    mode = str(inspection["HostConfig"].get("NetworkMode") or "default")
+    endpoints = inspection.get("NetworkSettings", {}).get("Networks") or {}
+    if mode in endpoints:
+        return mode
+    for name, endpoint in endpoints.items():
+        if endpoint and mode == endpoint.get("NetworkID"):
+            return str(name)
+    return "bridge" if mode == "default" else mode
+
+
+def user_endpoints(inspection: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return, for every network, the endpoint configuration that the user asked for.
+
+    An inspection mixes it with what the engine assigned: addresses, ids, names for DNS and generated MAC addresses.
+    """
+    attached = inspection.get("NetworkSettings", {}).get("Networks") or {}
+    endpoints = {
+        str(name): _user_endpoint(str(name), found or {}, inspection["Id"]) for name, found in attached.items()
+    }
+    address, primary = inspection["Config"].get("MacAddress"), primary_network(inspection)
+    if address and primary in endpoints:
+        # The endpoint's own field shows the address in use, mostly a generated one; this one is the user's, and from
+        # API 1.44 on it belongs to the endpoint.
+        endpoints[primary]["MacAddress"] = address
+    return endpoints
+
+
+def user_aliases(aliases: list[str] | None, container_id: str) -> list[str] | None:
+    """Return the aliases without those that the engine appended.
+
+    Below API 1.45 an inspection lists the user's aliases, then the short id, then the host name (moby,
+    daemon/inspect.go). Nobody can ask for a short id that does not exist yet, so what stands from it on is the
+    engine's.
+    """
+    if not aliases:
+        return None
+    short = container_id[:SHORT_ID]
+    return (aliases[: aliases.index(short)] if short in aliases else list(aliases)) or None
+
+
+def network_request(inspection: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the request that makes an equal of an inspected network."""
+    assigned = ("Id", "Created", "Scope", "Containers", "Peers", "Services", "Status")
+    return {key: value for key, value in inspection.items() if key not in assigned and value is not None}
+
+
+def volume_request(inspection: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the request that makes an equal of an inspected volume, without its data."""
+    return {
+        "Name": inspection["Name"],
+        "Driver": inspection.get("Driver") or "local",
+        "DriverOpts": dict(inspection.get("Options") or {}),
+        "Labels": dict(inspection.get("Labels") or {}),
+    }
+
+
+def mounts(inspection: Mapping[str, Any]) -> tuple[Mount, ...]:
+    """Return every mount, tmpfs included, in the order of the destinations."""
+    named = _named_volumes(inspection["HostConfig"])
+    found = [_mount(mount, named) for mount in inspection.get("Mounts") or []]
+    tmpfs = inspection["HostConfig"].get("Tmpfs") or {}
+    known = {mount.destination for mount in found}
+    found += [Mount("tmpfs", path, "", read_only=False) for path in tmpfs if path not in known]
+    return tuple(sorted(found, key=lambda mount: mount.destination))
+
+
+def mount_places(inspection: Mapping[str, Any]) -> frozenset[str]:
+    """Return every path that the engine itself makes in the writable layer so that something can be mounted there."""
+    places = {mount.destination.rstrip("/") for mount in mounts(inspection)}
+    if inspection["HostConfig"].get("Init"):
+        places.add("/sbin/docker-init")
+    return frozenset(ancestor for place in places for ancestor in _with_ancestors(place))
+
+
+def _with_ancestors(path: str) -> list[str]:
+    parts = path.strip("/").split("/")
+    return ["/" + "/".join(parts[: depth + 1]) for depth in range(len(parts))]
+
+
+def _mount(mount: Mapping[str, Any], named: frozenset[str]) -> Mount:
+    kind = str(mount.get("Type") or "bind")
+    source = str((mount.get("Name") if kind == "volume" else mount.get("Source")) or "")
+    return Mount(
+        kind=kind,
+        destination=str(mount["Destination"]),
+        source=source,
+        read_only=not mount.get("RW", True),
+        anonymous=kind == "volume" and source not in named,
+    )
+
+
+def _named_volumes(host_config: Mapping[str, Any]) -> frozenset[str]:
+    """Return the volumes that the user named; whatever else is mounted got its name from the engine."""
+    binds = {str(bind).split(":", 1)[0] for bind in host_config.get("Binds") or []}
+    wanted = {
+        str(mount["Source"])
+        for mount in host_config.get("Mounts") or []
+        if mount.get("Type") == "volume" and mount.get("Source")
+    }
+    return frozenset(binds | wanted)
+
+
+def _user_endpoint(network: str, endpoint: Mapping[str, Any], container_id: str) -> dict[str, Any]:
+    if network in _PLAIN_NETWORKS:
+        # The engine refuses aliases and addresses there, and nobody can have set any.
+        return {key: endpoint[key] for key in ("DriverOpts", "GwPriority") if endpoint.get(key)}
+    kept = {key: endpoint[key] for key in ("IPAMConfig", "Links", "DriverOpts", "GwPriority") if endpoint.get(key)}
+    aliases = user_aliases(endpoint.get("Aliases"), container_id)
+    return kept | ({"Aliases": aliases} if aliases else {})
+
+
+def _entrypoint(config: Mapping[str, Any], image_config: Mapping[str, Any]) -> list[str] | None:
+    """Return the entrypoint to send: one that was cleared goes as an empty string, null would inherit."""
+    entrypoint = config.get("Entrypoint")
+    if not entrypoint and image_config.get("Entrypoint"):
+        return [""]
+    return entrypoint
+
+
+def _drop_generated_hostname(config: dict[str, Any], host_config: Mapping[str, Any], container_id: str) -> None:
+    """Drop a host name that the engine made from the id, and one that the host's own UTS namespace forbids."""
+    if config.get("Hostname") == container_id[:SHORT_ID] or host_config.get("UTSMode") == "host":
+        config.pop("Hostname", None)
+    if host_config.get("UTSMode") == "host":
+        config.pop("Domainname", None)
+
+
+def _drop_what_a_shared_network_forbids(config: dict[str, Any], host_config: dict[str, Any]) -> None:
+    """Drop what the engine merged in and would refuse from us: it belongs to the container whose network is shared."""
+    if not str(host_config.get("NetworkMode") or "").startswith("container:"):
+        return
+    for key in ("Hostname", "Domainname", "ExposedPorts", "MacAddress"):
+        config.pop(key, None)
+    for key in ("PortBindings", "PublishAllPorts", "Links", "Dns", "DnsOptions", "DnsSearch", "ExtraHosts"):
+        host_config.pop(key, None)

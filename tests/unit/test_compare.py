@@ -1,0 +1,128 @@
+"""Two inspections differ only in what somebody changed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from docker_rollback._compare import compare
+from tests.unit.inspections import ANONYMOUS, ID, OTHER_ID, inspection
+
+
+def remade() -> dict[str, Any]:
+    """Return the inspection of the same container, made anew: everything that an engine assigns is another."""
+    return inspection(
+        {
+            "Id": OTHER_ID,
+            "Created": "2027-01-01T00:00:00Z",
+            "State/Pid": 4,
+            "State/StartedAt": "2027-01-01T00:00:01Z",
+            "State/Health": {"Status": "healthy"},
+            "HostnamePath": f"/var/lib/docker/containers/{OTHER_ID}/hostname",
+            "GraphDriver": {"Name": "overlay2", "Data": {"UpperDir": "/elsewhere"}},
+            "NetworkSettings/Ports": {"80/tcp": [{"HostIp": "127.0.0.1", "HostPort": "40000"}]},
+            "NetworkSettings/Networks/front/EndpointID": "00",
+            "NetworkSettings/Networks/front/NetworkID": "11",
+            "NetworkSettings/Networks/back/IPAddress": "172.29.128.77",
+            "NetworkSettings/Networks/back/MacAddress": "02:00:00:00:00:01",
+            "NetworkSettings/Networks/back/Aliases": ["second", OTHER_ID[:12], "hosty"],
+        }
+    )
+
+
+def test_a_container_equals_itself() -> None:
+    """Nothing differs between an inspection and itself."""
+    assert compare(inspection(), inspection()) == []
+
+
+def test_what_the_engine_assigns_does_not_count() -> None:
+    """Ids, times, paths, generated addresses and chosen ports may differ."""
+    assert compare(inspection(), remade()) == []
+
+
+def test_an_anonymous_volume_may_have_another_name() -> None:
+    """Its name was generated; where it is mounted counts."""
+    after = remade()
+    after["Mounts"][3] |= {"Name": "f" * 64, "Source": "/v/f/_data"}
+    assert after["Mounts"][3]["Name"] != ANONYMOUS
+    assert compare(inspection(), after) == []
+
+
+def test_a_generated_host_name_follows_the_id() -> None:
+    """Both host names are the short ids of their containers."""
+    before = inspection({"Config/Hostname": ID[:12]})
+    after = remade()
+    after["Config"]["Hostname"] = OTHER_ID[:12]
+    assert compare(before, after) == []
+    after["Config"]["Hostname"] = ID[:12]
+    assert [difference.path for difference in compare(before, after)] == ["Config.Hostname"]
+
+
+@pytest.mark.parametrize("empty", [None, "", [], {}])
+def test_null_and_empty_are_equal(empty: object) -> None:
+    """Engines write one or the other for a setting that nobody made."""
+    assert compare(inspection(), inspection({"HostConfig/Dns": empty, "HostConfig/Links": empty})) == []
+
+
+def test_null_and_empty_masks_are_not_equal() -> None:
+    """No masked paths at all is a container without confinement."""
+    paths = [difference.path for difference in compare(inspection(), inspection({"HostConfig/ReadonlyPaths": None}))]
+    assert paths == ["HostConfig.ReadonlyPaths"]
+
+
+def test_order_means_nothing_in_a_set() -> None:
+    """Capabilities and binds are sets, whatever order an engine lists them in."""
+    after = inspection()
+    after["HostConfig"]["CapAdd"].reverse()
+    after["HostConfig"]["Binds"].reverse()
+    after["Mounts"].reverse()
+    after["NetworkSettings"]["Networks"]["front"]["Aliases"].reverse()
+    assert compare(inspection(), after) == []
+
+
+def test_order_means_something_in_an_environment() -> None:
+    """Of two equal variables the last one counts."""
+    after = inspection()
+    after["Config"]["Env"].reverse()
+    assert [difference.path for difference in compare(inspection(), after)] == ["Config.Env"]
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "named"),
+    [
+        ("Image", "sha256:00", "Image"),
+        ("Name", "/other", "Name"),
+        ("State/Status", "exited", "State.Status"),
+        ("Config/Image", "app:2", "Config.Image"),
+        ("Config/Entrypoint", ["/x"], "Config.Entrypoint"),
+        ("Config/Healthcheck", {"Test": ["NONE"]}, "Config.Healthcheck.Test"),
+        ("Config/Labels", {"x": "z"}, "Config.Labels.x"),
+        ("HostConfig/Memory", 1, "HostConfig.Memory"),
+        ("HostConfig/RestartPolicy", {"Name": "no"}, "HostConfig.RestartPolicy.Name"),
+        ("HostConfig/FieldOfTomorrow", {"kept": 1}, "HostConfig.FieldOfTomorrow.kept"),
+        ("NewTopLevelField", "x", "NewTopLevelField"),
+        ("NetworkSettings/Networks/front/IPAMConfig", {}, "NetworkSettings.Networks.front.IPAMConfig.IPv4Address"),
+        ("NetworkSettings/Networks/front/Aliases", ["web"], "NetworkSettings.Networks.front.Aliases"),
+        ("NetworkSettings/Networks/third", {}, "NetworkSettings.Networks.third"),
+    ],
+)
+def test_what_somebody_changed_is_named(path: str, value: object, named: str) -> None:
+    """A change of configuration is listed with its path, in whichever inspection it stands."""
+    changed = inspection({path: value})
+    assert named in [difference.path for difference in compare(inspection(), changed)]
+    assert named in [difference.path for difference in compare(changed, inspection())]
+
+
+def test_a_lost_mount_is_named() -> None:
+    """Each mount counts, by its destination."""
+    after = inspection()
+    del after["Mounts"][0]
+    assert {difference.path.split(".")[1] for difference in compare(inspection(), after)} == {"/data"}
+
+
+def test_a_difference_reads_well_and_keeps_secrets() -> None:
+    """Values are shown, but not those of environment variables, which hold passwords."""
+    changed = inspection({"Config/Env": ["PASSWORD=hunter2"], "HostConfig/Memory": 7})
+    words = [str(difference) for difference in compare(inspection(), changed)]
+    assert words == ["Config.Env differs", "HostConfig.Memory: 104857600 became 7"]

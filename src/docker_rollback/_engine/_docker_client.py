@@ -1,0 +1,26 @@
+"""Whatever people have at hand that leads to an engine, made an engine."""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+from docker import APIClient, DockerClient
+
+from docker_rollback._engine._docker import DockerEngine
+from docker_rollback._engine._retry import RetryingEngine
+from docker_rollback._engine.port import Engine
+
+Client: TypeAlias = DockerClient | APIClient | Engine
+"""A docker-py client, high or low level, or an engine of one's own."""
+
+
+def as_engine(client: Client | None) -> Engine:
+    """Return the engine behind `client`; None means the one that the environment names.
+
+    An engine of one's own is taken as it is; calls to one that docker-py reaches are tried again where that is safe.
+    """
+    if client is None:
+        return RetryingEngine(DockerEngine.from_env())
+    if isinstance(client, DockerClient | APIClient):
+        return RetryingEngine(DockerEngine(client))
+    return client

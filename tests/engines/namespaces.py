@@ -1,0 +1,108 @@
+"""Start a program in a network of its own and, where asked, in another root file system. Standard library alone.
+
+Run as a program, it becomes the one that it starts (same process id)::
+
+    python namespaces.py [--end-with-parent] [--root FOLDER [--bind FOLDER ...]] -- COMMAND...
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import fcntl
+import os
+import signal
+import socket
+import struct
+import subprocess
+from collections.abc import Iterable
+from pathlib import Path
+
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+# The kernel's numbers, from <sched.h>, <sys/mount.h>, <sys/prctl.h>, <bits/ioctls.h> and <net/if.h>.
+CLONE_NEWNS = 0x00020000
+CLONE_NEWNET = 0x40000000
+MNT_DETACH = 2
+PR_SET_PDEATHSIG = 1
+SIOCSIFFLAGS = 0x8914
+IFF_UP_AND_RUNNING = 0x1 | 0x40
+
+
+def _checked(result: int) -> None:
+    if result != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+
+
+def _libc() -> ctypes.CDLL:
+    return ctypes.CDLL(None, use_errno=True)
+
+
+def join_network(pid: int) -> None:
+    """Move this thread, and all that it starts from now on, into the network of process `pid`."""
+    with Path(f"/proc/{pid}/ns/net").open("rb") as namespace:
+        _checked(_libc().setns(namespace.fileno(), CLONE_NEWNET))
+
+
+def end_with_parent() -> None:
+    """Ask the kernel to send SIGTERM to this process, and to what it becomes, when its parent ends."""
+    _checked(_libc().prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0))
+
+
+def leave_network() -> None:
+    """Move this process into a new network that has a loopback device and nothing else."""
+    _checked(_libc().unshare(CLONE_NEWNET))
+    with socket.socket() as any_socket:
+        fcntl.ioctl(any_socket, SIOCSIFFLAGS, struct.pack("16sH14x", b"lo", IFF_UP_AND_RUNNING))
+
+
+def enter_root(root: Path, binds: Iterable[Path] = ()) -> None:
+    """Make `root` the root of a mount namespace of our own, with the machine's /proc, /sys and /dev.
+
+    The old root is put away by pivot_root: in a plain chroot no engine can make its mounts private. `binds` are folders
+    that lie at the same place inside as outside; mounts that an engine makes there stay inside.
+    """
+    _checked(_libc().unshare(CLONE_NEWNS))
+    mount("--make-rslave", "/")
+    mount("--bind", root, root)
+    for kernel_folder in ("proc", "sys", "dev"):
+        mount("--rbind", f"/{kernel_folder}", root / kernel_folder)
+    # Locks of engines lie in /dev/shm and in /run: each has its own there.
+    for own in ("dev/shm", "run", "tmp"):
+        mount("-t", "tmpfs", "tmpfs", root / own)
+    for folder in binds:
+        inside = root / folder.relative_to("/")
+        inside.mkdir(parents=True, exist_ok=True)
+        mount("--bind", folder, inside)
+    os.chdir(root)
+    os.environ["PATH"] = PATH
+    # Stacked on itself, the old root needs no folder in the new one.
+    subprocess.run(["pivot_root", ".", "."], check=True)
+    _checked(_libc().umount2(b".", MNT_DETACH))
+    os.chdir("/")
+
+
+def mount(*arguments: str | Path) -> None:
+    """Run the command of that name."""
+    subprocess.run(["mount", *arguments], check=True)
+
+
+def main() -> None:
+    """Do what the arguments say, then become the command."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--end-with-parent", action="store_true")
+    parser.add_argument("--root", type=Path)
+    parser.add_argument("--bind", type=Path, action="append", default=[])
+    parser.add_argument("command", nargs="+")
+    given = parser.parse_args()
+    if given.end_with_parent:
+        end_with_parent()
+    leave_network()
+    if given.root is not None:
+        enter_root(given.root, given.bind)
+    os.execvp(given.command[0], given.command)
+
+
+if __name__ == "__main__":
+    main()

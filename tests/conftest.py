@@ -1,0 +1,95 @@
+"""Fixtures for every test: a real engine, a small image in it, and an engine left clean after each test.
+
+The engine is the one that DOCKER_ROLLBACK_TEST_ENGINE says: a URL, or the name of a private one (`tests.engines`).
+Without it, it is the one that runs on this machine or, where none answers, a private one.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import suppress
+
+import docker
+import pytest
+from docker.errors import NotFound
+
+from tests.engines import LOCAL, NAMES, EngineStartError, PrivateEngine, running_engine
+from tests.engines.debian import DistributionError
+from tests.engines.images import busybox_tar
+
+TEST_LABEL = "docker-rollback.test"
+"""The label of everything that a test makes; its value tells one run of the tests from another on the same engine."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark whatever uses the engine as such, so that ``-m "not engine"`` is true."""
+    for item in items:
+        if "engine_url" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.engine)
+
+
+@pytest.fixture(scope="session")
+def engine_url() -> Iterator[str]:
+    """Give the address of a real engine; a private one is ended when the session ends."""
+    wanted = os.environ.get("DOCKER_ROLLBACK_TEST_ENGINE") or running_engine() or LOCAL
+    if wanted not in NAMES:
+        yield wanted
+        return
+    engine = PrivateEngine(wanted, instance=str(os.getpid()))
+    try:
+        engine.start()
+    except (EngineStartError, DistributionError) as error:
+        pytest.fail(f'no engine for the tests: {error}\n(pytest -m "not engine" runs those that need none)')
+    with engine:
+        engine.join_network()
+        yield engine.address
+
+
+@pytest.fixture(scope="session")
+def docker_client(engine_url: str) -> Iterator[docker.DockerClient]:
+    """Give a client of the docker SDK: the tests' own eyes, past all that is under test."""
+    client = docker.DockerClient(base_url=engine_url, timeout=120)
+    yield client
+    client.close()
+
+
+@pytest.fixture(scope="session")
+def test_labels() -> dict[str, str]:
+    """Give the labels by which what a test makes is found and removed afterwards."""
+    return {TEST_LABEL: secrets.token_hex(4)}
+
+
+@pytest.fixture(scope="session")
+def busybox_image(docker_client: docker.DockerClient, test_labels: dict[str, str]) -> Iterator[str]:
+    """Give an image of Debian's busybox; its containers inherit the label, so they are removed after each test."""
+    repository, tag = "docker-rollback-test-busybox", test_labels[TEST_LABEL]
+    changes = [f"LABEL {TEST_LABEL}={tag}", 'CMD ["sh"]']
+    docker_client.api.import_image_from_data(busybox_tar(), repository=repository, tag=tag, changes=changes)
+    yield f"{repository}:{tag}"
+    # Images that were committed from its containers bear the label too.
+    for image in docker_client.api.images(all=True, filters=_labelled(test_labels)):
+        with suppress(NotFound):  # untagged along with another
+            docker_client.api.remove_image(image["Id"], force=True)
+
+
+@pytest.fixture(autouse=True)
+def _clean_engine(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Remove what the test made in the engine, also when it failed."""
+    yield
+    if "engine_url" not in request.fixturenames:
+        return
+    client: docker.DockerClient = request.getfixturevalue("docker_client")
+    where = _labelled(request.getfixturevalue("test_labels"))
+    for container in client.api.containers(all=True, filters=where):
+        with suppress(NotFound):  # one that removes itself
+            client.api.remove_container(container["Id"], force=True, v=True)
+    for volume in client.api.volumes(filters=where)["Volumes"] or ():
+        client.api.remove_volume(volume["Name"], force=True)
+    for network in client.api.networks(filters=where):
+        client.api.remove_network(network["Id"])
+
+
+def _labelled(labels: dict[str, str]) -> dict[str, list[str]]:
+    return {"label": [f"{key}={value}" for key, value in labels.items()]}

@@ -257,5 +257,5 @@ def backup_id(name: str, created: datetime, token: str) -> str:
         '20260102T030405Z-web-a1b2c3'
     """
     moment = created.astimezone(UTC).strftime("%Y%m%dT%H%M%SZ")
-    readable = re.sub(r"[^A-Za-z0-9_.-]", "-", name)[:40]
+    readable = re.sub(r"[^A-Za-z0-9_-]", "-", name)[:40]
     return f"{moment}-{readable}-{token}"

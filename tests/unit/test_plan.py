@@ -1,0 +1,112 @@
+"""A backup becomes the steps that put it back, in the one order that is safe."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from docker_rollback._model import Mount, NetworkRecord
+from docker_rollback._plan import (
+    ClearAside,
+    Compare,
+    FillVolume,
+    ProvideImage,
+    PutAside,
+    RestoreContainer,
+    RestoreNetwork,
+    RestoreVolume,
+    Resume,
+    Step,
+    plan_restore,
+)
+from tests.unit.values import backup, snapshot, volume
+
+
+def mount(name: str, destination: str, *, anonymous: bool = False) -> Mount:
+    """Return the mount of a volume."""
+    return Mount("volume", destination, name, read_only=False, anonymous=anonymous)
+
+
+def test_a_plan_reads_as_what_will_be_done() -> None:
+    """Its steps, printed, tell a person what a restore would do."""
+    web = snapshot("web", mount("data", "/data"), mount("f" * 64, "/cache", anonymous=True))
+    plan = plan_restore(
+        backup(
+            web, volumes=(volume("data"), volume("f" * 64, anonymous=True)), networks=(NetworkRecord("front", "1", {}),)
+        )
+    )
+    assert [str(step) for step in plan] == [
+        "provide the image of container 'web'",
+        "put aside what stands in the place of container 'web'",
+        "restore network 'front'",
+        "restore volume 'data'",
+        "restore container 'web'",
+        "fill volume 'data'",
+        f"fill volume {'f' * 64!r} at /cache",
+        "bring container 'web' to the state 'running'",
+        "compare container 'web' with its snapshot",
+        "remove what was put aside for container 'web'",
+    ]
+
+
+def test_what_stands_is_put_aside_last_to_first() -> None:
+    """Dependents come to rest before what they depend on, and start after it."""
+    plan = plan_restore(backup(snapshot("db"), snapshot("web")))
+    assert [step.container.name for step in plan if isinstance(step, PutAside)] == ["web", "db"]
+    assert [step.container.name for step in plan if isinstance(step, Resume)] == ["db", "web"]
+
+
+def test_a_shared_volume_is_filled_once() -> None:
+    """Two containers mount it; its data is one."""
+    plan = plan_restore(
+        backup(snapshot("db", mount("data", "/a")), snapshot("web", mount("data", "/b")), volumes=(volume("data"),))
+    )
+    assert len([step for step in plan if isinstance(step, FillVolume)]) == 1
+
+
+def test_a_volume_without_a_container_is_filled_by_its_name() -> None:
+    """A backup may hold a volume alone."""
+    (made, filled) = plan_restore(backup(volumes=(volume("data"),)))
+    assert isinstance(made, RestoreVolume)
+    assert filled == FillVolume(volume("data"), None, None)
+
+
+_ORDER = (
+    ProvideImage,
+    PutAside,
+    (RestoreNetwork, RestoreVolume),
+    RestoreContainer,
+    FillVolume,
+    Resume,
+    Compare,
+    ClearAside,
+)
+
+
+def phase(step: Step) -> int:
+    """Return how late in a restore a kind of step may come."""
+    return next(number for number, kinds in enumerate(_ORDER) if isinstance(step, kinds))
+
+
+@given(
+    containers=st.lists(st.sampled_from("abcdef"), unique=True, max_size=6),
+    mounted=st.lists(st.tuples(st.sampled_from("abcdef"), st.sampled_from(["v1", "v2", "v3"])), max_size=8),
+    networks=st.lists(st.sampled_from(["n1", "n2"]), unique=True),
+)
+def test_whatever_the_backup_the_order_is_kept(
+    containers: list[str], mounted: list[tuple[str, str]], networks: list[str]
+) -> None:
+    """Nothing is touched before every image is there, nothing starts before every volume is full, nothing is lost."""
+    snapshots = [
+        snapshot(
+            name, *(mount(source, f"/{number}") for number, (owner, source) in enumerate(mounted) if owner == name)
+        )
+        for name in containers
+    ]
+    volumes = tuple(volume(name) for name in dict.fromkeys(source for owner, source in mounted if owner in containers))
+    plan = plan_restore(
+        backup(*snapshots, volumes=volumes, networks=tuple(NetworkRecord(name, "1", {}) for name in networks))
+    )
+    phases = [phase(step) for step in plan]
+    assert phases == sorted(phases)
+    assert len(plan) == 6 * len(containers) + 2 * len(volumes) + len(networks)

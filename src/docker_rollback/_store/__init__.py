@@ -1,0 +1,29 @@
+"""The one door to durable storage: an OCI image layout on disk.
+
+`BackupStore` is the face of it. `write_atomic` and `Disk` are for those who keep other durable files, by the same
+rules.
+"""
+
+from docker_rollback._store._blobs import BlobWriter
+from docker_rollback._store._draft import Draft
+from docker_rollback._store._files import Disk, make_folders, write_atomic
+from docker_rollback._store._locks import FileLock, LockedError
+from docker_rollback._store._oci import LAYER_ZSTD
+from docker_rollback._store._retention import PruneReport
+from docker_rollback._store._store import BackupStore
+
+VOLUME_ARCHIVE = LAYER_ZSTD
+"""The media type of a volume's archive: a tar in zstd."""
+
+__all__ = [
+    "VOLUME_ARCHIVE",
+    "BackupStore",
+    "BlobWriter",
+    "Disk",
+    "Draft",
+    "FileLock",
+    "LockedError",
+    "PruneReport",
+    "make_folders",
+    "write_atomic",
+]

@@ -1,0 +1,216 @@
+"""The layout on disk: its files, its ``index.json``, and who refers to which blob."""
+
+from __future__ import annotations
+
+import logging
+import os
+import stat
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+from docker_rollback._model import Descriptor
+from docker_rollback._store import _oci
+from docker_rollback._store._blobs import Blobs
+from docker_rollback._store._files import DISK, FOLDER_MODE, Disk, is_leftover, make_folders, store_error, write_atomic
+from docker_rollback._store._locks import FileLock, LockedError
+from docker_rollback.errors import StoreError, UnsupportedFormatError
+
+logger = logging.getLogger("docker_rollback")
+
+PATIENCE = 120.0
+"""Seconds that a short change of the store waits for another to end."""
+
+T = TypeVar("T")
+
+
+class Layout:
+    """One OCI image layout on disk, with our locks beside it.
+
+    Args:
+        root: its folder.
+        disk: what effects go through.
+    """
+
+    def __init__(self, root: Path, *, disk: Disk = DISK) -> None:
+        self.root = root
+        self.disk = disk
+        self.blobs = Blobs(root, disk=disk)
+        self.locks = root / "locks"
+        self.drafts = root / "drafts"
+        self.holds = root / "holds"
+
+    def create(self) -> None:
+        """Make what is missing of the layout; raises `StoreNotWritableError` or `StoreFullError`."""
+        for folder in (self.root, self.blobs.folder.parent, self.blobs.folder, self.locks, self.drafts, self.holds):
+            make_folders(folder, disk=self.disk)
+        self._warn_if_open()
+        layout = self.root / _oci.LAYOUT_FILE
+        index = self.root / _oci.INDEX_FILE
+        if layout.exists() and index.exists():
+            return
+        with self.locked("making the layout"):
+            if not index.exists():
+                empty = _oci.dump_index([], annotations={_oci.FORMAT_KEY: str(_oci.FORMAT)})
+                write_atomic(index, empty, disk=self.disk)
+            if not layout.exists():
+                write_atomic(layout, _oci.LAYOUT_JSON, disk=self.disk)
+
+    @contextmanager
+    def locked(self, note: str) -> Iterator[None]:
+        """Hold the lock under which names and blobs come and go; for moments only."""
+        with FileLock(self.locks / "store.lock", disk=self.disk) as lock:
+            try:
+                lock.acquire(PATIENCE, note=note)
+            except LockedError as holder:
+                raise StoreError(str(self.root), f"it stayed locked for {PATIENCE:.0f} seconds: {holder}") from None
+            yield
+
+    def index(self) -> _oci.Index:
+        """Read ``index.json``; that of a store that is not there yet is empty.
+
+        Raises:
+            CorruptBackupError: it is damaged.
+            UnsupportedFormatError: it was written in a newer format.
+        """
+        data = self._read_file(_oci.INDEX_FILE, _oci.MAX_INDEX)
+        if data is None:
+            if self._has_blobs():
+                raise self.blobs.corrupt(_oci.INDEX_FILE, "it is missing")
+            return _oci.Index((), None, {}, {"schemaVersion": 2, "manifests": []})
+        layout = self._read_file(_oci.LAYOUT_FILE, _oci.MAX_MANIFEST)
+        if layout is None:
+            raise self.blobs.corrupt(_oci.LAYOUT_FILE, "it is missing")
+        self.parsed(_oci.parse_layout, layout, _oci.LAYOUT_FILE)
+        index = self.parsed(_oci.parse_index, data, _oci.INDEX_FILE)
+        version = index.annotations.get(_oci.FORMAT_KEY, "1")
+        if not (version.isascii() and version.isdecimal() and len(version) < 10):
+            raise self.blobs.corrupt(_oci.INDEX_FILE, "it does not say its format")
+        if int(version) > _oci.FORMAT:
+            raise UnsupportedFormatError(
+                str(self.root), f"it has format {version}, and this version reads formats up to {_oci.FORMAT}"
+            )
+        return index
+
+    def replace_index(self, index: _oci.Index, children: Sequence[Mapping[str, Any]]) -> None:
+        """Replace ``index.json`` by `index` with other entries; only while `locked`."""
+        raw = dict(index.raw)
+        raw["manifests"] = [dict(child) for child in children]
+        raw["annotations"] = {**index.annotations, _oci.FORMAT_KEY: str(_oci.FORMAT)}
+        write_atomic(self.root / _oci.INDEX_FILE, _oci.dump_json(raw), disk=self.disk)
+
+    def parsed(self, parse: Callable[[bytes], T], data: bytes, blob: str) -> T:
+        """Parse what a blob or a file holds; raises `CorruptBackupError` that names it."""
+        try:
+            return parse(data)
+        except _oci.MalformedError as error:
+            raise self.blobs.corrupt(blob, str(error)) from None
+
+    def manifest(self, blob: Descriptor) -> _oci.Manifest:
+        """Read a manifest, verified."""
+        return self.parsed(_oci.parse_manifest, self.blobs.read(blob, _oci.MAX_MANIFEST), blob.digest)
+
+    def child_index(self, blob: Descriptor) -> _oci.Index:
+        """Read an index that is a blob, verified."""
+        return self.parsed(_oci.parse_index, self.blobs.read(blob, _oci.MAX_MANIFEST), blob.digest)
+
+    def tree(self, blob: Descriptor, *, absent: Callable[[Descriptor, StoreError], None]) -> Iterator[Descriptor]:
+        """Yield a blob and all that it refers to, directly or not; each digest may come more than once.
+
+        Args:
+            blob: where to begin.
+            absent: called with what cannot be read, and why; what that refers to is not known then. What it raises
+                comes out.
+        """
+        seen: set[str] = set()
+        todo = [blob]
+        while todo:
+            blob = todo.pop()
+            yield blob
+            if blob.digest in seen:
+                continue
+            seen.add(blob.digest)
+            try:
+                if blob.media_type in _oci.INDEXES:
+                    todo.extend(child.blob for child in self.child_index(blob).children)
+                elif blob.media_type in _oci.MANIFESTS:
+                    manifest = self.manifest(blob)
+                    todo.extend((manifest.config, *manifest.layers))
+            except StoreError as error:
+                absent(blob, error)
+
+    def image_layers(self) -> dict[str, Descriptor]:
+        """Return the gzipped layers of every image that the store names, by the digest of what they decompress to."""
+        known: dict[str, Descriptor] = {}
+        for child in self.index().children:
+            if child.blob.media_type not in _oci.MANIFESTS:
+                continue
+            try:
+                known.update(self.layers_of(child.blob))
+            except StoreError as error:
+                logger.warning("a damaged image is left out of account: %s", error)
+        return known
+
+    def layers_of(self, manifest: Descriptor) -> dict[str, Descriptor]:
+        """Return the gzipped layers of one image, by the digest of what they decompress to."""
+        parts = self.manifest(manifest)
+        if parts.config.media_type not in _oci.IMAGE_CONFIGS:
+            return {}
+        data = self.blobs.read(parts.config, _oci.MAX_MANIFEST)
+        ids = self.parsed(_oci.diff_ids, data, parts.config.digest)
+        if len(ids) != len(parts.layers):
+            raise self.blobs.corrupt(manifest.digest, "it has not as many layers as its config")
+        return {
+            diff_id: Descriptor(_oci.LAYER_GZIP, layer.digest, layer.size)
+            for diff_id, layer in zip(ids, parts.layers, strict=True)
+            if layer.media_type.endswith(("+gzip", ".gzip"))
+        }
+
+    def leftovers(self) -> Iterator[Path]:
+        """Yield the temporary files of writers of ``index.json`` that died; only while `locked`."""
+        for entry in os.scandir(self.root):
+            if is_leftover(entry.name) and entry.is_file(follow_symlinks=False):
+                yield Path(entry.path)
+
+    def _has_blobs(self) -> bool:
+        try:
+            with os.scandir(self.blobs.folder) as entries:
+                return next(entries, None) is not None
+        except OSError:
+            return False
+
+    def _read_file(self, name: str, limit: int) -> bytes | None:
+        path = self.root / name
+        try:
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise StoreError(str(path), f"it cannot be read ({error.strerror})") from error
+        with os.fdopen(fd, "rb") as file:
+            if not stat.S_ISREG(os.fstat(fd).st_mode):
+                raise self.blobs.corrupt(name, "it is not a file")
+            try:
+                data = file.read(limit + 1)
+            except OSError as error:
+                raise self.blobs.corrupt(name, f"it cannot be read ({error.strerror})") from error
+        if len(data) > limit:
+            raise self.blobs.corrupt(name, f"it is longer than {limit} bytes")
+        return data
+
+    def _warn_if_open(self) -> None:
+        try:
+            found = self.root.stat()
+        except OSError as error:
+            raise store_error(error, self.root) from error
+        if found.st_uid != os.geteuid():
+            logger.warning(
+                "the store %s belongs to user %d, not to this one, and holds secrets", self.root, found.st_uid
+            )
+        if found.st_mode & 0o777 & ~FOLDER_MODE:
+            logger.warning(
+                "the store %s is open to other users (mode %04o); it holds secrets: chmod 700 it",
+                self.root,
+                stat.S_IMODE(found.st_mode),
+            )

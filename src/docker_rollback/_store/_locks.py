@@ -1,0 +1,141 @@
+"""Kernel locks on files that are never removed: released by the holder's death, and by nothing else.
+
+A lock file says who held it last. That is read for a message only after the kernel has said that somebody holds it;
+a file alone means nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import time
+import weakref
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from filelock import lock_descriptor
+
+from docker_rollback._store._files import DISK, FILE_MODE, Disk, make_folders, translated
+
+_HOLDER_BYTES = 4096
+
+
+class LockedError(Exception):
+    """Somebody else holds the lock; the text says who."""
+
+
+class FileLock:
+    """An exclusive lock on one file, between processes and between threads of one process.
+
+    It is held from `acquire` to `release`, or to the death of this process and of every child that was given its
+    descriptor. Forked children do not keep it.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        disk: Disk = DISK,
+        sleep: Callable[[float], None] = time.sleep,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.path = path
+        self._disk = disk
+        self._sleep = sleep
+        self._clock = clock
+        self._fd: int | None = None
+
+    def acquire(self, timeout: float = 0, *, note: str = "") -> None:
+        """Take the lock.
+
+        Args:
+            timeout: how long to wait for it, in seconds.
+            note: what it is taken for, in words; shown to those who find it taken.
+
+        Raises:
+            LockedError: somebody else held it all that time.
+            StoreError: its file cannot be made.
+        """
+        with translated(self.path):
+            fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, FILE_MODE)
+        try:
+            self._wait(fd, timeout)
+            with translated(self.path):
+                _write_holder(fd, note)
+        except BaseException:
+            os.close(fd)
+            raise
+        self._fd = fd
+        _HELD.add(self)
+
+    def _wait(self, fd: int, timeout: float) -> None:
+        end = self._clock() + timeout
+        pause = 0.001
+        while not lock_descriptor(fd, blocking=False):
+            left = end - self._clock()
+            if left <= 0:
+                raise LockedError(_read_holder(fd))
+            self._sleep(min(pause, left))
+            pause = min(2 * pause, 0.05)
+
+    def release(self) -> None:
+        """Let it go; harmless where it is not held."""
+        fd, self._fd = self._fd, None
+        _HELD.discard(self)
+        if fd is not None:
+            os.close(fd)
+
+    def fileno(self) -> int:
+        """Return its descriptor, for a child that must keep the lock if this process dies before it."""
+        if self._fd is None:
+            raise ValueError(f"{self.path} is not locked")
+        return self._fd
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.release()
+
+
+def make_lock_folder(path: Path, *, disk: Disk = DISK) -> None:
+    """Make the folder that lock files live in."""
+    make_folders(path, disk=disk)
+
+
+def _write_holder(fd: int, note: str) -> None:
+    holder = {"pid": os.getpid(), "host": socket.gethostname(), "time": _now(), "note": note}
+    os.ftruncate(fd, 0)
+    os.pwrite(fd, json.dumps(holder).encode("ascii")[:_HOLDER_BYTES], 0)
+
+
+def _read_holder(fd: int) -> str:
+    try:
+        holder = json.loads(os.pread(fd, _HOLDER_BYTES, 0))
+        note = f" ({holder['note']})" if holder["note"] else ""
+        return f"process {holder['pid']} on {holder['host']} holds it since {holder['time']}{note}"
+    except (OSError, ValueError, KeyError, TypeError):
+        # It was just taken, or its file is older than this library: there is a holder all the same.
+        return "another process holds it"
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+# A lock that a forked child inherits would outlive this process's death; tar, which must keep one, is given it by name.
+_HELD: weakref.WeakSet[FileLock] = weakref.WeakSet()
+
+
+def _release_in_child() -> None:
+    for lock in list(_HELD):
+        lock.release()
+
+
+os.register_at_fork(after_in_child=_release_in_child)

@@ -1,0 +1,385 @@
+"""`BackupStore`: where backups live."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import secrets
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import BinaryIO
+
+import platformdirs
+
+from docker_rollback._model import Backup, Descriptor
+from docker_rollback._store import _oci
+from docker_rollback._store._draft import Draft
+from docker_rollback._store._files import DISK, Disk, store_error, translated, write_atomic
+from docker_rollback._store._layout import Layout
+from docker_rollback._store._locks import FileLock, LockedError
+from docker_rollback._store._outlet import image_archive
+from docker_rollback._store._retention import PruneReport, choose
+from docker_rollback._store._sweep import Sweep, sweep
+from docker_rollback._store._verify import load, verify
+from docker_rollback.errors import BackupNotFoundError, ContainerBusyError, StoreError, StoreFullError
+
+logger = logging.getLogger("docker_rollback")
+
+_SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}", re.ASCII)
+
+
+class BackupStore:
+    """Backups on disk, in a folder that is an OCI image layout.
+
+    Any number of processes and threads may use one store at once. The folder is made when something is first written.
+
+    Args:
+        path: its folder; the user's data folder where None.
+        disk: what effects on the file system go through.
+        clock: the time, for the age of backups.
+        threads: how many compress an image's layers.
+
+    Example:
+        >>> store = BackupStore("/var/backups/middleware")
+        >>> for backup in store.list():
+        ...     print(backup.id, [container.name for container in backup.containers])
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str] | None = None,
+        *,
+        disk: Disk = DISK,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        threads: int = 2,
+    ) -> None:
+        chosen = platformdirs.user_data_path("docker-rollback", appauthor=False) / "store" if path is None else path
+        self.path = Path(chosen).absolute()
+        self._layout = Layout(self.path, disk=disk)
+        self._disk = disk
+        self._clock = clock
+        self._threads = threads
+        self._verified: set[str] = set()
+
+    # Reading
+
+    def ids(self) -> list[str]:
+        """Return the id of every backup, oldest first, also of those that are damaged.
+
+        Raises:
+            CorruptBackupError: the store's ``index.json`` is damaged.
+            UnsupportedFormatError: the store was written in a newer format.
+        """
+        return sorted(self._roots())
+
+    def list(self) -> list[Backup]:
+        """Return every backup that can be read, oldest first; one that cannot is named in a warning of the log.
+
+        Raises:
+            CorruptBackupError: the store's ``index.json`` is damaged.
+            UnsupportedFormatError: the store was written in a newer format.
+        """
+        backups = []
+        for backup_id, root in self._roots().items():
+            try:
+                backups.append(load(self._layout, backup_id, root).backup)
+            except StoreError as error:
+                logger.warning("backup %r is left out: %s", backup_id, error)
+        return sorted(backups, key=lambda backup: (backup.created, backup.id))
+
+    def get(self, backup_id: str) -> Backup:
+        """Return one backup's record; its blobs are not read, `verify` does that.
+
+        Raises:
+            BackupNotFoundError: there is none of this backup_id.
+            CorruptBackupError: it is damaged.
+            UnsupportedFormatError: it was written in a newer format.
+        """
+        return load(self._layout, backup_id, self._root(backup_id)).backup
+
+    def verify(self, backup_id: str) -> None:
+        """Read, hash and decompress all that a backup consists of, and check what refers to what.
+
+        It takes as long as reading the backup. Nothing is written.
+
+        Raises:
+            BackupNotFoundError: there is none of this backup_id.
+            CorruptBackupError: something is missing or damaged; it names the blob.
+            UnsupportedFormatError: it was written in a newer format.
+        """
+        verify(self._layout, backup_id, self._root(backup_id), deep=True)
+        self._verified.add(backup_id)
+
+    def open_blob(self, blob: Descriptor) -> Iterator[bytes]:
+        """Yield a blob's bytes, hashed while they are read, never more than its size.
+
+        Raises:
+            CorruptBackupError: it is damaged; at the latest in place of its last piece.
+        """
+        return self._layout.blobs.open(blob)
+
+    def image_archive(self, manifest: Descriptor, tags: Sequence[str] = ()) -> Iterator[bytes]:
+        """Yield an image of the store as a tar that the load of every engine takes.
+
+        Args:
+            manifest: the image, as a container's snapshot names it.
+            tags: the names that it gets in the engine, each ``repository:tag``.
+
+        Raises:
+            CorruptBackupError: something of it is damaged; it names the blob.
+        """
+        return image_archive(self._layout, manifest, tags)
+
+    # Writing
+
+    def check(self, room: int = 0) -> None:
+        """Make sure that a backup can be written here, making the folder where it is missing.
+
+        Args:
+            room: bytes that the backup may need.
+
+        Raises:
+            StoreNotWritableError: this user may not write here.
+            StoreFullError: there is less room than that.
+            CorruptBackupError: the store's ``index.json`` is damaged.
+            UnsupportedFormatError: the store was written in a newer format.
+        """
+        self._layout.create()
+        self._layout.index()
+        probe = self._layout.drafts / f".{secrets.token_hex(8)}.tmp"
+        with translated(self.path):
+            try:
+                self._disk.close(self._disk.create(probe))
+            finally:
+                with suppress(OSError):
+                    self._disk.remove(probe)
+            free = self._disk.room(self.path)
+        if free < room:
+            raise StoreFullError(str(self.path), f"{room} bytes may be needed, and {free} are free")
+
+    def draft(self, backup_id: str) -> Draft:
+        """Begin a backup: a context manager, inert until entered.
+
+        Args:
+            backup_id: its id: letters, digits, ``-`` and ``_``, at most 100.
+
+        Raises:
+            ValueError: the id has other characters.
+        """
+        if not _oci.is_backup_id(backup_id):
+            raise ValueError(f"{backup_id!r} cannot be a backup's id: letters, digits, - and _, at most 100, please")
+        return Draft(self._layout, backup_id, threads=self._threads)
+
+    def delete(self, backup_id: str) -> None:
+        """Remove one backup, damaged or not, and free what only it refers to.
+
+        Raises:
+            BackupNotFoundError: there is none of this backup_id.
+            StoreError: a rollback that has not ended needs it.
+        """
+        self._root(backup_id)
+        with self._layout.locked(f"deleting backup {backup_id}"):
+            reason = self._needed().get(backup_id)
+            if reason is not None:
+                raise StoreError(str(self.path), f"backup {backup_id!r} is not deleted: {reason}")
+            self._unlist({backup_id})
+            self._sweep(dry_run=False)
+
+    def prune(
+        self,
+        *,
+        keep: int | None = None,
+        max_age: float | None = None,
+        containers: Collection[str] | None = None,
+        protect: Collection[str] = (),
+        dry_run: bool = False,
+    ) -> PruneReport:
+        """Remove old backups, and free every blob that nothing refers to.
+
+        Backups of the same containers are one series, and each rule counts within a series. With both rules, a backup
+        goes only if neither wants it. With none, no backup goes. Never removed: the newest backup of a series that
+        verifies, and one that a rollback needs that has not ended. Damaged backups are left for `delete`.
+
+        Args:
+            keep: how many of each series to keep.
+            max_age: keep those younger than this, in seconds.
+            containers: only the series of exactly these containers, by name.
+            protect: ids that stay whatever the rules say.
+            dry_run: say what would go, and touch nothing.
+
+        Raises:
+            ValueError: a rule is negative.
+            CorruptBackupError: the store's ``index.json`` is damaged; nothing was removed.
+
+        Example:
+            >>> BackupStore().prune(keep=3, max_age=30 * 86400.0, dry_run=True).removed
+            ()
+        """
+        if (keep is not None and keep < 0) or (max_age is not None and max_age < 0):
+            raise ValueError("keep and max_age cannot be negative")
+        if not self._layout.root.exists():
+            return PruneReport((), (), dry_run=dry_run)
+        backups = self.list()
+        needed = {**self._needed(), **dict.fromkeys(protect, "the caller protects it")}
+        choice = choose(
+            backups if keep is not None or max_age is not None else [],
+            keep=keep,
+            max_age=max_age,
+            now=self._clock(),
+            containers=containers,
+            needed=needed,
+            is_sound=self._is_sound,
+        )
+        self._layout.create()
+        with self._layout.locked("pruning"):
+            # What was needed since the choice was made stays.
+            needed_now = self._needed()
+            removed = tuple(one for one in choice.removed if one not in needed_now)
+            index = self._unlist(set(removed), dry_run=dry_run)
+            swept = self._sweep(dry_run=dry_run, index=index)
+        kept = tuple(backup.id for backup in backups if backup.id not in removed)
+        return PruneReport(removed, kept, choice.spared, swept.blobs, swept.size, swept.skipped, dry_run)
+
+    def hold(self, backup_id: str, by: str, reason: str) -> None:
+        """Keep a backup from being removed, durably, until it is released; harmless where it is held already.
+
+        Args:
+            backup_id: the backup.
+            by: who holds it: letters, digits, ``-``, ``_`` and ``.``; one backup may be held by several.
+            reason: why, a sentence; shown to those who want to remove it.
+
+        Raises:
+            BackupNotFoundError: there is none of this backup_id.
+        """
+        path = self._hold_path(backup_id, by)
+        self._layout.create()
+        with self._layout.locked(f"holding backup {backup_id}"):
+            self._root(backup_id)
+            self._write_hold(path, reason)
+
+    def release(self, backup_id: str, by: str) -> None:
+        """Let a held backup go; harmless where it is not held."""
+        path = self._hold_path(backup_id, by)
+        if self._layout.holds.exists():
+            with translated(path):
+                self._disk.remove(path)
+                self._disk.sync_folder(path.parent)
+
+    # Locks
+
+    @contextmanager
+    def lock(self, container_id: str, *, container: str, timeout: float = 0) -> Iterator[FileLock]:
+        """Keep other processes and threads from backing up or rolling back a container.
+
+        The lock is the kernel's: it ends with this process, however that ends. What it yields has a `fileno` for a
+        child that must keep it.
+
+        Args:
+            container_id: its full backup_id.
+            container: its name, for messages.
+            timeout: how long to wait for the lock, in seconds.
+
+        Raises:
+            ContainerBusyError: somebody else holds it; it says who, where and since when.
+        """
+        if _SAFE_NAME.fullmatch(container_id) is None:
+            raise ValueError(f"{container_id!r} is no container's id")
+        self._layout.create()
+        with FileLock(self._layout.locks / f"container-{container_id}.lock", disk=self._disk) as lock:
+            try:
+                lock.acquire(timeout, note=f"container {container}")
+            except LockedError as holder:
+                raise ContainerBusyError(container, str(holder)) from None
+            yield lock
+
+    # Moving
+
+    def export(self, backup_id: str, file: str | os.PathLike[str] | BinaryIO) -> None:
+        """Write one tar that holds the whole backup: see `import_`."""
+        raise NotImplementedError
+
+    def import_(self, file: str | os.PathLike[str] | BinaryIO) -> Backup:
+        """Take in a tar that `export` wrote."""
+        raise NotImplementedError
+
+    # Within
+
+    def _roots(self) -> dict[str, Descriptor]:
+        """Return the index of every backup, by backup_id."""
+        roots: dict[str, Descriptor] = {}
+        for child in self._layout.index().children:
+            backup_id = child.name
+            if backup_id is None or not _oci.is_backup_id(backup_id) or not self._is_backup(child):
+                continue
+            if roots.setdefault(backup_id, child.blob).digest != child.blob.digest:
+                raise self._layout.blobs.corrupt(_oci.INDEX_FILE, f"it names two backups {backup_id!r}")
+        return roots
+
+    def _is_backup(self, child: _oci.Child) -> bool:
+        if child.artifact_type is not None:
+            return _oci.is_backup(child.artifact_type)
+        if child.blob.media_type != _oci.INDEX:
+            return False
+        try:
+            # Tools that copied a backup here may have dropped what its entry said.
+            index = self._layout.child_index(child.blob)
+        except StoreError as error:
+            logger.warning("what the store names %r cannot be read: %s", child.name, error)
+            return False
+        return _oci.is_backup(index.artifact_type) or _oci.FORMAT_KEY in index.annotations
+
+    def _root(self, backup_id: str) -> Descriptor:
+        for child in self._layout.index().children:
+            # Unreadable is not the same as absent, so what is named is not read here.
+            if child.name == backup_id and _oci.is_backup_id(backup_id) and child.blob.media_type == _oci.INDEX:
+                return child.blob
+        raise BackupNotFoundError(str(self.path), backup_id)
+
+    def _unlist(self, ids: set[str], *, dry_run: bool = False) -> _oci.Index:
+        """Take backups and their children from ``index.json``; only while locked."""
+        index = self._layout.index()
+        stay = [child for child in index.children if (child.name or "").partition(".")[0] not in ids]
+        if ids and not dry_run:
+            self._layout.replace_index(index, [child.raw for child in stay])
+        return _oci.Index(tuple(stay), index.artifact_type, index.annotations, index.raw)
+
+    def _sweep(self, *, dry_run: bool, index: _oci.Index | None = None) -> Sweep:
+        return sweep(self._layout, index=index, dry_run=dry_run)
+
+    def _is_sound(self, backup: Backup) -> bool:
+        if backup.id in self._verified:
+            return True
+        try:
+            self.verify(backup.id)
+        except StoreError as error:
+            logger.warning("backup %r does not verify: %s", backup.id, error)
+            return False
+        return True
+
+    def _needed(self) -> Mapping[str, str]:
+        """Return the backups that are held, with the reason."""
+        needed: dict[str, str] = {}
+        try:
+            entries = sorted(os.scandir(self._layout.holds), key=lambda entry: entry.name)
+        except FileNotFoundError:
+            return needed
+        except OSError as error:
+            raise store_error(error, self._layout.holds) from error
+        for entry in entries:
+            backup_id, dot, _ = entry.name.partition(".")
+            if dot and _oci.is_backup_id(backup_id):
+                needed.setdefault(backup_id, "a rollback that has not ended needs it")
+        return needed
+
+    def _hold_path(self, backup_id: str, by: str) -> Path:
+        if not _oci.is_backup_id(backup_id):
+            raise BackupNotFoundError(str(self.path), backup_id)
+        if _SAFE_NAME.fullmatch(by) is None:
+            raise ValueError(f"{by!r} cannot be the name of a holder")
+        return self._layout.holds / f"{backup_id}.{by}"
+
+    def _write_hold(self, path: Path, reason: str) -> None:
+        write_atomic(path, reason.encode("utf-8"), disk=self._disk)

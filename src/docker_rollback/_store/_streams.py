@@ -1,0 +1,129 @@
+"""Streams of bytes: an iterator as a file, compressed layers as plain ones, and tar written piece by piece."""
+
+from __future__ import annotations
+
+import io
+import sys
+import tarfile
+import zlib
+from collections.abc import Iterable, Iterator
+from typing import IO, TYPE_CHECKING, Any, BinaryIO, cast
+
+from isal import igzip, igzip_threaded, isal_zlib
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
+
+CHUNK = 1 << 20
+"""Bytes that are read, hashed and written at a time."""
+
+GZIP_MAGIC = b"\x1f\x8b"
+ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
+# A zstd file may begin with a skippable frame, of any of sixteen kinds.
+_SKIPPABLE = tuple(bytes([0x50 + kind]) + b"\x2a\x4d\x18" for kind in range(16))
+
+LEVEL = 1
+"""Of igzip: the knee between time and size for the layers of images."""
+
+# isal's types give its error as a value of Exception.
+_ISAL_ERROR = cast(type[Exception], isal_zlib.error)
+
+
+class CompressionError(Exception):
+    """A compressed stream is broken: cut short, or not what its first bytes say."""
+
+
+class IteratorFile(io.RawIOBase):
+    """An iterator of bytes, read as a file; what the iterator raises comes out of `read`."""
+
+    def __init__(self, pieces: Iterable[bytes]) -> None:
+        self._pieces = iter(pieces)
+        self._rest = memoryview(b"")
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: WriteableBuffer) -> int:
+        while not self._rest:
+            piece = next(self._pieces, None)
+            if piece is None:
+                return 0
+            self._rest = memoryview(piece)
+        target = memoryview(buffer).cast("B")
+        size = min(len(target), len(self._rest))
+        target[:size] = self._rest[:size]
+        self._rest = self._rest[size:]
+        return size
+
+
+def buffered(pieces: Iterable[bytes]) -> BinaryIO:
+    """Return an iterator of bytes as a file whose `read(n)` returns n bytes unless it ends."""
+    return cast(BinaryIO, io.BufferedReader(IteratorFile(pieces), CHUNK))
+
+
+def chunks(file: IO[bytes]) -> Iterator[bytes]:
+    """Yield what is left of a file."""
+    while data := file.read(CHUNK):
+        yield data
+
+
+def compression(head: bytes) -> str | None:
+    """Return how a stream that begins with `head` is compressed: "gzip", "zstd", or None for not at all."""
+    if head.startswith(GZIP_MAGIC):
+        return "gzip"
+    if head.startswith(ZSTD_MAGIC) or head.startswith(_SKIPPABLE):
+        return "zstd"
+    return None
+
+
+def decompressed(pieces: Iterable[bytes], kind: str) -> Iterator[bytes]:
+    """Yield what a compressed stream holds, a bounded piece at a time; raises `CompressionError` for a broken one."""
+    source = buffered(pieces)
+    file: IO[bytes]
+    if kind == "gzip":
+        # isal ships types without those of this class.
+        file = cast(IO[bytes], igzip.IGzipFile(fileobj=source, mode="rb"))  # type: ignore[no-untyped-call]
+    else:
+        file = cast(IO[bytes], zstd.ZstdFile(source, "rb"))
+    with file:
+        while True:
+            try:
+                data = file.read(CHUNK)
+            except (EOFError, zlib.error, _ISAL_ERROR, zstd.ZstdError) as error:
+                raise CompressionError(f"its {kind} stream is broken ({error})") from error
+            except OSError as error:
+                if error.errno is not None:  # the source's own, not the codec's BadGzipFile
+                    raise
+                raise CompressionError(f"its {kind} stream is broken ({error})") from error
+            if not data:
+                return
+            yield data
+
+
+def gzip_writer(sink: Any, threads: int) -> IO[bytes]:
+    """Return a file that compresses what is written to it into `sink`, deterministically, with several threads."""
+    # isal ships types without those of this function.
+    writer = igzip_threaded.open(sink, "wb", compresslevel=LEVEL, threads=threads)  # type: ignore[no-untyped-call]
+    return cast(IO[bytes], writer)
+
+
+def tar_member(name: str, pieces: Iterable[bytes], size: int) -> Iterator[bytes]:
+    """Yield one file of a tar: its header, its content, its padding."""
+    info = tarfile.TarInfo(name)
+    info.size = size
+    info.mode = 0o644
+    # GNU's own way of saying sizes above 8 GiB is understood by every engine.
+    yield info.tobuf(tarfile.GNU_FORMAT)
+    yield from pieces
+    if size % tarfile.BLOCKSIZE:
+        yield bytes(tarfile.BLOCKSIZE - size % tarfile.BLOCKSIZE)
+
+
+def tar_end() -> Iterator[bytes]:
+    """Yield what ends a tar."""
+    yield bytes(2 * tarfile.BLOCKSIZE)

@@ -1,0 +1,24 @@
+"""For tests of code that uses this library: an engine in memory that works, one that fails, and a clock that waits.
+
+Example:
+    >>> from docker_rollback.testing import FakeEngine
+    >>> fake = FakeEngine()
+    >>> fake.add_image("shop:1", files={"/app": "version 1"})
+    >>> fake.run("shop", image="shop:1", volumes={"orders": "/data"})
+"""
+
+from docker_rollback.testing._clock import FakeClock
+from docker_rollback.testing._fake import FakeEngine
+from docker_rollback.testing._fake_exec import FakeProcess, Program, Run
+from docker_rollback.testing._fake_files import Files
+from docker_rollback.testing._fake_handle import FakeContainer
+
+__all__ = [
+    "FakeClock",
+    "FakeContainer",
+    "FakeEngine",
+    "FakeProcess",
+    "Files",
+    "Program",
+    "Run",
+]

@@ -1,0 +1,48 @@
+"""Time for tests: a clock that moves when it is told to."""
+
+from __future__ import annotations
+
+import threading
+from datetime import UTC, datetime, timedelta
+
+from attrs import define, field
+
+
+@define
+class FakeClock:
+    """A clock that stands still until `advance` or `sleep` moves it, so that no test waits.
+
+    Calling it returns the moment, in UTC. Give the engine and the code under test the same one.
+
+    Attributes:
+        now: where it stands.
+
+    Example:
+        >>> clock = FakeClock()
+        >>> fake = FakeEngine(clock=clock)
+        >>> healthy(timeout=60, clock=clock.monotonic, sleep=clock.sleep)
+    """
+
+    now: datetime = datetime(2026, 1, 1, tzinfo=UTC)
+    _start: datetime = field(init=False)
+    _lock: threading.Lock = field(factory=threading.Lock, init=False, repr=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._start = self.now
+
+    def __call__(self) -> datetime:
+        """Return the moment."""
+        return self.now
+
+    def monotonic(self) -> float:
+        """Return the seconds since it was made, as `time.monotonic` would."""
+        return (self.now - self._start).total_seconds()
+
+    def advance(self, seconds: float) -> None:
+        """Move it on."""
+        with self._lock:
+            self.now += timedelta(seconds=seconds)
+
+    def sleep(self, seconds: float) -> None:
+        """Move it on instead of waiting; stands in for `time.sleep`."""
+        self.advance(max(0.0, seconds))

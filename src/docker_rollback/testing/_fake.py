@@ -1,0 +1,393 @@
+"""An engine in memory that works: `FakeEngine`."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import itertools
+import platform
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from docker_rollback._engine.port import EVERY, Change, ContainerFilter, EngineInfo, Inspection, Process
+from docker_rollback.errors import ContainerNotFoundError, NetworkNotFoundError
+from docker_rollback.testing._fake_containers import Container, inspection
+from docker_rollback.testing._fake_create import restart_policy
+from docker_rollback.testing._fake_errors import refusal
+from docker_rollback.testing._fake_exec import FakeProcess
+from docker_rollback.testing._fake_files import Files, directory
+from docker_rollback.testing._fake_images import Image, Images
+from docker_rollback.testing._fake_layers import Layer, differences, pack
+from docker_rollback.testing._fake_life import Life, Moments
+from docker_rollback.testing._fake_network import Networks
+from docker_rollback.testing._fake_programs import find_program
+from docker_rollback.testing._fake_setup import Setup
+from docker_rollback.testing._fake_volumes import Volumes
+
+_ROOT = "/var/lib/fake-engine"
+_GO_NAMES = {"x86_64": "amd64", "aarch64": "arm64"}
+
+
+def _utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+class FakeEngine(Setup):
+    """An engine in memory that works as Docker does, for tests of code that uses this library.
+
+    It keeps containers, images, networks and volumes, with their files; what one call changes, the next one sees. Whole
+    backups, rollbacks and recoveries run on it, in milliseconds, with nothing installed. It is an `Engine`, so it goes
+    wherever one does. Beyond that it has handles for tests: `add_image`, `run`, `container`, `volume`, `host`,
+    `on_start`, `on_stop`, `program`.
+
+    Safe to use from several threads at once.
+
+    Example:
+        >>> fake = FakeEngine()
+        >>> fake.add_image("shop:1", files={"/app": "version 1"}, volumes=["/data"])
+        >>> fake.run("shop", image="shop:1", volumes={"orders": "/data"})
+        >>> fake.volume("orders").write("1.json", b"{}")
+        >>> with pytest.raises(RuntimeError), rollback("shop", engine=fake, store=tmp_path):
+        ...     fake.volume("orders").delete("1.json")
+        ...     raise RuntimeError("the update failed")
+        >>> fake.volume("orders").read("1.json")
+        b'{}'
+    """
+
+    def __init__(
+        self,
+        *,
+        clock: Callable[[], datetime] = _utc_now,
+        seed: str = "",
+        architecture: str | None = None,
+        volume_drivers: Sequence[str] = ("local",),
+        hostname: str = "engine-host",
+    ) -> None:
+        """Make an engine that has nothing but its own three networks.
+
+        Args:
+            clock: tells the moment, in UTC; a `FakeClock` makes what depends on time repeatable. Nothing here waits.
+            seed: of the ids that it makes up; two engines of the same seed make the same ones.
+            architecture: of its host, as the kernel names it; that of this machine where None.
+            volume_drivers: the volume drivers that it has.
+            hostname: of its host.
+        """
+        self._lock = threading.RLock()
+        self._seed = seed
+        self._numbers = itertools.count(1)
+        self._architecture = architecture or platform.machine()
+        moments = Moments(clock)
+        host = directory()
+        images = Images(self._image_users, _GO_NAMES.get(self._architecture, self._architecture))
+        volumes = Volumes(self._new_id, self._volume_users, _ROOT, tuple(volume_drivers))
+        networks = Networks(self._new_id)
+        networks.begin(moments.written())
+        super().__init__(
+            self._lock,
+            Life(images, networks, volumes, host, moments, self._new_id, hostname, self._began, self._asked_to_end),
+        )
+
+    def _new_id(self) -> str:
+        return hashlib.sha256(f"{self._seed}:{next(self._numbers)}".encode()).hexdigest()
+
+    def _image_users(self, image: str) -> list[str]:
+        return [one.id for one in self._life.known.values() if one.image == image]
+
+    def _volume_users(self, name: str) -> list[str]:
+        return [one.id for one in self._life.known.values() if any(mount.name == name for mount in one.mounts)]
+
+    def _find(self, ref: str) -> Container:
+        self._life.settle()
+        return self._life.get(ref)
+
+    def info(self) -> EngineInfo:
+        """Ask who answers."""
+        return EngineInfo(
+            flavour="fake",
+            version="28.5.2",
+            api_version="1.51",
+            architecture=self._architecture,
+            storage_driver="memory",
+            containerd_store=False,
+            default_runtime="runc",
+            address="fake://",
+            root=_ROOT,
+        )
+
+    # Containers
+
+    def inspect_container(self, ref: str) -> Inspection:
+        """Return the whole inspection of one container."""
+        with self._lock:
+            container = self._find(ref)
+            mounts = []
+            for mount in container.mounts:
+                if mount.name in self._life.volumes.known:
+                    volume = self._life.volumes.get(mount.name)
+                    mounts.append(mount.shown(self._life.volumes.mountpoint(mount.name), volume.driver))
+                elif not (mount.spec.kind == "tmpfs" and mount.spec.destination in (container.host.get("Tmpfs") or {})):
+                    mounts.append(mount.shown("", ""))
+            return copy.deepcopy(inspection(container, self._life.networks, mounts, _ROOT))
+
+    def list_containers(self, where: ContainerFilter = EVERY, /) -> list[str]:
+        """Return the full ids of the containers that `where` describes, the newest first."""
+        with self._lock:
+            self._life.settle()
+            network = None
+            if where.network is not None:
+                network = self._life.networks.get(where.network).name
+            return [
+                one.id
+                for one in reversed(self._life.known.values())
+                if (where.name is None or one.name == where.name)
+                and (where.name_prefix is None or one.name.startswith(where.name_prefix))
+                and _bears(one.config["Labels"], where.labels)
+                and (where.volume is None or any(mount.name == where.volume for mount in one.mounts))
+                and (network is None or network in one.endpoints)
+                and (one.alive or not where.running)
+            ]
+
+    def create_container(self, name: str, request: Inspection, *, platform: str | None = None) -> str:  # noqa: ARG002 (there is one platform)
+        """Create a container from a raw request and return its full id."""
+        with self._lock:
+            self._life.settle()
+            return self._life.create(name, copy.deepcopy(dict(request)))
+
+    def start_container(self, ref: str) -> None:
+        """Start it; harmless where it runs."""
+        with self._lock:
+            self._life.start(self._find(ref))
+
+    def stop_container(self, ref: str, *, timeout: float | None = None) -> None:  # noqa: ARG002 (its programs end at once)
+        """Stop it by its own signal."""
+        with self._lock:
+            self._life.stop(self._find(ref))
+
+    def kill_container(self, ref: str) -> None:
+        """End it at once."""
+        with self._lock:
+            self._life.kill(self._find(ref))
+
+    def pause_container(self, ref: str) -> None:
+        """Freeze its processes; harmless where they are."""
+        with self._lock:
+            container = self._find(ref)
+            if container.status not in ("running", "paused"):
+                reason = "is restarting" if container.status == "restarting" else "is not running"
+                raise refusal(f"pause container {ref!r}", 409, f"container {container.id} {reason}")
+            container.status = "paused"
+
+    def unpause_container(self, ref: str) -> None:
+        """Let its processes go on; harmless where they do."""
+        with self._lock:
+            container = self._find(ref)
+            if container.status not in ("running", "paused"):
+                raise refusal(f"unpause container {ref!r}", 409, f"Container {container.id} is not paused")
+            container.status = "running"
+
+    def rename_container(self, ref: str, name: str) -> None:
+        """Give it another name; harmless where it has it."""
+        with self._lock:
+            container = self._find(ref)
+            if container.name == name:
+                return
+            self._life.take_name(f"rename container {ref!r} to {name!r}", name)
+            container.name = name
+            for network in self._life.networks.known.values():
+                if container.id in network.attached:
+                    network.attached[container.id] = (name, network.attached[container.id][1])
+
+    def update_container(self, ref: str, changes: Inspection) -> None:
+        """Change its resources or its restart policy in place, by raw `HostConfig` fields."""
+        with self._lock:
+            container = self._find(ref)
+            action = f"update container {ref!r}"
+            policy = (changes.get("RestartPolicy") or {}).get("Name")
+            if policy:
+                wanted = restart_policy(action, changes["RestartPolicy"])
+                if container.host["AutoRemove"] and wanted["Name"] != "no":
+                    reason = "Restart policy cannot be updated because AutoRemove is enabled for the container"
+                    raise refusal(action, 409, f"Cannot update container {container.id}: {reason}")
+                container.host["RestartPolicy"] = wanted
+            # An engine takes zero for "as it is".
+            container.host |= {
+                key: copy.deepcopy(value)
+                for key, value in changes.items()
+                if value and key != "RestartPolicy" and key in container.host
+            }
+
+    def remove_container(self, ref: str, *, force: bool = False, volumes: bool = False) -> None:
+        """Remove it, with its anonymous volumes where asked; harmless where there is none."""
+        with self._lock:
+            try:
+                container = self._find(ref)
+            except ContainerNotFoundError:
+                return
+            if container.alive and not force:
+                raise refusal(
+                    f"remove container {ref!r}",
+                    409,
+                    f'cannot remove container "{container.name}": container is {container.status}: '
+                    "stop the container before removing or force remove",
+                )
+            if container.alive:
+                self._life.kill(container)
+            self._life.remove(container, volumes=volumes)
+
+    def commit_container(self, ref: str, tag: str) -> str:
+        """Make an image of its file system, tag it and return the image's id; without a change, of the same layers."""
+        with self._lock:
+            container = self._find(ref)
+            _tag(f"commit container {ref!r}", tag)
+            parent = self._life.images.get(container.image)
+            tar = pack(container.base, container.root)
+            when = self._life.moments.written()
+            entry = {"created": when, "created_by": " ".join(container.config["Cmd"] or [])}
+            document = parent.document
+            document |= {"config": container.config, "created": when, "docker_version": "28.5.2"}
+            document["container"] = container.id
+            document["history"] = [*(document.get("history") or []), entry if tar else {**entry, "empty_layer": True}]
+            layers = [*parent.layers, *([Layer.of(tar)] if tar is not None else [])]
+            return self._life.images.add(Image.of(document, layers, parent=parent.id), tag, when)
+
+    def container_changes(self, ref: str) -> list[Change]:
+        """Return what its writable layer holds beyond its image."""
+        with self._lock:
+            container = self._find(ref)
+            return differences(container.base, container.root)
+
+    def container_logs(self, ref: str, *, tail: int) -> str:
+        """Return its last `tail` lines of output."""
+        with self._lock:
+            log = self._find(ref).log
+            return "".join(f"{line}\n" for line in log[len(log) - min(tail, len(log)) :])
+
+    def exec(self, ref: str, command: Sequence[str], *, stdin: bool = False) -> Process:
+        """Run a program as root in a running container; one of those that `program` has given it."""
+        with self._lock:
+            container = self._find(ref)
+            if container.status != "running":
+                reasons = {
+                    "paused": f"Container {container.name} is paused, unpause the container before exec",
+                    "restarting": f"Container {container.id} is restarting, wait until the container is running",
+                }
+                reason = reasons.get(container.status, f"container {container.id} is not running")
+                raise refusal(f"run {command[0]!r} in container {ref!r}", 409, reason)
+            now = self._life.moments.nanoseconds
+            files = Files(container.view, now, self._lock)
+            program, arguments = find_program(self._programs, files, command)
+            process = FakeProcess(program, arguments, files, now, self._lock)
+            container.processes = [*(one for one in container.processes if not one.ended), process]
+        if not stdin:
+            process.close_input()
+        return process
+
+    # Images
+
+    def inspect_image(self, ref: str) -> Inspection:
+        """Return the whole inspection of one image."""
+        with self._lock:
+            return self._life.images.inspect(ref)
+
+    def tag_image(self, ref: str, tag: str) -> None:
+        """Give an image one more name, taking it from whichever image has it."""
+        with self._lock:
+            _tag(f"tag image {ref!r} as {tag!r}", tag)
+            self._life.images.add(self._life.images.get(ref), tag, self._life.moments.written())
+
+    def remove_image(self, ref: str) -> None:
+        """Remove a name, and the image where that was its last; harmless where there is none."""
+        with self._lock:
+            self._life.images.remove(ref)
+
+    def save_image(self, ref: str) -> Iterator[bytes]:
+        """Stream the image as a tar: an OCI layout with a `manifest.json`, as Docker 25 and later write it."""
+        with self._lock:
+            return self._life.images.save(ref)
+
+    def load_image(self, archive: Iterable[bytes]) -> None:
+        """Load images from a tar in any layout whose `manifest.json` names its parts."""
+        whole = b"".join(archive)
+        with self._lock:
+            self._life.images.load([whole], self._life.moments.written())
+
+    def import_image(self, archive: Iterable[bytes], tag: str) -> str:
+        """Make an image of one layer from a tar of a file system, tag it, return its id."""
+        _tag(f"import image {tag!r}", tag)
+        whole = b"".join(archive)
+        with self._lock:
+            return self._life.images.import_tar([whole], tag, self._life.moments.written())
+
+    # Networks
+
+    def inspect_network(self, ref: str) -> Inspection:
+        """Return the whole inspection of one network."""
+        with self._lock:
+            return copy.deepcopy(self._life.networks.get(ref).inspection())
+
+    def list_networks(self, *, labels: Mapping[str, str] = {}) -> list[str]:
+        """Return the ids of the networks that bear `labels`."""
+        with self._lock:
+            known = self._life.networks.known.values()
+            return [one.id for one in known if _bears(one.request.get("Labels"), labels)]
+
+    def create_network(self, request: Inspection) -> str:
+        """Create a network from a raw request and return its id."""
+        with self._lock:
+            return self._life.networks.create(copy.deepcopy(dict(request)), self._life.moments.written())
+
+    def remove_network(self, ref: str) -> None:
+        """Remove it; harmless where there is none."""
+        with self._lock:
+            self._life.networks.remove(ref)
+
+    def connect_network(self, network: str, container: str, endpoint: Inspection) -> None:
+        """Attach a container to a network with a raw endpoint configuration."""
+        with self._lock:
+            one, name = self._find(container), self._life.networks.get(network).name
+            self._life.connect(one, name, copy.deepcopy(dict(endpoint or {})))
+
+    def disconnect_network(self, network: str, container: str, *, force: bool = False) -> None:
+        """Detach a container from a network."""
+        with self._lock:
+            try:
+                one, found = self._find(container), self._life.networks.get(network)
+            except (ContainerNotFoundError, NetworkNotFoundError):
+                if force:
+                    return
+                raise
+            self._life.disconnect(one, found)
+
+    # Volumes
+
+    def inspect_volume(self, name: str) -> Inspection:
+        """Return the whole inspection of one volume."""
+        with self._lock:
+            return copy.deepcopy(self._life.volumes.inspect(name))
+
+    def list_volumes(self, *, labels: Mapping[str, str] = {}) -> list[str]:
+        """Return the names of the volumes that bear `labels`."""
+        with self._lock:
+            return [one.name for one in self._life.volumes.known.values() if _bears(one.labels, labels)]
+
+    def create_volume(self, request: Inspection) -> str:
+        """Create a volume from a raw request and return its name; harmless where one of that name is there."""
+        with self._lock:
+            return self._life.volumes.create(request, self._life.moments.written())
+
+    def remove_volume(self, name: str) -> None:
+        """Remove it; harmless where there is none, `EngineConflictError` where a container uses it."""
+        with self._lock:
+            self._life.volumes.remove(name)
+
+
+def _bears(labels: Mapping[str, Any] | None, wanted: Mapping[str, str]) -> bool:
+    return all((labels or {}).get(key) == value for key, value in wanted.items())
+
+
+def _tag(action: str, tag: str) -> None:
+    repository, colon, version = tag.rpartition(":")
+    if not colon or "/" in version or not repository or not version:
+        raise refusal(action, 400, f"{tag!r} is not of the form repository:tag")

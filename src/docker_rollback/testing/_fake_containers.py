@@ -1,0 +1,234 @@
+"""A container of the in-memory engine: what is kept of it, and how it is shown."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from attrs import define, field
+
+from docker_rollback.testing._fake_create import MountSpec
+from docker_rollback.testing._fake_exec import FakeProcess
+from docker_rollback.testing._fake_files import MountPoint, Node, View
+from docker_rollback.testing._fake_network import Networks
+
+NEVER = "0001-01-01T00:00:00Z"
+
+
+@define(eq=False)
+class Mounted:
+    """A mount that a container has.
+
+    Attributes:
+        spec: what was asked for.
+        name: the volume's name; empty for what is none.
+        anonymous: whether the engine named the volume for this container.
+        node: what shows there; None until a start finds it.
+    """
+
+    spec: MountSpec
+    name: str = ""
+    anonymous: bool = False
+    node: Node | None = None
+
+    def shown(self, source: str, driver: str) -> dict[str, Any]:
+        """Return it as an inspection shows it."""
+        common = {"Mode": self.spec.mode, "RW": not self.spec.read_only}
+        if self.spec.kind == "volume":
+            return {
+                "Type": "volume",
+                "Name": self.name,
+                "Source": source,
+                "Destination": self.spec.destination,
+                "Driver": driver,
+                **common,
+                "Propagation": "",
+            }
+        return {
+            "Type": self.spec.kind,
+            "Source": self.spec.source,
+            "Destination": self.spec.destination,
+            **common,
+            "Propagation": "rprivate" if self.spec.kind == "bind" else "",
+        }
+
+
+@define(eq=False)
+class Container:
+    """One container.
+
+    Attributes:
+        id: its full id.
+        name: without the leading slash.
+        created: when, as the engine writes it.
+        image: the id of its image.
+        base: the tree of its image, which never changes.
+        root: its own file system, without what is mounted over it.
+        config: its `Config`.
+        host: its `HostConfig`.
+        endpoints: what was asked of each network, by name.
+        mounts: its mounts.
+        status: what it does, in the engine's word.
+        exit_code: of its last run, or of a start that failed.
+        error: why the last start failed.
+        started: when it last began.
+        finished: when it last ended.
+        pid: of its first process; 0 where it has none.
+        run: counts its starts, so that what was due in one run does not strike the next.
+        restarts: how often its restart policy has started it again.
+        health: "starting", "healthy", "unhealthy"; None where it has no check or never ran.
+        probes: the results of its check, newest last.
+        undecided: whether its health waits for a test's word.
+        ports: what came of its published ports; empty while it does not run.
+        sandbox: of its network; empty while it does not run.
+        log: the lines that it printed.
+        processes: the programs that `exec` runs in it.
+    """
+
+    id: str
+    name: str
+    created: str
+    image: str
+    base: Node
+    root: Node
+    config: dict[str, Any]
+    host: dict[str, Any]
+    endpoints: dict[str, dict[str, Any]]
+    mounts: list[Mounted] = field(factory=list)
+    status: str = "created"
+    exit_code: int = 0
+    error: str = ""
+    started: str = NEVER
+    finished: str = NEVER
+    pid: int = 0
+    run: int = 0
+    restarts: int = 0
+    health: str | None = None
+    probes: list[dict[str, Any]] = field(factory=list)
+    undecided: bool = False
+    ports: dict[str, Any] = field(factory=dict)
+    sandbox: str = ""
+    log: list[str] = field(factory=list)
+    processes: list[FakeProcess] = field(factory=list)
+
+    @property
+    def alive(self) -> bool:
+        """Whether it runs, frozen and restarting included."""
+        return self.status in ("running", "paused", "restarting")
+
+    @property
+    def checked(self) -> bool:
+        """Whether it has a health check."""
+        test = (self.config.get("Healthcheck") or {}).get("Test") or []
+        return bool(test) and test[0] != "NONE"
+
+    def view(self) -> View:
+        """Return its file system as its programs see it."""
+        mounts = {
+            mount.spec.destination: MountPoint(mount.node, mount.spec.read_only)
+            for mount in self.mounts
+            if mount.node is not None
+        }
+        return View(self.root, mounts, read_only=bool(self.host["ReadonlyRootfs"]))
+
+    def make_place(self, destination: str, now: int) -> Node:
+        """Return the directory at `destination` in its own file system, made with those above it where missing."""
+        node = self.root
+        for name in (part for part in destination.split("/") if part):
+            below = node.children.get(name)
+            if below is None:
+                below = node.children[name] = Node("directory", mode=0o755, mtime=now, ctime=now)
+            elif below.kind == "symlink":
+                found = View(self.root).find(destination).node
+                if found is None:
+                    raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), destination)
+                return found
+            node = below
+        return node
+
+    def state(self) -> dict[str, Any]:
+        """Return the `State` of its inspection."""
+        shown: dict[str, Any] = {
+            "Status": self.status,
+            "Running": self.alive,
+            "Paused": self.status == "paused",
+            "Restarting": self.status == "restarting",
+            "OOMKilled": False,
+            "Dead": False,
+            "Pid": self.pid,
+            "ExitCode": self.exit_code,
+            "Error": self.error,
+            "StartedAt": self.started,
+            "FinishedAt": self.finished,
+        }
+        if self.health is not None:
+            streak = 0
+            for probe in reversed(self.probes):
+                if probe["ExitCode"] == 0:
+                    break
+                streak += 1
+            shown["Health"] = {"Status": self.health, "FailingStreak": streak, "Log": list(self.probes[-5:])}
+        return shown
+
+
+def inspection(container: Container, networks: Networks, mounts: list[dict[str, Any]], folder: str) -> dict[str, Any]:
+    """Return what the engine says of a container."""
+    own = f"{folder}/containers/{container.id}"
+    begun = container.started != NEVER
+    command = [*(container.config["Entrypoint"] or []), *(container.config["Cmd"] or [])]
+    return {
+        "Id": container.id,
+        "Created": container.created,
+        "Path": command[0],
+        "Args": command[1:],
+        "State": container.state(),
+        "Image": container.image,
+        "ResolvConfPath": f"{own}/resolv.conf" if begun else "",
+        "HostnamePath": f"{own}/hostname" if begun else "",
+        "HostsPath": f"{own}/hosts" if begun else "",
+        "LogPath": f"{own}/{container.id}-json.log" if begun else "",
+        "Name": f"/{container.name}",
+        "RestartCount": container.restarts,
+        "Driver": "memory",
+        "Platform": "linux",
+        "MountLabel": "",
+        "ProcessLabel": "",
+        "AppArmorProfile": "",
+        "ExecIDs": None,
+        "HostConfig": container.host,
+        "GraphDriver": {"Data": {"ID": container.id}, "Name": "memory"},
+        "Mounts": mounts,
+        "Config": container.config,
+        "NetworkSettings": _network_settings(container, networks),
+    }
+
+
+def _network_settings(container: Container, networks: Networks) -> dict[str, Any]:
+    hostname = str(container.config["Hostname"])
+    shown: Mapping[str, dict[str, Any]] = {
+        name: networks.shown(name, container.id, container.name, hostname, endpoint)
+        for name, endpoint in container.endpoints.items()
+    }
+    first = shown.get("bridge", {})
+    return {
+        "Bridge": "",
+        "SandboxID": container.sandbox,
+        "SandboxKey": f"/var/run/docker/netns/{container.sandbox[:12]}" if container.sandbox else "",
+        "Ports": container.ports,
+        "HairpinMode": False,
+        "LinkLocalIPv6Address": "",
+        "LinkLocalIPv6PrefixLen": 0,
+        "SecondaryIPAddresses": None,
+        "SecondaryIPv6Addresses": None,
+        "EndpointID": first.get("EndpointID", ""),
+        "Gateway": first.get("Gateway", ""),
+        "GlobalIPv6Address": "",
+        "GlobalIPv6PrefixLen": 0,
+        "IPAddress": first.get("IPAddress", ""),
+        "IPPrefixLen": first.get("IPPrefixLen", 0),
+        "IPv6Gateway": "",
+        "MacAddress": first.get("MacAddress", ""),
+        "Networks": dict(shown),
+    }

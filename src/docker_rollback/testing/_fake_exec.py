@@ -1,0 +1,131 @@
+"""Programs that run in a container of the in-memory engine."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from types import TracebackType
+from typing import Self, TypeAlias
+
+from attrs import define, field
+
+from docker_rollback._engine.port import Finished
+from docker_rollback.testing._fake_files import Files
+
+KILLED = 137
+
+
+@define
+class Run:
+    """One run of a program, as the program sees it.
+
+    Attributes:
+        arguments: its command line, the program's own name first, without a loader before it.
+        files: the file system of its container.
+        stdin: all of its input.
+        cut: whether the run was killed before its input had ended, so that `stdin` is the beginning only.
+        now: the moment, in nanoseconds since 1970.
+        stdout: what it prints.
+        stderr: what it says.
+    """
+
+    arguments: list[str]
+    files: Files
+    stdin: bytes
+    cut: bool
+    now: Callable[[], int]
+    stdout: bytearray = field(factory=bytearray)
+    stderr: list[str] = field(factory=list)
+
+
+Program: TypeAlias = Callable[[Run], int | None]
+"""A program: works on a `Run` and returns its exit code; None to stay at work until it is killed."""
+
+
+@define(eq=False)
+class FakeProcess:
+    """A program at work in a container; a `Process`.
+
+    A program with input runs when its input has been closed, one without at once. One that is killed while it is
+    still being fed works on what it has got so far, as a real one would have.
+    """
+
+    _program: Program
+    _arguments: list[str]
+    _files: Files
+    _now: Callable[[], int]
+    _lock: AbstractContextManager[object]
+    _input: bytearray = field(factory=bytearray)
+    _output: bytearray = field(factory=bytearray)
+    _errors: list[str] = field(factory=list)
+    _code: int | None = None
+    _open: bool = True
+    _change: threading.Condition = field(factory=threading.Condition)
+
+    @property
+    def ended(self) -> bool:
+        """Whether it has ended."""
+        return self._code is not None
+
+    def read(self, size: int, /) -> bytes:
+        """Return up to `size` bytes of its output; ``b""`` once it has closed it. Waits while it is being fed."""
+        with self._change:
+            self._change.wait_for(lambda: self._output or self._code is not None)
+            piece = bytes(self._output[:size])
+            del self._output[:size]
+        return piece
+
+    def write(self, data: bytes | memoryview, /) -> None:
+        """Send all of `data` to its input; one that has ended drops it."""
+        if self._open and self._code is None:
+            self._input += data
+
+    def close_input(self) -> None:
+        """Say that no more input comes; the program does its work now."""
+        self._work(cut=False)
+
+    def finish(self) -> Finished:
+        """Wait until it has ended and say how."""
+        self.close_input()
+        with self._change:
+            self._change.wait_for(lambda: self._code is not None)
+            self._output.clear()
+            return Finished(self._code if self._code is not None else KILLED, "".join(self._errors)[-4096:])
+
+    def kill(self) -> None:
+        """End it now; what it has been fed so far has had its effect."""
+        self._work(cut=True)
+        self._end(KILLED)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+    ) -> None:
+        self.kill()
+
+    def _work(self, *, cut: bool) -> None:
+        with self._change:
+            if not self._open or self._code is not None:
+                return
+            self._open = False
+        run = Run(self._arguments, self._files, bytes(self._input), cut, self._now)
+        with self._lock:
+            try:
+                code = self._program(run)
+            except OSError as error:
+                run.stderr.append(f"{self._arguments[0]}: {error}\n")
+                code = 2
+        self._errors += run.stderr
+        with self._change:
+            self._output += run.stdout
+        if code is not None:
+            self._end(KILLED if cut else code)
+
+    def _end(self, code: int) -> None:
+        with self._change:
+            if self._code is None:
+                self._code = code
+            self._change.notify_all()

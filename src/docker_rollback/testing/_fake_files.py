@@ -1,0 +1,424 @@
+"""File trees in memory: what a volume, a container's file system and the engine's host hold."""
+
+from __future__ import annotations
+
+import errno
+import functools
+import itertools
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from typing import Concatenate, Literal, ParamSpec, TypeAlias, TypeVar
+
+from attrs import Factory, define, field, frozen
+
+Kind: TypeAlias = Literal["file", "directory", "symlink", "fifo", "character", "block", "socket"]
+Now: TypeAlias = Callable[[], int]
+"""The present moment, in nanoseconds since 1970."""
+
+_LINKS_FOLLOWED = 40
+_F = TypeVar("_F", bound="Files")
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+
+
+@define(eq=False)
+class Node:
+    """One inode: hard links are several names for the same one.
+
+    Attributes:
+        kind: what it is.
+        mode: permission bits, set-id and sticky bits included.
+        uid: its owner.
+        gid: its group.
+        mtime: nanoseconds since 1970, negative before.
+        ctime: the last change of anything about it; only a clock sets it.
+        content: a file's bytes.
+        target: where a symlink points to; a byte that is not UTF-8 is a surrogate.
+        device: major and minor number of a device node.
+        xattrs: extended attributes by full name ("user.note"), POSIX ACLs among them.
+        children: what a directory holds, by name.
+        number: its inode number; no two nodes share one.
+    """
+
+    kind: Kind
+    mode: int = 0o644
+    uid: int = 0
+    gid: int = 0
+    mtime: int = 0
+    ctime: int = 0
+    content: bytes = b""
+    target: str = ""
+    device: tuple[int, int] = (0, 0)
+    xattrs: dict[str, bytes] = field(factory=dict)
+    children: dict[str, Node] = field(factory=dict)
+    number: int = field(factory=itertools.count(2).__next__)
+
+    def facts(self) -> tuple[object, ...]:
+        """Return all that a program can see of it without looking into a directory or a clock of changes."""
+        return (
+            self.kind,
+            self.mode,
+            self.uid,
+            self.gid,
+            self.mtime,
+            self.content,
+            self.target,
+            self.device,
+            tuple(sorted(self.xattrs.items())),
+        )
+
+
+def directory(*, mode: int = 0o755, uid: int = 0, gid: int = 0, mtime: int = 0) -> Node:
+    """Return an empty directory."""
+    return Node("directory", mode=mode, uid=uid, gid=gid, mtime=mtime, ctime=mtime)
+
+
+def copy(node: Node, *, now: int | None = None) -> Node:
+    """Return an equal tree that shares nothing with `node`; hard links inside it stay hard links."""
+    seen: dict[int, Node] = {}
+
+    def one(source: Node) -> Node:
+        if id(source) in seen:
+            return seen[id(source)]
+        made = Node(
+            source.kind,
+            mode=source.mode,
+            uid=source.uid,
+            gid=source.gid,
+            mtime=source.mtime,
+            ctime=source.ctime if now is None else now,
+            content=source.content,
+            target=source.target,
+            device=source.device,
+            xattrs=dict(source.xattrs),
+        )
+        seen[id(source)] = made
+        made.children = {name: one(child) for name, child in source.children.items()}
+        return made
+
+    return one(node)
+
+
+def walk(node: Node, path: str = "") -> Iterator[tuple[str, Node]]:
+    """Yield every path below `node` with its node, parents first, in order of their names; `node` itself is ``""``."""
+    yield path, node
+    for name in sorted(node.children):
+        yield from walk(node.children[name], f"{path}/{name}" if path else name)
+
+
+def parts(path: str) -> list[str]:
+    """Return the names that `path` is made of; raises `ValueError` for one that climbs."""
+    names = [name for name in path.split("/") if name not in ("", ".")]
+    if ".." in names:
+        raise ValueError(f"a path that climbs: {path!r}")
+    return names
+
+
+@frozen
+class MountPoint:
+    """A tree that is mounted over a path.
+
+    Attributes:
+        node: what shows there.
+        read_only: whether writing fails.
+    """
+
+    node: Node
+    read_only: bool = False
+
+
+@frozen
+class Place:
+    """Where a path leads.
+
+    Attributes:
+        parent: the directory that holds it; None for a root and for a mount point.
+        name: its name there.
+        node: what is there; None for nothing.
+        read_only: whether it lies in what is mounted read-only.
+    """
+
+    parent: Node | None
+    name: str
+    node: Node | None
+    read_only: bool
+
+
+@frozen
+class View:
+    """A file system as a program sees it: a tree, with others mounted over some of its paths."""
+
+    root: Node
+    mounts: Mapping[str, MountPoint] = Factory(dict)
+    read_only: bool = False
+
+    def find(self, path: str, *, follow: bool = True) -> Place:
+        """Say where `path` leads, through symlinks and mounts; raises `OSError` where the way there is none."""
+        pending = [name for name in path.split("/") if name not in ("", ".")]
+        here: list[str] = []
+        links = 0
+        while pending:
+            name = pending.pop(0)
+            if name == "..":
+                here = here[:-1]
+                continue
+            place = self._child(here, name)
+            node = place.node
+            if node is not None and node.kind == "symlink" and (pending or follow):
+                links += 1
+                if links > _LINKS_FOLLOWED:
+                    raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
+                if node.target.startswith("/"):
+                    here = []
+                pending = [part for part in node.target.split("/") if part not in ("", ".")] + pending
+                continue
+            if not pending:
+                return place
+            if node is None:
+                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
+            if node.kind != "directory":
+                raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), path)
+            here.append(name)
+        return self._at(here)
+
+    def _at(self, here: list[str]) -> Place:
+        """Return the place of a path without symlinks that is known to exist."""
+        if not here:
+            mount = self.mounts.get("/")
+            return Place(None, "", mount.node if mount else self.root, mount.read_only if mount else self.read_only)
+        return self._child(here[:-1], here[-1])
+
+    def _child(self, here: list[str], name: str) -> Place:
+        mount = self.mounts.get("/" + "/".join([*here, name]))
+        if mount is not None:
+            return Place(None, name, mount.node, mount.read_only)
+        above = self._at(here)
+        parent = above.node
+        if parent is None or parent.kind != "directory":
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), "/".join([*here, name]))
+        return Place(parent, name, parent.children.get(name), above.read_only)
+
+
+def _locked(method: Callable[Concatenate[_F, _P], _R]) -> Callable[Concatenate[_F, _P], _R]:
+    """Let a method of `Files` hold its engine's lock: captures read volumes in threads."""
+
+    @functools.wraps(method)
+    def held(self: _F, /, *args: _P.args, **kwargs: _P.kwargs) -> _R:
+        with self._lock:
+            return method(self, *args, **kwargs)
+
+    return held
+
+
+@frozen
+class Files:
+    """A handle on a file tree that tests read and write: a volume, a container's file system, the engine's host.
+
+    Paths may begin with a slash or not. A byte of a name that is not UTF-8 is a surrogate, as `os.fsdecode` has it.
+
+    Example:
+        >>> fake.volume("data").write("etc/app.conf", b"port=80", mode=0o600, uid=1000)
+        >>> fake.volume("data").read("etc/app.conf")
+        b'port=80'
+    """
+
+    _view: Callable[[], View]
+    _now: Now
+    _lock: AbstractContextManager[object]
+
+    @_locked
+    def write(
+        self,
+        path: str,
+        content: bytes | str = b"",
+        *,
+        mode: int | None = None,
+        uid: int | None = None,
+        gid: int | None = None,
+        mtime: int | None = None,
+        xattrs: Mapping[str, bytes] | None = None,
+    ) -> None:
+        """Write a file, with the directories on its way; one that is there keeps what is not given.
+
+        Args:
+            path: where.
+            content: its bytes; text is written as UTF-8.
+            mode: permission bits; 0644 for a new file.
+            uid: its owner; 0 for a new file.
+            gid: its group; 0 for a new file.
+            mtime: nanoseconds since 1970; the engine's clock where not given.
+            xattrs: extended attributes to add or replace.
+
+        Raises:
+            OSError: a directory is there, or the place is read-only.
+        """
+        node = self._make(path, "file")
+        node.content = content.encode() if isinstance(content, str) else bytes(content)
+        node.mtime = node.ctime = self._now()
+        self.set(path, mode=mode, uid=uid, gid=gid, mtime=mtime, xattrs=xattrs)
+
+    @_locked
+    def mkdir(self, path: str, *, mode: int | None = None, uid: int | None = None, gid: int | None = None) -> None:
+        """Make a directory with those above it; harmless where it is there."""
+        self._make(path, "directory")
+        self.set(path, mode=mode, uid=uid, gid=gid)
+
+    @_locked
+    def symlink(self, path: str, target: str) -> None:
+        """Make a symlink that says `target`; raises `FileExistsError` where something is."""
+        self._add(path, Node("symlink", mode=0o777, target=target))
+
+    @_locked
+    def special(self, path: str, kind: Kind, *, mode: int = 0o644, device: tuple[int, int] = (0, 0)) -> None:
+        """Make a FIFO, a socket or a device node; raises `FileExistsError` where something is."""
+        self._add(path, Node(kind, mode=mode, device=device))
+
+    @_locked
+    def link(self, existing: str, path: str) -> None:
+        """Give a file one more name."""
+        node = self.node(existing)
+        self._place(path, node)
+        node.ctime = self._now()
+
+    @_locked
+    def set(
+        self,
+        path: str,
+        *,
+        mode: int | None = None,
+        uid: int | None = None,
+        gid: int | None = None,
+        mtime: int | None = None,
+        xattrs: Mapping[str, bytes] | None = None,
+    ) -> None:
+        """Change what is given of a file's attributes, as `chmod`, `chown`, `touch -d` and `setfattr` would."""
+        node = self.node(path, follow=False)
+        if mode is not None:
+            node.mode = mode
+        if uid is not None:
+            node.uid = uid
+        if gid is not None:
+            node.gid = gid
+        if mtime is not None:
+            node.mtime = mtime
+        node.xattrs.update(xattrs or {})
+        node.ctime = self._now()
+
+    @_locked
+    def touch(self, path: str) -> None:
+        """Set a file's time to now; makes it, empty, where there is none."""
+        place = self._view().find(path)
+        node = place.node or self._make(path, "file")
+        self._writable(place, path)
+        node.mtime = node.ctime = self._now()
+
+    @_locked
+    def read(self, path: str) -> bytes:
+        """Return a file's bytes; raises `OSError` where there is no file."""
+        node = self.node(path)
+        if node.kind == "directory":
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+        return node.content
+
+    @_locked
+    def readlink(self, path: str) -> str:
+        """Return where a symlink points to."""
+        return self.node(path, follow=False).target
+
+    @_locked
+    def exists(self, path: str) -> bool:
+        """Say whether there is anything at `path`, a dangling symlink included."""
+        try:
+            return self._view().find(path, follow=False).node is not None
+        except OSError:
+            return False
+
+    @_locked
+    def list(self, path: str = "/") -> list[str]:
+        """Return the sorted names in a directory."""
+        return sorted(self.node(path).children)
+
+    @_locked
+    def delete(self, path: str) -> None:
+        """Remove a file, or a directory with all that it holds; raises `OSError` where there is nothing."""
+        place = self._view().find(path, follow=False)
+        if place.node is None:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
+        if place.parent is None:
+            raise OSError(errno.EBUSY, os.strerror(errno.EBUSY), path)
+        self._writable(place, path)
+        del place.parent.children[place.name]
+        place.node.ctime = place.parent.mtime = place.parent.ctime = self._now()
+
+    @_locked
+    def rename(self, old: str, new: str) -> None:
+        """Give a file or directory another path; what was there is gone."""
+        node = self.node(old, follow=False)
+        self.delete(old)
+        if self.exists(new):
+            self.delete(new)
+        self._place(new, node)
+        node.ctime = self._now()
+
+    @_locked
+    def node(self, path: str = "/", *, follow: bool = True) -> Node:
+        """Return the inode at `path`; raises `FileNotFoundError` where there is none."""
+        node = self._view().find(path, follow=follow).node
+        if node is None:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
+        return node
+
+    @_locked
+    def facts(self, path: str = "/") -> dict[str, tuple[object, ...]]:
+        """Return everything that is to be seen below `path`, in a shape that compares.
+
+        Hard links are seen: the last member of each entry names the first path of the same inode. The times of
+        changes (ctime) are left out, which no program can set.
+
+        Example:
+            >>> before = fake.volume("data").facts()
+            >>> update()
+            >>> assert fake.volume("data").facts() == before
+        """
+        first: dict[int, str] = {}
+        found = {}
+        for name, node in walk(self.node(path)):
+            found["/" + name] = (*node.facts(), first.setdefault(id(node), "/" + name))
+        return found
+
+    def _writable(self, place: Place, path: str) -> None:
+        if place.read_only:
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS), path)
+
+    def _make(self, path: str, kind: Kind) -> Node:
+        """Return the node at `path`, made where there was none, with the directories above it."""
+        names = [name for name in path.split("/") if name not in ("", ".")]
+        for depth in range(1, len(names) + 1):
+            step = "/" + "/".join(names[:depth])
+            wanted: Kind = kind if depth == len(names) else "directory"
+            place = self._view().find(step)
+            if depth == len(names):
+                self._writable(place, path)
+            if place.node is None:
+                mode = 0o755 if wanted == "directory" else 0o644
+                self._place(step, Node(wanted, mode=mode, mtime=self._now()), follow=True)
+            elif place.node.kind != wanted:
+                code = errno.EISDIR if place.node.kind == "directory" else errno.ENOTDIR
+                raise OSError(code, os.strerror(code), step)
+        return self.node(path)
+
+    def _add(self, path: str, node: Node) -> None:
+        above = "/".join(path.rstrip("/").split("/")[:-1])
+        if above.strip("/"):
+            self._make(above, "directory")
+        node.mtime = self._now()
+        self._place(path, node)
+
+    def _place(self, path: str, node: Node, *, follow: bool = False) -> None:
+        place = self._view().find(path, follow=follow)
+        if place.node is not None or place.parent is None:
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), path)
+        self._writable(place, path)
+        place.parent.children[place.name] = node
+        node.ctime = place.parent.mtime = place.parent.ctime = self._now()

@@ -1,0 +1,322 @@
+"""The images of the in-memory engine: their layers, names, and archives as `save` writes and `load` reads them."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import re
+import tarfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from attrs import define, field, frozen
+
+from docker_rollback.errors import EngineError, ImageNotFoundError
+from docker_rollback.testing._fake_errors import refusal
+from docker_rollback.testing._fake_files import Node
+from docker_rollback.testing._fake_layers import Layer, digest_of, unpack
+
+_CHUNK = 64 * 1024
+_HEX = re.compile(r"[0-9a-f]{12,64}")
+_LAYER_TYPE = "application/vnd.oci.image.layer.v1.tar"
+_SHOWN = ("Cmd", "Entrypoint", "Env", "Labels", "OnBuild", "User", "Volumes", "WorkingDir")
+_SHOWN_WHERE_SET = ("ExposedPorts", "Healthcheck", "Shell", "StopSignal")
+
+
+@frozen(eq=False)
+class Image:
+    """One image.
+
+    Attributes:
+        id: the digest of `config`.
+        config: its configuration, JSON to the letter.
+        layers: lowest first.
+        tree: the file system that the layers make together; never changed.
+        parent: the id of the image that it was committed from; empty for an imported or loaded one.
+    """
+
+    id: str
+    config: bytes
+    layers: tuple[Layer, ...]
+    tree: Node
+    parent: str = ""
+
+    @classmethod
+    def of(cls, document: Mapping[str, Any], layers: Sequence[Layer], *, parent: str = "") -> Image:
+        """Return the image that a configuration (without its `rootfs`) and layers make."""
+        whole = {**document, "rootfs": {"type": "layers", "diff_ids": [layer.digest for layer in layers]}}
+        config = json.dumps(whole, separators=(",", ":")).encode()
+        return cls(digest_of(config), config, tuple(layers), unpack(list(layers)), parent)
+
+    @property
+    def document(self) -> dict[str, Any]:
+        """Its configuration, read anew."""
+        document: dict[str, Any] = json.loads(self.config)
+        return document
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What a container inherits of it."""
+        return self.document.get("config") or {}
+
+
+def reference(name: str) -> str:
+    """Return the name of an image as the engine keeps it: with a tag, without the default registry."""
+    short = name.removeprefix("docker.io/").removeprefix("library/")
+    return short if ":" in short.rpartition("/")[2] else f"{short}:latest"
+
+
+@define
+class Images:
+    """The images, and which name stands for which.
+
+    Attributes:
+        users: says which containers use an image; they keep it from being removed.
+        architecture: of the images that are made here, as images name it.
+    """
+
+    users: Callable[[str], list[str]]
+    architecture: str
+    known: dict[str, Image] = field(factory=dict)
+    names: dict[str, str] = field(factory=dict)
+    tagged: dict[str, str] = field(factory=dict)
+
+    def get(self, ref: str) -> Image:
+        """Return the image of a name, an id or the beginning of an id; raises `ImageNotFoundError`."""
+        if ref in self.known:
+            return self.known[ref]
+        if ref and reference(ref) in self.names:
+            return self.known[self.names[reference(ref)]]
+        if _HEX.fullmatch(ref.removeprefix("sha256:")):
+            start = "sha256:" + ref.removeprefix("sha256:")
+            found = [image for image in self.known.values() if image.id.startswith(start)]
+            if len(found) == 1:
+                return found[0]
+        raise ImageNotFoundError(ref)
+
+    def add(self, image: Image, tag: str | None, when: str) -> str:
+        """Keep an image, under a name where one is given, and return its id."""
+        self.known.setdefault(image.id, image)
+        if tag is not None:
+            self.names[reference(tag)] = image.id
+        self.tagged[image.id] = when
+        return image.id
+
+    def names_of(self, image_id: str) -> list[str]:
+        """Return the names of an image, sorted."""
+        return sorted(name for name, target in self.names.items() if target == image_id)
+
+    def remove(self, ref: str) -> None:
+        """Remove a name, and the image where that was its last; by id, the image with its only name.
+
+        Raises:
+            EngineConflictError: a container uses it, or it has names in several repositories, or images stand on it.
+        """
+        try:
+            image = self.get(ref)
+        except ImageNotFoundError:
+            return
+        action, names, short = f"remove image {ref!r}", self.names_of(image.id), image.id[7:19]
+        users = self.users(image.id)
+        by_id = reference(ref) not in self.names or ref == image.id
+        if by_id:
+            if len({name.rpartition(":")[0] for name in names}) > 1:
+                reason = "image is referenced in multiple repositories"
+                raise refusal(action, 409, f"unable to delete {short} (must be forced) - {reason}")
+            if users:
+                raise refusal(
+                    action, 409, f"unable to delete {short} (must be forced) - container {users[0][:12]} is using it"
+                )
+            if self._children(image.id):
+                reason = "image has dependent child images"
+                raise refusal(action, 409, f"unable to delete {short} (cannot be forced) - {reason}")
+            for name in names:
+                del self.names[name]
+            self._forget(image)
+            return
+        if len(names) == 1 and users:
+            raise refusal(
+                action,
+                409,
+                f'unable to remove repository reference "{ref}" (must force) - '
+                f"container {users[0][:12]} is using its referenced image {short}",
+            )
+        del self.names[reference(ref)]
+        if len(names) == 1:
+            self._forget(image)
+
+    def _forget(self, image: Image, *, parents: bool = False) -> None:
+        """Drop an image that no name, container and other image needs, and where asked what it alone was keeping."""
+        if self.names_of(image.id) or self.users(image.id) or self._children(image.id):
+            return
+        del self.known[image.id]
+        self.tagged.pop(image.id, None)
+        if parents and image.parent in self.known:
+            self._forget(self.known[image.parent], parents=True)
+
+    def _children(self, image_id: str) -> list[str]:
+        return [image.id for image in self.known.values() if image.parent == image_id]
+
+    def prune(self) -> list[str]:
+        """Remove every image without a name, container and child, as ``docker image prune`` does; return their ids."""
+        before = set(self.known)
+        for image in list(self.known.values()):
+            if image.id in self.known:
+                self._forget(image, parents=True)
+        return sorted(before - set(self.known))
+
+    def inspect(self, ref: str) -> dict[str, Any]:
+        """Return what the engine says of an image."""
+        image = self.get(ref)
+        document, settings = image.document, image.settings
+        shown = {key: settings.get(key) for key in _SHOWN}
+        shown["User"], shown["WorkingDir"] = shown["User"] or "", shown["WorkingDir"] or ""
+        shown |= {key: settings[key] for key in _SHOWN_WHERE_SET if settings.get(key)}
+        history = document.get("history") or [{}]
+        return {
+            "Id": image.id,
+            "RepoTags": self.names_of(image.id),
+            "RepoDigests": [],
+            "Parent": image.parent,
+            "Comment": history[-1].get("comment", ""),
+            "Created": document.get("created", ""),
+            "DockerVersion": document.get("docker_version", ""),
+            "Author": document.get("author", ""),
+            "Architecture": document.get("architecture", ""),
+            "Os": document.get("os", ""),
+            "Size": sum(len(layer.tar) for layer in image.layers),
+            "GraphDriver": {"Data": {}, "Name": "memory"},
+            "RootFS": {"Type": "layers", "Layers": [layer.digest for layer in image.layers]},
+            "Metadata": {"LastTagTime": self.tagged.get(image.id, "0001-01-01T00:00:00Z")},
+            "Config": shown,
+        }
+
+    def save(self, ref: str) -> Iterator[bytes]:
+        """Return the image as a tar in pieces: an OCI layout with a `manifest.json`, as Docker writes it since 25."""
+        image = self.get(ref)
+        by_name = reference(ref) in self.names and ref != image.id
+        whole = _archive(image, reference(ref) if by_name else None)
+        return (whole[start : start + _CHUNK] for start in range(0, len(whole), _CHUNK))
+
+    def load(self, archive: Iterable[bytes], when: str) -> None:
+        """Take in the images of a tar whose `manifest.json` names their parts, layers plain or in gzip.
+
+        Raises:
+            EngineError: no such tar, a part is missing, or a layer is not the one that its image names.
+        """
+        action = "load an image"
+        parts = _members(archive, action)
+        if "manifest.json" not in parts:
+            raise refusal(action, 400, "the archive has no manifest.json")
+        for entry in json.loads(parts["manifest.json"]):
+            wanted = [entry["Config"], *entry["Layers"]]
+            for name in wanted:
+                if name not in parts:
+                    raise refusal(action, 500, f"open {name}: no such file or directory")
+            config = parts[entry["Config"]]
+            diff_ids = json.loads(config)["rootfs"]["diff_ids"]
+            layers = [Layer.of(parts[name]) for name in entry["Layers"]]
+            if len(diff_ids) != len(layers):
+                raise refusal(action, 500, f"invalid manifest, layers length mismatch: {len(diff_ids)}, {len(layers)}")
+            for number, (layer, expected) in enumerate(zip(layers, diff_ids, strict=True)):
+                if layer.digest != expected:
+                    raise refusal(
+                        action, 500, f"invalid diffID for layer {number}: expected {expected!r}, got {layer.digest!r}"
+                    )
+            image = Image(digest_of(config), config, tuple(layers), unpack(layers))
+            self.add(image, None, when)
+            for name in entry.get("RepoTags") or []:
+                self.add(image, name, when)
+
+    def import_tar(self, archive: Iterable[bytes], tag: str, when: str) -> str:
+        """Make an image of one layer from the tar of a file system, plain or in gzip, and return its id."""
+        action = f"import image {tag!r}"
+        try:
+            layer = Layer.of(b"".join(archive))
+            image = Image.of(
+                {
+                    "architecture": self.architecture,
+                    "config": {},
+                    "created": when,
+                    "history": [{"created": when, "comment": "Imported from -"}],
+                    "os": "linux",
+                },
+                [layer],
+            )
+        except (tarfile.TarError, gzip.BadGzipFile, EOFError) as error:
+            raise refusal(action, 500, f"archive/tar: {error}") from error
+        return self.add(image, tag, when)
+
+
+def _members(archive: Iterable[bytes], action: str) -> dict[str, bytes]:
+    """Return the files of a tar by their paths; a link counts as what it leads to."""
+    parts: dict[str, bytes] = {}
+    try:
+        with tarfile.open(fileobj=io.BytesIO(b"".join(archive)), mode="r:*") as tar:
+            for member in tar.getmembers():
+                source = None if member.isdir() else tar.extractfile(member)
+                if source is not None:
+                    parts[member.name.removeprefix("./")] = source.read()
+    except (tarfile.TarError, EOFError, KeyError) as error:
+        raise EngineError(action, f"archive/tar: {error}", status=500) from error
+    return parts
+
+
+def _archive(image: Image, tag: str | None) -> bytes:
+    blobs = {image.id: image.config} | {layer.digest: layer.tar for layer in image.layers}
+
+    def descriptor(media_type: str, digest: str) -> dict[str, Any]:
+        return {"mediaType": media_type, "digest": digest, "size": len(blobs[digest])}
+
+    layers = [descriptor(_LAYER_TYPE, layer.digest) for layer in image.layers]
+    manifest = _json(
+        {
+            "schemaVersion": 2,
+            "mediaType": "application/vnd.oci.image.manifest.v1+json",
+            "config": descriptor("application/vnd.oci.image.config.v1+json", image.id),
+            "layers": layers,
+        }
+    )
+    blobs[digest_of(manifest)] = manifest
+    listed = descriptor("application/vnd.oci.image.manifest.v1+json", digest_of(manifest))
+    if tag is not None:
+        full = tag if "/" in tag else f"library/{tag}"
+        listed["annotations"] = {
+            "io.containerd.image.name": f"docker.io/{full}",
+            "org.opencontainers.image.ref.name": tag.rpartition(":")[2],
+        }
+    files = {_path(digest): data for digest, data in sorted(blobs.items())}
+    files["index.json"] = _json(
+        {"schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json", "manifests": [listed]}
+    )
+    files["manifest.json"] = _json(
+        [
+            {
+                "Config": _path(image.id),
+                "RepoTags": None if tag is None else [tag],
+                "Layers": [_path(layer["digest"]) for layer in layers],
+                "LayerSources": {layer["digest"]: layer for layer in layers},
+            }
+        ]
+    )
+    files["oci-layout"] = b'{"imageLayoutVersion": "1.0.0"}'
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as tar:
+        for folder in ("blobs", "blobs/sha256"):
+            entry = tarfile.TarInfo(folder)
+            entry.type, entry.mode = tarfile.DIRTYPE, 0o755
+            tar.addfile(entry)
+        for name, data in files.items():
+            entry = tarfile.TarInfo(name)
+            entry.size = len(data)
+            tar.addfile(entry, io.BytesIO(data))
+    return buffer.getvalue()
+
+
+def _path(digest: str) -> str:
+    return "blobs/" + digest.replace(":", "/")
+
+
+def _json(value: object) -> bytes:
+    return json.dumps(value, separators=(",", ":")).encode()

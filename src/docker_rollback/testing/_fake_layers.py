@@ -1,0 +1,207 @@
+"""Image layers in memory: from a file tree to the tar of a layer and back, and what differs between two trees.
+
+A layer keeps what a Docker engine's commit keeps: whole seconds, no time before 1970, of the extended attributes
+`security.capability` alone, no sockets, and no file whose name looks like a whiteout.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import io
+import tarfile
+from collections.abc import Iterator
+
+from attrs import frozen
+
+from docker_rollback._engine.port import Change
+from docker_rollback.testing._fake_files import Kind, Node, directory
+
+_SECOND = 1_000_000_000
+_WHITEOUT = ".wh."
+_OPAQUE = ".wh..wh..opq"
+_KEPT_XATTR = "security.capability"
+_TYPES: dict[Kind, bytes] = {
+    "file": tarfile.REGTYPE,
+    "directory": tarfile.DIRTYPE,
+    "symlink": tarfile.SYMTYPE,
+    "fifo": tarfile.FIFOTYPE,
+    "character": tarfile.CHRTYPE,
+    "block": tarfile.BLKTYPE,
+}
+_KINDS: dict[bytes, Kind] = {code: kind for kind, code in _TYPES.items()} | {tarfile.AREGTYPE: "file"}
+
+
+@frozen
+class Layer:
+    """One layer of an image.
+
+    Attributes:
+        digest: sha256 of its tar, uncompressed.
+        tar: the bytes.
+    """
+
+    digest: str
+    tar: bytes
+
+    @classmethod
+    def of(cls, tar: bytes) -> Layer:
+        """Return the layer that is made of `tar`, which may be in gzip."""
+        plain = gzip.decompress(tar) if tar[:2] == b"\x1f\x8b" else tar
+        return cls(digest_of(plain), plain)
+
+
+def digest_of(data: bytes) -> str:
+    """Return the digest of `data` as an OCI descriptor has it."""
+    return "sha256:" + hashlib.sha256(data).hexdigest()
+
+
+def differences(base: Node, top: Node) -> list[Change]:
+    """Return what `top` adds to, changes in and deletes from `base`, as an engine's list of changes shows it.
+
+    The directories on the way to a change count as changed, for a copy-on-write file system copies them; the root is
+    never named.
+    """
+    found: list[Change] = []
+
+    def compare(path: str, old: Node, new: Node) -> bool:
+        changed = old.facts() != new.facts()
+        for name in sorted(old.children.keys() | new.children.keys()):
+            below = f"{path}/{name}"
+            before, after = old.children.get(name), new.children.get(name)
+            if after is None:
+                found.append(Change(below, "deleted"))
+                changed = True
+            elif before is None:
+                add(below, after)
+                changed = True
+            elif before.kind != after.kind:
+                found.append(Change(below, "changed"))
+                for child in sorted(after.children):
+                    add(f"{below}/{child}", after.children[child])
+                changed = True
+            else:
+                changed = compare(below, before, after) or changed
+        if changed and path:
+            found.append(Change(path, "changed"))
+        return changed
+
+    def add(path: str, node: Node) -> None:
+        found.append(Change(path, "added"))
+        for name in sorted(node.children):
+            add(f"{path}/{name}", node.children[name])
+
+    compare("", base, top)
+    return sorted(found, key=lambda change: change.path)
+
+
+def pack(base: Node, top: Node) -> bytes | None:
+    """Return the tar of the layer that turns `base` into `top`; None where they are equal."""
+    changes = differences(base, top)
+    if not changes:
+        return None
+    buffer = io.BytesIO()
+    linked: dict[int, str] = {}
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT, errors="surrogateescape") as archive:
+        for change in changes:
+            name = change.path[1:]
+            above, _, last = name.rpartition("/")
+            if change.kind == "deleted":
+                mark = tarfile.TarInfo(f"{above}/{_WHITEOUT}{last}" if above else f"{_WHITEOUT}{last}")
+                mark.mode = 0o600
+                archive.addfile(mark)
+                continue
+            node = _node(top, name)
+            if node.kind == "socket" or last.startswith(_WHITEOUT):
+                continue
+            _add(archive, name, node, linked)
+    return buffer.getvalue()
+
+
+def _add(archive: tarfile.TarFile, name: str, node: Node, linked: dict[int, str]) -> None:
+    entry = tarfile.TarInfo(name)
+    entry.type = _TYPES[node.kind]
+    entry.mode, entry.uid, entry.gid = node.mode, node.uid, node.gid
+    entry.mtime = max(0, node.mtime // _SECOND)
+    entry.devmajor, entry.devminor = node.device
+    entry.linkname = node.target
+    if _KEPT_XATTR in node.xattrs:
+        value = node.xattrs[_KEPT_XATTR].decode("utf-8", "surrogateescape")
+        entry.pax_headers = {f"SCHILY.xattr.{_KEPT_XATTR}": value}
+    if node.kind == "file":
+        if id(node) in linked:
+            entry.type, entry.linkname = tarfile.LNKTYPE, linked[id(node)]
+        else:
+            linked[id(node)] = name
+            entry.size = len(node.content)
+    archive.addfile(entry, io.BytesIO(node.content) if entry.isreg() else None)
+
+
+def unpack(layers: Iterator[Layer] | list[Layer]) -> Node:
+    """Return the tree that `layers`, lowest first, make together."""
+    root = directory()
+    for layer in layers:
+        apply(root, layer.tar)
+    return root
+
+
+def apply(root: Node, tar: bytes) -> None:
+    """Lay one layer over a tree, in place; raises `tarfile.TarError` for what is no tar."""
+    with tarfile.open(fileobj=io.BytesIO(tar), errors="surrogateescape") as archive:
+        for entry in archive:
+            names = [name for name in entry.name.split("/") if name not in ("", ".")]
+            if not names:
+                _attributes(root, entry)
+                continue
+            parent = _directory(root, names[:-1])
+            name = names[-1]
+            if name == _OPAQUE:
+                parent.children.clear()
+            elif name.startswith(_WHITEOUT):
+                parent.children.pop(name.removeprefix(_WHITEOUT), None)
+            elif entry.islnk():
+                parent.children[name] = _node(root, entry.linkname)
+            else:
+                _lay(parent, name, entry, archive)
+
+
+def _lay(parent: Node, name: str, entry: tarfile.TarInfo, archive: tarfile.TarFile) -> None:
+    kind = _KINDS[entry.type]
+    there = parent.children.get(name)
+    if kind == "directory" and there is not None and there.kind == "directory":
+        _attributes(there, entry)
+        return
+    node = Node(kind, target=entry.linkname if entry.issym() else "")
+    if kind in ("character", "block"):
+        node.device = (entry.devmajor, entry.devminor)
+    if kind == "file":
+        source = archive.extractfile(entry)
+        node.content = source.read() if source is not None else b""
+    _attributes(node, entry)
+    parent.children[name] = node
+
+
+def _attributes(node: Node, entry: tarfile.TarInfo) -> None:
+    node.mode, node.uid, node.gid = entry.mode, entry.uid, entry.gid
+    node.mtime = node.ctime = int(entry.mtime) * _SECOND
+    for key, value in entry.pax_headers.items():
+        if key.startswith("SCHILY.xattr."):
+            node.xattrs[key.removeprefix("SCHILY.xattr.")] = value.encode("utf-8", "surrogateescape")
+
+
+def _directory(root: Node, names: list[str]) -> Node:
+    node = root
+    for name in names:
+        below = node.children.get(name)
+        if below is None or below.kind != "directory":
+            below = node.children[name] = directory()
+        node = below
+    return node
+
+
+def _node(root: Node, path: str) -> Node:
+    node = root
+    for name in path.split("/"):
+        if name not in ("", "."):
+            node = node.children[name]
+    return node

@@ -1,0 +1,289 @@
+"""The networks of the in-memory engine: endpoints, addresses, and the ports of its host."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from attrs import define, field
+
+from docker_rollback.errors import NetworkNotFoundError
+from docker_rollback.testing._fake_errors import refusal
+
+_PREDEFINED = {"bridge": "bridge", "host": "host", "none": "null"}
+_FIRST_CHOSEN_PORT = 32768
+_RUNTIME: dict[str, Any] = {
+    "MacAddress": "",
+    "EndpointID": "",
+    "Gateway": "",
+    "IPAddress": "",
+    "IPPrefixLen": 0,
+    "IPv6Gateway": "",
+    "GlobalIPv6Address": "",
+    "GlobalIPv6PrefixLen": 0,
+}
+
+
+@define(eq=False)
+class Network:
+    """One network.
+
+    Attributes:
+        id: its id.
+        name: its name.
+        created: when, as the engine writes it.
+        request: what it was made from.
+        pools: its subnets, as its inspection shows them.
+        attached: the endpoints that are up, by container id: name of the container and its runtime values.
+    """
+
+    id: str
+    name: str
+    created: str
+    request: dict[str, Any]
+    pools: list[dict[str, Any]]
+    attached: dict[str, tuple[str, dict[str, Any]]] = field(factory=dict)
+
+    @property
+    def predefined(self) -> bool:
+        """Whether the engine brings it along."""
+        return self.name in _PREDEFINED
+
+    @property
+    def driver(self) -> str:
+        """What makes it work."""
+        return str(self.request.get("Driver") or "bridge")
+
+    def inspection(self) -> dict[str, Any]:
+        """Return what the engine says of it."""
+        ipam = self.request.get("IPAM") or {}
+        return {
+            "Name": self.name,
+            "Id": self.id,
+            "Created": self.created,
+            "Scope": "local",
+            "Driver": self.driver,
+            "EnableIPv4": self.request.get("EnableIPv4", True),
+            "EnableIPv6": self.request.get("EnableIPv6", False),
+            "IPAM": {
+                "Driver": ipam.get("Driver") or "default",
+                "Options": ipam.get("Options"),
+                "Config": self.pools,
+            },
+            "Internal": self.request.get("Internal", False),
+            "Attachable": self.request.get("Attachable", False),
+            "Ingress": False,
+            "ConfigFrom": {"Network": ""},
+            "ConfigOnly": False,
+            "Containers": {
+                container: {
+                    "Name": name,
+                    "EndpointID": runtime["EndpointID"],
+                    "MacAddress": runtime["MacAddress"],
+                    "IPv4Address": f"{runtime['IPAddress']}/{runtime['IPPrefixLen']}" if runtime["IPAddress"] else "",
+                    "IPv6Address": "",
+                }
+                for container, (name, runtime) in self.attached.items()
+            },
+            "Options": self.request.get("Options") or {},
+            "Labels": self.request.get("Labels") or {},
+        }
+
+
+@define
+class Networks:
+    """The networks of an engine, and the ports of its host that are taken.
+
+    Attributes:
+        new_id: gives out ids.
+        known: by id.
+        ports: which container has which port of the host, by (port, protocol).
+    """
+
+    new_id: Callable[[], str]
+    known: dict[str, Network] = field(factory=dict)
+    ports: dict[tuple[int, str], str] = field(factory=dict)
+    _next_pool: Iterator[ipaddress.IPv4Network] = field(
+        factory=lambda: ipaddress.ip_network("172.16.0.0/12").subnets(new_prefix=16)
+    )
+
+    def begin(self, when: str) -> None:
+        """Make the networks that every engine has."""
+        next(self._next_pool)
+        for name, driver in _PREDEFINED.items():
+            self.create({"Name": name, "Driver": driver}, when, predefined=True)
+
+    def get(self, ref: str) -> Network:
+        """Return the network of a name, an id or the beginning of an id; raises `NetworkNotFoundError`."""
+        for network in self.known.values():
+            if ref in (network.id, network.name):
+                return network
+        found = [network for network in self.known.values() if len(ref) >= 12 and network.id.startswith(ref)]
+        if len(found) != 1:
+            raise NetworkNotFoundError(ref)
+        return found[0]
+
+    def create(self, request: Mapping[str, Any], when: str, *, predefined: bool = False) -> str:
+        """Make a network and return its id; raises `EngineConflictError` for a taken name."""
+        name = str(request.get("Name") or "")
+        action = f"create network {name!r}"
+        if not name:
+            raise refusal(action, 400, "a network needs a name")
+        if name in _PREDEFINED and not predefined:
+            raise refusal(action, 403, f"operation is not permitted on predefined {name} network")
+        if any(network.name == name for network in self.known.values()):
+            raise refusal(action, 409, f"network with name {name} already exists")
+        pools = [dict(pool) for pool in (request.get("IPAM") or {}).get("Config") or []]
+        if not pools and request.get("Driver") not in ("host", "null"):
+            pool = next(self._next_pool)
+            pools = [{"Subnet": str(pool), "Gateway": str(pool[1])}]
+        for pool_config in pools:
+            self._no_overlap(action, str(pool_config.get("Subnet") or ""))
+        network = Network(self.new_id(), name, when, dict(request), pools)
+        self.known[network.id] = network
+        return network.id
+
+    def _no_overlap(self, action: str, subnet: str) -> None:
+        for network in self.known.values():
+            for pool in network.pools:
+                if ipaddress.ip_network(subnet).overlaps(ipaddress.ip_network(pool["Subnet"])):
+                    raise refusal(
+                        action, 403, "invalid pool request: Pool overlaps with other one on this address space"
+                    )
+
+    def remove(self, ref: str) -> None:
+        """Remove a network; raises `EngineForbiddenError` for one of the engine's own, and where endpoints are up."""
+        try:
+            network = self.get(ref)
+        except NetworkNotFoundError:
+            return
+        action = f"remove network {ref!r}"
+        if network.predefined:
+            raise refusal(action, 403, f"{network.name} is a pre-defined network and cannot be removed")
+        if network.attached:
+            name, runtime = next(iter(network.attached.values()))
+            raise refusal(
+                action,
+                409,
+                f"error while removing network: network {network.name} has active endpoints "
+                f'(name:"{name}" id:"{runtime["EndpointID"][:12]}")',
+            )
+        del self.known[network.id]
+
+    def check(self, action: str, name: str, endpoint: Mapping[str, Any]) -> None:
+        """Refuse an endpoint that no start could bring up, as create and connect do."""
+        problems = []
+        wanted = (endpoint.get("IPAMConfig") or {}).get("IPv4Address")
+        user_defined = name not in (*_PREDEFINED, "default")
+        if not user_defined and endpoint.get("Aliases"):
+            problems.append("network-scoped alias is supported only for containers in user defined networks")
+        if not user_defined and wanted:
+            problems.append("user specified IP address is supported on user defined networks only")
+        try:
+            network = self.get(name)
+        except NetworkNotFoundError:
+            network = None
+        if network is not None and user_defined and wanted:
+            configured = (network.request.get("IPAM") or {}).get("Config") or []
+            if not any(pool.get("Subnet") for pool in configured):
+                problems.append(
+                    "user specified IP address is supported only when connecting to "
+                    "networks with user configured subnets"
+                )
+            elif not any(ipaddress.ip_address(wanted) in ipaddress.ip_network(pool["Subnet"]) for pool in configured):
+                problems.append(f"no configured subnet contains IP address {wanted}")
+        if problems:
+            reasons = "\n".join(problems)
+            raise refusal(action, 400, f"invalid config for network {name}: invalid endpoint settings:\n{reasons}")
+
+    def attach(self, action: str, name: str, container: str, container_name: str, endpoint: Mapping[str, Any]) -> None:
+        """Bring an endpoint up; raises `NetworkNotFoundError`, `EngineForbiddenError` for an address that is taken."""
+        network = self.get(name)
+        runtime = {**_RUNTIME, "EndpointID": self.new_id()}
+        if network.driver not in ("host", "null"):
+            pool = next((pool for pool in network.pools if ":" not in pool["Subnet"]), network.pools[0])
+            subnet = ipaddress.ip_network(pool["Subnet"])
+            gateway = str(pool.get("Gateway") or subnet[1])
+            address = (endpoint.get("IPAMConfig") or {}).get("IPv4Address")
+            taken = {other["IPAddress"] for _, other in network.attached.values()} | {gateway}
+            if address in taken:
+                raise refusal(action, 403, "failed to set up container networking: Address already in use")
+            runtime |= {
+                "Gateway": "" if network.request.get("Internal") else gateway,
+                "IPAddress": address or next(str(free) for free in subnet.hosts() if str(free) not in taken),
+                "IPPrefixLen": subnet.prefixlen,
+                "MacAddress": endpoint.get("MacAddress") or _mac(runtime["EndpointID"]),
+            }
+        network.attached[container] = (container_name, runtime)
+
+    def detach(self, container: str, network: Network | None = None) -> None:
+        """Take the endpoints of a container down: one, or all with its ports."""
+        for one in [network] if network is not None else self.known.values():
+            one.attached.pop(container, None)
+        if network is None:
+            self.ports = {port: owner for port, owner in self.ports.items() if owner != container}
+
+    def publish(
+        self, action: str, container: str, bindings: Mapping[str, Sequence[Mapping[str, str]] | None]
+    ) -> dict[str, Any]:
+        """Take the ports of the host that `bindings` ask for and return what came of it; an empty one is chosen here.
+
+        Raises:
+            EngineError: a port is taken.
+        """
+        taken: dict[str, Any] = {}
+        for port, wishes in bindings.items():
+            protocol = port.partition("/")[2] or "tcp"
+            taken[port] = [] if wishes else None
+            for wish in wishes or []:
+                number = int(wish.get("HostPort") or 0) or self._free_port(protocol)
+                if self.ports.get((number, protocol)) is not None:
+                    raise refusal(
+                        action,
+                        500,
+                        "failed to set up container networking: driver failed programming external connectivity: "
+                        f"Bind for {wish.get('HostIp') or '0.0.0.0'}:{number} failed: port is already allocated",
+                    )
+                self.ports[number, protocol] = container
+                addresses = [wish["HostIp"]] if wish.get("HostIp") else ["0.0.0.0", "::"]
+                taken[port] += [{"HostIp": address, "HostPort": str(number)} for address in addresses]
+        return taken
+
+    def _free_port(self, protocol: str) -> int:
+        number = _FIRST_CHOSEN_PORT
+        while (number, protocol) in self.ports:
+            number += 1
+        return number
+
+    def shown(
+        self, name: str, container: str, container_name: str, hostname: str, endpoint: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """Return an endpoint as the inspection of its container shows it."""
+        try:
+            network = self.get(name)
+        except NetworkNotFoundError:
+            network = None
+        runtime = _RUNTIME
+        if network is not None and container in network.attached:
+            runtime = network.attached[container][1]
+        aliases = endpoint.get("Aliases") or None
+        names = None
+        if name not in _PREDEFINED:
+            names = list(dict.fromkeys([container_name, *(aliases or []), container[:12], hostname]))
+        return {
+            "IPAMConfig": endpoint.get("IPAMConfig") or None,
+            "Links": endpoint.get("Links") or None,
+            "Aliases": aliases,
+            "DriverOpts": endpoint.get("DriverOpts") or None,
+            "GwPriority": endpoint.get("GwPriority") or 0,
+            "NetworkID": endpoint.get("NetworkID") or "",
+            **runtime,
+            "MacAddress": runtime["MacAddress"] or endpoint.get("MacAddress") or "",
+            "DNSNames": names,
+        }
+
+
+def _mac(seed: str) -> str:
+    """Return a locally administered address, as the engine makes one up."""
+    return ":".join(["02", *(seed[start : start + 2] for start in range(0, 10, 2))])

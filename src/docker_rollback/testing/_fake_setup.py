@@ -1,0 +1,258 @@
+"""What a test does to the in-memory engine beyond what an engine's clients can."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, TypeAlias
+
+from docker_rollback.testing._fake_containers import Container
+from docker_rollback.testing._fake_exec import Program
+from docker_rollback.testing._fake_files import Files, View, copy, directory
+from docker_rollback.testing._fake_handle import FakeContainer, handle
+from docker_rollback.testing._fake_images import Image, reference
+from docker_rollback.testing._fake_layers import Layer, pack
+from docker_rollback.testing._fake_life import Life
+from docker_rollback.testing._fake_programs import PROGRAMS
+
+_MADE = "2026-01-01T00:00:00.000000000Z"
+_MADE_NANOSECONDS = 1_767_225_600_000_000_000
+
+Behaviour: TypeAlias = Callable[[FakeContainer], object]
+"""What the program of a container does."""
+
+
+class Setup:
+    """The handles of a `FakeEngine` for tests."""
+
+    def __init__(self, lock: AbstractContextManager[object], life: Life) -> None:
+        self._guard = lock
+        self._life = life
+        self._programs: dict[str, Program] = dict(PROGRAMS)
+        self._starts: dict[str, Behaviour] = {}
+        self._stops: dict[str, Behaviour] = {}
+
+    # Things
+
+    def add_image(
+        self,
+        name: str,
+        *,
+        base: str | None = None,
+        files: Mapping[str, bytes | str] | None = None,
+        command: Sequence[str] | None = ("/app",),
+        entrypoint: Sequence[str] | None = None,
+        env: Sequence[str] | None = None,
+        labels: Mapping[str, str] | None = None,
+        volumes: Iterable[str] = (),
+        ports: Iterable[str] = (),
+        healthcheck: Mapping[str, Any] | None = None,
+        user: str = "",
+        workdir: str = "",
+        fill: Callable[[Files], object] | None = None,
+    ) -> str:
+        """Make an image and return its id; of equal contents comes an equal id.
+
+        Args:
+            name: its name; without a tag, "latest" is meant.
+            base: the image whose layers and files it stands on.
+            files: its files by path; directories come by themselves.
+            command: its CMD.
+            entrypoint: its ENTRYPOINT.
+            env: its ENV ("NAME=value").
+            labels: its LABELs.
+            volumes: its VOLUMEs.
+            ports: its EXPOSEd ports ("80/tcp").
+            healthcheck: its HEALTHCHECK, as JSON has it ({"Test": ["CMD", "true"]}).
+            user: its USER.
+            workdir: its WORKDIR.
+            fill: is given a handle on its files for what `files` cannot say: modes, owners, links.
+        """
+        with self._guard:
+            below = self._life.images.get(base) if base is not None else None
+            start = below.tree if below is not None else directory(mtime=_MADE_NANOSECONDS)
+            tree = copy(start)
+            handle_on = Files(lambda: View(tree), lambda: _MADE_NANOSECONDS, self._guard)
+            for path, content in (files or {}).items():
+                handle_on.write(path, content)
+            if fill is not None:
+                fill(handle_on)
+            tar = pack(start, tree)
+            layers = [*(below.layers if below is not None else ()), *([Layer.of(tar)] if tar is not None else [])]
+            settings: dict[str, Any] = {
+                "Cmd": list(command) if command is not None else None,
+                "Entrypoint": list(entrypoint) if entrypoint is not None else None,
+                "Env": list(env) if env is not None else None,
+                "Labels": dict(labels) if labels is not None else None,
+                "User": user,
+                "WorkingDir": workdir,
+            }
+            settings |= {"Volumes": _set(volumes)} if volumes else {}
+            settings |= {"ExposedPorts": _set(ports)} if ports else {}
+            settings |= {"Healthcheck": dict(healthcheck)} if healthcheck else {}
+            document = {
+                "architecture": self._life.images.architecture,
+                "config": settings,
+                "created": _MADE,
+                "history": [{"created": _MADE, "created_by": "FakeEngine.add_image"}],
+                "os": "linux",
+            }
+            return self._life.images.add(Image.of(document, layers), name, _MADE)
+
+    def run(
+        self,
+        name: str,
+        *,
+        image: str,
+        volumes: Mapping[str, str] | None = None,
+        anonymous: Iterable[str] = (),
+        ports: Mapping[str, str] | None = None,
+        networks: Mapping[str, Mapping[str, Any]] | Sequence[str] = (),
+        env: Sequence[str] | None = None,
+        labels: Mapping[str, str] | None = None,
+        command: Sequence[str] | None = None,
+        healthcheck: Mapping[str, Any] | None = None,
+        restart: str = "no",
+        auto_remove: bool = False,
+        start: bool = True,
+        config: Mapping[str, Any] | None = None,
+        **host_config: Any,
+    ) -> str:
+        """Create a container, start it, and return its full id; networks that are missing are made.
+
+        Args:
+            name: its name.
+            image: what it runs.
+            volumes: where each named volume, or path of the host, goes ({"data": "/data:ro"}).
+            anonymous: where it wants volumes without a name, as ``-v /path`` does.
+            ports: the port of the host for each of its ports ({"80/tcp": "8080"}); "" lets the engine choose.
+            networks: the networks to attach it to, the first as its own, with an endpoint's configuration where given.
+            env: its environment ("NAME=value").
+            labels: its labels.
+            command: instead of its image's.
+            healthcheck: as JSON has it ({"Test": ["CMD", "true"]}).
+            restart: its restart policy ("always", "on-failure:3").
+            auto_remove: whether it goes when it ends, as ``--rm`` has it.
+            start: whether to start it.
+            config: more of its `Config`, raw.
+            host_config: more of its `HostConfig`, raw.
+        """
+        with self._guard:
+            endpoints = dict(networks) if isinstance(networks, Mapping) else {one: {} for one in networks}
+            for network in endpoints:
+                if all(network not in (one.id, one.name) for one in self._life.networks.known.values()):
+                    self._life.networks.create({"Name": network}, self._life.moments.written())
+            policy, _, most = restart.partition(":")
+            host: dict[str, Any] = {
+                "Binds": [f"{source}:{place}" for source, place in (volumes or {}).items()] or None,
+                "PortBindings": {port: [{"HostPort": number}] for port, number in (ports or {}).items()} or None,
+                "NetworkMode": next(iter(endpoints), "bridge"),
+                "RestartPolicy": {"Name": policy, "MaximumRetryCount": int(most or 0)},
+                "AutoRemove": auto_remove,
+                **host_config,
+            }
+            request = {
+                "Image": image,
+                "Cmd": list(command) if command is not None else None,
+                "Env": list(env) if env is not None else None,
+                "Labels": dict(labels or {}),
+                "Volumes": _set(anonymous) or None,
+                "Healthcheck": dict(healthcheck) if healthcheck else None,
+                "ExposedPorts": _set(ports or ()) or None,
+                **(config or {}),
+                "HostConfig": host,
+                "NetworkingConfig": {"EndpointsConfig": endpoints},
+            }
+            identity = self._life.create(name, request)
+            if start:
+                self._life.start(self._life.get(identity))
+            return identity
+
+    def container(self, ref: str) -> FakeContainer:
+        """Return a handle on a container; raises `ContainerNotFoundError`."""
+        with self._guard:
+            self._life.settle()
+            return handle(self._life.get(ref), self._life, self._guard)
+
+    def volume(self, name: str) -> Files:
+        """Return a handle on the files of a volume, which is made where there is none."""
+        with self._guard:
+            if name not in self._life.volumes.known:
+                self._life.volumes.create({"Name": name}, self._life.moments.written())
+            found = self._life.volumes.get(name)
+        return Files(lambda: View(found.root), self._life.moments.nanoseconds, self._guard)
+
+    def anonymous_volume(self, container: str, path: str) -> str:
+        """Return the name of the volume that a container has at `path`; raises `KeyError` where it has none."""
+        with self._guard:
+            for mount in self._life.get(container).mounts:
+                if mount.name and mount.spec.destination == path:
+                    return mount.name
+        raise KeyError(path)
+
+    @property
+    def host(self) -> Files:
+        """A handle on the files of the engine's host, for bind mounts."""
+        return Files(lambda: View(self._life.host), self._life.moments.nanoseconds, self._guard)
+
+    def prune_images(self) -> list[str]:
+        """Remove every image that has no name and no container, as ``docker image prune`` does; return their ids."""
+        with self._guard:
+            return self._life.images.prune()
+
+    def has_image(self, name: str) -> bool:
+        """Say whether there is an image of that name or id."""
+        with self._guard:
+            return name in self._life.images.known or reference(name) in self._life.images.names
+
+    # What programs do
+
+    def on_start(self, what: str, behaviour: Behaviour) -> None:
+        """Say what the program of a container does once it has begun.
+
+        Args:
+            what: the name of a container, or the name or id of an image; a container's own behaviour goes before that
+                of its image.
+            behaviour: is given a handle on the container, each time that it starts.
+
+        Example:
+            >>> fake.on_start("shop:2", lambda shop: shop.exit(1))
+        """
+        self._starts[what] = behaviour
+
+    def on_stop(self, what: str, behaviour: Behaviour) -> None:
+        """Say what the program of a container does when it is asked to end; it ends with 0 unless that ends it.
+
+        Example:
+            >>> fake.on_stop("shop", lambda shop: shop.write("/data/clean", "yes"))
+        """
+        self._stops[what] = behaviour
+
+    def program(self, name: str, program: Program) -> None:
+        """Give every container a program that `exec` can run, or put another in the place of one that there is.
+
+        Example:
+            >>> def greet(run):
+            ...     run.stdout += b"hello"
+            ...     return 0
+            >>> fake.program("greet", greet)
+        """
+        self._programs[name] = program
+
+    def _began(self, container: Container) -> None:
+        self._behave(self._starts, container)
+
+    def _asked_to_end(self, container: Container) -> None:
+        self._behave(self._stops, container)
+
+    def _behave(self, behaviours: Mapping[str, Behaviour], container: Container) -> None:
+        image = str(container.config["Image"])
+        for what in (container.name, image, container.image, *self._life.images.names_of(container.image)):
+            if what in behaviours:
+                behaviours[what](handle(container, self._life, self._guard))
+                return
+
+
+def _set(names: Iterable[str]) -> dict[str, dict[str, str]]:
+    """Return a set as Go writes it in JSON."""
+    return {name: {} for name in names}

@@ -1,0 +1,388 @@
+"""GNU tar for the in-memory engine: the options that this library uses, done on trees in memory.
+
+An option that is not known ends with exit code 64, so that a change of the commands shows here at once.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import tarfile
+from collections.abc import Iterator
+from decimal import Decimal
+from typing import Any
+
+from attrs import define, field, frozen
+
+from docker_rollback.testing._fake_exec import Run
+from docker_rollback.testing._fake_files import Files, Kind, Node
+
+USAGE = 64
+_ROOT = "."
+_SECOND = 1_000_000_000
+_XATTR = "SCHILY.xattr."
+_DUMPDIR = "GNU.dumpdir"
+_HEAD = b"GNU tar-1.35-2\n"
+_DEVICE = b"2049"
+_TYPES: dict[Kind, bytes] = {
+    "file": tarfile.REGTYPE,
+    "directory": tarfile.DIRTYPE,
+    "symlink": tarfile.SYMTYPE,
+    "fifo": tarfile.FIFOTYPE,
+    "character": tarfile.CHRTYPE,
+    "block": tarfile.BLKTYPE,
+}
+_KINDS: dict[bytes, Kind] = {code: kind for kind, code in _TYPES.items()} | {tarfile.AREGTYPE: "file"}
+_FLAGS = frozenset(
+    {
+        "--acls",
+        "--atime-preserve=system",
+        "--format=pax",
+        "--no-check-device",
+        "--numeric-owner",
+        "--preserve-permissions",
+        "--quoting-style=escape",
+        "--same-owner",
+        "--selinux",
+        "--sparse",
+        "--totals",
+        "--xattrs",
+        "--xattrs-include=*",
+    }
+)
+_FIELD = re.compile(rb"([^\0]*)\0")
+
+
+@frozen
+class Options:
+    """What a command line asks for.
+
+    Attributes:
+        action: "create", "extract", "list" or "version".
+        folder: where to work.
+        snapshot: the snapshot file; None where the archive is no incremental one.
+        level: 0 to begin anew whatever the snapshot file holds.
+        members: what to archive, or take out.
+    """
+
+    action: str
+    folder: str
+    snapshot: str | None
+    level: int | None
+    members: tuple[str, ...]
+
+
+def tar(run: Run) -> int:
+    """Run tar; a `Program`."""
+    options = _options(run)
+    if isinstance(options, str):
+        run.stderr.append(f"tar: {options}\n")
+        return USAGE
+    if options.action == "version":
+        run.stdout += b"tar (GNU tar) 1.35\n"
+        return 0
+    if options.action == "create":
+        return _create(run, options)
+    return _extract(run, options)
+
+
+def _options(run: Run) -> Options | str:
+    action, folder, snapshot, level, members = "", "/", None, None, []
+    for argument in run.arguments[1:]:
+        name, _, value = argument.partition("=")
+        if argument in ("--create", "--extract", "--list", "--version"):
+            action = argument[2:]
+        elif name == "--directory":
+            folder = value
+        elif name == "--listed-incremental":
+            snapshot = value
+        elif name == "--level":
+            level = int(value)
+        elif argument in _FLAGS or name == "--warning" or argument == "--file=-":
+            continue
+        elif argument.startswith("-"):
+            return f"unrecognized option '{argument}'"
+        else:
+            members.append(argument)
+    if not action:
+        return "You must specify one of the '-Acdtrux', '--delete' or '--test-label' options"
+    if action == "create" and not members:
+        return "Cowardly refusing to create an empty archive"
+    return Options(action, folder, snapshot, level, tuple(members))
+
+
+# The snapshot file
+
+
+@define
+class Record:
+    """What a snapshot file says of one directory.
+
+    Attributes:
+        seconds: of its mtime.
+        nanoseconds: of its mtime.
+        inode: its inode number.
+        entries: what it held: Y for what was stored, N for what was not, D for a directory, then the name.
+    """
+
+    seconds: int
+    nanoseconds: int
+    inode: int
+    entries: list[bytes] = field(factory=list)
+
+
+@define
+class Snapshot:
+    """A snapshot file: when the pass began, and the directories that were there.
+
+    Attributes:
+        began: nanoseconds since 1970.
+        records: by name, "." for the first.
+    """
+
+    began: int
+    records: dict[bytes, Record] = field(factory=dict)
+
+    @classmethod
+    def parse(cls, data: bytes) -> Snapshot:
+        """Read one; raises `ValueError` for what is none."""
+        if not data.startswith(b"GNU tar-") or not data.partition(b"\n")[0].endswith(b"-2"):
+            raise ValueError("Unsupported incremental format")
+        fields = iter(_FIELD.findall(data[data.index(b"\n") + 1 :]))
+        try:
+            found = cls(int(next(fields)) * _SECOND + int(next(fields)))
+            for _ in fields:
+                seconds, nanoseconds, _, inode, name = (next(fields) for _ in range(5))
+                record = found.records[name] = Record(int(seconds), int(nanoseconds), int(inode))
+                while entry := next(fields):
+                    record.entries.append(entry)
+                next(fields)
+        except StopIteration:
+            raise ValueError("Unexpected EOF in snapshot file") from None
+        return found
+
+    def written(self) -> bytes:
+        """Return it as a file."""
+        out = bytearray(_HEAD + b"%d\0%d\0" % divmod(self.began, _SECOND))
+        for name, record in self.records.items():
+            out += b"0\0%d\0%d\0%s\0%d\0%s\0" % (record.seconds, record.nanoseconds, _DEVICE, record.inode, name)
+            out += b"".join(entry + b"\0" for entry in record.entries) + b"\0\0"
+        return bytes(out)
+
+
+# Archives out
+
+
+def _create(run: Run, options: Options) -> int:
+    before: Snapshot | None = None
+    began = run.now()
+    if options.snapshot is not None:
+        try:
+            data = run.files.read(options.snapshot) if options.level != 0 else b""
+        except FileNotFoundError:
+            data = b""
+        try:
+            before = Snapshot.parse(data) if data else None
+        except ValueError as error:
+            run.stderr.append(f"tar: {options.snapshot}: {error}\n")
+            return 2
+    after = Snapshot(began)
+    archiver = _Archiver(run, before, after, incremental=options.snapshot is not None)
+    for member in options.members:
+        start = run.files.node(f"{options.folder}/{member}", follow=False)
+        archiver.add(member.rstrip("/") or _ROOT, start, whole=before is None)
+    archiver.close()
+    if options.snapshot is not None:
+        run.files.write(options.snapshot, after.written())
+    return 0
+
+
+@define
+class _Archiver:
+    """Writes one archive."""
+
+    run: Run
+    before: Snapshot | None
+    after: Snapshot
+    incremental: bool
+    _buffer: io.BytesIO = field(factory=io.BytesIO)
+    _linked: dict[int, str] = field(factory=dict)
+    _tar: tarfile.TarFile = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._tar = tarfile.open(  # noqa: SIM115 (closed by close, once all members are in)
+            fileobj=self._buffer, mode="w", format=tarfile.PAX_FORMAT, errors="surrogateescape"
+        )
+
+    def add(self, name: str, node: Node, *, whole: bool) -> None:
+        """Add a node and what is below it; `whole` takes all, else only what is newer than the snapshot."""
+        if node.kind == "socket":
+            self.run.stderr.append(f"tar: {name}: socket ignored\n")
+            return
+        if node.kind != "directory":
+            if whole or self._newer(node):
+                self._member(name, node)
+            return
+        known = self._known(name, node)
+        if self.before is not None and name != _ROOT:
+            whole = whole or not known
+        entries = {
+            child: (b"D" if below.kind == "directory" else b"Y" if whole or self._newer(below) else b"N")
+            for child, below in sorted(node.children.items())
+            if below.kind != "socket"
+        }
+        headers = {}
+        if self.incremental:
+            listed = [flag + child.encode("utf-8", "surrogateescape") for child, flag in entries.items()]
+            seconds, nanoseconds = divmod(node.mtime, _SECOND)
+            key = name.encode("utf-8", "surrogateescape")
+            self.after.records[key] = Record(seconds, nanoseconds, node.number, listed)
+            dumpdir = b"".join(entry + b"\0" for entry in listed) + b"\0"
+            headers[_DUMPDIR] = dumpdir.decode("utf-8", "surrogateescape")
+        self._member(name, node, headers)
+        for child in sorted(node.children):
+            self.add(f"{name}/{child}", node.children[child], whole=whole)
+
+    def close(self) -> None:
+        """Write the end of the archive and hand it over."""
+        self._tar.close()
+        self.run.stdout += self._buffer.getvalue()
+
+    def _known(self, name: str, node: Node) -> bool:
+        if self.before is None:
+            return False
+        record = self.before.records.get(name.encode("utf-8", "surrogateescape"))
+        return record is not None and record.inode == node.number
+
+    def _newer(self, node: Node) -> bool:
+        return self.before is None or max(node.mtime, node.ctime) >= self.before.began
+
+    def _member(self, name: str, node: Node, headers: dict[str, str] | None = None) -> None:
+        entry = tarfile.TarInfo(f"{name}/" if node.kind == "directory" else name)
+        entry.type = _TYPES[node.kind]
+        entry.mode, entry.uid, entry.gid = node.mode, node.uid, node.gid
+        entry.devmajor, entry.devminor = node.device
+        entry.linkname = node.target
+        entry.pax_headers = {"mtime": _moment(node.mtime), **(headers or {})}
+        for key, value in sorted(node.xattrs.items()):
+            entry.pax_headers[_XATTR + key] = value.decode("utf-8", "surrogateescape")
+        if node.kind != "directory" and id(node) in self._linked:
+            entry.type, entry.linkname, entry.pax_headers = tarfile.LNKTYPE, self._linked[id(node)], {}
+        elif node.kind != "directory":
+            self._linked[id(node)] = name
+            entry.size = len(node.content)
+        self._tar.addfile(entry, io.BytesIO(node.content) if entry.isreg() else None)
+
+
+def _moment(nanoseconds: int) -> str:
+    sign, (seconds, rest) = ("-" if nanoseconds < 0 else ""), divmod(abs(nanoseconds), _SECOND)
+    return f"{sign}{seconds}.{rest:09d}".rstrip("0").rstrip(".") if rest else f"{sign}{seconds}"
+
+
+# Archives in
+
+
+def _extract(run: Run, options: Options) -> int:
+    root = run.files.node(options.folder)
+    done: list[tuple[Node, tarfile.TarInfo]] = []
+    code = 0
+    try:
+        for entry, content in _entries(run.stdin):
+            name = entry.name.removeprefix("./").rstrip("/")
+            if options.members and not any(_within(entry.name, member) for member in options.members):
+                continue
+            if options.action == "list":
+                run.stdout += (entry.name + ("/" if entry.isdir() else "") + "\n").encode("utf-8", "surrogateescape")
+                continue
+            node = _place(run, root, name if name != _ROOT else "", entry, content, purge=options.snapshot is not None)
+            if not entry.islnk():
+                done.append((node, entry))
+    except (tarfile.TarError, EOFError, KeyError) as error:
+        run.stderr.append(f"tar: {error}\ntar: Error is not recoverable: exiting now\n")
+        code = 2
+    # Last, for what is put into a directory changes its time.
+    for node, entry in done:
+        _attributes(node, entry, run)
+    return code
+
+
+def _entries(data: bytes) -> Iterator[tuple[tarfile.TarInfo, bytes]]:
+    """Yield the members of an archive with what they hold; raises `tarfile.ReadError` where it is cut short."""
+    if not data:
+        return
+    with tarfile.open(fileobj=io.BytesIO(data), mode="r:", errors="surrogateescape") as archive:
+        for entry in archive:
+            source = archive.extractfile(entry) if entry.isreg() else None
+            content = source.read() if source is not None else b""
+            if entry.isreg() and len(content) < entry.size:
+                raise tarfile.ReadError("Unexpected EOF in archive")
+            yield entry, content
+        if 0 < len(data) - archive.offset < tarfile.BLOCKSIZE:
+            raise tarfile.ReadError("Unexpected EOF in archive")
+
+
+def _within(name: str, member: str) -> bool:
+    name, member = name.rstrip("/"), member.rstrip("/")
+    return name == member or name.startswith(f"{member}/")
+
+
+def _place(run: Run, root: Node, name: str, entry: tarfile.TarInfo, content: bytes, *, purge: bool) -> Node:
+    names = [part for part in name.split("/") if part]
+    if not names:
+        if purge:
+            _purge(root, entry, run)
+        return root
+    parent = root
+    for part in names[:-1]:
+        below = parent.children.get(part)
+        if below is None or below.kind != "directory":
+            below = parent.children[part] = Node("directory", mode=0o755)
+        parent = below
+    last = names[-1]
+    if entry.islnk():
+        node = root
+        for part in entry.linkname.removeprefix("./").split("/"):
+            node = node.children[part]
+        parent.children[last] = node
+        node.ctime = run.now()
+        return node
+    there = parent.children.get(last)
+    if entry.isdir() and there is not None and there.kind == "directory":
+        node = there
+    else:
+        node = parent.children[last] = Node(_KINDS[entry.type])
+    node.content, node.target = content, entry.linkname if entry.issym() else ""
+    if node.kind in ("character", "block"):
+        node.device = (entry.devmajor, entry.devminor)
+    if entry.isdir() and purge:
+        _purge(node, entry, run)
+    return node
+
+
+def _purge(node: Node, entry: tarfile.TarInfo, run: Run) -> None:
+    """Remove from a directory what the archive does not list, and what is no longer of the listed kind."""
+    listed = entry.pax_headers.get(_DUMPDIR)
+    if listed is None:
+        return
+    flags = {part[1:]: part[0] for part in listed.split("\0") if part}
+    for name, child in list(node.children.items()):
+        if name not in flags or (flags[name] == "D") != (child.kind == "directory"):
+            del node.children[name]
+    node.ctime = run.now()
+
+
+def _attributes(node: Node, entry: tarfile.TarInfo, run: Run) -> None:
+    headers: dict[str, Any] = dict(entry.pax_headers)
+    node.mode, node.uid, node.gid = entry.mode, entry.uid, entry.gid
+    node.mtime = int(Decimal(str(headers.get("mtime", entry.mtime))) * _SECOND)
+    node.xattrs = {
+        key.removeprefix(_XATTR): value.encode("utf-8", "surrogateescape")
+        for key, value in headers.items()
+        if key.startswith(_XATTR)
+    }
+    node.ctime = run.now()
+
+
+def snapshot_of(files: Files, path: str) -> Snapshot:
+    """Return what a snapshot file in a container holds; for tests."""
+    return Snapshot.parse(files.read(path))

@@ -1,0 +1,113 @@
+"""The volumes of the in-memory engine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from attrs import define, field
+
+from docker_rollback.errors import VolumeNotFoundError
+from docker_rollback.testing._fake_errors import refusal
+from docker_rollback.testing._fake_files import Node, directory
+
+ANONYMOUS = "com.docker.volume.anonymous"
+
+
+@define(eq=False)
+class Volume:
+    """One volume.
+
+    Attributes:
+        name: its name.
+        created: when, as the engine writes it.
+        driver: what provides it.
+        options: what its driver was given.
+        labels: its labels; None where it was made without a thought.
+        root: its files.
+    """
+
+    name: str
+    created: str
+    driver: str
+    options: dict[str, str] | None
+    labels: dict[str, str] | None
+    root: Node
+
+    @property
+    def fleeting(self) -> bool:
+        """Whether its files live in memory that goes once nothing mounts it."""
+        return (self.options or {}).get("type") == "tmpfs"
+
+    @property
+    def device(self) -> str:
+        """The path of the host that it shows; empty where it has files of its own."""
+        options = self.options or {}
+        return options.get("device", "") if "bind" in options.get("o", "").split(",") else ""
+
+
+@define
+class Volumes:
+    """The volumes by name.
+
+    Attributes:
+        new_id: gives out the names of anonymous ones.
+        users: says which containers mount a volume; they keep it from being removed.
+        folder: where they lie on the engine's host, for show.
+        drivers: which drivers the engine has.
+    """
+
+    new_id: Callable[[], str]
+    users: Callable[[str], list[str]]
+    folder: str
+    drivers: tuple[str, ...]
+    known: dict[str, Volume] = field(factory=dict)
+
+    def get(self, name: str) -> Volume:
+        """Return a volume; raises `VolumeNotFoundError`."""
+        if name not in self.known:
+            raise VolumeNotFoundError(name)
+        return self.known[name]
+
+    def create(self, request: Mapping[str, Any], when: str) -> str:
+        """Make a volume and return its name; one that is there stays as it is, whatever is asked for."""
+        name = str(request.get("Name") or "")
+        driver = str(request.get("Driver") or "local")
+        if driver not in self.drivers:
+            raise refusal(
+                f"create volume {name!r}", 404, f'error looking up volume plugin {driver}: plugin "{driver}" not found'
+            )
+        if name in self.known:
+            return name
+        labels = dict(request["Labels"]) if request.get("Labels") else None
+        if not name:
+            name, labels = self.new_id(), {ANONYMOUS: "", **(labels or {})}
+        options = dict(request["DriverOpts"]) if request.get("DriverOpts") else None
+        self.known[name] = Volume(name, when, driver, options, labels, directory())
+        return name
+
+    def remove(self, name: str) -> None:
+        """Remove a volume; raises `EngineConflictError` where a container, in whatever state, uses it."""
+        if name not in self.known:
+            return
+        users = self.users(name)
+        if users:
+            raise refusal(f"remove volume {name!r}", 409, f"remove {name}: volume is in use - [{', '.join(users)}]")
+        del self.known[name]
+
+    def inspect(self, name: str) -> dict[str, Any]:
+        """Return what the engine says of a volume."""
+        volume = self.get(name)
+        return {
+            "CreatedAt": volume.created[:19] + "Z",
+            "Driver": volume.driver,
+            "Labels": volume.labels,
+            "Mountpoint": self.mountpoint(name),
+            "Name": name,
+            "Options": volume.options,
+            "Scope": "local",
+        }
+
+    def mountpoint(self, name: str) -> str:
+        """Return where a volume lies on the engine's host; no such folder is here."""
+        return f"{self.folder}/volumes/{name}/_data"

@@ -19,6 +19,7 @@ LAYERS = (
     ("testing",),
     ("_rollback",),
     ("_capture", "_restorer", "_checks", "_journal", "_preflight"),
+    ("_place",),
     ("_snapshotter", "_archiver"),
     ("_volumes", "_quiesce"),
     ("_engine", "_store"),

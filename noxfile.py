@@ -1,0 +1,88 @@
+"""The project's chores: ``nox -l`` lists them, ``nox -s NAME`` does one. `try.py` gets nox where it is missing."""
+
+from __future__ import annotations
+
+import nox
+
+nox.needs_version = ">=2025.2.9"
+nox.options.sessions = ["lint", "types", "tests"]
+nox.options.default_venv_backend = "virtualenv"
+nox.options.reuse_venv = "yes"
+nox.options.error_on_external_run = True
+nox.options.error_on_missing_interpreters = True
+
+PROJECT = nox.project.load_toml("pyproject.toml")
+
+# Runs what follows with an engine: the one that answers on this machine, or else a private one, ended afterwards.
+WITH_ENGINE = ("python", "-m", "tests.engines", "run")
+
+ENGINES = ("docker-20.10", "docker-26.1", "docker-28.5", "docker-28.5-containerd", "podman-5.8")
+
+
+def install(session: nox.Session, *groups: str, package: bool = True) -> None:
+    """Install dependency groups and, as its users would, the package: built, not linked to the sources."""
+    session.install(*nox.project.dependency_groups(PROJECT, *groups), *(["."] if package else []))
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """Run all tests, those on a real engine included; what follows -- goes to pytest."""
+    install(session, "tests")
+    session.run(*WITH_ENGINE, "--", "python", "-m", "pytest", *session.posargs)
+
+
+@nox.session
+def unit(session: nox.Session) -> None:
+    """Run the tests that need no engine."""
+    install(session, "tests")
+    session.run("python", "-m", "pytest", "-m", "not engine", *session.posargs)
+
+
+@nox.session
+def engines(session: nox.Session) -> None:
+    """Run the tests that need an engine on each of the five, private and of several versions."""
+    install(session, "tests")
+    failed = []
+    for name in ENGINES:
+        try:
+            session.run(*WITH_ENGINE, name, "--", "python", "-m", "pytest", "-m", "engine", *session.posargs)
+        except nox.command.CommandFailed:
+            failed.append(name)
+    if failed:
+        session.error(f"tests failed on: {', '.join(failed)}")
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Check style and layout."""
+    install(session, "lint", package=False)
+    session.run("ruff", "check", *session.posargs)
+    session.run("ruff", "format", "--check")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Check types, strictly, everywhere."""
+    install(session, "types")
+    session.run("mypy", *session.posargs)
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """Build the documentation; a warning is an error."""
+    install(session, "docs")
+    session.run("sphinx-build", "-W", "--keep-going", "-b", "html", "docs", "docs/_build/html", *session.posargs)
+
+
+@nox.session
+def demo(session: nox.Session) -> None:
+    """Show a failed update of a PostgreSQL container, and what becomes of it."""
+    install(session, "tests")
+    session.run(*WITH_ENGINE, "--", "python", "-m", "demo", *session.posargs)
+
+
+@nox.session
+def fresh(session: nox.Session) -> None:
+    """Run the two commands of the README on a Debian just made, as root."""
+    install(session, "tests", package=False)
+    session.run("python", "-m", "tests.fresh", *session.posargs)

@@ -1,4 +1,4 @@
-"""For tests of code that uses this library: an engine in memory that works, one that fails, and a clock that waits.
+"""For tests of code that uses this library: an engine in memory that works, one that fails when told to, and a clock.
 
 Example:
     >>> from docker_rollback.testing import FakeEngine
@@ -7,18 +7,26 @@ Example:
     >>> fake.run("shop", image="shop:1", volumes={"orders": "/data"})
 """
 
+from docker_rollback.testing._calls import CHANGING, FEEDING, READING, Call, Killed
 from docker_rollback.testing._clock import FakeClock
+from docker_rollback.testing._failing import FailingEngine
 from docker_rollback.testing._fake import FakeEngine
 from docker_rollback.testing._fake_exec import FakeProcess, Program, Run
 from docker_rollback.testing._fake_files import Files
 from docker_rollback.testing._fake_handle import FakeContainer
 
 __all__ = [
+    "CHANGING",
+    "FEEDING",
+    "READING",
+    "Call",
+    "FailingEngine",
     "FakeClock",
     "FakeContainer",
     "FakeEngine",
     "FakeProcess",
     "Files",
+    "Killed",
     "Program",
     "Run",
 ]

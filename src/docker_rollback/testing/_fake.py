@@ -17,13 +17,15 @@ from docker_rollback.testing._fake_containers import Container, inspection
 from docker_rollback.testing._fake_create import restart_policy
 from docker_rollback.testing._fake_errors import refusal
 from docker_rollback.testing._fake_exec import FakeProcess
-from docker_rollback.testing._fake_files import Files, directory
+from docker_rollback.testing._fake_files import Files
 from docker_rollback.testing._fake_images import Image, Images
 from docker_rollback.testing._fake_layers import Layer, differences, pack
-from docker_rollback.testing._fake_life import Life, Moments
+from docker_rollback.testing._fake_life import Life
+from docker_rollback.testing._fake_make import Maker, Moments
 from docker_rollback.testing._fake_network import Networks
 from docker_rollback.testing._fake_programs import find_program
 from docker_rollback.testing._fake_setup import Setup
+from docker_rollback.testing._fake_tree import directory
 from docker_rollback.testing._fake_volumes import Volumes
 
 _ROOT = "/var/lib/fake-engine"
@@ -84,23 +86,21 @@ class FakeEngine(Setup):
         volumes = Volumes(self._new_id, self._volume_users, _ROOT, tuple(volume_drivers))
         networks = Networks(self._new_id)
         networks.begin(moments.written())
-        super().__init__(
-            self._lock,
-            Life(images, networks, volumes, host, moments, self._new_id, hostname, self._began, self._asked_to_end),
-        )
+        maker = Maker(images, networks, volumes, host, moments, self._new_id, hostname)
+        super().__init__(self._lock, Life(maker, self._began, self._asked_to_end))
 
     def _new_id(self) -> str:
         return hashlib.sha256(f"{self._seed}:{next(self._numbers)}".encode()).hexdigest()
 
     def _image_users(self, image: str) -> list[str]:
-        return [one.id for one in self._life.known.values() if one.image == image]
+        return [one.id for one in self._maker.known.values() if one.image == image]
 
     def _volume_users(self, name: str) -> list[str]:
-        return [one.id for one in self._life.known.values() if any(mount.name == name for mount in one.mounts)]
+        return [one.id for one in self._maker.known.values() if any(mount.name == name for mount in one.mounts)]
 
     def _find(self, ref: str) -> Container:
         self._life.settle()
-        return self._life.get(ref)
+        return self._maker.get(ref)
 
     def info(self) -> EngineInfo:
         """Ask who answers."""
@@ -124,12 +124,12 @@ class FakeEngine(Setup):
             container = self._find(ref)
             mounts = []
             for mount in container.mounts:
-                if mount.name in self._life.volumes.known:
-                    volume = self._life.volumes.get(mount.name)
-                    mounts.append(mount.shown(self._life.volumes.mountpoint(mount.name), volume.driver))
+                if mount.name in self._maker.volumes.known:
+                    volume = self._maker.volumes.get(mount.name)
+                    mounts.append(mount.shown(self._maker.volumes.mountpoint(mount.name), volume.driver))
                 elif not (mount.spec.kind == "tmpfs" and mount.spec.destination in (container.host.get("Tmpfs") or {})):
                     mounts.append(mount.shown("", ""))
-            return copy.deepcopy(inspection(container, self._life.networks, mounts, _ROOT))
+            return copy.deepcopy(inspection(container, self._maker.networks, mounts, _ROOT))
 
     def list_containers(self, where: ContainerFilter = EVERY, /) -> list[str]:
         """Return the full ids of the containers that `where` describes, the newest first."""
@@ -137,10 +137,10 @@ class FakeEngine(Setup):
             self._life.settle()
             network = None
             if where.network is not None:
-                network = self._life.networks.get(where.network).name
+                network = self._maker.networks.get(where.network).name
             return [
                 one.id
-                for one in reversed(self._life.known.values())
+                for one in reversed(self._maker.known.values())
                 if (where.name is None or one.name == where.name)
                 and (where.name_prefix is None or one.name.startswith(where.name_prefix))
                 and _bears(one.config["Labels"], where.labels)
@@ -153,7 +153,7 @@ class FakeEngine(Setup):
         """Create a container from a raw request and return its full id."""
         with self._lock:
             self._life.settle()
-            return self._life.create(name, copy.deepcopy(dict(request)))
+            return self._maker.create(name, copy.deepcopy(dict(request)))
 
     def start_container(self, ref: str) -> None:
         """Start it; harmless where it runs."""
@@ -193,9 +193,9 @@ class FakeEngine(Setup):
             container = self._find(ref)
             if container.name == name:
                 return
-            self._life.take_name(f"rename container {ref!r} to {name!r}", name)
+            self._maker.take_name(f"rename container {ref!r} to {name!r}", name)
             container.name = name
-            for network in self._life.networks.known.values():
+            for network in self._maker.networks.known.values():
                 if container.id in network.attached:
                     network.attached[container.id] = (name, network.attached[container.id][1])
 
@@ -241,16 +241,16 @@ class FakeEngine(Setup):
         with self._lock:
             container = self._find(ref)
             _tag(f"commit container {ref!r}", tag)
-            parent = self._life.images.get(container.image)
+            parent = self._maker.images.get(container.image)
             tar = pack(container.base, container.root)
-            when = self._life.moments.written()
+            when = self._maker.moments.written()
             entry = {"created": when, "created_by": " ".join(container.config["Cmd"] or [])}
             document = parent.document
             document |= {"config": container.config, "created": when, "docker_version": "28.5.2"}
             document["container"] = container.id
             document["history"] = [*(document.get("history") or []), entry if tar else {**entry, "empty_layer": True}]
             layers = [*parent.layers, *([Layer.of(tar)] if tar is not None else [])]
-            return self._life.images.add(Image.of(document, layers, parent=parent.id), tag, when)
+            return self._maker.images.add(Image.of(document, layers, parent=parent.id), tag, when)
 
     def container_changes(self, ref: str) -> list[Change]:
         """Return what its writable layer holds beyond its image."""
@@ -275,10 +275,12 @@ class FakeEngine(Setup):
                 }
                 reason = reasons.get(container.status, f"container {container.id} is not running")
                 raise refusal(f"run {command[0]!r} in container {ref!r}", 409, reason)
-            now = self._life.moments.nanoseconds
+            now = self._maker.moments.nanoseconds
             files = Files(container.view, now, self._lock)
             program, arguments = find_program(self._programs, files, command)
-            process = FakeProcess(program, arguments, files, now, self._lock)
+            process = FakeProcess(
+                program, arguments, files, now, self._lock, lambda path: self._life.hang_up(container, path)
+            )
             container.processes = [*(one for one in container.processes if not one.ended), process]
         if not stdin:
             process.close_input()
@@ -289,71 +291,71 @@ class FakeEngine(Setup):
     def inspect_image(self, ref: str) -> Inspection:
         """Return the whole inspection of one image."""
         with self._lock:
-            return self._life.images.inspect(ref)
+            return self._maker.images.inspect(ref)
 
     def tag_image(self, ref: str, tag: str) -> None:
         """Give an image one more name, taking it from whichever image has it."""
         with self._lock:
             _tag(f"tag image {ref!r} as {tag!r}", tag)
-            self._life.images.add(self._life.images.get(ref), tag, self._life.moments.written())
+            self._maker.images.add(self._maker.images.get(ref), tag, self._maker.moments.written())
 
     def remove_image(self, ref: str) -> None:
         """Remove a name, and the image where that was its last; harmless where there is none."""
         with self._lock:
-            self._life.images.remove(ref)
+            self._maker.images.remove(ref)
 
     def save_image(self, ref: str) -> Iterator[bytes]:
         """Stream the image as a tar: an OCI layout with a `manifest.json`, as Docker 25 and later write it."""
         with self._lock:
-            return self._life.images.save(ref)
+            return self._maker.images.save(ref)
 
     def load_image(self, archive: Iterable[bytes]) -> None:
         """Load images from a tar in any layout whose `manifest.json` names its parts."""
         whole = b"".join(archive)
         with self._lock:
-            self._life.images.load([whole], self._life.moments.written())
+            self._maker.images.load([whole], self._maker.moments.written())
 
     def import_image(self, archive: Iterable[bytes], tag: str) -> str:
         """Make an image of one layer from a tar of a file system, tag it, return its id."""
         _tag(f"import image {tag!r}", tag)
         whole = b"".join(archive)
         with self._lock:
-            return self._life.images.import_tar([whole], tag, self._life.moments.written())
+            return self._maker.images.import_tar([whole], tag, self._maker.moments.written())
 
     # Networks
 
     def inspect_network(self, ref: str) -> Inspection:
         """Return the whole inspection of one network."""
         with self._lock:
-            return copy.deepcopy(self._life.networks.get(ref).inspection())
+            return copy.deepcopy(self._maker.networks.get(ref).inspection())
 
     def list_networks(self, *, labels: Mapping[str, str] = {}) -> list[str]:
         """Return the ids of the networks that bear `labels`."""
         with self._lock:
-            known = self._life.networks.known.values()
+            known = self._maker.networks.known.values()
             return [one.id for one in known if _bears(one.request.get("Labels"), labels)]
 
     def create_network(self, request: Inspection) -> str:
         """Create a network from a raw request and return its id."""
         with self._lock:
-            return self._life.networks.create(copy.deepcopy(dict(request)), self._life.moments.written())
+            return self._maker.networks.create(copy.deepcopy(dict(request)), self._maker.moments.written())
 
     def remove_network(self, ref: str) -> None:
         """Remove it; harmless where there is none."""
         with self._lock:
-            self._life.networks.remove(ref)
+            self._maker.networks.remove(ref)
 
     def connect_network(self, network: str, container: str, endpoint: Inspection) -> None:
         """Attach a container to a network with a raw endpoint configuration."""
         with self._lock:
-            one, name = self._find(container), self._life.networks.get(network).name
+            one, name = self._find(container), self._maker.networks.get(network).name
             self._life.connect(one, name, copy.deepcopy(dict(endpoint or {})))
 
     def disconnect_network(self, network: str, container: str, *, force: bool = False) -> None:
         """Detach a container from a network."""
         with self._lock:
             try:
-                one, found = self._find(container), self._life.networks.get(network)
+                one, found = self._find(container), self._maker.networks.get(network)
             except (ContainerNotFoundError, NetworkNotFoundError):
                 if force:
                     return
@@ -365,22 +367,22 @@ class FakeEngine(Setup):
     def inspect_volume(self, name: str) -> Inspection:
         """Return the whole inspection of one volume."""
         with self._lock:
-            return copy.deepcopy(self._life.volumes.inspect(name))
+            return copy.deepcopy(self._maker.volumes.inspect(name))
 
     def list_volumes(self, *, labels: Mapping[str, str] = {}) -> list[str]:
         """Return the names of the volumes that bear `labels`."""
         with self._lock:
-            return [one.name for one in self._life.volumes.known.values() if _bears(one.labels, labels)]
+            return [one.name for one in self._maker.volumes.known.values() if _bears(one.labels, labels)]
 
     def create_volume(self, request: Inspection) -> str:
         """Create a volume from a raw request and return its name; harmless where one of that name is there."""
         with self._lock:
-            return self._life.volumes.create(request, self._life.moments.written())
+            return self._maker.volumes.create(request, self._maker.moments.written())
 
     def remove_volume(self, name: str) -> None:
         """Remove it; harmless where there is none, `EngineConflictError` where a container uses it."""
         with self._lock:
-            self._life.volumes.remove(name)
+            self._maker.volumes.remove(name)
 
 
 def _bears(labels: Mapping[str, Any] | None, wanted: Mapping[str, str]) -> bool:

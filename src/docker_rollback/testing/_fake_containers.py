@@ -11,8 +11,8 @@ from attrs import define, field
 
 from docker_rollback.testing._fake_create import MountSpec
 from docker_rollback.testing._fake_exec import FakeProcess
-from docker_rollback.testing._fake_files import MountPoint, Node, View
 from docker_rollback.testing._fake_network import Networks
+from docker_rollback.testing._fake_tree import MountPoint, Node, View
 
 NEVER = "0001-01-01T00:00:00Z"
 
@@ -119,6 +119,11 @@ class Container:
         return self.status in ("running", "paused", "restarting")
 
     @property
+    def command(self) -> list[str]:
+        """What it runs: its entrypoint with its command behind."""
+        return [*(self.config["Entrypoint"] or []), *(self.config["Cmd"] or [])]
+
+    @property
     def checked(self) -> bool:
         """Whether it has a health check."""
         test = (self.config.get("Healthcheck") or {}).get("Test") or []
@@ -177,12 +182,11 @@ def inspection(container: Container, networks: Networks, mounts: list[dict[str, 
     """Return what the engine says of a container."""
     own = f"{folder}/containers/{container.id}"
     begun = container.started != NEVER
-    command = [*(container.config["Entrypoint"] or []), *(container.config["Cmd"] or [])]
     return {
         "Id": container.id,
         "Created": container.created,
-        "Path": command[0],
-        "Args": command[1:],
+        "Path": container.command[0],
+        "Args": container.command[1:],
         "State": container.state(),
         "Image": container.image,
         "ResolvConfPath": f"{own}/resolv.conf" if begun else "",

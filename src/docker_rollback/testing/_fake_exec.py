@@ -26,6 +26,7 @@ class Run:
         stdin: all of its input.
         cut: whether the run was killed before its input had ended, so that `stdin` is the beginning only.
         now: the moment, in nanoseconds since 1970.
+        hang_up: tells that a writer has left the FIFO of a path.
         stdout: what it prints.
         stderr: what it says.
     """
@@ -35,6 +36,7 @@ class Run:
     stdin: bytes
     cut: bool
     now: Callable[[], int]
+    hang_up: Callable[[str], object]
     stdout: bytearray = field(factory=bytearray)
     stderr: list[str] = field(factory=list)
 
@@ -56,6 +58,7 @@ class FakeProcess:
     _files: Files
     _now: Callable[[], int]
     _lock: AbstractContextManager[object]
+    _hang_up: Callable[[str], object]
     _input: bytearray = field(factory=bytearray)
     _output: bytearray = field(factory=bytearray)
     _errors: list[str] = field(factory=list)
@@ -67,6 +70,10 @@ class FakeProcess:
     def ended(self) -> bool:
         """Whether it has ended."""
         return self._code is not None
+
+    def feeds(self, path: str) -> bool:
+        """Whether it holds a file of this path open for writing: what copies its input does so while it has one."""
+        return self._open and self._code is None and path in self._arguments[1:]
 
     def read(self, size: int, /) -> bytes:
         """Return up to `size` bytes of its output; ``b""`` once it has closed it. Waits while it is being fed."""
@@ -111,7 +118,7 @@ class FakeProcess:
             if not self._open or self._code is not None:
                 return
             self._open = False
-        run = Run(self._arguments, self._files, bytes(self._input), cut, self._now)
+        run = Run(self._arguments, self._files, bytes(self._input), cut, self._now, self._hang_up)
         with self._lock:
             try:
                 code = self._program(run)

@@ -1,203 +1,21 @@
-"""File trees in memory: what a volume, a container's file system and the engine's host hold."""
+"""Handles on file trees: what a volume, a container's file system and the engine's host hold, for tests."""
 
 from __future__ import annotations
 
 import errno
 import functools
-import itertools
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from typing import Concatenate, Literal, ParamSpec, TypeAlias, TypeVar
+from typing import Concatenate, ParamSpec, TypeVar
 
-from attrs import Factory, define, field, frozen
+from attrs import frozen
 
-Kind: TypeAlias = Literal["file", "directory", "symlink", "fifo", "character", "block", "socket"]
-Now: TypeAlias = Callable[[], int]
-"""The present moment, in nanoseconds since 1970."""
+from docker_rollback.testing._fake_tree import Kind, Node, Now, Place, View, walk
 
-_LINKS_FOLLOWED = 40
 _F = TypeVar("_F", bound="Files")
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
-
-
-@define(eq=False)
-class Node:
-    """One inode: hard links are several names for the same one.
-
-    Attributes:
-        kind: what it is.
-        mode: permission bits, set-id and sticky bits included.
-        uid: its owner.
-        gid: its group.
-        mtime: nanoseconds since 1970, negative before.
-        ctime: the last change of anything about it; only a clock sets it.
-        content: a file's bytes.
-        target: where a symlink points to; a byte that is not UTF-8 is a surrogate.
-        device: major and minor number of a device node.
-        xattrs: extended attributes by full name ("user.note"), POSIX ACLs among them.
-        children: what a directory holds, by name.
-        number: its inode number; no two nodes share one.
-    """
-
-    kind: Kind
-    mode: int = 0o644
-    uid: int = 0
-    gid: int = 0
-    mtime: int = 0
-    ctime: int = 0
-    content: bytes = b""
-    target: str = ""
-    device: tuple[int, int] = (0, 0)
-    xattrs: dict[str, bytes] = field(factory=dict)
-    children: dict[str, Node] = field(factory=dict)
-    number: int = field(factory=itertools.count(2).__next__)
-
-    def facts(self) -> tuple[object, ...]:
-        """Return all that a program can see of it without looking into a directory or a clock of changes."""
-        return (
-            self.kind,
-            self.mode,
-            self.uid,
-            self.gid,
-            self.mtime,
-            self.content,
-            self.target,
-            self.device,
-            tuple(sorted(self.xattrs.items())),
-        )
-
-
-def directory(*, mode: int = 0o755, uid: int = 0, gid: int = 0, mtime: int = 0) -> Node:
-    """Return an empty directory."""
-    return Node("directory", mode=mode, uid=uid, gid=gid, mtime=mtime, ctime=mtime)
-
-
-def copy(node: Node, *, now: int | None = None) -> Node:
-    """Return an equal tree that shares nothing with `node`; hard links inside it stay hard links."""
-    seen: dict[int, Node] = {}
-
-    def one(source: Node) -> Node:
-        if id(source) in seen:
-            return seen[id(source)]
-        made = Node(
-            source.kind,
-            mode=source.mode,
-            uid=source.uid,
-            gid=source.gid,
-            mtime=source.mtime,
-            ctime=source.ctime if now is None else now,
-            content=source.content,
-            target=source.target,
-            device=source.device,
-            xattrs=dict(source.xattrs),
-        )
-        seen[id(source)] = made
-        made.children = {name: one(child) for name, child in source.children.items()}
-        return made
-
-    return one(node)
-
-
-def walk(node: Node, path: str = "") -> Iterator[tuple[str, Node]]:
-    """Yield every path below `node` with its node, parents first, in order of their names; `node` itself is ``""``."""
-    yield path, node
-    for name in sorted(node.children):
-        yield from walk(node.children[name], f"{path}/{name}" if path else name)
-
-
-def parts(path: str) -> list[str]:
-    """Return the names that `path` is made of; raises `ValueError` for one that climbs."""
-    names = [name for name in path.split("/") if name not in ("", ".")]
-    if ".." in names:
-        raise ValueError(f"a path that climbs: {path!r}")
-    return names
-
-
-@frozen
-class MountPoint:
-    """A tree that is mounted over a path.
-
-    Attributes:
-        node: what shows there.
-        read_only: whether writing fails.
-    """
-
-    node: Node
-    read_only: bool = False
-
-
-@frozen
-class Place:
-    """Where a path leads.
-
-    Attributes:
-        parent: the directory that holds it; None for a root and for a mount point.
-        name: its name there.
-        node: what is there; None for nothing.
-        read_only: whether it lies in what is mounted read-only.
-    """
-
-    parent: Node | None
-    name: str
-    node: Node | None
-    read_only: bool
-
-
-@frozen
-class View:
-    """A file system as a program sees it: a tree, with others mounted over some of its paths."""
-
-    root: Node
-    mounts: Mapping[str, MountPoint] = Factory(dict)
-    read_only: bool = False
-
-    def find(self, path: str, *, follow: bool = True) -> Place:
-        """Say where `path` leads, through symlinks and mounts; raises `OSError` where the way there is none."""
-        pending = [name for name in path.split("/") if name not in ("", ".")]
-        here: list[str] = []
-        links = 0
-        while pending:
-            name = pending.pop(0)
-            if name == "..":
-                here = here[:-1]
-                continue
-            place = self._child(here, name)
-            node = place.node
-            if node is not None and node.kind == "symlink" and (pending or follow):
-                links += 1
-                if links > _LINKS_FOLLOWED:
-                    raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
-                if node.target.startswith("/"):
-                    here = []
-                pending = [part for part in node.target.split("/") if part not in ("", ".")] + pending
-                continue
-            if not pending:
-                return place
-            if node is None:
-                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
-            if node.kind != "directory":
-                raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), path)
-            here.append(name)
-        return self._at(here)
-
-    def _at(self, here: list[str]) -> Place:
-        """Return the place of a path without symlinks that is known to exist."""
-        if not here:
-            mount = self.mounts.get("/")
-            return Place(None, "", mount.node if mount else self.root, mount.read_only if mount else self.read_only)
-        return self._child(here[:-1], here[-1])
-
-    def _child(self, here: list[str], name: str) -> Place:
-        mount = self.mounts.get("/" + "/".join([*here, name]))
-        if mount is not None:
-            return Place(None, name, mount.node, mount.read_only)
-        above = self._at(here)
-        parent = above.node
-        if parent is None or parent.kind != "directory":
-            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), "/".join([*here, name]))
-        return Place(parent, name, parent.children.get(name), above.read_only)
 
 
 def _locked(method: Callable[Concatenate[_F, _P], _R]) -> Callable[Concatenate[_F, _P], _R]:

@@ -47,7 +47,7 @@ class FakeContainer(Files):
     @property
     def status(self) -> str:
         """What it does, in the engine's word; "removed" once it is gone."""
-        return self._container.status if self._container.id in self._life.known else "removed"
+        return self._container.status if self._container.id in self._life.maker.known else "removed"
 
     @property
     def exit_code(self) -> int:
@@ -95,4 +95,4 @@ class FakeContainer(Files):
 
 def handle(container: Container, life: Life, lock: AbstractContextManager[object]) -> FakeContainer:
     """Return the handle of a container."""
-    return FakeContainer(container.view, life.moments.nanoseconds, lock, container, life)
+    return FakeContainer(container.view, life.maker.moments.nanoseconds, lock, container, life)

@@ -14,8 +14,8 @@ from attrs import define, field, frozen
 
 from docker_rollback.errors import EngineError, ImageNotFoundError
 from docker_rollback.testing._fake_errors import refusal
-from docker_rollback.testing._fake_files import Node
 from docker_rollback.testing._fake_layers import Layer, digest_of, unpack
+from docker_rollback.testing._fake_tree import Node
 
 _CHUNK = 64 * 1024
 _HEX = re.compile(r"[0-9a-f]{12,64}")

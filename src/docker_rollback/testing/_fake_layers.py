@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from attrs import frozen
 
 from docker_rollback._engine.port import Change
-from docker_rollback.testing._fake_files import Kind, Node, directory
+from docker_rollback.testing._fake_tree import Kind, Node, directory
 
 _SECOND = 1_000_000_000
 _WHITEOUT = ".wh."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import posixpath
+import re
 from collections.abc import Mapping, Sequence
 
 from docker_rollback.testing._fake_exec import Program, Run
@@ -10,28 +11,47 @@ from docker_rollback.testing._fake_files import Files
 from docker_rollback.testing._fake_tar import tar
 
 NOT_FOUND = 127
+_LOADER_OPTIONS_WITH_A_VALUE = ("--argv0", "--inhibit-rpath", "--library-path", "--preload")
+_MAKES_FIFO = re.compile(r"\bmkfifo (?:-m 600 )?(\S+)")
 
 
 def find_program(known: Mapping[str, Program], files: Files, command: Sequence[str]) -> tuple[Program, list[str]]:
     """Return the program of a command line and its arguments, without the loader that it may be called through.
 
-    A program that is named by its path must be there; one that is named alone is where it usually is.
+    A program that is named by its path must be there; one that is named alone is where it usually is. Of a shell's
+    script, the command counts that it ends with.
     """
-    arguments = list(command)
-    if posixpath.basename(arguments[0]).startswith("ld") and files.exists(arguments[0]):
-        arguments = _without_loader(arguments)
+    arguments = _plain(command, files)
     program = known.get(posixpath.basename(arguments[0]))
     if program is None or ("/" in arguments[0] and not files.exists(arguments[0])):
         return _missing, arguments
     return program, arguments
 
 
-def _without_loader(arguments: list[str]) -> list[str]:
-    rest = arguments[1:]
-    while rest and rest[0].startswith("--"):
-        takes_value = rest[0] in ("--library-path", "--argv0", "--preload", "--inhibit-rpath")
-        rest = rest[2:] if takes_value else rest[1:]
-    return rest
+def reads(command: Sequence[str]) -> str:
+    """Return the file that a main program does nothing but read: it ends with it. Empty for any other program."""
+    arguments = _plain(command, None)
+    copies = len(arguments) == 2 and posixpath.basename(arguments[0]) == "cat"
+    return arguments[1] if copies else ""
+
+
+def prepare(command: Sequence[str], files: Files) -> None:
+    """Make the FIFO that a main program, given to a shell, makes before it reads it."""
+    match = _MAKES_FIFO.search(command[-1]) if posixpath.basename(command[0]) == "sh" else None
+    if match is not None and not files.exists(match[1]):
+        files.special(match[1], "fifo", mode=0o600)
+
+
+def _plain(command: Sequence[str], files: Files | None) -> list[str]:
+    """Return a command line without a loader or a shell before it."""
+    arguments = list(command)
+    if posixpath.basename(arguments[0]) == "sh" and arguments[1:2] == ["-c"]:
+        return re.split(r"&&|;", arguments[2])[-1].removeprefix(" exec").split() or [""]
+    if posixpath.basename(arguments[0]).startswith("ld") and (files is None or files.exists(arguments[0])):
+        arguments = arguments[1:]
+        while arguments and arguments[0].startswith("--"):
+            arguments = arguments[2 if arguments[0] in _LOADER_OPTIONS_WITH_A_VALUE else 1 :]
+    return arguments
 
 
 def _missing(run: Run) -> int:
@@ -42,6 +62,16 @@ def _missing(run: Run) -> int:
 def _cat(run: Run) -> int:
     for path in run.arguments[1:] or ["-"]:
         run.stdout += run.stdin if path == "-" else run.files.read(path)
+    return 0
+
+
+def _tee(run: Run) -> int:
+    run.stdout += run.stdin
+    for path in run.arguments[1:]:
+        if run.files.exists(path) and run.files.node(path).kind == "fifo":
+            run.hang_up(path)
+        else:
+            run.files.write(path, run.stdin)
     return 0
 
 
@@ -67,7 +97,9 @@ PROGRAMS: Mapping[str, Program] = {
     "cat": _cat,
     "false": _false,
     "sleep": _sleep,
+    "sync": _true,
     "tar": tar,
+    "tee": _tee,
     "touch": _touch,
     "true": _true,
 }

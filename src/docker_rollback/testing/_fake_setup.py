@@ -8,12 +8,13 @@ from typing import Any, TypeAlias
 
 from docker_rollback.testing._fake_containers import Container
 from docker_rollback.testing._fake_exec import Program
-from docker_rollback.testing._fake_files import Files, View, copy, directory
+from docker_rollback.testing._fake_files import Files
 from docker_rollback.testing._fake_handle import FakeContainer, handle
 from docker_rollback.testing._fake_images import Image, reference
 from docker_rollback.testing._fake_layers import Layer, pack
 from docker_rollback.testing._fake_life import Life
 from docker_rollback.testing._fake_programs import PROGRAMS
+from docker_rollback.testing._fake_tree import View, copy, directory
 
 _MADE = "2026-01-01T00:00:00.000000000Z"
 _MADE_NANOSECONDS = 1_767_225_600_000_000_000
@@ -28,6 +29,7 @@ class Setup:
     def __init__(self, lock: AbstractContextManager[object], life: Life) -> None:
         self._guard = lock
         self._life = life
+        self._maker = life.maker
         self._programs: dict[str, Program] = dict(PROGRAMS)
         self._starts: dict[str, Behaviour] = {}
         self._stops: dict[str, Behaviour] = {}
@@ -69,7 +71,7 @@ class Setup:
             fill: is given a handle on its files for what `files` cannot say: modes, owners, links.
         """
         with self._guard:
-            below = self._life.images.get(base) if base is not None else None
+            below = self._maker.images.get(base) if base is not None else None
             start = below.tree if below is not None else directory(mtime=_MADE_NANOSECONDS)
             tree = copy(start)
             handle_on = Files(lambda: View(tree), lambda: _MADE_NANOSECONDS, self._guard)
@@ -91,13 +93,13 @@ class Setup:
             settings |= {"ExposedPorts": _set(ports)} if ports else {}
             settings |= {"Healthcheck": dict(healthcheck)} if healthcheck else {}
             document = {
-                "architecture": self._life.images.architecture,
+                "architecture": self._maker.images.architecture,
                 "config": settings,
                 "created": _MADE,
                 "history": [{"created": _MADE, "created_by": "FakeEngine.add_image"}],
                 "os": "linux",
             }
-            return self._life.images.add(Image.of(document, layers), name, _MADE)
+            return self._maker.images.add(Image.of(document, layers), name, _MADE)
 
     def run(
         self,
@@ -140,8 +142,8 @@ class Setup:
         with self._guard:
             endpoints = dict(networks) if isinstance(networks, Mapping) else {one: {} for one in networks}
             for network in endpoints:
-                if all(network not in (one.id, one.name) for one in self._life.networks.known.values()):
-                    self._life.networks.create({"Name": network}, self._life.moments.written())
+                if all(network not in (one.id, one.name) for one in self._maker.networks.known.values()):
+                    self._maker.networks.create({"Name": network}, self._maker.moments.written())
             policy, _, most = restart.partition(":")
             host: dict[str, Any] = {
                 "Binds": [f"{source}:{place}" for source, place in (volumes or {}).items()] or None,
@@ -163,29 +165,29 @@ class Setup:
                 "HostConfig": host,
                 "NetworkingConfig": {"EndpointsConfig": endpoints},
             }
-            identity = self._life.create(name, request)
+            identity = self._maker.create(name, request)
             if start:
-                self._life.start(self._life.get(identity))
+                self._life.start(self._maker.get(identity))
             return identity
 
     def container(self, ref: str) -> FakeContainer:
         """Return a handle on a container; raises `ContainerNotFoundError`."""
         with self._guard:
             self._life.settle()
-            return handle(self._life.get(ref), self._life, self._guard)
+            return handle(self._maker.get(ref), self._life, self._guard)
 
     def volume(self, name: str) -> Files:
         """Return a handle on the files of a volume, which is made where there is none."""
         with self._guard:
-            if name not in self._life.volumes.known:
-                self._life.volumes.create({"Name": name}, self._life.moments.written())
-            found = self._life.volumes.get(name)
-        return Files(lambda: View(found.root), self._life.moments.nanoseconds, self._guard)
+            if name not in self._maker.volumes.known:
+                self._maker.volumes.create({"Name": name}, self._maker.moments.written())
+            found = self._maker.volumes.get(name)
+        return Files(lambda: View(found.root), self._maker.moments.nanoseconds, self._guard)
 
     def anonymous_volume(self, container: str, path: str) -> str:
         """Return the name of the volume that a container has at `path`; raises `KeyError` where it has none."""
         with self._guard:
-            for mount in self._life.get(container).mounts:
+            for mount in self._maker.get(container).mounts:
                 if mount.name and mount.spec.destination == path:
                     return mount.name
         raise KeyError(path)
@@ -193,17 +195,17 @@ class Setup:
     @property
     def host(self) -> Files:
         """A handle on the files of the engine's host, for bind mounts."""
-        return Files(lambda: View(self._life.host), self._life.moments.nanoseconds, self._guard)
+        return Files(lambda: View(self._maker.host), self._maker.moments.nanoseconds, self._guard)
 
     def prune_images(self) -> list[str]:
         """Remove every image that has no name and no container, as ``docker image prune`` does; return their ids."""
         with self._guard:
-            return self._life.images.prune()
+            return self._maker.images.prune()
 
     def has_image(self, name: str) -> bool:
         """Say whether there is an image of that name or id."""
         with self._guard:
-            return name in self._life.images.known or reference(name) in self._life.images.names
+            return name in self._maker.images.known or reference(name) in self._maker.images.names
 
     # What programs do
 
@@ -247,7 +249,7 @@ class Setup:
 
     def _behave(self, behaviours: Mapping[str, Behaviour], container: Container) -> None:
         image = str(container.config["Image"])
-        for what in (container.name, image, container.image, *self._life.images.names_of(container.image)):
+        for what in (container.name, image, container.image, *self._maker.images.names_of(container.image)):
             if what in behaviours:
                 behaviours[what](handle(container, self._life, self._guard))
                 return

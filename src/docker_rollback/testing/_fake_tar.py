@@ -15,7 +15,8 @@ from typing import Any
 from attrs import define, field, frozen
 
 from docker_rollback.testing._fake_exec import Run
-from docker_rollback.testing._fake_files import Files, Kind, Node
+from docker_rollback.testing._fake_files import Files
+from docker_rollback.testing._fake_tree import Kind, Node
 
 USAGE = 64
 _ROOT = "."
@@ -98,7 +99,7 @@ def _options(run: Run) -> Options | str:
             snapshot = value
         elif name == "--level":
             level = int(value)
-        elif argument in _FLAGS or name == "--warning" or argument == "--file=-":
+        elif argument in _FLAGS or name in ("--warning", "--blocking-factor") or argument == "--file=-":
             continue
         elif argument.startswith("-"):
             return f"unrecognized option '{argument}'"

@@ -9,7 +9,7 @@ from attrs import define, field
 
 from docker_rollback.errors import VolumeNotFoundError
 from docker_rollback.testing._fake_errors import refusal
-from docker_rollback.testing._fake_files import Node, directory
+from docker_rollback.testing._fake_tree import Node, directory
 
 ANONYMOUS = "com.docker.volume.anonymous"
 

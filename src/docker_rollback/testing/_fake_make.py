@@ -1,0 +1,253 @@
+"""How containers are made in the in-memory engine: names, file systems, mounts, endpoints."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from attrs import define, field
+
+from docker_rollback.errors import ContainerNotFoundError
+from docker_rollback.testing._fake_containers import Container, Mounted
+from docker_rollback.testing._fake_create import MountSpec, check_name, merged_config, merged_host, mount_specs
+from docker_rollback.testing._fake_errors import refusal
+from docker_rollback.testing._fake_images import Images
+from docker_rollback.testing._fake_network import Networks
+from docker_rollback.testing._fake_tree import Node, View, copy, directory
+from docker_rollback.testing._fake_volumes import Volumes
+
+SHARED_NETWORK = "container:"
+"""How a network mode begins that means the network of another container."""
+
+_SHORTEST_ID = 12
+
+
+@define
+class Moments:
+    """The engine's time: a clock that never stands still, for no two things happen at once.
+
+    Attributes:
+        clock: tells the moment, in UTC.
+    """
+
+    clock: Callable[[], datetime]
+    _last: datetime = datetime(1970, 1, 1, tzinfo=UTC)
+
+    def now(self) -> datetime:
+        """Return the moment; later than every one before."""
+        self._last = max(self.clock(), self._last + timedelta(microseconds=1))
+        return self._last
+
+    def written(self) -> str:
+        """Return the moment as engines write it."""
+        return self.now().strftime("%Y-%m-%dT%H:%M:%S.%f000Z")
+
+    def nanoseconds(self) -> int:
+        """Return the moment in nanoseconds since 1970."""
+        past = self.now() - datetime(1970, 1, 1, tzinfo=UTC)
+        return (past.days * 86_400 + past.seconds) * 1_000_000_000 + past.microseconds * 1_000
+
+
+@define
+class Maker:
+    """All containers of an engine, and how more of them are made.
+
+    Attributes:
+        images: where their file systems come from.
+        networks: what they are attached to.
+        volumes: what they mount.
+        host: the file system of the engine's host, for bind mounts.
+        moments: the time.
+        new_id: gives out ids.
+        hostname: of the engine's host.
+        known: the containers by id.
+    """
+
+    images: Images
+    networks: Networks
+    volumes: Volumes
+    host: Node
+    moments: Moments
+    new_id: Callable[[], str]
+    hostname: str
+    known: dict[str, Container] = field(factory=dict)
+
+    def get(self, ref: str) -> Container:
+        """Return the container of a name, an id or the beginning of an id; raises `ContainerNotFoundError`."""
+        if ref in self.known:
+            return self.known[ref]
+        plain = ref.removeprefix("/")
+        for container in self.known.values():
+            if container.name == plain:
+                return container
+        found = [one for one in self.known.values() if len(plain) >= _SHORTEST_ID and one.id.startswith(plain)]
+        if len(found) != 1:
+            raise ContainerNotFoundError(ref)
+        return found[0]
+
+    def named(self, name: str) -> Container | None:
+        """Return the container that has a name."""
+        return next((one for one in self.known.values() if one.name == name), None)
+
+    def take_name(self, action: str, name: str) -> None:
+        """Refuse a name that is none, or taken."""
+        check_name(action, name)
+        holder = self.named(name)
+        if holder is not None:
+            raise refusal(
+                action,
+                409,
+                f'Conflict. The container name "/{name}" is already in use by container "{holder.id}". '
+                "You have to remove (or rename) that container to be able to reuse that name.",
+            )
+
+    def create(self, name: str, request: Mapping[str, Any]) -> str:
+        """Make a container and return its id."""
+        action = f"create container {name!r}"
+        self.take_name(action, name)
+        image = self.images.get(str(request.get("Image") or ""))
+        config = merged_config(action, request, image.settings)
+        host = merged_host(action, request)
+        specs = mount_specs(action, config, host)
+        self._resolve(action, name, host)
+        endpoints = self._endpoints(action, request, host)
+        for spec in specs:
+            self._check_mount(action, spec)
+        identity = self.new_id()
+        config["Image"] = str(request["Image"])
+        config["Hostname"] = config["Hostname"] or (self.hostname if host["NetworkMode"] == "host" else identity[:12])
+        container = Container(
+            identity,
+            name,
+            self.moments.written(),
+            image.id,
+            image.tree,
+            copy(image.tree),
+            config,
+            host,
+            endpoints,
+        )
+        if config["WorkingDir"]:
+            container.make_place(config["WorkingDir"], self.moments.nanoseconds())
+        container.mounts = self._mounts(action, container, specs)
+        self.known[identity] = container
+        return identity
+
+    def _resolve(self, action: str, name: str, host: dict[str, Any]) -> None:
+        """Put ids and full names in place of what a request may say more loosely, as the engine does."""
+        if host["NetworkMode"].startswith(SHARED_NETWORK):
+            other = self.find(host["NetworkMode"].removeprefix(SHARED_NETWORK))
+            if other is not None:
+                host["NetworkMode"] = f"{SHARED_NETWORK}{other.id}"
+        links = []
+        for link in host["Links"] or []:
+            target, _, alias = link.partition(":")
+            found = self.find(target)
+            if found is None:
+                raise refusal(action, 400, f"could not get container for {target.removeprefix('/')}")
+            links.append(f"/{found.name}:/{name}/{(alias or found.name).rpartition('/')[2]}")
+        host["Links"] = links or host["Links"]
+
+    def find(self, ref: str) -> Container | None:
+        """Return the container of a reference; None where there is none."""
+        try:
+            return self.get(ref)
+        except ContainerNotFoundError:
+            return None
+
+    def _endpoints(self, action: str, request: Mapping[str, Any], host: dict[str, Any]) -> dict[str, dict[str, Any]]:
+        """Return what is asked of each network, by its name; the container's own mode first."""
+        mode = host["NetworkMode"]
+        given = {
+            self._network_name(name): dict(endpoint or {})
+            for name, endpoint in ((request.get("NetworkingConfig") or {}).get("EndpointsConfig") or {}).items()
+        }
+        if mode.startswith(SHARED_NETWORK):
+            return {}
+        first = self._network_name(mode)
+        endpoints = {first: given.pop(first, {}), **given}
+        if request.get("MacAddress") and not endpoints[first].get("MacAddress"):
+            endpoints[first]["MacAddress"] = request["MacAddress"]
+        for name, endpoint in endpoints.items():
+            self.networks.check(action, name, endpoint)
+        return endpoints
+
+    def _network_name(self, ref: str) -> str:
+        if ref in ("", "default"):
+            return "bridge"
+        return next((one.name for one in self.networks.known.values() if ref in (one.id, one.name)), ref)
+
+    def _check_mount(self, action: str, spec: MountSpec) -> None:
+        if spec.kind == "bind" and spec.must_exist and View(self.host).find(spec.source).node is None:
+            raise refusal(
+                action, 400, f'invalid mount config for type "bind": bind source path does not exist: {spec.source}'
+            )
+
+    def _mounts(self, action: str, container: Container, specs: list[MountSpec]) -> list[Mounted]:
+        """Find or make what a container mounts, and fill empty volumes from its image."""
+        mounts = {mount.spec.destination: mount for mount in self._from_others(action, container)}
+        for spec in specs:
+            if spec.from_image and spec.destination in mounts:
+                continue
+            mounts[spec.destination] = self._mount(container, spec)
+        for mount in mounts.values():
+            if mount.spec.kind == "volume" and mount.spec.copy_up and mount.node is not None:
+                source = View(container.root).find(mount.spec.destination).node if not mount.spec.subpath else None
+                _fill(mount.node, source, self.moments.nanoseconds())
+        return list(mounts.values())
+
+    def _mount(self, container: Container, spec: MountSpec) -> Mounted:
+        if spec.kind == "volume":
+            request = {"Driver": container.host["VolumeDriver"] or "local", **spec.options, "Name": spec.source}
+            name = self.volumes.create(request, self.moments.written())
+            return Mounted(spec, name, anonymous=not spec.source, node=self.volume_node(name, spec))
+        if spec.kind == "bind":
+            return Mounted(spec, node=self._host_node(spec.source))
+        return Mounted(spec, node=directory(mode=0o1777, mtime=self.moments.nanoseconds()))
+
+    def volume_node(self, name: str, spec: MountSpec) -> Node | None:
+        """Return what of a volume a mount shows."""
+        volume = self.volumes.get(name)
+        root = self._host_node(volume.device) if volume.device else volume.root
+        return View(root).find(spec.subpath).node if spec.subpath else root
+
+    def _host_node(self, path: str) -> Node:
+        """Return what is at a path of the host; a directory that is missing is made, with those above it."""
+        found = View(self.host).find(path).node if path.strip("/") else self.host
+        if found is not None:
+            return found
+        parent = self._host_node(path.rstrip("/").rpartition("/")[0])
+        made = parent.children[path.rstrip("/").rpartition("/")[2]] = directory(mtime=self.moments.nanoseconds())
+        return made
+
+    def _from_others(self, action: str, container: Container) -> list[Mounted]:
+        mounts = []
+        for text in container.host["VolumesFrom"] or []:
+            ref, _, mode = text.partition(":")
+            other = self.find(ref)
+            if other is None:
+                raise refusal(action, 404, f"No such container: {ref}")
+            for mount in other.mounts:
+                read_only = mount.spec.read_only or mode == "ro"
+                spec = MountSpec(
+                    mount.spec.kind,
+                    mount.spec.source,
+                    mount.spec.destination,
+                    mode=mode,
+                    read_only=read_only,
+                    copy_up=False,
+                    subpath=mount.spec.subpath,
+                )
+                mounts.append(Mounted(spec, mount.name, mount.anonymous, mount.node))
+        return mounts
+
+
+def _fill(target: Node, source: Node | None, now: int) -> None:
+    """Copy what an image has at a mount point into an empty volume, the directory's own attributes included."""
+    if target.kind != "directory" or target.children or source is None or source.kind != "directory":
+        return
+    twin = copy(source, now=now)
+    target.children = twin.children
+    target.mode, target.uid, target.gid = twin.mode, twin.uid, twin.gid
+    target.mtime, target.ctime, target.xattrs = twin.mtime, now, twin.xattrs

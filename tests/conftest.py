@@ -9,14 +9,13 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 
 import docker
 import pytest
 from docker.errors import NotFound
 
-from tests.engines import LOCAL, NAMES, EngineStartError, PrivateEngine, running_engine
-from tests.engines.debian import DistributionError
+from tests.engines import LOCAL, NAMES, EngineStartError, PrivateEngine, debian, join_network, running_engine
 from tests.engines.images import busybox_tar
 
 TEST_LABEL = "docker-rollback.test"
@@ -34,17 +33,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def engine_url() -> Iterator[str]:
     """Give the address of a real engine; a private one is ended when the session ends."""
     wanted = os.environ.get("DOCKER_ROLLBACK_TEST_ENGINE") or running_engine() or LOCAL
-    if wanted not in NAMES:
+    with ExitStack() as ended:
+        try:
+            debian.busybox()  # while the outside can be reached
+            if wanted in NAMES:
+                engine = PrivateEngine(wanted, instance=str(os.getpid()))
+                wanted = ended.enter_context(engine).address
+        except (EngineStartError, debian.DistributionError) as error:
+            pytest.fail(f'no engine for the tests: {error}\n(pytest -m "not engine" runs those that need none)')
+        join_network(wanted)
         yield wanted
-        return
-    engine = PrivateEngine(wanted, instance=str(os.getpid()))
-    try:
-        engine.start()
-    except (EngineStartError, DistributionError) as error:
-        pytest.fail(f'no engine for the tests: {error}\n(pytest -m "not engine" runs those that need none)')
-    with engine:
-        engine.join_network()
-        yield engine.address
 
 
 @pytest.fixture(scope="session")

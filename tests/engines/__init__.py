@@ -10,12 +10,13 @@ As a command::
 From pytest: ``DOCKER_ROLLBACK_TEST_ENGINE=NAME pytest``; a URL of a running engine does as well (see `tests.conftest`).
 
 A private engine has a network of its own, so it neither meets nor disturbs another engine of the machine, nor its
-firewall and ports. Whoever wants to reach the ports that it publishes must join that network; `run` and the fixture do.
+firewall and ports. Whoever wants to reach the ports that it publishes joins that network first (`join_network`); the
+tests' fixture does.
 Only root on a Debian system can start one. Everything lies under /run/docker-rollback-engines and, what is large, under
 /var/tmp/docker-rollback-engines (or the folder that DOCKER_ROLLBACK_ENGINES names).
 """
 
 from tests.engines.catalog import LOCAL, NAMES
-from tests.engines.private import EngineStartError, PrivateEngine, running_engine, sweep
+from tests.engines.private import EngineStartError, PrivateEngine, join_network, running_engine, sweep
 
-__all__ = ["LOCAL", "NAMES", "EngineStartError", "PrivateEngine", "running_engine", "sweep"]
+__all__ = ["LOCAL", "NAMES", "EngineStartError", "PrivateEngine", "join_network", "running_engine", "sweep"]

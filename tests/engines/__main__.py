@@ -57,7 +57,6 @@ def run(name: str | None, command: Sequence[str]) -> int:
     name = name or LOCAL
     say(f"starting a private engine ({name})")
     with PrivateEngine(name, instance=str(os.getpid())) as engine:
-        engine.join_network()
         return _call(command, engine.address)
 
 

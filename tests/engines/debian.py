@@ -85,12 +85,26 @@ def root_of(wanted: str, packages: Sequence[str]) -> Path:
     return root
 
 
-def make_root(wanted: str, target: Path, *, packages: Sequence[str] = (), variant: str = "minbase") -> None:
-    """Make a root file system of Debian suite `wanted` at `target`: a folder, or a tar where the name ends so."""
+def make_root(
+    wanted: str, target: Path, *, packages: Sequence[str] = (), variant: str = "minbase", hooks: Sequence[str] = ()
+) -> None:
+    """Make a root file system of a Debian suite.
+
+    Args:
+        wanted: the suite's name.
+        target: a folder, or a tar where the name ends so.
+        packages: what goes in beyond the variant's own.
+        variant: how much that is, as mmdebstrap has it.
+        hooks: shell commands to run at the end, with the root's folder as ``$1``.
+
+    Raises:
+        DistributionError: mmdebstrap is missing and cannot be installed, or it failed.
+    """
     need("mmdebstrap")
     include = [f"--include={','.join(packages)}"] if packages else []
+    include += [f"--customize-hook={hook}" for hook in hooks]
     with tempfile.NamedTemporaryFile("w", suffix=".conf") as options:
-        options.write("\n".join([*_apt_transport(), f"{EXPIRED_IS_FINE};"]))
+        options.write("\n".join([*apt_transport(), f"{EXPIRED_IS_FINE};"]))
         options.flush()
         words = ["mmdebstrap", "--quiet", f"--variant={variant}", f"--aptopt={options.name}", *include]
         _run([*words, wanted, str(target), *_mirror()])
@@ -141,7 +155,7 @@ def _mirror() -> list[str]:
     return [words[3] for words in map(str.split, listed.splitlines()) if words[:3] == wanted][:1]
 
 
-def _apt_transport() -> list[str]:
+def apt_transport() -> list[str]:
     """Return this machine's settings for proxies and certificates, as lines of apt's configuration."""
     dumped = subprocess.run(["apt-config", "dump"], capture_output=True, text=True, check=False).stdout
     ways = ("Acquire::http::", "Acquire::https::", "Acquire::Retries")

@@ -2,7 +2,7 @@
 
 Run as a program, it becomes the one that it starts (same process id)::
 
-    python namespaces.py [--end-with-parent] [--root FOLDER [--bind FOLDER ...]] -- COMMAND...
+    python namespaces.py [--end-with-parent] [--share-network] [--root FOLDER [--bind FOLDER ...]] -- COMMAND...
 """
 
 from __future__ import annotations
@@ -92,13 +92,15 @@ def main() -> None:
     """Do what the arguments say, then become the command."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--end-with-parent", action="store_true")
+    parser.add_argument("--share-network", action="store_true", help="stay in the network of the caller")
     parser.add_argument("--root", type=Path)
     parser.add_argument("--bind", type=Path, action="append", default=[])
     parser.add_argument("command", nargs="+")
     given = parser.parse_args()
     if given.end_with_parent:
         end_with_parent()
-    leave_network()
+    if not given.share_network:
+        leave_network()
     if given.root is not None:
         enter_root(given.root, given.bind)
     os.execvp(given.command[0], given.command)

@@ -54,6 +54,17 @@ def answers(address: str) -> bool:
     return True
 
 
+def join_network(address: str) -> None:
+    """Move this thread, and all that it starts from now on, to where the ports are that an engine publishes.
+
+    From the network of a private engine nothing else can be reached: what has to be fetched is fetched before. For any
+    other engine this changes nothing.
+    """
+    folder = Path(address.removeprefix("unix://")).parent
+    if folder.parent == RUN:
+        namespaces.join_network(int((folder / "leader").read_text()))
+
+
 class PrivateEngine:
     """An engine of our own; a context manager that starts it, and ends it without a trace.
 
@@ -123,12 +134,6 @@ class PrivateEngine:
         for place in (self.places.run, self.places.data):
             _unmount_below(place)
             shutil.rmtree(place, ignore_errors=True)
-
-    def join_network(self) -> None:
-        """Move this process into its network, where its published ports are."""
-        if (pid := self.pid) is None:
-            raise EngineStartError(f"{self.name} does not run")
-        namespaces.join_network(pid)
 
     def __enter__(self) -> Self:
         self.start()

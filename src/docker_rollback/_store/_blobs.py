@@ -46,10 +46,18 @@ class Blobs:
     def has(self, blob: Descriptor) -> bool:
         """Whether there is a file of this blob's name and size; only reading it tells more."""
         try:
-            found = os.lstat(self.path(blob.digest))
+            found = self.path(blob.digest).lstat()
         except OSError:
             return False
         return stat.S_ISREG(found.st_mode) and found.st_size == blob.size
+
+    def find(self, media_type: str, digest: str) -> Descriptor:
+        """Return a blob by its digest alone; raises `CorruptBackupError` where there is none."""
+        try:
+            found = self.path(digest).lstat()
+        except OSError:
+            raise self.corrupt(digest, "it is missing") from None
+        return Descriptor(media_type, digest, found.st_size)
 
     def open(self, blob: Descriptor) -> Iterator[bytes]:
         """Yield a blob's content, hashed on the way.

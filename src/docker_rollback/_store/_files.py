@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -115,7 +115,8 @@ def translated(path: Path | str) -> Iterator[None]:
 
 def make_folders(path: Path, *, disk: Disk = DISK) -> None:
     """Make `path` and the folders above it that are missing, durably; those that are there are left as they are."""
-    missing = [folder for folder in (path, *path.parents) if not folder.exists()]
+    with translated(path):
+        missing = [folder for folder in (path, *path.parents) if not folder.exists()]
     for folder in reversed(missing):
         with translated(folder):
             disk.make_folder(folder)
@@ -140,20 +141,30 @@ def write_atomic(path: Path, data: bytes, *, disk: Disk = DISK) -> None:
     Example:
         >>> write_atomic(Path("/var/lib/app/state.json"), b"{}")
     """
+    write_stream(path, [data], disk=disk)
+
+
+def write_stream(path: Path, pieces: Iterable[bytes], *, disk: Disk = DISK) -> None:
+    """Replace a file durably, as `write_atomic` does, by content that comes in pieces; what they raise comes out."""
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
-    with translated(path):
-        try:
+    try:
+        with translated(path):
             fd = disk.create(temporary)
-            try:
-                disk.write(fd, data)
+        try:
+            for data in pieces:
+                with translated(path):
+                    disk.write(fd, data)
+            with translated(path):
                 disk.sync(fd)
-            finally:
-                disk.close(fd)
+        finally:
+            disk.close(fd)
+        with translated(path):
             disk.rename(temporary, path)
-        except BaseException:
-            with suppress(OSError):
-                disk.remove(temporary)
-            raise
+    except BaseException:
+        with suppress(OSError):
+            disk.remove(temporary)
+        raise
+    with translated(path):
         disk.sync_folder(path.parent)
 
 

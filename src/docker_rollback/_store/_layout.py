@@ -2,22 +2,34 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import stat
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
 from docker_rollback._model import Descriptor
 from docker_rollback._store import _oci
 from docker_rollback._store._blobs import Blobs
-from docker_rollback._store._files import DISK, FOLDER_MODE, Disk, is_leftover, make_folders, store_error, write_atomic
+from docker_rollback._store._files import (
+    DISK,
+    FOLDER_MODE,
+    Disk,
+    is_leftover,
+    make_folders,
+    store_error,
+    translated,
+    write_atomic,
+)
 from docker_rollback._store._locks import FileLock, LockedError
-from docker_rollback.errors import StoreError, UnsupportedFormatError
+from docker_rollback.errors import StoreError, StoreFullError, UnsupportedFormatError
 
 logger = logging.getLogger("docker_rollback")
+
+_RESERVE = 256 << 10
 
 PATIENCE = 120.0
 """Seconds that a short change of the store waits for another to end."""
@@ -40,6 +52,7 @@ class Layout:
         self.locks = root / "locks"
         self.drafts = root / "drafts"
         self.holds = root / "holds"
+        self.reserve = root / "locks" / "reserve"
 
     def create(self) -> None:
         """Make what is missing of the layout; raises `StoreNotWritableError` or `StoreFullError`."""
@@ -52,10 +65,14 @@ class Layout:
             return
         with self.locked("making the layout"):
             if not index.exists():
+                # An empty one over blobs that are there would give them all up.
+                if self._has_blobs():
+                    raise self.blobs.corrupt(_oci.INDEX_FILE, "it is missing")
                 empty = _oci.dump_index([], annotations={_oci.FORMAT_KEY: str(_oci.FORMAT)})
                 write_atomic(index, empty, disk=self.disk)
             if not layout.exists():
                 write_atomic(layout, _oci.LAYOUT_JSON, disk=self.disk)
+            self.keep_reserve()
 
     @contextmanager
     def locked(self, note: str) -> Iterator[None]:
@@ -93,12 +110,32 @@ class Layout:
             )
         return index
 
-    def replace_index(self, index: _oci.Index, children: Sequence[Mapping[str, Any]]) -> None:
-        """Replace ``index.json`` by `index` with other entries; only while `locked`."""
+    def replace_index(self, index: _oci.Index, children: Sequence[Mapping[str, Any]], *, to_free: bool = False) -> None:
+        """Replace ``index.json`` by `index` with other entries; only while `locked`.
+
+        Args:
+            index: as it was read.
+            children: its entries.
+            to_free: whether room will be freed after this, so that it may use what is kept in reserve for that.
+        """
         raw = dict(index.raw)
         raw["manifests"] = [dict(child) for child in children]
         raw["annotations"] = {**index.annotations, _oci.FORMAT_KEY: str(_oci.FORMAT)}
-        write_atomic(self.root / _oci.INDEX_FILE, _oci.dump_json(raw), disk=self.disk)
+        try:
+            write_atomic(self.root / _oci.INDEX_FILE, _oci.dump_json(raw), disk=self.disk)
+        except StoreFullError:
+            if not to_free:
+                raise
+            with translated(self.reserve):
+                self.disk.remove(self.reserve)
+            write_atomic(self.root / _oci.INDEX_FILE, _oci.dump_json(raw), disk=self.disk)
+
+    def keep_reserve(self) -> None:
+        """Take a little room, by which old backups can be deleted once the disk is full; best effort."""
+        with suppress(StoreError):
+            if not self.reserve.exists():
+                # Not zeros: some file systems would keep no room for them.
+                write_atomic(self.reserve, os.urandom(_RESERVE), disk=self.disk)
 
     def parsed(self, parse: Callable[[bytes], T], data: bytes, blob: str) -> T:
         """Parse what a blob or a file holds; raises `CorruptBackupError` that names it."""
@@ -187,6 +224,8 @@ class Layout:
         except FileNotFoundError:
             return None
         except OSError as error:
+            if error.errno == errno.ELOOP:
+                raise self.blobs.corrupt(name, "it is a symbolic link") from None
             raise StoreError(str(path), f"it cannot be read ({error.strerror})") from error
         with os.fdopen(fd, "rb") as file:
             if not stat.S_ISREG(os.fstat(fd).st_mode):

@@ -12,6 +12,7 @@ import socket
 import time
 import weakref
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -64,8 +65,7 @@ class FileLock:
             fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, FILE_MODE)
         try:
             self._wait(fd, timeout)
-            with translated(self.path):
-                _write_holder(fd, note)
+            _write_holder(fd, note)
         except BaseException:
             os.close(fd)
             raise
@@ -111,8 +111,10 @@ def make_lock_folder(path: Path, *, disk: Disk = DISK) -> None:
 
 def _write_holder(fd: int, note: str) -> None:
     holder = {"pid": os.getpid(), "host": socket.gethostname(), "time": _now(), "note": note}
-    os.ftruncate(fd, 0)
-    os.pwrite(fd, json.dumps(holder).encode("ascii")[:_HOLDER_BYTES], 0)
+    # A word for others, no more: on a full disk, whoever would make room there must get the lock all the same.
+    with suppress(OSError):
+        os.ftruncate(fd, 0)
+        os.pwrite(fd, json.dumps(holder).encode("ascii")[:_HOLDER_BYTES], 0)
 
 
 def _read_holder(fd: int) -> str:

@@ -148,6 +148,11 @@ def is_backup(artifact_type: str | None) -> bool:
     return (artifact_type or "").startswith(_BACKUP_OF)
 
 
+def child_name(backup_id: str, number: int) -> str:
+    """Return the name in ``index.json`` of a backup's child, by its place from 1 on."""
+    return f"{backup_id}.{number}"
+
+
 def load_json(data: bytes) -> Any:
     """Parse JSON; raises `MalformedError` for what is not, or is nested without end."""
     try:

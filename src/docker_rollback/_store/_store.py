@@ -6,8 +6,8 @@ import logging
 import os
 import re
 import secrets
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO
@@ -17,14 +17,22 @@ import platformdirs
 from docker_rollback._model import Backup, Descriptor
 from docker_rollback._store import _oci
 from docker_rollback._store._draft import Draft
-from docker_rollback._store._files import DISK, Disk, store_error, translated, write_atomic
+from docker_rollback._store._files import DISK, Disk, translated, write_stream
+from docker_rollback._store._holds import Holds
+from docker_rollback._store._import import import_backup
 from docker_rollback._store._layout import Layout
 from docker_rollback._store._locks import FileLock, LockedError
-from docker_rollback._store._outlet import image_archive
+from docker_rollback._store._outlet import backup_archive, image_archive
 from docker_rollback._store._retention import PruneReport, choose
 from docker_rollback._store._sweep import Sweep, sweep
 from docker_rollback._store._verify import load, verify
-from docker_rollback.errors import BackupNotFoundError, ContainerBusyError, StoreError, StoreFullError
+from docker_rollback.errors import (
+    BackupNotFoundError,
+    ContainerBusyError,
+    StoreError,
+    StoreFullError,
+    StoreNotWritableError,
+)
 
 logger = logging.getLogger("docker_rollback")
 
@@ -59,6 +67,7 @@ class BackupStore:
         chosen = platformdirs.user_data_path("docker-rollback", appauthor=False) / "store" if path is None else path
         self.path = Path(chosen).absolute()
         self._layout = Layout(self.path, disk=disk)
+        self._holds = Holds(self._layout)
         self._disk = disk
         self._clock = clock
         self._threads = threads
@@ -182,7 +191,7 @@ class BackupStore:
         """
         self._root(backup_id)
         with self._layout.locked(f"deleting backup {backup_id}"):
-            reason = self._needed().get(backup_id)
+            reason = self._holds.needed().get(backup_id)
             if reason is not None:
                 raise StoreError(str(self.path), f"backup {backup_id!r} is not deleted: {reason}")
             self._unlist({backup_id})
@@ -222,8 +231,11 @@ class BackupStore:
             raise ValueError("keep and max_age cannot be negative")
         if not self._layout.root.exists():
             return PruneReport((), (), dry_run=dry_run)
+        self._layout.create()
         backups = self.list()
-        needed = {**self._needed(), **dict.fromkeys(protect, "the caller protects it")}
+        with self._layout.locked("looking for backups to prune"):
+            held = self._holds.needed()
+        needed = {**held, **dict.fromkeys(protect, "the caller protects it")}
         choice = choose(
             backups if keep is not None or max_age is not None else [],
             keep=keep,
@@ -233,10 +245,9 @@ class BackupStore:
             needed=needed,
             is_sound=self._is_sound,
         )
-        self._layout.create()
         with self._layout.locked("pruning"):
             # What was needed since the choice was made stays.
-            needed_now = self._needed()
+            needed_now = self._holds.needed()
             removed = tuple(one for one in choice.removed if one not in needed_now)
             index = self._unlist(set(removed), dry_run=dry_run)
             swept = self._sweep(dry_run=dry_run, index=index)
@@ -244,29 +255,42 @@ class BackupStore:
         return PruneReport(removed, kept, choice.spared, swept.blobs, swept.size, swept.skipped, dry_run)
 
     def hold(self, backup_id: str, by: str, reason: str) -> None:
-        """Keep a backup from being removed, durably, until it is released; harmless where it is held already.
+        """Keep a backup from being removed, durably, until `release`; harmless where it is held already.
 
         Args:
             backup_id: the backup.
             by: who holds it: letters, digits, ``-``, ``_`` and ``.``; one backup may be held by several.
-            reason: why, a sentence; shown to those who want to remove it.
+            reason: why, a sentence, kept with it.
 
         Raises:
-            BackupNotFoundError: there is none of this backup_id.
+            BackupNotFoundError: there is none of this id.
         """
-        path = self._hold_path(backup_id, by)
         self._layout.create()
         with self._layout.locked(f"holding backup {backup_id}"):
             self._root(backup_id)
-            self._write_hold(path, reason)
+            self._holds.add(backup_id, by, reason)
 
     def release(self, backup_id: str, by: str) -> None:
         """Let a held backup go; harmless where it is not held."""
-        path = self._hold_path(backup_id, by)
-        if self._layout.holds.exists():
-            with translated(path):
-                self._disk.remove(path)
-                self._disk.sync_folder(path.parent)
+        if _oci.is_backup_id(backup_id):
+            self._holds.remove(backup_id, by)
+
+    @contextmanager
+    def using(self, backup_id: str) -> Iterator[None]:
+        """Keep a backup from being removed for the time of a block, or until the death of this process.
+
+        Raises:
+            BackupNotFoundError: there is none of this id.
+        """
+        with ExitStack() as stack:
+            # A store that is full, or that this user may only read, is there to be restored from all the same.
+            with suppress(StoreNotWritableError, StoreFullError):
+                self._layout.create()
+                with self._layout.locked(f"reading backup {backup_id}"):
+                    self._root(backup_id)
+                    stack.enter_context(self._holds.reading(backup_id))
+            self._root(backup_id)
+            yield
 
     # Locks
 
@@ -298,12 +322,53 @@ class BackupStore:
     # Moving
 
     def export(self, backup_id: str, file: str | os.PathLike[str] | BinaryIO) -> None:
-        """Write one tar that holds the whole backup: see `import_`."""
-        raise NotImplementedError
+        """Write a whole backup as one tar: its images as every engine loads them, its volumes, its record.
+
+        Args:
+            backup_id: the backup.
+            file: a path, which gets the whole tar or stays as it was; or a binary file that is open for writing, a
+                pipe included.
+
+        Raises:
+            BackupNotFoundError: there is none of this id.
+            CorruptBackupError: something of it is damaged; an open file has got the part before that.
+            StoreError: `file` is a path that cannot be written.
+
+        What an open file raises comes out untouched.
+
+        Example:
+            >>> store.export("20260102T030405Z-web-a1b2c3", sys.stdout.buffer)
+        """
+        root = self._root(backup_id)
+        with self.using(backup_id):
+            archive = backup_archive(self._layout, backup_id, root)
+            if isinstance(file, str | os.PathLike):
+                write_stream(Path(file).absolute(), archive, disk=self._disk)
+            else:
+                for data in archive:
+                    file.write(data)
 
     def import_(self, file: str | os.PathLike[str] | BinaryIO) -> Backup:
-        """Take in a tar that `export` wrote."""
-        raise NotImplementedError
+        """Take in a tar that `export` wrote, on whatever machine; harmless where its backup is here already.
+
+        Args:
+            file: a path, or a binary file that is open for reading, a pipe included; it is read once, to the tar's end.
+
+        Raises:
+            CorruptBackupError: it is no whole backup, or something in it is damaged; nothing was listed.
+            UnsupportedFormatError: it was written in a newer format.
+            StoreError: there is another backup of its id, or `file` is a path that cannot be read.
+            StoreFullError: there is no room.
+
+        Example:
+            >>> BackupStore().import_(sys.stdin.buffer).id
+            '20260102T030405Z-web-a1b2c3'
+        """
+        if not isinstance(file, str | os.PathLike):
+            return import_backup(self._layout, file, getattr(file, "name", None) or "the stream")
+        path = Path(file)
+        with translated(path), path.open("rb") as source:
+            return import_backup(self._layout, source, str(path))
 
     # Within
 
@@ -343,11 +408,14 @@ class BackupStore:
         index = self._layout.index()
         stay = [child for child in index.children if (child.name or "").partition(".")[0] not in ids]
         if ids and not dry_run:
-            self._layout.replace_index(index, [child.raw for child in stay])
+            self._layout.replace_index(index, [child.raw for child in stay], to_free=True)
         return _oci.Index(tuple(stay), index.artifact_type, index.annotations, index.raw)
 
     def _sweep(self, *, dry_run: bool, index: _oci.Index | None = None) -> Sweep:
-        return sweep(self._layout, index=index, dry_run=dry_run)
+        swept = sweep(self._layout, index=index, dry_run=dry_run)
+        if not dry_run:
+            self._layout.keep_reserve()
+        return swept
 
     def _is_sound(self, backup: Backup) -> bool:
         if backup.id in self._verified:
@@ -358,28 +426,3 @@ class BackupStore:
             logger.warning("backup %r does not verify: %s", backup.id, error)
             return False
         return True
-
-    def _needed(self) -> Mapping[str, str]:
-        """Return the backups that are held, with the reason."""
-        needed: dict[str, str] = {}
-        try:
-            entries = sorted(os.scandir(self._layout.holds), key=lambda entry: entry.name)
-        except FileNotFoundError:
-            return needed
-        except OSError as error:
-            raise store_error(error, self._layout.holds) from error
-        for entry in entries:
-            backup_id, dot, _ = entry.name.partition(".")
-            if dot and _oci.is_backup_id(backup_id):
-                needed.setdefault(backup_id, "a rollback that has not ended needs it")
-        return needed
-
-    def _hold_path(self, backup_id: str, by: str) -> Path:
-        if not _oci.is_backup_id(backup_id):
-            raise BackupNotFoundError(str(self.path), backup_id)
-        if _SAFE_NAME.fullmatch(by) is None:
-            raise ValueError(f"{by!r} cannot be the name of a holder")
-        return self._layout.holds / f"{backup_id}.{by}"
-
-    def _write_hold(self, path: Path, reason: str) -> None:
-        write_atomic(path, reason.encode("utf-8"), disk=self._disk)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import stat
+from contextlib import suppress
 from pathlib import Path
 
 from attrs import frozen
@@ -56,7 +57,7 @@ def clear_dead_drafts(layout: Layout, *, dry_run: bool = False) -> set[str]:
 
 def remove_draft(layout: Layout, folder: Path) -> None:
     """Remove a draft's folder with all its temporary files."""
-    with translated(folder):
+    with translated(folder), suppress(FileNotFoundError):
         # The lock goes last: while it is there, who finds the folder can tell that its maker is dead.
         paths = (Path(entry.path) for entry in os.scandir(folder))
         for path in sorted(paths, key=lambda path: path.name == DRAFT_LOCK):
@@ -113,10 +114,12 @@ def referred_to(layout: Layout, index: _oci.Index) -> set[str]:
 
 
 def _pins(folder: Path) -> set[str]:
-    try:
-        return set((folder / DRAFT_PINS).read_text("ascii").split())
-    except FileNotFoundError:
-        return set()
+    with translated(folder):
+        try:
+            text = (folder / DRAFT_PINS).read_bytes()
+        except FileNotFoundError:
+            return set()
+    return {digest.decode("ascii", "replace") for digest in text.split()}
 
 
 def _files(folder: Path) -> list[tuple[str, int]]:

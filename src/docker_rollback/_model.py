@@ -169,6 +169,7 @@ class VolumeArchive:
         base: the archive, tar in zstd.
         increment: what changed after the base, where there was a live pass; at most one.
         size: bytes of tar in base and increment, before compression.
+        not_covered: what of it no archive can hold.
     """
 
     name: str
@@ -178,6 +179,7 @@ class VolumeArchive:
     base: Descriptor
     increment: Descriptor | None = None
     size: int = 0
+    not_covered: tuple[NotCovered, ...] = ()
 
 
 @frozen
@@ -237,7 +239,7 @@ class Backup:
     @property
     def not_covered(self) -> tuple[NotCovered, ...]:
         """Everything that this backup does not hold."""
-        return tuple(gap for container in self.containers for gap in container.not_covered)
+        return tuple(gap for part in (*self.containers, *self.volumes) for gap in part.not_covered)
 
     def volume(self, name: str) -> VolumeArchive:
         """Return the archive of one volume; raises `KeyError` where it holds none of that name."""

@@ -1,0 +1,219 @@
+"""The way to each volume's files: directly, or by a helper; chosen once, proven, and the same from then on."""
+
+from __future__ import annotations
+
+import secrets
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Protocol
+
+from attrs import frozen
+
+from docker_rollback._engine.port import ContainerFilter, Engine, Inspection, Process
+from docker_rollback._model import Way
+from docker_rollback._volumes import _image, _proof, _tools
+from docker_rollback._volumes._direct import LocalProcess
+from docker_rollback._volumes._helper import OPERATION_LABEL, Helper
+from docker_rollback._volumes._helpers import Helpers
+from docker_rollback.errors import ContainerNotFoundError, VolumeAccessError
+
+
+class Run(Protocol):
+    """Starts a program next to a volume's files, by its bare name and arguments, with an input where asked."""
+
+    def __call__(self, words: Sequence[str], /, *, stdin: bool = False) -> Process: ...
+
+
+@frozen
+class Reach:
+    """A volume within reach.
+
+    Attributes:
+        volume: its name.
+        inspection: everything that the engine says of it.
+        way: how.
+        root: where its files are, as the programs see it that `run` starts.
+        snapshot: a file, not there yet, for tar's record of its directories; empty where it is to be filled.
+        run: starts a program next to its files.
+    """
+
+    volume: str
+    inspection: Inspection
+    way: Way
+    root: str
+    snapshot: str
+    run: Run
+
+
+class VolumeAccess:
+    """Finds the way to volumes.
+
+    What was proven of a volume's folder is kept for as long as the folder stays the same, so that whoever asks again
+    pays nothing.
+
+    Args:
+        engine: where the volumes are.
+        way: the only way to go; None for directly where that is proven, else by a helper.
+        helper_image: the image of the helpers; None for one of our own, or where that cannot be had, that of a
+            container which uses the volume.
+    """
+
+    def __init__(self, engine: Engine, *, way: Way | None = None, helper_image: str | None = None) -> None:
+        self._engine = engine
+        self._way = way
+        self._helpers = Helpers(engine, image=helper_image)
+        self._proven: dict[str, _proof.Root] = {}
+
+    def probe(self, volumes: Sequence[str]) -> dict[str, Way]:
+        """Return the way to each volume; changes nothing in any of them.
+
+        Raises:
+            VolumeNotFoundError: the engine has no such volume.
+            VolumeAccessError: there is no way to one of them; it names it.
+            EngineError: the engine does not answer.
+        """
+        with self.reading(volumes, operation=f"probe-{secrets.token_hex(4)}") as reaches:
+            return {reach.volume: reach.way for reach in reaches}
+
+    @contextmanager
+    def reading(
+        self, volumes: Sequence[str], *, operation: str, ways: Mapping[str, Way] | None = None
+    ) -> Iterator[tuple[Reach, ...]]:
+        """Have volumes within reach for the time of a block, to be read; raises as `probe`.
+
+        Args:
+            volumes: their names.
+            operation: what a helper serves, for whoever finds it left over.
+            ways: the ways that were chosen before; the others are chosen now.
+        """
+        found = {name: self._engine.inspect_volume(name) for name in volumes}
+        chosen = {name: (ways or {}).get(name, self._way) for name in found}
+        with ExitStack() as stack:
+            roots = {name: self._known(name, found[name]) for name in found if chosen[name] != "helper"}
+            direct = {name: root for name, root in roots.items() if root is not None}
+            helper: Helper | None = None
+            if missing := {name: inspection for name, inspection in found.items() if name not in direct}:
+                helper = stack.enter_context(self._helpers.standing(missing, "read", operation=operation))
+                direct |= self._prove({name: missing[name] for name in missing if chosen[name] != "helper"}, helper)
+            for name, inspection in found.items():
+                if name not in direct and chosen[name] == "direct":
+                    raise VolumeAccessError(name, _why_not_direct(inspection))
+            if helper is not None and len(direct) == len(found):
+                stack.close()
+            scratch = stack.enter_context(_scratch())
+            yield tuple(
+                _reach(
+                    name, inspection, direct.get(name), helper, (f"{scratch}/{number}", f"{_image.SCRATCH}/{number}")
+                )
+                for number, (name, inspection) in enumerate(found.items())
+            )
+
+    @contextmanager
+    def filling(self, volume: str, *, operation: str) -> Iterator[Reach]:
+        """Have one volume within reach for the time of a block, to be filled; raises as `probe`."""
+        found = self._engine.inspect_volume(volume)
+        if self._way == "direct" and _candidate(found) is None:
+            raise VolumeAccessError(volume, _why_not_direct(found))
+        with ExitStack() as stack:
+            root = self._known(volume, found) if self._way != "helper" else None
+            helper: Helper | None = None
+            # On Podman a helper has to mount it even so; `_helpers.mount` says why.
+            if root is None or self._engine.info().flavour == "podman":
+                helper = stack.enter_context(self._helpers.standing({volume: found}, "fill", operation=operation))
+                if self._way != "helper":
+                    root = self._prove({volume: found}, helper).get(volume)
+            if root is None and self._way == "direct":
+                raise VolumeAccessError(volume, _why_not_direct(found))
+            if root is not None:
+                stack.close()
+            yield _reach(volume, found, root, helper)
+
+    def users(self, volume: str, *, passing: str | None = None) -> list[Inspection]:
+        """Return the running containers that mount a volume, paused ones too.
+
+        Args:
+            volume: its name.
+            passing: an operation whose helpers do not count.
+        """
+        users = []
+        for found in self._engine.list_containers(ContainerFilter(volume=volume, running=True)):
+            try:
+                container = self._engine.inspect_container(found)
+            except ContainerNotFoundError:
+                continue
+            ours = passing is not None and (container["Config"].get("Labels") or {}).get(OPERATION_LABEL) == passing
+            # An engine also names containers that mount something else at a path of that name.
+            if not ours and any(_is_of(mount, volume) for mount in container.get("Mounts") or ()):
+                users.append(container)
+        return users
+
+    def _known(self, volume: str, inspection: Inspection) -> _proof.Root | None:
+        """Return a volume's folder here where that can be known without a helper."""
+        root = _candidate(inspection)
+        if root is None or self._proven.get(volume) == root:
+            return root
+        if not self._engine.info().address.startswith("unix://"):
+            return None
+        if not _proof.shown_by(self.users(volume), volume, root):
+            return None
+        self._proven[volume] = root
+        return root
+
+    def _prove(self, inspections: Mapping[str, Inspection], helper: Helper) -> dict[str, _proof.Root]:
+        """Return the volumes' folders here, of those where a helper sees the same folder."""
+        candidates = {name: root for name, found in inspections.items() if (root := _candidate(found)) is not None}
+        if not candidates or not _proof.same_kernel(helper.ask(_proof.IDENTITY) or ""):
+            return {}
+        numbers = helper.ask(("stat", "-c", "%d:%i", *(helper.roots[name] for name in candidates))) or ""
+        seen = dict(zip(candidates, numbers.split(), strict=False))
+        proven = {name: root for name, root in candidates.items() if seen.get(name) == root.number}
+        self._proven |= proven
+        return proven
+
+
+def _candidate(inspection: Inspection) -> _proof.Root | None:
+    """Return the folder that may be a volume's own, where we could do there all that tar has to."""
+    if not _proof.is_plain(inspection) or not _proof.may_do_anything() or _tools.find_tar() is None:
+        return None
+    return _proof.look(str(inspection["Mountpoint"]))
+
+
+def _why_not_direct(inspection: Inspection) -> str:
+    if not _proof.is_plain(inspection):
+        return "it has a driver or options of its own, so its files can be reached by a helper container alone"
+    if not _proof.may_do_anything():
+        return "reaching its files directly takes root, with every capability"
+    if _tools.find_tar() is None:
+        return "reaching its files directly takes GNU tar, which this machine does not have"
+    folder = inspection["Mountpoint"]
+    if _proof.look(str(folder)) is None:
+        return f"its folder, {folder} on the engine's host, cannot be read here"
+    return f"nothing proves that {folder} on this machine is the folder that the engine means"
+
+
+def _reach(
+    volume: str,
+    inspection: Inspection,
+    root: _proof.Root | None,
+    helper: Helper | None,
+    snapshots: tuple[str, str] = ("", ""),
+) -> Reach:
+    if root is not None:
+        return Reach(volume, inspection, "direct", root.path, snapshots[0], _run_here)
+    if helper is None:
+        raise VolumeAccessError(volume, "no way to it was found")
+    return Reach(volume, inspection, "helper", helper.roots[volume], snapshots[1], helper.run)
+
+
+def _run_here(words: Sequence[str], /, *, stdin: bool = False) -> Process:
+    program = _tools.find_tar() if words[0] == "tar" else _tools.find_program(words[0])
+    return LocalProcess((str(program), *words[1:]), stdin=stdin)
+
+
+def _scratch() -> tempfile.TemporaryDirectory[str]:
+    return tempfile.TemporaryDirectory(prefix="docker-rollback-")
+
+
+def _is_of(mount: Mapping[str, object], volume: str) -> bool:
+    return mount.get("Type") == "volume" and mount.get("Name") == volume

@@ -1,0 +1,126 @@
+"""Where helpers come from: how each volume is mounted in one, and whose image it may have."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from typing import Any, Final, Literal, TypeAlias
+
+from docker_rollback._engine.port import ContainerFilter, Engine, Inspection
+from docker_rollback._volumes import _image, _proof, _tools
+from docker_rollback._volumes._helper import Helper, HelperMount, standing
+from docker_rollback.errors import EngineError, EngineTimeoutError, EngineUnavailableError, VolumeAccessError
+
+Use: TypeAlias = Literal["read", "fill"]
+"""What volumes are mounted for."""
+
+_Provider: TypeAlias = Callable[[], _image.Toolbox]
+_GENERATED: Final = re.compile(r"[0-9a-f]{64}")
+"""The names that engines give to anonymous volumes."""
+
+
+class Helpers:
+    """Stands helpers up.
+
+    Args:
+        engine: where they stand.
+        image: the image that they have, by name or id; None for one of our own, or where that cannot be had, that of a
+            container which uses the volume.
+    """
+
+    def __init__(self, engine: Engine, *, image: str | None = None) -> None:
+        self._engine = engine
+        self._image = image
+        self._own_image = _image.OwnImage(engine)
+
+    @contextmanager
+    def standing(self, volumes: Mapping[str, Inspection], use: Use, *, operation: str) -> Iterator[Helper]:
+        """Have a helper with volumes for the time of a block.
+
+        Args:
+            volumes: their inspections, by name.
+            use: to read them, which changes nothing in them, or to fill the one that it is.
+            operation: what it serves, for whoever finds it left over.
+
+        Raises:
+            VolumeAccessError: none can be had that reaches one of the volumes; it names it.
+            EngineUnavailableError, EngineTimeoutError: the engine does not answer.
+        """
+        podman = self._engine.info().flavour == "podman"
+        mounts = [
+            mount(name, found, use, number, podman=podman) for number, (name, found) in enumerate(volumes.items())
+        ]
+        reasons: list[str] = []
+        with self._own_image.lease():
+            for provide in self._images(volumes):
+                with ExitStack() as attempt:
+                    # Podman removes anonymous volumes, an application's too, with a container that removes itself.
+                    kept = podman and any(_may_be_anonymous(mount) for mount in mounts)
+                    start = standing(self._engine, provide, mounts, operation=operation, auto_remove=not kept)
+                    helper = _try(attempt, start, reasons)
+                    if helper is not None:
+                        yield helper
+                        return
+        if len(volumes) > 1:
+            for name, found in volumes.items():
+                with self.standing({name: found}, use, operation=operation):
+                    pass
+        raise VolumeAccessError(next(iter(volumes)), f"no helper container reaches it: {'; '.join(reasons)}")
+
+    def _images(self, volumes: Mapping[str, Inspection]) -> Iterator[_Provider]:
+        """Yield where the image may come from, the best first."""
+        if self._image is not None:
+            yield self._provider(self._image)
+            return
+        yield self._own_image.provide
+        for image in self._images_of_users(volumes):
+            yield self._provider(image)
+
+    def _provider(self, image: str) -> _Provider:
+        def provide() -> _image.Toolbox:
+            found = self._engine.inspect_image(image)
+            return _image.foreign(str(found["Id"]), found.get("Config") or {})
+
+        return provide
+
+    def _images_of_users(self, volumes: Mapping[str, Inspection]) -> dict[str, None]:
+        lists = [self._engine.list_containers(ContainerFilter(volume=volume)) for volume in volumes]
+        users = sorted({user for users in lists for user in users})
+        return {str(self._engine.inspect_container(user)["Image"]): None for user in users}
+
+
+def mount(volume: str, inspection: Mapping[str, Any], use: Use, number: int, *, podman: bool) -> HelperMount:
+    """Return how a helper mounts a volume. Pure.
+
+    Podman copies the image's files into a volume when a container starts with it for the first time, and gives it the
+    owner of the folder that it hides; it does not know ``NoCopy`` here. So a volume that is only read is mounted by
+    its folder, which Podman does not notice; and one that is filled goes where our image has a file. That way Podman
+    takes both for done, and does not do them again over what we put back.
+    """
+    target = f"{_image.HOME}/volumes/{number}"
+    if podman and use == "read" and _proof.is_plain(inspection):
+        request: dict[str, Any] = {"Type": "bind", "Source": inspection["Mountpoint"], "Target": target}
+    else:
+        if podman and use == "fill":
+            target = _image.PADDED
+        request = {"Type": "volume", "Source": volume, "Target": target, "VolumeOptions": {"NoCopy": True}}
+    return HelperMount(volume, target, {**request, "ReadOnly": use == "read"})
+
+
+def _may_be_anonymous(mount: HelperMount) -> bool:
+    return mount.request["Type"] == "volume" and _GENERATED.fullmatch(mount.volume) is not None
+
+
+def _try(attempt: ExitStack, start: Any, reasons: list[str]) -> Helper | None:
+    """Start a helper and see that it has GNU tar; adds to `reasons` why not."""
+    try:
+        helper: Helper = attempt.enter_context(start)
+        if helper.toolbox.ours or _tools.is_gnu_tar((helper.ask(("tar", "--version")) or "").encode()):
+            return helper
+        reasons.append(f"image {helper.toolbox.image} has no GNU tar")
+    except (EngineUnavailableError, EngineTimeoutError):
+        raise
+    except (EngineError, _tools.ToolError) as error:
+        reasons.append(str(error))
+    return None

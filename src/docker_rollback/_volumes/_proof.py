@@ -1,0 +1,124 @@
+"""Proof that a folder of this machine is a volume's own: the engine may be far away, or see other files by that name.
+
+An engine says where a plain volume lies on its own host. A folder of that name here may belong to another engine, to
+another machine's clone, or to the host of the container that we run in. Proven is what the kernel says: the same
+kernel, the same owners' numbers, the same device and inode.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Final
+
+from attrs import frozen
+
+_BOOT_ID: Final = "/proc/sys/kernel/random/boot_id"
+_UID_MAP: Final = "/proc/self/uid_map"
+IDENTITY: Final = ("cat", _BOOT_ID, _UID_MAP)
+"""What a helper runs to tell which kernel it runs on, and as whom."""
+
+_EVERY_OWNER: Final = ["0", "0", "4294967295"]
+# What tar needs to read and to write everything: chown, dac_override, dac_read_search, fowner, fsetid, mknod, setfcap,
+# and sys_admin for attributes that begin with trusted.
+_CAPABILITIES: Final = sum(1 << number for number in (0, 1, 2, 3, 4, 21, 27, 31))
+_SAME_START: Final = 2.0
+"""Seconds by which the engine's note of when a process began may be later than the kernel's."""
+
+
+@frozen
+class Root:
+    """A folder, as the kernel knows it.
+
+    Attributes:
+        path: where it lies here.
+        device: the number of its file system.
+        inode: its number there.
+    """
+
+    path: str
+    device: int
+    inode: int
+
+    @property
+    def number(self) -> str:
+        """Device and inode, as ``stat -c %d:%i`` prints them."""
+        return f"{self.device}:{self.inode}"
+
+
+def look(path: str) -> Root | None:
+    """Return a folder of this machine; None where there is none, or none that we may look into."""
+    try:
+        found = Path(path).stat()
+        os.scandir(path).close()
+    except OSError:
+        return None
+    return Root(path, found.st_dev, found.st_ino)
+
+
+def is_plain(inspection: Mapping[str, Any]) -> bool:
+    """Whether a volume is a folder on the engine's host and nothing more; mounts and plug-ins are not."""
+    return inspection.get("Driver") == "local" and not inspection.get("Options") and bool(inspection.get("Mountpoint"))
+
+
+def may_do_anything(process: str = "/proc/self") -> bool:
+    """Whether a process may read and write every file with all its attributes, as whoever owns it."""
+    try:
+        status = Path(process, "status").read_text()
+        owners = Path(process, "uid_map").read_text().split()
+    except OSError:
+        return False
+    fields = dict(line.split(":", 1) for line in status.splitlines() if ":" in line)
+    effective = int(fields.get("CapEff", "0"), 16)
+    uid = fields.get("Uid", "- -").split()[1]
+    return uid == "0" and effective & _CAPABILITIES == _CAPABILITIES and owners == _EVERY_OWNER
+
+
+def same_kernel(identity: str) -> bool:
+    """Whether a helper whose `IDENTITY` is that runs on this kernel, with the same numbers for owners."""
+    try:
+        return identity == Path(_BOOT_ID).read_text() + Path(_UID_MAP).read_text()
+    except OSError:
+        return False
+
+
+def shown_by(containers: Sequence[Mapping[str, Any]], volume: str, root: Root) -> bool:
+    """Whether a running container of this machine shows `root` where it mounts `volume`.
+
+    Args:
+        containers: inspections of containers that run.
+        volume: the volume's name.
+        root: the folder that may be the volume's.
+    """
+    for container in containers:
+        process = Path("/proc", str(container["State"].get("Pid") or 0))
+        if not _is_main_program(process, container):
+            continue
+        for mount in container.get("Mounts") or ():
+            if mount.get("Type") == "volume" and mount.get("Name") == volume:
+                seen = look(f"{process}/root{mount['Destination']}")
+                # Looked at again afterwards: numbers of processes are used anew.
+                if seen is not None and seen.number == root.number and _is_main_program(process, container):
+                    return True
+    return False
+
+
+def _is_main_program(process: Path, container: Mapping[str, Any]) -> bool:
+    """Whether a process of this machine is a container's main program.
+
+    Its control group names the container's full id. A clone of the machine, reached through a forwarded socket, may
+    have the same container and the same number; so it must have begun at the same moment as well.
+    """
+    try:
+        groups = Path(process, "cgroup").read_text()
+        owners = Path(process, "uid_map").read_text().split()
+        ticks = int(Path(process, "stat").read_text().rpartition(")")[2].split()[19])
+        stat = Path("/proc/stat").read_text()
+        started = datetime.fromisoformat(str(container["State"].get("StartedAt"))).timestamp()
+    except (OSError, ValueError, IndexError):
+        return False
+    booted = next((int(line.split()[1]) for line in stat.splitlines() if line.startswith("btime ")), 0)
+    began = booted + ticks / os.sysconf("SC_CLK_TCK")
+    return str(container["Id"]) in groups and owners == _EVERY_OWNER and abs(started - began) <= _SAME_START

@@ -1,0 +1,42 @@
+"""The one folder of a volume that is never made anew: its root, and the attributes that an update left on it."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Collection, Iterator
+
+from docker_rollback._engine.port import Process
+from docker_rollback._volumes import _tar
+from docker_rollback._volumes._access import Reach
+from docker_rollback._volumes._stream import PIECE
+
+logger = logging.getLogger("docker_rollback")
+
+# Theirs to set: the label follows the policy, and tar sets and removes ACLs itself.
+_NOT_OURS = ("security.selinux", "system.")
+
+
+def drop_attributes(reach: Reach, *, keep: Collection[str]) -> None:
+    """Remove the extended attributes of a volume's root but those that the archive brings along.
+
+    Where nothing at hand can remove one, which is so in a helper without ``setfattr``, a warning of the log names it.
+    """
+    with reach.run(_tar.show_root(reach.root)) as process:
+        present = _tar.attributes(_output(process))
+    for name in sorted(present - frozenset(keep)):
+        if not name.startswith(_NOT_OURS) and not _drop(reach, name):
+            logger.warning("volume %s: its root keeps the attribute %s, which was not there before", reach.volume, name)
+
+
+def _drop(reach: Reach, name: str) -> bool:
+    if reach.way == "direct":
+        os.removexattr(reach.root, name)
+        return True
+    with reach.run(("setfattr", f"--remove={name}", reach.root)) as process:
+        return process.finish().exit_code == 0
+
+
+def _output(process: Process) -> Iterator[bytes]:
+    while data := process.read(PIECE):
+        yield data

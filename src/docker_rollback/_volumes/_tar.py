@@ -1,0 +1,172 @@
+"""GNU tar, in one place: the command lines that archive and fill a volume, and what is to be made of how they end.
+
+All commands begin with the bare word ``tar``; whoever runs them puts the right program there. They run in the C locale,
+so that what tar says can be read.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import re
+import tarfile
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Final
+
+from docker_rollback._engine.port import Finished
+from docker_rollback._model import NotCovered
+from docker_rollback.errors import ArchiveError
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
+
+logger = logging.getLogger("docker_rollback")
+
+# What no other archiver at hand keeps as a whole: nanoseconds, owners as numbers, every attribute, holes.
+_FAITHFUL: Final = ("--xattrs", "--xattrs-include=*", "--acls", "--selinux", "--numeric-owner")
+
+_CHANGED: Final = 1
+"""tar's exit code for files that changed, grew or vanished while they were read."""
+
+_SOCKET: Final = re.compile(r"^\S*tar: (?P<path>.*): socket ignored$")
+_LOST_ATTRIBUTE: Final = re.compile(r"Cannot (l?listxattr|l?getxattr|set '|setfilecon|set POSIX|drop default POSIX)")
+# A file system without ACLs refuses even the ones that say no more than the mode; those lose nothing.
+_NO_ACLS: Final = re.compile(r"POSIX ACLs for file .*: Operation not supported$")
+_SAID: Final = 2000
+_ATTRIBUTE: Final = "SCHILY.xattr."
+_PIECE: Final = 1 << 20
+
+
+def create(root: str, snapshot: str) -> tuple[str, ...]:
+    """Return the command that prints a whole archive of what is under `root`.
+
+    Args:
+        root: the volume's root.
+        snapshot: tar's record of the directories it saw, for an increment on this archive. Whatever is there is
+            replaced: a record of an earlier pass would turn this archive into an increment without a word.
+    """
+    return (
+        "tar",
+        "--create",
+        "--format=pax",
+        *_FAITHFUL,
+        "--sparse",
+        "--no-check-device",
+        "--level=0",
+        f"--listed-incremental={snapshot}",
+        "--file=-",
+        f"--directory={root}",
+        ".",
+    )
+
+
+def extract(root: str) -> tuple[str, ...]:
+    """Return the command that fills `root` from an archive, and removes what the archive does not hold.
+
+    An archive that was made with a record of directories says of each what is in it; ``--listed-incremental`` has tar
+    remove the rest, never through a symbolic link. What tar finds in a file's place it unlinks first.
+    """
+    return (
+        "tar",
+        "--extract",
+        *_FAITHFUL,
+        "--same-owner",
+        "--preserve-permissions",
+        "--listed-incremental=/dev/null",
+        "--warning=no-timestamp",
+        "--file=-",
+        f"--directory={root}",
+    )
+
+
+def show_root(root: str) -> tuple[str, ...]:
+    """Return the command that prints an archive of a folder without what is in it, for `attributes`."""
+    return ("tar", "--create", "--format=pax", *_FAITHFUL, "--no-recursion", "--file=-", f"--directory={root}", ".")
+
+
+def attributes(archive: Iterable[bytes]) -> frozenset[str]:
+    """Return the names of the extended attributes of an archive's first member; reads no further than that."""
+    try:
+        with tarfile.open(fileobj=io.BufferedReader(_Pieces(archive), _PIECE), mode="r|", bufsize=_PIECE) as members:
+            first = members.next()
+    except tarfile.TarError:
+        return frozenset()
+    keys = first.pax_headers if first is not None else {}
+    return frozenset(key.removeprefix(_ATTRIBUTE) for key in keys if key.startswith(_ATTRIBUTE))
+
+
+def emptying() -> bytes:
+    """Return the beginning of an archive that has `extract` empty the root before it goes on with what follows.
+
+    Without it, a directory that is there keeps attributes that the archive does not know of: tar sets the attributes of
+    a directory that it finds, but removes none.
+    """
+    root = tarfile.TarInfo("./")
+    root.type = tarfile.DIRTYPE
+    root.mode = 0o700
+    root.pax_headers = {"GNU.dumpdir": "\0"}
+    return root.tobuf(tarfile.PAX_FORMAT)
+
+
+def check_created(volume: str, finished: Finished, *, at_rest: bool) -> tuple[NotCovered, ...]:
+    """Return what an archive does not hold.
+
+    Args:
+        volume: the volume's name.
+        finished: how tar ended.
+        at_rest: whether nothing was to change meanwhile.
+
+    Raises:
+        ArchiveError: tar failed, an attribute could not be read, or a file changed though all was to be at rest.
+    """
+    changed = finished.exit_code == _CHANGED
+    if changed and at_rest:
+        raise ArchiveError(volume, f"its files changed while they were read: {_said(finished)}")
+    _check(volume, "archiving it", Finished(0, finished.stderr) if changed else finished)
+    sockets = [match["path"] for line in finished.stderr.splitlines() if (match := _SOCKET.match(line))]
+    return tuple(
+        NotCovered(f"socket {path} in volume {volume}", "no archive holds sockets; its program makes it anew")
+        for path in sockets
+    )
+
+
+def check_extracted(volume: str, finished: Finished) -> None:
+    """Raise an `ArchiveError` unless everything was put back, attributes included."""
+    _check(volume, "filling it", finished)
+
+
+def _check(volume: str, doing: str, finished: Finished) -> None:
+    if finished.exit_code != 0:
+        raise ArchiveError(volume, f"{doing} failed: tar ended with {finished.exit_code}: {_said(finished)}")
+    lines = finished.stderr.splitlines()
+    if lost := [line for line in lines if _LOST_ATTRIBUTE.search(line) and not _NO_ACLS.search(line)]:
+        # tar calls this a warning and exits with 0.
+        raise ArchiveError(volume, f"{doing} lost attributes of files: {lost[0][:_SAID]}")
+    for line in lines:
+        logger.debug("volume %s: %s", volume, line)
+
+
+def _said(finished: Finished) -> str:
+    """Return the first words of tar that are no mere notes, bounded: it names the culprit first and sums up last."""
+    telling = [line for line in finished.stderr.splitlines() if line.strip() and not _SOCKET.match(line)]
+    return "; ".join(telling)[:_SAID] or "it said nothing"
+
+
+class _Pieces(io.RawIOBase):
+    """An iterator of bytes as a file that is read."""
+
+    def __init__(self, pieces: Iterable[bytes]) -> None:
+        self._pieces = iter(pieces)
+        self._rest = memoryview(b"")
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: WriteableBuffer, /) -> int:
+        if not self._rest:
+            self._rest = memoryview(next(self._pieces, b""))
+        target = memoryview(buffer).cast("B")
+        size = min(len(target), len(self._rest))
+        target[:size] = self._rest[:size]
+        self._rest = self._rest[size:]
+        return size

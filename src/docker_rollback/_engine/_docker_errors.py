@@ -61,10 +61,9 @@ _DENIED = frozenset({errno.EACCES, errno.EPERM})
 # Docker answers 403 not only for what is forbidden: a network that is in use, or joined already, has it too. Podman
 # answers 500 for most states that do not allow a request.
 _CONFLICT_TEXTS = re.compile(
-    r"already in use|has active endpoints|has associated containers|being used by|is using (?:its|the) referenced image"
-    r"|already exists in network|already connected to network|is already attached|network is already connected"
-    r"|container state improper|is not running|is not paused|is already paused|cannot remove container .* as it is"
-    r"|name .* is in use|image is in use|volume is being used|used by existing container",
+    r"already in use|has active endpoints|has associated containers|being used|already exists in network"
+    r"|already connected|container state improper|is not running|is not paused|already paused|is in use"
+    r"|UNIQUE constraint failed|more than one tag|referenced in multiple repositories",
     re.IGNORECASE,
 )
 _FULL_TEXTS = re.compile(r"no space left on device|disk quota exceeded", re.IGNORECASE)
@@ -88,27 +87,34 @@ class Asking:
     secrets: Sequence[str] = field(factory=tuple)
 
     def refused(self, status: int, body: str) -> EngineError:
-        """Return the error that an answer with an HTTP status of 400 or more stands for."""
-        reason = self.clean(_message(body) or f"no reason given, HTTP {status}")
-        if status == 404 and self.missing is not None:
-            return self._not_found(reason, status)
-        if _FULL_TEXTS.search(reason):
-            full = EngineError(self.action, f"the engine's disk is full: {reason}", status=status)
-            full.permanent = True
-            return full
-        if status == 409 or (status in (403, 500) and _CONFLICT_TEXTS.search(reason)):
-            return EngineConflictError(self.action, reason, status=409)
-        if status in (401, 403, 407):
-            return EngineForbiddenError(self.action, reason, status=status)
-        if status in (408, 504):
-            return EngineTimeoutError(self.action, reason, status=status)
-        if status in (502, 503):
-            return EngineUnavailableError(self.action, reason, status=status)
-        return EngineError(self.action, reason, status=status)
+        """Return the error that an answer with an HTTP status of 300 or more stands for."""
+        reason = self.clean(_message(body) or "no reason given")
+        # While a container goes, Podman has it in one place and not in another, and calls that its own error.
+        if self.missing is not None and (status == 404 or (status == 500 and _MISSING_CONTAINER.search(reason))):
+            return self._not_found(reason, 404)
+        return self._judged(reason, status)
 
     def failed(self, reason: str) -> EngineError:
         """Return the error for an answer that began well and told of a failure later, inside its stream."""
-        return self.refused(200 if _FULL_TEXTS.search(reason) else 500, json.dumps({"message": reason}))
+        return self._judged(self.clean(" ".join(reason.split())), None)
+
+    def _judged(self, reason: str, status: int | None) -> EngineError:
+        error: EngineError
+        if _FULL_TEXTS.search(reason):
+            error = EngineError(self.action, f"the engine's disk is full: {reason}", status=status)
+            error.permanent = True
+        elif status == 409 or (status in (None, 403, 500) and _CONFLICT_TEXTS.search(reason)):
+            error = EngineConflictError(self.action, reason, status=status)
+            error.permanent = True
+        elif status in (401, 403, 407):
+            error = EngineForbiddenError(self.action, reason, status=status)
+        elif status in (408, 504):
+            error = EngineTimeoutError(self.action, reason, status=status)
+        elif status in (502, 503):
+            error = EngineUnavailableError(self.action, reason, status=status)
+        else:
+            error = EngineError(self.action, reason, status=status)
+        return error
 
     def broken(self, error: BaseException) -> EngineError:
         """Return the error that a failure of the transport stands for."""
@@ -174,7 +180,7 @@ def _message(body: str) -> str:
         # Podman has "message" as Docker does; "cause" says less. An exec that fails has only "cause" at times.
         for key in ("message", "error", "cause"):
             if isinstance(answer.get(key), str) and answer[key]:
-                return str(answer[key]).strip()
+                return " ".join(str(answer[key]).split())
     return " ".join(body.split())[:500]
 
 

@@ -11,19 +11,25 @@ import struct
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any, Final, Self
 
 from docker_rollback._engine._docker_errors import Asking
+from docker_rollback._engine._docker_kill import Killer
 from docker_rollback._engine._docker_socket import Duplex
 from docker_rollback._engine.port import Finished
-from docker_rollback.errors import EngineConflictError, EngineError, EngineTimeoutError
+from docker_rollback.errors import EngineError, EngineTimeoutError, NotFoundError
 
 _HEADER: Final = struct.Struct(">BxxxL")
 _STDERR, _SYSTEM = 2, 3
 _BLOCK: Final = 1 << 20
 _KEPT_STDERR: Final = 64 << 10
+_KILLED: Final = 137
+_NOT_EXECUTABLE: Final = 126
+_NOT_FOUND: Final = 127
+_PATIENCE: Final = 0.5
+"""Seconds in which a program ends of itself, once its connection is closed, if it does so at all."""
 
 
 class Demultiplexer:
@@ -93,7 +99,7 @@ class DockerProcess:
         self,
         duplex: Duplex,
         inspect: Callable[[], Any],
-        end: Callable[[Any], None],
+        killer: Killer,
         asking: Asking,
         *,
         stdin: bool,
@@ -105,7 +111,7 @@ class DockerProcess:
         Args:
             duplex: the connection.
             inspect: returns the engine's inspection of the exec.
-            end: ends the program that such an inspection describes.
+            killer: ends the program.
             asking: what its errors say.
             stdin: whether the program has an input.
             sleep: waits, in seconds.
@@ -113,7 +119,7 @@ class DockerProcess:
         """
         self._duplex = duplex
         self._inspect = inspect
-        self._end = end
+        self._killer = killer
         self._asking = asking
         self._sleep = sleep
         self._clock = clock
@@ -121,11 +127,11 @@ class DockerProcess:
         self._buffer = memoryview(bytearray(_BLOCK))
         self._output: deque[bytes] = deque()
         self._offset = 0
+        self._refusal = _Refusal()
         self._receiving = threading.Lock()
         self._ended = False
         self._input_open = stdin
         self._finished: Finished | None = None
-        self._killed = False
 
     def read(self, size: int, /) -> bytes:
         while True:
@@ -164,28 +170,30 @@ class DockerProcess:
 
     def finish(self) -> Finished:
         if self._finished is None:
-            if self._killed:
-                raise EngineConflictError(self._asking.action, "it was ended before it had finished")
             self.close_input()
             while self.read(_BLOCK):
                 pass
             if not self._frames.complete:
                 raise EngineTimeoutError(self._asking.action, "the connection was lost in the middle of its output")
-            exit_code = self._exit_code()
+            self._finished = self._refusal.judged(self._exit_code(), self._frames.stderr)
             self._duplex.close()
-            self._finished = Finished(exit_code, self._frames.stderr.decode("utf-8", "replace"))
         return self._finished
 
     def kill(self) -> None:
-        if self._finished is not None or self._killed:
+        if self._finished is not None:
             return
-        self._killed = True
-        self._input_open = False
-        self._duplex.close()
-        self._ended = True
-        state = self._inspect()
-        if state.get("Running"):
-            self._end(state)
+        try:
+            state = self._state()
+            if not state.get("Running") and state.get("ExitCode") is not None:
+                self._finished = Finished(int(state["ExitCode"]), _text(self._frames.stderr))
+                return
+            # Whatever it says of itself after this, it did not do its work.
+            self._finished = Finished(_KILLED, _text(self._frames.stderr))
+            self._killer.signal(state)
+        finally:
+            self._input_open = False
+            self._duplex.close()
+        self._see_it_end()
 
     def __enter__(self) -> Self:
         return self
@@ -219,7 +227,9 @@ class DockerProcess:
             return False
         if size == 0:
             self._ended = True
-        elif output := self._frames.feed(self._buffer[:size]):
+            if self._refusal.held and not _never_ran(self._exit_code()):
+                self._output.append(self._refusal.release())
+        elif output := self._refusal.sift(self._frames.feed(self._buffer[:size])):
             self._output.append(output)
         return True
 
@@ -234,6 +244,14 @@ class DockerProcess:
     def _wait(self, *, reading: bool, writing: bool) -> None:
         with self._asking.translated():
             self._duplex.wait(reading=reading, writing=writing)
+
+    def _state(self) -> Mapping[str, Any]:
+        try:
+            state: Mapping[str, Any] = self._inspect()
+        except NotFoundError:
+            # With its container an exec goes too.
+            return {"Running": False, "ExitCode": _KILLED}
+        return state
 
     def _exit_code(self) -> int:
         """Return the exit code, once the engine has it.
@@ -253,3 +271,70 @@ class DockerProcess:
                 )
             self._sleep(pause)
             pause = min(pause * 2, 0.1)
+
+    def _see_it_end(self) -> None:
+        began, pause, searched = self._clock(), 0.005, False
+        while self._state().get("Running"):
+            waited = self._clock() - began
+            if waited > self._GRACE:
+                raise EngineError(
+                    self._asking.action, "it cannot be ended from here; it runs until it ends, or its container does"
+                )
+            if waited > _PATIENCE and not searched:
+                searched = True
+                self._killer.search()
+            self._sleep(pause)
+            pause = min(pause * 2, 0.1)
+
+
+class _Refusal:
+    """What an engine says that could not start a program: Docker sends it as the program's output.
+
+    Whether it is that, or a program that prints the same, its exit code tells; so output that begins as a refusal does
+    is held back until the end.
+    """
+
+    _BEGINNING = b"OCI runtime exec failed: "
+    _LONGEST = 16 << 10
+
+    def __init__(self) -> None:
+        self._begun = False
+        self._kept = b""
+
+    @property
+    def held(self) -> bool:
+        """Whether something is held back."""
+        return bool(self._kept)
+
+    def sift(self, output: bytes) -> bytes:
+        """Return what of `output` may be passed on."""
+        if self._kept:
+            self._kept += output
+            return self.release() if len(self._kept) > self._LONGEST else b""
+        if output and not self._begun:
+            self._begun = True
+            if output.startswith(self._BEGINNING):
+                self._kept = output
+                return b""
+        return output
+
+    def release(self) -> bytes:
+        """Return what was held back, which was output after all."""
+        kept, self._kept = self._kept, b""
+        return kept
+
+    def judged(self, exit_code: int, stderr: bytes) -> Finished:
+        """Return how the program ended, as if it were a shell that had not found it."""
+        if not _never_ran(exit_code) or not (self._kept or stderr.startswith(b"Error: ")):
+            return Finished(exit_code, _text(stderr))
+        said = _text(self._kept + stderr).strip()
+        missing = "executable file not found" in said or "no such file or directory" in said
+        return Finished(_NOT_FOUND if missing else _NOT_EXECUTABLE, said)
+
+
+def _never_ran(exit_code: int) -> bool:
+    return exit_code in (125, _NOT_EXECUTABLE, _NOT_FOUND)
+
+
+def _text(stderr: bytes) -> str:
+    return stderr.decode("utf-8", "replace")

@@ -1,52 +1,124 @@
-"""Images as streams, out of an engine and into it."""
+"""Images of an engine, one by one and as streams."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from typing import Any, Final
+from urllib.parse import quote
 
 from docker_rollback._engine._docker_errors import Asking
-from docker_rollback._engine._docker_wire import IDENTITY, Params, Wire, events
+from docker_rollback._engine._docker_refs import HEX, SHORTEST_ID, Referring
+from docker_rollback._engine._docker_wire import IDENTITY, Params, events
+from docker_rollback._engine.port import Inspection
+from docker_rollback.errors import EngineError, ImageNotFoundError
 
 _TAR_END: Final = bytes(1024)
+_KEPT_END: Final = 8192
 
 
-def export(wire: Wire, path: str, asking: Asking) -> Iterator[bytes]:
-    """Ask for a tar, then return its blocks.
+class DockerImages(Referring):
+    """The part of `DockerEngine` that is about images."""
 
-    An engine that fails half way has said yes already. It ends the stream as it would a good one, with words where the
-    end of the tar should be; so the end is looked at.
-    """
-    response = wire.answer("GET", path, asking, headers=IDENTITY, patient=True)
-    return _until_its_end(wire.blocks(response, asking), asking)
+    def inspect_image(self, ref: str) -> Inspection:
+        asking = Asking(f"inspect image {ref!r}", ImageNotFoundError, ref)
+        found: Inspection = self._wire.json("GET", f"/images/{_path(ref, asking)}/json", asking)
+        if not _is_meant(ref, found):
+            raise ImageNotFoundError(ref, action=asking.action)
+        return found
+
+    def tag_image(self, ref: str, tag: str) -> None:
+        asking = Asking(f"tag image {ref!r} as {tag!r}", ImageNotFoundError, ref)
+        repository, version = split_tag(tag, asking)
+        params = {"repo": repository, "tag": version}
+        self._wire.json("POST", f"/images/{self._image(ref, asking)}/tag", asking, params=params)
+
+    def remove_image(self, ref: str) -> None:
+        asking = Asking(f"remove image {ref!r}", ImageNotFoundError, ref)
+        # noprune: an engine would remove the untagged images below it too, and another backup may need them.
+        params = {"force": 0, "noprune": 1}
+        with suppress(ImageNotFoundError):
+            # Podman knows a short name as "localhost/..." and as "docker.io/library/..." and removes one at a time.
+            for _ in range(2 if self._wire.podman and not ref.startswith("sha256:") else 1):
+                self._wire.json("DELETE", f"/images/{self._image(ref, asking)}", asking, params=params, patient=True)
+
+    def save_image(self, ref: str) -> Iterator[bytes]:
+        """Stream the image; an image that is not there is an error of the call, any other may come while streaming."""
+        asking = Asking(f"save image {ref!r}", ImageNotFoundError, ref)
+        path = f"/images/{self._image(ref, asking)}/get"
+        response = self._wire.answer("GET", path, asking, headers=IDENTITY, patient=True)
+        return _until_its_end(self._wire.blocks(response, asking), asking)
+
+    def load_image(self, archive: Iterable[bytes]) -> None:
+        self._upload("/images/load", {"quiet": 1}, archive, Asking("load an image"))
+
+    def import_image(self, archive: Iterable[bytes], tag: str) -> str:
+        asking = Asking(f"import image {tag!r}")
+        repository, version = split_tag(tag, asking)
+        self._upload("/images/create", {"fromSrc": "-", "repo": repository, "tag": version}, archive, asking)
+        return str(self.inspect_image(tag)["Id"])
+
+    def _upload(self, path: str, params: Params, archive: Iterable[bytes], asking: Asking) -> None:
+        answer = self._wire.answer("POST", path, asking, params=params, upload=archive, headers=IDENTITY, patient=True)
+        for _ in events(self._wire.blocks(answer, asking), asking):
+            # What it tells of its progress is of no use here; that it tells of no failure is.
+            pass
+
+    def _image(self, ref: str, asking: Asking) -> str:
+        if HEX.fullmatch(ref):
+            self.inspect_image(ref)
+        return _path(ref, asking)
+
+
+def image_id(digest: str) -> str:
+    """Return an image's id as an inspection shows it; Podman leaves the algorithm away at times."""
+    return digest if digest.startswith("sha256:") else f"sha256:{digest}"
+
+
+def split_tag(tag: str, asking: Asking) -> tuple[str, str]:
+    """Return the repository and the tag of ``repository:tag``."""
+    repository, colon, version = tag.rpartition(":")
+    if not colon or "/" in version or not repository or not version:
+        raise EngineError(asking.action, f"{tag!r} is not of the form repository:tag")
+    return repository, version
+
+
+def _path(ref: str, asking: Asking) -> str:
+    if not ref or ".." in ref or "//" in ref or ref.startswith("/") or ref.endswith("/"):
+        raise ImageNotFoundError(ref, action=asking.action)
+    return quote(ref, safe="/:@")
+
+
+def _is_meant(ref: str, image: Inspection) -> bool:
+    """Tell an image of that name from one whose id happens to begin so."""
+    if HEX.fullmatch(ref) is None or len(ref) >= SHORTEST_ID:
+        return True
+    return any(str(tag).rpartition("/")[2] == f"{ref}:latest" for tag in image.get("RepoTags") or [])
 
 
 def _until_its_end(blocks: Iterator[bytes], asking: Asking) -> Iterator[bytes]:
+    """Pass blocks of a tar on and see that it ends as one.
+
+    An engine that fails half way has said yes already. It ends its stream as it would a good one, with words where the
+    end of the tar should be.
+    """
     end = b""
     for block in blocks:
-        end = (end + block)[-4096:] if len(block) < 4096 else block[-4096:]
+        end = (end + block)[-_KEPT_END:] if len(block) < _KEPT_END else block[-_KEPT_END:]
         yield block
     if not end.endswith(_TAR_END):
-        words = end.rpartition(b"\0")[2].decode("utf-8", "replace")
-        raise asking.failed(_reason(words) or "the archive is cut short")
+        raise asking.failed(_words(end.rpartition(b"\0")[2].decode("utf-8", "replace")) or "the archive is cut short")
 
 
-def load(
-    wire: Wire, path: str, params: Params, archive: Iterable[bytes], asking: Asking
-) -> Iterator[Mapping[str, Any]]:
-    """Send a tar and return what the engine tells of it; raises what it tells of a failure."""
-    response = wire.answer("POST", path, asking, params=params, upload=archive, headers=IDENTITY, patient=True)
-    return events(wire.blocks(response, asking), asking)
-
-
-def _reason(words: str) -> str:
-    start = words.find("{")
+def _words(text: str) -> str:
+    """Return what an engine has to say where the rest of a tar should be; nothing where it is rest of a file."""
+    start = text.find('{"')
     if start < 0:
-        return words.strip()[:500]
+        return ""
     try:
-        told = json.loads(words[start:])
+        told: Mapping[str, Any] = json.loads(text[start:])
     except ValueError:
-        return words[start:][:500]
+        return ""
     detail = told.get("errorDetail")
     return str((detail.get("message") if isinstance(detail, dict) else None) or told.get("error") or told)

@@ -20,14 +20,13 @@ _KERNEL_NAMES: Final[Mapping[str, str]] = {
 _CONTAINERD_STORE: Final = "io.containerd.snapshotter"
 
 
-def describe(wire: Wire, version: Mapping[str, Any], info: Mapping[str, Any], address: str | None) -> EngineInfo:
+def describe(wire: Wire, info: Mapping[str, Any], address: str | None) -> EngineInfo:
     """Return who answers, from its version and its information."""
-    components = {str(one.get("Name", "")) for one in version.get("Components") or []}
-    flavour: Literal["docker", "podman"] = "podman" if any("Podman" in name for name in components) else "docker"
-    architecture = str(info.get("Architecture") or version.get("Arch") or "")
+    flavour: Literal["docker", "podman"] = "podman" if wire.podman else "docker"
+    architecture = str(info.get("Architecture") or "")
     return EngineInfo(
         flavour=flavour,
-        version=str(version.get("Version", "")),
+        version=str(info.get("ServerVersion") or ""),
         api_version=wire.version,
         architecture=_KERNEL_NAMES.get(architecture, architecture),
         storage_driver=str(info.get("Driver", "")),

@@ -74,17 +74,17 @@ class SocketDuplex:
         self._early = early
         self._keep = keep
         self._lock = threading.Lock()
-        self._secure = isinstance(sock, ssl.SSLSocket)
+        self._closed = False
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
             sock.setsockopt(socket.SOL_SOCKET, option, _KERNEL_BUFFER)
 
     def receive(self, into: memoryview) -> int | None:
         with self._lock:
+            if self._closed:
+                return 0
             if self._early:
-                size = min(len(into), len(self._early))
-                into[:size] = self._early[:size]
-                self._early = self._early[size:]
+                size, self._early = _pour(self._early, into)
                 return size
             try:
                 return self._socket.recv_into(into)
@@ -95,6 +95,8 @@ class SocketDuplex:
 
     def send(self, data: memoryview) -> int | None:
         with self._lock:
+            if self._closed:
+                raise BrokenPipeError("the connection is closed")
             try:
                 return self._socket.send(data)
             except _TRY_AGAIN:
@@ -103,9 +105,9 @@ class SocketDuplex:
                 raise BrokenPipeError("the other end takes no more") from error
 
     def wait(self, *, reading: bool, writing: bool) -> None:
-        if reading and self._secure and isinstance(self._socket, ssl.SSLSocket) and self._socket.pending():
-            return
-        _select({self._socket.fileno(): _wanted(reading=reading, writing=writing)})
+        descriptor = self._socket.fileno()
+        if descriptor >= 0 and not self._closed:
+            _select({descriptor: _wanted(reading=reading, writing=writing)})
 
     def close_write(self) -> None:
         with self._lock:
@@ -118,7 +120,10 @@ class SocketDuplex:
 
     def close(self) -> None:
         with self._lock:
-            # The answer holds the descriptor too; without this the engine learns nothing before it is collected.
+            if self._closed:
+                return
+            self._closed = True
+            # Wakes whoever waits, and tells the engine at once: the answer holds the descriptor as well.
             with suppress(OSError):
                 socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
             self._socket.close()
@@ -147,9 +152,7 @@ class PipeDuplex:
 
     def receive(self, into: memoryview) -> int | None:
         if self._early:
-            size = min(len(into), len(self._early))
-            into[:size] = self._early[:size]
-            self._early = self._early[size:]
+            size, self._early = _pour(self._early, into)
             return size
         try:
             return os.readv(self._output.fileno(), [into])
@@ -197,9 +200,7 @@ class ChannelDuplex:
 
     def receive(self, into: memoryview) -> int | None:
         if self._early:
-            size = min(len(into), len(self._early))
-            into[:size] = self._early[:size]
-            self._early = self._early[size:]
+            size, self._early = _pour(self._early, into)
             return size
         try:
             data: bytes = self._channel.recv(min(len(into), 1 << 16))
@@ -246,6 +247,12 @@ def _select(wanted: dict[int, int]) -> None:
         for descriptor, events in wanted.items():
             selector.register(descriptor, events)
         selector.select()
+
+
+def _pour(early: bytes, into: memoryview) -> tuple[int, bytes]:
+    size = min(len(into), len(early))
+    into[:size] = early[:size]
+    return size, early[size:]
 
 
 def _buffered(reader: Any) -> bytes:

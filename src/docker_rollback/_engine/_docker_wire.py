@@ -14,6 +14,7 @@ from typing import Any, Final, TypeAlias
 
 import requests
 import urllib3
+from attrs import frozen
 from docker import APIClient
 
 from docker_rollback._engine._docker_errors import Asking
@@ -41,7 +42,7 @@ class Wire:
     def __init__(self, api: APIClient, *, timeout: float) -> None:
         self.api = api
         self.timeout = timeout
-        self._version: str | None = None
+        self._known: _Known | None = None
         self._lock = threading.Lock()
 
     @property
@@ -50,10 +51,12 @@ class Wire:
 
         Not the one that docker-py was told: what is read here must be complete, whatever else the client is used for.
         """
-        with self._lock:
-            if self._version is None:
-                self._version = self._negotiate()
-            return self._version
+        return self._engine().version
+
+    @property
+    def podman(self) -> bool:
+        """Whether Podman answers, whose ways differ here and there."""
+        return self._engine().podman
 
     def json(
         self,
@@ -175,7 +178,13 @@ class Wire:
             raise asking.refused(response.status_code, text)
         return response
 
-    def _negotiate(self) -> str:
+    def _engine(self) -> _Known:
+        with self._lock:
+            if self._known is None:
+                self._known = self._negotiate()
+            return self._known
+
+    def _negotiate(self) -> _Known:
         asking = Asking("ask the engine for its version")
         with self._send("GET", "/version", asking) as response, asking.translated():
             text = response.content
@@ -184,7 +193,14 @@ class Wire:
         if newest is None:
             raise asking.unreadable("it names no ApiVersion")
         chosen = max(min(newest, NEWEST_API), oldest or (0, 0))
-        return f"{chosen[0]}.{chosen[1]}"
+        components = [str(one.get("Name")) for one in answer.get("Components") or []]
+        return _Known(f"{chosen[0]}.{chosen[1]}", podman=any("Podman" in name for name in components))
+
+
+@frozen
+class _Known:
+    version: str
+    podman: bool
 
 
 class _Upload:

@@ -4,7 +4,7 @@ Inspections pass raw, as the engine's JSON: typed models of them drop the fields
 that is made again without those fields is not the same container.
 
 Every method raises an `EngineError`; those that take a reference raise the matching `NotFoundError` where the engine
-does not know it. `ref` is a name or an id; `id` is a full id.
+does not know it. `ref` is a name, a full id, or the beginning of an id of at least 12 digits.
 """
 
 from __future__ import annotations
@@ -72,7 +72,8 @@ class Finished:
     """How a program ended.
 
     Attributes:
-        exit_code: as the system gave it.
+        exit_code: as the system gave it; 127 where there is no such program, 126 where it cannot be run, 137 where it
+            was killed here.
         stderr: the end of what it said, as text.
     """
 
@@ -100,7 +101,10 @@ class Process(Protocol):
         """Wait until it has ended and say how; closes its input, drops what it still prints."""
 
     def kill(self) -> None:
-        """End it now; harmless where it has ended already."""
+        """End it now and wait until it has; harmless where it has ended already.
+
+        Raises `EngineError` where there is no way to end it but to end its container.
+        """
 
     def __enter__(self) -> Self: ...
 
@@ -152,28 +156,34 @@ class Engine(Protocol):
         """Create a container from a raw request, return its full id; raises `EngineConflictError` for a taken name."""
 
     def start_container(self, ref: str) -> None:
-        """Start it; harmless where it runs."""
+        """Start it; harmless where it runs, `EngineConflictError` where it is paused."""
 
     def stop_container(self, ref: str, *, timeout: float | None = None) -> None:
-        """Stop it by its own signal; None is its own patience, seconds where given. Waits however long that takes."""
+        """Stop it by its own signal; None is its own patience, seconds where given. Waits however long that takes.
+
+        Harmless where it does not run. One that is paused goes on first; one that is to be removed at its end is gone.
+        """
 
     def kill_container(self, ref: str) -> None:
-        """End it at once, and wait until it is gone or stopped."""
+        """End it at once, and wait until it is gone or stopped; harmless where it does not run."""
 
     def pause_container(self, ref: str) -> None:
-        """Freeze its processes; harmless where they are."""
+        """Freeze its processes; harmless where they are, `EngineConflictError` where it does not run."""
 
     def unpause_container(self, ref: str) -> None:
-        """Let its processes go on; harmless where they do."""
+        """Let its processes go on; harmless where they do, `EngineConflictError` where it does not run."""
 
     def rename_container(self, ref: str, name: str) -> None:
-        """Give it another name; raises `EngineConflictError` for a taken one."""
+        """Give it another name; harmless where it has it already, `EngineConflictError` for a taken one."""
 
     def update_container(self, ref: str, changes: Inspection) -> None:
         """Change its resources or its restart policy in place, by raw `HostConfig` fields."""
 
     def remove_container(self, ref: str, *, force: bool = False, volumes: bool = False) -> None:
-        """Remove it, with its anonymous volumes where asked; harmless where there is none."""
+        """Remove it, with its anonymous volumes where asked; harmless where there is none.
+
+        Raises `EngineConflictError` where it runs, unless forced.
+        """
 
     def commit_container(self, ref: str, tag: str) -> str:
         """Make an image of its file system without pausing it, tag it ``repository:tag``, return the image's id."""
@@ -185,7 +195,7 @@ class Engine(Protocol):
         """Return its last `tail` lines of output, both streams, as text."""
 
     def exec(self, ref: str, command: Sequence[str], *, stdin: bool = False) -> Process:
-        """Run a program as root in a running container."""
+        """Run a program as root in a running container; raises `EngineConflictError` where it does not run."""
 
     # Images
 
@@ -196,7 +206,10 @@ class Engine(Protocol):
         """Give an image one more name, ``repository:tag``, taking it from whichever image has it."""
 
     def remove_image(self, ref: str) -> None:
-        """Remove a name, and the image where that was its last; harmless where there is none. Never forces."""
+        """Remove a name, and the image where that was its last; harmless where there is none. Never forces.
+
+        Raises `EngineConflictError` where a container was made from it, or where an id with several names is given.
+        """
 
     def save_image(self, ref: str) -> Iterator[bytes]:
         """Stream the image as a tar, in whatever layout this engine writes."""
@@ -216,16 +229,16 @@ class Engine(Protocol):
         """Return the ids of the networks that bear `labels`."""
 
     def create_network(self, request: Inspection) -> str:
-        """Create a network from a raw request and return its id."""
+        """Create a network from a raw request, return its id; raises `EngineConflictError` for a taken name."""
 
     def remove_network(self, ref: str) -> None:
-        """Remove it; harmless where there is none."""
+        """Remove it; harmless where there is none, `EngineConflictError` where a running container uses it."""
 
     def connect_network(self, network: str, container: str, endpoint: Inspection) -> None:
-        """Attach a container to a network with a raw endpoint configuration."""
+        """Attach a container with a raw endpoint configuration; raises `EngineConflictError` where it is attached."""
 
     def disconnect_network(self, network: str, container: str, *, force: bool = False) -> None:
-        """Detach a container from a network."""
+        """Detach a container from a network; harmless where it is not attached."""
 
     # Volumes
 
@@ -236,7 +249,10 @@ class Engine(Protocol):
         """Return the names of the volumes that bear `labels`."""
 
     def create_volume(self, request: Inspection) -> str:
-        """Create a volume from a raw request and return its name; harmless where an equal one is there."""
+        """Create a volume from a raw request and return its name; harmless where an equal one is there.
+
+        Raises `EngineConflictError` where one of that name has another driver, other options or other labels.
+        """
 
     def remove_volume(self, name: str) -> None:
         """Remove it; harmless where there is none, `EngineConflictError` where a container uses it."""

@@ -2,7 +2,8 @@
 
 Run as a program, it becomes the one that it starts (same process id)::
 
-    python namespaces.py [--end-with-parent] [--share-network] [--root FOLDER [--bind FOLDER ...]] -- COMMAND...
+    python namespaces.py [--end-with-parent] [--share-network]
+        [--root FOLDER [--bind FOLDER ...] | --staging FOLDER] -- COMMAND...
 """
 
 from __future__ import annotations
@@ -57,15 +58,29 @@ def leave_network() -> None:
         fcntl.ioctl(any_socket, SIOCSIFFLAGS, struct.pack("16sH14x", b"lo", IFF_UP_AND_RUNNING))
 
 
+def in_chroot() -> bool:
+    """Say whether the root of this process is a mere folder of some mount, in which no engine can work."""
+    return "/" not in (line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines())
+
+
+def leave_chroot(staging: Path) -> None:
+    """Make the folder that is our root the root of a mount namespace; it is mounted at `staging` on the way."""
+    _checked(_libc().unshare(CLONE_NEWNS))
+    mount("--rbind", "/", staging)
+    mount("--make-rslave", staging)
+    _become_root(staging)
+
+
 def enter_root(root: Path, binds: Iterable[Path] = ()) -> None:
     """Make `root` the root of a mount namespace of our own, with the machine's /proc, /sys and /dev.
 
-    The old root is put away by pivot_root: in a plain chroot no engine can make its mounts private. `binds` are folders
-    that lie at the same place inside as outside; mounts that an engine makes there stay inside.
+    `binds` are folders that lie at the same place inside as outside; mounts that an engine makes there stay inside.
     """
     _checked(_libc().unshare(CLONE_NEWNS))
-    mount("--make-rslave", "/")
+    if not in_chroot():
+        mount("--make-rslave", "/")
     mount("--bind", root, root)
+    mount("--make-rslave", root)
     for kernel_folder in ("proc", "sys", "dev"):
         mount("--rbind", f"/{kernel_folder}", root / kernel_folder)
     # Locks of engines lie in /dev/shm and in /run: each has its own there.
@@ -75,12 +90,23 @@ def enter_root(root: Path, binds: Iterable[Path] = ()) -> None:
         inside = root / folder.relative_to("/")
         inside.mkdir(parents=True, exist_ok=True)
         mount("--bind", folder, inside)
+    _become_root(root)
+
+
+def _become_root(root: Path) -> None:
+    """Make a mounted folder our root, by pivot_root: that puts the old one away.
+
+    From a chroot, where that cannot be, by chroot. What an engine cannot do without is that its root is a mount.
+    """
     os.chdir(root)
-    os.environ["PATH"] = PATH
-    # Stacked on itself, the old root needs no folder in the new one.
-    subprocess.run(["pivot_root", ".", "."], check=True)
-    _checked(_libc().umount2(b".", MNT_DETACH))
+    if in_chroot():
+        os.chroot(".")
+    else:
+        # Stacked on itself, the old root needs no folder in the new one.
+        subprocess.run(["pivot_root", ".", "."], check=True)
+        _checked(_libc().umount2(b".", MNT_DETACH))
     os.chdir("/")
+    os.environ["PATH"] = PATH
 
 
 def mount(*arguments: str | Path) -> None:
@@ -94,6 +120,7 @@ def main() -> None:
     parser.add_argument("--end-with-parent", action="store_true")
     parser.add_argument("--share-network", action="store_true", help="stay in the network of the caller")
     parser.add_argument("--root", type=Path)
+    parser.add_argument("--staging", type=Path, help="make the present root, a mere folder, a true one; mount it here")
     parser.add_argument("--bind", type=Path, action="append", default=[])
     parser.add_argument("command", nargs="+")
     given = parser.parse_args()
@@ -103,6 +130,8 @@ def main() -> None:
         leave_network()
     if given.root is not None:
         enter_root(given.root, given.bind)
+    elif given.staging is not None:
+        leave_chroot(given.staging)
     os.execvp(given.command[0], given.command)
 
 

@@ -155,7 +155,11 @@ class PrivateEngine:
         if self._with_parent:
             words.append("--end-with-parent")
         if where is not None:
-            words += ["--root", str(where), "--bind", str(self.places.run), "--bind", str(self.places.data)]
+            binds = (self.places.run, self.places.data, Path(tempfile.gettempdir()))
+            words += ["--root", str(where), *(word for folder in binds for word in ("--bind", str(folder)))]
+        elif namespaces.in_chroot():
+            self.places.staging.mkdir(exist_ok=True)
+            words += ["--staging", str(self.places.staging)]
         return [*words, "--", *catalog.command(self._recipe, self.places, overlay=overlay)]
 
     def _root(self) -> Path | None:

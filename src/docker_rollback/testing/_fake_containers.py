@@ -181,7 +181,7 @@ class Container:
 def inspection(container: Container, networks: Networks, mounts: list[dict[str, Any]], folder: str) -> dict[str, Any]:
     """Return what the engine says of a container."""
     own = f"{folder}/containers/{container.id}"
-    begun = container.started != NEVER
+    begun, logged = container.started != NEVER, container.host["LogConfig"]["Type"] == "json-file"
     return {
         "Id": container.id,
         "Created": container.created,
@@ -192,7 +192,7 @@ def inspection(container: Container, networks: Networks, mounts: list[dict[str, 
         "ResolvConfPath": f"{own}/resolv.conf" if begun else "",
         "HostnamePath": f"{own}/hostname" if begun else "",
         "HostsPath": f"{own}/hosts" if begun else "",
-        "LogPath": f"{own}/{container.id}-json.log" if begun else "",
+        "LogPath": f"{own}/{container.id}-json.log" if begun and logged else "",
         "Name": f"/{container.name}",
         "RestartCount": container.restarts,
         "Driver": "memory",

@@ -212,8 +212,9 @@ def merged_host(action: str, request: Mapping[str, Any]) -> dict[str, Any]:
     for key, filled in (("IpcMode", "private"), ("CgroupnsMode", "private"), ("Runtime", "runc")):
         host[key] = host[key] or filled
     host["ShmSize"] = host["ShmSize"] or _HOST["ShmSize"]
-    if not host["LogConfig"].get("Type"):
-        host["LogConfig"] = {"Type": "json-file", "Config": host["LogConfig"].get("Config") or {}}
+    log = host["LogConfig"]
+    host["LogConfig"] = {"Type": log.get("Type") or "json-file", "Config": log.get("Config") or {}}
+    host["PidsLimit"] = host["PidsLimit"] or None
     if host["Memory"] and not host["MemorySwap"]:
         host["MemorySwap"] = 2 * host["Memory"]
     for key, default in (("MaskedPaths", _MASKED), ("ReadonlyPaths", _READ_ONLY)):
@@ -248,16 +249,16 @@ def restart_policy(action: str, policy: Mapping[str, Any]) -> dict[str, Any]:
 
 def _no_conflicts(action: str, request: Mapping[str, Any], host: Mapping[str, Any]) -> None:
     """Refuse what a container that shares another's network, or its host's, cannot have."""
-    mode = host["NetworkMode"]
+    mode, published = host["NetworkMode"], host["PortBindings"] or host["PublishAllPorts"]
     shared = mode.startswith("container:")
     conflicts = [
-        (shared or host["UTSMode"] == "host", request.get("Hostname"), "hostname and the network mode"),
-        (shared, host["Links"], "host type networking can't be used with links"),
+        (host["UTSMode"] == "host", request.get("Hostname"), "hostname and the UTS mode"),
+        (shared, request.get("Hostname"), "hostname and the network mode"),
+        (shared, host["Links"], "container type network can't be used with links"),
         (shared, host["Dns"], "dns and the network mode"),
         (shared, host["ExtraHosts"], "custom host-to-IP mapping and the network mode"),
-        (shared, host["PortBindings"] or host["PublishAllPorts"], "port publishing and the container network mode"),
+        (shared, published, "port publishing and the container type network mode"),
         (shared, request.get("ExposedPorts"), "port exposing and the container type network mode"),
-        (shared, request.get("MacAddress"), "mac-address and the network mode"),
         (mode == "host", host["Links"], "host type networking can't be used with links"),
     ]
     for applies, present, words in conflicts:
@@ -290,7 +291,11 @@ def _bind(action: str, text: str) -> MountSpec:
         source, destination, mode = parts[0], parts[1], ":".join(parts[2:])
     if not destination.startswith("/"):
         reason = f"invalid mount path: '{destination}' mount path must be absolute"
-        raise refusal(action, 500, f"invalid volume specification: '{text}': invalid mount config: {reason}")
+        raise refusal(
+            action,
+            500,
+            f"invalid volume specification: '{text}': " + 'invalid mount config for type "volume": ' + reason,
+        )
     options = mode.split(",")
     volume = not source.startswith("/")
     return MountSpec(

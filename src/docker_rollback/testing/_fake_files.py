@@ -147,10 +147,7 @@ class Files:
     @_locked
     def exists(self, path: str) -> bool:
         """Say whether there is anything at `path`, a dangling symlink included."""
-        try:
-            return self._view().find(path, follow=False).node is not None
-        except OSError:
-            return False
+        return self._view().exists(path, follow=False)
 
     @_locked
     def list(self, path: str = "/") -> list[str]:

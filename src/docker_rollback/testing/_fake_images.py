@@ -15,7 +15,7 @@ from attrs import define, field, frozen
 from docker_rollback.errors import EngineError, ImageNotFoundError
 from docker_rollback.testing._fake_errors import refusal
 from docker_rollback.testing._fake_layers import Layer, digest_of, unpack
-from docker_rollback.testing._fake_tree import Node
+from docker_rollback.testing._fake_tree import Node, walk
 
 _CHUNK = 64 * 1024
 _HEX = re.compile(r"[0-9a-f]{12,64}")
@@ -185,7 +185,7 @@ class Images:
             "Author": document.get("author", ""),
             "Architecture": document.get("architecture", ""),
             "Os": document.get("os", ""),
-            "Size": sum(len(layer.tar) for layer in image.layers),
+            "Size": sum(len(node.content) for _, node in walk(image.tree)),
             "GraphDriver": {"Data": {}, "Name": "memory"},
             "RootFS": {"Type": "layers", "Layers": [layer.digest for layer in image.layers]},
             "Metadata": {"LastTagTime": self.tagged.get(image.id, "0001-01-01T00:00:00Z")},

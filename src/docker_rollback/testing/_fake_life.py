@@ -56,8 +56,7 @@ class Life:
                 reason = f"endpoint with name {container.name} already exists in network {name}"
                 raise refusal(action, 409, reason)
             self.maker.networks.attach(action, name, container.id, container.name, endpoint)
-            endpoint["NetworkID"] = self.maker.networks.get(name).id
-        container.endpoints[name] = endpoint
+        container.endpoints[name] = {**endpoint, "Named": True}
 
     def disconnect(self, container: Container, network: Network) -> None:
         """Detach a container from a network."""
@@ -125,8 +124,7 @@ class Life:
         container.sandbox = self.maker.new_id()
         for name, endpoint in container.endpoints.items():
             self.maker.networks.attach(action, name, container.id, container.name, endpoint)
-            endpoint["NetworkID"] = self.maker.networks.get(name).id
-        if mode not in ("host", "none"):
+        if mode not in ("host", "none") and not self.maker.networks.are_internal(container.endpoints):
             container.ports = self.maker.networks.publish(action, container.id, _published(container))
 
     def end(self, container: Container, code: int, *, asked: bool) -> None:

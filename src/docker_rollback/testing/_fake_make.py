@@ -116,6 +116,9 @@ class Maker:
             self._check_mount(action, spec)
         identity = self.new_id()
         config["Image"] = str(request["Image"])
+        own_address = next(iter(endpoints.values()), {}).get("MacAddress")
+        if own_address:
+            config["MacAddress"] = own_address
         config["Hostname"] = config["Hostname"] or (self.hostname if host["NetworkMode"] == "host" else identity[:12])
         container = Container(
             identity,
@@ -136,16 +139,16 @@ class Maker:
 
     def _resolve(self, action: str, name: str, host: dict[str, Any]) -> None:
         """Put ids and full names in place of what a request may say more loosely, as the engine does."""
-        if host["NetworkMode"].startswith(SHARED_NETWORK):
-            other = self.find(host["NetworkMode"].removeprefix(SHARED_NETWORK))
+        for key in ("NetworkMode", "PidMode", "IpcMode"):
+            other = self.find(host[key].removeprefix(SHARED_NETWORK)) if host[key].startswith(SHARED_NETWORK) else None
             if other is not None:
-                host["NetworkMode"] = f"{SHARED_NETWORK}{other.id}"
+                host[key] = f"{SHARED_NETWORK}{other.id}"
         links = []
         for link in host["Links"] or []:
             target, _, alias = link.partition(":")
             found = self.find(target)
             if found is None:
-                raise refusal(action, 400, f"could not get container for {target.removeprefix('/')}")
+                raise refusal(action, 400, f"could not get container for {target}: No such container: {target}")
             links.append(f"/{found.name}:/{name}/{(alias or found.name).rpartition('/')[2]}")
         host["Links"] = links or host["Links"]
 
@@ -179,7 +182,7 @@ class Maker:
         return next((one.name for one in self.networks.known.values() if ref in (one.id, one.name)), ref)
 
     def _check_mount(self, action: str, spec: MountSpec) -> None:
-        if spec.kind == "bind" and spec.must_exist and View(self.host).find(spec.source).node is None:
+        if spec.kind == "bind" and spec.must_exist and not View(self.host).exists(spec.source):
             raise refusal(
                 action, 400, f'invalid mount config for type "bind": bind source path does not exist: {spec.source}'
             )
@@ -200,7 +203,7 @@ class Maker:
     def _mount(self, container: Container, spec: MountSpec) -> Mounted:
         if spec.kind == "volume":
             request = {"Driver": container.host["VolumeDriver"] or "local", **spec.options, "Name": spec.source}
-            name = self.volumes.create(request, self.moments.written())
+            name = self.volumes.provide(request, self.moments.written())
             return Mounted(spec, name, anonymous=not spec.source, node=self.volume_node(name, spec))
         if spec.kind == "bind":
             return Mounted(spec, node=self._host_node(spec.source))
@@ -214,9 +217,8 @@ class Maker:
 
     def _host_node(self, path: str) -> Node:
         """Return what is at a path of the host; a directory that is missing is made, with those above it."""
-        found = View(self.host).find(path).node if path.strip("/") else self.host
-        if found is not None:
-            return found
+        if View(self.host).exists(path):
+            return View(self.host).find(path).node or self.host
         parent = self._host_node(path.rstrip("/").rpartition("/")[0])
         made = parent.children[path.rstrip("/").rpartition("/")[2]] = directory(mtime=self.moments.nanoseconds())
         return made
@@ -227,14 +229,13 @@ class Maker:
             ref, _, mode = text.partition(":")
             other = self.find(ref)
             if other is None:
-                raise refusal(action, 404, f"No such container: {ref}")
+                raise refusal(action, 400, f"No such container: {ref}")
             for mount in other.mounts:
                 read_only = mount.spec.read_only or mode == "ro"
                 spec = MountSpec(
                     mount.spec.kind,
                     mount.spec.source,
                     mount.spec.destination,
-                    mode=mode,
                     read_only=read_only,
                     copy_up=False,
                     subpath=mount.spec.subpath,

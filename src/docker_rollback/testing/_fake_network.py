@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from attrs import define, field
@@ -12,6 +12,16 @@ from docker_rollback.errors import NetworkNotFoundError
 from docker_rollback.testing._fake_errors import refusal
 
 _PREDEFINED = {"bridge": "bridge", "host": "host", "none": "null"}
+_OPTIONS = {
+    "bridge": {
+        "com.docker.network.bridge.default_bridge": "true",
+        "com.docker.network.bridge.enable_icc": "true",
+        "com.docker.network.bridge.enable_ip_masquerade": "true",
+        "com.docker.network.bridge.host_binding_ipv4": "0.0.0.0",
+        "com.docker.network.bridge.name": "docker0",
+        "com.docker.network.driver.mtu": "1500",
+    }
+}
 _FIRST_CHOSEN_PORT = 32768
 _RUNTIME: dict[str, Any] = {
     "MacAddress": "",
@@ -69,7 +79,7 @@ class Network:
             "IPAM": {
                 "Driver": ipam.get("Driver") or "default",
                 "Options": ipam.get("Options"),
-                "Config": self.pools,
+                "Config": self.pools or None,
             },
             "Internal": self.request.get("Internal", False),
             "Attachable": self.request.get("Attachable", False),
@@ -112,7 +122,7 @@ class Networks:
         """Make the networks that every engine has."""
         next(self._next_pool)
         for name, driver in _PREDEFINED.items():
-            self.create({"Name": name, "Driver": driver}, when, predefined=True)
+            self.create({"Name": name, "Driver": driver, "Options": _OPTIONS.get(name)}, when, predefined=True)
 
     def get(self, ref: str) -> Network:
         """Return the network of a name, an id or the beginning of an id; raises `NetworkNotFoundError`."""
@@ -197,7 +207,7 @@ class Networks:
             reasons = "\n".join(problems)
             raise refusal(action, 400, f"invalid config for network {name}: invalid endpoint settings:\n{reasons}")
 
-    def attach(self, action: str, name: str, container: str, container_name: str, endpoint: Mapping[str, Any]) -> None:
+    def attach(self, action: str, name: str, container: str, container_name: str, endpoint: dict[str, Any]) -> None:
         """Bring an endpoint up; raises `NetworkNotFoundError`, `EngineForbiddenError` for an address that is taken."""
         network = self.get(name)
         runtime = {**_RUNTIME, "EndpointID": self.new_id()}
@@ -216,6 +226,11 @@ class Networks:
                 "MacAddress": endpoint.get("MacAddress") or _mac(runtime["EndpointID"]),
             }
         network.attached[container] = (container_name, runtime)
+        endpoint |= {"NetworkID": network.id, "Named": True}
+
+    def are_internal(self, names: Iterable[str]) -> bool:
+        """Whether no network of these leads to the outside."""
+        return all(self.get(name).request.get("Internal") for name in names)
 
     def detach(self, container: str, network: Network | None = None) -> None:
         """Take the endpoints of a container down: one, or all with its ports."""
@@ -269,7 +284,7 @@ class Networks:
             runtime = network.attached[container][1]
         aliases = endpoint.get("Aliases") or None
         names = None
-        if name not in _PREDEFINED:
+        if name not in _PREDEFINED and endpoint.get("Named"):
             names = list(dict.fromkeys([container_name, *(aliases or []), container[:12], hostname]))
         return {
             "IPAMConfig": endpoint.get("IPAMConfig") or None,

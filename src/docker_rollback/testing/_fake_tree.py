@@ -169,6 +169,13 @@ class View:
             here.append(name)
         return self._at(here)
 
+    def exists(self, path: str, *, follow: bool = True) -> bool:
+        """Say whether `path` leads to anything."""
+        try:
+            return self.find(path, follow=follow).node is not None
+        except OSError:
+            return False
+
     def _at(self, here: list[str]) -> Place:
         """Return the place of a path without symlinks that is known to exist."""
         if not here:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -12,6 +13,7 @@ from docker_rollback.testing._fake_errors import refusal
 from docker_rollback.testing._fake_tree import Node, directory
 
 ANONYMOUS = "com.docker.volume.anonymous"
+_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+")
 
 
 @define(eq=False)
@@ -70,12 +72,40 @@ class Volumes:
         return self.known[name]
 
     def create(self, request: Mapping[str, Any], when: str) -> str:
-        """Make a volume and return its name; one that is there stays as it is, whatever is asked for."""
+        """Make a volume and return its name; raises `EngineConflictError` where there is another one of that name."""
+        name = str(request.get("Name") or "")
+        if name in self.known:
+            there = self.known[name]
+            differing = [
+                word
+                for word, has, asked in (
+                    ("driver", there.driver, request.get("Driver") or "local"),
+                    ("options", there.options or {}, dict(request.get("DriverOpts") or {})),
+                    ("labels", there.labels or {}, dict(request.get("Labels") or {})),
+                )
+                if has != asked
+            ]
+            if differing:
+                reason = f"there is one of that name with another {' and '.join(differing)}"
+                raise refusal(f"create volume {name!r}", 409, reason)
+        return self.provide(request, when)
+
+    def provide(self, request: Mapping[str, Any], when: str) -> str:
+        """Make a volume where there is none of that name, as a container's mount does, and return its name."""
         name = str(request.get("Name") or "")
         driver = str(request.get("Driver") or "local")
+        if name and not _NAME.fullmatch(name):
+            raise refusal(
+                f"create volume {name!r}",
+                400,
+                f'create {name}: "{name}" includes invalid characters for a local volume name, '
+                'only "[a-zA-Z0-9][a-zA-Z0-9_.-]" are allowed',
+            )
         if driver not in self.drivers:
             raise refusal(
-                f"create volume {name!r}", 404, f'error looking up volume plugin {driver}: plugin "{driver}" not found'
+                f"create volume {name!r}",
+                404,
+                f'create {name}: error looking up volume plugin {driver}: plugin "{driver}" not found',
             )
         if name in self.known:
             return name

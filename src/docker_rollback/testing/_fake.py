@@ -12,13 +12,13 @@ from datetime import UTC, datetime
 from typing import Any
 
 from docker_rollback._engine.port import EVERY, Change, ContainerFilter, EngineInfo, Inspection, Process
-from docker_rollback.errors import ContainerNotFoundError, NetworkNotFoundError
+from docker_rollback.errors import ContainerNotFoundError
 from docker_rollback.testing._fake_containers import Container, inspection
 from docker_rollback.testing._fake_create import restart_policy
 from docker_rollback.testing._fake_errors import refusal
 from docker_rollback.testing._fake_exec import FakeProcess
 from docker_rollback.testing._fake_files import Files
-from docker_rollback.testing._fake_images import Image, Images
+from docker_rollback.testing._fake_images import VERSION, Image, Images
 from docker_rollback.testing._fake_layers import Layer, differences, pack
 from docker_rollback.testing._fake_life import Life
 from docker_rollback.testing._fake_make import Maker, Moments
@@ -106,7 +106,7 @@ class FakeEngine(Setup):
         """Ask who answers."""
         return EngineInfo(
             flavour="fake",
-            version="28.5.2",
+            version=VERSION,
             api_version="1.51",
             architecture=self._architecture,
             storage_driver="memory",
@@ -135,9 +135,7 @@ class FakeEngine(Setup):
         """Return the full ids of the containers that `where` describes, the newest first."""
         with self._lock:
             self._life.settle()
-            network = None
-            if where.network is not None:
-                network = self._maker.networks.get(where.network).name
+            network = None if where.network is None else self._maker.networks.get(where.network).id
             return [
                 one.id
                 for one in reversed(self._maker.known.values())
@@ -145,7 +143,7 @@ class FakeEngine(Setup):
                 and (where.name_prefix is None or one.name.startswith(where.name_prefix))
                 and _bears(one.config["Labels"], where.labels)
                 and (where.volume is None or any(mount.name == where.volume for mount in one.mounts))
-                and (network is None or network in one.endpoints)
+                and (network is None or any(its.get("NetworkID") == network for its in one.endpoints.values()))
                 and (one.alive or not where.running)
             ]
 
@@ -160,10 +158,10 @@ class FakeEngine(Setup):
         with self._lock:
             self._life.start(self._find(ref))
 
-    def stop_container(self, ref: str, *, timeout: float | None = None) -> None:  # noqa: ARG002 (its programs end at once)
+    def stop_container(self, ref: str, *, timeout: float | None = None) -> None:
         """Stop it by its own signal."""
         with self._lock:
-            self._life.stop(self._find(ref))
+            self._life.stop(self._find(ref), patient=timeout != 0)
 
     def kill_container(self, ref: str) -> None:
         """End it at once."""
@@ -211,6 +209,9 @@ class FakeEngine(Setup):
                     reason = "Restart policy cannot be updated because AutoRemove is enabled for the container"
                     raise refusal(action, 409, f"Cannot update container {container.id}: {reason}")
                 container.host["RestartPolicy"] = wanted
+            if container.host["NanoCpus"] and changes.get("CpuQuota"):
+                reason = "Conflicting options: CPU Quota cannot be updated as NanoCPUs has already been set"
+                raise refusal(action, 409, f"Cannot update container {container.id}: {reason}")
             # An engine takes zero for "as it is".
             container.host |= {
                 key: copy.deepcopy(value)
@@ -246,7 +247,7 @@ class FakeEngine(Setup):
             when = self._maker.moments.written()
             entry = {"created": when, "created_by": " ".join(container.config["Cmd"] or [])}
             document = parent.document
-            document |= {"config": container.config, "created": when, "docker_version": "28.5.2"}
+            document |= {"config": container.config, "created": when, "docker_version": VERSION}
             document["container"] = container.id
             document["history"] = [*(document.get("history") or []), entry if tar else {**entry, "empty_layer": True}]
             layers = [*parent.layers, *([Layer.of(tar)] if tar is not None else [])]
@@ -351,16 +352,10 @@ class FakeEngine(Setup):
             one, name = self._find(container), self._maker.networks.get(network).name
             self._life.connect(one, name, copy.deepcopy(dict(endpoint or {})))
 
-    def disconnect_network(self, network: str, container: str, *, force: bool = False) -> None:
+    def disconnect_network(self, network: str, container: str, *, force: bool = False) -> None:  # noqa: ARG002 (there is nothing to force)
         """Detach a container from a network."""
         with self._lock:
-            try:
-                one, found = self._find(container), self._maker.networks.get(network)
-            except (ContainerNotFoundError, NetworkNotFoundError):
-                if force:
-                    return
-                raise
-            self._life.disconnect(one, found)
+            self._life.disconnect(self._find(container), self._maker.networks.get(network))
 
     # Volumes
 
@@ -391,5 +386,7 @@ def _bears(labels: Mapping[str, Any] | None, wanted: Mapping[str, str]) -> bool:
 
 def _tag(action: str, tag: str) -> None:
     repository, colon, version = tag.rpartition(":")
+    if repository != repository.lower():
+        raise refusal(action, 400, f"invalid reference format: repository name ({repository}) must be lowercase")
     if not colon or "/" in version or not repository or not version:
-        raise refusal(action, 400, f"{tag!r} is not of the form repository:tag")
+        raise refusal(action, None, f"{tag!r} is not of the form repository:tag")

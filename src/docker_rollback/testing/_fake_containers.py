@@ -82,6 +82,7 @@ class Container:
         probes: the results of its check, newest last.
         undecided: whether its health waits for a test's word.
         ports: what came of its published ports; empty while it does not run.
+        prepared: whether a start was ever tried, so that the files are there that the engine makes for it.
         sandbox: of its network; empty while it does not run.
         log: the lines that it printed.
         processes: the programs that `exec` runs in it.
@@ -109,6 +110,7 @@ class Container:
     probes: list[dict[str, Any]] = field(factory=list)
     undecided: bool = False
     ports: dict[str, Any] = field(factory=dict)
+    prepared: bool = False
     sandbox: str = ""
     log: list[str] = field(factory=list)
     processes: list[FakeProcess] = field(factory=list)
@@ -181,7 +183,7 @@ class Container:
 def inspection(container: Container, networks: Networks, mounts: list[dict[str, Any]], folder: str) -> dict[str, Any]:
     """Return what the engine says of a container."""
     own = f"{folder}/containers/{container.id}"
-    begun, logged = container.started != NEVER, container.host["LogConfig"]["Type"] == "json-file"
+    begun, logged = container.prepared, container.host["LogConfig"]["Type"] == "json-file"
     return {
         "Id": container.id,
         "Created": container.created,

@@ -14,6 +14,7 @@ from docker_rollback.testing._fake_errors import refusal
 
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+")
 _HEALTH_FIELDS = ("Test", "Interval", "Timeout", "StartPeriod", "StartInterval", "Retries")
+_RUNTIMES = ("io.containerd.runc.v2", "runc")
 _POLICIES = ("no", "always", "on-failure", "unless-stopped")
 _CONFIG: dict[str, Any] = {
     "Hostname": "",
@@ -228,6 +229,8 @@ def merged_host(action: str, request: Mapping[str, Any]) -> dict[str, Any]:
     host["RestartPolicy"] = restart_policy(action, host["RestartPolicy"])
     if host["AutoRemove"] and host["RestartPolicy"]["Name"] != "no":
         raise refusal(action, 400, "can't create 'AutoRemove' container with restart policy")
+    if host["Runtime"] not in _RUNTIMES:
+        raise refusal(action, 400, f"unknown or invalid runtime name: {host['Runtime']}")
     _no_conflicts(action, request, host)
     return host
 
@@ -265,7 +268,7 @@ def _no_conflicts(action: str, request: Mapping[str, Any], host: Mapping[str, An
         if applies and present:
             raise refusal(action, 400, f"conflicting options: {words}")
     if host["NanoCpus"] and (host["CpuQuota"] or host["CpuPeriod"]):
-        raise refusal(action, 400, "Conflicting options: Nano CPUs and CPU Quota cannot both be set.")
+        raise refusal(action, 400, "Conflicting options: Nano CPUs and CPU Quota cannot both be set")
 
 
 def mount_specs(action: str, config: Mapping[str, Any], host: Mapping[str, Any]) -> list[MountSpec]:
@@ -290,12 +293,9 @@ def _bind(action: str, text: str) -> MountSpec:
     if len(parts) > 1:
         source, destination, mode = parts[0], parts[1], ":".join(parts[2:])
     if not destination.startswith("/"):
-        reason = f"invalid mount path: '{destination}' mount path must be absolute"
-        raise refusal(
-            action,
-            500,
-            f"invalid volume specification: '{text}': " + 'invalid mount config for type "volume": ' + reason,
-        )
+        reason = 'invalid mount config for type "volume": invalid mount path: '
+        reason += f"'{destination}' mount path must be absolute"
+        raise refusal(action, 500, f"invalid volume specification: '{text}': {reason}")
     options = mode.split(",")
     volume = not source.startswith("/")
     return MountSpec(
@@ -311,9 +311,10 @@ def _bind(action: str, text: str) -> MountSpec:
 def _mount(action: str, mount: Mapping[str, Any]) -> MountSpec:
     kind, target = str(mount.get("Type")), str(mount.get("Target") or "")
     if kind not in ("volume", "bind", "tmpfs"):
-        raise refusal(action, 400, f"invalid mount config for type {kind!r}: mount type unknown")
+        raise refusal(action, 400, f'invalid mount config for type "{kind}": mount type unknown')
     if not target.startswith("/"):
-        raise refusal(action, 400, f'invalid mount config for type "{kind}": invalid mount path: must be absolute')
+        reason = f"invalid mount path: '{target}' mount path must be absolute"
+        raise refusal(action, 400, f'invalid mount config for type "{kind}": {reason}')
     volume = mount.get("VolumeOptions") or {}
     bind = mount.get("BindOptions") or {}
     driver = volume.get("DriverConfig") or {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from docker_rollback.errors import EngineConflictError, EngineError, EngineForbiddenError
 
 
-def refusal(action: str, status: int, reason: str) -> EngineError:
+def refusal(action: str, status: int | None, reason: str) -> EngineError:
     """Return the error that an answer of this HTTP status becomes; what is not found has errors of its own."""
     if status == 409:
         return EngineConflictError(action, reason, status=status)

@@ -12,10 +12,13 @@ from typing import Any
 
 from attrs import define, field, frozen
 
-from docker_rollback.errors import EngineError, ImageNotFoundError
+from docker_rollback.errors import ImageNotFoundError
 from docker_rollback.testing._fake_errors import refusal
 from docker_rollback.testing._fake_layers import Layer, digest_of, unpack
 from docker_rollback.testing._fake_tree import Node, walk
+
+VERSION = "28.5.2"
+"""Of the Docker engine that the in-memory one takes after."""
 
 _CHUNK = 64 * 1024
 _HEX = re.compile(r"[0-9a-f]{12,64}")
@@ -121,16 +124,18 @@ class Images:
         users = self.users(image.id)
         by_id = reference(ref) not in self.names or ref == image.id
         if by_id:
-            if len({name.rpartition(":")[0] for name in names}) > 1:
-                reason = "image is referenced in multiple repositories"
-                raise refusal(action, 409, f"unable to delete {short} (must be forced) - {reason}")
-            if users:
-                raise refusal(
-                    action, 409, f"unable to delete {short} (must be forced) - container {users[0][:12]} is using it"
-                )
             if self._children(image.id):
                 reason = "image has dependent child images"
-                raise refusal(action, 409, f"unable to delete {short} (cannot be forced) - {reason}")
+                raise refusal(action, 409, f"conflict: unable to delete {short} (cannot be forced) - {reason}")
+            if len({name.rpartition(":")[0] for name in names}) > 1:
+                reason = "image is referenced in multiple repositories"
+                raise refusal(action, 409, f"conflict: unable to delete {short} (must be forced) - {reason}")
+            if users:
+                raise refusal(
+                    action,
+                    409,
+                    f"conflict: unable to delete {short} (must be forced) - container {users[0][:12]} is using it",
+                )
             for name in names:
                 del self.names[name]
             self._forget(image)
@@ -139,7 +144,7 @@ class Images:
             raise refusal(
                 action,
                 409,
-                f'unable to remove repository reference "{ref}" (must force) - '
+                f'conflict: unable to remove repository reference "{ref}" (must force) - '
                 f"container {users[0][:12]} is using its referenced image {short}",
             )
         del self.names[reference(ref)]
@@ -208,21 +213,21 @@ class Images:
         action = "load an image"
         parts = _members(archive, action)
         if "manifest.json" not in parts:
-            raise refusal(action, 400, "the archive has no manifest.json")
+            raise refusal(action, None, "open manifest.json: no such file or directory")
         for entry in json.loads(parts["manifest.json"]):
             wanted = [entry["Config"], *entry["Layers"]]
             for name in wanted:
                 if name not in parts:
-                    raise refusal(action, 500, f"open {name}: no such file or directory")
+                    raise refusal(action, None, f"open {name}: no such file or directory")
             config = parts[entry["Config"]]
             diff_ids = json.loads(config)["rootfs"]["diff_ids"]
             layers = [Layer.of(parts[name]) for name in entry["Layers"]]
             if len(diff_ids) != len(layers):
-                raise refusal(action, 500, f"invalid manifest, layers length mismatch: {len(diff_ids)}, {len(layers)}")
+                raise refusal(action, None, f"invalid manifest, layers length mismatch: {len(diff_ids)}, {len(layers)}")
             for number, (layer, expected) in enumerate(zip(layers, diff_ids, strict=True)):
                 if layer.digest != expected:
                     raise refusal(
-                        action, 500, f"invalid diffID for layer {number}: expected {expected!r}, got {layer.digest!r}"
+                        action, None, f"invalid diffID for layer {number}: expected {expected!r}, got {layer.digest!r}"
                     )
             image = Image(digest_of(config), config, tuple(layers), unpack(layers))
             self.add(image, None, when)
@@ -231,21 +236,21 @@ class Images:
 
     def import_tar(self, archive: Iterable[bytes], tag: str, when: str) -> str:
         """Make an image of one layer from the tar of a file system, plain or in gzip, and return its id."""
-        action = f"import image {tag!r}"
         try:
-            layer = Layer.of(b"".join(archive))
+            layer = Layer.of(b"".join(archive) or bytes(2 * tarfile.BLOCKSIZE))
             image = Image.of(
                 {
                     "architecture": self.architecture,
                     "config": {},
                     "created": when,
+                    "docker_version": VERSION,
                     "history": [{"created": when, "comment": "Imported from -"}],
                     "os": "linux",
                 },
                 [layer],
             )
         except (tarfile.TarError, gzip.BadGzipFile, EOFError) as error:
-            raise refusal(action, 500, f"archive/tar: {error}") from error
+            raise refusal(f"import image {tag!r}", 500, f"archive/tar: {error}") from error
         return self.add(image, tag, when)
 
 
@@ -259,7 +264,7 @@ def _members(archive: Iterable[bytes], action: str) -> dict[str, bytes]:
                 if source is not None:
                     parts[member.name.removeprefix("./")] = source.read()
     except (tarfile.TarError, EOFError, KeyError) as error:
-        raise EngineError(action, f"archive/tar: {error}", status=500) from error
+        raise refusal(action, None, f"archive/tar: {str(error).partition(chr(10))[0]}") from error
     return parts
 
 

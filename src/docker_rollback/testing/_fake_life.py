@@ -11,7 +11,7 @@ from typing import Any
 
 from attrs import define, field
 
-from docker_rollback.errors import EngineError, VolumeNotFoundError
+from docker_rollback.errors import EngineConflictError, EngineError, VolumeNotFoundError
 from docker_rollback.testing._fake_containers import Container
 from docker_rollback.testing._fake_errors import refusal
 from docker_rollback.testing._fake_exec import KILLED
@@ -50,23 +50,28 @@ class Life:
         action = f"connect container {container.name!r} to network {name!r}"
         if container.host["NetworkMode"].startswith(SHARED_NETWORK):
             raise refusal(action, 409, "container sharing network namespace with another container or host")
+        if name == "host" or "host" in container.endpoints:
+            raise refusal(
+                action, 400, "cannot connect container to host network - container must be created in host mode"
+            )
+        if name == "none" or "none" in container.endpoints:
+            reason = (
+                "container cannot be connected to multiple networks with one of the networks in private (none) mode"
+            )
+            raise refusal(action, 400, reason)
         self.maker.networks.check(action, name, endpoint)
+        if name in container.endpoints:
+            raise EngineConflictError(action, "it is connected already")
         if container.alive:
-            if name in container.endpoints:
-                reason = f"endpoint with name {container.name} already exists in network {name}"
-                raise refusal(action, 409, reason)
             self.maker.networks.attach(action, name, container.id, container.name, endpoint)
         container.endpoints[name] = {**endpoint, "Named": True}
 
     def disconnect(self, container: Container, network: Network) -> None:
-        """Detach a container from a network."""
-        if network.name not in container.endpoints:
-            raise refusal(
-                f"disconnect container {container.name!r} from network {network.name!r}",
-                500,
-                f"container {container.id} is not connected to network {network.name}",
-            )
-        del container.endpoints[network.name]
+        """Detach a container from a network; harmless where it is not attached."""
+        if network.name == "host" and network.name in container.endpoints:
+            action = f"disconnect container {container.name!r} from network {network.name!r}"
+            raise refusal(action, 400, "cannot disconnect container from host network")
+        container.endpoints.pop(network.name, None)
         self.maker.networks.detach(container.id, network)
 
     # Beginning and end
@@ -82,6 +87,7 @@ class Life:
         self._begin(action, container)
 
     def _begin(self, action: str, container: Container) -> None:
+        container.prepared = True
         try:
             self._join(action, container)
             for mount in container.mounts:
@@ -91,11 +97,14 @@ class Life:
         except (EngineError, OSError, VolumeNotFoundError) as error:
             self.maker.networks.detach(container.id)
             reason = error.reason if isinstance(error, EngineError) else str(error)
-            container.exit_code, container.error = 128, reason
+            container.error = reason
+            if container.status == "created":
+                container.exit_code = 128
             if isinstance(error, EngineError):
                 raise
             raise refusal(action, 500, reason) from error
         container.run += 1
+        container.sandbox = "" if not container.endpoints else self.maker.new_id()
         container.status, container.exit_code, container.error = "running", 0, ""
         container.started = self.maker.moments.written()
         container.pid = 1000 + container.run
@@ -121,7 +130,6 @@ class Life:
                     f"container {other.name} is {other.status}",
                 )
             return
-        container.sandbox = self.maker.new_id()
         for name, endpoint in container.endpoints.items():
             self.maker.networks.attach(action, name, container.id, container.name, endpoint)
         if mode not in ("host", "none") and not self.maker.networks.are_internal(container.endpoints):
@@ -172,8 +180,8 @@ class Life:
         if container.alive and not held and reads(container.command) == path:
             self.end(container, 0, asked=False)
 
-    def stop(self, container: Container) -> None:
-        """Stop a container; harmless where it does not run."""
+    def stop(self, container: Container, *, patient: bool = True) -> None:
+        """Stop a container; harmless where it does not run. Without patience its program is killed."""
         if not container.alive:
             return
         run = container.run
@@ -182,7 +190,7 @@ class Life:
             return
         self.on_stop(container)
         if container.run == run:
-            self.end(container, 0, asked=True)
+            self.end(container, 0 if patient else KILLED, asked=True)
 
     def kill(self, container: Container) -> None:
         """End a container at once; harmless where it does not run."""

@@ -8,7 +8,7 @@ from typing import Any
 
 from attrs import define, field
 
-from docker_rollback.errors import ContainerNotFoundError
+from docker_rollback.errors import ContainerNotFoundError, ImageNotFoundError
 from docker_rollback.testing._fake_containers import Container, Mounted
 from docker_rollback.testing._fake_create import MountSpec, check_name, merged_config, merged_host, mount_specs
 from docker_rollback.testing._fake_errors import refusal
@@ -106,7 +106,10 @@ class Maker:
         """Make a container and return its id."""
         action = f"create container {name!r}"
         self.take_name(action, name)
-        image = self.images.get(str(request.get("Image") or ""))
+        try:
+            image = self.images.get(str(request.get("Image") or ""))
+        except ImageNotFoundError as error:
+            raise ImageNotFoundError(error.name, action=action) from None
         config = merged_config(action, request, image.settings)
         host = merged_host(action, request)
         specs = mount_specs(action, config, host)
@@ -117,6 +120,7 @@ class Maker:
         identity = self.new_id()
         config["Image"] = str(request["Image"])
         own_address = next(iter(endpoints.values()), {}).get("MacAddress")
+        config.pop("MacAddress", None)
         if own_address:
             config["MacAddress"] = own_address
         config["Hostname"] = config["Hostname"] or (self.hostname if host["NetworkMode"] == "host" else identity[:12])
@@ -230,7 +234,7 @@ class Maker:
             other = self.find(ref)
             if other is None:
                 raise refusal(action, 400, f"No such container: {ref}")
-            for mount in other.mounts:
+            for mount in (one for one in other.mounts if one.spec.kind != "tmpfs"):
                 read_only = mount.spec.read_only or mode == "ro"
                 spec = MountSpec(
                     mount.spec.kind,

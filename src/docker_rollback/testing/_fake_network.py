@@ -8,7 +8,7 @@ from typing import Any
 
 from attrs import define, field
 
-from docker_rollback.errors import NetworkNotFoundError
+from docker_rollback.errors import EngineConflictError, NetworkNotFoundError
 from docker_rollback.testing._fake_errors import refusal
 
 _PREDEFINED = {"bridge": "bridge", "host": "host", "none": "null"}
@@ -163,7 +163,7 @@ class Networks:
                     )
 
     def remove(self, ref: str) -> None:
-        """Remove a network; raises `EngineForbiddenError` for one of the engine's own, and where endpoints are up."""
+        """Remove a network; raises `EngineConflictError` while used, `EngineForbiddenError` for the engine's own."""
         try:
             network = self.get(ref)
         except NetworkNotFoundError:
@@ -173,11 +173,11 @@ class Networks:
             raise refusal(action, 403, f"{network.name} is a pre-defined network and cannot be removed")
         if network.attached:
             name, runtime = next(iter(network.attached.values()))
-            raise refusal(
+            raise EngineConflictError(
                 action,
-                409,
                 f"error while removing network: network {network.name} has active endpoints "
                 f'(name:"{name}" id:"{runtime["EndpointID"][:12]}")',
+                status=403,
             )
         del self.known[network.id]
 
@@ -202,14 +202,15 @@ class Networks:
                     "networks with user configured subnets"
                 )
             elif not any(ipaddress.ip_address(wanted) in ipaddress.ip_network(pool["Subnet"]) for pool in configured):
-                problems.append(f"no configured subnet contains IP address {wanted}")
+                problems.append(f"no configured subnet or ip-range contain the IP address {wanted}")
         if problems:
-            reasons = "\n".join(problems)
-            raise refusal(action, 400, f"invalid config for network {name}: invalid endpoint settings:\n{reasons}")
+            reasons = ", ".join(problems)
+            raise refusal(action, 400, f"invalid config for network {name}: invalid endpoint settings: {reasons}")
 
     def attach(self, action: str, name: str, container: str, container_name: str, endpoint: dict[str, Any]) -> None:
-        """Bring an endpoint up; raises `NetworkNotFoundError`, `EngineForbiddenError` for an address that is taken."""
-        network = self.get(name)
+        """Bring an endpoint up; raises `NetworkNotFoundError`, `EngineConflictError` for an address that is taken."""
+        endpoint["Named"] = True
+        network = self.get(endpoint.get("NetworkID") or name)
         runtime = {**_RUNTIME, "EndpointID": self.new_id()}
         if network.driver not in ("host", "null"):
             pool = next((pool for pool in network.pools if ":" not in pool["Subnet"]), network.pools[0])
@@ -218,7 +219,8 @@ class Networks:
             address = (endpoint.get("IPAMConfig") or {}).get("IPv4Address")
             taken = {other["IPAddress"] for _, other in network.attached.values()} | {gateway}
             if address in taken:
-                raise refusal(action, 403, "failed to set up container networking: Address already in use")
+                reason = "failed to set up container networking: Address already in use"
+                raise EngineConflictError(action, reason, status=403)
             runtime |= {
                 "Gateway": "" if network.request.get("Internal") else gateway,
                 "IPAddress": address or next(str(free) for free in subnet.hosts() if str(free) not in taken),
@@ -226,7 +228,7 @@ class Networks:
                 "MacAddress": endpoint.get("MacAddress") or _mac(runtime["EndpointID"]),
             }
         network.attached[container] = (container_name, runtime)
-        endpoint |= {"NetworkID": network.id, "Named": True}
+        endpoint["NetworkID"] = network.id
 
     def are_internal(self, names: Iterable[str]) -> bool:
         """Whether no network of these leads to the outside."""

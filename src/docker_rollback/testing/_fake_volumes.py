@@ -8,7 +8,7 @@ from typing import Any
 
 from attrs import define, field
 
-from docker_rollback.errors import VolumeNotFoundError
+from docker_rollback.errors import EngineConflictError, VolumeNotFoundError
 from docker_rollback.testing._fake_errors import refusal
 from docker_rollback.testing._fake_tree import Node, directory
 
@@ -87,7 +87,7 @@ class Volumes:
             ]
             if differing:
                 reason = f"there is one of that name with another {' and '.join(differing)}"
-                raise refusal(f"create volume {name!r}", 409, reason)
+                raise EngineConflictError(f"create volume {name!r}", reason)
         return self.provide(request, when)
 
     def provide(self, request: Mapping[str, Any], when: str) -> str:

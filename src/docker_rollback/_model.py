@@ -12,6 +12,8 @@ from typing import Any, Literal, TypeAlias
 
 from attrs import field, frozen
 
+from docker_rollback.errors import UnsupportedContainerError
+
 Quiesce: TypeAlias = Literal["stop", "pause", "none"]
 """How a service is brought to rest for its capture."""
 
@@ -239,7 +241,8 @@ class Backup:
     @property
     def not_covered(self) -> tuple[NotCovered, ...]:
         """Everything that this backup does not hold."""
-        return tuple(gap for part in (*self.containers, *self.volumes) for gap in part.not_covered)
+        containers = tuple(gap for container in self.containers for gap in container.not_covered)
+        return containers + tuple(gap for volume in self.volumes for gap in volume.not_covered)
 
     def volume(self, name: str) -> VolumeArchive:
         """Return the archive of one volume; raises `KeyError` where it holds none of that name."""
@@ -247,6 +250,32 @@ class Backup:
             if archive.name == name:
                 return archive
         raise KeyError(name)
+
+
+@frozen
+class Report:
+    """What a backup would cover, what would be refused, and how much room it needs.
+
+    Attributes:
+        containers: the containers, as they were found.
+        volumes: the volumes whose data it would hold, and the way to each.
+        anonymous: those of them that go with their container.
+        not_covered: what it would not hold.
+        refused: why it would not begin, by container; empty where nothing stands against it.
+        room: how many bytes it needs in the store, at most.
+    """
+
+    containers: tuple[Observed, ...]
+    volumes: Mapping[str, Way] = field(factory=dict)
+    anonymous: frozenset[str] = frozenset()
+    not_covered: tuple[NotCovered, ...] = ()
+    refused: Mapping[str, tuple[str, ...]] = field(factory=dict)
+    room: int = 0
+
+    def raise_refusals(self) -> None:
+        """Raise an `UnsupportedContainerError` for the first container that is refused."""
+        for name, reasons in self.refused.items():
+            raise UnsupportedContainerError(name, reasons)
 
 
 def backup_id(name: str, created: datetime, token: str) -> str:

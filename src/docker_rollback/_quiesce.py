@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import time
+from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
@@ -12,6 +14,10 @@ from docker_rollback._spec import observe
 from docker_rollback.errors import CaptureError, EngineError
 
 logger = logging.getLogger("docker_rollback")
+
+_TRIES = 3
+_BETWEEN_TRIES = 0.5
+"""How often, and seconds between, a container is set going that does not want to."""
 
 
 class AtRest:
@@ -23,13 +29,15 @@ class AtRest:
     Args:
         engine: where the containers are.
         quiesce: how: "stop" by the container's own signal and patience, "pause", or "none".
+        sleep: waits, in seconds.
 
     Raises:
         CaptureError: on leaving, where a container could not be set going again; every one was tried.
     """
 
-    def __init__(self, engine: Engine, quiesce: Quiesce) -> None:
+    def __init__(self, engine: Engine, quiesce: Quiesce, *, sleep: Callable[[float], None] = time.sleep) -> None:
         self._engine = engine
+        self._sleep = sleep
         self._quiesce = quiesce
         self._resting: list[tuple[Observed, Quiesce]] = []
         self._keep = False
@@ -86,14 +94,31 @@ class AtRest:
         while self._resting:
             container, how = self._resting.pop()
             logger.info("%s: resuming", container.name)
+            failure = self._set_going(container, how)
+            if failure is not None:
+                failures.append((container, failure))
+        return failures
+
+    def _set_going(self, container: Observed, how: Quiesce) -> EngineError | None:
+        """Try until the container goes; return why it does not.
+
+        Tried again also after an error that looks final: a service that stays down is worse than a call too many.
+        """
+        failure = None
+        for attempt in range(_TRIES):
+            if attempt:
+                self._sleep(_BETWEEN_TRIES)
             try:
                 if how == "pause":
                     self._engine.unpause_container(container.id)
                 else:
                     self._engine.start_container(container.id)
-            except EngineError as failure:
-                failures.append((container, failure))
-        return failures
+            except EngineError as error:
+                logger.warning("%s: it could not be set going: %s", container.name, error)
+                failure = error
+            else:
+                return None
+        return failure
 
     def _how(self, container: Observed) -> Quiesce:
         if container.state.status not in ("running", "restarting"):

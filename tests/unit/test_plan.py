@@ -71,7 +71,7 @@ def test_a_volume_without_a_container_is_filled_by_its_name() -> None:
     assert filled == FillVolume(volume("data"), None, None)
 
 
-_ORDER = (
+_ORDER: tuple[type | tuple[type, ...], ...] = (
     ProvideImage,
     PutAside,
     (RestoreNetwork, RestoreVolume),

@@ -181,6 +181,10 @@ def _create(
             # Another process was done with the image that we share, and removed it just now.
             if not tries_left:
                 raise
+        except EngineError:
+            # It may have been made all the same, and only the answer have been lost.
+            _remove(engine, name)
+            raise
     raise AssertionError("the last try returns or raises")
 
 

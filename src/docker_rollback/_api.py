@@ -1,0 +1,180 @@
+"""The functions that most people need: they build the parts and put them together."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Sequence
+from contextlib import ExitStack
+from typing import Protocol, TypeAlias
+
+from docker_rollback._archiver import VolumeArchiver
+from docker_rollback._capture import Capture
+from docker_rollback._checks import Check, as_checks, healthy
+from docker_rollback._engine import Client, Engine, as_engine
+from docker_rollback._model import Backup, Quiesce, Way, backup_id
+from docker_rollback._preflight import Preflight
+from docker_rollback._restorer import Restorer
+from docker_rollback._rollback import Rollback
+from docker_rollback._snapshotter import ContainerSnapshotter, now
+from docker_rollback._store import BackupStore
+
+
+class ContainerLike(Protocol):
+    """Anything with an id, such as docker-py's `Container`."""
+
+    @property
+    def id(self) -> str | None:
+        """The full id."""
+
+
+ContainerArgument: TypeAlias = str | ContainerLike
+"""A container's name, its id, or an object that has one."""
+
+StoreArgument: TypeAlias = BackupStore | str | os.PathLike[str] | None
+"""A store, the path of one, or None for the one in the user's data folder."""
+
+_HEALTHY = healthy()
+
+
+def rollback(
+    *containers: ContainerArgument,
+    client: Client | None = None,
+    store: StoreArgument = None,
+    quiesce: Quiesce = "stop",
+    resume: bool = True,
+    verify: Check | Sequence[Check] | None = _HEALTHY,
+    keep: int | None = 3,
+    export_image: bool = True,
+    way: Way | None = None,
+    helper_image: str | None = None,
+) -> Rollback:
+    """Make an update of containers transactional: back them up, run the block, put them back where it fails.
+
+    Args:
+        containers: names, ids, or docker-py `Container` objects.
+        client: a docker-py client, or an `Engine`; by default the one that a given `Container` belongs to, else the one
+            that the environment names.
+        store: where the backup goes; by default the user's data folder.
+        quiesce: how the containers are brought to rest for the capture. A ``--rm`` container is paused, never stopped.
+        resume: whether they run again before the block starts; False for an update that starts them itself.
+        verify: what the update has to pass: a check, several, or None. By default `healthy()`.
+        keep: how many backups of the same containers stay when the block ends; None keeps all.
+        export_image: whether the container's image goes into the store. Without, it stays in the engine: quicker, and
+            `backup.durable` is False.
+        way: how volume data is reached, "direct" or "helper"; by default the first of them that works.
+        helper_image: an image with GNU tar for the helper; by default one is made from this machine's own tar.
+
+    Returns:
+        A `Rollback`, inert until entered.
+
+    Raises:
+        ValueError: no container was given.
+
+    Example:
+        >>> with rollback("web") as tx:
+        ...     deploy("web:2")
+        >>> tx.status
+        <Status.COMMITTED: 'committed'>
+    """
+    engine, backups = _engine(client, containers), _store(store)
+    snapshotter = ContainerSnapshotter(engine, backups, export_image=export_image)
+    archiver = VolumeArchiver(engine, backups, way=way, helper_image=helper_image)
+    return Rollback(
+        _references(containers),
+        engine=engine,
+        store=backups,
+        preflight=Preflight(engine, backups, archiver, export_image=export_image),
+        capture=Capture(engine, backups, snapshotter, archiver),
+        restorer=Restorer(engine, backups, archiver=archiver, intruders="stop"),
+        verify=as_checks(verify),
+        quiesce=quiesce,
+        resume=resume,
+        keep=keep,
+    )
+
+
+def backup(
+    *containers: ContainerArgument,
+    client: Client | None = None,
+    store: StoreArgument = None,
+    quiesce: Quiesce = "stop",
+    export_image: bool = True,
+    way: Way | None = None,
+    helper_image: str | None = None,
+) -> Backup:
+    """Take a backup of containers, without an update; the arguments are those of `rollback`.
+
+    Raises:
+        ContainerNotFoundError, UnsupportedContainerError, ContainerBusyError: nothing was touched.
+        StoreError, EngineError, VolumeError, CaptureError: the backup could not be taken; every container does what it
+            did.
+
+    Example:
+        >>> backup("web", store="/var/backups/web").id
+        '20260102T030405Z-web-a1b2c3'
+    """
+    engine, backups = _engine(client, containers), _store(store)
+    snapshotter = ContainerSnapshotter(engine, backups, export_image=export_image)
+    archiver = VolumeArchiver(engine, backups, way=way, helper_image=helper_image)
+    capture = Capture(engine, backups, snapshotter, archiver)
+    preflight = Preflight(engine, backups, archiver, export_image=export_image)
+    with preflight.holding(_references(containers)) as report:
+        taken = capture.take(report, backup_id(report.containers[0].name, now(), secrets.token_hex(3)), quiesce=quiesce)
+        capture.release(taken)
+    return taken
+
+
+def restore(
+    backup: Backup | str,
+    *,
+    client: Client | None = None,
+    store: StoreArgument = None,
+    way: Way | None = None,
+    helper_image: str | None = None,
+) -> list[str]:
+    """Put a backup back, whatever stands in its place now; return the names of the containers that stand again.
+
+    Args:
+        backup: a backup, or its id in the store.
+        client: a docker-py client, or an `Engine`; by default the one that the environment names.
+        store: where the backup is; by default the user's data folder.
+        way: how volume data is reached, "direct" or "helper"; by default the first of them that works.
+        helper_image: an image with GNU tar for the helper; by default one is made from this machine's own tar.
+
+    Raises:
+        BackupNotFoundError, CorruptBackupError, VolumeAccessError: nothing was touched.
+        RestoreError: a step failed, or what stands differs from what was captured.
+
+    Example:
+        >>> restore("20260102T030405Z-web-a1b2c3", store="/var/backups/web")
+        ['web']
+    """
+    engine, backups = as_engine(client), _store(store)
+    archiver = VolumeArchiver(engine, backups, way=way, helper_image=helper_image)
+    found = backups.get(backup) if isinstance(backup, str) else backup
+    with ExitStack() as held:
+        for container in found.containers:
+            held.enter_context(backups.lock(container.id, container=container.name))
+        return Restorer(engine, backups, archiver=archiver).restore(found)
+
+
+def _engine(client: Client | None, containers: Sequence[ContainerArgument]) -> Engine:
+    """Return the engine that was given, or the one that the first container object knows of."""
+    if client is None:
+        for container in containers:
+            client = getattr(container, "client", None)
+            if client is not None:
+                break
+    return as_engine(client)
+
+
+def _references(containers: Sequence[ContainerArgument]) -> list[str]:
+    references = [container if isinstance(container, str) else container.id for container in containers]
+    if not all(references):
+        raise ValueError("a container object without an id was given")
+    return [reference for reference in references if reference]
+
+
+def _store(store: StoreArgument) -> BackupStore:
+    return store if isinstance(store, BackupStore) else BackupStore(store)

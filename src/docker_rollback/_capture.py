@@ -1,0 +1,115 @@
+"""Steps 2 to 6: containers brought to rest, captured, resumed, and sealed in the store."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from datetime import datetime
+
+from docker_rollback._archiver import VolumeArchiver
+from docker_rollback._engine.port import Engine
+from docker_rollback._model import Backup, NetworkRecord, Observed, Quiesce, Report
+from docker_rollback._quiesce import AtRest
+from docker_rollback._snapshotter import ContainerSnapshotter, image_tag, now
+from docker_rollback._spec import user_endpoints
+from docker_rollback._store import BackupStore
+
+logger = logging.getLogger("docker_rollback")
+
+_PREDEFINED = ("bridge", "host", "none", "podman")
+"""Networks that an engine has by itself and does not let anyone make."""
+
+
+class Capture:
+    """Takes backups: the one place that holds the images and the volumes of containers together.
+
+    Args:
+        engine: where the containers are.
+        store: where the backups go.
+        snapshotter: what captures the containers.
+        archiver: what captures the volumes.
+        clock: the time, in UTC.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        store: BackupStore,
+        snapshotter: ContainerSnapshotter,
+        archiver: VolumeArchiver,
+        *,
+        clock: Callable[[], datetime] = now,
+    ) -> None:
+        self._engine = engine
+        self._store = store
+        self._snapshotter = snapshotter
+        self._archiver = archiver
+        self._clock = clock
+
+    def take(self, report: Report, identity: str, *, quiesce: Quiesce, resume: bool = True) -> Backup:
+        """Take the backup `identity` of what `report` found, and return it once it is durable.
+
+        Every container that ran runs again when this returns, and also after an error; with `resume` False they stay
+        at rest, except after an error. The engine holds the images under names of ours until `release`.
+
+        Raises:
+            CaptureError: somebody disturbed the capture, or a container could not be set going again.
+            EngineError, VolumeError, StoreError: what they say.
+        """
+        tags = [image_tag(identity, number) for number in range(len(report.containers))]
+        networks = self._networks(report)
+        volumes = list(report.volumes)
+        with self._store.draft(identity) as draft, self._snapshotter.discarding(tags):
+            with (
+                self._archiver.begin(
+                    volumes, draft, operation=identity, anonymous=report.anonymous, ways=report.volumes
+                ) as archives,
+                AtRest(self._engine, quiesce) as rest,
+            ):
+                for container in reversed(report.containers):
+                    rest.bring(container)
+                created = self._clock()
+                snapshots = [
+                    self._snapshotter.capture(container, tag=tag)
+                    for container, tag in zip(report.containers, tags, strict=True)
+                ]
+                archives.capture()
+                rest.check_undisturbed()
+                if not resume:
+                    rest.keep()
+            backup = Backup(
+                id=identity,
+                created=created,
+                engine=self._engine.info().record(),
+                quiesce=quiesce,
+                containers=tuple(self._snapshotter.seal(snapshot, draft) for snapshot in snapshots),
+                volumes=archives.seal(),
+                networks=networks,
+            )
+            draft.commit(backup)
+        logger.info("backup %s is taken", identity)
+        return backup
+
+    def release(self, backup: Backup) -> None:
+        """Let the engine forget the images of a backup that the store holds."""
+        for container in backup.containers:
+            self._snapshotter.release(container)
+
+    def prune(self, backup: Backup, *, keep: int) -> None:
+        """Keep the newest `keep` backups of the same containers; the engine forgets what only older ones held."""
+        listed = {found.id: found for found in self._store.list()}
+        for removed in self._store.prune(keep=keep, containers=[found.name for found in backup.containers]).removed:
+            for container in listed[removed].containers:
+                self._engine.remove_image(container.image.tag)
+
+    def _networks(self, report: Report) -> tuple[NetworkRecord, ...]:
+        names = {name: None for container in report.containers for name in _networks_of(container)}
+        return tuple(self._network(name) for name in names if name not in _PREDEFINED)
+
+    def _network(self, name: str) -> NetworkRecord:
+        inspection = {key: value for key, value in self._engine.inspect_network(name).items() if key != "Containers"}
+        return NetworkRecord(name=name, id=str(inspection["Id"]), inspection=inspection)
+
+
+def _networks_of(container: Observed) -> list[str]:
+    return list(user_endpoints(container.inspection))

@@ -1,0 +1,233 @@
+"""The place that one container has in an engine: its name, and whatever stands there while it is being restored."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from docker_rollback._compare import Difference, compare
+from docker_rollback._engine.port import ContainerFilter, Engine
+from docker_rollback._model import ContainerSnapshot, Observed
+from docker_rollback._snapshotter import ContainerSnapshotter
+from docker_rollback._spec import HELD, SHORT_ID, create_request, observe, user_endpoints
+from docker_rollback.errors import ContainerNotFoundError, EngineConflictError, ImageNotFoundError, RestoreError
+
+logger = logging.getLogger("docker_rollback")
+
+_ASIDE = "-docker-rollback-aside-"
+
+
+class Place:
+    """Restores one container in its place; each method leaves what its step in the plan promises.
+
+    Attributes:
+        image_id: the id, in this engine, of the image that holds the file system.
+    """
+
+    def __init__(self, engine: Engine, snapshotter: ContainerSnapshotter, snapshot: ContainerSnapshot) -> None:
+        self._engine = engine
+        self._snapshotter = snapshotter
+        self._snapshot = snapshot
+        self.image_id = snapshot.image.id
+
+    def put_aside(self) -> None:
+        """Bring to rest the original, wherever it is, and whatever else bears its name; that one loses the name."""
+        original = self._find(self._snapshot.id)
+        if original is not None:
+            self._hold(original)
+        named = self._find(self._snapshot.name)
+        if named is not None and named.id != self._snapshot.id:
+            self._hold(named)
+            self._rename_aside(named)
+
+    def restore(self) -> None:
+        """Have the container stand, not running: the original where that is untouched, else its equal."""
+        original = self._find(self._snapshot.id)
+        if original is not None:
+            if self._is_untouched(original) and self._put_back(original):
+                logger.info("%s: the original container is put back", self._snapshot.name)
+                return
+            self._rename_aside(original)
+        logger.info("%s: making it anew", self._snapshot.name)
+        self._create()
+
+    def volume_at(self, destination: str) -> str:
+        """Return the name of the volume that the container, as it stands, mounts at a path."""
+        for mount in self._standing().mounts:
+            if mount.kind == "volume" and mount.destination == destination:
+                return mount.source
+        raise RestoreError(self._snapshot.name, f"it has no volume at {destination}")
+
+    def resume(self) -> None:
+        """Give the container its own restart policy again, and bring it to the state that it had."""
+        policy = self._snapshot.inspection["HostConfig"].get("RestartPolicy")
+        standing = self._standing()
+        if policy and standing.inspection["HostConfig"].get("RestartPolicy") != policy:
+            self._engine.update_container(standing.id, {"RestartPolicy": dict(policy)})
+        if self._snapshot.state.alive:
+            self._engine.start_container(standing.id)
+        if self._snapshot.state.status == "paused":
+            self._engine.pause_container(standing.id)
+
+    def compare(self) -> None:
+        """Raise a `RestoreError` where the container is not what it was."""
+        differences = [
+            difference
+            for difference in compare(self._snapshot.inspection, self._standing().inspection)
+            if not self._is_excused(difference)
+        ]
+        if differences:
+            raise RestoreError(
+                self._snapshot.name,
+                "it was restored, but differs from what was captured:",
+                [str(difference) for difference in differences],
+            )
+
+    def clear_aside(self) -> None:
+        """Remove what was put aside, and let the engine forget the image where no container needs it."""
+        for aside in self._engine.list_containers(ContainerFilter(name_prefix=self._snapshot.name + _ASIDE)):
+            self._engine.remove_container(aside, force=True, volumes=True)
+        if self._snapshot.image.manifest is None:
+            return
+        try:
+            self._engine.remove_image(self._snapshot.image.tag)
+        except EngineConflictError:
+            # The container that was made anew stands on it, and this is the only name it has.
+            logger.debug("%s: its image keeps the name %s", self._snapshot.name, self._snapshot.image.tag)
+
+    def _find(self, ref: str) -> Observed | None:
+        try:
+            found = observe(self._engine.inspect_container(ref))
+        except ContainerNotFoundError:
+            return None
+        # An engine also takes the beginning of an id for a reference.
+        return found if ref in (found.id, found.name) else None
+
+    def _standing(self) -> Observed:
+        standing = self._find(self._snapshot.name)
+        if standing is None:
+            raise RestoreError(self._snapshot.name, "it does not stand; somebody removed it while it was restored")
+        return standing
+
+    def _hold(self, container: Observed) -> None:
+        """Stop a container and keep its engine from starting it, also after a reboot."""
+        removed_by_stop = bool(container.inspection["HostConfig"].get("AutoRemove"))
+        if not removed_by_stop and container.inspection["HostConfig"].get("RestartPolicy") != HELD:
+            self._engine.update_container(container.id, {"RestartPolicy": dict(HELD)})
+        if container.state.status == "paused":
+            self._engine.unpause_container(container.id)
+        if container.state.alive:
+            self._engine.stop_container(container.id)
+
+    def _rename_aside(self, container: Observed) -> None:
+        if self._find(container.id) is not None and _ASIDE not in container.name:
+            self._engine.rename_container(container.id, f"{self._snapshot.name}{_ASIDE}{container.id[:SHORT_ID]}")
+
+    def _is_untouched(self, original: Observed) -> bool:
+        return self._snapshotter.is_untouched(self._snapshot, original.id, tag=f"{self._snapshot.image.tag}-again")
+
+    def _put_back(self, original: Observed) -> bool:
+        """Undo what was changed about the original container; False where something cannot be undone in place."""
+        if original.name != self._snapshot.name:
+            self._engine.rename_container(original.id, self._snapshot.name)
+        self._put_back_networks(original)
+        resources = self._changed_resources(original)
+        if resources:
+            self._engine.update_container(original.id, resources)
+        now = self._engine.inspect_container(original.id)
+        left = [
+            difference
+            for difference in compare(self._snapshot.inspection, now)
+            if not difference.path.startswith(("State.", "HostConfig.RestartPolicy"))
+        ]
+        for difference in left:
+            logger.info("%s: cannot be undone in place: %s", self._snapshot.name, difference)
+        return not left
+
+    def _put_back_networks(self, original: Observed) -> None:
+        wanted = user_endpoints(self._snapshot.inspection)
+        present = user_endpoints(original.inspection)
+        attached = original.inspection["NetworkSettings"]["Networks"] or {}
+        wrong = {
+            name
+            for name, endpoint in present.items()
+            if wanted.get(name) != endpoint or self._is_stale(name, attached[name] or {})
+        }
+        for name in wrong:
+            self._engine.disconnect_network(name, original.id, force=True)
+        for name in wanted.keys() - (present.keys() - wrong):
+            self._engine.connect_network(name, original.id, wanted[name])
+
+    def _is_stale(self, network: str, endpoint: Mapping[str, Any]) -> bool:
+        """Whether an endpoint belongs to a network that was removed and made again under the same name."""
+        attached = endpoint.get("NetworkID")
+        return bool(attached) and attached != self._engine.inspect_network(network)["Id"]
+
+    def _changed_resources(self, original: Observed) -> dict[str, Any]:
+        """Return the fields that an update in place can have changed, with the values that they had."""
+        before, now = self._snapshot.inspection["HostConfig"], original.inspection["HostConfig"]
+        return {key: before.get(key) for key in _RESOURCES if before.get(key) != now.get(key)}
+
+    def _create(self) -> None:
+        reference = self._snapshot.image.reference
+        previous = self._image_named(reference)
+        image = self.image_id
+        config = self._engine.inspect_image(image).get("Config") or {}
+        movable = _is_tag(reference)
+        if previous != image and movable:
+            # Only a create by the original reference shows that reference in `Config.Image` again.
+            self._engine.tag_image(image, reference)
+        try:
+            request = create_request(
+                self._snapshot.inspection,
+                image=reference if movable or previous == image else image,
+                image_config=config,
+                held=True,
+            )
+            created = self._engine.create_container(request.name, request.body, platform=request.platform)
+            for network, endpoint in request.networks.items():
+                self._engine.connect_network(network, created, endpoint)
+        finally:
+            if previous is not None and previous != image and movable:
+                self._engine.tag_image(previous, reference)
+            elif previous is None and movable and not self._snapshot.image.clean:
+                self._engine.remove_image(reference)
+
+    def _image_named(self, reference: str) -> str | None:
+        try:
+            return str(self._engine.inspect_image(reference)["Id"])
+        except ImageNotFoundError:
+            return None
+
+    def _is_excused(self, difference: Difference) -> bool:
+        """Whether a difference is one of those that no engine can avoid, as the documentation lists them."""
+        if difference.path == "Image":
+            return self.image_id != self._snapshot.image.original_id
+        if difference.path.startswith("State."):
+            return not self._snapshot.state.alive or self._snapshot.state.status == "restarting"
+        return False
+
+
+def _is_tag(reference: str) -> bool:
+    """Whether a reference is a name that can be moved; an id and a digest say themselves what they mean."""
+    bare = reference.removeprefix("sha256:")
+    return "@" not in reference and bare == reference and not (len(bare) == 64 and set(bare) <= set("0123456789abcdef"))
+
+
+_RESOURCES = (
+    "BlkioWeight",
+    "CpuShares",
+    "CpuPeriod",
+    "CpuQuota",
+    "CpuRealtimePeriod",
+    "CpuRealtimeRuntime",
+    "CpusetCpus",
+    "CpusetMems",
+    "Memory",
+    "MemoryReservation",
+    "MemorySwap",
+    "NanoCpus",
+    "PidsLimit",
+)
+"""What an engine's update can change in place (API 1.51, ContainerUpdate)."""

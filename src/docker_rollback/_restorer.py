@@ -1,0 +1,208 @@
+"""Backups put back: a plan that asks nothing of anyone, then its steps applied to an engine."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any, Literal, TypeAlias
+
+from docker_rollback._archiver import VolumeArchiver
+from docker_rollback._engine.port import ContainerFilter, Engine
+from docker_rollback._model import Backup, ContainerSnapshot, NetworkRecord, Observed, VolumeArchive
+from docker_rollback._place import Place
+from docker_rollback._plan import (
+    ClearAside,
+    Compare,
+    FillVolume,
+    ProvideImage,
+    PutAside,
+    RestoreContainer,
+    RestoreNetwork,
+    RestoreVolume,
+    Resume,
+    Step,
+    plan_restore,
+)
+from docker_rollback._snapshotter import ContainerSnapshotter
+from docker_rollback._spec import network_request, observe, volume_request
+from docker_rollback._store import BackupStore
+from docker_rollback.errors import (
+    DockerRollbackError,
+    ImageNotFoundError,
+    NetworkNotFoundError,
+    RestoreError,
+    VolumeAccessError,
+    VolumeNotFoundError,
+)
+
+logger = logging.getLogger("docker_rollback")
+
+Intruders: TypeAlias = Literal["refuse", "stop"]
+"""What happens to a running container outside the backup that uses a volume which is to be restored."""
+
+
+class Restorer:
+    """Puts backups back.
+
+    Args:
+        engine: where the containers are to stand.
+        store: where the backups are.
+        archiver: what fills the volumes; by default one on the same engine and store.
+        intruders: "refuse" leaves everything untouched where a running container outside the backup uses one of its
+            volumes; "stop" stops that container, for a rollback, where only the failed update can have made it.
+
+    Example:
+        >>> restorer = Restorer(DockerEngine.from_env(), store)
+        >>> for step in restorer.plan(store.get(backup_id)):
+        ...     print(step)
+        >>> restorer.restore(store.get(backup_id))
+        ['web']
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        store: BackupStore,
+        *,
+        archiver: VolumeArchiver | None = None,
+        intruders: Intruders = "refuse",
+    ) -> None:
+        self._engine = engine
+        self._store = store
+        self._archiver = archiver or VolumeArchiver(engine, store)
+        self._snapshotter = ContainerSnapshotter(engine, store)
+        self._intruders = intruders
+
+    def plan(self, backup: Backup) -> tuple[Step, ...]:
+        """Return what a restore of `backup` would do, in order; nothing is asked of the engine."""
+        return plan_restore(backup)
+
+    def restore(self, backup: Backup) -> list[str]:
+        """Put a backup back and return the names of the containers that stand again.
+
+        Everything in the backup is read and verified before anything is touched. A restore that broke off can be run
+        again from its start.
+
+        Raises:
+            CorruptBackupError: the backup is damaged; nothing was touched.
+            VolumeAccessError: a container outside the backup uses one of its volumes; nothing was touched.
+            RestoreError: a step failed, or what stands now differs from what was captured. With several failures, an
+                `ExceptionGroup` of them; every container was tried.
+        """
+        self._store.verify(backup.id)
+        self._refuse_intruders(backup)
+        self._apply(backup)
+        return [container.name for container in backup.containers]
+
+    def _apply(self, backup: Backup) -> None:
+        places = {container.name: Place(self._engine, self._snapshotter, container) for container in backup.containers}
+        failures: list[Exception] = []
+        failed: set[str] = set()
+        for step in self.plan(backup):
+            name = _container_of(step)
+            if name in failed:
+                continue
+            logger.info("%s", step)
+            try:
+                self._apply_step(step, places, backup)
+            except DockerRollbackError as error:
+                error.add_note(f"while it was to {step}")
+                if isinstance(step, ProvideImage) or name is None:
+                    # Either nothing has been touched yet, or what failed is shared by all.
+                    raise
+                failures.append(error)
+                failed.add(name)
+        if len(failures) == 1:
+            raise failures[0]
+        if failures:
+            raise ExceptionGroup(f"backup {backup.id} could not be restored", failures)
+
+    def _apply_step(self, step: Step, places: Mapping[str, Place], backup: Backup) -> None:
+        match step:
+            case ProvideImage(container):
+                places[container.name].image_id = self._provide_image(container)
+            case PutAside(container):
+                self._stop_intruders(container, backup)
+                places[container.name].put_aside()
+            case RestoreNetwork(network):
+                self._restore_network(network)
+            case RestoreVolume(volume):
+                self._restore_volume(volume)
+            case RestoreContainer(container):
+                places[container.name].restore()
+            case FillVolume(volume, container, destination):
+                name = volume.name
+                if container is not None and destination is not None:
+                    name = places[container.name].volume_at(destination)
+                self._archiver.extract(volume, name, verify=False)
+            case Resume(container):
+                places[container.name].resume()
+            case Compare(container):
+                places[container.name].compare()
+            case ClearAside(container):
+                places[container.name].clear_aside()
+
+    def _provide_image(self, container: ContainerSnapshot) -> str:
+        """Return the id, in this engine, of the image that holds the container's file system; load it where missing."""
+        image = container.image
+        for reference in (image.id, image.tag):
+            try:
+                found = str(self._engine.inspect_image(reference)["Id"])
+            except ImageNotFoundError:
+                continue
+            # Held by a name of ours: the original one may be moved or removed meanwhile.
+            self._engine.tag_image(found, image.tag)
+            return found
+        if image.manifest is None:
+            raise RestoreError(
+                container.name,
+                f"its image {image.id} is gone from the engine, and the backup was taken with export_image=False",
+            )
+        self._engine.load_image(self._store.image_archive(image.manifest, [image.tag]))
+        return str(self._engine.inspect_image(image.tag)["Id"])
+
+    def _restore_network(self, network: NetworkRecord) -> None:
+        try:
+            self._engine.inspect_network(network.name)
+        except NetworkNotFoundError:
+            self._engine.create_network(network_request(network.inspection))
+
+    def _restore_volume(self, volume: VolumeArchive) -> None:
+        try:
+            self._engine.inspect_volume(volume.name)
+        except VolumeNotFoundError:
+            self._engine.create_volume(volume_request(volume.inspection))
+
+    def _refuse_intruders(self, backup: Backup) -> None:
+        if self._intruders == "stop":
+            return
+        for volume in backup.volumes:
+            for intruder in self._users_outside(volume, backup):
+                raise VolumeAccessError(
+                    volume.name,
+                    f"container {intruder.name!r}, which is not part of backup {backup.id}, is using it; stop it first",
+                )
+
+    def _stop_intruders(self, container: ContainerSnapshot, backup: Backup) -> None:
+        for mount in container.mounts:
+            if mount.kind != "volume":
+                continue
+            for intruder in self._users_outside(backup.volume(mount.source), backup):
+                logger.warning("%s: stopping it, because it uses volume %s", intruder.name, mount.source)
+                if not intruder.inspection["HostConfig"].get("AutoRemove"):
+                    self._engine.update_container(intruder.id, {"RestartPolicy": {"Name": "no"}})
+                self._engine.stop_container(intruder.id)
+
+    def _users_outside(self, volume: VolumeArchive, backup: Backup) -> list[Observed]:
+        """Return the running containers that use a volume and stand in no place that the backup restores."""
+        names = {container.name for container in backup.containers}
+        ids = {container.id for container in backup.containers}
+        running = self._engine.list_containers(ContainerFilter(volume=volume.name, running=True))
+        users = [observe(self._engine.inspect_container(user)) for user in running]
+        return [user for user in users if user.name not in names and user.id not in ids]
+
+
+def _container_of(step: Any) -> str | None:
+    """Return the name of the container that a step belongs to; None where it belongs to all."""
+    container = getattr(step, "container", None)
+    return container.name if container is not None else None

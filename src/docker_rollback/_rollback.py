@@ -1,0 +1,230 @@
+"""One update, made transactional: capture, body, verdict, and back where that is needed."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from datetime import datetime
+from enum import Enum
+from types import TracebackType
+from typing import Self
+
+from docker_rollback._capture import Capture
+from docker_rollback._checks import Check, CheckedContainer, holds_now
+from docker_rollback._engine.port import Engine
+from docker_rollback._model import Backup, Observed, Quiesce, Report, backup_id
+from docker_rollback._preflight import Preflight
+from docker_rollback._restorer import Restorer
+from docker_rollback._snapshotter import now
+from docker_rollback._store import BackupStore
+from docker_rollback.errors import (
+    DockerRollbackError,
+    RestoreError,
+    RollbackFailedError,
+    RollbackRequested,
+    UpdateRejectedError,
+)
+
+logger = logging.getLogger("docker_rollback")
+
+
+class Status(Enum):
+    """How far a rollback has come; set after the fact, never before."""
+
+    NOT_STARTED = "not started"
+    CAPTURING = "capturing"
+    UPDATING = "updating"
+    COMMITTED = "committed"
+    ROLLING_BACK = "rolling back"
+    ROLLED_BACK = "rolled back"
+    FAILED = "failed"
+
+
+class Rollback:
+    """Backs containers up when its block is entered, and puts them back when the block raises or a check rejects it.
+
+    Inert until entered, and good for one block. `rollback` builds one from plain arguments; take this class to pass
+    parts of your own.
+
+    Args:
+        containers: names or ids.
+        engine: where they are.
+        store: where the backup goes.
+        preflight: what looks for everything that can be wrong beforehand.
+        capture: what takes the backup.
+        restorer: what puts it back.
+        verify: the checks that the update has to pass.
+        quiesce: how the containers are brought to rest for the capture.
+        resume: whether they run again before the body starts.
+        keep: how many backups of these containers stay in the store when the block ends; None keeps all.
+        clock: the time, in UTC.
+        monotonic: the time that checks measure by, in seconds.
+        sleep: how checks wait, in seconds.
+
+    Attributes:
+        status: how far it has come.
+    """
+
+    def __init__(
+        self,
+        containers: Sequence[str],
+        *,
+        engine: Engine,
+        store: BackupStore,
+        preflight: Preflight,
+        capture: Capture,
+        restorer: Restorer,
+        verify: Sequence[Check] = (),
+        quiesce: Quiesce = "stop",
+        resume: bool = True,
+        keep: int | None = 3,
+        clock: Callable[[], datetime] = now,
+        monotonic: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        if not containers:
+            raise ValueError("rollback needs at least one container")
+        self._containers = tuple(containers)
+        self._engine = engine
+        self._store = store
+        self._preflight = preflight
+        self._capture = capture
+        self._restorer = restorer
+        self._verify = tuple(verify)
+        self._quiesce: Quiesce = quiesce
+        self._resume = resume
+        self._keep = keep
+        self._clock = clock
+        self._monotonic = monotonic
+        self._sleep = sleep
+        self._held = ExitStack()
+        self._checks: list[tuple[CheckedContainer, tuple[Check, ...]]] = []
+        self.status = Status.NOT_STARTED
+        self._backup: Backup | None = None
+
+    @property
+    def backup(self) -> Backup:
+        """The backup that was taken; raises `RuntimeError` before."""
+        if self._backup is None:
+            raise RuntimeError("no backup has been taken: this Rollback has not been entered")
+        return self._backup
+
+    def check(self) -> Report:
+        """Return what entering would back up, what it would refuse and how much room it needs; touches nothing.
+
+        Raises:
+            ContainerNotFoundError: one of the containers is not there.
+            EngineError: the engine does not answer.
+            StoreError: the store cannot be written.
+        """
+        return self._preflight.run(self._preflight.observe(self._containers))
+
+    def __enter__(self) -> Self:
+        """Take the backup.
+
+        Raises:
+            ContainerNotFoundError: one of the containers is not there.
+            UnsupportedContainerError: one of them could not be put back exactly.
+            ContainerBusyError: somebody else is at work on one of them.
+            StoreError, EngineError, VolumeError, CaptureError: the backup could not be taken; every container does
+                what it did.
+        """
+        if self.status is not Status.NOT_STARTED:
+            raise RuntimeError(f"a Rollback is good for one block, and this one is {self.status.value}")
+        self.status = Status.CAPTURING
+        try:
+            report = self._held.enter_context(self._preflight.holding(self._containers))
+            self._checks = [self._checks_of(container) for container in report.containers]
+            identity = backup_id(report.containers[0].name, self._clock(), secrets.token_hex(3))
+            self._backup = self._capture.take(report, identity, quiesce=self._quiesce, resume=self._resume)
+        except BaseException:
+            self.status = Status.FAILED
+            self._held.close()
+            raise
+        self.status = Status.UPDATING
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        """Check the update, and put everything back where it failed.
+
+        Raises:
+            UpdateRejectedError: a check did not pass; everything was put back.
+            RollbackFailedError: the update failed, and so did putting things back.
+        """
+        with self._held:
+            if error is None:
+                try:
+                    self._pass_checks()
+                except BaseException as rejection:
+                    self._roll_back(rejection)
+                    raise
+                self.status = Status.COMMITTED
+                self._finish()
+                return False
+            self._roll_back(error)
+            return isinstance(error, RollbackRequested)
+
+    def _checks_of(self, container: Observed) -> tuple[CheckedContainer, tuple[Check, ...]]:
+        """Return what can be asked of a container after a rollback: what holds of it now, and no more."""
+        checked = CheckedContainer(
+            self._engine, container.name, container.state, clock=self._monotonic, sleep=self._sleep
+        )
+        return checked, tuple(check for check in self._verify if holds_now(check, checked))
+
+    def _pass_checks(self) -> None:
+        for container, _ in self._checks:
+            for check in self._verify:
+                _pass(check, container)
+
+    def _roll_back(self, error: BaseException) -> None:
+        """Put everything back because of `error`, and say so in a note on it."""
+        backup = self.backup
+        self.status = Status.ROLLING_BACK
+        names = [container.name for container in backup.containers]
+        lost = (self._clock() - backup.created).total_seconds()
+        logger.info("rolling back %s: %s", ", ".join(names), type(error).__name__)
+        try:
+            self._restorer.restore(backup)
+            self._pass_checks_again()
+        except Exception as failure:
+            self.status = Status.FAILED
+            failures = failure.exceptions if isinstance(failure, ExceptionGroup) else (failure,)
+            raise RollbackFailedError(backup.id, names, failures, store=str(self._store.path)) from error
+        self.status = Status.ROLLED_BACK
+        error.add_note(
+            f"docker-rollback: {', '.join(names)} rolled back to backup {backup.id}; "
+            f"what was written in the {lost:.1f} s since then is discarded"
+        )
+        self._finish()
+
+    def _pass_checks_again(self) -> None:
+        for container, checks in self._checks:
+            for check in checks:
+                try:
+                    _pass(check, container)
+                except UpdateRejectedError as error:
+                    raise RestoreError(container.name, f"it was restored, but is not well: {error.reason}") from error
+
+    def _finish(self) -> None:
+        """Tidy up; the outcome stands whatever happens here."""
+        try:
+            self._capture.release(self.backup)
+            if self._keep is not None:
+                self._capture.prune(self.backup, keep=self._keep)
+        except DockerRollbackError:
+            logger.exception("backup %s: tidying up failed; the outcome stands", self.backup.id)
+
+
+def _pass(check: Check, container: CheckedContainer) -> None:
+    """Run one check; whatever it raises means that the container is not well."""
+    try:
+        check(container)
+    except UpdateRejectedError:
+        raise
+    except Exception as error:
+        raise container.reject(f"a check raised {type(error).__name__}: {error}") from error

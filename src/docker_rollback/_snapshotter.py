@@ -1,0 +1,211 @@
+"""One container, captured: its configuration, its file system as an image, its mounts, its state."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+
+from attrs import evolve
+
+from docker_rollback._engine.port import Engine
+from docker_rollback._model import (
+    Backup,
+    ContainerSnapshot,
+    ImageSnapshot,
+    Mount,
+    NotCovered,
+    Observed,
+    Quiesce,
+    backup_id,
+)
+from docker_rollback._quiesce import AtRest
+from docker_rollback._spec import mount_places, observe
+from docker_rollback._store import BackupStore, Draft
+from docker_rollback.errors import EngineError
+
+logger = logging.getLogger("docker_rollback")
+
+IMAGE_REPOSITORY = "docker-rollback"
+"""Under this name the engine holds the images of backups, each tagged with its backup's id and a number."""
+
+
+def now() -> datetime:
+    """Return the time, in UTC."""
+    return datetime.now(UTC)
+
+
+class ContainerSnapshotter:
+    """Takes snapshots of containers.
+
+    Alone, `snapshot` is all that is needed. `observe`, `capture` and `seal` are its phases, for callers that capture
+    several things at one moment.
+
+    Args:
+        engine: where the containers are.
+        store: where the images go.
+        export_image: whether the image is copied into the store. Without, it stays in the engine under a name of ours,
+            and the backup is not durable: an engine that loses its images loses the backup.
+        quiesce: how `snapshot` brings the container to rest.
+        clock: the time, in UTC.
+
+    Example:
+        >>> snapshotter = ContainerSnapshotter(DockerEngine.from_env(), BackupStore("/var/backups/containers"))
+        >>> snapshotter.snapshot("web").image.layers
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        store: BackupStore,
+        *,
+        export_image: bool = True,
+        quiesce: Quiesce = "stop",
+        clock: Callable[[], datetime] = now,
+    ) -> None:
+        self._engine = engine
+        self._store = store
+        self._export_image = export_image
+        self._quiesce = quiesce
+        self._clock = clock
+
+    def snapshot(self, container: str) -> ContainerSnapshot:
+        """Capture one container, without the data of its volumes, as a backup of its own in the store.
+
+        The container is brought to rest for the commit (by default stopped with its own signal and patience) and set
+        going again, also after an error.
+
+        Raises:
+            ContainerNotFoundError: the engine has no such container.
+            CaptureError: the container could not be captured, or not be set going again.
+            StoreError: the store cannot take it.
+        """
+        observed = self.observe(container)
+        created = self._clock()
+        identity = backup_id(observed.name, created, secrets.token_hex(3))
+        tag = image_tag(identity, 0)
+        with self._store.draft(identity) as draft, self.discarding([tag]):
+            with AtRest(self._engine, self._quiesce) as rest:
+                rest.bring(observed)
+                snapshot = self.capture(observed, tag=tag)
+                rest.check_undisturbed()
+            snapshot = self.seal(snapshot, draft)
+            draft.commit(
+                Backup(
+                    id=identity,
+                    created=created,
+                    engine=self._engine.info().record(),
+                    quiesce=self._quiesce,
+                    containers=(snapshot,),
+                )
+            )
+        self.release(snapshot)
+        return snapshot
+
+    def observe(self, container: str) -> Observed:
+        """Look at a container, by name or id, while it does whatever it does."""
+        return observe(self._engine.inspect_container(container))
+
+    def capture(self, container: Observed, *, tag: str) -> ContainerSnapshot:
+        """Commit a container that is at rest; the engine holds the image under `tag` until `release`.
+
+        Leaves its image out of the store: that is `seal`, which can wait until the container runs again.
+        """
+        logger.info("%s: committing its file system", container.name)
+        committed = self._engine.commit_container(container.id, tag)
+        layers = self._layers(committed)
+        original = str(container.inspection["Image"])
+        clean = self._is_clean(container, layers)
+        if clean:
+            # The original is the better image: it holds all there is, and its id is the one the container shows.
+            self._engine.tag_image(original, tag)
+            self._engine.remove_image(committed)
+        image = ImageSnapshot(
+            reference=str(container.inspection["Config"]["Image"]),
+            original_id=original,
+            id=original if clean else committed,
+            layers=self._layers(original) if clean else layers,
+            committed_layers=layers,
+            clean=clean,
+            tag=tag,
+        )
+        return ContainerSnapshot(
+            name=container.name,
+            id=container.id,
+            inspection=container.inspection,
+            state=container.state,
+            image=image,
+            mounts=container.mounts,
+            not_covered=tuple(gap for mount in container.mounts if (gap := gap_of(mount)) is not None),
+        )
+
+    def seal(self, snapshot: ContainerSnapshot, draft: Draft) -> ContainerSnapshot:
+        """Copy the snapshot's image into the store, and return the snapshot that knows where it is."""
+        if not self._export_image:
+            return snapshot
+        image = snapshot.image
+        logger.info("%s: storing its image", snapshot.name)
+        manifest = draft.add_image(self._engine.save_image(image.id), layers=image.layers)
+        return evolve(snapshot, image=evolve(image, manifest=manifest))
+
+    def release(self, snapshot: ContainerSnapshot) -> None:
+        """Let the engine forget a stored image's name; an image that is in the engine alone stays."""
+        if snapshot.image.manifest is not None:
+            self._engine.remove_image(snapshot.image.tag)
+
+    @contextmanager
+    def discarding(self, tags: Sequence[str]) -> Iterator[None]:
+        """Let the engine forget the images held under `tags` when the block ends with an error."""
+        try:
+            yield
+        except BaseException as error:
+            for tag in tags:
+                try:
+                    self._engine.remove_image(tag)
+                except EngineError as failure:
+                    error.add_note(f"image {tag} is left over in the engine: {failure}")
+            raise
+
+    def is_untouched(self, snapshot: ContainerSnapshot, container: str, *, tag: str) -> bool:
+        """Whether a container at rest still holds the file system that was captured.
+
+        It is committed again, as `tag`, which is removed; equal file systems have equal layers.
+        """
+        committed = self._engine.commit_container(container, tag)
+        try:
+            return self._layers(committed) == snapshot.image.committed_layers
+        finally:
+            self._engine.remove_image(tag)
+
+    def _layers(self, image: str) -> tuple[str, ...]:
+        return tuple((self._engine.inspect_image(image).get("RootFS") or {}).get("Layers") or ())
+
+    def _is_clean(self, container: Observed, layers: tuple[str, ...]) -> bool:
+        """Whether the writable layer holds nothing but places for mounts, which a create makes again by itself.
+
+        A directory that only holds such a place is listed as changed, because its time changed.
+        """
+        if layers == self._layers(str(container.inspection["Image"])):
+            return True
+        places = mount_places(container.inspection)
+        changes = self._engine.container_changes(container.id)
+        return all(change.path in places and change.kind != "deleted" for change in changes)
+
+
+def image_tag(backup: str, number: int) -> str:
+    """Return the name under which an engine holds the image of one container of a backup."""
+    return f"{IMAGE_REPOSITORY}:{backup}.{number}"
+
+
+def gap_of(mount: Mount) -> NotCovered | None:
+    """Return what a backup does not hold of a mount; None for a volume, which it does."""
+    if mount.kind == "volume":
+        return None
+    if mount.kind == "tmpfs":
+        return NotCovered(f"tmpfs {mount.destination}", "it lives in memory and is lost by any stop")
+    return NotCovered(
+        f"{mount.kind} {mount.source} at {mount.destination}",
+        "it belongs to the host, not to the container; it is attached again, its content is left alone",
+    )

@@ -1,0 +1,66 @@
+"""A service on an engine in memory, and an update that breaks it: the ground of many tests."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from docker_rollback import BackupStore, Rollback, compare, healthy, rollback
+from docker_rollback._engine.port import Engine
+from docker_rollback.testing import FakeClock, FakeEngine, Files
+
+
+class UpdateFailedError(Exception):
+    """What the update under test raises."""
+
+
+class Shop:
+    """A service with data in a named and in an anonymous volume."""
+
+    def __init__(self, store: BackupStore) -> None:
+        self.store = store
+        self.clock = FakeClock()
+        self.engine = FakeEngine(clock=self.clock)
+        self.engine.add_image("shop:1", files={"/app": "version 1"}, volumes=["/cache"])
+        self.engine.add_image("shop:2", files={"/app": "version 2"}, volumes=["/cache"])
+        self.id = self.engine.run(
+            "shop",
+            image="shop:1",
+            volumes={"orders": "/data"},
+            networks={"front": {"Aliases": ["till"]}},
+            restart="always",
+            env=["A=1"],
+        )
+        self.engine.volume("orders").write("/table", "rows")
+        self.cache().write("/warm", "yes")
+        self.before = self.engine.inspect_container("shop")
+
+    def cache(self) -> Files:
+        """Return the files of the anonymous volume that the container of this name has now."""
+        return self.engine.volume(self.engine.anonymous_volume("shop", "/cache"))
+
+    def rollback(self, engine: Engine | None = None, **options: Any) -> Rollback:
+        """Return a rollback of the container that waits for nothing."""
+        chosen: dict[str, Any] = {"verify": healthy(stable_for=0.0), **options}
+        return rollback("shop", client=engine or self.engine, store=self.store, **chosen)
+
+    def break_it(self) -> None:
+        """Do what a bad update does: replace the container, change its data, remove its network."""
+        self.engine.remove_container("shop", force=True, volumes=True)
+        self.engine.remove_network("front")
+        self.engine.volume("orders").delete("/table")
+        self.engine.volume("orders").write("/migrated", "half")
+        self.engine.run("shop", image="shop:2", volumes={"orders": "/data"})
+
+    def check_restored(self) -> None:
+        """Assert that everything is as it was, and that nothing of ours is left over."""
+        assert compare(self.before, self.engine.inspect_container("shop")) == []
+        assert self.engine.volume("orders").read("/table") == b"rows"
+        assert not self.engine.volume("orders").exists("/migrated")
+        assert self.cache().read("/warm") == b"yes"
+        self.check_nothing_left()
+
+    def check_nothing_left(self) -> None:
+        """Assert that the engine has no helper, nothing put aside, and no image of ours that nobody needs."""
+        for found in map(self.engine.inspect_container, self.engine.list_containers()):
+            assert "docker-rollback" not in found["Name"]
+            assert "docker-rollback.role" not in found["Config"]["Labels"]

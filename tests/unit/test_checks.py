@@ -1,0 +1,221 @@
+"""A check passes a container that is well, and says of any other what is wrong with it."""
+
+from __future__ import annotations
+
+import http.server
+import socket
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from docker_rollback._checks import CheckedContainer, as_checks, healthy, holds_now, http_ok, tcp_open
+from docker_rollback._spec import observe
+from docker_rollback.errors import UpdateRejectedError
+from docker_rollback.testing import FakeClock, FakeEngine
+
+PROBE = {"Test": ["CMD", "true"], "StartPeriod": 5_000_000_000}
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    """A clock on which waiting costs nothing."""
+    return FakeClock()
+
+
+@pytest.fixture
+def engine(clock: FakeClock) -> FakeEngine:
+    """An engine with two images: one without a health check and one with."""
+    engine = FakeEngine(clock=clock)
+    engine.add_image("plain:1", files={"/app": "x"})
+    engine.add_image("probed:1", files={"/app": "x"}, healthcheck=PROBE)
+    return engine
+
+
+def checked(engine: FakeEngine, clock: FakeClock, name: str = "web") -> CheckedContainer:
+    """Return a container to check, as it is now."""
+    state = observe(engine.inspect_container(name)).state
+    return CheckedContainer(engine, name, state, clock=clock.monotonic, sleep=clock.sleep)
+
+
+def test_a_container_without_a_health_check_has_to_stay_up(engine: FakeEngine, clock: FakeClock) -> None:
+    """It passes once it was up for as long as asked, and not before."""
+    engine.run("web", image="plain:1")
+    begun = clock.monotonic()
+    healthy(stable_for=3.0)(checked(engine, clock))
+    assert 3.0 <= clock.monotonic() - begun < 3.5
+
+
+def test_a_container_that_ends_within_that_time_is_rejected(engine: FakeEngine, clock: FakeClock) -> None:
+    """The error says how it ended and what it said last."""
+    engine.run("web", image="plain:1")
+    web = engine.container("web")
+    web.print("out of luck")
+    web.after(2.0, lambda: web.exit(7))
+    with pytest.raises(UpdateRejectedError, match="exit code 7") as rejected:
+        healthy(stable_for=3.0)(checked(engine, clock))
+    assert rejected.value.container == "web"
+    assert "out of luck" in rejected.value.details
+
+
+def test_a_job_that_ends_well_is_well(engine: FakeEngine, clock: FakeClock) -> None:
+    """A container that did its work and ended with 0, and is not to be restarted, passes."""
+    engine.run("web", image="plain:1")
+    web = engine.container("web")
+    container = checked(engine, clock)
+    web.exit(0)
+    healthy()(container)
+
+
+def test_a_container_that_is_gone_is_rejected(engine: FakeEngine, clock: FakeClock) -> None:
+    """There is nothing of that name any more."""
+    engine.run("web", image="plain:1")
+    container = checked(engine, clock)
+    engine.remove_container("web", force=True)
+    with pytest.raises(UpdateRejectedError, match="gone"):
+        healthy()(container)
+
+
+def test_a_container_that_is_restarted_again_and_again_is_rejected(engine: FakeEngine, clock: FakeClock) -> None:
+    """Between two restarts it looks as if it ran; the count gives it away."""
+    engine.run("web", image="plain:1", restart="always")
+    container = checked(engine, clock)
+    engine.container("web").after(0.5, lambda: engine.container("web").exit(1))
+    with pytest.raises(UpdateRejectedError, match="again and again"):
+        healthy(stable_for=5.0)(container)
+
+
+def test_a_container_that_was_never_started_is_rejected(engine: FakeEngine, clock: FakeClock) -> None:
+    """An update that only creates its container has not updated a service that ran."""
+    engine.run("web", image="plain:1")
+    container = checked(engine, clock)
+    engine.remove_container("web", force=True)
+    engine.run("web", image="plain:1", start=False)
+    with pytest.raises(UpdateRejectedError, match="created"):
+        healthy()(container)
+
+
+def test_a_health_check_has_to_turn_healthy(engine: FakeEngine, clock: FakeClock) -> None:
+    """It passes as soon as a probe succeeds, however late within its time."""
+    engine.on_start("web", lambda web: web.starting())
+    engine.run("web", image="probed:1")
+    web = engine.container("web")
+    container = checked(engine, clock)
+    web.after(20.0, lambda: web.probe(0))
+    healthy(timeout=30.0)(container)
+    assert 20.0 <= clock.monotonic() < 21.0
+
+
+def test_an_unhealthy_container_fails_at_once(engine: FakeEngine, clock: FakeClock) -> None:
+    """Nobody waits for the time-out where the health check has decided; its last words are in the error."""
+    engine.run("web", image="probed:1")
+    web = engine.container("web")
+    for _ in range(9):
+        web.probe(1, "no route to db")
+    with pytest.raises(UpdateRejectedError, match="unhealthy") as rejected:
+        healthy(timeout=600.0)(checked(engine, clock))
+    assert "no route to db" in rejected.value.details
+    assert clock.monotonic() < 1.0
+
+
+def test_a_health_check_that_never_decides_runs_out_of_time(engine: FakeEngine, clock: FakeClock) -> None:
+    """The container's own start period counts on top of the time-out."""
+    engine.on_start("web", lambda web: web.starting())
+    engine.run("web", image="probed:1")
+    with pytest.raises(UpdateRejectedError, match="did not turn healthy"):
+        healthy(timeout=10.0)(checked(engine, clock))
+    assert 15.0 <= clock.monotonic() < 16.0
+
+
+def test_nothing_is_asked_of_a_container_that_did_not_run(engine: FakeEngine, clock: FakeClock) -> None:
+    """A stopped container may be stopped after the update as well."""
+    engine.run("web", image="plain:1", start=False)
+    healthy()(checked(engine, clock))
+    tcp_open("127.0.0.1", 1, timeout=0.1)(checked(engine, clock))
+
+
+def test_what_holds_now_is_found_without_waiting(engine: FakeEngine, clock: FakeClock) -> None:
+    """What must stay well counts as well; what has yet to turn well does not."""
+    engine.run("up", image="plain:1")
+    engine.on_start("starting", lambda starting: starting.starting())
+    engine.run("starting", image="probed:1")
+    engine.run("sick", image="probed:1")
+    for _ in range(9):
+        engine.container("sick").probe(1)
+    assert holds_now(healthy(stable_for=1e9), checked(engine, clock, "up"))
+    assert not holds_now(healthy(), checked(engine, clock, "starting"))
+    assert not holds_now(healthy(), checked(engine, clock, "sick"))
+    assert clock.monotonic() == 0.0
+
+
+class Answer(http.server.BaseHTTPRequestHandler):
+    """Answers each path with the status that it names."""
+
+    def do_GET(self) -> None:
+        """Answer."""
+        self.send_response(int(self.path.strip("/")))
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture
+def server() -> Iterator[tuple[str, int]]:
+    """The address of a web server."""
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Answer) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield "127.0.0.1", server.server_port
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def web(engine: FakeEngine, clock: FakeClock) -> CheckedContainer:
+    """A running container to check."""
+    engine.run("web", image="plain:1")
+    return checked(engine, clock)
+
+
+def test_an_address_that_answers_is_well(web: CheckedContainer, server: tuple[str, int]) -> None:
+    """Any status below 400 will do, or the one that is asked for."""
+    host, port = server
+    http_ok(f"http://{host}:{port}/204")(web)
+    http_ok(f"http://{host}:{port}/503", status=503)(web)
+    tcp_open(host, port)(web)
+
+
+@pytest.mark.parametrize(("path", "status"), [("500", None), ("404", None), ("200", 204)])
+def test_an_address_that_answers_otherwise_is_not(
+    web: CheckedContainer, server: tuple[str, int], path: str, status: int | None
+) -> None:
+    """The error names the address and the status it gave."""
+    host, port = server
+    with pytest.raises(UpdateRejectedError, match=f"/{path} answers with status {path}"):
+        http_ok(f"http://{host}:{port}/{path}", timeout=0.5, status=status)(web)
+
+
+def test_an_address_that_nobody_listens_on_is_not_well(web: CheckedContainer) -> None:
+    """The error names the address."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        port = taken.getsockname()[1]
+        with pytest.raises(UpdateRejectedError, match=f"127.0.0.1:{port}"):
+            tcp_open("127.0.0.1", port, timeout=0.5)(web)
+        with pytest.raises(UpdateRejectedError, match="does not answer"):
+            http_ok(f"http://127.0.0.1:{port}/", timeout=0.5)(web)
+
+
+def test_only_web_addresses_are_asked() -> None:
+    """A file of this machine is no service."""
+    with pytest.raises(ValueError, match="file:"):
+        http_ok("file:///etc/passwd")
+
+
+def test_an_argument_means_one_check_or_several_or_none() -> None:
+    """`verify=` takes whatever is handy."""
+    one, other = healthy(), tcp_open("localhost", 1)
+    assert as_checks(None) == ()
+    assert as_checks(one) == (one,)
+    assert as_checks([one, other]) == (one, other)

@@ -147,7 +147,7 @@ class Files:
     @_locked
     def exists(self, path: str) -> bool:
         """Say whether there is anything at `path`, a dangling symlink included."""
-        return self._view().exists(path, follow=False)
+        return self._view().look(path, follow=False) is not None
 
     @_locked
     def list(self, path: str = "/") -> list[str]:

@@ -186,7 +186,7 @@ class Maker:
         return next((one.name for one in self.networks.known.values() if ref in (one.id, one.name)), ref)
 
     def _check_mount(self, action: str, spec: MountSpec) -> None:
-        if spec.kind == "bind" and spec.must_exist and not View(self.host).exists(spec.source):
+        if spec.kind == "bind" and spec.must_exist and View(self.host).look(spec.source) is None:
             raise refusal(
                 action, 400, f'invalid mount config for type "bind": bind source path does not exist: {spec.source}'
             )
@@ -200,7 +200,7 @@ class Maker:
             mounts[spec.destination] = self._mount(container, spec)
         for mount in mounts.values():
             if mount.spec.kind == "volume" and mount.spec.copy_up and mount.node is not None:
-                source = View(container.root).find(mount.spec.destination).node if not mount.spec.subpath else None
+                source = View(container.root).look(mount.spec.destination) if not mount.spec.subpath else None
                 _fill(mount.node, source, self.moments.nanoseconds())
         return list(mounts.values())
 
@@ -217,12 +217,13 @@ class Maker:
         """Return what of a volume a mount shows."""
         volume = self.volumes.get(name)
         root = self._host_node(volume.device) if volume.device else volume.root
-        return View(root).find(spec.subpath).node if spec.subpath else root
+        return View(root).look(spec.subpath) if spec.subpath else root
 
     def _host_node(self, path: str) -> Node:
         """Return what is at a path of the host; a directory that is missing is made, with those above it."""
-        if View(self.host).exists(path):
-            return View(self.host).find(path).node or self.host
+        found = View(self.host).look(path)
+        if found is not None:
+            return found
         parent = self._host_node(path.rstrip("/").rpartition("/")[0])
         made = parent.children[path.rstrip("/").rpartition("/")[2]] = directory(mtime=self.moments.nanoseconds())
         return made

@@ -169,12 +169,12 @@ class View:
             here.append(name)
         return self._at(here)
 
-    def exists(self, path: str, *, follow: bool = True) -> bool:
-        """Say whether `path` leads to anything."""
+    def look(self, path: str, *, follow: bool = True) -> Node | None:
+        """Return what `path` leads to; None for nothing."""
         try:
-            return self.find(path, follow=follow).node is not None
+            return self.find(path, follow=follow).node
         except OSError:
-            return False
+            return None
 
     def _at(self, here: list[str]) -> Place:
         """Return the place of a path without symlinks that is known to exist."""

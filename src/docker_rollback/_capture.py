@@ -56,7 +56,7 @@ class Capture:
             CaptureError: somebody disturbed the capture, or a container could not be set going again.
             EngineError, VolumeError, StoreError: what they say.
         """
-        tags = [image_tag(identity, number) for number in range(len(report.containers))]
+        tags = [image_tag(identity, number, found.name) for number, found in enumerate(report.containers)]
         networks = self._networks(report)
         volumes = list(report.volumes)
         with self._store.draft(identity) as draft, self._snapshotter.discarding(tags):

@@ -11,7 +11,7 @@ from docker_rollback._engine.port import ContainerFilter, Engine
 from docker_rollback._model import ContainerSnapshot, Observed
 from docker_rollback._snapshotter import ContainerSnapshotter
 from docker_rollback._spec import HELD, SHORT_ID, create_request, observe, user_endpoints
-from docker_rollback.errors import ContainerNotFoundError, EngineConflictError, ImageNotFoundError, RestoreError
+from docker_rollback.errors import ContainerNotFoundError, ImageNotFoundError, RestoreError
 
 logger = logging.getLogger("docker_rollback")
 
@@ -85,16 +85,10 @@ class Place:
             )
 
     def clear_aside(self) -> None:
-        """Remove what was put aside, and let the engine forget the image where no container needs it."""
+        """Remove what was put aside, and let the engine forget what nobody needs any more."""
         for aside in self._engine.list_containers(ContainerFilter(name_prefix=self._snapshot.name + _ASIDE)):
             self._engine.remove_container(aside, force=True, volumes=True)
-        if self._snapshot.image.manifest is None:
-            return
-        try:
-            self._engine.remove_image(self._snapshot.image.tag)
-        except EngineConflictError:
-            # The container that was made anew stands on it, and this is the only name it has.
-            logger.debug("%s: its image keeps the name %s", self._snapshot.name, self._snapshot.image.tag)
+        self._snapshotter.release(self._snapshot)
 
     def _find(self, ref: str) -> Observed | None:
         try:

@@ -24,7 +24,7 @@ from docker_rollback._model import (
 from docker_rollback._quiesce import AtRest
 from docker_rollback._spec import mount_places, observe
 from docker_rollback._store import BackupStore, Draft
-from docker_rollback.errors import EngineError
+from docker_rollback.errors import EngineConflictError, EngineError, ImageNotFoundError
 
 logger = logging.getLogger("docker_rollback")
 
@@ -85,7 +85,7 @@ class ContainerSnapshotter:
         observed = self.observe(container)
         created = self._clock()
         identity = backup_id(observed.name, created, secrets.token_hex(3))
-        tag = image_tag(identity, 0)
+        tag = image_tag(identity, 0, observed.name)
         with self._store.draft(identity) as draft, self.discarding([tag]):
             with AtRest(self._engine, self._quiesce) as rest:
                 rest.bring(observed)
@@ -151,9 +151,36 @@ class ContainerSnapshotter:
         return evolve(snapshot, image=evolve(image, manifest=manifest))
 
     def release(self, snapshot: ContainerSnapshot) -> None:
-        """Let the engine forget a stored image's name; an image that is in the engine alone stays."""
-        if snapshot.image.manifest is not None:
-            self._engine.remove_image(snapshot.image.tag)
+        """Let the engine forget the names of ours that this container's images have, where nobody needs them.
+
+        That is the name of a stored image, and what earlier rollbacks named: a container that was made anew may stand
+        on such an image, until it is replaced. An image that a backup needs, because it is in the engine alone, stays.
+        """
+        needed = {
+            container.image.tag
+            for backup in self._store.list()
+            for container in backup.containers
+            if container.image.manifest is None
+        }
+        for tag in {snapshot.image.tag, *self._names_of_ours(snapshot)} - needed:
+            try:
+                self._engine.remove_image(tag)
+            except EngineConflictError:
+                # A container stands on the image, and this is the only name that it has.
+                logger.debug("%s: its image keeps the name %s", snapshot.name, tag)
+
+    def _names_of_ours(self, snapshot: ContainerSnapshot) -> list[str]:
+        try:
+            names = self._engine.inspect_image(snapshot.image.original_id).get("RepoTags") or []
+        except ImageNotFoundError:
+            return []
+        # Podman puts the name of its own registry before a name that has none.
+        bare = [str(name).removeprefix("localhost/") for name in names]
+        return [
+            name
+            for name in bare
+            if name.startswith(f"{IMAGE_REPOSITORY}:") and name.endswith(_of_container(snapshot.name))
+        ]
 
     @contextmanager
     def discarding(self, tags: Sequence[str]) -> Iterator[None]:
@@ -194,9 +221,16 @@ class ContainerSnapshotter:
         return all(change.path in places and change.kind != "deleted" for change in changes)
 
 
-def image_tag(backup: str, number: int) -> str:
-    """Return the name under which an engine holds the image of one container of a backup."""
-    return f"{IMAGE_REPOSITORY}:{backup}.{number}"
+def image_tag(backup: str, number: int, container: str) -> str:
+    """Return the name under which an engine holds the image of one container of a backup.
+
+    It tells whose image it is: a tag may have 128 characters, and a container's name more than are left.
+    """
+    return f"{IMAGE_REPOSITORY}:{backup}.{number}{_of_container(container)}"
+
+
+def _of_container(container: str) -> str:
+    return f".{container[:50]}"
 
 
 def gap_of(mount: Mount) -> NotCovered | None:

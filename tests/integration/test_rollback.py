@@ -163,8 +163,8 @@ def store(tmp_path: Path) -> BackupStore:
     return BackupStore(tmp_path / "store")
 
 
-def ours(client: docker.DockerClient) -> tuple[set[str], set[str], set[str]]:
-    """Return what of the library's own is in the engine: containers, images, and everything else by name."""
+def ours(client: docker.DockerClient, name: str) -> tuple[set[str], set[str], set[str]]:
+    """Return the containers of the library, its images of one container, and all volumes, by name."""
     containers = {
         name
         for container in client.api.containers(all=True)
@@ -175,7 +175,7 @@ def ours(client: docker.DockerClient) -> tuple[set[str], set[str], set[str]]:
         tag
         for image in client.api.images()
         for tag in image["RepoTags"] or []
-        if "docker-rollback" in tag and "helper" not in tag and "test" not in tag
+        if "docker-rollback:" in tag and name in tag
     }
     volumes = {volume["Name"] for volume in client.api.volumes()["Volumes"] or []}
     return containers, images, volumes
@@ -186,7 +186,7 @@ def test_a_removed_container_comes_back_equal_again_and_again(
 ) -> None:
     """Twenty updates in a row remove the container, its networks and volumes; twenty times all of it comes back."""
     before, data, anonymous = shop.inspect(), shop.listing("/data"), shop.listing("/anonymous")
-    volumes_before = ours(client)[2]
+    volumes_before = ours(client, shop.name)[2]
     for _ in range(20):
         with (
             pytest.raises(UpdateFailedError),
@@ -200,7 +200,7 @@ def test_a_removed_container_comes_back_equal_again_and_again(
         assert [d for d in compare(before, after) if d.path != "Image"] == []
         assert shop.listing("/data") == data
         assert shop.listing("/anonymous") == anonymous
-    containers, images, volumes = ours(client)
+    containers, images, volumes = ours(client, shop.name)
     assert containers == set()
     assert len(images) <= 1, "at most the name of the image that the container stands on"
     mounted = {mount["Name"] for mount in shop.inspect()["Mounts"] if mount["Type"] == "volume"}
@@ -246,7 +246,7 @@ def test_a_good_update_stays(client: docker.DockerClient, shop: Shop, store: Bac
     assert tx.status is Status.COMMITTED
     assert shop.run("cat /data/version") == "updated\n"
     assert [found.id for found in store.list()] == [tx.backup.id]
-    assert ours(client)[:2] == (set(), set())
+    assert ours(client, shop.name)[:2] == (set(), set())
 
 
 def test_an_update_that_does_not_run_is_rejected(client: docker.DockerClient, shop: Shop, store: BackupStore) -> None:

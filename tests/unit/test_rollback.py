@@ -325,3 +325,18 @@ def test_every_container_is_tried(shop: Shop) -> None:
         raise UpdateFailedError
     assert "db" in str(failed.value.failures.exceptions[0])
     shop.check_restored()
+
+
+def test_the_names_of_images_do_not_pile_up(shop: Shop) -> None:
+    """A container that stands on a committed image keeps that name alone, and the next rollback takes it away."""
+    for number in range(3):
+        shop.engine.container("shop").write("/etc/own", f"{number}")
+        with shop.rollback(verify=None):
+            shop.engine.remove_container("shop", force=True)
+            raise RollbackRequested
+        names = [name for name in shop.engine.image_names() if name.startswith("docker-rollback:")]
+        assert len(names) == 1
+    with shop.rollback(verify=None):
+        shop.engine.remove_container("shop", force=True)
+        shop.engine.run("shop", image="shop:2")
+    assert [name for name in shop.engine.image_names() if name.startswith("docker-rollback:")] == []

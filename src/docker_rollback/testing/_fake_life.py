@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import heapq
 import itertools
+import os
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from datetime import datetime, timedelta
@@ -93,6 +95,8 @@ class Life:
             for mount in container.mounts:
                 if mount.spec.kind == "volume":
                     mount.node = self.maker.volume_node(mount.name, mount.spec)
+                    if mount.node is None:
+                        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), mount.spec.subpath)
                 container.make_place(mount.spec.destination, self.maker.moments.nanoseconds())
         except (EngineError, OSError, VolumeNotFoundError) as error:
             self.maker.networks.detach(container.id)

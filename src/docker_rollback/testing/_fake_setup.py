@@ -202,11 +202,6 @@ class Setup:
         with self._guard:
             return self._maker.images.prune()
 
-    def image_names(self) -> list[str]:
-        """Return the names that images have, sorted, each ``repository:tag``."""
-        with self._guard:
-            return sorted(self._maker.images.names)
-
     def has_image(self, name: str) -> bool:
         """Say whether there is an image of that name or id."""
         with self._guard:

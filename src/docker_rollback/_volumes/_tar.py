@@ -32,7 +32,8 @@ _SOCKET: Final = re.compile(r"^\S*tar: (?P<path>.*): socket ignored$")
 _LOST_ATTRIBUTE: Final = re.compile(r"Cannot (l?listxattr|l?getxattr|set '|setfilecon|set POSIX|drop default POSIX)")
 # A file system without ACLs refuses even the ones that say no more than the mode; those lose nothing.
 _NO_ACLS: Final = re.compile(r"POSIX ACLs for file .*: Operation not supported$")
-_SAID: Final = 2000
+_LINE: Final = 300
+_SAID: Final = 4 * _LINE
 _ATTRIBUTE: Final = "SCHILY.xattr."
 _PIECE: Final = 1 << 20
 
@@ -141,7 +142,7 @@ def _check(volume: str, doing: str, finished: Finished) -> None:
     lines = finished.stderr.splitlines()
     if lost := [line for line in lines if _LOST_ATTRIBUTE.search(line) and not _NO_ACLS.search(line)]:
         # tar calls this a warning and exits with 0.
-        raise ArchiveError(volume, f"{doing} lost attributes of files: {lost[0][:_SAID]}")
+        raise ArchiveError(volume, f"{doing} lost attributes of files: {_short(lost[0])}")
     for line in lines:
         logger.debug("volume %s: %s", volume, line)
 
@@ -149,7 +150,12 @@ def _check(volume: str, doing: str, finished: Finished) -> None:
 def _said(finished: Finished) -> str:
     """Return the first words of tar that are no mere notes, bounded: it names the culprit first and sums up last."""
     telling = [line for line in finished.stderr.splitlines() if line.strip() and not _SOCKET.match(line)]
-    return "; ".join(telling)[:_SAID] or "it said nothing"
+    return "; ".join(map(_short, telling))[:_SAID] or "it said nothing"
+
+
+def _short(line: str) -> str:
+    """Return a line without the middle of the path that makes it long; the reason stands at its end."""
+    return line if len(line) <= _LINE else f"{line[: _LINE // 2]}...{line[-_LINE // 2 :]}"
 
 
 class _Pieces(io.RawIOBase):

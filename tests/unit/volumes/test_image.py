@@ -1,0 +1,153 @@
+"""The helper's image, made of this machine's own programs."""
+
+from __future__ import annotations
+
+import io
+import os
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from docker_rollback._volumes import _image, _tools
+from docker_rollback.errors import EngineConflictError, EngineUnavailableError
+from docker_rollback.testing import FailingEngine, FakeEngine
+
+
+@pytest.fixture(scope="module")
+def kit() -> _image.Kit:
+    """Give the image of this machine."""
+    return _image.pack_kit()
+
+
+def helper_images(fake: FakeEngine, kit: _image.Kit) -> bool:
+    """Say whether an engine has the helper's image."""
+    return fake.has_image(kit.tag)
+
+
+def test_the_same_programs_make_the_same_image(kit: _image.Kit) -> None:
+    """Made twice, it has the same bytes, and so the same name."""
+    again = _image.pack_kit()
+    assert (again.archive == kit.archive, again.tag) == (True, kit.tag)
+    assert kit.tag.startswith("docker-rollback-helper:")
+
+
+def test_other_programs_make_another_image(kit: _image.Kit) -> None:
+    """Its name tells its content."""
+    assert _image.Kit(kit.archive + b"\0", kit.prefixes).tag != kit.tag
+
+
+def test_it_holds_nothing_that_tells_of_this_machine(kit: _image.Kit) -> None:
+    """Owners, times and names are the same whoever makes it."""
+    with tarfile.open(fileobj=io.BytesIO(kit.archive)) as archive:
+        members = archive.getmembers()
+    assert {(member.mtime, member.uid, member.gid, member.uname, member.gname) for member in members} == {
+        (0, 0, 0, "", "")
+    }
+    kinds = {member.name: member.type for member in members}
+    assert kinds[_image.LIFELINE.lstrip("/")] == tarfile.FIFOTYPE
+    ours = [name for name in kinds if not name.startswith(_image.HOME.lstrip("/"))]
+    assert sorted(ours) == ["dev", "etc", "proc", "sys"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="changing the root takes root")
+@pytest.mark.parametrize("tool", ["tar", *_image.TOOLS])
+def test_its_programs_run_where_nothing_else_is(kit: _image.Kit, tmp_path: Path, tool: str) -> None:
+    """Each program of it says its version in a root that holds the image alone."""
+    with tarfile.open(fileobj=io.BytesIO(kit.archive)) as archive:
+        archive.extractall(tmp_path, filter="fully_trusted")
+    script = "import os, sys; os.chroot(sys.argv[1]); os.chdir('/'); os.execv(sys.argv[2], sys.argv[2:])"
+    command = kit.toolbox("id").command((tool, "--version"))
+    done = subprocess.run([sys.executable, "-c", script, str(tmp_path), *command], capture_output=True, check=False)
+    assert (done.returncode, done.stdout[:1] != b"") == (0, True), done.stderr
+    if tool == "tar":
+        assert _tools.is_gnu_tar(done.stdout)
+
+
+def test_a_missing_program_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without one of the programs there is no image, and the error says which."""
+    monkeypatch.setattr(_image, "TOOLS", ("cat", "no-such-tool"))
+    with pytest.raises(_tools.ToolError, match="this machine has no no-such-tool"):
+        _image.pack_kit()
+
+
+def test_only_programs_can_be_taken_along(tmp_path: Path) -> None:
+    """A script, and a file too short to be anything, are refused by name."""
+    for content in (b"#!/bin/sh\necho 1\n" * 10, b"\x7fELF"):
+        script = tmp_path / "tool"
+        script.write_bytes(content)
+        with pytest.raises(_tools.ToolError, match=f"{script} is not a program"):
+            _tools.needs(script)
+
+
+@pytest.mark.parametrize(
+    ("said", "good"),
+    [
+        (b"tar (GNU tar) 1.34\nCopyright", True),
+        (b"tar (GNU tar) 1.27\n", True),
+        (b"tar (GNU tar) 2.0\n", True),
+        (b"tar (GNU tar) 1.26\n", False),
+        (b"tar (busybox) 1.35.0", False),
+        (b"bsdtar 3.6.2 - libarchive", False),
+        (b"", False),
+    ],
+)
+def test_gnu_tar_is_told_by_what_it_says(said: bytes, *, good: bool) -> None:
+    """Only GNU tar from the version on that knows attributes will do."""
+    assert _tools.is_gnu_tar(said) is good
+
+
+def test_the_image_is_there_while_somebody_uses_it(kit: _image.Kit) -> None:
+    """It is imported once, used again while there, and removed when the last user leaves."""
+    fake = FakeEngine()
+    counting = FailingEngine(fake)
+    own = _image.OwnImage(counting)
+    with own.lease():
+        with own.lease():
+            first = own.provide()
+        assert helper_images(fake, kit)
+        assert own.provide() == first
+    assert not helper_images(fake, kit)
+    assert [call.verb for call in counting.calls].count("import_image") == 1
+
+
+def test_an_image_in_use_elsewhere_is_left_there(kit: _image.Kit) -> None:
+    """Where another process's helper stands on it, it stays, and that is no error."""
+    fake = FakeEngine()
+    own = _image.OwnImage(fake)
+    with own.lease():
+        toolbox = own.provide()
+        other = fake.create_container("other-helper", {"Image": toolbox.image, "Cmd": ["x"]})
+    assert helper_images(fake, kit)
+    fake.remove_container(other)
+    with own.lease():
+        own.provide()
+    assert not helper_images(fake, kit)
+
+
+def test_an_image_that_cannot_be_removed_is_no_error(kit: _image.Kit, caplog: pytest.LogCaptureFixture) -> None:
+    """What was done with its help stands, and a warning names what is left."""
+    fake = FakeEngine()
+    failing = FailingEngine(fake, at=1, verbs={"remove_image"}, error=EngineUnavailableError("remove", "gone"))
+    own = _image.OwnImage(failing)
+    with own.lease():
+        own.provide()
+    assert f"the helper image {kit.tag} is left over" in caplog.text
+    assert not isinstance(failing.struck, EngineConflictError)
+
+
+def test_our_programs_are_not_for_another_architecture() -> None:
+    """An engine on another kind of machine gets no image of ours."""
+    own = _image.OwnImage(FakeEngine(architecture="s390x"))
+    with own.lease(), pytest.raises(_tools.ToolError, match="the engine's host is s390x"):
+        own.provide()
+
+
+def test_a_foreign_image_is_called_by_bare_names() -> None:
+    """Its own programs are looked up by the image; its volumes and labels are known, to be masked."""
+    toolbox = _image.foreign("sha256:1", {"Volumes": {"/var/lib/x": {}}, "Labels": {"proxy": "on"}})
+    assert toolbox.command(("tar", "--version")) == ("tar", "--version")
+    assert (toolbox.ours, toolbox.masked, toolbox.labels) == (False, ("/var/lib/x",), ("proxy",))
+    assert _image.foreign("sha256:1", {"Volumes": None, "Labels": None}).masked == ()

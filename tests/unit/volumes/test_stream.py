@@ -1,0 +1,87 @@
+"""Archives on their way through zstd."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from docker_rollback._volumes._direct import LocalProcess
+from docker_rollback._volumes._stream import PIECE, CorruptStreamError, pack, unpack
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
+
+
+class Sink:
+    """Keeps what is written."""
+
+    def __init__(self) -> None:
+        self.data = b""
+
+    def write(self, data: bytes, /) -> None:
+        """Take it."""
+        self.data += data
+
+
+def cut(data: bytes, size: int) -> Iterator[bytes]:
+    """Yield bytes in pieces."""
+    return (data[at : at + size] for at in range(0, len(data), size))
+
+
+def whole(pieces: Iterable[bytes]) -> bytes:
+    """Return what a stream holds."""
+    return b"".join(unpack(pieces))
+
+
+@given(st.binary(max_size=5000), st.integers(1, 600))
+def test_what_is_packed_comes_back(data: bytes, size: int) -> None:
+    """However a stream is cut, what it holds comes out."""
+    assert whole(cut(zstd.compress(data), size)) == data
+
+
+@given(st.binary(min_size=1, max_size=2000), st.data())
+def test_a_broken_stream_is_an_error(data: bytes, choices: st.DataObject) -> None:
+    """A stream that is cut short, or has a byte changed, or one more, never passes for the right one."""
+    packed = zstd.compress(data, options={zstd.CompressionParameter.checksum_flag: 1})
+    at = choices.draw(st.integers(0, len(packed) - 1))
+    broken = bytearray(packed)
+    broken[at] ^= choices.draw(st.integers(1, 255))
+    for damaged in (packed[:at], bytes(broken), packed + b"\0"):
+        try:
+            assert whole([damaged]) == data
+            # Some bits of a frame's header say nothing about its content.
+            assert damaged == bytes(broken)
+        except CorruptStreamError:
+            pass
+
+
+def test_an_end_that_comes_early_says_so() -> None:
+    """A stream without its end is told from an empty one."""
+    with pytest.raises(CorruptStreamError, match="cut short"):
+        whole([])
+    with pytest.raises(CorruptStreamError, match="cut short"):
+        whole([zstd.compress(b"data")[:-1]])
+
+
+def test_a_small_stream_that_holds_much_comes_in_bounded_pieces() -> None:
+    """However much a piece unpacks to, no more than a megabyte comes at a time."""
+    packed = zstd.compress(bytes(100 << 20))
+    assert len(packed) < 20_000
+    sizes = [len(piece) for piece in unpack([packed])]
+    assert (sum(sizes), max(sizes)) == (100 << 20, PIECE)
+
+
+def test_packing_counts_and_tells() -> None:
+    """All that a program prints goes into the sink, its size is returned, and the progress ends with it."""
+    sink, told = Sink(), list[int]()
+    with LocalProcess((sys.executable, "-c", "print('x' * 4_000_000, end='')")) as process:
+        assert pack(process, sink, level=1, threads=2, progress=told.append) == 4_000_000
+    assert whole([sink.data]) == b"x" * 4_000_000
+    assert told[-1] == 4_000_000
+    assert told == sorted(told)

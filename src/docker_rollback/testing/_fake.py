@@ -6,6 +6,7 @@ import copy
 import hashlib
 import itertools
 import platform
+import re
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
@@ -29,6 +30,7 @@ from docker_rollback.testing._fake_tree import directory
 from docker_rollback.testing._fake_volumes import Volumes
 
 _ROOT = "/var/lib/fake-engine"
+_REPOSITORY = re.compile(r"(?:[a-zA-Z0-9.-]+(?::[0-9]+)?/)?[a-z0-9]+(?:[._/-]+[a-z0-9]+)*")
 _GO_NAMES = {"x86_64": "amd64", "aarch64": "arm64"}
 
 
@@ -135,7 +137,7 @@ class FakeEngine(Setup):
         """Return the full ids of the containers that `where` describes, the newest first."""
         with self._lock:
             self._life.settle()
-            network = None if where.network is None else self._maker.networks.get(where.network).id
+            network = None if where.network is None else self._maker.networks.get(where.network)
             return [
                 one.id
                 for one in reversed(self._maker.known.values())
@@ -143,7 +145,7 @@ class FakeEngine(Setup):
                 and (where.name_prefix is None or one.name.startswith(where.name_prefix))
                 and _bears(one.config["Labels"], where.labels)
                 and (where.volume is None or any(mount.name == where.volume for mount in one.mounts))
-                and (network is None or any(its.get("NetworkID") == network for its in one.endpoints.values()))
+                and (network is None or network.holds(one.endpoints))
                 and (one.alive or not where.running)
             ]
 
@@ -386,7 +388,7 @@ def _bears(labels: Mapping[str, Any] | None, wanted: Mapping[str, str]) -> bool:
 
 def _tag(action: str, tag: str) -> None:
     repository, colon, version = tag.rpartition(":")
-    if repository != repository.lower():
-        raise refusal(action, 400, f"invalid reference format: repository name ({repository}) must be lowercase")
     if not colon or "/" in version or not repository or not version:
         raise refusal(action, None, f"{tag!r} is not of the form repository:tag")
+    if not _REPOSITORY.fullmatch(repository):
+        raise refusal(action, 400, f"invalid reference format: repository name ({repository}) must be lowercase")

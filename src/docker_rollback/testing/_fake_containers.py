@@ -126,6 +126,11 @@ class Container:
         return [*(self.config["Entrypoint"] or []), *(self.config["Cmd"] or [])]
 
     @property
+    def killed_by_stop(self) -> bool:
+        """Whether its stop signal is the one that no program can heed."""
+        return str(self.config.get("StopSignal") or "").removeprefix("SIG") in ("KILL", "9")
+
+    @property
     def checked(self) -> bool:
         """Whether it has a health check."""
         test = (self.config.get("Healthcheck") or {}).get("Test") or []

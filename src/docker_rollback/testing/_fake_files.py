@@ -150,6 +150,12 @@ class Files:
         return self._view().look(path, follow=False) is not None
 
     @_locked
+    def waits(self, path: str) -> bool:
+        """Say whether reading `path` waits for a writer: there is a FIFO."""
+        node = self._view().look(path)
+        return node is not None and node.kind == "fifo"
+
+    @_locked
     def list(self, path: str = "/") -> list[str]:
         """Return the sorted names in a directory."""
         return sorted(self.node(path).children)

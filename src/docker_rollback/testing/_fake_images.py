@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import posixpath
 import re
 import tarfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -13,6 +14,7 @@ from typing import Any
 from attrs import define, field, frozen
 
 from docker_rollback.errors import ImageNotFoundError
+from docker_rollback.testing._fake_archives import entries
 from docker_rollback.testing._fake_errors import refusal
 from docker_rollback.testing._fake_layers import Layer, digest_of, unpack
 from docker_rollback.testing._fake_tree import Node, walk
@@ -114,7 +116,7 @@ class Images:
         """Remove a name, and the image where that was its last; by id, the image with its only name.
 
         Raises:
-            EngineConflictError: a container uses it, or it has names in several repositories, or images stand on it.
+            EngineConflictError: a container uses it, or it has several names, or images stand on it.
         """
         try:
             image = self.get(ref)
@@ -127,7 +129,7 @@ class Images:
             if self._children(image.id):
                 reason = "image has dependent child images"
                 raise refusal(action, 409, f"conflict: unable to delete {short} (cannot be forced) - {reason}")
-            if len({name.rpartition(":")[0] for name in names}) > 1:
+            if len(names) > 1:
                 reason = "image is referenced in multiple repositories"
                 raise refusal(action, 409, f"conflict: unable to delete {short} (must be forced) - {reason}")
             if users:
@@ -258,11 +260,14 @@ def _members(archive: Iterable[bytes], action: str) -> dict[str, bytes]:
     """Return the files of a tar by their paths; a link counts as what it leads to."""
     parts: dict[str, bytes] = {}
     try:
-        with tarfile.open(fileobj=io.BytesIO(b"".join(archive)), mode="r:*") as tar:
-            for member in tar.getmembers():
-                source = None if member.isdir() else tar.extractfile(member)
-                if source is not None:
-                    parts[member.name.removeprefix("./")] = source.read()
+        whole = b"".join(archive)
+        for member, content in entries(whole):
+            name = member.name.removeprefix("./")
+            if member.isreg():
+                parts[name] = content
+            elif member.islnk() or member.issym():
+                folder = posixpath.dirname(name) if member.issym() else ""
+                parts[name] = parts[posixpath.normpath(posixpath.join(folder, member.linkname))]
     except (tarfile.TarError, EOFError, KeyError) as error:
         raise refusal(action, None, f"archive/tar: {str(error).partition(chr(10))[0]}") from error
     return parts

@@ -15,21 +15,13 @@ from collections.abc import Iterator
 from attrs import frozen
 
 from docker_rollback._engine.port import Change
-from docker_rollback.testing._fake_tree import Kind, Node, directory
+from docker_rollback.testing._fake_archives import KINDS, TYPES, XATTR, entries
+from docker_rollback.testing._fake_tree import Node, directory
 
 _SECOND = 1_000_000_000
 _WHITEOUT = ".wh."
 _OPAQUE = ".wh..wh..opq"
 _KEPT_XATTR = "security.capability"
-_TYPES: dict[Kind, bytes] = {
-    "file": tarfile.REGTYPE,
-    "directory": tarfile.DIRTYPE,
-    "symlink": tarfile.SYMTYPE,
-    "fifo": tarfile.FIFOTYPE,
-    "character": tarfile.CHRTYPE,
-    "block": tarfile.BLKTYPE,
-}
-_KINDS: dict[bytes, Kind] = {code: kind for kind, code in _TYPES.items()} | {tarfile.AREGTYPE: "file"}
 
 
 @frozen
@@ -120,14 +112,14 @@ def pack(base: Node, top: Node) -> bytes | None:
 
 def _add(archive: tarfile.TarFile, name: str, node: Node, linked: dict[int, str]) -> None:
     entry = tarfile.TarInfo(name)
-    entry.type = _TYPES[node.kind]
+    entry.type = TYPES[node.kind]
     entry.mode, entry.uid, entry.gid = node.mode, node.uid, node.gid
     entry.mtime = max(0, node.mtime // _SECOND)
     entry.devmajor, entry.devminor = node.device
     entry.linkname = node.target
     if _KEPT_XATTR in node.xattrs:
         value = node.xattrs[_KEPT_XATTR].decode("utf-8", "surrogateescape")
-        entry.pax_headers = {f"SCHILY.xattr.{_KEPT_XATTR}": value}
+        entry.pax_headers = {f"{XATTR}{_KEPT_XATTR}": value}
     if node.kind == "file":
         if id(node) in linked:
             entry.type, entry.linkname = tarfile.LNKTYPE, linked[id(node)]
@@ -147,36 +139,32 @@ def unpack(layers: Iterator[Layer] | list[Layer]) -> Node:
 
 def apply(root: Node, tar: bytes) -> None:
     """Lay one layer over a tree, in place; raises `tarfile.TarError` for what is no tar."""
-    with tarfile.open(fileobj=io.BytesIO(tar), errors="surrogateescape") as archive:
-        for entry in archive:
-            names = [name for name in entry.name.split("/") if name not in ("", ".")]
-            if not names:
-                _attributes(root, entry)
-                continue
-            parent = _directory(root, names[:-1])
-            name = names[-1]
-            if name == _OPAQUE:
-                parent.children.clear()
-            elif name.startswith(_WHITEOUT):
-                parent.children.pop(name.removeprefix(_WHITEOUT), None)
-            elif entry.islnk():
-                parent.children[name] = _node(root, entry.linkname)
-            else:
-                _lay(parent, name, entry, archive)
+    for entry, content in entries(tar):
+        names = [name for name in entry.name.split("/") if name not in ("", ".")]
+        if not names:
+            _attributes(root, entry)
+            continue
+        parent = _directory(root, names[:-1])
+        name = names[-1]
+        if name == _OPAQUE:
+            parent.children.clear()
+        elif name.startswith(_WHITEOUT):
+            parent.children.pop(name.removeprefix(_WHITEOUT), None)
+        elif entry.islnk():
+            parent.children[name] = _node(root, entry.linkname)
+        else:
+            _lay(parent, name, entry, content)
 
 
-def _lay(parent: Node, name: str, entry: tarfile.TarInfo, archive: tarfile.TarFile) -> None:
-    kind = _KINDS[entry.type]
+def _lay(parent: Node, name: str, entry: tarfile.TarInfo, content: bytes) -> None:
+    kind = KINDS[entry.type]
     there = parent.children.get(name)
     if kind == "directory" and there is not None and there.kind == "directory":
         _attributes(there, entry)
         return
-    node = Node(kind, target=entry.linkname if entry.issym() else "")
+    node = Node(kind, content=content, target=entry.linkname if entry.issym() else "")
     if kind in ("character", "block"):
         node.device = (entry.devmajor, entry.devminor)
-    if kind == "file":
-        source = archive.extractfile(entry)
-        node.content = source.read() if source is not None else b""
     _attributes(node, entry)
     parent.children[name] = node
 
@@ -185,8 +173,8 @@ def _attributes(node: Node, entry: tarfile.TarInfo) -> None:
     node.mode, node.uid, node.gid = entry.mode, entry.uid, entry.gid
     node.mtime = node.ctime = int(entry.mtime) * _SECOND
     for key, value in entry.pax_headers.items():
-        if key.startswith("SCHILY.xattr."):
-            node.xattrs[key.removeprefix("SCHILY.xattr.")] = value.encode("utf-8", "surrogateescape")
+        if key.startswith(XATTR):
+            node.xattrs[key.removeprefix(XATTR)] = value.encode("utf-8", "surrogateescape")
 
 
 def _directory(root: Node, names: list[str]) -> Node:

@@ -194,7 +194,7 @@ class Life:
             return
         self.on_stop(container)
         if container.run == run:
-            self.end(container, 0 if patient else KILLED, asked=True)
+            self.end(container, 0 if patient and not container.killed_by_stop else KILLED, asked=True)
 
     def kill(self, container: Container) -> None:
         """End a container at once; harmless where it does not run."""

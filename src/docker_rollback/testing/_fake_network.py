@@ -65,6 +65,11 @@ class Network:
         """What makes it work."""
         return str(self.request.get("Driver") or "bridge")
 
+    def holds(self, endpoints: Mapping[str, Mapping[str, Any]]) -> bool:
+        """Whether a container with these endpoints is attached: by id, or by name where it has never run."""
+        known = [endpoint.get("NetworkID") for endpoint in endpoints.values()]
+        return self.id in known or (self.name in endpoints and not endpoints[self.name].get("NetworkID"))
+
     def inspection(self) -> dict[str, Any]:
         """Return what the engine says of it."""
         ipam = self.request.get("IPAM") or {}

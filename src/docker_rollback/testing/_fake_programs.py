@@ -24,7 +24,7 @@ def find_program(known: Mapping[str, Program], files: Files, command: Sequence[s
     arguments = _plain(command, files)
     program = known.get(posixpath.basename(arguments[0]))
     if program is None or ("/" in arguments[0] and not files.exists(arguments[0])):
-        return _missing, arguments
+        return missing, arguments
     return program, arguments
 
 
@@ -54,21 +54,27 @@ def _plain(command: Sequence[str], files: Files | None) -> list[str]:
     return arguments
 
 
-def _missing(run: Run) -> int:
+def missing(run: Run) -> int:
+    """Say that there is no such program."""
     run.stderr.append(f'exec: "{run.arguments[0]}": executable file not found in $PATH\n')
     return NOT_FOUND
 
 
 def _cat(run: Run) -> int:
+    code = 0
     for path in run.arguments[1:] or ["-"]:
-        run.stdout += run.stdin if path == "-" else run.files.read(path)
-    return 0
+        try:
+            run.stdout += run.stdin if path == "-" else run.files.read(path)
+        except OSError as error:
+            run.stderr.append(f"cat: {path}: {error.strerror}\n")
+            code = 1
+    return code
 
 
 def _tee(run: Run) -> int:
     run.stdout += run.stdin
     for path in run.arguments[1:]:
-        if run.files.exists(path) and run.files.node(path).kind == "fifo":
+        if run.files.waits(path):
             run.hang_up(path)
         else:
             run.files.write(path, run.stdin)

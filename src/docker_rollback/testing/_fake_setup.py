@@ -7,13 +7,13 @@ from contextlib import AbstractContextManager
 from typing import Any, TypeAlias
 
 from docker_rollback.testing._fake_containers import Container
-from docker_rollback.testing._fake_exec import Program
+from docker_rollback.testing._fake_exec import Program, Run
 from docker_rollback.testing._fake_files import Files
 from docker_rollback.testing._fake_handle import FakeContainer, handle
 from docker_rollback.testing._fake_images import Image, reference
 from docker_rollback.testing._fake_layers import Layer, pack
 from docker_rollback.testing._fake_life import Life
-from docker_rollback.testing._fake_programs import PROGRAMS
+from docker_rollback.testing._fake_programs import PROGRAMS, find_program, missing, reads
 from docker_rollback.testing._fake_tree import View, copy, directory
 
 _MADE = "2026-01-01T00:00:00.000000000Z"
@@ -207,6 +207,16 @@ class Setup:
         with self._guard:
             return name in self._maker.images.known or reference(name) in self._maker.images.names
 
+    def has_network(self, name: str) -> bool:
+        """Say whether there is a network of that name."""
+        with self._guard:
+            return any(network.name == name for network in self._maker.networks.known.values())
+
+    def has_volume(self, name: str) -> bool:
+        """Say whether there is a volume of that name."""
+        with self._guard:
+            return name in self._maker.volumes.known
+
     # What programs do
 
     def on_start(self, what: str, behaviour: Behaviour) -> None:
@@ -242,17 +252,35 @@ class Setup:
         self._programs[name] = program
 
     def _began(self, container: Container) -> None:
-        self._behave(self._starts, container)
+        if not self._behave(self._starts, container):
+            self._run_main(container)
+
+    def _run_main(self, container: Container) -> None:
+        """Run a container's command where it is a program that is known here; any other runs until it is stopped."""
+        now = self._maker.moments.nanoseconds
+        files = Files(container.view, now, self._guard)
+        program, arguments = find_program(self._programs, files, container.command)
+        if program is missing or files.waits(reads(container.command)):
+            return
+        run = Run(arguments, files, b"", cut=False, now=now, hang_up=lambda _: None)
+        code = program(run)
+        container.log += bytes(run.stdout).decode("utf-8", "replace").splitlines()
+        container.log += "".join(run.stderr).splitlines()
+        if code is not None:
+            self._life.end(container, code, asked=False)
+        elif arguments[1:] and arguments[1].replace(".", "").isdigit():
+            self._life.later(container, float(arguments[1]), lambda: self._life.end(container, 0, asked=False))
 
     def _asked_to_end(self, container: Container) -> None:
         self._behave(self._stops, container)
 
-    def _behave(self, behaviours: Mapping[str, Behaviour], container: Container) -> None:
+    def _behave(self, behaviours: Mapping[str, Behaviour], container: Container) -> bool:
         image = str(container.config["Image"])
         for what in (container.name, image, container.image, *self._maker.images.names_of(container.image)):
             if what in behaviours:
                 behaviours[what](handle(container, self._life, self._guard))
-                return
+                return True
+        return False
 
 
 def _set(names: Iterable[str]) -> dict[str, dict[str, str]]:

@@ -8,32 +8,22 @@ from __future__ import annotations
 import io
 import re
 import tarfile
-from collections.abc import Iterator
 from decimal import Decimal
 from typing import Any
 
 from attrs import define, field, frozen
 
+from docker_rollback.testing._fake_archives import KINDS, TYPES, XATTR, entries
 from docker_rollback.testing._fake_exec import Run
 from docker_rollback.testing._fake_files import Files
-from docker_rollback.testing._fake_tree import Kind, Node
+from docker_rollback.testing._fake_tree import Node
 
 USAGE = 64
 _ROOT = "."
 _SECOND = 1_000_000_000
-_XATTR = "SCHILY.xattr."
 _DUMPDIR = "GNU.dumpdir"
 _HEAD = b"GNU tar-1.35-2\n"
 _DEVICE = b"2049"
-_TYPES: dict[Kind, bytes] = {
-    "file": tarfile.REGTYPE,
-    "directory": tarfile.DIRTYPE,
-    "symlink": tarfile.SYMTYPE,
-    "fifo": tarfile.FIFOTYPE,
-    "character": tarfile.CHRTYPE,
-    "block": tarfile.BLKTYPE,
-}
-_KINDS: dict[bytes, Kind] = {code: kind for kind, code in _TYPES.items()} | {tarfile.AREGTYPE: "file"}
 _FLAGS = frozenset(
     {
         "--acls",
@@ -51,6 +41,8 @@ _FLAGS = frozenset(
         "--xattrs-include=*",
     }
 )
+_SHORT = {"-c": "--create", "-x": "--extract", "-t": "--list"}
+_SHORT_WITH_A_VALUE = {"-f": "--file", "-C": "--directory"}
 _FIELD = re.compile(rb"([^\0]*)\0")
 
 
@@ -89,7 +81,7 @@ def tar(run: Run) -> int:
 
 def _options(run: Run) -> Options | str:
     action, folder, snapshot, level, members = "", "/", None, None, []
-    for argument in run.arguments[1:]:
+    for argument in _long(run.arguments[1:]):
         name, _, value = argument.partition("=")
         if argument in ("--create", "--extract", "--list", "--version"):
             action = argument[2:]
@@ -110,6 +102,18 @@ def _options(run: Run) -> Options | str:
     if action == "create" and not members:
         return "Cowardly refusing to create an empty archive"
     return Options(action, folder, snapshot, level, tuple(members))
+
+
+def _long(arguments: list[str]) -> list[str]:
+    """Return arguments with the short options that are known written out."""
+    written, rest = [], list(arguments)
+    while rest:
+        argument = rest.pop(0)
+        if argument in _SHORT_WITH_A_VALUE and rest:
+            written.append(f"{_SHORT_WITH_A_VALUE[argument]}={rest.pop(0)}")
+        else:
+            written.append(_SHORT.get(argument, argument))
+    return written
 
 
 # The snapshot file
@@ -260,13 +264,13 @@ class _Archiver:
 
     def _member(self, name: str, node: Node, headers: dict[str, str] | None = None) -> None:
         entry = tarfile.TarInfo(f"{name}/" if node.kind == "directory" else name)
-        entry.type = _TYPES[node.kind]
+        entry.type = TYPES[node.kind]
         entry.mode, entry.uid, entry.gid = node.mode, node.uid, node.gid
         entry.devmajor, entry.devminor = node.device
         entry.linkname = node.target
         entry.pax_headers = {"mtime": _moment(node.mtime), **(headers or {})}
         for key, value in sorted(node.xattrs.items()):
-            entry.pax_headers[_XATTR + key] = value.decode("utf-8", "surrogateescape")
+            entry.pax_headers[XATTR + key] = value.decode("utf-8", "surrogateescape")
         if node.kind != "directory" and id(node) in self._linked:
             entry.type, entry.linkname, entry.pax_headers = tarfile.LNKTYPE, self._linked[id(node)], {}
         elif node.kind != "directory":
@@ -288,7 +292,7 @@ def _extract(run: Run, options: Options) -> int:
     done: list[tuple[Node, tarfile.TarInfo]] = []
     code = 0
     try:
-        for entry, content in _entries(run.stdin):
+        for entry, content in entries(run.stdin):
             name = entry.name.removeprefix("./").rstrip("/")
             if options.members and not any(_within(entry.name, member) for member in options.members):
                 continue
@@ -305,21 +309,6 @@ def _extract(run: Run, options: Options) -> int:
     for node, entry in done:
         _attributes(node, entry, run)
     return code
-
-
-def _entries(data: bytes) -> Iterator[tuple[tarfile.TarInfo, bytes]]:
-    """Yield the members of an archive with what they hold; raises `tarfile.ReadError` where it is cut short."""
-    if not data:
-        return
-    with tarfile.open(fileobj=io.BytesIO(data), mode="r:", errors="surrogateescape") as archive:
-        for entry in archive:
-            source = archive.extractfile(entry) if entry.isreg() else None
-            content = source.read() if source is not None else b""
-            if entry.isreg() and len(content) < entry.size:
-                raise tarfile.ReadError("Unexpected EOF in archive")
-            yield entry, content
-        if 0 < len(data) - archive.offset < tarfile.BLOCKSIZE:
-            raise tarfile.ReadError("Unexpected EOF in archive")
 
 
 def _within(name: str, member: str) -> bool:
@@ -351,7 +340,7 @@ def _place(run: Run, root: Node, name: str, entry: tarfile.TarInfo, content: byt
     if entry.isdir() and there is not None and there.kind == "directory":
         node = there
     else:
-        node = parent.children[last] = Node(_KINDS[entry.type])
+        node = parent.children[last] = Node(KINDS[entry.type])
     node.content, node.target = content, entry.linkname if entry.issym() else ""
     if node.kind in ("character", "block"):
         node.device = (entry.devmajor, entry.devminor)
@@ -377,9 +366,9 @@ def _attributes(node: Node, entry: tarfile.TarInfo, run: Run) -> None:
     node.mode, node.uid, node.gid = entry.mode, entry.uid, entry.gid
     node.mtime = int(Decimal(str(headers.get("mtime", entry.mtime))) * _SECOND)
     node.xattrs = {
-        key.removeprefix(_XATTR): value.encode("utf-8", "surrogateescape")
+        key.removeprefix(XATTR): value.encode("utf-8", "surrogateescape")
         for key, value in headers.items()
-        if key.startswith(_XATTR)
+        if key.startswith(XATTR)
     }
     node.ctime = run.now()
 

@@ -192,7 +192,9 @@ def test_ports_are_published_while_it_runs(fake: FakeEngine) -> None:
     ports = fake.inspect_container("shop")["NetworkSettings"]["Ports"]
     assert ports["80/tcp"] == [{"HostIp": "0.0.0.0", "HostPort": "8080"}, {"HostIp": "::", "HostPort": "8080"}]
     assert int(ports["81/udp"][0]["HostPort"]) >= 32768
-    fake.run("other", image="shop:1", PortBindings={"80/tcp": [{"HostIp": "127.0.0.1", "HostPort": "8080"}]}, start=False)
+    fake.run(
+        "other", image="shop:1", PortBindings={"80/tcp": [{"HostIp": "127.0.0.1", "HostPort": "8080"}]}, start=False
+    )
     with pytest.raises(EngineError, match="port is already allocated"):
         fake.start_container("other")
     fake.stop_container("shop")

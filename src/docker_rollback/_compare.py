@@ -59,6 +59,9 @@ _ENDPOINT_ASSIGNED = {
 _SETS = ("HostConfig.CapAdd", "HostConfig.CapDrop", "HostConfig.GroupAdd", "HostConfig.Binds")
 """Lists whose order means nothing, and which engines do not always keep."""
 
+_NO_RESTART = ("HostConfig.RestartPolicy.Name", "no")
+"""An empty name means the same, and an update in place cannot bring it back."""
+
 _SECRETIVE = (
     "Args",
     "Config.Cmd",
@@ -127,7 +130,7 @@ def _facts(inspection: Mapping[str, Any]) -> Iterator[tuple[str, object]]:
 
 
 def _leaves(prefix: str, value: object) -> Iterator[tuple[str, object]]:
-    if prefix in _ASSIGNED:
+    if prefix in _ASSIGNED or (prefix, value) == _NO_RESTART:
         return
     if isinstance(value, Mapping) and value:
         for key, inner in value.items():

@@ -10,7 +10,7 @@ from docker_rollback._compare import Difference, compare
 from docker_rollback._engine.port import ContainerFilter, Engine
 from docker_rollback._model import ContainerSnapshot, Observed
 from docker_rollback._snapshotter import ContainerSnapshotter
-from docker_rollback._spec import HELD, SHORT_ID, create_request, observe, user_endpoints
+from docker_rollback._spec import HELD, SHORT_ID, create_request, observe, restarts, user_endpoints
 from docker_rollback.errors import ContainerNotFoundError, ImageNotFoundError, RestoreError
 
 logger = logging.getLogger("docker_rollback")
@@ -106,8 +106,7 @@ class Place:
 
     def _hold(self, container: Observed) -> None:
         """Stop a container and keep its engine from starting it, also after a reboot."""
-        removed_by_stop = bool(container.inspection["HostConfig"].get("AutoRemove"))
-        if not removed_by_stop and container.inspection["HostConfig"].get("RestartPolicy") != HELD:
+        if restarts(container.inspection["HostConfig"]):
             self._engine.update_container(container.id, {"RestartPolicy": dict(HELD)})
         if container.state.status == "paused":
             self._engine.unpause_container(container.id)

@@ -24,7 +24,7 @@ from docker_rollback._plan import (
     plan_restore,
 )
 from docker_rollback._snapshotter import ContainerSnapshotter
-from docker_rollback._spec import network_request, observe, volume_request
+from docker_rollback._spec import HELD, network_request, observe, restarts, volume_request
 from docker_rollback._store import BackupStore
 from docker_rollback.errors import (
     DockerRollbackError,
@@ -189,8 +189,8 @@ class Restorer:
                 continue
             for intruder in self._users_outside(backup.volume(mount.source), backup):
                 logger.warning("%s: stopping it, because it uses volume %s", intruder.name, mount.source)
-                if not intruder.inspection["HostConfig"].get("AutoRemove"):
-                    self._engine.update_container(intruder.id, {"RestartPolicy": {"Name": "no"}})
+                if restarts(intruder.inspection["HostConfig"]):
+                    self._engine.update_container(intruder.id, {"RestartPolicy": dict(HELD)})
                 self._engine.stop_container(intruder.id)
 
     def _users_outside(self, volume: VolumeArchive, backup: Backup) -> list[Observed]:

@@ -68,7 +68,7 @@ def create_request(
     _drop_what_a_shared_network_forbids(config, host_config)
     if not config.get("MacAddress"):
         config.pop("MacAddress", None)
-    if held:
+    if held and restarts(host_config):
         host_config["RestartPolicy"] = dict(HELD)
 
     body: dict[str, Any] = {**config, "HostConfig": host_config}
@@ -92,6 +92,11 @@ def observe(inspection: Mapping[str, Any]) -> Observed:
         ),
         mounts=mounts(inspection),
     )
+
+
+def restarts(host_config: Mapping[str, Any]) -> bool:
+    """Whether the engine starts a container again by itself."""
+    return (host_config.get("RestartPolicy") or {}).get("Name") not in (None, "", "no")
 
 
 def container_name(inspection: Mapping[str, Any]) -> str:

@@ -137,16 +137,13 @@ def user_endpoints(inspection: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def user_aliases(aliases: list[str] | None, container_id: str) -> list[str] | None:
-    """Return the aliases without those that the engine appended.
+    """Return the aliases without the short id of the container.
 
-    Below API 1.45 an inspection lists the user's aliases, then the short id, then the host name (moby,
-    daemon/inspect.go). Nobody can ask for a short id that does not exist yet, so what stands from it on is the
-    engine's.
+    Below API 1.45 the engine appends it (moby, daemon/inspect.go), and compose 1 asks for it, at any place among the
+    others; as an alias of another container it would mislead, and the engine resolves the new one by itself. What else
+    an old engine appends, the host name, it appends again and only once.
     """
-    if not aliases:
-        return None
-    short = container_id[:SHORT_ID]
-    return (aliases[: aliases.index(short)] if short in aliases else list(aliases)) or None
+    return [alias for alias in aliases or () if alias != container_id[:SHORT_ID]] or None
 
 
 def network_request(inspection: Mapping[str, Any]) -> dict[str, Any]:

@@ -56,7 +56,7 @@ def test_the_primary_network_is_in_the_create_and_the_others_follow() -> None:
             "front": {"IPAMConfig": {"IPv4Address": "10.99.1.50"}, "GwPriority": 7, "Aliases": ["web", "w2"]}
         }
     }
-    assert wanted.networks == {"back": {"DriverOpts": {"com.example.option": "1"}, "Aliases": ["second"]}}
+    assert wanted.networks == {"back": {"DriverOpts": {"com.example.option": "1"}, "Aliases": ["second", "hosty"]}}
 
 
 def test_a_mode_that_is_an_id_finds_its_network() -> None:
@@ -78,13 +78,12 @@ def test_the_default_mode_means_bridge(mode: str) -> None:
         ([], None),
         (["web"], ["web"]),
         (["web", ID[:12]], ["web"]),
-        (["web", ID[:12], "hosty"], ["web"]),
-        (["hosty", ID[:12]], ["hosty"]),
-        ([ID[:12], "hosty"], None),
+        (["web", ID[:12], "store"], ["web", "store"]),
+        ([ID[:12]], None),
     ],
 )
-def test_aliases_lose_what_the_engine_appended(aliases: list[str] | None, kept: list[str] | None) -> None:
-    """The short id and what stands behind it are the engine's; an alias equal to the host name is the user's."""
+def test_aliases_lose_the_short_id(aliases: list[str] | None, kept: list[str] | None) -> None:
+    """Engines append it and compose asks for it, at any place; all other aliases are the user's."""
     assert user_aliases(aliases, ID) == kept
 
 

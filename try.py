@@ -62,7 +62,8 @@ def get_venv() -> None:
         refuse(f"this Python cannot make virtual environments; as root, run: {' '.join(install)}")
     say("installing python3-venv from the distribution")
     for command in (["apt-get", "update", "-qq"], install):
-        subprocess.run(command, check=True, env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"})
+        environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+        subprocess.run(command, stdout=subprocess.DEVNULL, check=True, env=environment)
 
 
 def say(message: str) -> None:

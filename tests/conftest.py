@@ -35,7 +35,6 @@ def engine_url() -> Iterator[str]:
     wanted = os.environ.get("DOCKER_ROLLBACK_TEST_ENGINE") or running_engine() or LOCAL
     with ExitStack() as ended:
         try:
-            debian.busybox()  # while the outside can be reached
             if wanted in NAMES:
                 engine = PrivateEngine(wanted, instance=str(os.getpid()))
                 wanted = ended.enter_context(engine).address

@@ -13,6 +13,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from tests.engines import namespaces
+
 DATA = Path("/var/tmp/docker-rollback-engines")
 POLICY = Path("/usr/sbin/policy-rc.d")
 
@@ -116,17 +118,23 @@ def say(message: str) -> None:
 
 
 def _run(command: Sequence[str], **settings: str) -> None:
-    """Run a program quietly; what it said comes out when it fails."""
+    """Run a program quietly, where mirrors can be reached; what it said comes out when it fails."""
     done = subprocess.run(
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        errors="replace", check=False, env={**os.environ, **settings},
-    )  # fmt: skip
+        [*namespaces.outside(), *command],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        env={**os.environ, **settings},
+        check=False,
+    )
     if done.returncode != 0:
         raise DistributionError(f"{' '.join(command[:3])} ... ended with {done.returncode}:\n{done.stdout[-3000:]}")
 
 
 def _apt(*arguments: str) -> None:
-    _run(["apt-get", *arguments], DEBIAN_FRONTEND="noninteractive")
+    _run(["apt-get", "-o", "Acquire::Retries=3", *arguments], DEBIAN_FRONTEND="noninteractive")
 
 
 def _installed(package: str) -> bool:
@@ -137,7 +145,7 @@ def _installed(package: str) -> bool:
 
 
 def _download(package: str, folder: Path) -> None:
-    command = ["apt-get", "download", "-qq", package]
+    command = [*namespaces.outside(), "apt-get", "download", "-qq", package]
     done = subprocess.run(command, cwd=folder, capture_output=True, check=False)
     if done.returncode != 0 and os.geteuid() == 0:
         _apt("update", "-qq")  # a machine just made has no package lists yet

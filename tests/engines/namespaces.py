@@ -21,6 +21,9 @@ from pathlib import Path
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
+OUTSIDE = "DOCKER_ROLLBACK_OUTSIDE"
+"""The variable that tells this process and its children where the network is that they left."""
+
 # The kernel's numbers, from <sched.h>, <sys/mount.h>, <sys/prctl.h>, <bits/ioctls.h> and <net/if.h>.
 CLONE_NEWNS = 0x00020000
 CLONE_NEWNET = 0x40000000
@@ -42,8 +45,17 @@ def _libc() -> ctypes.CDLL:
 
 def join_network(pid: int) -> None:
     """Move this thread, and all that it starts from now on, into the network of process `pid`."""
+    # Held open without an end: what has to be fetched later is fetched from there (see `outside`).
+    left = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
     with Path(f"/proc/{pid}/ns/net").open("rb") as namespace:
         _checked(_libc().setns(namespace.fileno(), CLONE_NEWNET))
+    os.environ.setdefault(OUTSIDE, f"/proc/{os.getpid()}/fd/{left}")
+
+
+def outside() -> list[str]:
+    """Return the words that run a command in the network that was left; none where none was."""
+    left = os.environ.get(OUTSIDE)
+    return ["nsenter", f"--net={left}", "--"] if left is not None else []
 
 
 def end_with_parent() -> None:

@@ -57,8 +57,8 @@ def answers(address: str) -> bool:
 def join_network(address: str) -> None:
     """Move this thread, and all that it starts from now on, to where the ports are that an engine publishes.
 
-    From the network of a private engine nothing else can be reached: what has to be fetched is fetched before. For any
-    other engine this changes nothing.
+    From the network of a private engine nothing else can be reached; `tests.engines.debian` fetches from the one that
+    was left. For any other engine this changes nothing.
     """
     folder = Path(address.removeprefix("unix://")).parent
     if folder.parent == RUN:

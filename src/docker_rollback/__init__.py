@@ -22,6 +22,7 @@ from docker_rollback._model import (
     Report,
     VolumeArchive,
 )
+from docker_rollback._progress import Progress
 from docker_rollback._restorer import Restorer
 from docker_rollback._rollback import Rollback, Status
 from docker_rollback._snapshotter import ContainerSnapshotter
@@ -89,6 +90,7 @@ __all__ = [
     "NetworkRecord",
     "NotCovered",
     "NotFoundError",
+    "Progress",
     "Report",
     "RestoreError",
     "Restorer",

@@ -6,7 +6,9 @@ import os
 import secrets
 from collections.abc import Sequence
 from contextlib import ExitStack
-from typing import Protocol, TypeAlias
+from typing import Protocol, Self, TypeAlias
+
+from attrs import frozen
 
 from docker_rollback._archiver import VolumeArchiver
 from docker_rollback._capture import Capture
@@ -14,7 +16,8 @@ from docker_rollback._checks import Check, as_checks, healthy
 from docker_rollback._engine import Client, Engine, as_engine
 from docker_rollback._model import Backup, Quiesce, Way, backup_id
 from docker_rollback._preflight import Preflight
-from docker_rollback._restorer import Restorer
+from docker_rollback._progress import Listener, Reporter
+from docker_rollback._restorer import Intruders, Restorer
 from docker_rollback._rollback import Rollback
 from docker_rollback._snapshotter import ContainerSnapshotter, now
 from docker_rollback._store import BackupStore
@@ -48,6 +51,7 @@ def rollback(
     export_image: bool = True,
     way: Way | None = None,
     helper_image: str | None = None,
+    progress: Listener | None = None,
 ) -> Rollback:
     """Make an update of containers transactional: back them up, run the block, put them back where it fails.
 
@@ -64,6 +68,7 @@ def rollback(
             `backup.durable` is False.
         way: how volume data is reached, "direct" or "helper"; by default the first of them that works.
         helper_image: an image with GNU tar for the helper; by default one is made from this machine's own tar.
+        progress: told what is being done, by `Progress` values.
 
     Returns:
         A `Rollback`, inert until entered.
@@ -77,16 +82,21 @@ def rollback(
         >>> tx.status
         <Status.COMMITTED: 'committed'>
     """
-    engine, backups = _engine(client, containers), _store(store)
-    snapshotter = ContainerSnapshotter(engine, backups, export_image=export_image)
-    archiver = VolumeArchiver(engine, backups, way=way, helper_image=helper_image)
+    parts = _Parts.build(
+        _engine(client, containers),
+        _store(store),
+        export_image=export_image,
+        way=way,
+        helper_image=helper_image,
+        progress=progress,
+    )
     return Rollback(
         _references(containers),
-        engine=engine,
-        store=backups,
-        preflight=Preflight(engine, backups, archiver, export_image=export_image),
-        capture=Capture(engine, backups, snapshotter, archiver),
-        restorer=Restorer(engine, backups, archiver=archiver, intruders="stop"),
+        engine=parts.engine,
+        store=parts.store,
+        preflight=parts.preflight,
+        capture=parts.capture,
+        restorer=parts.restorer("stop"),
         verify=as_checks(verify),
         quiesce=quiesce,
         resume=resume,
@@ -102,6 +112,7 @@ def backup(
     export_image: bool = True,
     way: Way | None = None,
     helper_image: str | None = None,
+    progress: Listener | None = None,
 ) -> Backup:
     """Take a backup of containers, without an update; the arguments are those of `rollback`.
 
@@ -114,14 +125,18 @@ def backup(
         >>> backup("web", store="/var/backups/web").id
         '20260102T030405Z-web-a1b2c3'
     """
-    engine, backups = _engine(client, containers), _store(store)
-    snapshotter = ContainerSnapshotter(engine, backups, export_image=export_image)
-    archiver = VolumeArchiver(engine, backups, way=way, helper_image=helper_image)
-    capture = Capture(engine, backups, snapshotter, archiver)
-    preflight = Preflight(engine, backups, archiver, export_image=export_image)
-    with preflight.holding(_references(containers)) as report:
-        taken = capture.take(report, backup_id(report.containers[0].name, now(), secrets.token_hex(3)), quiesce=quiesce)
-        capture.release(taken)
+    parts = _Parts.build(
+        _engine(client, containers),
+        _store(store),
+        export_image=export_image,
+        way=way,
+        helper_image=helper_image,
+        progress=progress,
+    )
+    with parts.preflight.holding(_references(containers)) as report:
+        identity = backup_id(report.containers[0].name, now(), secrets.token_hex(3))
+        taken = parts.capture.take(report, identity, quiesce=quiesce)
+        parts.capture.release(taken)
     return taken
 
 
@@ -132,6 +147,7 @@ def restore(
     store: StoreArgument = None,
     way: Way | None = None,
     helper_image: str | None = None,
+    progress: Listener | None = None,
 ) -> list[str]:
     """Put a backup back, whatever stands in its place now; return the names of the containers that stand again.
 
@@ -141,6 +157,7 @@ def restore(
         store: where the backup is; by default the user's data folder.
         way: how volume data is reached, "direct" or "helper"; by default the first of them that works.
         helper_image: an image with GNU tar for the helper; by default one is made from this machine's own tar.
+        progress: told what is being done, by `Progress` values.
 
     Raises:
         BackupNotFoundError, CorruptBackupError, VolumeAccessError: nothing was touched.
@@ -150,13 +167,50 @@ def restore(
         >>> restore("20260102T030405Z-web-a1b2c3", store="/var/backups/web")
         ['web']
     """
-    engine, backups = as_engine(client), _store(store)
-    archiver = VolumeArchiver(engine, backups, way=way, helper_image=helper_image)
-    found = backups.get(backup) if isinstance(backup, str) else backup
+    parts = _Parts.build(as_engine(client), _store(store), way=way, helper_image=helper_image, progress=progress)
+    found = parts.store.get(backup) if isinstance(backup, str) else backup
     with ExitStack() as held:
         for container in found.containers:
-            held.enter_context(backups.lock(container.id, container=container.name))
-        return Restorer(engine, backups, archiver=archiver).restore(found)
+            held.enter_context(parts.store.lock(container.id, container=container.name))
+        return parts.restorer("refuse").restore(found)
+
+
+@frozen
+class _Parts:
+    """The parts that everything here is put together from."""
+
+    engine: Engine
+    store: BackupStore
+    archiver: VolumeArchiver
+    preflight: Preflight
+    capture: Capture
+    report: Reporter
+
+    @classmethod
+    def build(
+        cls,
+        engine: Engine,
+        store: BackupStore,
+        *,
+        export_image: bool = True,
+        way: Way | None,
+        helper_image: str | None,
+        progress: Listener | None,
+    ) -> Self:
+        report = Reporter(progress)
+        snapshotter = ContainerSnapshotter(engine, store, export_image=export_image, report=report)
+        archiver = VolumeArchiver(engine, store, way=way, helper_image=helper_image, progress=report.data)
+        return cls(
+            engine,
+            store,
+            archiver,
+            Preflight(engine, store, archiver, export_image=export_image),
+            Capture(engine, store, snapshotter, archiver, report=report),
+            report,
+        )
+
+    def restorer(self, intruders: Intruders) -> Restorer:
+        return Restorer(self.engine, self.store, archiver=self.archiver, intruders=intruders, report=self.report)
 
 
 def _engine(client: Client | None, containers: Sequence[ContainerArgument]) -> Engine:

@@ -9,6 +9,7 @@ from datetime import datetime
 from docker_rollback._archiver import VolumeArchiver
 from docker_rollback._engine.port import Engine
 from docker_rollback._model import Backup, NetworkRecord, Observed, Quiesce, Report
+from docker_rollback._progress import Reporter
 from docker_rollback._quiesce import AtRest
 from docker_rollback._snapshotter import ContainerSnapshotter, image_tag, now
 from docker_rollback._spec import user_endpoints
@@ -28,6 +29,7 @@ class Capture:
         store: where the backups go.
         snapshotter: what captures the containers.
         archiver: what captures the volumes.
+        report: is told what is done.
         clock: the time, in UTC.
     """
 
@@ -38,12 +40,14 @@ class Capture:
         snapshotter: ContainerSnapshotter,
         archiver: VolumeArchiver,
         *,
+        report: Reporter | None = None,
         clock: Callable[[], datetime] = now,
     ) -> None:
         self._engine = engine
         self._store = store
         self._snapshotter = snapshotter
         self._archiver = archiver
+        self._report = report or Reporter()
         self._clock = clock
 
     def take(self, report: Report, identity: str, *, quiesce: Quiesce, resume: bool = True) -> Backup:
@@ -64,7 +68,7 @@ class Capture:
                 self._archiver.begin(
                     volumes, draft, operation=identity, anonymous=report.anonymous, ways=report.volumes
                 ) as archives,
-                AtRest(self._engine, quiesce) as rest,
+                AtRest(self._engine, quiesce, report=self._report) as rest,
             ):
                 for container in reversed(report.containers):
                     rest.bring(container)

@@ -10,6 +10,7 @@ from typing import Self
 
 from docker_rollback._engine.port import Engine
 from docker_rollback._model import Observed, Quiesce
+from docker_rollback._progress import Reporter
 from docker_rollback._spec import observe
 from docker_rollback.errors import CaptureError, EngineError
 
@@ -29,14 +30,23 @@ class AtRest:
     Args:
         engine: where the containers are.
         quiesce: how: "stop" by the container's own signal and patience, "pause", or "none".
+        report: is told what is done.
         sleep: waits, in seconds.
 
     Raises:
         CaptureError: on leaving, where a container could not be set going again; every one was tried.
     """
 
-    def __init__(self, engine: Engine, quiesce: Quiesce, *, sleep: Callable[[float], None] = time.sleep) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        quiesce: Quiesce,
+        *,
+        report: Reporter | None = None,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
         self._engine = engine
+        self._report = report or Reporter()
         self._sleep = sleep
         self._quiesce = quiesce
         self._resting: list[tuple[Observed, Quiesce]] = []
@@ -49,7 +59,7 @@ class AtRest:
             return
         # Noted first: a stop whose answer is lost may have stopped it all the same.
         self._resting.append((container, how))
-        logger.info("%s: bringing to rest (%s)", container.name, how)
+        self._report.step("quiesce", container.name)
         if how == "pause":
             self._engine.pause_container(container.id)
         else:
@@ -93,7 +103,7 @@ class AtRest:
         failures: list[tuple[Observed, Exception]] = []
         while self._resting:
             container, how = self._resting.pop()
-            logger.info("%s: resuming", container.name)
+            self._report.step("resume", container.name)
             failure = self._set_going(container, how)
             if failure is not None:
                 failures.append((container, failure))

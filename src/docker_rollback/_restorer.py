@@ -23,6 +23,7 @@ from docker_rollback._plan import (
     Step,
     plan_restore,
 )
+from docker_rollback._progress import Reporter
 from docker_rollback._snapshotter import ContainerSnapshotter
 from docker_rollback._spec import HELD, network_request, observe, restarts, volume_request
 from docker_rollback._store import BackupStore
@@ -50,6 +51,7 @@ class Restorer:
         archiver: what fills the volumes; by default one on the same engine and store.
         intruders: "refuse" leaves everything untouched where a running container outside the backup uses one of its
             volumes; "stop" stops that container, for a rollback, where only the failed update can have made it.
+        report: is told what is done.
 
     Example:
         >>> restorer = Restorer(DockerEngine.from_env(), store)
@@ -66,12 +68,14 @@ class Restorer:
         *,
         archiver: VolumeArchiver | None = None,
         intruders: Intruders = "refuse",
+        report: Reporter | None = None,
     ) -> None:
         self._engine = engine
         self._store = store
         self._archiver = archiver or VolumeArchiver(engine, store)
         self._snapshotter = ContainerSnapshotter(engine, store)
         self._intruders = intruders
+        self._report = report or Reporter()
 
     def plan(self, backup: Backup) -> tuple[Step, ...]:
         """Return what a restore of `backup` would do, in order; nothing is asked of the engine."""
@@ -102,7 +106,7 @@ class Restorer:
             name = _container_of(step)
             if name in failed:
                 continue
-            logger.info("%s", step)
+            self._report.step("restore", str(step))
             try:
                 self._apply_step(step, places, backup)
             except DockerRollbackError as error:

@@ -21,6 +21,7 @@ from docker_rollback._model import (
     Quiesce,
     backup_id,
 )
+from docker_rollback._progress import Reporter
 from docker_rollback._quiesce import AtRest
 from docker_rollback._spec import mount_places, observe
 from docker_rollback._store import BackupStore, Draft
@@ -49,6 +50,7 @@ class ContainerSnapshotter:
         export_image: whether the image is copied into the store. Without, it stays in the engine under a name of ours,
             and the backup is not durable: an engine that loses its images loses the backup.
         quiesce: how `snapshot` brings the container to rest.
+        report: is told what is done.
         clock: the time, in UTC.
 
     Example:
@@ -63,12 +65,14 @@ class ContainerSnapshotter:
         *,
         export_image: bool = True,
         quiesce: Quiesce = "stop",
+        report: Reporter | None = None,
         clock: Callable[[], datetime] = now,
     ) -> None:
         self._engine = engine
         self._store = store
         self._export_image = export_image
-        self._quiesce = quiesce
+        self._quiesce: Quiesce = quiesce
+        self._report = report or Reporter()
         self._clock = clock
 
     def snapshot(self, container: str) -> ContainerSnapshot:
@@ -87,7 +91,7 @@ class ContainerSnapshotter:
         identity = backup_id(observed.name, created, secrets.token_hex(3))
         tag = image_tag(identity, 0, observed.name)
         with self._store.draft(identity) as draft, self.discarding([tag]):
-            with AtRest(self._engine, self._quiesce) as rest:
+            with AtRest(self._engine, self._quiesce, report=self._report) as rest:
                 rest.bring(observed)
                 snapshot = self.capture(observed, tag=tag)
                 rest.check_undisturbed()
@@ -113,7 +117,7 @@ class ContainerSnapshotter:
 
         Leaves its image out of the store: that is `seal`, which can wait until the container runs again.
         """
-        logger.info("%s: committing its file system", container.name)
+        self._report.step("commit", container.name)
         committed = self._engine.commit_container(container.id, tag)
         layers = self._layers(committed)
         original = str(container.inspection["Image"])
@@ -146,7 +150,7 @@ class ContainerSnapshotter:
         if not self._export_image:
             return snapshot
         image = snapshot.image
-        logger.info("%s: storing its image", snapshot.name)
+        self._report.step("store", snapshot.name)
         manifest = draft.add_image(self._engine.save_image(image.id), layers=image.layers)
         return evolve(snapshot, image=evolve(image, manifest=manifest))
 

@@ -36,6 +36,7 @@ NAMES = [
     "NetworkRecord",
     "NotCovered",
     "NotFoundError",
+    "Progress",
     "Report",
     "RestoreError",
     "Restorer",

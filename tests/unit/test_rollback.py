@@ -11,6 +11,7 @@ from docker_rollback import (
     CheckedContainer,
     ContainerBusyError,
     ContainerNotFoundError,
+    Progress,
     RollbackFailedError,
     RollbackRequested,
     Status,
@@ -341,3 +342,29 @@ def test_the_names_of_images_do_not_pile_up(shop: Shop) -> None:
         shop.engine.remove_container("shop", force=True)
         shop.engine.run("shop", image="shop:2")
     assert not any(shop.engine.has_image(tag) for tag in tags)
+
+
+def test_progress_is_told_step_by_step(shop: Shop) -> None:
+    """A listener hears what is done to what, in order, and how far the data is."""
+    news: list[Progress] = []
+    with shop.rollback(progress=news.append, verify=None):
+        capture = [(one.step, one.subject) for one in news if one.step != "data"]
+        assert capture == [(step, "shop") for step in ("quiesce", "commit", "resume", "store")]
+        assert any(one.subject == "orders" and one.done for one in news)
+        raise RollbackRequested
+    assert ("restore", "fill volume 'orders'") in [(one.step, one.subject) for one in news]
+
+
+def test_a_listener_that_raises_does_no_harm(shop: Shop, caplog: pytest.LogCaptureFixture) -> None:
+    """Nobody's display keeps a service down; the log says what became of it, once."""
+    calls = []
+
+    def listen(news: Progress) -> None:
+        calls.append(news)
+        raise LookupError("no terminal")
+
+    with shop.rollback(progress=listen) as tx:
+        pass
+    assert tx.status is Status.COMMITTED
+    assert len(calls) == 1
+    assert "no terminal" in caplog.text

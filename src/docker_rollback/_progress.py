@@ -1,0 +1,62 @@
+"""What is being done, told to whoever listens, and to the log."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Literal, TypeAlias
+
+from attrs import frozen
+
+logger = logging.getLogger("docker_rollback")
+
+StepName: TypeAlias = Literal["quiesce", "commit", "resume", "store", "restore", "data"]
+"""What can be going on: three steps of a capture and the storing of its images, a step of a restore's plan, and the
+data of a volume on its way into the store or back."""
+
+
+@frozen
+class Progress:
+    """A piece of news from a backup or a restore.
+
+    Attributes:
+        step: what is being done.
+        subject: to which container or volume; for "restore", the step of the plan in words.
+        done: bytes so far; for "data" alone.
+    """
+
+    step: StepName
+    subject: str
+    done: int | None = None
+
+
+Listener: TypeAlias = Callable[[Progress], None]
+"""Told every piece of news, also from other threads; it had better be quick, for a service may be waiting."""
+
+
+class Reporter:
+    """Passes news on to a listener, and steps to the log.
+
+    A listener that raises is not asked again: nobody's display may keep a service down.
+    """
+
+    def __init__(self, listener: Listener | None = None) -> None:
+        self._listener = listener
+
+    def step(self, step: StepName, subject: str) -> None:
+        """Tell that a step begins."""
+        logger.info("%s: %s", step, subject)
+        self._tell(Progress(step, subject))
+
+    def data(self, volume: str, done: int) -> None:
+        """Tell how many bytes of a volume are on their way so far."""
+        self._tell(Progress("data", volume, done))
+
+    def _tell(self, news: Progress) -> None:
+        if self._listener is None:
+            return
+        try:
+            self._listener(news)
+        except Exception:
+            self._listener = None
+            logger.exception("the listener to progress raised and is not told any more")

@@ -147,16 +147,15 @@ class Container:
 
     def make_place(self, destination: str, now: int) -> Node:
         """Return the directory at `destination` in its own file system, made with those above it where missing."""
-        node = self.root
+        view, node, path = View(self.root), self.root, ""
         for name in (part for part in destination.split("/") if part):
-            below = node.children.get(name)
+            path = f"{path}/{name}"
+            place = view.find(path)
+            below = place.node
             if below is None:
-                below = node.children[name] = Node("directory", mode=0o755, mtime=now, ctime=now)
-            elif below.kind == "symlink":
-                found = View(self.root).find(destination).node
-                if found is None:
-                    raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), destination)
-                return found
+                if place.parent is None or place.parent.kind != "directory":
+                    raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), path)
+                below = place.parent.children[place.name] = Node("directory", mode=0o755, mtime=now, ctime=now)
             node = below
         return node
 

@@ -173,9 +173,7 @@ class Maker:
         if mode.startswith(SHARED_NETWORK):
             return {}
         first = self._network_name(mode)
-        endpoints = {first: given.pop(first, {}), **given}
-        if request.get("MacAddress") and not endpoints[first].get("MacAddress"):
-            endpoints[first]["MacAddress"] = request["MacAddress"]
+        endpoints = {first: {"MacAddress": request.get("MacAddress"), **given.pop(first, {})}, **given}
         for name, endpoint in endpoints.items():
             self.networks.check(action, name, endpoint)
         return endpoints

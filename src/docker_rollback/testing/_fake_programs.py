@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 from docker_rollback.testing._fake_exec import Program, Run
 from docker_rollback.testing._fake_files import Files
-from docker_rollback.testing._fake_tar import tar
+from docker_rollback.testing._fake_tar import DEVICE, tar
 
 NOT_FOUND = 127
 _LOADER_OPTIONS_WITH_A_VALUE = ("--argv0", "--inhibit-rpath", "--library-path", "--preload")
@@ -87,6 +87,37 @@ def _touch(run: Run) -> int:
     return 0
 
 
+def _rm(run: Run) -> int:
+    for path in (argument for argument in run.arguments[1:] if not argument.startswith("-")):
+        if run.files.exists(path):
+            run.files.delete(path)
+    return 0
+
+
+def _stat(run: Run) -> int:
+    """Print what ``-c`` asks for of device, inode, mode, owner and size."""
+    for path in run.arguments[3:]:
+        node = run.files.node(path)
+        shown = {"%d": DEVICE, "%i": node.number, "%a": f"{node.mode:o}", "%u": node.uid, "%g": node.gid}
+        line = run.arguments[2]
+        for word, value in {**shown, "%s": len(node.content)}.items():
+            line = line.replace(word, str(value))
+        run.stdout += f"{line}\n".encode()
+    return 0
+
+
+def _setfattr(run: Run) -> int:
+    """Remove an attribute."""
+    name, path = run.arguments[1].removeprefix("--remove="), run.arguments[2]
+    node = run.files.node(path)
+    if name not in node.xattrs:
+        run.stderr.append(f"setfattr: {path}: No such attribute\n")
+        return 1
+    del node.xattrs[name]
+    node.ctime = run.now()
+    return 0
+
+
 def _true(_: Run) -> int:
     return 0
 
@@ -102,6 +133,9 @@ def _sleep(_: Run) -> None:
 PROGRAMS: Mapping[str, Program] = {
     "cat": _cat,
     "false": _false,
+    "rm": _rm,
+    "setfattr": _setfattr,
+    "stat": _stat,
     "sleep": _sleep,
     "sync": _true,
     "tar": tar,

@@ -51,6 +51,7 @@ class Setup:
         healthcheck: Mapping[str, Any] | None = None,
         user: str = "",
         workdir: str = "",
+        config: Mapping[str, Any] | None = None,
         fill: Callable[[Files], object] | None = None,
     ) -> str:
         """Make an image and return its id; of equal contents comes an equal id.
@@ -68,6 +69,7 @@ class Setup:
             healthcheck: its HEALTHCHECK, as JSON has it ({"Test": ["CMD", "true"]}).
             user: its USER.
             workdir: its WORKDIR.
+            config: more of its configuration, raw ({"StopSignal": "SIGINT"}).
             fill: is given a handle on its files for what `files` cannot say: modes, owners, links.
         """
         with self._guard:
@@ -92,6 +94,7 @@ class Setup:
             settings |= {"Volumes": _set(volumes)} if volumes else {}
             settings |= {"ExposedPorts": _set(ports)} if ports else {}
             settings |= {"Healthcheck": dict(healthcheck)} if healthcheck else {}
+            settings |= dict(config or {})
             document = {
                 "architecture": self._maker.images.architecture,
                 "config": settings,

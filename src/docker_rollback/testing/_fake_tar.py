@@ -15,7 +15,6 @@ from attrs import define, field, frozen
 
 from docker_rollback.testing._fake_archives import KINDS, TYPES, XATTR, entries
 from docker_rollback.testing._fake_exec import Run
-from docker_rollback.testing._fake_files import Files
 from docker_rollback.testing._fake_tree import Node
 
 USAGE = 64
@@ -23,7 +22,8 @@ _ROOT = "."
 _SECOND = 1_000_000_000
 _DUMPDIR = "GNU.dumpdir"
 _HEAD = b"GNU tar-1.35-2\n"
-_DEVICE = b"2049"
+DEVICE = 2049
+"""The number of the only file system that there is."""
 _FLAGS = frozenset(
     {
         "--acls",
@@ -55,6 +55,7 @@ class Options:
         folder: where to work.
         snapshot: the snapshot file; None where the archive is no incremental one.
         level: 0 to begin anew whatever the snapshot file holds.
+        recursive: whether what is in a directory is archived with it.
         members: what to archive, or take out.
     """
 
@@ -62,6 +63,7 @@ class Options:
     folder: str
     snapshot: str | None
     level: int | None
+    recursive: bool
     members: tuple[str, ...]
 
 
@@ -80,7 +82,7 @@ def tar(run: Run) -> int:
 
 
 def _options(run: Run) -> Options | str:
-    action, folder, snapshot, level, members = "", "/", None, None, []
+    action, folder, snapshot, level, recursive, members = "", "/", None, None, True, []
     for argument in _long(run.arguments[1:]):
         name, _, value = argument.partition("=")
         if argument in ("--create", "--extract", "--list", "--version"):
@@ -89,6 +91,8 @@ def _options(run: Run) -> Options | str:
             folder = value
         elif name == "--listed-incremental":
             snapshot = value
+        elif argument == "--no-recursion":
+            recursive = False
         elif name == "--level":
             level = int(value)
         elif argument in _FLAGS or name in ("--warning", "--blocking-factor") or argument == "--file=-":
@@ -101,7 +105,7 @@ def _options(run: Run) -> Options | str:
         return "You must specify one of the '-Acdtrux', '--delete' or '--test-label' options"
     if action == "create" and not members:
         return "Cowardly refusing to create an empty archive"
-    return Options(action, folder, snapshot, level, tuple(members))
+    return Options(action, folder, snapshot, level, recursive, tuple(members))
 
 
 def _long(arguments: list[str]) -> list[str]:
@@ -157,7 +161,7 @@ class Snapshot:
         try:
             found = cls(int(next(fields)) * _SECOND + int(next(fields)))
             for _ in fields:
-                seconds, nanoseconds, _, inode, name = (next(fields) for _ in range(5))
+                seconds, nanoseconds, _, inode, name = [next(fields) for _ in range(5)]
                 record = found.records[name] = Record(int(seconds), int(nanoseconds), int(inode))
                 while entry := next(fields):
                     record.entries.append(entry)
@@ -170,7 +174,7 @@ class Snapshot:
         """Return it as a file."""
         out = bytearray(_HEAD + b"%d\0%d\0" % divmod(self.began, _SECOND))
         for name, record in self.records.items():
-            out += b"0\0%d\0%d\0%s\0%d\0%s\0" % (record.seconds, record.nanoseconds, _DEVICE, record.inode, name)
+            out += b"0\0%d\0%d\0%d\0%d\0%s\0" % (record.seconds, record.nanoseconds, DEVICE, record.inode, name)
             out += b"".join(entry + b"\0" for entry in record.entries) + b"\0\0"
         return bytes(out)
 
@@ -192,7 +196,7 @@ def _create(run: Run, options: Options) -> int:
             run.stderr.append(f"tar: {options.snapshot}: {error}\n")
             return 2
     after = Snapshot(began)
-    archiver = _Archiver(run, before, after, incremental=options.snapshot is not None)
+    archiver = _Archiver(run, before, after, incremental=options.snapshot is not None, recursive=options.recursive)
     for member in options.members:
         start = run.files.node(f"{options.folder}/{member}", follow=False)
         archiver.add(member.rstrip("/") or _ROOT, start, whole=before is None)
@@ -210,6 +214,7 @@ class _Archiver:
     before: Snapshot | None
     after: Snapshot
     incremental: bool
+    recursive: bool
     _buffer: io.BytesIO = field(factory=io.BytesIO)
     _linked: dict[int, str] = field(factory=dict)
     _tar: tarfile.TarFile = field(init=False)
@@ -245,7 +250,7 @@ class _Archiver:
             dumpdir = b"".join(entry + b"\0" for entry in listed) + b"\0"
             headers[_DUMPDIR] = dumpdir.decode("utf-8", "surrogateescape")
         self._member(name, node, headers)
-        for child in sorted(node.children):
+        for child in sorted(node.children) if self.recursive else ():
             self.add(f"{name}/{child}", node.children[child], whole=whole)
 
     def close(self) -> None:
@@ -365,14 +370,9 @@ def _attributes(node: Node, entry: tarfile.TarInfo, run: Run) -> None:
     headers: dict[str, Any] = dict(entry.pax_headers)
     node.mode, node.uid, node.gid = entry.mode, entry.uid, entry.gid
     node.mtime = int(Decimal(str(headers.get("mtime", entry.mtime))) * _SECOND)
-    node.xattrs = {
-        key.removeprefix(XATTR): value.encode("utf-8", "surrogateescape")
-        for key, value in headers.items()
-        if key.startswith(XATTR)
-    }
+    # A directory that was there keeps attributes that the archive does not know; ACLs are set anew.
+    node.xattrs = {key: value for key, value in node.xattrs.items() if not key.startswith("system.")}
+    for key, value in headers.items():
+        if key.startswith(XATTR):
+            node.xattrs[key.removeprefix(XATTR)] = value.encode("utf-8", "surrogateescape")
     node.ctime = run.now()
-
-
-def snapshot_of(files: Files, path: str) -> Snapshot:
-    """Return what a snapshot file in a container holds; for tests."""
-    return Snapshot.parse(files.read(path))

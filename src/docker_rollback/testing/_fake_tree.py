@@ -188,7 +188,5 @@ class View:
         if mount is not None:
             return Place(None, name, mount.node, mount.read_only)
         above = self._at(here)
-        parent = above.node
-        if parent is None or parent.kind != "directory":
-            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), "/".join([*here, name]))
-        return Place(parent, name, parent.children.get(name), above.read_only)
+        below = above.node.children.get(name) if above.node is not None else None
+        return Place(above.node, name, below, above.read_only)

@@ -168,6 +168,61 @@ def test_no_command_is_refused(fake: FakeEngine) -> None:
         fake.run("bare", image="bare:1")
 
 
+def test_the_rest_of_an_images_configuration_is_inherited(fake: FakeEngine) -> None:
+    """User, working folder, signal and shell come from the image, unless the container has its own."""
+    fake.add_image("tool:1", user="7", workdir="/srv", config={"StopSignal": "SIGKILL", "Shell": ["/bin/ash"]})
+    fake.run("tool", image="tool:1")
+    fake.run("own", image="tool:1", config={"User": "8", "StopSignal": "SIGINT"})
+    tool, own = (fake.inspect_container(name)["Config"] for name in ("tool", "own"))
+    assert (tool["User"], tool["WorkingDir"], tool["StopSignal"], tool["Shell"]) == (
+        "7",
+        "/srv",
+        "SIGKILL",
+        ["/bin/ash"],
+    )
+    assert (own["User"], own["StopSignal"]) == ("8", "SIGINT")
+    assert fake.inspect_image("tool:1")["Config"]["StopSignal"] == "SIGKILL"
+    fake.stop_container("tool")
+    fake.stop_container("own")
+    assert (state(fake, "tool")["ExitCode"], state(fake, "own")["ExitCode"]) == (137, 0)
+
+
+def test_an_unconfined_container_has_no_masks(fake: FakeEngine) -> None:
+    """A privileged container has none of the paths that an engine hides; an empty list stays empty."""
+    fake.run("open", image="shop:1", Privileged=True)
+    fake.run("half", image="shop:1", MaskedPaths=[])
+    assert fake.inspect_container("open")["HostConfig"]["MaskedPaths"] is None
+    assert fake.inspect_container("half")["HostConfig"]["MaskedPaths"] == []
+    assert fake.inspect_container("half")["HostConfig"]["ReadonlyPaths"]
+
+
+def test_a_container_wide_address_goes_to_its_own_network(fake: FakeEngine) -> None:
+    """`Config.MacAddress` of a request is the address in the container's own network."""
+    fake.run("shop", image="shop:1", config={"MacAddress": "02:00:00:00:00:01"}, networks=["front", "back"])
+    found = fake.inspect_container("shop")
+    assert found["Config"]["MacAddress"] == "02:00:00:00:00:01"
+    assert found["NetworkSettings"]["Networks"]["front"]["MacAddress"] == "02:00:00:00:00:01"
+    assert found["NetworkSettings"]["Networks"]["back"]["MacAddress"] != "02:00:00:00:00:01"
+
+
+@pytest.mark.parametrize("status", ["created", "paused", "restarting"])
+def test_programs_want_a_container_that_runs(fake: FakeEngine, status: str) -> None:
+    """In no other state is anything run."""
+    fake.run("shop", image="shop:1", restart="always", start=status != "created")
+    if status == "paused":
+        fake.pause_container("shop")
+    if status == "restarting":
+        fake.container("shop").exit(1)
+    with pytest.raises(EngineConflictError):
+        fake.exec("shop", ["true"])
+
+
+def test_the_engine_says_who_it_is() -> None:
+    """It is a fake of the architecture that it was given, of this machine's otherwise."""
+    assert FakeEngine(architecture="aarch64").info().architecture == "aarch64"
+    assert FakeEngine().info().flavour == "fake"
+
+
 def test_a_health_check_inherits_field_by_field(fake: FakeEngine) -> None:
     """What a container's check leaves open is as its image has it; NONE switches it off."""
     fake.add_image("well:1", healthcheck={"Test": ["CMD", "true"], "Interval": 5, "Retries": 2})
@@ -218,7 +273,7 @@ def test_a_container_without_a_check_has_no_health(fake: FakeEngine) -> None:
     ],
 )
 def test_the_restart_policy_decides_who_comes_back(
-    fake: FakeEngine, clock: FakeClock, restart: str, code: int, comes_back: bool
+    fake: FakeEngine, clock: FakeClock, restart: str, code: int, *, comes_back: bool
 ) -> None:
     """A program that ends by itself comes back where its policy says so, after a pause; until then it is restarting."""
     fake.run("shop", image="shop:1", restart=restart)
@@ -420,7 +475,6 @@ def test_programs_behave_as_they_are_told(fake: FakeEngine, clock: FakeClock) ->
 
 def test_what_was_due_in_one_run_does_not_strike_the_next(fake: FakeEngine, clock: FakeClock) -> None:
     """A stop and a start forget what the program was about to do."""
-    fake.on_start("shop", lambda shop: None)
     fake.run("shop", image="shop:1")
     shop = fake.container("shop")
     shop.after(5, lambda: shop.exit(9))

@@ -192,6 +192,47 @@ def test_any_layout_with_a_manifest_is_loaded(fake: FakeEngine, squeeze: Any) ->
     assert another.inspect_image("shop:loaded")["Id"] == fake.inspect_image("shop:1")["Id"]
 
 
+def test_links_between_the_parts_of_an_archive_are_followed(fake: FakeEngine) -> None:
+    """An archive may keep a layer once and lead to it from elsewhere, as old engines write it."""
+    whole = members(b"".join(fake.save_image("shop:1")))
+    (entry,) = json.loads(whole["manifest.json"])
+    listed = [{"Config": "config", "RepoTags": ["old:1"], "Layers": ["two/layer.tar"]}]
+    parts = {"config": whole[entry["Config"]], "one/layer.tar": whole[entry["Layers"][0]]}
+    for kind, target in ((tarfile.SYMTYPE, "../one/layer.tar"), (tarfile.LNKTYPE, "one/layer.tar")):
+        buffer = io.BytesIO(packed({**parts, "manifest.json": json.dumps(listed).encode()}))
+        with tarfile.open(fileobj=buffer, mode="a") as tar:
+            link = tarfile.TarInfo("two/layer.tar")
+            link.type, link.linkname = kind, target
+            tar.addfile(link)
+        another = FakeEngine()
+        another.load_image([buffer.getvalue()])
+        assert another.has_image("old:1")
+
+
+def test_layers_say_what_to_forget(fake: FakeEngine) -> None:
+    """A layer that declares a folder opaque hides what is below it; its root entry sets the root's attributes."""
+    base = members(b"".join(fake.save_image("shop:1")))
+    (entry,) = json.loads(base["manifest.json"])
+    buffer = io.BytesIO(packed({"etc/.wh..wh..opq": b"", "etc/only": b""}))
+    with tarfile.open(fileobj=buffer, mode="a") as tar:
+        root = tarfile.TarInfo("./")
+        root.type, root.mode = tarfile.DIRTYPE, 0o700
+        tar.addfile(root)
+        device = tarfile.TarInfo("etc/null")
+        device.type, device.devmajor, device.devminor = tarfile.CHRTYPE, 1, 3
+        tar.addfile(device)
+    layer = buffer.getvalue()
+    config = json.loads(base[entry["Config"]])
+    config["rootfs"]["diff_ids"].append("sha256:" + hashlib.sha256(layer).hexdigest())
+    listed = [{"Config": "config", "RepoTags": ["top:1"], "Layers": [entry["Layers"][0], "layer"]}]
+    parts = {**base, "config": json.dumps(config).encode(), "layer": layer}
+    fake.load_image([packed({**parts, "manifest.json": json.dumps(listed).encode()})])
+    fake.run("top", image="top:1")
+    assert fake.container("top").list("/etc") == ["null", "only"]
+    assert fake.container("top").node("/etc/null").device == (1, 3)
+    assert fake.container("top").node("/").mode == 0o700
+
+
 def damage(whole: dict[str, bytes], kind: str) -> dict[str, bytes]:
     """Return the parts of an archive with one kind of damage."""
     (entry,) = json.loads(whole["manifest.json"])
@@ -284,6 +325,13 @@ def test_an_image_with_two_names_is_not_removed_by_id(fake: FakeEngine) -> None:
     fake.remove_image("other:1")
     fake.remove_image(identity)
     assert not fake.has_image("shop:1")
+
+
+def test_networks_and_volumes_are_asked_for_by_name(fake: FakeEngine) -> None:
+    """A test asks what there is without an error."""
+    fake.create_volume({"Name": "data"})
+    assert (fake.has_volume("data"), fake.has_volume("nosuch")) == (True, False)
+    assert (fake.has_network("bridge"), fake.has_network("nosuch")) == (True, False)
 
 
 def test_a_committed_image_holds_the_one_below(fake: FakeEngine) -> None:

@@ -179,6 +179,13 @@ def test_a_missing_network_shows_at_the_start(fake: FakeEngine) -> None:
     assert fake.inspect_container("shop")["State"]["ExitCode"] == 128
 
 
+def test_an_endpoint_may_stand_on_default(fake: FakeEngine) -> None:
+    """An endpoint of the network "default" is one of the bridge."""
+    request = {"Image": "shop:1", "NetworkingConfig": {"EndpointsConfig": {"default": {"GwPriority": 4}}}}
+    fake.create_container("shop", request)
+    assert endpoint(fake, "bridge")["GwPriority"] == 4
+
+
 def test_a_mode_may_be_an_id(fake: FakeEngine) -> None:
     """A network mode that is an id leads to the network's name."""
     identity = fake.create_network({"Name": "front"})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -127,6 +128,16 @@ def test_volumes_are_taken_from_another_container(fake: FakeEngine) -> None:
     assert len(fake.list_volumes()) == 2
 
 
+def test_a_mount_goes_through_the_images_links(fake: FakeEngine) -> None:
+    """A mount point whose way leads through a symlink of the image is made where that leads; through a file, never."""
+    fake.add_image("linked:1", files={"/real/file": "x"}, fill=lambda files: files.symlink("/link", "/real"))
+    fake.run("shop", image="linked:1", volumes={"data": "/link/data"})
+    assert fake.container("shop").list("/real") == ["data", "file"]
+    fake.run("bad", image="linked:1", volumes={"data": "/real/file/data"}, start=False)
+    with pytest.raises(EngineError):
+        fake.start_container("bad")
+
+
 def test_a_bind_shows_the_host(fake: FakeEngine) -> None:
     """A bind mount leads to the host's files, both ways; by Binds, a missing folder is made."""
     fake.host.write("/etc/app/conf", "x")
@@ -178,14 +189,15 @@ def test_a_read_only_place_is_not_written(fake: FakeEngine) -> None:
     fake.volume("data").write("x", "x")
     fake.run("shop", image="shop:1", volumes={"data": "/data:ro"}, ReadonlyRootfs=True)
     shop = fake.container("shop")
-    for change in (
+    changes: list[Callable[[], None]] = [
         lambda: shop.write("/data/x", "y"),
         lambda: shop.write("/data/new", "y"),
         lambda: shop.delete("/data/x"),
         lambda: shop.touch("/data/x"),
         lambda: shop.symlink("/etc/link", "x"),
         lambda: shop.write("/app", "y"),
-    ):
+    ]
+    for change in changes:
         with pytest.raises(OSError, match="Read-only"):
             change()
     with pytest.raises(OSError, match="busy"):

@@ -181,9 +181,6 @@ class BlobWriter:
         self.size += length
         return length
 
-    def flush(self) -> None:
-        """Do nothing: what was written has left this process. Here for those who write to any file."""
-
     def close(self, *, digest: str | None = None) -> Descriptor:
         """Make it a blob of the store, durably, and return what it is.
 

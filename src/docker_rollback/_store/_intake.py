@@ -22,10 +22,10 @@ from docker_rollback._store._blobs import BlobWriter
 from docker_rollback._store._streams import (
     CHUNK,
     CompressionError,
+    GzipWriter,
     IteratorFile,
     compression,
     decompressed,
-    gzip_writer,
 )
 from docker_rollback.errors import EngineError
 
@@ -140,7 +140,7 @@ class ImageIntake:
     def _take_plain(self, name: str, head: bytes, file: IO[bytes]) -> _Layer | None:
         hasher = hashlib.sha256()
         with self._shelf.blob(_oci.LAYER_GZIP) as blob:
-            with gzip_writer(blob, self._threads) as packer:
+            with GzipWriter(blob.write, self._threads) as packer:
                 for data in _with_head(head, file):
                     hasher.update(data)
                     packer.write(data)

@@ -64,14 +64,14 @@ class Layout:
         if layout.exists() and index.exists():
             return
         with self.locked("making the layout"):
+            if not layout.exists():
+                write_atomic(layout, _oci.LAYOUT_JSON, disk=self.disk)
             if not index.exists():
                 # An empty one over blobs that are there would give them all up.
                 if self._has_blobs():
                     raise self.blobs.corrupt(_oci.INDEX_FILE, "it is missing")
                 empty = _oci.dump_index([], annotations={_oci.FORMAT_KEY: str(_oci.FORMAT)})
                 write_atomic(index, empty, disk=self.disk)
-            if not layout.exists():
-                write_atomic(layout, _oci.LAYOUT_JSON, disk=self.disk)
             self.keep_reserve()
 
     @contextmanager
@@ -227,9 +227,10 @@ class Layout:
             if error.errno == errno.ELOOP:
                 raise self.blobs.corrupt(name, "it is a symbolic link") from None
             raise StoreError(str(path), f"it cannot be read ({error.strerror})") from error
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            os.close(fd)
+            raise self.blobs.corrupt(name, "it is not a file")
         with os.fdopen(fd, "rb") as file:
-            if not stat.S_ISREG(os.fstat(fd).st_mode):
-                raise self.blobs.corrupt(name, "it is not a file")
             try:
                 data = file.read(limit + 1)
             except OSError as error:

@@ -22,7 +22,7 @@ from filelock import lock_descriptor
 
 from docker_rollback._store._files import DISK, FILE_MODE, Disk, make_folders, translated
 
-_HOLDER_BYTES = 4096
+_HOLDER_BYTES = 512
 
 
 class LockedError(Exception):
@@ -111,10 +111,10 @@ def make_lock_folder(path: Path, *, disk: Disk = DISK) -> None:
 
 def _write_holder(fd: int, note: str) -> None:
     holder = {"pid": os.getpid(), "host": socket.gethostname(), "time": _now(), "note": note}
-    # A word for others, no more: on a full disk, whoever would make room there must get the lock all the same.
+    # A word for others, no more: on a full disk, whoever would make room there must get the lock all the same. Always
+    # of one length: a file that is cut and written anew makes ext4 go to the disk at every close.
     with suppress(OSError):
-        os.ftruncate(fd, 0)
-        os.pwrite(fd, json.dumps(holder).encode("ascii")[:_HOLDER_BYTES], 0)
+        os.pwrite(fd, json.dumps(holder).encode("ascii").ljust(_HOLDER_BYTES)[:_HOLDER_BYTES], 0)
 
 
 def _read_holder(fd: int) -> str:

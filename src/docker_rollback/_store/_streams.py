@@ -6,8 +6,9 @@ import io
 import sys
 import tarfile
 import zlib
-from collections.abc import Iterable, Iterator
-from typing import IO, TYPE_CHECKING, Any, BinaryIO, cast
+from collections.abc import Callable, Iterable, Iterator
+from types import TracebackType
+from typing import IO, TYPE_CHECKING, BinaryIO, Self, cast
 
 from isal import igzip, igzip_threaded, isal_zlib
 
@@ -105,11 +106,62 @@ def decompressed(pieces: Iterable[bytes], kind: str) -> Iterator[bytes]:
             yield data
 
 
-def gzip_writer(sink: Any, threads: int) -> IO[bytes]:
-    """Return a file that compresses what is written to it into `sink`, deterministically, with several threads."""
-    # isal ships types without those of this function.
-    writer = igzip_threaded.open(sink, "wb", compresslevel=LEVEL, threads=threads)  # type: ignore[no-untyped-call]
-    return cast(IO[bytes], writer)
+class GzipWriter:
+    """A file that compresses what is written to it, deterministically, with several threads.
+
+    Args:
+        write: takes what comes out, in one of those threads; what it raises comes out of the next call here.
+        threads: how many compress.
+    """
+
+    def __init__(self, write: Callable[[bytes], object], threads: int) -> None:
+        self._write = write
+        self._failure: BaseException | None = None
+        sink = _Sink(self._take)
+        # isal ships types without those of this function.
+        packer = igzip_threaded.open(sink, "wb", compresslevel=LEVEL, threads=threads)  # type: ignore[no-untyped-call]
+        self._packer = cast(IO[bytes], packer)
+
+    def write(self, data: bytes) -> None:
+        """Compress `data`, soon."""
+        self._packer.write(data)
+        self._check()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._packer.close()
+        if error is None:
+            self._check()
+
+    def _take(self, data: bytes) -> None:
+        # Nothing may end the packer's own thread: its queues would never empty.
+        if self._failure is None:
+            try:
+                self._write(data)
+            except BaseException as failure:
+                self._failure = failure
+
+    def _check(self) -> None:
+        if self._failure is not None:
+            raise self._failure
+
+
+class _Sink:
+    """What a packer writes into."""
+
+    def __init__(self, write: Callable[[bytes], None]) -> None:
+        self._write = write
+
+    def write(self, data: bytes) -> int:
+        self._write(bytes(data))
+        return len(data)
+
+    def flush(self) -> None:
+        pass
 
 
 def tar_member(name: str, pieces: Iterable[bytes], size: int) -> Iterator[bytes]:

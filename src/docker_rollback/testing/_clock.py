@@ -20,7 +20,10 @@ class FakeClock:
     Example:
         >>> clock = FakeClock()
         >>> fake = FakeEngine(clock=clock)
-        >>> healthy(timeout=60, clock=clock.monotonic, sleep=clock.sleep)
+        >>> fake.run("shop", image="shop:1", command=["sleep", "60"])
+        >>> clock.advance(60)
+        >>> fake.container("shop").status
+        'exited'
     """
 
     now: datetime = datetime(2026, 1, 1, tzinfo=UTC)

@@ -53,7 +53,7 @@ class FakeEngine(Setup):
         >>> fake.add_image("shop:1", files={"/app": "version 1"}, volumes=["/data"])
         >>> fake.run("shop", image="shop:1", volumes={"orders": "/data"})
         >>> fake.volume("orders").write("1.json", b"{}")
-        >>> with pytest.raises(RuntimeError), rollback("shop", engine=fake, store=tmp_path):
+        >>> with pytest.raises(RuntimeError), rollback("shop", client=fake, store=tmp_path):
         ...     fake.volume("orders").delete("1.json")
         ...     raise RuntimeError("the update failed")
         >>> fake.volume("orders").read("1.json")

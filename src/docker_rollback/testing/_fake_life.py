@@ -220,12 +220,12 @@ class Life:
 
     def later(self, container: Container, seconds: float, action: Callable[[], object]) -> None:
         """Let something happen to this run of a container once the clock has moved on by `seconds`."""
-        due = self.maker.moments.now() + timedelta(seconds=seconds)
+        due = self.maker.moments.clock() + timedelta(seconds=seconds)
         heapq.heappush(self._due, (due, next(self._order), container.id, container.run, action))
 
     def settle(self) -> None:
         """Let happen what was due by now, in order."""
-        while self._due and self._due[0][0] <= self.maker.moments.now():
+        while self._due and self._due[0][0] <= self.maker.moments.clock():
             _, _, identity, run, action = heapq.heappop(self._due)
             container = self.maker.known.get(identity)
             if container is not None and container.run == run:

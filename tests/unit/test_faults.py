@@ -2,11 +2,28 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import socket
 from pathlib import Path
 
+import docker
 import pytest
 
-from docker_rollback import BackupStore, DockerRollbackError, RollbackFailedError, RollbackRequested, Status, restore
+from docker_rollback import (
+    BackupStore,
+    DockerRollbackError,
+    EngineUnavailableError,
+    RollbackFailedError,
+    RollbackRequested,
+    Status,
+    StoreError,
+    StoreFullError,
+    UnsupportedContainerError,
+    restore,
+    rollback,
+)
+from docker_rollback._store import Disk
 from docker_rollback.testing import FailingEngine
 from tests.unit.shop import Shop, UpdateFailedError
 
@@ -70,3 +87,79 @@ def calls_of_a_rollback(shop: Shop) -> tuple[int, int]:
         shop.break_it()
         raise RollbackRequested
     return entered, counting.count
+
+
+class FullDisk(Disk):
+    """A disk that has room for a number of writes, and none after them."""
+
+    def __init__(self, writes: int) -> None:
+        self.left = writes
+
+    def write(self, fd: int, data: bytes | memoryview) -> None:
+        """Write while there is room."""
+        self.left -= 1
+        if self.left < 0:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        super().write(fd, data)
+
+
+def test_a_disk_that_fills_up_leaves_the_service_running(tmp_path: Path) -> None:
+    """For every write of a backup: where there is no room for it, the error says so, and everything is as it was."""
+    writes = 0
+    while True:
+        disk = FullDisk(writes)
+        shop = Shop(BackupStore(tmp_path / f"store-{writes}", disk=disk))
+        tx = shop.rollback()
+        try:
+            with tx:
+                break
+        except StoreFullError:
+            assert tx.status is Status.FAILED
+        shop.check_restored()
+        disk.left = 1 << 30
+        assert shop.store.list() == []
+        writes += 1
+    assert writes > 8, "the backup was seen to write"
+
+
+def test_a_store_without_enough_room_is_found_out_beforehand(tmp_path: Path) -> None:
+    """Nothing was touched when it turns out that the backup cannot fit."""
+
+    class Small(Disk):
+        def room(self, path: Path) -> int:
+            del path
+            return 0
+
+    shop = Shop(BackupStore(tmp_path / "store", disk=Small()))
+    counting = FailingEngine(shop.engine)
+    with pytest.raises(StoreFullError, match="may be needed"), shop.rollback(counting):
+        pytest.fail("the block was entered")
+    assert counting.called("stop_container") == []
+
+
+def test_a_store_that_cannot_be_written_is_found_out_beforehand(tmp_path: Path) -> None:
+    """Nothing was touched; the error names the folder."""
+    (tmp_path / "file").write_text("not a folder", encoding="utf-8")
+    shop = Shop(BackupStore(tmp_path / "file" / "store"))
+    counting = FailingEngine(shop.engine)
+    with pytest.raises(StoreError, match="file"), shop.rollback(counting):
+        pytest.fail("the block was entered")
+    assert counting.called("stop_container") == []
+
+
+def test_an_engine_that_does_not_answer_is_named(tmp_path: Path) -> None:
+    """The error says that nobody answered."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        nobody = docker.DockerClient(base_url=f"tcp://127.0.0.1:{taken.getsockname()[1]}", version="1.41")
+        with pytest.raises(EngineUnavailableError), rollback("web", client=nobody, store=tmp_path / "store"):
+            pytest.fail("the block was entered")
+        nobody.close()
+
+
+def test_a_volume_that_cannot_be_reached_is_refused(tmp_path: Path) -> None:
+    """Where only the direct way is allowed and there is none, the container is not touched, and the reason is named."""
+    shop = Shop(BackupStore(tmp_path / "store"))
+    with pytest.raises(UnsupportedContainerError, match="orders"), shop.rollback(way="direct"):
+        pytest.fail("the block was entered")
+    assert shop.engine.inspect_container("shop")["State"]["StartedAt"] == shop.before["State"]["StartedAt"]

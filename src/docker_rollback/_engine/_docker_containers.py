@@ -26,7 +26,6 @@ from docker_rollback.errors import (
 )
 
 _KINDS: Final[Mapping[int, Any]] = {0: "changed", 1: "added", 2: "deleted"}
-_ALIVE: Final = ("running", "paused", "restarting")
 _NO_POLICY: Final = ("", "no", None)
 _CLEANUP: Final = 10.0
 
@@ -41,7 +40,9 @@ class DockerContainers(Referring):
         asking = Asking("list containers")
         network = None if where.network is None else self._found_network(where.network, asking.action)
         found = self._wire.json("GET", "/containers/json", asking, params={"all": 1, **label_filter(where.labels)})
-        return [str(one["Id"]) for one in found or [] if _matches(one, where, network)]
+        ids = [str(one["Id"]) for one in found or [] if _matches(one, where, network)]
+        # What the list says of their state is a moment old: Docker's has those as running that have just been stopped.
+        return [one for one in ids if self._alive(one)] if where.running else ids
 
     def create_container(self, name: str, request: Inspection, *, platform: str | None = None) -> str:
         image = str(request.get("Image"))
@@ -67,8 +68,8 @@ class DockerContainers(Referring):
         action = f"kill container {ref!r}"
         found = self._found_container(ref, action)
         full_id = str(found["Id"])
-        with self._held_down(found), suppress(ContainerNotFoundError):
-            with suppress(EngineConflictError):
+        with self._held_down(found):
+            with suppress(EngineConflictError, ContainerNotFoundError):
                 self._verb(full_id, "kill", params={"signal": "SIGKILL"}, called=ref)
             self._until(lambda: not self._alive(full_id), self._wire.timeout, action, "it is still alive")
         self._wait_for_removal(found, action)
@@ -88,12 +89,18 @@ class DockerContainers(Referring):
 
     def update_container(self, ref: str, changes: Inspection) -> None:
         asking = Asking(f"update container {ref!r}", ContainerNotFoundError, ref)
-        full_id = self._container_id(ref, asking.action)
-        self._wire.json("POST", f"/containers/{full_id}/update", asking, body=changes)
+        found = self._found_container(ref, asking.action)
+        if self._wire.podman:
+            # To Podman a restart policy that is not told is "no".
+            changes = {"RestartPolicy": found["HostConfig"].get("RestartPolicy"), **changes}
+        self._wire.json("POST", f"/containers/{found['Id']}/update", asking, body=changes)
 
     def remove_container(self, ref: str, *, force: bool = False, volumes: bool = False) -> None:
         asking = Asking(f"remove container {ref!r}", ContainerNotFoundError, ref)
         params = {"force": int(force), "v": int(volumes)}
+        if self._wire.podman:
+            # Docker kills what it removes by force; Podman first asks it to end, and waits.
+            params["timeout"] = 0
         with suppress(ContainerNotFoundError):
             found = self._found_container(ref, asking.action)
             try:
@@ -115,9 +122,9 @@ class DockerContainers(Referring):
 
     def container_changes(self, ref: str) -> list[Change]:
         asking = Asking(f"list the changes of container {ref!r}", ContainerNotFoundError, ref)
-        full_id = self._container_id(ref, asking.action)
-        found = self._wire.json("GET", f"/containers/{full_id}/changes", asking, patient=True)
-        return [Change(str(one["Path"]), _KINDS[one["Kind"]]) for one in found or []]
+        full_id = self._found_container(ref, asking.action)["Id"]
+        changes = self._wire.json("GET", f"/containers/{full_id}/changes", asking, patient=True)
+        return [Change(str(one["Path"]), _KINDS[one["Kind"]]) for one in changes or []]
 
     def container_logs(self, ref: str, *, tail: int) -> str:
         asking = Asking(f"read the log of container {ref!r}", ContainerNotFoundError, ref)
@@ -237,7 +244,9 @@ class DockerContainers(Referring):
         return next((str(one.get("State")) for one in found or [] if one.get("Id") == full_id), None)
 
     def _alive(self, full_id: str) -> bool:
-        return bool(self._found_container(full_id, "see whether a container is alive")["State"].get("Running"))
+        with suppress(ContainerNotFoundError):
+            return bool(self._found_container(full_id, "see whether a container is alive")["State"].get("Running"))
+        return False
 
     def _wait_for_removal(self, found: Inspection, action: str) -> None:
         # The engine removes such a container a moment after its end; until then it holds its name.
@@ -253,8 +262,6 @@ def _matches(found: Inspection, where: ContainerFilter, network: Inspection | No
     if where.name is not None and where.name not in names:
         return False
     if where.name_prefix is not None and not any(name.startswith(where.name_prefix) for name in names):
-        return False
-    if where.running and found.get("State") not in _ALIVE:
         return False
     if where.volume is not None and where.volume not in _volumes(found):
         return False

@@ -89,8 +89,10 @@ class Asking:
     def refused(self, status: int, body: str) -> EngineError:
         """Return the error that an answer with an HTTP status of 300 or more stands for."""
         reason = self.clean(_message(body) or "no reason given")
-        # While a container goes, Podman has it in one place and not in another, and calls that its own error.
-        if self.missing is not None and (status == 404 or (status == 500 and _MISSING_CONTAINER.search(reason))):
+        # An engine redirects what is no path of its own, such as one with a name that has a slash. And while a
+        # container goes, Podman has it in one place and not in another, and calls that its own error.
+        nowhere = status in (301, 404) or (status == 500 and _MISSING_CONTAINER.search(reason))
+        if self.missing is not None and nowhere:
             return self._not_found(reason, 404)
         return self._judged(reason, status)
 

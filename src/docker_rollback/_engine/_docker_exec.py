@@ -28,6 +28,8 @@ _KEPT_STDERR: Final = 64 << 10
 _KILLED: Final = 137
 _NOT_EXECUTABLE: Final = 126
 _NOT_FOUND: Final = 127
+_FIRST_LOOK: Final = 0.5
+_LAST_LOOK: Final = 4.0
 _PATIENCE: Final = 0.5
 """Seconds in which a program ends of itself, once its connection is closed, if it does so at all."""
 
@@ -130,10 +132,13 @@ class DockerProcess:
         self._refusal = _Refusal()
         self._receiving = threading.Lock()
         self._ended = False
+        self._fed = stdin
         self._input_open = stdin
+        self._failed = False
         self._finished: Finished | None = None
 
     def read(self, size: int, /) -> bytes:
+        patience = _FIRST_LOOK
         while True:
             with self._receiving:
                 if self._output:
@@ -141,8 +146,12 @@ class DockerProcess:
                 if self._ended:
                     return b""
                 came = self._receive()
-            if not came:
-                self._wait(reading=True, writing=False)
+            if not came and not self._wait(patience if self._fed else None, reading=True, writing=False):
+                if self._failed:
+                    # Its end is known, and nothing has come since.
+                    self._ended = True
+                self._look()
+                patience = min(patience * 2, _LAST_LOOK)
 
     def write(self, data: bytes | memoryview, /) -> None:
         view = memoryview(data).cast("B")
@@ -158,7 +167,8 @@ class DockerProcess:
                 raise
             if sent is None:
                 self._drain()
-                self._wait(reading=not self._ended, writing=True)
+                if not self._wait(_FIRST_LOOK, reading=not self._ended, writing=True):
+                    self._look()
             else:
                 view = view[sent:]
 
@@ -221,8 +231,7 @@ class DockerProcess:
 
     def _receive(self) -> bool:
         """Take in what is there; tells whether anything was, the end included. Only with the lock held."""
-        with self._asking.translated():
-            size = self._duplex.receive(self._buffer)
+        size = self._received()
         if size is None:
             return False
         if size == 0:
@@ -233,6 +242,27 @@ class DockerProcess:
             self._output.append(output)
         return True
 
+    def _received(self) -> int | None:
+        try:
+            with self._asking.translated():
+                return self._duplex.receive(self._buffer)
+        except EngineError as error:
+            if self._fed and isinstance(error.__cause__, ConnectionResetError):
+                # Podman leaves so where a program has ended before its input. Its exit code is still to be asked for.
+                return 0
+            raise
+
+    def _look(self) -> None:
+        """See whether the program has ended where its connection has not.
+
+        Docker reads on for a program that has ended before its input, and closes the connection up to two minutes
+        later.
+        """
+        state = self._state()
+        if not state.get("Running") and state.get("ExitCode") is not None:
+            self._input_open = False
+            self._failed = state["ExitCode"] != 0
+
     def _drain(self) -> None:
         # Where another thread is receiving, it drains.
         if not self._ended and self._receiving.acquire(blocking=False):
@@ -241,15 +271,15 @@ class DockerProcess:
             finally:
                 self._receiving.release()
 
-    def _wait(self, *, reading: bool, writing: bool) -> None:
+    def _wait(self, timeout: float | None, *, reading: bool, writing: bool) -> bool:
         with self._asking.translated():
-            self._duplex.wait(reading=reading, writing=writing)
+            return self._duplex.wait(reading=reading, writing=writing, timeout=timeout)
 
     def _state(self) -> Mapping[str, Any]:
         try:
             state: Mapping[str, Any] = self._inspect()
         except NotFoundError:
-            # With its container an exec goes too.
+            # An exec goes with its container, and with an engine that was started anew. It has ended, and not well.
             return {"Running": False, "ExitCode": _KILLED}
         return state
 
@@ -261,7 +291,7 @@ class DockerProcess:
         """
         began, pause = self._clock(), 0.001
         while True:
-            state = self._inspect()
+            state = self._state()
             code = state.get("ExitCode")
             if not state.get("Running") and code is not None:
                 return int(code)
@@ -294,7 +324,7 @@ class _Refusal:
     is held back until the end.
     """
 
-    _BEGINNING = b"OCI runtime exec failed: "
+    _BEGINNINGS = (b"OCI runtime exec failed: ", b"cannot exec in a ")
     _LONGEST = 16 << 10
 
     def __init__(self) -> None:
@@ -313,7 +343,7 @@ class _Refusal:
             return self.release() if len(self._kept) > self._LONGEST else b""
         if output and not self._begun:
             self._begun = True
-            if output.startswith(self._BEGINNING):
+            if output.startswith(self._BEGINNINGS):
                 self._kept = output
                 return b""
         return output
@@ -333,7 +363,7 @@ class _Refusal:
 
 
 def _never_ran(exit_code: int) -> bool:
-    return exit_code in (125, _NOT_EXECUTABLE, _NOT_FOUND)
+    return 125 <= exit_code <= 128
 
 
 def _text(stderr: bytes) -> str:

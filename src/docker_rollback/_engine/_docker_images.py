@@ -9,7 +9,7 @@ from typing import Any, Final
 from urllib.parse import quote
 
 from docker_rollback._engine._docker_errors import Asking
-from docker_rollback._engine._docker_refs import HEX, SHORTEST_ID, Referring
+from docker_rollback._engine._docker_refs import FULL_ID, HEX, SHORTEST_ID, Referring
 from docker_rollback._engine._docker_wire import IDENTITY, Params, events
 from docker_rollback._engine.port import Inspection
 from docker_rollback.errors import EngineError, ImageNotFoundError
@@ -56,7 +56,12 @@ class DockerImages(Referring):
     def import_image(self, archive: Iterable[bytes], tag: str) -> str:
         asking = Asking(f"import image {tag!r}")
         repository, version = split_tag(tag, asking)
-        self._upload("/images/create", {"fromSrc": "-", "repo": repository, "tag": version}, archive, asking)
+        before = self._id_of(tag)
+        try:
+            self._upload("/images/create", {"fromSrc": "-", "repo": repository, "tag": version}, archive, asking)
+        except EngineError:
+            self._take_back(tag, before)
+            raise
         return str(self.inspect_image(tag)["Id"])
 
     def _upload(self, path: str, params: Params, archive: Iterable[bytes], asking: Asking) -> None:
@@ -64,6 +69,21 @@ class DockerImages(Referring):
         for _ in events(self._wire.blocks(answer, asking), asking):
             # What it tells of its progress is of no use here; that it tells of no failure is.
             pass
+
+    def _id_of(self, tag: str) -> str | None:
+        with suppress(ImageNotFoundError):
+            return str(self.inspect_image(tag)["Id"])
+        return None
+
+    def _take_back(self, tag: str, before: str | None) -> None:
+        # The containerd store tags an image before it finds that it cannot unpack it.
+        with suppress(EngineError):
+            if self._id_of(tag) == before:
+                return
+            if before is None:
+                self.remove_image(tag)
+            else:
+                self.tag_image(before, tag)
 
     def _image(self, ref: str, asking: Asking) -> str:
         if HEX.fullmatch(ref):
@@ -87,7 +107,7 @@ def split_tag(tag: str, asking: Asking) -> tuple[str, str]:
 def _path(ref: str, asking: Asking) -> str:
     if not ref or ".." in ref or "//" in ref or ref.startswith("/") or ref.endswith("/"):
         raise ImageNotFoundError(ref, action=asking.action)
-    return quote(ref, safe="/:@")
+    return quote(f"sha256:{ref}" if FULL_ID.fullmatch(ref) else ref, safe="/:@")
 
 
 def _is_meant(ref: str, image: Inspection) -> bool:

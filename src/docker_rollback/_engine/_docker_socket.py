@@ -35,8 +35,8 @@ class Duplex(Protocol):
     def send(self, data: memoryview) -> int | None:
         """Take some of `data` and say how much; None where there is no room yet. Raises BrokenPipeError at the end."""
 
-    def wait(self, *, reading: bool, writing: bool) -> None:
-        """Wait until one of the wanted ways may go on."""
+    def wait(self, *, reading: bool, writing: bool, timeout: float | None) -> bool:
+        """Wait until one of the wanted ways may go on, at most `timeout` seconds; tells whether one may."""
 
     def close_write(self) -> None:
         """Say that no more is sent; what comes can still be received."""
@@ -104,10 +104,11 @@ class SocketDuplex:
             except _GONE as error:
                 raise BrokenPipeError("the other end takes no more") from error
 
-    def wait(self, *, reading: bool, writing: bool) -> None:
+    def wait(self, *, reading: bool, writing: bool, timeout: float | None) -> bool:
         descriptor = self._socket.fileno()
-        if descriptor >= 0 and not self._closed:
-            _select({descriptor: _wanted(reading=reading, writing=writing)})
+        if descriptor < 0 or self._closed:
+            return True
+        return _select({descriptor: _wanted(reading=reading, writing=writing)}, timeout)
 
     def close_write(self) -> None:
         with self._lock:
@@ -165,13 +166,13 @@ class PipeDuplex:
         except _TRY_AGAIN:
             return None
 
-    def wait(self, *, reading: bool, writing: bool) -> None:
+    def wait(self, *, reading: bool, writing: bool, timeout: float | None) -> bool:
         wanted = {}
         if reading:
             wanted[self._output.fileno()] = selectors.EVENT_READ
         if writing:
             wanted[self._input.fileno()] = selectors.EVENT_WRITE
-        _select(wanted)
+        return _select(wanted, timeout)
 
     def close_write(self) -> None:
         _close_quietly(self._input)
@@ -220,14 +221,17 @@ class ChannelDuplex:
             raise BrokenPipeError("the channel is closed")
         return sent
 
-    def wait(self, *, reading: bool, writing: bool) -> None:
+    def wait(self, *, reading: bool, writing: bool, timeout: float | None) -> bool:
         # The window of a channel has no descriptor to wait on, so this looks again and again.
-        channel = self._channel
+        channel, began = self._channel, time.monotonic()
         while not (
             (reading and (channel.recv_ready() or channel.eof_received or channel.closed))
             or (writing and (channel.send_ready() or channel.closed))
         ):
+            if timeout is not None and time.monotonic() - began > timeout:
+                return False
             time.sleep(self._PAUSE)
+        return True
 
     def close_write(self) -> None:
         with suppress(OSError):
@@ -242,11 +246,11 @@ def _wanted(*, reading: bool, writing: bool) -> int:
     return (selectors.EVENT_READ if reading else 0) | (selectors.EVENT_WRITE if writing else 0)
 
 
-def _select(wanted: dict[int, int]) -> None:
+def _select(wanted: dict[int, int], timeout: float | None) -> bool:
     with selectors.DefaultSelector() as selector:
         for descriptor, events in wanted.items():
             selector.register(descriptor, events)
-        selector.select()
+        return bool(selector.select(timeout))
 
 
 def _pour(early: bytes, into: memoryview) -> tuple[int, bytes]:

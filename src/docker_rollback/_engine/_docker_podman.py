@@ -1,0 +1,165 @@
+"""Podman's inspection of a container, as Docker would have given it. Pure.
+
+Podman answers Docker's API from a model of its own, and what it answers cannot be sent back: it mixes what was asked
+for with what it filled in, and names some of it otherwise. Here what it filled in is taken out again and the rest gets
+Docker's names, so that whoever reads, replays or compares an inspection meets one shape. An equal container, made from
+the translation on Podman, has an equal translation.
+
+What Podman does not show at all (sysctls, rules for devices, options of a log, the bits of a device's permissions,
+which address was asked for) cannot be won back here. Seen with Podman 5.8; a field that is unknown here stays as it is.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+_GENERATED_NAME: Final = re.compile(r"[0-9a-f]{64}")
+"""A volume of such a name got it from the engine."""
+
+_VOLUME_DEFAULTS: Final = frozenset({"rprivate", "nosuid", "nodev", "rbind"})
+_BIND_DEFAULTS: Final = frozenset({"rprivate", "rbind"})
+_TMPFS_DEFAULTS: Final = frozenset({"rprivate", "nosuid", "nodev", "tmpcopyup"})
+"""The options of a mount that names none."""
+
+_OWN_ANNOTATION: Final = re.compile(
+    r"io\.container\.manager"
+    r"|org\.opencontainers\.image\.stopSignal"
+    r"|org\.systemd\.property\.(KillSignal|TimeoutStopUSec)"
+    r"|io\.podman\.annotations\..*"
+)
+"""Written by Podman itself, from other fields, some of it at the first start only."""
+
+_NO_NETWORK_OF_ITS_OWN: Final = ("container:", "host", "none", "ns:")
+_NANO: Final = 10**9
+
+
+def docker_like(inspection: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what Podman says of a container in Docker's shape.
+
+    Args:
+        inspection: from Podman's Docker-compatible API; it is left alone.
+    """
+    host_config = dict(inspection.get("HostConfig") or {})
+    config = dict(inspection.get("Config") or {})
+    settings = dict(inspection.get("NetworkSettings") or {})
+    _name_the_network(host_config, settings)
+    _take_anonymous_volumes_apart(config, host_config, inspection.get("Mounts") or ())
+    host_config["Tmpfs"] = _tmpfs(host_config)
+    host_config["Annotations"] = _annotations(host_config)
+    host_config["Ulimits"] = _ulimits(host_config)
+    host_config["Devices"] = _devices(host_config)
+    _drop_resources_said_twice(host_config)
+    _drop_words_for_nothing(host_config)
+    config["Env"] = _environment(config)
+    return {**inspection, "Config": config, "HostConfig": host_config, "NetworkSettings": settings}
+
+
+def _name_the_network(host_config: dict[str, Any], settings: dict[str, Any]) -> None:
+    """Give the mode the name of the network: Podman says "bridge" for every one, and lists those of another container.
+
+    Where there are several, Podman itself does not keep which was the first.
+    """
+    mode = str(host_config.get("NetworkMode") or "")
+    networks = settings.get("Networks") or {}
+    if mode.startswith("container:"):
+        settings["Networks"] = {}
+    elif mode == "bridge" and networks:
+        host_config["NetworkMode"] = "podman" if "podman" in networks else min(networks)
+
+
+def _take_anonymous_volumes_apart(
+    config: dict[str, Any], host_config: dict[str, Any], mounts: Iterable[Mapping[str, Any]]
+) -> None:
+    """Take the volumes that nobody named out of the binds, and the options that nobody asked for.
+
+    With `VolumesFrom` they are left out altogether: most belong to the other container, and would be mounted twice.
+    """
+    volumes = {str(mount.get("Destination")) for mount in mounts if mount.get("Type") == "volume"}
+    binds: list[str] = []
+    anonymous: dict[str, Any] = dict(config.get("Volumes") or {})
+    requests: list[Any] = list(host_config.get("Mounts") or [])
+    for bind in host_config.get("Binds") or []:
+        source, destination, options = _split_bind(str(bind))
+        if not _GENERATED_NAME.fullmatch(source) or destination not in volumes:
+            defaults = _VOLUME_DEFAULTS if destination in volumes else _BIND_DEFAULTS
+            binds.append(":".join(part for part in (source, destination, _without(options, defaults)) if part))
+        elif host_config.get("VolumesFrom"):
+            continue
+        elif "ro" in options:
+            requests.append({"Type": "volume", "Target": destination, "ReadOnly": True})
+        else:
+            anonymous[destination] = {}
+    config["Volumes"] = anonymous or None
+    host_config["Binds"] = binds
+    if requests:
+        host_config["Mounts"] = requests
+
+
+def _split_bind(bind: str) -> tuple[str, str, list[str]]:
+    source, _, rest = bind.partition(":")
+    destination, _, options = rest.partition(":")
+    return source, destination, options.split(",") if options else []
+
+
+def _without(options: list[str], defaults: frozenset[str]) -> str:
+    """Return the options as a user writes them; where one of the defaults is missing, all are kept as they are."""
+    if not defaults <= set(options):
+        return ",".join(options)
+    return ",".join(option for option in options if option not in defaults)
+
+
+def _tmpfs(host_config: Mapping[str, Any]) -> dict[str, str]:
+    found = host_config.get("Tmpfs") or {}
+    return {path: _without(str(options).split(","), _TMPFS_DEFAULTS) for path, options in found.items()}
+
+
+def _annotations(host_config: Mapping[str, Any]) -> dict[str, str]:
+    found = host_config.get("Annotations") or {}
+    return {key: value for key, value in found.items() if not _OWN_ANNOTATION.fullmatch(key)}
+
+
+def _ulimits(host_config: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Give the limits the names that a create is given, and one order: Podman appends its own at the first start."""
+    limits = [
+        {**limit, "Name": str(limit["Name"]).removeprefix("RLIMIT_").lower()}
+        for limit in host_config.get("Ulimits") or []
+    ]
+    return sorted(limits, key=lambda limit: str(limit["Name"]))
+
+
+def _devices(host_config: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Say the permissions that a device has by default, where Podman says none: it refuses an empty word itself."""
+    return [
+        {**device, "CgroupPermissions": device.get("CgroupPermissions") or "rwm"}
+        for device in host_config.get("Devices") or []
+    ]
+
+
+def _drop_resources_said_twice(host_config: dict[str, Any]) -> None:
+    """Keep one of `NanoCpus` and the quota it stands for: both together are refused."""
+    nano, period, quota = (host_config.get(key) or 0 for key in ("NanoCpus", "CpuPeriod", "CpuQuota"))
+    if nano and period and quota * _NANO == nano * period:
+        host_config["CpuPeriod"] = host_config["CpuQuota"] = 0
+    swappiness = host_config.get("MemorySwappiness")
+    if swappiness == -1 or (swappiness == 0 and not host_config.get("Memory")):
+        host_config["MemorySwappiness"] = None
+
+
+def _drop_words_for_nothing(host_config: dict[str, Any]) -> None:
+    """Leave the modes empty that Docker leaves empty, and the runtime: "oci" is no runtime's name."""
+    for key in ("PidMode", "UTSMode", "UsernsMode"):
+        if host_config.get(key) == "private":
+            host_config[key] = ""
+    if host_config.get("Runtime") == "oci":
+        host_config["Runtime"] = ""
+
+
+def _environment(config: Mapping[str, Any]) -> list[str]:
+    """Return the variables without the host name's own, and sorted: Podman keeps them in no order.
+
+    The host name may be the short id, which the next container must not have.
+    """
+    own = f"HOSTNAME={config.get('Hostname')}"
+    return sorted(str(variable) for variable in config.get("Env") or [] if variable != own)

@@ -18,7 +18,7 @@ from typing import NoReturn
 from docker_rollback._model import Descriptor
 from docker_rollback._store import _oci
 from docker_rollback._store._blobs import BlobWriter
-from docker_rollback._store._files import FILE_MODE, translated
+from docker_rollback._store._files import open_private, translated
 from docker_rollback._store._layout import Layout
 from docker_rollback._store._locks import FileLock
 from docker_rollback._store._sweep import DRAFT_LOCK, DRAFT_PINS, clear_dead_drafts, remove_draft, sweep
@@ -150,9 +150,7 @@ class Bench:
             if digest in self._pinned:
                 return
             with translated(self._folder):
-                fd = os.open(
-                    self._folder / DRAFT_PINS, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, FILE_MODE
-                )
+                fd = open_private(self._folder / DRAFT_PINS, os.O_WRONLY | os.O_APPEND)
                 try:
                     self.layout.disk.write(fd, digest.encode("ascii") + b"\n")
                 finally:

@@ -94,6 +94,15 @@ class Disk:
 DISK = Disk()
 
 
+def open_private(path: Path, flags: int) -> int:
+    """Open a file that is made where it is missing, private whatever the umask; return its descriptor."""
+    fd = os.open(path, flags | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, FILE_MODE)
+    # Somebody else's file stays as it is.
+    with suppress(PermissionError):
+        os.fchmod(fd, FILE_MODE)
+    return fd
+
+
 def store_error(error: OSError, path: Path | str) -> StoreError:
     """Say what a failed system call means for a store."""
     reason = error.strerror or str(error)

@@ -20,7 +20,7 @@ from typing import Self
 
 from filelock import lock_descriptor
 
-from docker_rollback._store._files import DISK, FILE_MODE, Disk, make_folders, translated
+from docker_rollback._store._files import DISK, Disk, open_private, translated
 
 _HOLDER_BYTES = 512
 
@@ -62,7 +62,7 @@ class FileLock:
             StoreError: its file cannot be made.
         """
         with translated(self.path):
-            fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, FILE_MODE)
+            fd = open_private(self.path, os.O_RDWR)
         try:
             self._wait(fd, timeout)
             _write_holder(fd, note)
@@ -102,11 +102,6 @@ class FileLock:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.release()
-
-
-def make_lock_folder(path: Path, *, disk: Disk = DISK) -> None:
-    """Make the folder that lock files live in."""
-    make_folders(path, disk=disk)
 
 
 def _write_holder(fd: int, note: str) -> None:

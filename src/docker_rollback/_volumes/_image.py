@@ -17,7 +17,13 @@ from attrs import field, frozen
 
 from docker_rollback._engine.port import Engine
 from docker_rollback._volumes import _tools
-from docker_rollback.errors import EngineConflictError, EngineError, ImageNotFoundError
+from docker_rollback.errors import (
+    EngineConflictError,
+    EngineError,
+    EngineTimeoutError,
+    EngineUnavailableError,
+    ImageNotFoundError,
+)
 
 logger = logging.getLogger("docker_rollback")
 
@@ -37,6 +43,7 @@ OPTIONAL_TOOLS: Final = ("setfattr",)
 """What goes along where this machine has it."""
 
 _EXECUTABLE: Final = 0o755
+_TRIES: Final = 5
 _FOLDERS: Final = (HOME, f"{HOME}/bin", f"{HOME}/lib", PADDED, SCRATCH, "/dev", "/etc", "/proc", "/sys")
 
 
@@ -210,11 +217,23 @@ class OwnImage:
             if self._kit is None:
                 self._kit = pack_kit()
             kit = self._kit
+            return kit.toolbox(self._bring_in(kit))
+
+    def _bring_in(self, kit: Kit) -> str:
+        """Return the image's id, imported where it is not there; others may bring it in and remove it meanwhile."""
+        for tries_left in reversed(range(_TRIES)):
             try:
-                image = str(self._engine.inspect_image(kit.tag)["Id"])
+                return str(self._engine.inspect_image(kit.tag)["Id"])
             except ImageNotFoundError:
-                image = self._engine.import_image(iter([kit.archive]), kit.tag)
-        return kit.toolbox(image)
+                try:
+                    return self._engine.import_image(iter([kit.archive]), kit.tag)
+                except (EngineUnavailableError, EngineTimeoutError):
+                    raise
+                except EngineError:
+                    # The containerd store refuses an image that another import has just brought in.
+                    if not tries_left:
+                        raise
+        raise AssertionError("the last try returns or raises")
 
     def _remove(self, tag: str) -> None:
         try:

@@ -1,0 +1,517 @@
+"""Volumes archived and filled on a real engine, by both ways, seen by the tests' own eyes."""
+
+from __future__ import annotations
+
+import io
+import os
+import secrets
+import signal
+import subprocess
+import sys
+import tarfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import docker
+import pytest
+from docker.errors import APIError, NotFound
+
+from docker_rollback._archiver import VolumeArchiver
+from docker_rollback._engine import DockerEngine
+from docker_rollback._model import Way
+from docker_rollback._store import BackupStore
+from docker_rollback._volumes import _proof, _tools
+from docker_rollback._volumes._image import pack_kit
+from docker_rollback.errors import DockerRollbackError, VolumeAccessError, VolumeNotFoundError
+from docker_rollback.testing import CHANGING, FailingEngine
+from tests.engines.images import busybox_tar
+from tests.unit.volumes import awkward
+from tests.unit.volumes.comparing import differences, picture
+
+pytestmark = [
+    pytest.mark.engine,
+    pytest.mark.skipif(not _proof.may_do_anything(), reason="looking into volumes takes root, with every capability"),
+]
+
+WAYS: tuple[Way, ...] = ("direct", "helper")
+SEED = "from the image"
+PATIENCE = 30.0
+
+
+class Bench:
+    """An engine, a store, and what the tests do with them past what is under test."""
+
+    def __init__(self, client: docker.DockerClient, image: str, labels: dict[str, str], folder: Path) -> None:
+        self.client = client
+        self.image = image
+        self.labels = labels
+        self.engine = DockerEngine(client)
+        self.store = BackupStore(folder / "store")
+        self.volumes: list[str] = []
+
+    def archiver(self, way: Way | None = None, **options: Any) -> VolumeArchiver:
+        """Make an archiver."""
+        return VolumeArchiver(self.engine, self.store, way=way, **options)
+
+    def volume(self, **options: str) -> str:
+        """Make a volume and return its name."""
+        name = f"vol-{secrets.token_hex(4)}"
+        self.client.api.create_volume(name, labels=self.labels, driver_opts=options or None)
+        self.volumes.append(name)
+        return name
+
+    def folder(self, volume: str) -> Path:
+        """Return where a volume lies on this host."""
+        folder = Path(self.client.api.inspect_volume(volume)["Mountpoint"])
+        if not folder.is_dir():
+            pytest.skip(f"the engine's volumes cannot be seen here ({folder})")
+        return folder
+
+    def container(self, *binds: str, command: str = "sleep 600", start: bool = False, **config: Any) -> str:
+        """Create a container and return its id."""
+        request = {
+            "Image": self.image,
+            "Cmd": ["sh", "-c", command],
+            "StopSignal": "SIGKILL",
+            "HostConfig": {"Binds": list(binds)},
+            **config,
+        }
+        create: Any = self.client.api.create_container_from_config  # the SDK's types leave it out
+        made: str = create(request, f"box-{secrets.token_hex(4)}")["Id"]
+        if start:
+            self.client.api.start(made)
+        return made
+
+    def output(self, container: str) -> str:
+        """Start a container, wait until it has ended, and return what it printed."""
+        self.client.api.start(container)
+        self.client.api.wait(container)
+        return self.client.api.logs(container).decode()
+
+    def helpers(self) -> list[str]:
+        """Return the helpers that there are for the volumes of this test; others may be at work on the same engine."""
+        found = self.client.api.containers(all=True, filters={"label": "docker-rollback.role=helper"})
+        return [helper["Id"] for helper in found if any(name in str(helper["Mounts"]) for name in self.volumes)]
+
+
+@pytest.fixture(scope="module")
+def seeded_image(docker_client: docker.DockerClient, busybox_image: str, test_labels: dict[str, str]) -> str:
+    """Give an image with a file at /seeded, which has an owner and a mode of its own, and GNU tar."""
+    tree = io.BytesIO(busybox_tar())
+    with tarfile.open(fileobj=tree, mode="a") as archive:
+        folder = tarfile.TarInfo("seeded")
+        folder.type, folder.mode, folder.uid, folder.mtime = tarfile.DIRTYPE, 0o751, 1234, 86400
+        archive.addfile(folder)
+        entry = tarfile.TarInfo("seeded/seed")
+        entry.size, entry.uid = len(SEED), 1234
+        archive.addfile(entry, io.BytesIO(SEED.encode()))
+        tar = _tools.find_tar()
+        assert tar is not None
+        needs = _tools.needs(tar)
+        files = {"usr/bin/tar": needs.path, str(needs.loader)[1:]: needs.loader}
+        files |= {str(path)[1:]: path for path in needs.libraries.values()}
+        for name, path in files.items():
+            assert path is not None
+            entry = tarfile.TarInfo(name)
+            entry.size, entry.mode = path.stat().st_size, 0o755
+            with path.open("rb") as program:
+                archive.addfile(entry, program)
+    (label, value), *_ = test_labels.items()
+    changes = [
+        f"LABEL {label}={value}",
+        "LABEL proxy.enable=true",
+        "VOLUME /var/lib/declared",
+        "USER 1234",
+        "ENV PATH=/usr/bin:/bin",
+    ]
+    repository = "docker-rollback-test-seeded"
+    docker_client.api.import_image_from_data(tree.getvalue(), repository=repository, tag=value, changes=changes)
+    assert busybox_image  # its fixture removes every image of the label
+    return f"{repository}:{value}"
+
+
+@pytest.fixture
+def bench(
+    docker_client: docker.DockerClient, busybox_image: str, test_labels: dict[str, str], tmp_path: Path
+) -> Iterator[Bench]:
+    """Give a bench, and see that no helper and no image of one is left when the test ends."""
+    made = Bench(docker_client, busybox_image, test_labels, tmp_path)
+    yield made
+    assert made.helpers() == []
+
+
+def needs_mounts(bench: Bench, volume: str) -> None:
+    """Skip the test where the engine cannot mount a volume with options at all."""
+    try:
+        bench.container(f"{volume}:/data", command="true", start=True)
+    except APIError as error:
+        if "locating 'mount' binary" not in str(error):
+            raise
+        pytest.skip("the host of this engine has no mount program, so the engine has no volumes with options")
+
+
+def settled(condition: Callable[[], bool]) -> bool:
+    """Wait until something holds, and say whether it did in time."""
+    end = time.monotonic() + PATIENCE
+    while not condition():
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.05)
+    return True
+
+
+# Every kind of file
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_every_kind_of_file_is_put_back_in_place(bench: Bench, way: Way) -> None:
+    """Over a damaged volume, all is as before, byte for byte and attribute for attribute; outside, nothing changed."""
+    volume = bench.volume()
+    root = bench.folder(volume)
+    awkward.make(root)
+    before = picture(root, sockets=False)
+    archiver = bench.archiver(way)
+    archive = archiver.archive(volume)
+    assert (archive.way, [gap.what for gap in archive.not_covered]) == (
+        way,
+        [rf"socket ./special/socket\n1 in volume {volume}"],
+    )
+    outside = root.parent / "outside"
+    outside.mkdir()
+    awkward.damage(root, outside)
+    if way == "helper" and "setfattr" not in pack_kit().prefixes:
+        # Nothing in a helper takes them off the root then; a warning of the log says so.
+        for name in ("user.stray", "trusted.stray"):
+            os.removexattr(root, name)
+    untouched = picture(outside)
+    archiver.extract(archive)
+    assert differences(before, picture(root)) == []
+    assert [line for line in differences(untouched, picture(outside)) if "links was" not in line] == []
+    archiver.extract(archive)
+    assert differences(before, picture(root)) == []
+
+
+@pytest.mark.parametrize("back", WAYS)
+@pytest.mark.parametrize("out", WAYS)
+def test_an_archive_of_one_way_fills_a_new_volume_by_the_other(bench: Bench, out: Way, back: Way) -> None:
+    """What was archived one way fills an empty volume the other way."""
+    volume, empty = bench.volume(), bench.volume()
+    awkward.make(bench.folder(volume))
+    archive = bench.archiver(out).archive(volume)
+    bench.archiver(back).extract(archive, empty)
+    assert differences(picture(bench.folder(volume), sockets=False), picture(bench.folder(empty))) == []
+
+
+def test_a_foreign_image_does_as_well(bench: Bench, seeded_image: str) -> None:
+    """An image with GNU tar that is named serves, without its volumes, its user and its labels."""
+    volume = bench.volume()
+    root = bench.folder(volume)
+    awkward.make(root)
+    before = picture(root, sockets=False)
+    volumes = {one["Name"] for one in bench.client.api.volumes()["Volumes"]}
+    archiver = bench.archiver("helper", helper_image=seeded_image)
+    archive = archiver.archive(volume)
+    (root / "stray").mkdir()
+    archiver.extract(archive)
+    assert differences(before, picture(root)) == []
+    made = {one["Name"] for one in bench.client.api.volumes()["Volumes"]} - volumes
+    assert not [name for name in made if len(name) == 64]
+
+
+def test_an_image_without_gnu_tar_is_refused(bench: Bench) -> None:
+    """Busybox's tar would lose attributes without a word, so its image is refused."""
+    with pytest.raises(VolumeAccessError, match="has no GNU tar"):
+        bench.archiver("helper", helper_image=bench.image).archive(bench.volume())
+
+
+# What engines do to volumes
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("content", ["empty", "filled"])
+def test_a_new_volume_is_filled_between_creation_and_start(
+    bench: Bench, seeded_image: str, way: Way, content: str
+) -> None:
+    """Into a volume that the engine would fill from the image comes what was archived, root and all, and it stays."""
+    bench.image = seeded_image
+    volume, again = bench.volume(), bench.volume()
+    root = bench.folder(volume)
+    if content == "filled":
+        (root / "ours").write_text("ours")
+    os.chown(root, 77, 78)
+    root.chmod(0o2710)
+    os.utime(root, ns=(0, 1_234_567_890_123_456_789))
+    before = picture(root)
+    archiver = bench.archiver(way)
+    archive = archiver.archive(volume)
+    container = bench.container(f"{again}:/seeded", command="ls -A /seeded", User="0")
+    archiver.extract(archive, again)
+    assert bench.output(container).split() == [name for name in ("ours",) if content == "filled"]
+    assert differences(before, picture(bench.folder(again))) == []
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_look_does_not_use_a_volume_up(bench: Bench, seeded_image: str, way: Way) -> None:
+    """A volume that no container has used yet is filled by its first one even after it was probed and archived."""
+    bench.image = seeded_image
+    volume = bench.volume()
+    archiver = bench.archiver(way)
+    archiver.probe([volume])
+    archiver.archive(volume)
+    assert list(bench.folder(volume).iterdir()) == []
+    container = bench.container(f"{volume}:/seeded", command="cat /seeded/seed; stat -c ' %u %a' /seeded", User="0")
+    assert bench.output(container).split(" ", 3)[:3] == SEED.split(" ")
+    seen = bench.folder(volume).stat()
+    assert (seen.st_uid, seen.st_mode & 0o7777) == (1234, 0o751)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_an_anonymous_volume_outlives_its_helper(bench: Bench, way: Way) -> None:
+    """A helper that mounts an application's anonymous volume does not take it along, even where nobody else has it."""
+    container = bench.container(Volumes={"/data": {}})
+    (mount,) = bench.client.api.inspect_container(container)["Mounts"]
+    volume = mount["Name"]
+    try:
+        (bench.folder(volume) / "precious").write_text("precious")
+        bench.client.api.remove_container(container)
+        archiver = bench.archiver(way)
+        archive = archiver.archive(volume)
+        assert (bench.folder(volume) / "precious").exists()
+        archiver.extract(archive)
+        assert (bench.folder(volume) / "precious").read_text() == "precious"
+    finally:
+        bench.client.api.remove_volume(volume, force=True)
+
+
+def test_a_bound_volume_is_reached_by_helper_while_nothing_mounts_it(bench: Bench) -> None:
+    """A volume with options shows an empty folder at rest; its files are archived and put back all the same."""
+    # A folder that the engine sees, whose root may be another than ours.
+    source = bench.folder(bench.volume())
+    (source / "file").write_text("before")
+    volume = bench.volume(type="none", o="bind", device=str(source))
+    needs_mounts(bench, volume)
+    archiver = bench.archiver()
+    assert archiver.probe([volume]) == {volume: "helper"}
+    with pytest.raises(VolumeAccessError, match="options of its own"):
+        bench.archiver("direct").probe([volume])
+    archive = archiver.archive(volume)
+    (source / "file").write_text("after")
+    (source / "stray").touch()
+    archiver.extract(archive)
+    assert [(path.name, path.read_text()) for path in source.iterdir()] == [("file", "before")]
+
+
+def test_a_volume_in_memory_is_captured_though_its_container_stops(bench: Bench) -> None:
+    """The helper that was up before the stop holds the mount, so the files are there to be archived after it."""
+    volume, kept = bench.volume(type="tmpfs", device="tmpfs", o="size=1m"), bench.volume()
+    needs_mounts(bench, volume)
+    writes = "echo in memory > /data/file; echo done; sleep 600"
+    container = bench.container(f"{volume}:/data", command=writes, start=True)
+    assert settled(lambda: b"done" in bench.client.api.logs(container))
+    archiver = bench.archiver()
+    with bench.store.draft("in-memory") as draft:
+        with archiver.begin([volume], draft, operation=f"test-{volume}") as capture:
+            bench.client.api.kill(container)
+            bench.client.api.wait(container)
+            capture.capture()
+        (archive,) = capture.seal()
+        archiver.extract(archive, kept)
+    assert (bench.folder(kept) / "file").read_text() == "in memory\n"
+
+
+def test_a_volume_mounted_within_another_is_not_taken_for_part_of_it(bench: Bench) -> None:
+    """Of two volumes where one is mounted below the other, each archive holds its own files."""
+    outer, inner = bench.volume(), bench.volume()
+    container = bench.container(f"{outer}:/data", f"{inner}:/data/inner", command="true", start=True)
+    assert settled(lambda: bench.client.api.wait(container)["StatusCode"] == 0)
+    (bench.folder(inner) / "only-inner").write_bytes(secrets.token_bytes(200_000))
+    for way in WAYS:
+        archiver = bench.archiver(way)
+        archive = archiver.archive(outer)
+        assert archive.size < 100_000
+        archiver.extract(archive)
+        assert (bench.folder(inner) / "only-inner").stat().st_size == 200_000
+
+
+# The way to a volume
+
+
+def changes(counting: FailingEngine) -> int:
+    """Return how many calls there were that make, run or remove something."""
+    return sum(1 for call in counting.calls if call.verb in CHANGING)
+
+
+def test_the_way_is_direct_where_that_is_proven(bench: Bench) -> None:
+    """A plain volume of an engine on this host is reached directly; for one in use, that takes no helper to prove."""
+    resting, used = bench.volume(), bench.volume()
+    bench.folder(resting)
+    bench.container(f"{used}:/data", start=True)
+    counting = FailingEngine(bench.engine)
+    archiver = VolumeArchiver(counting, bench.store)
+    assert archiver.probe([used]) == {used: "direct"}
+    assert changes(counting) == 0
+    assert archiver.probe([used, resting]) == {used: "direct", resting: "direct"}
+    made = changes(counting)
+    assert made > 0
+    assert archiver.probe([resting]) == {resting: "direct"}
+    assert changes(counting) == made, "what was proven once is not proven again"
+
+
+def test_a_folder_of_the_same_name_is_no_proof(bench: Bench, tmp_path: Path) -> None:
+    """Where another folder lies where the engine says that the volume is, the way there is by helper."""
+    volume = bench.volume()
+    (bench.folder(volume) / "file").write_text("the volume's")
+    elsewhere = tmp_path / "same-name"
+    elsewhere.mkdir()
+    engine: Any = _Mistaken(bench.engine, str(elsewhere))
+    archiver = VolumeArchiver(engine, bench.store)
+    assert archiver.probe([volume]) == {volume: "helper"}
+    with pytest.raises(VolumeAccessError, match="nothing proves"):
+        VolumeArchiver(engine, bench.store, way="direct").probe([volume])
+
+
+class _Mistaken:
+    """An engine whose volumes seem to lie in a folder of this host, which they do not."""
+
+    def __init__(self, engine: DockerEngine, folder: str) -> None:
+        self._engine = engine
+        self._folder = folder
+
+    def inspect_volume(self, name: str) -> dict[str, Any]:
+        """Say that it lies in that folder."""
+        return {**self._engine.inspect_volume(name), "Mountpoint": self._folder}
+
+    def info(self) -> Any:
+        """Say that it is Docker: Podman's helpers mount what the inspection names."""
+        found = self._engine.info()
+        return type(found)("docker", *[getattr(found, field.name) for field in type(found).__attrs_attrs__[1:]])
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._engine, name)
+
+
+def test_a_missing_volume_is_not_made(bench: Bench) -> None:
+    """No way of asking makes a volume that is not there."""
+    archive = bench.archiver().archive(bench.volume())
+    name = f"nowhere-{secrets.token_hex(4)}"
+    for way in WAYS:
+        with pytest.raises(VolumeNotFoundError):
+            bench.archiver(way).probe([name])
+        with pytest.raises(VolumeNotFoundError):
+            bench.archiver(way).extract(archive, name)
+    with pytest.raises(NotFound):
+        bench.client.api.inspect_volume(name)
+
+
+@pytest.mark.parametrize("state", ["running", "paused"])
+def test_a_volume_in_use_is_not_filled(bench: Bench, state: str) -> None:
+    """While a running or paused container mounts the volume, filling it is refused by that container's name."""
+    volume = bench.volume()
+    archive = bench.archiver().archive(volume)
+    container = bench.container(f"{volume}:/data", start=True)
+    name = bench.client.api.inspect_container(container)["Name"].lstrip("/")
+    if state == "paused":
+        bench.client.api.pause(container)
+    (bench.folder(volume) / "new").touch()
+    for way in WAYS:
+        with pytest.raises(VolumeAccessError, match=name):
+            bench.archiver(way).extract(archive)
+    assert (bench.folder(volume) / "new").exists()
+    if state == "paused":
+        bench.client.api.unpause(container)
+    bench.client.api.kill(container)
+    bench.client.api.wait(container)
+    bench.archiver().extract(archive)
+    assert list(bench.folder(volume).iterdir()) == []
+
+
+# What goes wrong
+
+
+DYING = """
+import sys, time
+from docker_rollback._archiver import VolumeArchiver
+from docker_rollback._engine import DockerEngine
+from docker_rollback._store import BackupStore
+import docker
+url, volume, store, operation = sys.argv[1:]
+store = BackupStore(store)
+archiver = VolumeArchiver(DockerEngine(docker.DockerClient(base_url=url)), store, way="helper")
+with store.draft("dying") as draft, archiver.begin([volume], draft, operation=operation):
+    print("ready", flush=True)
+    time.sleep(600)
+"""
+
+
+def test_a_helper_does_not_outlive_the_process_that_made_it(bench: Bench, engine_url: str, tmp_path: Path) -> None:
+    """Where the process is killed, its helper ends by itself and is removed."""
+    volume = bench.volume()
+    operation = f"dying-{secrets.token_hex(4)}"
+    command = [sys.executable, "-c", DYING, engine_url, volume, str(tmp_path / "other-store"), operation]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        try:
+            assert process.stdout.readline() == b"ready\n"
+            where = {"label": f"docker-rollback.operation={operation}"}
+            assert len(bench.client.api.containers(filters=where)) == 1
+        finally:
+            process.send_signal(signal.SIGKILL)
+    assert settled(lambda: bench.client.api.containers(all=True, filters=where) == [])
+    assert bench.archiver().remove_left_over(operation) == []
+    bench.client.api.remove_image(pack_kit().tag)
+
+
+def test_a_capture_whose_helper_dies_is_an_error(bench: Bench) -> None:
+    """A helper that is killed half way fails the capture; nothing of it is stored, and nothing is left."""
+    volume = bench.volume()
+    with (bench.folder(volume) / "large").open("wb") as file:
+        for _ in range(200):
+            file.write(os.urandom(1 << 20))
+    operation = f"test-{volume}"
+
+    def kill() -> None:
+        for helper in bench.client.api.containers(filters={"label": f"docker-rollback.operation={operation}"}):
+            bench.client.api.remove_container(helper["Id"], force=True)
+
+    # From a thread of its own, with tar's output read on: Podman does not remove a container that waits for its reader.
+    killer = threading.Thread(target=kill)
+
+    def half_way(_volume: str, done: int) -> None:
+        if done > 5 << 20 and killer.ident is None:
+            killer.start()
+        elif done > 5 << 20:
+            killer.join(0.05)
+
+    archiver = bench.archiver("helper", progress=half_way)
+    with (
+        bench.store.draft("dead") as draft,
+        pytest.raises(DockerRollbackError),
+        archiver.begin([volume], draft, operation=operation) as capture,
+    ):
+        capture.capture()
+    killer.join()
+    assert bench.store.list() == []
+
+
+def test_several_archivers_share_the_helper_image(bench: Bench) -> None:
+    """Helpers of several operations at once bring their image in and take it away without breaking each other."""
+    volumes = [bench.volume() for _ in range(3)]
+    failures: list[BaseException] = []
+
+    def work(volume: str) -> None:
+        try:
+            for _ in range(3):
+                archive = bench.archiver("helper").archive(volume)
+                bench.archiver("helper").extract(archive)
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=work, args=(volume,)) for volume in volumes]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []

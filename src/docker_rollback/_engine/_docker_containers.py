@@ -98,11 +98,12 @@ class DockerContainers(Referring):
     def remove_container(self, ref: str, *, force: bool = False, volumes: bool = False) -> None:
         asking = Asking(f"remove container {ref!r}", ContainerNotFoundError, ref)
         params = {"force": int(force), "v": int(volumes)}
-        if self._wire.podman:
-            # Docker kills what it removes by force; Podman first asks it to end, and waits.
-            params["timeout"] = 0
         with suppress(ContainerNotFoundError):
             found = self._found_container(ref, asking.action)
+            if self._wire.podman and force:
+                # Docker kills what it removes by force. Podman asks it to end, and waits for its patience to be over.
+                with suppress(EngineConflictError):
+                    self._verb(found["Id"], "kill", params={"signal": "SIGKILL"}, called=ref)
             try:
                 self._wire.json("DELETE", f"/containers/{found['Id']}", asking, params=params, patient=True)
             except EngineConflictError:

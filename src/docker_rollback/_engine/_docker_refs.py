@@ -10,6 +10,7 @@ from typing import Any, Final
 from urllib.parse import quote
 
 from docker_rollback._engine._docker_errors import Asking
+from docker_rollback._engine._docker_podman import docker_like
 from docker_rollback._engine._docker_wire import Wire
 from docker_rollback._engine.port import Inspection
 from docker_rollback.errors import ContainerNotFoundError, EngineError, EngineTimeoutError, NetworkNotFoundError
@@ -46,6 +47,8 @@ class Referring:
         found: dict[str, Any] = self._wire.json("GET", f"/containers/{segment(plain, asking)}/json", asking)
         if found.get("Name") != f"/{plain}" and not _begins(plain, str(found.get("Id"))):
             raise ContainerNotFoundError(ref, action=action)
+        if self._wire.podman:
+            found = docker_like(found)
         state = found.get("State") or {}
         if state.get("Status") in _STATES:
             found["State"] = {**state, "Status": _STATES[state["Status"]]}

@@ -8,7 +8,7 @@ by two threads at once, hence the lock around each call.
 from __future__ import annotations
 
 import os
-import selectors
+import select
 import socket
 import ssl
 import subprocess
@@ -108,7 +108,7 @@ class SocketDuplex:
         descriptor = self._socket.fileno()
         if descriptor < 0 or self._closed:
             return True
-        return _select({descriptor: _wanted(reading=reading, writing=writing)}, timeout)
+        return _poll({descriptor: _wanted(reading=reading, writing=writing)}, timeout)
 
     def close_write(self) -> None:
         with self._lock:
@@ -169,10 +169,10 @@ class PipeDuplex:
     def wait(self, *, reading: bool, writing: bool, timeout: float | None) -> bool:
         wanted = {}
         if reading:
-            wanted[self._output.fileno()] = selectors.EVENT_READ
+            wanted[self._output.fileno()] = select.POLLIN
         if writing:
-            wanted[self._input.fileno()] = selectors.EVENT_WRITE
-        return _select(wanted, timeout)
+            wanted[self._input.fileno()] = select.POLLOUT
+        return _poll(wanted, timeout)
 
     def close_write(self) -> None:
         _close_quietly(self._input)
@@ -243,14 +243,14 @@ class ChannelDuplex:
 
 
 def _wanted(*, reading: bool, writing: bool) -> int:
-    return (selectors.EVENT_READ if reading else 0) | (selectors.EVENT_WRITE if writing else 0)
+    return (select.POLLIN if reading else 0) | (select.POLLOUT if writing else 0)
 
 
-def _select(wanted: dict[int, int], timeout: float | None) -> bool:
-    with selectors.DefaultSelector() as selector:
-        for descriptor, events in wanted.items():
-            selector.register(descriptor, events)
-        return bool(selector.select(timeout))
+def _poll(wanted: dict[int, int], timeout: float | None) -> bool:
+    poll = select.poll()
+    for descriptor, events in wanted.items():
+        poll.register(descriptor, events)
+    return bool(poll.poll(None if timeout is None else timeout * 1000))
 
 
 def _pour(early: bytes, into: memoryview) -> tuple[int, bytes]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -33,6 +34,8 @@ def main() -> int:
         sys.exit("fresh: only root can make a machine of its own and run an engine in it")
     commands = commands_of((PROJECT / "README.md").read_text())
     debian.need("mmdebstrap", "git")
+    # A termination passes through here as an exception, so that the machine is removed.
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     root = debian.data_folder() / f"fresh-{os.getpid()}"
     try:
         say(f"making a minimal Debian in {root}")

@@ -14,8 +14,8 @@ from docker_rollback._archiver import VolumeArchiver
 from docker_rollback._capture import Capture
 from docker_rollback._checks import Check, as_checks, healthy
 from docker_rollback._engine import Client, Engine, as_engine
-from docker_rollback._model import Backup, Quiesce, Way, backup_id
-from docker_rollback._preflight import Preflight
+from docker_rollback._model import Backup, Quiesce, Shared, Way, backup_id
+from docker_rollback._preflight import Preflight, own_ids
 from docker_rollback._progress import Listener, Reporter
 from docker_rollback._restorer import Intruders, Restorer
 from docker_rollback._rollback import Rollback
@@ -46,6 +46,7 @@ def rollback(
     store: StoreArgument = None,
     quiesce: Quiesce = "stop",
     resume: bool = True,
+    shared: Shared = "refuse",
     verify: Check | Sequence[Check] | None = _HEALTHY,
     keep: int | None = 3,
     export_image: bool = True,
@@ -62,6 +63,8 @@ def rollback(
         store: where the backup goes; by default the user's data folder.
         quiesce: how the containers are brought to rest for the capture. A ``--rm`` container is paused, never stopped.
         resume: whether they run again before the block starts; False for an update that starts them itself.
+        shared: what becomes of a running container outside that writes to a volume of theirs: "refuse" to begin, "stop"
+            it for the capture as well, or "ignore" it, and the archive may be a mixture of moments.
         verify: what the update has to pass: a check, several, or None. By default `healthy()`.
         keep: how many backups of the same containers stay when the block ends; None keeps all.
         export_image: whether the container's image goes into the store. Without, it stays in the engine: quicker, and
@@ -89,6 +92,8 @@ def rollback(
         way=way,
         helper_image=helper_image,
         progress=progress,
+        quiesce=quiesce,
+        shared=shared,
     )
     return Rollback(
         _references(containers),
@@ -100,6 +105,7 @@ def rollback(
         verify=as_checks(verify),
         quiesce=quiesce,
         resume=resume,
+        shared=shared,
         keep=keep,
     )
 
@@ -109,6 +115,7 @@ def backup(
     client: Client | None = None,
     store: StoreArgument = None,
     quiesce: Quiesce = "stop",
+    shared: Shared = "refuse",
     export_image: bool = True,
     way: Way | None = None,
     helper_image: str | None = None,
@@ -132,10 +139,12 @@ def backup(
         way=way,
         helper_image=helper_image,
         progress=progress,
+        quiesce=quiesce,
+        shared=shared,
     )
     with parts.preflight.holding(_references(containers)) as report:
         identity = backup_id(report.containers[0].name, now(), secrets.token_hex(3))
-        taken = parts.capture.take(report, identity, quiesce=quiesce)
+        taken = parts.capture.take(report, identity, quiesce=quiesce, shared=shared)
         parts.capture.release(taken)
     return taken
 
@@ -196,6 +205,8 @@ class _Parts:
         way: Way | None,
         helper_image: str | None,
         progress: Listener | None,
+        quiesce: Quiesce = "stop",
+        shared: Shared = "refuse",
     ) -> Self:
         report = Reporter(progress)
         snapshotter = ContainerSnapshotter(engine, store, export_image=export_image, report=report)
@@ -204,7 +215,15 @@ class _Parts:
             engine,
             store,
             archiver,
-            Preflight(engine, store, archiver, export_image=export_image),
+            Preflight(
+                engine,
+                store,
+                archiver,
+                export_image=export_image,
+                quiesce=quiesce,
+                shared=shared,
+                own_ids=own_ids(),
+            ),
             Capture(engine, store, snapshotter, archiver, report=report),
             report,
         )

@@ -8,7 +8,7 @@ from datetime import datetime
 
 from docker_rollback._archiver import VolumeArchiver
 from docker_rollback._engine.port import Engine
-from docker_rollback._model import Backup, NetworkRecord, Observed, Quiesce, Report
+from docker_rollback._model import Backup, NetworkRecord, Observed, Quiesce, Report, Shared
 from docker_rollback._progress import Reporter
 from docker_rollback._quiesce import AtRest
 from docker_rollback._snapshotter import ContainerSnapshotter, image_tag, now
@@ -50,14 +50,18 @@ class Capture:
         self._report = report or Reporter()
         self._clock = clock
 
-    def take(self, report: Report, identity: str, *, quiesce: Quiesce, resume: bool = True) -> Backup:
+    def take(
+        self, report: Report, identity: str, *, quiesce: Quiesce, resume: bool = True, shared: Shared = "refuse"
+    ) -> Backup:
         """Take the backup `identity` of what `report` found, and return it once it is durable.
 
         Every container that ran runs again when this returns, and also after an error; with `resume` False they stay
-        at rest, except after an error. The engine holds the images under names of ours until `release`.
+        at rest, except after an error. With `shared` "stop", containers outside that write to the same volumes rest as
+        long. The engine holds the images under names of ours until `release`.
 
         Raises:
-            CaptureError: somebody disturbed the capture, or a container could not be set going again.
+            CaptureError: somebody disturbed the capture.
+            ResumeError: a container could not be set going again.
             EngineError, VolumeError, StoreError: what they say.
         """
         tags = [image_tag(identity, number, found.name) for number, found in enumerate(report.containers)]
@@ -68,8 +72,11 @@ class Capture:
                 self._archiver.begin(
                     volumes, draft, operation=identity, anonymous=report.anonymous, ways=report.volumes
                 ) as archives,
+                AtRest(self._engine, quiesce, report=self._report) as guests,
                 AtRest(self._engine, quiesce, report=self._report) as rest,
             ):
+                for guest in report.guests if shared == "stop" else ():
+                    guests.bring(guest)
                 for container in reversed(report.containers):
                     rest.bring(container)
                 created = self._clock()
@@ -79,6 +86,7 @@ class Capture:
                 ]
                 archives.capture()
                 rest.check_undisturbed()
+                guests.check_undisturbed()
                 if not resume:
                     rest.keep()
             backup = Backup(
@@ -89,6 +97,7 @@ class Capture:
                 containers=tuple(self._snapshotter.seal(snapshot, draft) for snapshot in snapshots),
                 volumes=archives.seal(),
                 networks=networks,
+                guests=tuple(guest.id for guest in report.guests),
             )
             draft.commit(backup)
         logger.info("backup %s is taken", identity)

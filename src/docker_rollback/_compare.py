@@ -11,7 +11,7 @@ from typing import Any
 
 from attrs import frozen
 
-from docker_rollback._spec import SHORT_ID, user_aliases
+from docker_rollback._spec import SHORT_ID, network_request, user_aliases
 
 _ASSIGNED = {
     "Id": "made anew with each container",
@@ -108,6 +108,16 @@ def compare(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Differe
         []
     """
     old, new = dict(_facts(before)), dict(_facts(after))
+    return [
+        Difference(path, old.get(path), new.get(path))
+        for path in sorted(old.keys() | new.keys())
+        if old.get(path) != new.get(path)
+    ]
+
+
+def compare_networks(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Difference]:
+    """Return what differs between two inspections of a network, beyond what its engine assigns: ids, times, members."""
+    old, new = (dict(_leaves("", network_request(inspection))) for inspection in (before, after))
     return [
         Difference(path, old.get(path), new.get(path))
         for path in sorted(old.keys() | new.keys())

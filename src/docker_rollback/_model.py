@@ -17,6 +17,10 @@ from docker_rollback.errors import UnsupportedContainerError
 Quiesce: TypeAlias = Literal["stop", "pause", "none"]
 """How a service is brought to rest for its capture."""
 
+Shared: TypeAlias = Literal["refuse", "stop", "ignore"]
+"""What becomes of a container outside that writes to a volume which is to be captured: the capture is refused, it is
+brought to rest with the others, or it goes on and the archive may be a mixture of moments."""
+
 Way: TypeAlias = Literal["direct", "helper"]
 """How a volume's data is reached: by tar as our child, or by tar in a helper container."""
 
@@ -223,6 +227,7 @@ class Backup:
         containers: the snapshots, in the order in which they start.
         volumes: the archives of their volumes, each volume once.
         networks: the networks they were attached to.
+        guests: the ids of running containers outside that wrote to a volume of theirs; a rollback brings them to rest.
     """
 
     id: str
@@ -232,6 +237,7 @@ class Backup:
     containers: tuple[ContainerSnapshot, ...]
     volumes: tuple[VolumeArchive, ...] = ()
     networks: tuple[NetworkRecord, ...] = ()
+    guests: tuple[str, ...] = ()
 
     @property
     def durable(self) -> bool:
@@ -257,7 +263,9 @@ class Report:
     """What a backup would cover, what would be refused, and how much room it needs.
 
     Attributes:
-        containers: the containers, as they were found.
+        containers: the containers, as they were found, in the order in which they start.
+        joined: the names of those that nobody named, but which would break if another one were made anew.
+        guests: running containers outside that write to a volume of theirs.
         volumes: the volumes whose data it would hold, and the way to each.
         anonymous: those of them that go with their container.
         not_covered: what it would not hold.
@@ -266,6 +274,8 @@ class Report:
     """
 
     containers: tuple[Observed, ...]
+    joined: tuple[str, ...] = ()
+    guests: tuple[Observed, ...] = ()
     volumes: Mapping[str, Way] = field(factory=dict)
     anonymous: frozenset[str] = frozenset()
     not_covered: tuple[NotCovered, ...] = ()

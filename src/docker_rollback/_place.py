@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from typing import Any
 
 from docker_rollback._compare import Difference, compare
 from docker_rollback._engine.port import ContainerFilter, Engine
+from docker_rollback._graph import with_ids
 from docker_rollback._model import ContainerSnapshot, Observed
 from docker_rollback._snapshotter import ContainerSnapshotter
 from docker_rollback._spec import HELD, SHORT_ID, create_request, observe, restarts, user_endpoints
@@ -21,15 +22,33 @@ _ASIDE = "-docker-rollback-aside-"
 class Place:
     """Restores one container in its place; each method leaves what its step in the plan promises.
 
+    Args:
+        engine: where it is.
+        snapshotter: what tells whether the original is untouched.
+        snapshot: what is to stand there.
+        ids: the new ids, by the old ones, of what was made anew; shared by all places of one restore.
+
     Attributes:
         image_id: the id, in this engine, of the image that holds the file system.
     """
 
-    def __init__(self, engine: Engine, snapshotter: ContainerSnapshotter, snapshot: ContainerSnapshot) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        snapshotter: ContainerSnapshotter,
+        snapshot: ContainerSnapshot,
+        ids: MutableMapping[str, str],
+    ) -> None:
         self._engine = engine
         self._snapshotter = snapshotter
         self._snapshot = snapshot
+        self._ids = ids
         self.image_id = snapshot.image.id
+
+    @property
+    def _wanted(self) -> Mapping[str, Any]:
+        """The inspection as it shall be: as captured, but for references to what was made anew."""
+        return with_ids(self._snapshot.inspection, self._ids)
 
     def put_aside(self) -> None:
         """Bring to rest the original, wherever it is, and whatever else bears its name; that one loses the name."""
@@ -74,7 +93,7 @@ class Place:
         """Raise a `RestoreError` where the container is not what it was."""
         differences = [
             difference
-            for difference in compare(self._snapshot.inspection, self._standing().inspection)
+            for difference in compare(self._wanted, self._standing().inspection)
             if not self._is_excused(difference)
         ]
         if differences:
@@ -83,6 +102,16 @@ class Place:
                 "it was restored, but differs from what was captured:",
                 [str(difference) for difference in differences],
             )
+
+    def drop_users(self, volume: str) -> None:
+        """Remove what was put aside and still refers to a volume, which can then be made anew.
+
+        The original goes too: it refers to the volume that there was.
+        """
+        for user in self._engine.list_containers(ContainerFilter(volume=volume)):
+            found = self._find(user)
+            if found is not None and (found.id == self._snapshot.id or _ASIDE in found.name):
+                self._engine.remove_container(found.id, force=True)
 
     def clear_aside(self) -> None:
         """Remove what was put aside, and let the engine forget what nobody needs any more."""
@@ -131,7 +160,7 @@ class Place:
         now = self._engine.inspect_container(original.id)
         left = [
             difference
-            for difference in compare(self._snapshot.inspection, now)
+            for difference in compare(self._wanted, now)
             if not difference.path.startswith(("State.", "HostConfig.RestartPolicy"))
         ]
         for difference in left:
@@ -173,12 +202,13 @@ class Place:
             self._engine.tag_image(image, reference)
         try:
             request = create_request(
-                self._snapshot.inspection,
+                self._wanted,
                 image=reference if movable or previous == image else image,
                 image_config=config,
                 held=True,
             )
             created = self._engine.create_container(request.name, request.body, platform=request.platform)
+            self._ids[self._snapshot.id] = created
             for network, endpoint in request.networks.items():
                 self._engine.connect_network(network, created, endpoint)
         finally:

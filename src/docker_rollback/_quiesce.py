@@ -12,7 +12,7 @@ from docker_rollback._engine.port import Engine
 from docker_rollback._model import Observed, Quiesce
 from docker_rollback._progress import Reporter
 from docker_rollback._spec import observe
-from docker_rollback.errors import CaptureError, EngineError
+from docker_rollback.errors import CaptureError, EngineError, ResumeError
 
 logger = logging.getLogger("docker_rollback")
 
@@ -34,7 +34,7 @@ class AtRest:
         sleep: waits, in seconds.
 
     Raises:
-        CaptureError: on leaving, where a container could not be set going again; every one was tried.
+        ResumeError: on leaving, where a container could not be set going again; every one was tried.
     """
 
     def __init__(
@@ -86,12 +86,9 @@ class AtRest:
             return
         failures = self._resume()
         if failures:
-            names = ", ".join(container.name for container, _ in failures)
             causes = [failure for _, failure in failures]
-            raise CaptureError(
-                names,
-                f"it could not be set going again: {causes[0]}",
-                [error, *causes] if error is not None else causes,
+            raise ResumeError(
+                [container.name for container, _ in failures], [error, *causes] if error is not None else causes
             ) from (error or causes[0])
 
     def keep(self) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
 from typing import Any, Literal, TypeAlias
 
+from attrs import field, frozen
+
 from docker_rollback._archiver import VolumeArchiver
+from docker_rollback._compare import compare_networks
 from docker_rollback._engine.port import ContainerFilter, Engine
 from docker_rollback._model import Backup, ContainerSnapshot, NetworkRecord, Observed, VolumeArchive
 from docker_rollback._place import Place
@@ -24,6 +26,7 @@ from docker_rollback._plan import (
     plan_restore,
 )
 from docker_rollback._progress import Reporter
+from docker_rollback._quiesce import AtRest
 from docker_rollback._snapshotter import ContainerSnapshotter
 from docker_rollback._spec import HELD, network_request, observe, restarts, volume_request
 from docker_rollback._store import BackupStore
@@ -99,39 +102,43 @@ class Restorer:
         return [container.name for container in backup.containers]
 
     def _apply(self, backup: Backup) -> None:
-        places = {container.name: Place(self._engine, self._snapshotter, container) for container in backup.containers}
+        work = _Restoration(backup, AtRest(self._engine, "stop", report=self._report))
+        for container in backup.containers:
+            work.places[container.name] = Place(self._engine, self._snapshotter, container, work.ids)
         failures: list[Exception] = []
         failed: set[str] = set()
-        for step in self.plan(backup):
-            name = _container_of(step)
-            if name in failed:
-                continue
-            self._report.step("restore", str(step))
-            try:
-                self._apply_step(step, places, backup)
-            except DockerRollbackError as error:
-                error.add_note(f"while it was to {step}")
-                if isinstance(step, ProvideImage) or name is None:
-                    # Either nothing has been touched yet, or what failed is shared by all.
-                    raise
-                failures.append(error)
-                failed.add(name)
+        with work.guests:
+            for step in self.plan(backup):
+                name = _container_of(step)
+                if name in failed:
+                    continue
+                self._report.step("restore", str(step))
+                try:
+                    self._apply_step(step, work)
+                except DockerRollbackError as error:
+                    error.add_note(f"while it was to {step}")
+                    if isinstance(step, ProvideImage) or name is None:
+                        # Either nothing has been touched yet, or what failed is shared by all.
+                        raise
+                    failures.append(error)
+                    failed.add(name)
         if len(failures) == 1:
             raise failures[0]
         if failures:
             raise ExceptionGroup(f"backup {backup.id} could not be restored", failures)
 
-    def _apply_step(self, step: Step, places: Mapping[str, Place], backup: Backup) -> None:
+    def _apply_step(self, step: Step, work: _Restoration) -> None:
+        places = work.places
         match step:
             case ProvideImage(container):
                 places[container.name].image_id = self._provide_image(container)
             case PutAside(container):
-                self._stop_intruders(container, backup)
+                self._stop_intruders(container, work)
                 places[container.name].put_aside()
             case RestoreNetwork(network):
-                self._restore_network(network)
+                self._restore_network(network, work)
             case RestoreVolume(volume):
-                self._restore_volume(volume)
+                self._restore_volume(volume, work)
             case RestoreContainer(container):
                 places[container.name].restore()
             case FillVolume(volume, container, destination):
@@ -165,45 +172,92 @@ class Restorer:
         self._engine.load_image(self._store.image_archive(image.manifest, [image.tag]))
         return str(self._engine.inspect_image(image.tag)["Id"])
 
-    def _restore_network(self, network: NetworkRecord) -> None:
+    def _restore_network(self, network: NetworkRecord, work: _Restoration) -> None:
         try:
-            self._engine.inspect_network(network.name)
+            standing = self._engine.inspect_network(network.name)
         except NetworkNotFoundError:
-            self._engine.create_network(network_request(network.inspection))
+            work.ids[network.id] = self._engine.create_network(network_request(network.inspection))
+            return
+        differences = compare_networks(network.inspection, standing)
+        if differences:
+            if standing.get("Containers"):
+                raise RestoreError(
+                    work.names,
+                    f"network {network.name!r} was changed, and other containers use it; detach them first",
+                    [str(difference) for difference in differences],
+                )
+            self._engine.remove_network(network.name)
+            work.ids[network.id] = self._engine.create_network(network_request(network.inspection))
+        else:
+            work.ids[network.id] = str(standing["Id"])
 
-    def _restore_volume(self, volume: VolumeArchive) -> None:
+    def _restore_volume(self, volume: VolumeArchive, work: _Restoration) -> None:
+        wanted = volume_request(volume.inspection)
         try:
-            self._engine.inspect_volume(volume.name)
+            standing = self._engine.inspect_volume(volume.name)
         except VolumeNotFoundError:
-            self._engine.create_volume(volume_request(volume.inspection))
+            self._engine.create_volume(wanted)
+            return
+        if volume_request(standing) != wanted:
+            # A volume of that name with another driver, other options or labels is another volume.
+            for place in work.places.values():
+                place.drop_users(volume.name)
+            self._engine.remove_volume(volume.name)
+            self._engine.create_volume(wanted)
 
     def _refuse_intruders(self, backup: Backup) -> None:
         if self._intruders == "stop":
             return
         for volume in backup.volumes:
-            for intruder in self._users_outside(volume, backup):
+            for intruder in self._users_outside(volume.name, backup):
                 raise VolumeAccessError(
                     volume.name,
                     f"container {intruder.name!r}, which is not part of backup {backup.id}, is using it; stop it first",
                 )
 
-    def _stop_intruders(self, container: ContainerSnapshot, backup: Backup) -> None:
+    def _stop_intruders(self, container: ContainerSnapshot, work: _Restoration) -> None:
+        """Bring to rest whatever else uses the container's volumes: guests until the end, what came later for good."""
         for mount in container.mounts:
             if mount.kind != "volume":
                 continue
-            for intruder in self._users_outside(backup.volume(mount.source), backup):
-                logger.warning("%s: stopping it, because it uses volume %s", intruder.name, mount.source)
+            for intruder in self._users_outside(mount.source, work.backup):
+                if intruder.id in work.backup.guests:
+                    work.guests.bring(intruder)
+                    continue
+                logger.warning("%s: stopping it for good, because it uses volume %s", intruder.name, mount.source)
                 if restarts(intruder.inspection["HostConfig"]):
                     self._engine.update_container(intruder.id, {"RestartPolicy": dict(HELD)})
                 self._engine.stop_container(intruder.id)
 
-    def _users_outside(self, volume: VolumeArchive, backup: Backup) -> list[Observed]:
+    def _users_outside(self, volume: str, backup: Backup) -> list[Observed]:
         """Return the running containers that use a volume and stand in no place that the backup restores."""
         names = {container.name for container in backup.containers}
         ids = {container.id for container in backup.containers}
-        running = self._engine.list_containers(ContainerFilter(volume=volume.name, running=True))
+        running = self._engine.list_containers(ContainerFilter(volume=volume, running=True))
         users = [observe(self._engine.inspect_container(user)) for user in running]
         return [user for user in users if user.name not in names and user.id not in ids]
+
+
+@frozen
+class _Restoration:
+    """One restore at work.
+
+    Attributes:
+        backup: what is put back.
+        guests: the containers that rest while the volumes that they share are filled.
+        places: the places of its containers, by name.
+        ids: the new ids of what was made anew, by the old ones.
+    """
+
+    backup: Backup
+    guests: AtRest
+    places: dict[str, Place] = field(factory=dict)
+    ids: dict[str, str] = field(factory=dict)
+
+    @property
+    def names(self) -> str:
+        """The names of the containers, for a message."""
+        return ", ".join(container.name for container in self.backup.containers)
 
 
 def _container_of(step: Any) -> str | None:

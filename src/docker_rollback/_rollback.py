@@ -15,7 +15,7 @@ from typing import Self
 from docker_rollback._capture import Capture
 from docker_rollback._checks import Check, CheckedContainer, holds_now
 from docker_rollback._engine.port import Engine
-from docker_rollback._model import Backup, Observed, Quiesce, Report, backup_id
+from docker_rollback._model import Backup, Observed, Quiesce, Report, Shared, backup_id
 from docker_rollback._preflight import Preflight
 from docker_rollback._restorer import Restorer
 from docker_rollback._snapshotter import now
@@ -59,6 +59,7 @@ class Rollback:
         verify: the checks that the update has to pass.
         quiesce: how the containers are brought to rest for the capture.
         resume: whether they run again before the body starts.
+        shared: what becomes of containers outside that write to a volume of theirs.
         keep: how many backups of these containers stay in the store when the block ends; None keeps all.
         clock: the time, in UTC.
         monotonic: the time that checks measure by, in seconds.
@@ -80,6 +81,7 @@ class Rollback:
         verify: Sequence[Check] = (),
         quiesce: Quiesce = "stop",
         resume: bool = True,
+        shared: Shared = "refuse",
         keep: int | None = 3,
         clock: Callable[[], datetime] = now,
         monotonic: Callable[[], float] = time.monotonic,
@@ -96,6 +98,7 @@ class Rollback:
         self._verify = tuple(verify)
         self._quiesce: Quiesce = quiesce
         self._resume = resume
+        self._shared: Shared = shared
         self._keep = keep
         self._clock = clock
         self._monotonic = monotonic
@@ -120,7 +123,7 @@ class Rollback:
             EngineError: the engine does not answer.
             StoreError: the store cannot be written.
         """
-        return self._preflight.run(self._preflight.observe(self._containers))
+        return self._preflight.run(self._containers)
 
     def __enter__(self) -> Self:
         """Take the backup.
@@ -139,7 +142,9 @@ class Rollback:
             report = self._held.enter_context(self._preflight.holding(self._containers))
             self._checks = [self._checks_of(container) for container in report.containers]
             identity = backup_id(report.containers[0].name, self._clock(), secrets.token_hex(3))
-            self._backup = self._capture.take(report, identity, quiesce=self._quiesce, resume=self._resume)
+            self._backup = self._capture.take(
+                report, identity, quiesce=self._quiesce, resume=self._resume, shared=self._shared
+            )
         except BaseException:
             self.status = Status.FAILED
             self._held.close()

@@ -83,7 +83,8 @@ class ContainerSnapshotter:
 
         Raises:
             ContainerNotFoundError: the engine has no such container.
-            CaptureError: the container could not be captured, or not be set going again.
+            CaptureError: somebody set the container going while it was captured.
+            ResumeError: it could not be set going again.
             StoreError: the store cannot take it.
         """
         observed = self.observe(container)

@@ -27,6 +27,7 @@ has to say. ``RollbackRequested`` is control flow, not an error, and is delibera
     │   ├── CorruptBackupError
     │   └── UnsupportedFormatError      written by a newer version of this library
     ├── CaptureError                    the backup could not be taken; the service runs as before
+    ├── ResumeError                     a container that was brought to rest could not be set going again
     ├── UpdateRejectedError             the update ended, its container is not well
     ├── RestoreError                    what was put back differs, or a step of it failed
     └── RollbackFailedError             the rollback failed; the backup is kept
@@ -243,19 +244,33 @@ class UnsupportedFormatError(StoreError):
 
 
 class CaptureError(DockerRollbackError):
-    """The backup could not be taken; every container is in the state that it had, unless `failures` says otherwise.
+    """The backup could not be taken; every container is in the state that it had.
 
     Attributes:
         container: the name of the container it happened to.
         reason: what happened, a sentence.
-        failures: every failure met, those of bringing containers back to their state included.
     """
 
-    def __init__(self, container: str, reason: str, failures: Sequence[BaseException] = ()) -> None:
+    def __init__(self, container: str, reason: str) -> None:
         self.container = container
         self.reason = reason
-        self.failures = tuple(failures)
         super().__init__(f"could not back up container {container!r}: {reason}")
+
+
+class ResumeError(DockerRollbackError):
+    """Containers that were brought to rest could not be set going again, although each was tried several times.
+
+    Attributes:
+        containers: their names.
+        failures: why, one error for each; before them the error that came first, where one did.
+    """
+
+    def __init__(self, containers: Sequence[str], failures: Sequence[BaseException]) -> None:
+        self.containers = tuple(containers)
+        self.failures = tuple(failures)
+        names = ", ".join(repr(name) for name in self.containers)
+        reasons = "".join(f"\n  {type(failure).__name__}: {failure}" for failure in self.failures)
+        super().__init__(f"{names} could not be set going again; start them by hand{reasons}")
 
 
 class UpdateRejectedError(DockerRollbackError):

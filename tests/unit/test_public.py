@@ -40,6 +40,7 @@ NAMES = [
     "Report",
     "RestoreError",
     "Restorer",
+    "ResumeError",
     "Rollback",
     "RollbackFailedError",
     "RollbackRequested",

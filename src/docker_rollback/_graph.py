@@ -1,0 +1,98 @@
+"""Who depends on whom, and in which order containers start. Pure.
+
+Two kinds of dependence are told apart. A container that lives in a namespace of another (``container:`` modes), or that
+took over its volumes or its links, breaks when the other one is made anew: it is *bound* to it. What compose writes
+into `depends_on` is an order to start in, and no more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from docker_rollback._model import Observed
+
+_NAMESPACES = ("NetworkMode", "PidMode", "IpcMode")
+_SHARED = "container:"
+_COMPOSE_DEPENDS = "com.docker.compose.depends_on"
+_COMPOSE_PROJECT = "com.docker.compose.project"
+_COMPOSE_SERVICE = "com.docker.compose.service"
+_SHORTEST_ID = 12
+
+
+def bound_to(containers: Iterable[Observed], everything: Iterable[Observed]) -> tuple[Observed, ...]:
+    """Return, of everything else there is, what would break if `containers` were made anew; also at second hand."""
+    together = list(containers)
+    found: list[Observed] = []
+    rest = [other for other in everything if all(other.id != member.id for member in together)]
+    while True:
+        joining = [other for other in rest if any(_is_bound(other, member) for member in together)]
+        if not joining:
+            return tuple(found)
+        found += joining
+        together += joining
+        rest = [other for other in rest if other not in joining]
+
+
+def start_order(containers: Sequence[Observed]) -> tuple[Observed, ...]:
+    """Return the containers so that each stands behind what it depends on; else in the order given.
+
+    Where they depend on each other in a circle, the order given decides.
+    """
+    ordered: list[Observed] = []
+    waiting = list(containers)
+    while waiting:
+        ready = [one for one in waiting if not any(_depends(one, other) for other in waiting if other is not one)]
+        chosen = ready[0] if ready else waiting[0]
+        ordered.append(chosen)
+        waiting.remove(chosen)
+    return tuple(ordered)
+
+
+def with_ids(inspection: Mapping[str, Any], ids: Mapping[str, str]) -> dict[str, Any]:
+    """Return an inspection in which references to containers and networks by id follow `ids`, old to new."""
+    host_config = dict(inspection["HostConfig"])
+    for mode in _NAMESPACES:
+        value = str(host_config.get(mode) or "")
+        target = value.removeprefix(_SHARED)
+        if target in ids:
+            host_config[mode] = value.removesuffix(target) + ids[target]
+    if host_config.get("VolumesFrom"):
+        host_config["VolumesFrom"] = [_renamed(str(donor), ids) for donor in host_config["VolumesFrom"]]
+    return {**inspection, "HostConfig": host_config}
+
+
+def _renamed(donor: str, ids: Mapping[str, str]) -> str:
+    name, colon, mode = donor.partition(":")
+    return ids.get(name, name) + colon + mode
+
+
+def _depends(one: Observed, other: Observed) -> bool:
+    return _is_bound(one, other) or _starts_after(one, other)
+
+
+def _is_bound(one: Observed, other: Observed) -> bool:
+    """Whether `one` refers to `other` in a way that outlives neither its restart nor its making anew."""
+    host_config = one.inspection["HostConfig"]
+    references = [
+        str(host_config.get(mode) or "").removeprefix(_SHARED)
+        for mode in _NAMESPACES
+        if str(host_config.get(mode) or "").startswith(_SHARED)
+    ]
+    references += [str(donor).partition(":")[0] for donor in host_config.get("VolumesFrom") or ()]
+    references += [str(link).partition(":")[0].removeprefix("/") for link in host_config.get("Links") or ()]
+    return any(_means(reference, other) for reference in references)
+
+
+def _means(reference: str, container: Observed) -> bool:
+    return reference == container.name or (len(reference) >= _SHORTEST_ID and container.id.startswith(reference))
+
+
+def _starts_after(one: Observed, other: Observed) -> bool:
+    """Whether compose would start `one` after `other`; its label lists ``service:condition:restart``, by commas."""
+    mine = one.inspection["Config"].get("Labels") or {}
+    theirs = other.inspection["Config"].get("Labels") or {}
+    if not mine.get(_COMPOSE_PROJECT) or mine[_COMPOSE_PROJECT] != theirs.get(_COMPOSE_PROJECT):
+        return False
+    services = {part.partition(":")[0] for part in str(mine.get(_COMPOSE_DEPENDS) or "").split(",")}
+    return theirs.get(_COMPOSE_SERVICE) in services

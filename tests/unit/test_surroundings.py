@@ -1,0 +1,150 @@
+"""What stands around a container: those bound to it, those that share its volumes, its networks and volumes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from docker_rollback import (
+    BackupStore,
+    RollbackFailedError,
+    RollbackRequested,
+    Status,
+    UnsupportedContainerError,
+    backup,
+    compare,
+    rollback,
+)
+from docker_rollback._archiver import VolumeArchiver
+from docker_rollback._preflight import Preflight
+from docker_rollback.testing import FailingEngine
+from tests.unit.shop import Shop
+
+
+@pytest.fixture
+def shop(tmp_path: Path) -> Shop:
+    """A running service with an empty store."""
+    return Shop(BackupStore(tmp_path / "store"))
+
+
+def test_what_lives_in_its_network_stops_and_starts_with_it(shop: Shop) -> None:
+    """A container in the network of another joins without being named: stopped before it, started after it."""
+    shop.engine.run("sidecar", image="shop:1", NetworkMode=f"container:{shop.id}")
+    watching = FailingEngine(shop.engine)
+    with shop.rollback(watching, verify=None) as tx:
+        assert tx.check().joined == ("sidecar",)
+    sidecar = shop.engine.container("sidecar").id
+    verbs = ("stop_container", "start_container")
+    calls = [(call.verb, call.arguments[0]) for call in watching.calls if call.verb in verbs]
+    ours = [call for call in calls if call[1] in (shop.id, sidecar)]
+    assert ours == [
+        ("stop_container", sidecar),
+        ("stop_container", shop.id),
+        ("start_container", shop.id),
+        ("start_container", sidecar),
+    ]
+
+
+def test_what_lives_in_its_network_follows_it(shop: Shop) -> None:
+    """Where the container has to be made anew, what was bound to the old one is bound to the new one."""
+    shop.engine.run("sidecar", image="shop:1", NetworkMode=f"container:{shop.id}")
+    before = shop.engine.inspect_container("sidecar")
+    with shop.rollback(verify=None) as tx:
+        shop.engine.remove_container("sidecar", force=True)
+        shop.break_it()
+        raise RollbackRequested
+    assert tx.status is Status.ROLLED_BACK
+    shop.check_restored()
+    after = shop.engine.inspect_container("sidecar")
+    assert after["HostConfig"]["NetworkMode"] == f"container:{shop.engine.container('shop').id}"
+    assert [found.path for found in compare(before, after)] == ["HostConfig.NetworkMode"]
+    assert after["State"]["Running"]
+
+
+def test_a_bound_container_is_made_anew_where_its_partner_was(shop: Shop) -> None:
+    """Itself untouched, it could not start again: what it refers to by id is gone."""
+    sidecar = shop.engine.run("sidecar", image="shop:1", NetworkMode=f"container:{shop.id}")
+    with shop.rollback(verify=None):
+        shop.break_it()
+        raise RollbackRequested
+    assert shop.engine.container("sidecar").id != sidecar
+    assert shop.engine.container("sidecar").status == "running"
+    shop.check_restored()
+
+
+@pytest.mark.parametrize("shared", ["stop", "ignore"])
+def test_a_guest_survives_the_rollback(shop: Shop, shared: str) -> None:
+    """A container that shares a volume rests for the capture where asked, rests while it is filled, and runs after."""
+    guest = shop.engine.run("guest", image="shop:1", volumes={"orders": "/data"})
+    watching = FailingEngine(shop.engine)
+    with shop.rollback(watching, verify=None, shared=shared):
+        stopped = [call.arguments[0] for call in watching.called("stop_container")]
+        assert (guest in stopped) == (shared == "stop")
+        assert shop.engine.container("guest").status == "running"
+        shop.break_it()
+        raise RollbackRequested
+    assert guest in [call.arguments[0] for call in watching.called("stop_container")]
+    assert shop.engine.container("guest").id == guest
+    assert shop.engine.container("guest").status == "running"
+    shop.check_restored()
+
+
+def test_a_guest_is_a_reason_to_refuse_unless_told_otherwise(shop: Shop) -> None:
+    """The error says what can be said."""
+    shop.engine.run("guest", image="shop:1", volumes={"orders": "/data"})
+    with pytest.raises(UnsupportedContainerError, match=r"'guest' writes to its volume 'orders'.*shared='stop'"):
+        backup("shop", client=shop.engine, store=shop.store)
+    assert backup("shop", client=shop.engine, store=shop.store, shared="stop").guests == (
+        shop.engine.container("guest").id,
+    )
+
+
+def test_a_volume_in_memory_is_refused_for_a_stop(shop: Shop) -> None:
+    """The stop of its only container would lose what it holds."""
+    shop.engine.create_volume({"Name": "ram", "Driver": "local", "DriverOpts": {"type": "tmpfs", "device": "tmpfs"}})
+    shop.engine.run("fast", image="shop:1", volumes={"ram": "/ram"})
+    with pytest.raises(UnsupportedContainerError, match=r"'ram' lives in memory.*quiesce='pause'"):
+        backup("fast", client=shop.engine, store=shop.store)
+
+
+def test_a_program_does_not_stop_the_container_it_runs_in(shop: Shop) -> None:
+    """A rollback from within would end with its own stop."""
+    archiver = VolumeArchiver(shop.engine, shop.store)
+    preflight = Preflight(shop.engine, shop.store, archiver, own_ids=frozenset({shop.id}))
+    assert "this program runs in it" in preflight.run(["shop"]).refused["shop"][0]
+
+
+def test_a_network_that_was_changed_is_made_again(shop: Shop) -> None:
+    """One of the same name with other options is another network."""
+    before = shop.engine.inspect_network("front")
+    with shop.rollback(verify=None):
+        shop.engine.remove_container("shop", force=True, volumes=True)
+        shop.engine.remove_network("front")
+        shop.engine.create_network({"Name": "front", "Driver": "bridge", "Internal": True, "Labels": {"new": "1"}})
+        raise RollbackRequested
+    after = shop.engine.inspect_network("front")
+    assert (after["Internal"], after["Labels"]) == (before["Internal"], before["Labels"])
+    shop.check_restored()
+
+
+def test_a_changed_network_that_others_use_is_left_to_people(shop: Shop) -> None:
+    """Pulling it from under them would break what is none of ours."""
+    with pytest.raises(RollbackFailedError, match="other containers use it"), shop.rollback(verify=None):
+        shop.engine.remove_container("shop", force=True, volumes=True)
+        shop.engine.remove_network("front")
+        shop.engine.create_network({"Name": "front", "Driver": "bridge", "Internal": True})
+        shop.engine.run("other", image="shop:2", networks=["front"])
+        raise LookupError
+
+
+def test_a_volume_that_was_replaced_is_made_again(shop: Shop) -> None:
+    """One of the same name with other labels is another volume; labels, options and data come back."""
+    with rollback("shop", client=shop.engine, store=shop.store, verify=None):
+        shop.engine.remove_container("shop", force=True, volumes=True)
+        shop.engine.remove_volume("orders")
+        shop.engine.create_volume({"Name": "orders", "Driver": "local", "DriverOpts": {}, "Labels": {"v": "2"}})
+        shop.engine.run("shop", image="shop:2", volumes={"orders": "/data"})
+        raise RollbackRequested
+    assert not shop.engine.inspect_volume("orders")["Labels"]
+    shop.check_restored()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import errno
-import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -51,7 +49,7 @@ class Mounted:
             "Source": self.spec.source,
             "Destination": self.spec.destination,
             **common,
-            "Propagation": "rprivate" if self.spec.kind == "bind" else "",
+            "Propagation": self.spec.propagation,
         }
 
 
@@ -151,12 +149,9 @@ class Container:
         for name in (part for part in destination.split("/") if part):
             path = f"{path}/{name}"
             place = view.find(path)
-            below = place.node
-            if below is None:
-                if place.parent is None or place.parent.kind != "directory":
-                    raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), path)
-                below = place.parent.children[place.name] = Node("directory", mode=0o755, mtime=now, ctime=now)
-            node = below
+            node = place.node or Node("directory", mode=0o755, mtime=now, ctime=now)
+            if place.node is None and place.parent is not None:
+                place.parent.children[place.name] = node
         return node
 
     def state(self) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from docker_rollback.testing._fake_errors import refusal
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+")
 _HEALTH_FIELDS = ("Test", "Interval", "Timeout", "StartPeriod", "StartInterval", "Retries")
 _RUNTIMES = ("io.containerd.runc.v2", "runc")
+_PROPAGATIONS = ("rprivate", "private", "rshared", "shared", "rslave", "slave")
 _POLICIES = ("no", "always", "on-failure", "unless-stopped")
 _CONFIG: dict[str, Any] = {
     "Hostname": "",
@@ -139,6 +140,7 @@ class MountSpec:
         subpath: the part of the volume that is mounted.
         must_exist: whether a missing source is refused, instead of made.
         options: what a volume is made with, where there is none.
+        propagation: how mounts below it travel between host and container.
         from_image: whether it stems from `Config.Volumes`.
     """
 
@@ -151,6 +153,7 @@ class MountSpec:
     subpath: str = ""
     must_exist: bool = False
     options: Mapping[str, Any] = {}
+    propagation: str = ""
     from_image: bool = False
 
 
@@ -172,7 +175,8 @@ def merged_config(action: str, request: Mapping[str, Any], image: Mapping[str, A
         if both:
             config[key] = both
     config["Labels"] = config["Labels"] or {}
-    config["Env"] = _environment(config["Env"] or [], image.get("Env") or [])
+    if image.get("Env"):
+        config["Env"] = _environment(config["Env"] or [], image["Env"])
     for key in ("StopSignal", "Shell"):
         if image.get(key) and not config.get(key):
             config[key] = image[key]
@@ -213,6 +217,9 @@ def merged_host(action: str, request: Mapping[str, Any]) -> dict[str, Any]:
     for key, filled in (("IpcMode", "private"), ("CgroupnsMode", "private"), ("Runtime", "runc")):
         host[key] = host[key] or filled
     host["ShmSize"] = host["ShmSize"] or _HOST["ShmSize"]
+    labelled = any(option.partition("=")[0] == "label" for option in host["SecurityOpt"] or [])
+    if not labelled and (host["Privileged"] or "host" in (host["IpcMode"], host["PidMode"])):
+        host["SecurityOpt"] = [*(host["SecurityOpt"] or []), "label=disable"]
     log = host["LogConfig"]
     host["LogConfig"] = {"Type": log.get("Type") or "json-file", "Config": log.get("Config") or {}}
     host["PidsLimit"] = host["PidsLimit"] or None
@@ -305,6 +312,7 @@ def _bind(action: str, text: str) -> MountSpec:
         mode=mode or ("z" if volume else ""),
         read_only="ro" in options,
         copy_up="nocopy" not in options,
+        propagation="" if volume else next((one for one in options if one in _PROPAGATIONS), _PROPAGATIONS[0]),
     )
 
 
@@ -327,6 +335,7 @@ def _mount(action: str, mount: Mapping[str, Any]) -> MountSpec:
         copy_up=not volume.get("NoCopy"),
         subpath=str(volume.get("Subpath") or ""),
         must_exist=not bind.get("CreateMountpoint"),
+        propagation=(bind.get("Propagation") or _PROPAGATIONS[0]) if kind == "bind" else "",
         options={
             "Driver": driver.get("Name") or "local",
             "DriverOpts": driver.get("Options") or {},

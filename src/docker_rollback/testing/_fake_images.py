@@ -155,7 +155,8 @@ class Images:
 
     def _forget(self, image: Image, *, parents: bool = False) -> None:
         """Drop an image that no name, container and other image needs, and where asked what it alone was keeping."""
-        if self.names_of(image.id) or self.users(image.id) or self._children(image.id):
+        needed = self.names_of(image.id) or self.users(image.id) or self._children(image.id)
+        if needed or image.id not in self.known:
             return
         del self.known[image.id]
         self.tagged.pop(image.id, None)
@@ -169,8 +170,7 @@ class Images:
         """Remove every image without a name, container and child, as ``docker image prune`` does; return their ids."""
         before = set(self.known)
         for image in list(self.known.values()):
-            if image.id in self.known:
-                self._forget(image, parents=True)
+            self._forget(image, parents=True)
         return sorted(before - set(self.known))
 
     def inspect(self, ref: str) -> dict[str, Any]:

@@ -242,6 +242,7 @@ class Maker:
                     read_only=read_only,
                     copy_up=False,
                     subpath=mount.spec.subpath,
+                    propagation=mount.spec.propagation,
                 )
                 mounts.append(Mounted(spec, mount.name, mount.anonymous, mount.node))
         return mounts

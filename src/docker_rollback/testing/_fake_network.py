@@ -290,6 +290,8 @@ class Networks:
         if network is not None and container in network.attached:
             runtime = network.attached[container][1]
         aliases = endpoint.get("Aliases") or None
+        # One that was asked for shows until the first start, and then while it is up.
+        asked = "" if endpoint.get("NetworkID") else endpoint.get("MacAddress") or ""
         names = None
         if name not in _PREDEFINED and endpoint.get("Named"):
             names = list(dict.fromkeys([container_name, *(aliases or []), container[:12], hostname]))
@@ -301,7 +303,7 @@ class Networks:
             "GwPriority": endpoint.get("GwPriority") or 0,
             "NetworkID": endpoint.get("NetworkID") or "",
             **runtime,
-            "MacAddress": runtime["MacAddress"] or endpoint.get("MacAddress") or "",
+            "MacAddress": runtime["MacAddress"] or asked,
             "DNSNames": names,
         }
 

@@ -473,6 +473,13 @@ def test_programs_behave_as_they_are_told(fake: FakeEngine, clock: FakeClock) ->
     assert (fake.container("mine").status, mine.exit_code) == ("exited", 9)
 
 
+def test_a_clock_tells_how_long_it_is(clock: FakeClock) -> None:
+    """It counts the seconds from its beginning, and sleeping moves it; it never goes back."""
+    clock.sleep(1.5)
+    clock.sleep(-1)
+    assert clock.monotonic() == 1.5
+
+
 def test_what_was_due_in_one_run_does_not_strike_the_next(fake: FakeEngine, clock: FakeClock) -> None:
     """A stop and a start forget what the program was about to do."""
     fake.run("shop", image="shop:1")

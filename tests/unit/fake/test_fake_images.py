@@ -67,7 +67,7 @@ def test_an_id_and_its_beginning_name_an_image(fake: FakeEngine) -> None:
     identity = str(fake.inspect_image("shop:1")["Id"])
     for ref in (identity, identity[7:], identity[7:19], identity[:19]):
         assert fake.inspect_image(ref)["Id"] == identity
-    for ref in (identity[7:17], "nosuch:1", "", "sha256:"):
+    for ref in (identity[7:17], "0" * 12, "nosuch:1", "", "sha256:"):
         with pytest.raises(ImageNotFoundError):
             fake.inspect_image(ref)
 
@@ -274,6 +274,8 @@ def test_an_import_is_an_image_of_one_layer(fake: FakeEngine) -> None:
     assert fake.container("shop").read("/etc/motd") == b"hi"
     with pytest.raises(EngineError):
         fake.import_image([b"no tar" * 200], "bad:1")
+    with pytest.raises(EngineError):
+        fake.import_image([packed({"a": b"", "b": b""})[:700]], "cut:1")
 
 
 @pytest.mark.parametrize("tag", ["untagged", "Upper:1", ":1", "a:b/c"])

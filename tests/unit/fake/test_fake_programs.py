@@ -287,6 +287,20 @@ def test_a_link_to_nothing_is_an_error(fake: FakeEngine, data: Files) -> None:
     assert not data.exists("link")
 
 
+def test_an_archive_of_another_make_is_extracted(fake: FakeEngine, data: Files) -> None:
+    """Folders that an archive does not name are made, and what it does not list a folder to hold stays."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        folder = tarfile.TarInfo("empty")
+        folder.type, folder.mode = tarfile.DIRTYPE, 0o755
+        tar.addfile(folder)
+        tar.addfile(tarfile.TarInfo("new/deep/file"))
+    data.write("empty/mine", "x")
+    assert run(fake, *EXTRACT, stdin=buffer.getvalue())[1].exit_code == 0
+    assert data.exists("new/deep/file")
+    assert data.exists("empty/mine")
+
+
 def test_what_was_fed_before_a_kill_has_had_its_effect(fake: FakeEngine, data: Files) -> None:
     """A tar that is killed half way has put in what had come until then."""
     whole = archive(fake)

@@ -10,6 +10,7 @@ import errno
 import json
 import re
 import socket
+import ssl
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -122,7 +123,8 @@ class Asking:
         """Return the error that a failure of the transport stands for."""
         chain = list(_chain(error))
         reason = self.clean(_deepest_words(chain))
-        codes = {link.errno for link in chain if isinstance(link, OSError) and link.errno is not None}
+        # OpenSSL has numbers of its own where others have the system's.
+        codes = {link.errno for link in chain if isinstance(link, OSError) and not isinstance(link, ssl.SSLError)}
         if codes & _DENIED:
             return EngineForbiddenError(self.action, f"this user may not open the engine's socket: {reason}")
         if codes & _UNREACHED or any(isinstance(link, _NEVER_SENT) for link in chain):

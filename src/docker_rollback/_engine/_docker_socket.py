@@ -24,6 +24,7 @@ from docker import APIClient
 _TRY_AGAIN = (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 _GONE = (BrokenPipeError, ConnectionResetError, ConnectionAbortedError, ssl.SSLEOFError, ssl.SSLZeroReturnError)
 _KERNEL_BUFFER = 1 << 20
+_ALERT = 1 << 12
 
 
 class Duplex(Protocol):
@@ -75,6 +76,10 @@ class SocketDuplex:
         self._keep = keep
         self._lock = threading.Lock()
         self._closed = False
+        if isinstance(sock, ssl.SSLSocket):
+            # The end of such a connection is told. Where it is not, something cut it.
+            secure: Any = sock
+            secure.suppress_ragged_eofs = False
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
             sock.setsockopt(socket.SOL_SOCKET, option, _KERNEL_BUFFER)
@@ -87,11 +92,14 @@ class SocketDuplex:
                 size, self._early = _pour(self._early, into)
                 return size
             try:
-                return self._socket.recv_into(into)
+                size = self._socket.recv_into(into)
+                if isinstance(self._socket, ssl.SSLSocket):
+                    size += self._more(into[size:]) if size else 0
             except _TRY_AGAIN:
                 return None
             except ssl.SSLZeroReturnError:
                 return 0
+            return size
 
     def send(self, data: memoryview) -> int | None:
         with self._lock:
@@ -130,11 +138,42 @@ class SocketDuplex:
             self._socket.close()
         _close_quietly(self._keep)
 
+    def _more(self, into: memoryview) -> int:
+        # TLS gives one record at a time, of 16 KiB at most; what else is there is taken along.
+        size = 0
+        with suppress(*_TRY_AGAIN, ssl.SSLError):
+            while size < len(into) and (came := self._socket.recv_into(into[size:])):
+                size += came
+        # The end, or an error, comes again with the next call.
+        return size
+
     def _say_goodbye(self, sock: ssl.SSLSocket) -> None:
-        # A half-close of TLS is the alert close_notify. OpenSSL sends it, then Python goes on to wait for the other
-        # end's, which is not there yet: that it is not is the good end of this call. What comes stays readable.
-        with suppress(OSError, ValueError):
-            sock.unwrap()
+        """Close our way of a TLS connection, which is to send the alert close_notify, and leave the other one open.
+
+        OpenSSL sends it at the first of two steps and at the second reads for the other end's; data that arrives
+        meanwhile is a fatal error to it. Python takes both steps at once. So the second one is given a socket on which
+        nothing arrives, and the alert is passed on from there.
+        """
+        while waiting := sock.pending():
+            self._early += sock.recv(waiting)
+        descriptor = sock.fileno()
+        kept = os.dup(descriptor)
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            ours.settimeout(0)
+            try:
+                os.dup2(ours.fileno(), descriptor)
+                with suppress(ssl.SSLWantReadError):
+                    sock.unwrap()
+            finally:
+                os.dup2(kept, descriptor)
+                os.close(kept)
+            alert = theirs.recv(_ALERT)
+        while alert:
+            try:
+                alert = alert[os.write(descriptor, alert) :]
+            except BlockingIOError:
+                _poll({descriptor: select.POLLOUT}, None)
 
 
 class PipeDuplex:

@@ -155,6 +155,8 @@ class Wire:
                         headers=sent,
                         stream=True,
                         timeout=(self.timeout, None if patient else self.timeout),
+                        # Told, since requests would prefer the environment's certificates to the client's own.
+                        verify=self.api.verify,
                         # An engine redirects only what is badly addressed; another answer than the one that was
                         # asked for must not pass for it.
                         allow_redirects=False,

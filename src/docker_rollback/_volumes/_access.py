@@ -15,7 +15,7 @@ from docker_rollback._model import Way
 from docker_rollback._volumes import _image, _proof, _tools
 from docker_rollback._volumes._direct import LocalProcess
 from docker_rollback._volumes._helper import OPERATION_LABEL, Helper
-from docker_rollback._volumes._helpers import Helpers
+from docker_rollback._volumes._helpers import Helpers, Use
 from docker_rollback.errors import ContainerNotFoundError, VolumeAccessError
 
 
@@ -64,6 +64,7 @@ class VolumeAccess:
         self._way = way
         self._helpers = Helpers(engine, image=helper_image)
         self._proven: dict[str, _proof.Root] = {}
+        self._operations: list[str] = []
 
     def probe(self, volumes: Sequence[str]) -> dict[str, Way]:
         """Return the way to each volume; changes nothing in any of them.
@@ -94,7 +95,7 @@ class VolumeAccess:
             direct = {name: root for name, root in roots.items() if root is not None}
             helper: Helper | None = None
             if missing := {name: inspection for name, inspection in found.items() if name not in direct}:
-                helper = stack.enter_context(self._helpers.standing(missing, "read", operation=operation))
+                helper = stack.enter_context(self._helping(missing, "read", operation=operation))
                 direct |= self._prove({name: missing[name] for name in missing if chosen[name] != "helper"}, helper)
             for name, inspection in found.items():
                 if name not in direct and chosen[name] == "direct":
@@ -120,7 +121,7 @@ class VolumeAccess:
             helper: Helper | None = None
             # On Podman a helper has to mount it even so; `_helpers.mount` says why.
             if root is None or self._engine.info().flavour == "podman":
-                helper = stack.enter_context(self._helpers.standing({volume: found}, "fill", operation=operation))
+                helper = stack.enter_context(self._helping({volume: found}, "fill", operation=operation))
                 if self._way != "helper":
                     root = self._prove({volume: found}, helper).get(volume)
             if root is None and self._way == "direct":
@@ -129,12 +130,20 @@ class VolumeAccess:
                 stack.close()
             yield _reach(volume, found, root, helper)
 
-    def users(self, volume: str, *, passing: str | None = None) -> list[Inspection]:
+    @contextmanager
+    def holding(self, volumes: Sequence[str]) -> Iterator[None]:
+        """Keep volumes mounted for the time of a block, where their files may go with a mount; raises as `probe`."""
+        found = {name: self._engine.inspect_volume(name) for name in volumes}
+        fleeting = {name: inspection for name, inspection in found.items() if not _proof.is_plain(inspection)}
+        with ExitStack() as stack:
+            if fleeting:
+                stack.enter_context(self._helping(fleeting, "read", operation=f"hold-{secrets.token_hex(4)}"))
+            yield
+
+    def users(self, volume: str) -> list[Inspection]:
         """Return the running containers that mount a volume, paused ones too.
 
-        Args:
-            volume: its name.
-            passing: an operation whose helpers do not count.
+        Our own helpers do not count as long as they are wanted; one that somebody else left over does.
         """
         users = []
         for found in self._engine.list_containers(ContainerFilter(volume=volume, running=True)):
@@ -142,11 +151,20 @@ class VolumeAccess:
                 container = self._engine.inspect_container(found)
             except ContainerNotFoundError:
                 continue
-            ours = passing is not None and (container["Config"].get("Labels") or {}).get(OPERATION_LABEL) == passing
+            ours = (container["Config"].get("Labels") or {}).get(OPERATION_LABEL) in self._operations
             # An engine also names containers that mount something else at a path of that name.
             if not ours and any(_is_of(mount, volume) for mount in container.get("Mounts") or ()):
                 users.append(container)
         return users
+
+    @contextmanager
+    def _helping(self, volumes: Mapping[str, Inspection], use: Use, *, operation: str) -> Iterator[Helper]:
+        self._operations.append(operation)
+        try:
+            with self._helpers.standing(volumes, use, operation=operation) as helper:
+                yield helper
+        finally:
+            self._operations.remove(operation)
 
     def _known(self, volume: str, inspection: Inspection) -> _proof.Root | None:
         """Return a volume's folder here where that can be known without a helper."""

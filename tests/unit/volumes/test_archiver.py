@@ -224,6 +224,34 @@ def test_a_capture_is_taken_once_and_sealed_after_it(fake: FakeEngine, store: Ba
         assert len(capture.seal()) == 1
 
 
+def test_holding_mounts_what_would_go_and_nothing_else(fake: FakeEngine, store: BackupStore) -> None:
+    """A volume in memory is held for the time of the block, while it is filled too; a plain one takes no helper."""
+    fake.create_volume({"Name": "memory", "DriverOpts": {"type": "tmpfs", "device": "tmpfs"}})
+    archiver = VolumeArchiver(fake, store)
+    archive = archiver.archive("data")
+    with archiver.holding(["data"]):
+        assert len(fake.list_containers()) == 1
+    with archiver.holding(["memory", "data"]):
+        (holder, _) = fake.list_containers()
+        assert [mount["Name"] for mount in fake.inspect_container(holder)["Mounts"]] == ["memory"]
+        archiver.extract(archive, "memory")
+        assert fake.volume("memory").exists("/big")
+    assert nothing_left(fake)
+
+
+def test_a_helper_that_somebody_else_left_over_stands_against_a_filling(fake: FakeEngine, store: BackupStore) -> None:
+    """Another process may still be writing to the volume through it."""
+    fake.add_image("tools")
+    archive = VolumeArchiver(fake, store).archive("data")
+    labels = {"docker-rollback.role": "helper", "docker-rollback.operation": "fill-other"}
+    other = fake.run("left-over", image="tools", volumes={"data": "/x"}, labels=labels)
+    archiver = VolumeArchiver(fake, store)
+    with pytest.raises(VolumeAccessError, match="left-over"):
+        archiver.extract(archive)
+    assert archiver.remove_left_over("fill-other") == [other]
+    archiver.extract(archive)
+
+
 # What is refused
 
 

@@ -25,6 +25,7 @@ from docker_rollback._progress import Reporter
 from docker_rollback._quiesce import AtRest
 from docker_rollback._spec import mount_places, observe
 from docker_rollback._store import BackupStore, Draft
+from docker_rollback._upper import lost_by_commit
 from docker_rollback.errors import EngineConflictError, EngineError, ImageNotFoundError
 
 logger = logging.getLogger("docker_rollback")
@@ -147,7 +148,10 @@ class ContainerSnapshotter:
         )
 
     def seal(self, snapshot: ContainerSnapshot, draft: Draft) -> ContainerSnapshot:
-        """Copy the snapshot's image into the store, and return the snapshot that knows where it is."""
+        """Copy the snapshot's image into the store; return the snapshot that knows where it is and what it lacks."""
+        if not snapshot.image.clean:
+            lost = lost_by_commit(snapshot.inspection)
+            snapshot = evolve(snapshot, not_covered=(*snapshot.not_covered, *lost))
         if not self._export_image:
             return snapshot
         image = snapshot.image

@@ -12,13 +12,11 @@ import hashlib
 import posixpath
 import tarfile
 from collections.abc import Iterator, Mapping, Sequence
-from typing import IO, Protocol
-
-from attrs import frozen
+from typing import IO
 
 from docker_rollback._model import Descriptor
 from docker_rollback._store import _oci
-from docker_rollback._store._blobs import BlobWriter
+from docker_rollback._store._assemble import Contents, Shelf, TakenLayer, assemble, digest_in
 from docker_rollback._store._streams import (
     CHUNK,
     CompressionError,
@@ -32,28 +30,7 @@ from docker_rollback.errors import EngineError
 _MAX_TEXTS = 64 << 20
 """Bytes of JSON that an archive may hold in all; they are kept in memory."""
 
-_MAX_LINKS = 16
-
 _MEDIA_TYPES = {"gzip": _oci.LAYER_GZIP, "zstd": _oci.LAYER_ZSTD}
-
-
-class Shelf(Protocol):
-    """Where blobs go; a draft."""
-
-    def blob(self, media_type: str, annotations: Mapping[str, str] | None = None) -> BlobWriter:
-        """Begin a blob."""
-
-    def add_bytes(self, media_type: str, data: bytes, annotations: Mapping[str, str] | None = None) -> Descriptor:
-        """Write a small blob whole."""
-
-
-@frozen
-class _Layer:
-    """A layer that the store holds: what it decompresses to, and whether it is as the engine sent it."""
-
-    diff_id: str
-    blob: Descriptor
-    as_sent: bool
 
 
 class ImageIntake:
@@ -74,7 +51,7 @@ class ImageIntake:
         self._links: dict[str, str] = {}
         self._texts: dict[str, bytes] = {}
         self._room = _MAX_TEXTS
-        self._layers: dict[str, _Layer] = {}
+        self._layers: dict[str, TakenLayer] = {}
 
     def take(self, archive: Iterator[bytes]) -> tuple[Descriptor, dict[str, Descriptor]]:
         """Read the archive to its end; return the image's manifest, and its gzipped layers by what they decompress to.
@@ -89,7 +66,8 @@ class ImageIntake:
             # What follows the tar's end belongs to the stream: an engine that is not read to its end is not done.
             for _ in archive:
                 pass
-            return self._assemble()
+            contents = Contents(self._texts, self._links, self._layers)
+            return assemble(self._shelf, contents, self._wanted, self._held)
         except (tarfile.TarError, CompressionError) as error:
             raise _broken(f"its archive is broken ({error})") from error
         except _oci.MalformedError as error:
@@ -116,7 +94,7 @@ class ImageIntake:
                 self._take_layer(name, head, file)
 
     def _is_text(self, name: str, size: int, head: bytes) -> bool:
-        if compression(head[:4]) is not None or head[257:262] == b"ustar" or _digest_in(name) in self._wanted:
+        if compression(head[:4]) is not None or head[257:262] == b"ustar" or digest_in(name) in self._wanted:
             return False
         if size > min(self._room, 2 * _oci.MAX_MANIFEST):
             return False
@@ -124,12 +102,12 @@ class ImageIntake:
 
     def _take_layer(self, name: str, head: bytes, file: IO[bytes]) -> None:
         kind = compression(head[:4])
-        digest = _digest_in(name)
+        digest = digest_in(name)
         if kind is not None:
             layer = self._take_compressed(name, kind, head, file)
         elif digest in self._held:
             # Not hashed: what the store holds of this digest has been, and takes its place.
-            layer = _Layer(digest, self._held[digest], as_sent=False)
+            layer = TakenLayer(digest, self._held[digest], as_sent=False)
         elif digest is not None and digest not in self._wanted:
             return  # of another image, or an attestation
         else:
@@ -137,7 +115,7 @@ class ImageIntake:
         if layer is not None:
             self._layers[name] = layer
 
-    def _take_plain(self, name: str, head: bytes, file: IO[bytes]) -> _Layer | None:
+    def _take_plain(self, name: str, head: bytes, file: IO[bytes]) -> TakenLayer | None:
         hasher = hashlib.sha256()
         with self._shelf.blob(_oci.LAYER_GZIP) as blob:
             with GzipWriter(blob.write, self._threads) as packer:
@@ -147,13 +125,13 @@ class ImageIntake:
             diff_id = "sha256:" + hasher.hexdigest()
             _check_name(name, diff_id)
             if diff_id in self._held:
-                return _Layer(diff_id, self._held[diff_id], as_sent=False)
+                return TakenLayer(diff_id, self._held[diff_id], as_sent=False)
             if diff_id not in self._wanted:
                 return None
             self._held[diff_id] = blob.close()
-        return _Layer(diff_id, self._held[diff_id], as_sent=False)
+        return TakenLayer(diff_id, self._held[diff_id], as_sent=False)
 
-    def _take_compressed(self, name: str, kind: str, head: bytes, file: IO[bytes]) -> _Layer | None:
+    def _take_compressed(self, name: str, kind: str, head: bytes, file: IO[bytes]) -> TakenLayer | None:
         hasher = hashlib.sha256()
         with self._shelf.blob(_MEDIA_TYPES[kind]) as blob:
 
@@ -170,95 +148,10 @@ class ImageIntake:
             diff_id = "sha256:" + hasher.hexdigest()
             if diff_id not in self._wanted:
                 return None
-            kept = blob.close(digest=_digest_in(name))
+            kept = blob.close(digest=digest_in(name))
         if kind == "gzip":
             self._held.setdefault(diff_id, kept)
-        return _Layer(diff_id, kept, as_sent=True)
-
-    def _assemble(self) -> tuple[Descriptor, dict[str, Descriptor]]:
-        config = self._find_config()
-        ids = _oci.diff_ids(config)
-        if ids != self._wanted:
-            raise _oci.MalformedError("its layers are not those that the engine listed")
-        config_digest = _oci.digest_of(config)
-        letter = self._find_manifest(config_digest, ids)
-        config_type = _oci.parse_manifest(letter).config.media_type if letter is not None else _oci.CONFIG
-        config_blob = self._shelf.add_bytes(config_type, config)
-        if letter is None:
-            by_id = {layer.diff_id: layer.blob for layer in self._layers.values()}
-            layers = [self._held.get(diff_id) or by_id.get(diff_id) for diff_id in ids]
-            missing = [diff_id for diff_id, layer in zip(ids, layers, strict=True) if layer is None]
-            if missing:
-                raise _oci.MalformedError(f"its archive lacks the layer {missing[0]}")
-            letter = _oci.dump_manifest(config_blob, [layer for layer in layers if layer is not None])
-        annotations = self._keep_index(_oci.digest_of(letter))
-        media_type = _oci.load_json(letter).get("mediaType", _oci.MANIFEST)
-        manifest = self._shelf.add_bytes(media_type, letter, annotations)
-        return manifest, {diff_id: self._held[diff_id] for diff_id in ids if diff_id in self._held}
-
-    def _find_config(self) -> bytes:
-        """Return the config of the image whose layers are wanted, by ``manifest.json``, or by what is there."""
-        names: list[str] = []
-        if "manifest.json" in self._texts:
-            entries = _oci.load_json(self._texts["manifest.json"])
-            if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
-                raise _oci.MalformedError("its manifest.json is not a list of images")
-            names = [name for entry in entries if isinstance(name := entry.get("Config"), str)]
-        else:
-            names = list(self._texts)
-        configs = [text for name in names if (text := self._text(name)) is not None]
-        for config in configs:
-            if _has_layers(config, self._wanted):
-                return config
-        if not configs:
-            raise _oci.MalformedError("its archive names no image")
-        raise _oci.MalformedError("its archive holds no image with the layers that the engine listed")
-
-    def _find_manifest(self, config: str, ids: tuple[str, ...]) -> bytes | None:
-        """Return the manifest that the engine knew the image by, if its layers came as it says; None otherwise."""
-        sent = {layer.blob.digest: layer.diff_id for layer in self._layers.values() if layer.as_sent}
-        for name, text in self._texts.items():
-            if _digest_in(name) is None:
-                continue
-            try:
-                manifest = _oci.parse_manifest(text)
-            except _oci.MalformedError:
-                continue  # a config, an index, an attestation
-            if manifest.config.digest != config:
-                continue
-            if tuple(sent.get(layer.digest) for layer in manifest.layers) == ids:
-                return text
-        return None
-
-    def _keep_index(self, manifest: str) -> dict[str, str]:
-        """Keep the index, to the letter, by which the engine knew an image of several platforms."""
-        top = self._texts.get(_oci.INDEX_FILE)
-        if top is None:
-            return {}
-        for child in _oci.parse_index(top).children:
-            text = self._text("blobs/" + child.blob.digest.replace(":", "/"))
-            if child.blob.media_type not in _oci.INDEXES or text is None:
-                continue
-            if manifest in (grandchild.blob.digest for grandchild in _oci.parse_index(text).children):
-                self._shelf.add_bytes(_oci.JSON, text)
-                return {_oci.INDEX_KEY: child.blob.digest}
-        return {}
-
-    def _text(self, name: str) -> bytes | None:
-        """Return a text by its name, through the links of the archive."""
-        name = posixpath.normpath(name)
-        for _ in range(_MAX_LINKS):
-            if name not in self._links:
-                break
-            name = self._links[name]
-        return self._texts.get(name)
-
-
-def _has_layers(config: bytes, layers: tuple[str, ...]) -> bool:
-    try:
-        return _oci.diff_ids(config) == layers
-    except _oci.MalformedError:
-        return False
+        return TakenLayer(diff_id, kept, as_sent=True)
 
 
 def _with_head(head: bytes, file: IO[bytes]) -> Iterator[bytes]:
@@ -268,23 +161,8 @@ def _with_head(head: bytes, file: IO[bytes]) -> Iterator[bytes]:
         yield data
 
 
-def _digest_in(name: str) -> str | None:
-    """Return the digest that a member's name promises, if it does."""
-    folder, base = posixpath.split(name)
-    if folder == "blobs/sha256":
-        candidate = base
-    elif not folder and base.endswith((".tar", ".json")):
-        candidate = base.rpartition(".")[0]
-    else:
-        return None
-    try:
-        return _oci.check_digest("sha256:" + candidate)
-    except _oci.MalformedError:
-        return None
-
-
 def _check_name(name: str, digest: str) -> None:
-    promised = _digest_in(name)
+    promised = digest_in(name)
     if promised not in (None, digest):
         raise _oci.MalformedError(f"its archive's {name[:120]} has the digest {digest}")
 

@@ -48,8 +48,8 @@ CONTAINERD_NAME = "io.containerd.image.name"
 FORMAT_KEY = "io.docker-rollback.format"
 CONTAINER_KEY = "io.docker-rollback.container"
 VOLUME_KEY = "io.docker-rollback.volume"
-INDEX_KEY = "io.docker-rollback.image-index"
-"""On an image's manifest: the digest of the index, to the letter, by which its engine knew it."""
+KNOWN_AS_KEY = "io.docker-rollback.known-as"
+"""On an image's manifest: the digests of the index, or the manifest, or both, by which an engine knew it."""
 
 LAYOUT_FILE = "oci-layout"
 INDEX_FILE = "index.json"
@@ -188,6 +188,15 @@ def dump_descriptor(blob: Descriptor, *, artifact_type: str | None = None) -> di
     if blob.annotations:
         raw["annotations"] = dict(blob.annotations)
     return raw
+
+
+def manifest_type(data: bytes) -> str:
+    """Return the media type of an index or a manifest by its content; that is OCI's where it does not say."""
+    fields = _object(load_json(data), "it")
+    media_type = fields.get("mediaType")
+    if media_type in INDEXES | MANIFESTS and isinstance(media_type, str):
+        return media_type
+    return INDEX if "manifests" in fields else MANIFEST
 
 
 def parse_manifest(data: bytes) -> Manifest:

@@ -1,14 +1,17 @@
-"""Images on their way out: a tar that the load of every engine takes."""
+"""Images and backups on their way out, as tars that the load of every engine takes."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from typing import Any, NoReturn
+
+from attrs import frozen
 
 from docker_rollback._model import Descriptor
 from docker_rollback._store import _oci
 from docker_rollback._store._layout import Layout
-from docker_rollback._store._streams import tar_end, tar_member
+from docker_rollback._store._streams import CompressionError, compression, decompressed, tar_end, tar_member
 from docker_rollback.errors import StoreError
 
 DOCKER_FILE = "manifest.json"
@@ -19,17 +22,36 @@ REPOSITORY = "docker-rollback"
 """What the images of an export are called in an engine that loads it."""
 
 
+@frozen
+class _Letter:
+    """An image as an engine knew it.
+
+    Attributes:
+        root: what its id was the digest of, where the engine has containerd's store: an index, or the manifest.
+        manifest: its manifest.
+        parts: what that says.
+        plain: those of its layers that the store has gzipped alone, by digest, each with the gzipped one.
+    """
+
+    root: Descriptor
+    manifest: Descriptor
+    parts: _oci.Manifest
+    plain: dict[str, Descriptor]
+
+
 def image_archive(layout: Layout, manifest: Descriptor, tags: Sequence[str]) -> Iterator[bytes]:
     """Yield a tar of one image; see `BackupStore.image_archive`."""
-    parts = layout.manifest(manifest)
-    root = _known_as(layout, manifest)
-    blobs = {blob.digest: blob for blob in (parts.config, *parts.layers, manifest, root)}
+    letter = _letter_of(layout, manifest)
+    parts = letter.parts
+    blobs = {blob.digest: blob for blob in (parts.config, *parts.layers, letter.manifest, letter.root)}
     # The small files first, so that who reads the stream knows what is coming.
     yield from _text(_oci.LAYOUT_FILE, _oci.LAYOUT_JSON)
-    yield from _text(_oci.INDEX_FILE, _oci.dump_index(_named(root, tags)))
-    yield from _text(DOCKER_FILE, _oci.dump_json([docker_entry(parts, tags)]))
+    yield from _text(_oci.INDEX_FILE, _oci.dump_index(_named(letter.root, tags)))
+    yield from _text(DOCKER_FILE, _oci.dump_json([_docker_entry(parts, tags)]))
     for blob in sorted(blobs.values(), key=lambda blob: blob.size):
-        yield from tar_member(blob_name(blob), layout.blobs.open(blob), blob.size)
+        source = letter.plain.get(blob.digest)
+        content = layout.blobs.open(blob) if source is None else _unpacked(layout, source, blob)
+        yield from tar_member(_blob_name(blob), content, blob.size)
     yield from tar_end()
 
 
@@ -53,29 +75,17 @@ def backup_archive(layout: Layout, backup_id: str, root: Descriptor) -> Iterator
         parts = layout.manifest(blob)
         if parts.config.media_type in _oci.IMAGE_CONFIGS:
             tag = f"{REPOSITORY}:{name}"
-            table.append(docker_entry(parts, [tag]))
-            images.extend(_named(_known_as(layout, child.blob), [tag]))
+            letter = _letter_of(layout, child.blob)
+            table.append(_docker_entry(parts, [tag]))
+            # Plain layers would make the export twice as large, for an id that `image_archive` brings back as well.
+            images.extend(_named(child.blob if letter.plain else letter.root, [tag]))
     yield from _text(_oci.LAYOUT_FILE, _oci.LAYOUT_JSON)
     yield from _text(_oci.INDEX_FILE, _oci.dump_index(images))
     yield from _text(BACKUP_FILE, _oci.dump_index(whole))
     yield from _text(DOCKER_FILE, _oci.dump_json(table))
     for blob in sorted(blobs.values(), key=lambda blob: blob.size):
-        yield from tar_member(blob_name(blob), layout.blobs.open(blob), blob.size)
+        yield from tar_member(_blob_name(blob), layout.blobs.open(blob), blob.size)
     yield from tar_end()
-
-
-def docker_entry(parts: _oci.Manifest, tags: Sequence[str]) -> dict[str, Any]:
-    """Return what ``manifest.json`` says of one image."""
-    return {
-        "Config": blob_name(parts.config),
-        "RepoTags": list(tags) or None,
-        "Layers": [blob_name(layer) for layer in parts.layers],
-    }
-
-
-def blob_name(blob: Descriptor) -> str:
-    """Return where a blob lies in a layout, and in an archive of one."""
-    return "blobs/" + blob.digest.replace(":", "/")
 
 
 def full_name(tag: str) -> str:
@@ -88,14 +98,58 @@ def full_name(tag: str) -> str:
     return tag if ":" in tag.rpartition("/")[2] else f"{tag}:latest"
 
 
-def _known_as(layout: Layout, manifest: Descriptor) -> Descriptor:
-    """Return what an engine with containerd's store knew an image by: its manifest, or an index of platforms."""
-    letter = manifest.annotations.get(_oci.INDEX_KEY)
-    if letter is None:
-        return manifest
-    found = layout.blobs.find(_oci.INDEX, letter)
-    kind = layout.child_index(found).raw.get("mediaType")
-    return Descriptor(kind if kind in _oci.INDEXES else _oci.INDEX, letter, found.size)
+def _letter_of(layout: Layout, manifest: Descriptor) -> _Letter:
+    """Return an image as an engine knew it; where nothing tells, as the store has it."""
+    own = layout.manifest(manifest)
+    known = [layout.blobs.find(_oci.JSON, digest) for digest in manifest.annotations.get(_oci.KNOWN_AS_KEY, "").split()]
+    texts = [layout.blobs.read(blob, _oci.MAX_MANIFEST) for blob in known]
+    kinds = [layout.parsed(_oci.manifest_type, text, blob.digest) for text, blob in zip(texts, known, strict=True)]
+    found = [Descriptor(kind, blob.digest, blob.size) for kind, blob in zip(kinds, known, strict=True)]
+    letters = [blob for blob in found if blob.media_type in _oci.MANIFESTS]
+    chosen = letters[0] if letters else manifest
+    root = next((blob for blob in found if blob.media_type in _oci.INDEXES), chosen)
+    parts = layout.manifest(chosen)
+    if parts.config.digest != own.config.digest or len(parts.layers) != len(own.layers):
+        raise layout.blobs.corrupt(chosen.digest, f"it is not of the image {manifest.digest}")
+    pairs = zip(parts.layers, own.layers, strict=True)
+    return _Letter(root, chosen, parts, {plain.digest: kept for plain, kept in pairs if plain.digest != kept.digest})
+
+
+def _unpacked(layout: Layout, source: Descriptor, plain: Descriptor) -> Iterator[bytes]:
+    """Yield what a compressed layer holds, which must be this plain one; never more than its size."""
+    pieces = layout.blobs.open(source)
+    first = next(pieces, b"")
+
+    def whole() -> Iterator[bytes]:
+        yield first
+        yield from pieces
+
+    hasher = hashlib.sha256()
+    left = plain.size
+    try:
+        for data in decompressed(whole(), compression(first[:4]) or "gzip"):
+            hasher.update(data)
+            left -= len(data)
+            if left < 0:
+                break
+            yield data
+    except CompressionError as error:
+        raise layout.blobs.corrupt(source.digest, str(error)) from None
+    if left or "sha256:" + hasher.hexdigest() != plain.digest:
+        raise layout.blobs.corrupt(source.digest, f"it does not hold the layer {plain.digest}")
+
+
+def _docker_entry(parts: _oci.Manifest, tags: Sequence[str]) -> dict[str, Any]:
+    """Return what ``manifest.json`` says of one image."""
+    return {
+        "Config": _blob_name(parts.config),
+        "RepoTags": list(tags) or None,
+        "Layers": [_blob_name(layer) for layer in parts.layers],
+    }
+
+
+def _blob_name(blob: Descriptor) -> str:
+    return "blobs/" + blob.digest.replace(":", "/")
 
 
 def _text(name: str, data: bytes) -> Iterator[bytes]:

@@ -6,7 +6,7 @@ import logging
 import os
 import re
 import secrets
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -406,10 +406,19 @@ class BackupStore:
     def _unlist(self, ids: set[str], *, dry_run: bool = False) -> _oci.Index:
         """Take backups and their children from ``index.json``; only while locked."""
         index = self._layout.index()
-        stay = [child for child in index.children if (child.name or "").partition(".")[0] not in ids]
+        gone = self._children(child.blob for child in index.children if child.name in ids)
+        stay = [child for child in index.children if not _belongs(child, ids, gone)]
         if ids and not dry_run:
             self._layout.replace_index(index, [child.raw for child in stay], to_free=True)
         return _oci.Index(tuple(stay), index.artifact_type, index.annotations, index.raw)
+
+    def _children(self, roots: Iterable[Descriptor]) -> set[str]:
+        """Return the digests of the children of these indexes, as far as they can be read."""
+        digests: set[str] = set()
+        for root in roots:
+            with suppress(StoreError):
+                digests.update(child.blob.digest for child in self._layout.child_index(root).children)
+        return digests
 
     def _sweep(self, *, dry_run: bool, index: _oci.Index | None = None) -> Sweep:
         swept = sweep(self._layout, index=index, dry_run=dry_run)
@@ -426,3 +435,11 @@ class BackupStore:
             logger.warning("backup %r does not verify: %s", backup.id, error)
             return False
         return True
+
+
+def _belongs(child: _oci.Child, ids: Collection[str], digests: Collection[str]) -> bool:
+    """Whether an entry of ``index.json`` goes with backups of these ids, whose children have these digests."""
+    if child.name is None:
+        # Tools that copied a backup here list its children without names; another backup's index keeps its own.
+        return child.blob.digest in digests
+    return child.name.partition(".")[0] in ids

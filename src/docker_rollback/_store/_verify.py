@@ -33,7 +33,7 @@ def load(layout: Layout, backup_id: str, root: Descriptor) -> Parts:
     _check_format(layout, backup_id, index.artifact_type)
     _check_format(layout, backup_id, _oci.backup_type(index.annotations.get(_oci.FORMAT_KEY, "1")))
     for child in index.children:
-        if child.blob.media_type != _oci.MANIFEST:
+        if child.blob.media_type not in _oci.MANIFESTS:
             raise layout.blobs.corrupt(root.digest, f"it refers to a {child.blob.media_type[:80]}")
     records = []
     for child in index.children:

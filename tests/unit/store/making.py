@@ -202,6 +202,26 @@ def oci_gzip(img: Image) -> bytes:
     return _oci(img, gzipped(img), "+gzip")
 
 
+def oci_mixed(img: Image) -> bytes:
+    """Return an image as containerd's store saves one whose base was loaded plain and whose top was committed."""
+    layers = [*img.layers[:-1], gzipped(img)[-1]]
+    return _oci(img, layers, "")
+
+
+def docker_types(archive: bytes, img: Image) -> bytes:
+    """Return an archive whose manifest has Docker's own media types, as one pulled from an old registry."""
+    files = read_tar(archive)
+    manifest = manifest_of(img, gzipped(img), "+gzip")
+    theirs = (
+        manifest.replace(b"oci.image.manifest.v1", b"docker.distribution.manifest.v2")
+        .replace(b"oci.image.config.v1", b"docker.container.image.v1")
+        .replace(b"oci.image.layer.v1.tar+gzip", b"docker.image.rootfs.diff.tar.gzip")
+    )
+    index = files["index.json"].replace(digest(manifest).encode(), digest(theirs).encode())
+    del files[_blob(manifest)]
+    return tar({**files, _blob(theirs): theirs, "index.json": index})
+
+
 def oci_zstd(img: Image) -> bytes:
     """Return an image with layers in zstd, as containerd's store keeps what it pulled so."""
     return _oci(img, [zstd_of(layer) for layer in img.layers], "+zstd")
@@ -214,7 +234,9 @@ def platforms(img: Image) -> tuple[bytes, bytes]:
     """
     layers = gzipped(img)
     manifest = manifest_of(img, layers, "+gzip")
-    attestation = json.dumps({"schemaVersion": 2, "config": {}, "layers": []}).encode()
+    statement = b'{"_type": "https://in-toto.io/Statement/v0.1"}'
+    nothing = json.dumps({"architecture": "unknown", "rootfs": {"type": "layers", "diff_ids": []}}).encode()
+    attestation = manifest_of(Image((), nothing), [statement], "")
     index = json.dumps(
         {
             "schemaVersion": 2,
@@ -236,7 +258,7 @@ def platforms(img: Image) -> tuple[bytes, bytes]:
     ).encode()
     root = {"mediaType": "application/vnd.oci.image.index.v1+json", "digest": digest(index), "size": len(index)}
     files = {
-        **{_blob(blob): blob for blob in (attestation, index, *layers, img.config, manifest)},
+        **{_blob(blob): blob for blob in (attestation, statement, nothing, index, *layers, img.config, manifest)},
         "index.json": json.dumps({"schemaVersion": 2, "manifests": [root]}).encode(),
         "manifest.json": _docker_table(_blob(img.config), [_blob(layer) for layer in layers]),
         "oci-layout": b'{"imageLayoutVersion":"1.0.0"}',
@@ -249,6 +271,7 @@ LAYOUTS: dict[str, Layout] = {
     "podman": podman,
     "oci-plain": oci_plain,
     "oci-gzip": oci_gzip,
+    "oci-mixed": oci_mixed,
     "oci-zstd": oci_zstd,
 }
 

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Iterator
 
 import pytest
+from attrs import evolve
 
 from docker_rollback._model import Descriptor
 from docker_rollback._store import BackupStore
@@ -80,6 +81,50 @@ def test_a_compressed_image_is_kept_to_the_letter_beside_plain_ones(store: Backu
     assert manifest.digest == digest(making.manifest_of(img, making.gzipped(img), "+gzip"))
     store.verify("b0")
     store.verify("b1")
+
+
+@pytest.mark.parametrize("layout", [making.oci_plain, making.oci_mixed])
+def test_an_image_with_plain_layers_goes_back_to_the_letter(store: BackupStore, layout: Layout) -> None:
+    """A manifest that names plain layers comes out with its bytes and theirs, though the store has them gzipped."""
+    img = small_image()
+    manifest = take(store, layout(img), img)
+    given = read_tar(layout(img))
+    files = given_out(store, manifest)
+    root = json.loads(given["index.json"])["manifests"][0]["digest"]
+    assert json.loads(files["index.json"])["manifests"][0]["digest"] == root != manifest.digest
+    for name in given:
+        if name.startswith("blobs/"):
+            assert files[name] == given[name]
+    assert json.loads(files["manifest.json"])[0]["Layers"] == json.loads(given["manifest.json"])[0]["Layers"]
+
+
+def test_an_image_with_types_of_docker_is_kept_to_the_letter(store: BackupStore) -> None:
+    """A manifest with Docker's own media types keeps its bytes and its type, and verifies."""
+    img = small_image()
+    archive = making.docker_types(making.oci_gzip(img), img)
+    manifest = take(store, archive, img)
+    assert manifest.media_type == "application/vnd.docker.distribution.manifest.v2+json"
+    assert b"".join(store.open_blob(manifest)) == read_tar(archive)["blobs/sha256/" + manifest.digest[7:]]
+    assert plain_layers(given_out(store, manifest)) == list(img.layers)
+    take(store, making.legacy(img), img)
+    for backup_id in store.ids():
+        store.verify(backup_id)
+
+
+def test_a_layer_that_does_not_hold_what_its_letter_says_is_damage(store: BackupStore) -> None:
+    """A plain layer that is had from a gzipped one is held to its digest on the way out."""
+    img = image(b"x" * 5000)
+    manifest = take(store, making.oci_plain(img), img)
+    letter = json.loads(making.manifest_of(img, img.layers, ""))
+    letter["layers"][0]["digest"] = digest(b"another")
+    data = json.dumps(letter).encode()
+    (store.path / "blobs" / "sha256" / digest(data)[7:]).write_bytes(data)
+    forged = evolve(manifest, annotations={"io.docker-rollback.known-as": digest(data)})
+    with pytest.raises(CorruptBackupError, match="does not hold the layer"):
+        given_out(store, forged)
+    missing = evolve(manifest, annotations={"io.docker-rollback.known-as": digest(b"nothing")})
+    with pytest.raises(CorruptBackupError, match="missing"):
+        given_out(store, missing)
 
 
 def test_an_image_of_several_platforms_keeps_its_index(store: BackupStore) -> None:

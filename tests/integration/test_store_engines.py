@@ -1,0 +1,250 @@
+"""Images between real engines and a store: what goes in comes out, on the engine it is from and on others.
+
+The engine of the session is one end. `DOCKER_ROLLBACK_TEST_PEERS` names others, by address or by name, with commas
+between them; images go from each to each.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import docker
+import pytest
+from docker.errors import ImageNotFound, NotFound
+
+from docker_rollback._engine import DockerEngine
+from docker_rollback._model import Backup, ContainerSnapshot, ContainerState, Descriptor, EngineRecord, ImageSnapshot
+from docker_rollback._store import BackupStore
+from docker_rollback.errors import ImageNotFoundError
+from tests.conftest import TEST_LABEL
+from tests.engines import NAMES, PrivateEngine
+from tests.unit.store import making
+
+REPOSITORY = "docker-rollback-test-store"
+
+pytestmark = pytest.mark.engine
+
+
+class Bench:
+    """An engine, seen by the docker SDK alone, with images of this test run in it."""
+
+    def __init__(self, client: docker.DockerClient, base: str, labels: dict[str, str]) -> None:
+        self.client = client
+        self.engine = DockerEngine(client)
+        self._base = base
+        self._labels = labels
+
+    def commit(self, tag: str, *commands: str) -> dict[str, Any]:
+        """Make an image, a layer for each command, and return its inspection."""
+        image = self._base
+        for command in commands:
+            container = self.client.containers.create(
+                image, ["sh", "-c", command], labels=self._labels, network_mode="none"
+            )
+            container.start()
+            container.wait()
+            made = container.commit(REPOSITORY, tag)
+            container.remove()
+            assert made.id is not None
+            image = made.id
+        return self.inspect(f"{REPOSITORY}:{tag}")
+
+    def inspect(self, ref: str) -> dict[str, Any]:
+        """Return an image's inspection."""
+        return dict(self.engine.inspect_image(ref))
+
+    def forget(self, ref: str) -> None:
+        """Remove an image, with all that only it has."""
+        with suppress(ImageNotFound):
+            self.client.api.remove_image(ref, force=True)
+
+    def run(self, ref: str, command: str) -> str:
+        """Run a command on an image and return what it printed."""
+        container = self.client.containers.create(ref, ["sh", "-c", command], labels=self._labels, network_mode="none")
+        try:
+            container.start()
+            container.wait()
+            output: bytes = container.logs()
+        finally:
+            container.remove(force=True)
+        return output.decode()
+
+    @property
+    def containerd(self) -> bool:
+        """Whether images live in containerd's store."""
+        return self.engine.info().containerd_store
+
+    def take(self, store: BackupStore, backup_id: str, ref: str) -> Descriptor:
+        """Save an image into a store, as the only thing of a backup."""
+        found = self.inspect(ref)
+        layers = tuple(found["RootFS"]["Layers"])
+        with store.draft(backup_id) as draft:
+            manifest = draft.add_image(self.engine.save_image(ref), layers=layers)
+            image = ImageSnapshot(ref, found["Id"], found["Id"], layers, (), True, ref, manifest)
+            snapshot = ContainerSnapshot("web", "c" * 64, {}, ContainerState("running"), image)
+            engine = EngineRecord("docker", "1", "1", "x86_64", self.containerd, "runc")
+            draft.commit(Backup(backup_id, datetime.now(UTC), engine, "stop", (snapshot,)))
+        return manifest
+
+
+@pytest.fixture
+def bench(docker_client: docker.DockerClient, busybox_image: str, test_labels: dict[str, str]) -> Iterator[Bench]:
+    """Give the engine of the session; the images that the test made go afterwards."""
+    with ExitStack() as stack:
+        stack.callback(_clean, docker_client)
+        yield Bench(docker_client, busybox_image, test_labels)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> BackupStore:
+    """Give a store that is not there yet."""
+    return BackupStore(tmp_path / "store")
+
+
+def _clean(client: docker.DockerClient) -> None:
+    for image in client.api.images():
+        for tag in image["RepoTags"] or ():
+            if REPOSITORY in tag or "docker-rollback:store-test" in tag:
+                with suppress(NotFound):
+                    client.api.remove_image(tag, force=True)
+
+
+def same_config(before: dict[str, Any], after: dict[str, Any]) -> bool:
+    """Whether two inspections show the same image: its layers and its configuration."""
+    return all(before[key] == after[key] for key in ("RootFS", "Config", "Architecture", "Created"))
+
+
+def test_an_image_comes_back_with_its_id(bench: Bench, store: BackupStore) -> None:
+    """An image that was taken in, removed from its engine and loaded again has the id it had, and its files."""
+    before = bench.commit("one", "echo one > /one; echo secret > /two; chmod 600 /two", "rm /one; echo new > /three")
+    manifest = bench.take(store, "store-test", f"{REPOSITORY}:one")
+    bench.forget(before["Id"])
+    with pytest.raises(ImageNotFoundError):
+        bench.inspect(before["Id"])
+    bench.engine.load_image(store.image_archive(manifest, [f"{REPOSITORY}:one"]))
+    after = bench.inspect(f"{REPOSITORY}:one")
+    assert after["Id"] == before["Id"]
+    assert same_config(before, after)
+    assert (
+        bench.run(f"{REPOSITORY}:one", "cat /two /three; ls /one 2>/dev/null; stat -c %a /two") == "secret\nnew\n600\n"
+    )
+    store.verify("store-test")
+
+
+def test_an_image_can_be_loaded_without_a_name(bench: Bench, store: BackupStore) -> None:
+    """Loaded without a tag, an image is there by its id."""
+    before = bench.commit("one", "echo one > /one")
+    manifest = bench.take(store, "store-test", f"{REPOSITORY}:one")
+    bench.engine.load_image(store.image_archive(manifest, [f"{REPOSITORY}:a", f"{REPOSITORY}:b"]))
+    assert bench.inspect(f"{REPOSITORY}:a")["Id"] == bench.inspect(f"{REPOSITORY}:b")["Id"] == before["Id"]
+
+
+def test_a_second_image_on_the_same_base_adds_its_own_layer_alone(bench: Bench, store: BackupStore) -> None:
+    """Taking in an image whose base the store holds costs what is new in it."""
+    bench.commit("one", "echo one > /one")
+    bench.commit("two", "echo two > /two")
+    bench.take(store, "one", f"{REPOSITORY}:one")
+    before = sum(path.stat().st_size for path in making.blob_files(store))
+    assert before > 500_000
+    bench.take(store, "two", f"{REPOSITORY}:two")
+    assert sum(path.stat().st_size for path in making.blob_files(store)) < before + 30_000
+
+
+def test_the_engine_loads_an_export(bench: Bench, store: BackupStore, tmp_path: Path) -> None:
+    """`docker load` takes an exported backup as it is: its image is there under a name of ours, and no artifact."""
+    before = bench.commit("one", "echo one > /one")
+    bench.take(store, "store-test", f"{REPOSITORY}:one")
+    bench.forget(before["Id"])
+    names = {tag for image in bench.client.api.images() for tag in image["RepoTags"] or ()}
+    store.export("store-test", tmp_path / "backup.tar")
+    with (tmp_path / "backup.tar").open("rb") as file:
+        bench.engine.load_image(iter(lambda: file.read(1 << 16), b""))
+    added = {tag for image in bench.client.api.images() for tag in image["RepoTags"] or ()} - names
+    (tag,) = added  # Podman puts a registry before it
+    assert tag.rpartition("/")[2] == "docker-rollback:store-test.2"
+    assert bench.inspect(tag)["Id"] == before["Id"]
+    other = BackupStore(tmp_path / "other")
+    assert other.import_(tmp_path / "backup.tar") == store.get("store-test")
+    other.verify("store-test")
+
+
+def test_an_image_of_several_platforms_keeps_its_id(bench: Bench, store: BackupStore) -> None:
+    """With containerd's store an image whose id is that of an index comes back under it, though a platform lacks."""
+    if not bench.containerd:
+        pytest.skip("only containerd's store knows images by an index")
+    img = making.image(os.urandom(2000), b"top")
+    archive, index = making.platforms(img)
+    files = making.read_tar(archive)
+    top = json.loads(files["index.json"])
+    name = f"docker.io/library/{REPOSITORY}:many"
+    top["manifests"][0]["annotations"] = {"io.containerd.image.name": name}
+    bench.engine.load_image([making.tar({**files, "index.json": json.dumps(top).encode()})])
+    before = bench.inspect(f"{REPOSITORY}:many")
+    assert before["Id"] == making.digest(index)
+    manifest = bench.take(store, "store-test", f"{REPOSITORY}:many")
+    assert manifest.digest != before["Id"]
+    bench.forget(before["Id"])
+    bench.engine.load_image(store.image_archive(manifest, [f"{REPOSITORY}:many"]))
+    assert bench.inspect(f"{REPOSITORY}:many")["Id"] == before["Id"]
+
+
+@pytest.fixture
+def benches(bench: Bench, test_labels: dict[str, str], busybox_image: str) -> Iterator[list[Bench]]:
+    """Give the engine of the session and its peers."""
+    wanted = os.environ.get("DOCKER_ROLLBACK_TEST_PEERS")
+    if not wanted:
+        pytest.skip("DOCKER_ROLLBACK_TEST_PEERS names no other engine")
+    base = bench.client.api.get_image(busybox_image)
+    archive = b"".join(base)
+    with ExitStack() as stack:
+        found = [bench]
+        for peer in wanted.split(","):
+            address = peer
+            if peer in NAMES:
+                engine = PrivateEngine(peer, instance=f"{os.getpid()}-peer")
+                engine.start()
+                address = stack.enter_context(engine).address
+            client = docker.DockerClient(base_url=address, timeout=120)
+            stack.callback(client.close)
+            stack.callback(_clean, client)
+            peer_bench = Bench(client, busybox_image, test_labels)
+            peer_bench.engine.load_image([archive])
+            stack.callback(_forget, client, busybox_image)
+            found.append(peer_bench)
+        yield found
+
+
+def _forget(client: docker.DockerClient, ref: str) -> None:
+    labels = {"label": f"{TEST_LABEL}={ref.rpartition(':')[2]}"}
+    for container in client.api.containers(all=True, filters=labels):
+        client.api.remove_container(container["Id"], force=True)
+    for image in client.api.images(all=True, filters=labels):
+        with suppress(NotFound):
+            client.api.remove_image(image["Id"], force=True)
+
+
+def test_images_go_from_each_engine_to_each_other(benches: list[Bench], tmp_path: Path) -> None:
+    """An image of one engine runs on every other that has never seen it, by way of an export and another store."""
+    for number, source in enumerate(benches):
+        before = source.commit(f"from{number}", f"echo {number} > /where; chmod 640 /where")
+        store = BackupStore(tmp_path / f"source{number}")
+        source.take(store, f"store-test-{number}", f"{REPOSITORY}:from{number}")
+        store.export(f"store-test-{number}", tmp_path / "moved.tar")
+        source.forget(before["Id"])
+        for place, target in enumerate(benches):
+            there = BackupStore(tmp_path / f"target{number}-{place}")
+            manifest = there.import_(tmp_path / "moved.tar").containers[0].image.manifest
+            assert manifest is not None
+            target.engine.load_image(there.image_archive(manifest, [f"{REPOSITORY}:from{number}"]))
+            after = target.inspect(f"{REPOSITORY}:from{number}")
+            assert after["RootFS"] == before["RootFS"]
+            if source.containerd == target.containerd:
+                assert after["Id"] == before["Id"], (number, place)
+            assert target.run(after["Id"], "cat /where; stat -c %a /where") == f"{number}\n640\n"
+            target.forget(after["Id"])

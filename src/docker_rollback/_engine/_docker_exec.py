@@ -134,7 +134,7 @@ class DockerProcess:
         self._ended = False
         self._fed = stdin
         self._input_open = stdin
-        self._failed = False
+        self._over: float | None = None
         self._finished: Finished | None = None
 
     def read(self, size: int, /) -> bytes:
@@ -147,10 +147,11 @@ class DockerProcess:
                     return b""
                 came = self._receive()
             if not came and not self._wait(patience if self._fed else None, reading=True, writing=False):
-                if self._failed:
-                    # Its end is known, and nothing has come since.
+                if self._over is not None and self._clock() > self._over:
+                    # It has ended, and nothing has come since.
                     self._ended = True
-                self._look()
+                else:
+                    self._look()
                 patience = min(patience * 2, _LAST_LOOK)
 
     def write(self, data: bytes | memoryview, /) -> None:
@@ -234,6 +235,8 @@ class DockerProcess:
         size = self._received()
         if size is None:
             return False
+        if self._over is not None:
+            self._over = max(self._over, self._clock() + _FIRST_LOOK)
         if size == 0:
             self._ended = True
             if self._refusal.held and not _never_ran(self._exit_code()):
@@ -256,12 +259,12 @@ class DockerProcess:
         """See whether the program has ended where its connection has not.
 
         Docker reads on for a program that has ended before its input, and closes the connection up to two minutes
-        later.
+        later. Of one that has ended well, the output may still be on its way.
         """
         state = self._state()
-        if not state.get("Running") and state.get("ExitCode") is not None:
-            self._input_open = False
-            self._failed = state["ExitCode"] != 0
+        if self._over is None and not state.get("Running") and state.get("ExitCode") is not None:
+            self._over = self._clock() + (self._GRACE if state["ExitCode"] == 0 else 0)
+            self.close_input()
 
     def _drain(self) -> None:
         # Where another thread is receiving, it drains.
@@ -303,16 +306,18 @@ class DockerProcess:
             pause = min(pause * 2, 0.1)
 
     def _see_it_end(self) -> None:
-        began, pause, searched = self._clock(), 0.005, False
+        began, pause, searching = self._clock(), 0.005, False
         while self._state().get("Running"):
             waited = self._clock() - began
+            if waited > _PATIENCE and not searching:
+                searching = self._killer.search()
+                if not searching:
+                    # Nobody in there could end it, so there is nothing to wait for.
+                    waited = self._GRACE + 1
             if waited > self._GRACE:
                 raise EngineError(
                     self._asking.action, "it cannot be ended from here; it runs until it ends, or its container does"
                 )
-            if waited > _PATIENCE and not searched:
-                searched = True
-                self._killer.search()
             self._sleep(pause)
             pause = min(pause * 2, 0.1)
 

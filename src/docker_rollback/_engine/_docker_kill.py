@@ -54,13 +54,13 @@ class Killer:
             os.close(descriptor)
         return True
 
-    def search(self) -> None:
-        """Have a shell in the container look for the program and end it; harmless where there is no shell."""
+    def search(self) -> bool:
+        """Have a shell in the container look for the program and end it; tells whether there is a shell."""
         asking = Asking("end a program in its container")
         body = {"User": "0:0", "Cmd": ["sh", "-c", _SCRIPT, "sh", f"{MARK}={self._mark}"]}
         try:
             exec_id = self._wire.json("POST", f"/containers/{self._container}/exec", asking, body=body)["Id"]
-            self._wire.json("POST", f"/exec/{exec_id}/start", asking, body={"Detach": True, "Tty": False})
+            self._wire.answer("POST", f"/exec/{exec_id}/start", asking, body={"Detach": True, "Tty": False}).close()
         except EngineError:
-            # Whether it helped is seen by who asked for it: the program has ended or has not.
-            pass
+            return False
+        return True

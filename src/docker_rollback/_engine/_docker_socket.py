@@ -80,7 +80,7 @@ class SocketDuplex:
             # The end of such a connection is told. Where it is not, something cut it.
             secure: Any = sock
             secure.suppress_ragged_eofs = False
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        _notice_a_vanished_engine(sock)
         for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
             sock.setsockopt(socket.SOL_SOCKET, option, _KERNEL_BUFFER)
 
@@ -283,6 +283,15 @@ class ChannelDuplex:
 
 def _wanted(*, reading: bool, writing: bool) -> int:
     return (select.POLLIN if reading else 0) | (select.POLLOUT if writing else 0)
+
+
+def _notice_a_vanished_engine(sock: socket.socket) -> None:
+    """Have the kernel ask now and then whether a distant engine is still there: a program may be silent for hours."""
+    if sock.family in (socket.AF_INET, socket.AF_INET6):
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for option, value in (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 15), ("TCP_KEEPCNT", 4)):
+            if hasattr(socket, option):
+                sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
 
 
 def _poll(wanted: dict[int, int], timeout: float | None) -> bool:

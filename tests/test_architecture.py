@@ -23,7 +23,7 @@ LAYERS = (
     ("_snapshotter", "_archiver"),
     ("_volumes", "_quiesce"),
     ("_engine", "_store"),
-    ("_plan", "_compare", "_graph", "_progress", "_upper"),
+    ("_plan", "_compare", "_conflict", "_graph", "_progress", "_upper"),
     ("_spec",),
     ("_model",),
     ("errors",),

@@ -169,8 +169,8 @@ def restore(
         progress: told what is being done, by `Progress` values.
 
     Raises:
-        BackupNotFoundError, CorruptBackupError, VolumeAccessError: nothing was touched.
-        RestoreError: a step failed, or what stands differs from what was captured.
+        BackupNotFoundError, CorruptBackupError, ContainerBusyError: nothing was touched.
+        RestoreError: another container is in the way, a step failed, or what stands differs from what was captured.
 
     Example:
         >>> restore("20260102T030405Z-web-a1b2c3", store="/var/backups/web")

@@ -155,10 +155,11 @@ def _mount_facts(inspection: Mapping[str, Any]) -> Iterator[tuple[str, object]]:
     asked |= {str(mount.get("Source")) for mount in inspection["HostConfig"].get("Mounts") or []}
     for mount in inspection.get("Mounts") or []:
         facts = dict(mount)
-        if facts.get("Type") == "volume":
+        if facts.get("Type") != "bind":
+            # Where an engine keeps a volume, or has unpacked an image to mount it.
             facts.pop("Source", None)
-            if facts.get("Name") not in asked:
-                facts["Name"] = "(anonymous)"
+        if facts.get("Type") == "volume" and facts.get("Name") not in asked:
+            facts["Name"] = "(anonymous)"
         yield from _leaves(f"Mounts.{mount['Destination']}", facts)
 
 

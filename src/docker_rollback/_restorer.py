@@ -9,6 +9,7 @@ from attrs import field, frozen
 
 from docker_rollback._archiver import VolumeArchiver
 from docker_rollback._compare import compare_networks
+from docker_rollback._conflict import conflict
 from docker_rollback._engine.port import ContainerFilter, Engine
 from docker_rollback._model import Backup, ContainerSnapshot, NetworkRecord, Observed, VolumeArchive
 from docker_rollback._place import Place
@@ -35,14 +36,13 @@ from docker_rollback.errors import (
     ImageNotFoundError,
     NetworkNotFoundError,
     RestoreError,
-    VolumeAccessError,
     VolumeNotFoundError,
 )
 
 logger = logging.getLogger("docker_rollback")
 
 Intruders: TypeAlias = Literal["refuse", "stop"]
-"""What happens to a running container outside the backup that uses a volume which is to be restored."""
+"""What happens to a running container outside the backup that has a volume, a port or an address of one in it."""
 
 
 class Restorer:
@@ -52,8 +52,9 @@ class Restorer:
         engine: where the containers are to stand.
         store: where the backups are.
         archiver: what fills the volumes; by default one on the same engine and store.
-        intruders: "refuse" leaves everything untouched where a running container outside the backup uses one of its
-            volumes; "stop" stops that container, for a rollback, where only the failed update can have made it.
+        intruders: "refuse" leaves everything untouched where a running container outside the backup has a volume, a
+            port or an address of one in it; "stop" stops it, for a rollback, where only the failed update can have
+            made it.
         report: is told what is done.
 
     Example:
@@ -92,9 +93,9 @@ class Restorer:
 
         Raises:
             CorruptBackupError: the backup is damaged; nothing was touched.
-            VolumeAccessError: a container outside the backup uses one of its volumes; nothing was touched.
-            RestoreError: a step failed, or what stands now differs from what was captured. With several failures, an
-                `ExceptionGroup` of them; every container was tried.
+            RestoreError: a running container outside the backup is in the way, and nothing was touched; or a step
+                failed, or what stands now differs from what was captured. With several failures, an `ExceptionGroup`
+                of them; every container was tried.
         """
         self._store.verify(backup.id)
         self._refuse_intruders(backup)
@@ -208,34 +209,33 @@ class Restorer:
     def _refuse_intruders(self, backup: Backup) -> None:
         if self._intruders == "stop":
             return
-        for volume in backup.volumes:
-            for intruder in self._users_outside(volume.name, backup):
-                raise VolumeAccessError(
-                    volume.name,
-                    f"container {intruder.name!r}, which is not part of backup {backup.id}, is using it; stop it first",
+        for container in backup.containers:
+            for intruder, reason in self._in_the_way(container, backup):
+                raise RestoreError(
+                    container.name,
+                    f"container {intruder.name!r}, which is not part of backup {backup.id}, {reason}; stop it first. "
+                    "Nothing was touched",
                 )
 
     def _stop_intruders(self, container: ContainerSnapshot, work: _Restoration) -> None:
-        """Bring to rest whatever else uses the container's volumes: guests until the end, what came later for good."""
-        for mount in container.mounts:
-            if mount.kind != "volume":
+        """Bring to rest whatever keeps the container from standing: guests until the end, what came later for good."""
+        for intruder, reason in self._in_the_way(container, work.backup):
+            if intruder.id in work.backup.guests:
+                work.guests.bring(intruder)
                 continue
-            for intruder in self._users_outside(mount.source, work.backup):
-                if intruder.id in work.backup.guests:
-                    work.guests.bring(intruder)
-                    continue
-                logger.warning("%s: stopping it for good, because it uses volume %s", intruder.name, mount.source)
-                if restarts(intruder.inspection["HostConfig"]):
-                    self._engine.update_container(intruder.id, {"RestartPolicy": dict(HELD)})
-                self._engine.stop_container(intruder.id)
+            logger.warning("%s: stopping it for good, because it %s", intruder.name, reason)
+            if restarts(intruder.inspection["HostConfig"]):
+                self._engine.update_container(intruder.id, {"RestartPolicy": dict(HELD)})
+            self._engine.stop_container(intruder.id)
 
-    def _users_outside(self, volume: str, backup: Backup) -> list[Observed]:
-        """Return the running containers that use a volume and stand in no place that the backup restores."""
-        names = {container.name for container in backup.containers}
-        ids = {container.id for container in backup.containers}
-        running = self._engine.list_containers(ContainerFilter(volume=volume, running=True))
-        users = [observe(self._engine.inspect_container(user)) for user in running]
-        return [user for user in users if user.name not in names and user.id not in ids]
+    def _in_the_way(self, container: ContainerSnapshot, backup: Backup) -> list[tuple[Observed, str]]:
+        """Return the running containers that conflict with one, and stand in no place that the backup restores."""
+        names = {member.name for member in backup.containers}
+        ids = {member.id for member in backup.containers}
+        running = self._engine.list_containers(ContainerFilter(running=True))
+        others = [observe(self._engine.inspect_container(other)) for other in running if other not in ids]
+        reasons = [(other, conflict(container, other)) for other in others if other.name not in names]
+        return [(other, reason) for other, reason in reasons if reason is not None]
 
 
 @frozen

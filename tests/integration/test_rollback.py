@@ -12,12 +12,12 @@ import pytest
 from docker_rollback import (
     BackupStore,
     ContainerNotFoundError,
+    RestoreError,
     RollbackFailedError,
     RollbackRequested,
     Status,
     UnsupportedContainerError,
     UpdateRejectedError,
-    VolumeAccessError,
     backup,
     compare,
     healthy,
@@ -371,6 +371,6 @@ def test_a_stranger_in_the_volume_stops_a_restore(
         volumes=[f"{shop.volume('data')}:/d"],
         detach=True,
     )
-    with pytest.raises(VolumeAccessError, match=other):
+    with pytest.raises(RestoreError, match=other):
         restore(taken, client=client, store=store)
     assert shop.inspect()["State"]["StartedAt"] == started

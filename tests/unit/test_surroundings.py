@@ -148,3 +148,14 @@ def test_a_volume_that_was_replaced_is_made_again(shop: Shop) -> None:
         raise RollbackRequested
     assert not shop.engine.inspect_volume("orders")["Labels"]
     shop.check_restored()
+
+
+def test_a_new_container_on_the_same_port_is_stopped(shop: Shop) -> None:
+    """An update that starts a second container on the port and fails does not keep the first one from coming back."""
+    shop.engine.run("front", image="shop:1", ports={"80/tcp": "8080"})
+    with rollback("front", client=shop.engine, store=shop.store, verify=None):
+        shop.engine.stop_container("front")
+        shop.engine.run("front-new", image="shop:2", ports={"80/tcp": "8080"}, restart="always")
+        raise RollbackRequested
+    assert shop.engine.container("front").status == "running"
+    assert shop.engine.container("front-new").status == "exited"

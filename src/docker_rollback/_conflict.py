@@ -1,0 +1,78 @@
+"""What one running container keeps another from: its volumes, its ports, its addresses. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from docker_rollback._model import ContainerSnapshot, Observed
+from docker_rollback._spec import user_endpoints
+
+_EVERY_ADDRESS = ("", "0.0.0.0", "::")
+
+
+def conflict(wanted: ContainerSnapshot, running: Observed) -> str | None:
+    """Return why `wanted` cannot be put back while `running` runs, in words; None if it can.
+
+    Example:
+        >>> conflict(snapshot, observe(engine.inspect_container("web-new")))
+        'holds port 8080/tcp'
+    """
+    shared = sorted(_volumes(wanted) & set(running.volumes))
+    if shared:
+        return f"uses volume {shared[0]!r}"
+    for port in sorted(_fixed_ports(wanted.inspection)):
+        for held in _held_ports(running.inspection):
+            if _collide(port, held):
+                return f"holds port {port[1]}/{port[2]}"
+    theirs = _addresses_in_use(running.inspection)
+    for network, address in sorted(_fixed_addresses(wanted.inspection)):
+        if (network, address) in theirs:
+            return f"holds address {address} in network {network!r}"
+    return None
+
+
+def _volumes(container: ContainerSnapshot) -> set[str]:
+    return {mount.source for mount in container.mounts if mount.kind == "volume"}
+
+
+def _fixed_ports(inspection: Mapping[str, Any]) -> set[tuple[str, str, str]]:
+    """Return (address, port, protocol) of what the container wants of its host; what the engine chooses is not."""
+    found = set()
+    for exposed, bindings in (inspection["HostConfig"].get("PortBindings") or {}).items():
+        for binding in bindings or ():
+            if binding.get("HostPort") not in (None, "", "0"):
+                found.add((str(binding.get("HostIp") or ""), str(binding["HostPort"]), _protocol(exposed)))
+    return found
+
+
+def _held_ports(inspection: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
+    for exposed, bindings in (inspection.get("NetworkSettings", {}).get("Ports") or {}).items():
+        for binding in bindings or ():
+            yield str(binding.get("HostIp") or ""), str(binding.get("HostPort") or ""), _protocol(exposed)
+
+
+def _protocol(exposed: str) -> str:
+    return exposed.partition("/")[2] or "tcp"
+
+
+def _collide(one: tuple[str, str, str], other: tuple[str, str, str]) -> bool:
+    same_address = one[0] == other[0] or one[0] in _EVERY_ADDRESS or other[0] in _EVERY_ADDRESS
+    return same_address and one[1:] == other[1:]
+
+
+def _fixed_addresses(inspection: Mapping[str, Any]) -> set[tuple[str, str]]:
+    wanted = user_endpoints(inspection).items()
+    configured = [(network, endpoint.get("IPAMConfig") or {}) for network, endpoint in wanted]
+    keys = ("IPv4Address", "IPv6Address")
+    return {(network, str(ipam[key])) for network, ipam in configured for key in keys if ipam.get(key)}
+
+
+def _addresses_in_use(inspection: Mapping[str, Any]) -> set[tuple[str, str]]:
+    attached = (inspection.get("NetworkSettings", {}).get("Networks") or {}).items()
+    return {
+        (str(network), str(endpoint[key]))
+        for network, endpoint in attached
+        for key in ("IPAddress", "GlobalIPv6Address")
+        if endpoint and endpoint.get(key)
+    }

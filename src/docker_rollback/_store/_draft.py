@@ -125,7 +125,7 @@ class Draft:
         # What an engine knew an image by rides along as files: as an index and a manifest they would make every tool
         # look for platforms that the engine never fetched, and for layers that are not kept plain.
         known = {digest for image in images for digest in image.annotations.get(_oci.KNOWN_AS_KEY, "").split()}
-        letters = [self._letter(digest) for digest in sorted(known)]
+        letters = [self._layout.blobs.find(_oci.JSON, digest) for digest in sorted(known)]
         record = add(_oci.RECORD_JSON, _codec.dump_backup(backup), {_oci.TITLE: "backup.json"})
         children = [
             self._artifact(_oci.RECORD, empty, [record, *letters], {}),
@@ -137,10 +137,6 @@ class Draft:
         ]
         annotations = {_oci.CREATED: backup.created.isoformat(), _oci.FORMAT_KEY: str(_oci.FORMAT)}
         return add(_oci.INDEX, _oci.dump_index(children, artifact_type=_oci.BACKUP, annotations=annotations))
-
-    def _letter(self, digest: str) -> Descriptor:
-        blob = self._layout.blobs.find(_oci.JSON, digest)
-        return Descriptor(blob.media_type, blob.digest, blob.size, {_oci.TITLE: f"{blob.digest[7:]}.json"})
 
     def _artifact(
         self, kind: str, empty: Descriptor, layers: Sequence[Descriptor], annotations: Mapping[str, str]

@@ -1,0 +1,17 @@
+"""Fixtures for the engine's own tests."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.unit.engine.scripted import ScriptedEngine, scripted
+
+
+@pytest.fixture
+def script(tmp_path: Path) -> Iterator[ScriptedEngine]:
+    """Give an engine that answers what it is told to."""
+    with scripted(tmp_path / "engine.sock") as engine:
+        yield engine

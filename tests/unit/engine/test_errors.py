@@ -1,0 +1,79 @@
+"""What the transport raises, as errors that say what it means."""
+
+from __future__ import annotations
+
+import errno
+import socket
+import ssl
+
+import pytest
+import requests
+import urllib3
+from docker.errors import DockerException, TLSParameterError
+
+from docker_rollback._engine._docker_errors import Asking, secrets_of
+from docker_rollback.errors import EngineError, EngineForbiddenError, EngineTimeoutError, EngineUnavailableError
+
+ASKING = Asking("ask", secrets=("hunter2", "hunter2-hunter2"))
+
+
+def _wrapped(error: BaseException) -> requests.ConnectionError:
+    """Wrap an error as requests and urllib3 do."""
+    return requests.ConnectionError(urllib3.exceptions.ProtocolError("Connection aborted.", error))
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (_wrapped(PermissionError(errno.EACCES, "Permission denied")), EngineForbiddenError),
+        (_wrapped(FileNotFoundError(errno.ENOENT, "No such file or directory")), EngineUnavailableError),
+        (_wrapped(ConnectionRefusedError(errno.ECONNREFUSED, "Connection refused")), EngineUnavailableError),
+        (_wrapped(ConnectionResetError(errno.ECONNRESET, "Connection reset by peer")), EngineTimeoutError),
+        (_wrapped(ssl.SSLEOFError(8, "EOF occurred in violation of protocol")), EngineTimeoutError),
+        (
+            requests.exceptions.SSLError(ssl.SSLCertVerificationError(1, "certificate verify failed")),
+            EngineUnavailableError,
+        ),
+        (requests.ConnectionError(socket.gaierror(-2, "Name or service not known")), EngineUnavailableError),
+        (requests.ConnectTimeout("timed out"), EngineUnavailableError),
+        (requests.ReadTimeout("timed out"), EngineTimeoutError),
+        (requests.exceptions.ChunkedEncodingError("incomplete"), EngineTimeoutError),
+        (urllib3.exceptions.IncompleteRead(3, 5), EngineTimeoutError),
+        (TimeoutError("timed out"), EngineTimeoutError),
+        (OSError(errno.ECONNRESET, "Connection reset by peer"), EngineTimeoutError),
+        (DockerException("Error while fetching server API version"), EngineUnavailableError),
+        (TLSParameterError("no certificates"), EngineUnavailableError),
+    ],
+)
+def test_a_failure_of_the_transport_says_what_it_means(error: Exception, expected: type[EngineError]) -> None:
+    """Nobody reached, nothing allowed and no answer are told apart, however deep the reason is wrapped."""
+    with pytest.raises(EngineError) as caught, ASKING.translated():
+        raise error
+    assert type(caught.value) is expected
+    assert caught.value.__cause__ is error
+    assert caught.value.status is None
+
+
+def test_other_errors_are_left_alone() -> None:
+    """A mistake in the code is not told as the engine's."""
+    with pytest.raises(KeyError), ASKING.translated():
+        raise KeyError("mine")
+
+
+def test_the_systems_words_are_told() -> None:
+    """The reason is the system's own, without the wrappers around it."""
+    with pytest.raises(EngineUnavailableError) as caught, ASKING.translated():
+        raise _wrapped(FileNotFoundError(errno.ENOENT, "No such file or directory"))
+    assert str(caught.value) == "could not ask: no connection: No such file or directory"
+
+
+def test_secrets_are_taken_out_whole() -> None:
+    """A secret that is part of another one leaves nothing of the other behind."""
+    assert ASKING.clean("a hunter2-hunter2 b hunter2") == "a *** b ***"
+
+
+def test_secrets_are_the_values_of_the_environment() -> None:
+    """Every value of more than two characters is a secret; names are none."""
+    found = secrets_of({"Env": ["A=one=two", "B=xy", "C", "=three", 4], "Labels": {"D": "four"}})
+    assert set(found) == {"one=two", "three"}
+    assert secrets_of({}) == secrets_of({"Env": None}) == ()

@@ -43,7 +43,7 @@ def main() -> int:
         furnish(root)
         return max(run(root, command) for command in commands)
     finally:
-        shutil.rmtree(root, ignore_errors=True)
+        debian.remove_tree(root)
 
 
 def commands_of(readme: str) -> list[str]:

@@ -51,11 +51,6 @@ class Places:
         return self.run / "log"
 
     @property
-    def staging(self) -> Path:
-        """Where a root is mounted on its way to be one."""
-        return self.run / "root"
-
-    @property
     def config(self) -> Path:
         """The daemon's configuration file."""
         return self.run / "daemon.json"

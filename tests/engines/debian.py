@@ -81,7 +81,7 @@ def root_of(wanted: str, packages: Sequence[str]) -> Path:
         if not made.exists() or made.read_text().split() != list(packages):
             say(f"making a root file system of Debian {wanted} in {root} (a minute or two, once)")
             made.unlink(missing_ok=True)
-            shutil.rmtree(root, ignore_errors=True)
+            remove_tree(root)
             make_root(wanted, root, packages=packages, variant="apt")
             made.write_text(" ".join(packages))
     return root
@@ -110,6 +110,25 @@ def make_root(
         options.flush()
         words = ["mmdebstrap", "--quiet", f"--variant={variant}", f"--aptopt={options.name}", *include]
         _run([*words, wanted, str(target), *_mirror()])
+
+
+def remove_tree(folder: Path) -> None:
+    """Remove a folder and undo the mounts below it first; a mount is never entered.
+
+    Raises:
+        DistributionError: a mount could not be undone; nothing was removed.
+    """
+    for place in reversed(_mounts_below(folder)):
+        subprocess.run(["umount", "-l", place], check=False)
+    if left := _mounts_below(folder):
+        raise DistributionError(f"{folder} is not removed, because of the mounts that are left in it: {left}")
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _mounts_below(folder: Path) -> list[Path]:
+    """List the mounts at a folder and below it, in the order in which they were made."""
+    places = [Path(line.split()[4]) for line in Path("/proc/self/mountinfo").read_text().splitlines()]
+    return [place for place in places if place.is_relative_to(folder.resolve())]
 
 
 def say(message: str) -> None:

@@ -3,7 +3,7 @@
 Run as a program, it becomes the one that it starts (same process id)::
 
     python namespaces.py [--end-with-parent] [--share-network]
-        [--root FOLDER [--bind FOLDER ...] | --staging FOLDER] -- COMMAND...
+        [--root FOLDER [--bind FOLDER ...]] -- COMMAND...
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ import os
 import signal
 import socket
 import struct
-import subprocess
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -24,10 +23,14 @@ PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 OUTSIDE = "DOCKER_ROLLBACK_OUTSIDE"
 """The variable that tells this process and its children where the network is that they left."""
 
-# The kernel's numbers, from <sched.h>, <sys/mount.h>, <sys/prctl.h>, <bits/ioctls.h> and <net/if.h>.
+# The kernel's numbers, from <asm/unistd.h>, <sched.h>, <sys/mount.h>, <sys/prctl.h>, <bits/ioctls.h> and <net/if.h>.
 CLONE_NEWNS = 0x00020000
 CLONE_NEWNET = 0x40000000
 MNT_DETACH = 2
+MS_BIND = 0x1000
+MS_REC = 0x4000
+MS_SLAVE = 0x80000
+PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}
 PR_SET_PDEATHSIG = 1
 SIOCSIFFLAGS = 0x8914
 IFF_UP_AND_RUNNING = 0x1 | 0x40
@@ -75,12 +78,11 @@ def in_chroot() -> bool:
     return "/" not in (line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines())
 
 
-def leave_chroot(staging: Path) -> None:
-    """Make the folder that is our root the root of a mount namespace; it is mounted at `staging` on the way."""
-    _checked(_libc().unshare(CLONE_NEWNS))
-    mount("--rbind", "/", staging)
-    mount("--make-rslave", staging)
-    _become_root(staging)
+def leave_chroot() -> None:
+    """Make the folder that is our root the root of a mount namespace of our own."""
+    root = _true_root_of_a_new_namespace()
+    _mount(root, root, MS_BIND | MS_REC)
+    _become_root(root)
 
 
 def enter_root(root: Path, binds: Iterable[Path] = ()) -> None:
@@ -88,42 +90,54 @@ def enter_root(root: Path, binds: Iterable[Path] = ()) -> None:
 
     `binds` are folders that lie at the same place inside as outside; mounts that an engine makes there stay inside.
     """
-    _checked(_libc().unshare(CLONE_NEWNS))
-    if not in_chroot():
-        mount("--make-rslave", "/")
-    mount("--bind", root, root)
-    mount("--make-rslave", root)
+    top = _true_root_of_a_new_namespace()
+    inside = top / root.relative_to("/")
+    _mount(inside, inside, MS_BIND)
     for kernel_folder in ("proc", "sys", "dev"):
-        mount("--rbind", f"/{kernel_folder}", root / kernel_folder)
+        _mount(top / kernel_folder, inside / kernel_folder, MS_BIND | MS_REC)
     # Locks of engines lie in /dev/shm and in /run: each has its own there.
     for own in ("dev/shm", "run", "tmp"):
-        mount("-t", "tmpfs", "tmpfs", root / own)
-    for folder in binds:
-        inside = root / folder.relative_to("/")
-        inside.mkdir(parents=True, exist_ok=True)
-        mount("--bind", folder, inside)
-    _become_root(root)
+        _mount("tmpfs", inside / own, 0, kind=b"tmpfs")
+    for folder in (bind.relative_to("/") for bind in binds):
+        (inside / folder).mkdir(parents=True, exist_ok=True)
+        _mount(top / folder, inside / folder, MS_BIND)
+    _become_root(inside)
+
+
+def _true_root_of_a_new_namespace() -> Path:
+    """Move into a new mount namespace, and to its true root; return what the root that we had is called from there.
+
+    Nothing less will do. In a mere chroot an engine starts, but what it executes in its containers later lands in the
+    true root of the mount namespace, which is the machine's. And only there can mounts be kept from leaking out.
+    """
+    chroot = in_chroot()
+    _checked(_libc().unshare(CLONE_NEWNS))
+    top = Path("/")
+    if chroot:
+        here = os.open("/", os.O_PATH)
+        # Who joins a mount namespace, be it the one they are in, comes out at its true root.
+        with Path("/proc/self/ns/mnt").open("rb") as namespace:
+            _checked(_libc().setns(namespace.fileno(), CLONE_NEWNS))
+        os.fchdir(here)
+        os.close(here)
+        top = Path.cwd()
+    _mount("none", Path("/"), MS_REC | MS_SLAVE)
+    return top
 
 
 def _become_root(root: Path) -> None:
-    """Make a mounted folder our root, by pivot_root: that puts the old one away.
-
-    From a chroot, where that cannot be, by chroot. What an engine cannot do without is that its root is a mount.
-    """
+    """Make a mounted folder the root of our mount namespace, and put the old root away."""
     os.chdir(root)
-    if in_chroot():
-        os.chroot(".")
-    else:
-        # Stacked on itself, the old root needs no folder in the new one.
-        subprocess.run(["pivot_root", ".", "."], check=True)
-        _checked(_libc().umount2(b".", MNT_DETACH))
+    # Stacked on itself, the old root needs no folder in the new one.
+    _checked(_libc().syscall(PIVOT_ROOT[os.uname().machine], b".", b"."))
+    _checked(_libc().umount2(b".", MNT_DETACH))
     os.chdir("/")
     os.environ["PATH"] = PATH
 
 
-def mount(*arguments: str | Path) -> None:
-    """Run the command of that name."""
-    subprocess.run(["mount", *arguments], check=True)
+def _mount(source: Path | str, target: Path, flags: int, *, kind: bytes | None = None) -> None:
+    """Mount by the system call: on the way to a root, no program can be counted on."""
+    _checked(_libc().mount(os.fsencode(source), os.fsencode(target), kind, flags, None))
 
 
 def main() -> None:
@@ -132,7 +146,6 @@ def main() -> None:
     parser.add_argument("--end-with-parent", action="store_true")
     parser.add_argument("--share-network", action="store_true", help="stay in the network of the caller")
     parser.add_argument("--root", type=Path)
-    parser.add_argument("--staging", type=Path, help="make the present root, a mere folder, a true one; mount it here")
     parser.add_argument("--bind", type=Path, action="append", default=[])
     parser.add_argument("command", nargs="+")
     given = parser.parse_args()
@@ -142,8 +155,8 @@ def main() -> None:
         leave_network()
     if given.root is not None:
         enter_root(given.root, given.bind)
-    elif given.staging is not None:
-        leave_chroot(given.staging)
+    elif in_chroot():
+        leave_chroot()
     os.execvp(given.command[0], given.command)
 
 

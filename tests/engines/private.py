@@ -132,8 +132,7 @@ class PrivateEngine:
         if self._process is not None:
             self._process.wait(PATIENCE)
         for place in (self.places.run, self.places.data):
-            _unmount_below(place)
-            shutil.rmtree(place, ignore_errors=True)
+            debian.remove_tree(place)
 
     def __enter__(self) -> Self:
         self.start()
@@ -157,9 +156,6 @@ class PrivateEngine:
         if where is not None:
             binds = (self.places.run, self.places.data, Path(tempfile.gettempdir()))
             words += ["--root", str(where), *(word for folder in binds for word in ("--bind", str(folder)))]
-        elif namespaces.in_chroot():
-            self.places.staging.mkdir(exist_ok=True)
-            words += ["--staging", str(self.places.staging)]
         return [*words, "--", *catalog.command(self._recipe, self.places, overlay=overlay)]
 
     def _root(self) -> Path | None:
@@ -260,10 +256,3 @@ def _kill(pid: int) -> None:
     except ProcessLookupError:
         return
     _within(PATIENCE, lambda: _words(pid) == b"")
-
-
-def _unmount_below(folder: Path) -> None:
-    """Undo the mounts that a killed engine left in a folder, the last first."""
-    mounts = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
-    for place in reversed([place for place in mounts if Path(place).is_relative_to(folder)]):
-        subprocess.run(["umount", "-l", place], check=False)

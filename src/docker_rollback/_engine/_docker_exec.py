@@ -7,6 +7,7 @@ what is there, up to a megabyte, and copies it once.
 
 from __future__ import annotations
 
+import ssl
 import struct
 import threading
 import time
@@ -135,6 +136,7 @@ class DockerProcess:
         self._fed = stdin
         self._input_open = stdin
         self._over: float | None = None
+        self._reset = False
         self._finished: Finished | None = None
 
     def read(self, size: int, /) -> bytes:
@@ -186,7 +188,11 @@ class DockerProcess:
                 pass
             if not self._frames.complete:
                 raise EngineTimeoutError(self._asking.action, "the connection was lost in the middle of its output")
-            self._finished = self._refusal.judged(self._exit_code(), self._frames.stderr)
+            exit_code = self._exit_code()
+            if self._reset and exit_code == 0:
+                # What ends well at the end of its input ends so too where the connection, and the input, is cut.
+                raise EngineTimeoutError(self._asking.action, "the connection was lost, and with it some of its input")
+            self._finished = self._refusal.judged(exit_code, self._frames.stderr)
             self._duplex.close()
         return self._finished
 
@@ -250,8 +256,9 @@ class DockerProcess:
             with self._asking.translated():
                 return self._duplex.receive(self._buffer)
         except EngineError as error:
-            if self._fed and isinstance(error.__cause__, ConnectionResetError):
+            if self._fed and isinstance(error.__cause__, ConnectionResetError | ssl.SSLEOFError):
                 # Podman leaves so where a program has ended before its input. Its exit code is still to be asked for.
+                self._reset = True
                 return 0
             raise
 

@@ -185,6 +185,15 @@ def test_a_connection_that_is_reset(bench: Bench, *, stdin: bool) -> None:
             process.finish()
 
 
+def test_a_reset_is_no_success(bench: Bench) -> None:
+    """A program that ends well where its input ends may have had only some of it, if the connection was reset."""
+    bench.near.sendall(b"nobody reads this")
+    bench.says(frame(b"out"))
+    bench.state = {"Running": False, "ExitCode": 0}
+    with pytest.raises(EngineTimeoutError, match="some of its input"):
+        bench.process(stdin=True).finish()
+
+
 def test_what_ended_is_not_written_to_for_ever(bench: Bench) -> None:
     """Where a program has ended and nobody takes its input, writing ends too."""
     bench.state = {"Running": False, "ExitCode": 2}

@@ -84,5 +84,5 @@ def demo(session: nox.Session) -> None:
 @nox.session
 def fresh(session: nox.Session) -> None:
     """Run the two commands of the README on a Debian just made, as root."""
-    install(session, "tests", package=False)
+    install(session, "tests")
     session.run("python", "-m", "tests.fresh", *session.posargs)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from docker_rollback._engine.port import Engine
@@ -14,7 +16,7 @@ from docker_rollback.errors import (
 from docker_rollback.testing._contract_lab import Contract, Eyes, Lab
 
 
-def _endpoints(engine: Engine, container: str) -> dict[str, dict[str, object]]:
+def _endpoints(engine: Engine, container: str) -> dict[str, dict[str, Any]]:
     return dict(engine.inspect_container(container)["NetworkSettings"]["Networks"])
 
 

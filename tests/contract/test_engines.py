@@ -47,7 +47,8 @@ def _until(done: Callable[[], bool]) -> None:
 @pytest.mark.parametrize("verb", ["stop_container", "kill_container"])
 def test_what_fails_again_and_again_stays_down(engine: DockerEngine, lab: Lab, verb: str) -> None:
     """A container that its policy restarts time and again is down for good once it was ended, its policy untouched."""
-    made = lab.running("false", host={"RestartPolicy": {"Name": "on-failure", "MaximumRetryCount": 99}})
+    policy = {"Name": "on-failure", "MaximumRetryCount": 99}
+    made = lab.running("false", host={"RestartPolicy": policy})
     _until(lambda: engine.inspect_container(made)["RestartCount"] > 0)
     getattr(engine, verb)(made)
     began = engine.inspect_container(made)["State"]["StartedAt"]
@@ -55,10 +56,7 @@ def test_what_fails_again_and_again_stays_down(engine: DockerEngine, lab: Lab, v
     while time.monotonic() < end:
         state = engine.inspect_container(made)["State"]
         assert (state["Running"], state["StartedAt"]) == (False, began)
-    assert engine.inspect_container(made)["HostConfig"]["RestartPolicy"] == {
-        "Name": "on-failure",
-        "MaximumRetryCount": 99,
-    }
+    assert engine.inspect_container(made)["HostConfig"]["RestartPolicy"] == policy
 
 
 def test_a_connection_that_ends_does_not_end_its_program(docker_client: docker.DockerClient, lab: Lab) -> None:
@@ -130,12 +128,12 @@ def test_an_update_of_one_thing_leaves_the_others(engine: DockerEngine, lab: Lab
     assert engine.inspect_container(made)["HostConfig"]["RestartPolicy"]["Name"] == "always"
 
 
-def test_both_streams_are_in_the_log(engine: DockerEngine, lab: Lab) -> None:
+@pytest.mark.parametrize("tty", [True, False])
+def test_both_streams_are_in_the_log(engine: DockerEngine, lab: Lab, *, tty: bool) -> None:
     """The log has what a program says on both its streams, and what it says to a terminal."""
-    for tty in (False, True):
-        made = lab.running("sh", "-c", "echo out; echo err >&2", Tty=tty)
-        _until(lambda: made not in engine.list_containers(ContainerFilter(running=True, labels=lab.labels)))
-        assert sorted(engine.container_logs(made, tail=10).split()) == ["err", "out"]
+    made = lab.running("sh", "-c", "echo out; echo err >&2", Tty=tty)
+    _until(lambda: not engine.list_containers(ContainerFilter(running=True, labels=lab.labels)))
+    assert sorted(engine.container_logs(made, tail=10).split()) == ["err", "out"]
 
 
 def test_an_engine_serves_many_threads_at_once(engine: DockerEngine, lab: Lab) -> None:

@@ -7,26 +7,30 @@
 
 from docker_rollback._api import backup, restore, rollback
 from docker_rollback._archiver import VolumeArchiver
+from docker_rollback._capture import Capture
 from docker_rollback._checks import Check, CheckedContainer, healthy, http_ok, tcp_open
 from docker_rollback._compare import Difference, compare
-from docker_rollback._engine import DockerEngine, Engine, EngineInfo
+from docker_rollback._engine import Change, ContainerFilter, DockerEngine, Engine, EngineInfo, Finished, Process
 from docker_rollback._model import (
     Backup,
     ContainerSnapshot,
     ContainerState,
     Descriptor,
+    EngineRecord,
     ImageSnapshot,
     Mount,
     NetworkRecord,
     NotCovered,
+    Observed,
     Report,
     VolumeArchive,
 )
-from docker_rollback._progress import Progress
+from docker_rollback._preflight import Preflight
+from docker_rollback._progress import Progress, Reporter
 from docker_rollback._restorer import Restorer
 from docker_rollback._rollback import Rollback, Status
 from docker_rollback._snapshotter import ContainerSnapshotter
-from docker_rollback._store import BackupStore
+from docker_rollback._store import BackupStore, Draft, PruneReport
 from docker_rollback.errors import (
     ArchiveError,
     BackupNotFoundError,
@@ -50,7 +54,6 @@ from docker_rollback.errors import (
     StoreError,
     StoreFullError,
     StoreNotWritableError,
-    UnfinishedRollbackError,
     UnsupportedContainerError,
     UnsupportedFormatError,
     UpdateRejectedError,
@@ -64,10 +67,13 @@ __all__ = [
     "Backup",
     "BackupNotFoundError",
     "BackupStore",
+    "Capture",
     "CaptureError",
+    "Change",
     "Check",
     "CheckedContainer",
     "ContainerBusyError",
+    "ContainerFilter",
     "ContainerNotFoundError",
     "ContainerSnapshot",
     "ContainerSnapshotter",
@@ -77,13 +83,16 @@ __all__ = [
     "Difference",
     "DockerEngine",
     "DockerRollbackError",
+    "Draft",
     "Engine",
     "EngineConflictError",
     "EngineError",
     "EngineForbiddenError",
     "EngineInfo",
+    "EngineRecord",
     "EngineTimeoutError",
     "EngineUnavailableError",
+    "Finished",
     "ImageNotFoundError",
     "ImageSnapshot",
     "Mount",
@@ -91,8 +100,13 @@ __all__ = [
     "NetworkRecord",
     "NotCovered",
     "NotFoundError",
+    "Observed",
+    "Preflight",
+    "Process",
     "Progress",
+    "PruneReport",
     "Report",
+    "Reporter",
     "RestoreError",
     "Restorer",
     "ResumeError",
@@ -103,7 +117,6 @@ __all__ = [
     "StoreError",
     "StoreFullError",
     "StoreNotWritableError",
-    "UnfinishedRollbackError",
     "UnsupportedContainerError",
     "UnsupportedFormatError",
     "UpdateRejectedError",

@@ -16,7 +16,6 @@ has to say. ``RollbackRequested`` is control flow, not an error, and is delibera
     │       └── VolumeNotFoundError
     ├── UnsupportedContainerError       cannot be put back exactly, so it is not touched
     ├── ContainerBusyError              another rollback holds it
-    ├── UnfinishedRollbackError         an earlier rollback of it never ended
     ├── VolumeError                     a volume's data could not be read or written
     │   ├── VolumeAccessError           there is no way to its data
     │   └── ArchiveError                tar, or the stream from it, failed
@@ -150,25 +149,6 @@ class ContainerBusyError(DockerRollbackError):
         self.container = container
         self.holder = holder
         super().__init__(f"container {container!r} is busy: {holder}; wait for it to end, then try again")
-
-
-class UnfinishedRollbackError(DockerRollbackError):
-    """An earlier rollback of the container never ended, and may not be finished without being asked.
-
-    Attributes:
-        container: its name.
-        backup_id: the backup that the earlier rollback took.
-        reason: why it is not finished by itself.
-    """
-
-    def __init__(self, container: str, backup_id: str, reason: str) -> None:
-        self.container = container
-        self.backup_id = backup_id
-        self.reason = reason
-        super().__init__(
-            f"container {container!r} has an unfinished rollback (backup {backup_id!r}): {reason}; "
-            "call docker_rollback.recover() to finish it"
-        )
 
 
 class VolumeError(DockerRollbackError):

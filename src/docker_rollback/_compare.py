@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from attrs import frozen
+from attrs import field, frozen
 
 from docker_rollback._spec import SHORT_ID, network_request, user_aliases
 
@@ -89,8 +89,8 @@ class Difference:
     """
 
     path: str
-    before: object
-    after: object
+    before: object = field(repr=False)
+    after: object = field(repr=False)
 
     def __str__(self) -> str:
         if self.path.startswith(_SECRETIVE):

@@ -12,6 +12,7 @@ which address was asked for) cannot be won back here. Seen with Podman 5.8; a fi
 from __future__ import annotations
 
 import re
+import signal
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
@@ -31,8 +32,10 @@ _OWN_ANNOTATION: Final = re.compile(
 )
 """Written by Podman itself, from other fields, some of it at the first start only."""
 
-_NO_NETWORK_OF_ITS_OWN: Final = ("container:", "host", "none", "ns:")
+_NO_MEMORY_OF_ITS_OWN: Final = ("container:", "host", "none", "ns:")
 _NANO: Final = 10**9
+_SHORT: Final = 12
+"""Digits of a short id."""
 
 
 def docker_like(inspection: Mapping[str, Any]) -> dict[str, Any]:
@@ -44,7 +47,7 @@ def docker_like(inspection: Mapping[str, Any]) -> dict[str, Any]:
     host_config = dict(inspection.get("HostConfig") or {})
     config = dict(inspection.get("Config") or {})
     settings = dict(inspection.get("NetworkSettings") or {})
-    _name_the_network(host_config, settings)
+    settings["Networks"] = _networks(str(inspection.get("Id")), config, host_config, settings)
     _take_anonymous_volumes_apart(config, host_config, inspection.get("Mounts") or ())
     host_config["Tmpfs"] = _tmpfs(host_config)
     host_config["Annotations"] = _annotations(host_config)
@@ -53,20 +56,37 @@ def docker_like(inspection: Mapping[str, Any]) -> dict[str, Any]:
     _drop_resources_said_twice(host_config)
     _drop_words_for_nothing(host_config)
     config["Env"] = _environment(config)
+    config["StopSignal"] = _signal(config)
     return {**inspection, "Config": config, "HostConfig": host_config, "NetworkSettings": settings}
 
 
-def _name_the_network(host_config: dict[str, Any], settings: dict[str, Any]) -> None:
-    """Give the mode the name of the network: Podman says "bridge" for every one, and lists those of another container.
+def _networks(
+    container_id: str, config: Mapping[str, Any], host_config: dict[str, Any], settings: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return the networks with the user's aliases alone, and give the mode the name of the first.
 
-    Where there are several, Podman itself does not keep which was the first.
+    Podman says "bridge" for every network and does not keep which of several was the first. Of a container in the
+    network of another one it lists that one's networks.
     """
-    mode = str(host_config.get("NetworkMode") or "")
     networks = settings.get("Networks") or {}
-    if mode.startswith("container:"):
-        settings["Networks"] = {}
-    elif mode == "bridge" and networks:
+    if str(host_config.get("NetworkMode")).startswith("container:"):
+        return {}
+    if host_config.get("NetworkMode") == "bridge" and networks:
         host_config["NetworkMode"] = "podman" if "podman" in networks else min(networks)
+    own = [container_id[:_SHORT], config.get("Hostname")]
+    return {
+        name: {**(endpoint or {}), "Aliases": _asked_aliases((endpoint or {}).get("Aliases"), own)}
+        for name, endpoint in networks.items()
+    }
+
+
+def _asked_aliases(aliases: list[str] | None, own: list[str | None]) -> list[str] | None:
+    """Return the aliases without the short id and the host name at their end: sent back, they would be there twice."""
+    kept = list(aliases or ())
+    for tail in (own, own[:1]):
+        if kept[-len(tail) :] == tail:
+            return kept[: -len(tail)] or None
+    return kept or None
 
 
 def _take_anonymous_volumes_apart(
@@ -138,10 +158,12 @@ def _devices(host_config: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _drop_resources_said_twice(host_config: dict[str, Any]) -> None:
-    """Keep one of `NanoCpus` and the quota it stands for: both together are refused."""
+    """Keep one of `NanoCpus` and the quota it stands for, and no size of memory that is not its own; Podman refuses."""
     nano, period, quota = (host_config.get(key) or 0 for key in ("NanoCpus", "CpuPeriod", "CpuQuota"))
     if nano and period and quota * _NANO == nano * period:
         host_config["CpuPeriod"] = host_config["CpuQuota"] = 0
+    if str(host_config.get("IpcMode")).startswith(_NO_MEMORY_OF_ITS_OWN):
+        host_config["ShmSize"] = 0
     swappiness = host_config.get("MemorySwappiness")
     if swappiness == -1 or (swappiness == 0 and not host_config.get("Memory")):
         host_config["MemorySwappiness"] = None
@@ -163,3 +185,10 @@ def _environment(config: Mapping[str, Any]) -> list[str]:
     """
     own = f"HOSTNAME={config.get('Hostname')}"
     return sorted(str(variable) for variable in config.get("Env") or [] if variable != own)
+
+
+def _signal(config: Mapping[str, Any]) -> str | None:
+    """Return the signal of a stop by its name; those without one keep their number."""
+    found = config.get("StopSignal")
+    numbers = {str(known.value): known.name for known in signal.Signals}
+    return numbers.get(str(found), found)

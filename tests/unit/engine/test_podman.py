@@ -1,0 +1,203 @@
+"""What Podman says of a container, in Docker's shape; recorded from Podman 5.8.6."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from docker_rollback._compare import compare
+from docker_rollback._engine._docker_podman import docker_like
+from docker_rollback._model import Mount
+from docker_rollback._spec import create_request, mounts
+
+RECORDED: dict[str, dict[str, Any]] = json.loads(Path(__file__).with_name("podman.json").read_text())
+"""One container created, running and exited, and its equal: created from the translation of the running one."""
+
+
+def translated(changes: dict[str, Any] | None = None, *, recorded: str = "running") -> dict[str, Any]:
+    """Return a recorded inspection, changed at some paths and then translated."""
+    found = copy.deepcopy(RECORDED[recorded])
+    for path, value in (changes or {}).items():
+        *parents, last = path.split("/")
+        place = found
+        for parent in parents:
+            place = place[parent]
+        place[last] = value
+    return docker_like(found)
+
+
+def test_an_equal_has_an_equal_translation() -> None:
+    """Nothing differs between the translations of a container and of the one that Podman made from the first."""
+    assert compare(translated(), translated(recorded="replayed")) == []
+
+
+def test_a_stopped_container_is_the_same_container() -> None:
+    """What Podman forgets when a container ends is no part of the translation."""
+    paths = {found.path for found in compare(translated(), translated(recorded="exited"))}
+    assert paths == {"State.Running", "State.Status"}
+
+
+def test_the_inspection_is_left_alone() -> None:
+    """A translation is a new value."""
+    before = copy.deepcopy(RECORDED)
+    translated()
+    assert before == RECORDED
+
+
+def test_the_network_mode_names_the_network() -> None:
+    """Podman says "bridge" for every network; the aliases lose the short id and the host name behind them."""
+    found = translated()
+    assert found["HostConfig"]["NetworkMode"] == "back"
+    assert {name: endpoint["Aliases"] for name, endpoint in found["NetworkSettings"]["Networks"].items()} == {
+        "front": ["web", "till"],
+        "back": ["second"],
+    }
+
+
+def test_the_default_network_comes_first() -> None:
+    """A container that was connected to further networks was created on the default one."""
+    networks = {"another": {"Aliases": None}, "podman": {"Aliases": None}}
+    assert translated({"NetworkSettings/Networks": networks})["HostConfig"]["NetworkMode"] == "podman"
+
+
+@pytest.mark.parametrize("mode", ["host", "none", "pasta"])
+def test_other_network_modes_stay(mode: str) -> None:
+    """Only "bridge" is a word for something else."""
+    assert translated({"HostConfig/NetworkMode": mode})["HostConfig"]["NetworkMode"] == mode
+
+
+def test_a_borrowed_network_is_not_its_own() -> None:
+    """Podman lists the other container's networks; nothing can be asked of them."""
+    found = translated({"HostConfig/NetworkMode": "container:abc"})
+    assert found["NetworkSettings"]["Networks"] == {}
+    assert "NetworkingConfig" not in create_request(found, image="x", image_config={}).body
+
+
+@pytest.mark.parametrize(
+    ("aliases", "asked"),
+    [
+        (None, None),
+        (["short"], ["short"]),
+        (["web", "SHORT"], ["web"]),
+        (["web", "SHORT", "hosty"], ["web"]),
+        (["SHORT", "web", "SHORT"], ["SHORT", "web"]),
+        (["hosty", "SHORT", "hosty"], ["hosty"]),
+        (["SHORT", "hosty"], None),
+    ],
+)
+def test_aliases_lose_what_podman_appends(aliases: list[str] | None, asked: list[str] | None) -> None:
+    """Sent back, it would stand there twice; the same words asked for by the user stay."""
+    short = RECORDED["running"]["Id"][:12]
+    given = [alias.replace("SHORT", short) for alias in aliases] if aliases else aliases
+    kept = [alias.replace("SHORT", short) for alias in asked] if asked else asked
+    found = translated({"NetworkSettings/Networks/front/Aliases": given})
+    assert found["NetworkSettings"]["Networks"]["front"]["Aliases"] == kept
+
+
+def test_binds_are_those_of_the_user() -> None:
+    """Default options go, chosen ones stay, and volumes that nobody named are asked for as such."""
+    found = translated()
+    assert found["HostConfig"]["Binds"] == ["/etc:/app/etc:ro", "/srv:/srv:rslave,rbind", "data:/data", "logs:/logs:ro"]
+    assert found["Config"]["Volumes"] == {"/cache": {}}
+    assert found["HostConfig"]["Mounts"] == [{"Type": "volume", "Target": "/fixed", "ReadOnly": True}]
+    assert found["HostConfig"]["Tmpfs"] == {"/any": "", "/run2": "size=1m,mode=700"}
+
+
+def test_every_mount_is_told_apart() -> None:
+    """From the translation, anonymous volumes and named ones are known."""
+    kinds = {(mount.kind, mount.destination): mount for mount in mounts(translated())}
+    assert {place for place, mount in kinds.items() if mount.anonymous} == {("volume", "/cache"), ("volume", "/fixed")}
+    assert kinds["volume", "/data"] == Mount("volume", "/data", "data", read_only=False)
+    assert kinds["bind", "/app/etc"].read_only
+    assert ("tmpfs", "/any") in kinds
+
+
+def test_options_that_lack_a_default_are_kept_whole() -> None:
+    """Where "nosuid" is missing, "suid" was asked for: the rest of the defaults is then part of the answer."""
+    found = translated({"HostConfig/Binds": ["data:/data:exec,dev,suid,rprivate,rbind"]})
+    assert found["HostConfig"]["Binds"] == ["data:/data:exec,dev,suid,rprivate,rbind"]
+
+
+def test_borrowed_volumes_are_not_mounted_twice() -> None:
+    """With `VolumesFrom`, an anonymous volume is most likely the other container's."""
+    found = translated({"HostConfig/VolumesFrom": ["other"]})
+    assert found["Config"]["Volumes"] is None
+    assert "Mounts" not in found["HostConfig"]
+    assert "data:/data" in found["HostConfig"]["Binds"]
+
+
+def test_annotations_are_those_of_the_user() -> None:
+    """What Podman notes down from other fields is none of them."""
+    assert translated()["HostConfig"]["Annotations"] == {"org.example.mine": "1"}
+
+
+def test_limits_have_the_names_of_a_create() -> None:
+    """Names without their prefix, in one order, whatever Podman added at the first start."""
+    assert [limit["Name"] for limit in translated()["HostConfig"]["Ulimits"]] == ["nofile", "nproc"]
+
+
+@pytest.mark.parametrize(
+    ("nano", "period", "quota", "sent"),
+    [
+        (500_000_000, 100_000, 50_000, (500_000_000, 0, 0)),
+        (0, 50_000, 20_000, (0, 50_000, 20_000)),
+        (500_000_000, 100_000, 70_000, (500_000_000, 100_000, 70_000)),
+    ],
+)
+def test_processors_are_said_once(nano: int, period: int, quota: int, sent: tuple[int, int, int]) -> None:
+    """The quota that stands for a number of processors goes; any other one is a question for the engine."""
+    changes = {"HostConfig/NanoCpus": nano, "HostConfig/CpuPeriod": period, "HostConfig/CpuQuota": quota}
+    host_config = translated(changes)["HostConfig"]
+    assert (host_config["NanoCpus"], host_config["CpuPeriod"], host_config["CpuQuota"]) == sent
+
+
+@pytest.mark.parametrize(
+    ("memory", "shown", "sent"), [(0, 0, None), (1, -1, None), (1, 0, 0), (1, 10, 10), (0, 10, 10)]
+)
+def test_swappiness_is_what_was_asked_for(memory: int, shown: int, sent: int | None) -> None:
+    """Zero without memory and minus one are Podman's words for nothing."""
+    found = translated({"HostConfig/Memory": memory, "HostConfig/MemorySwappiness": shown})
+    assert found["HostConfig"]["MemorySwappiness"] == sent
+
+
+@pytest.mark.parametrize(("mode", "size"), [("shareable", 8388608), ("private", 8388608), ("host", 0), ("none", 0)])
+def test_a_borrowed_memory_has_no_size(mode: str, size: int) -> None:
+    """Podman refuses a size of memory where there is none of its own."""
+    assert translated({"HostConfig/IpcMode": mode})["HostConfig"]["ShmSize"] == size
+
+
+def test_words_for_nothing_are_left_out() -> None:
+    """Docker leaves these empty, and "oci" is no runtime's name."""
+    host_config = translated()["HostConfig"]
+    assert [host_config[key] for key in ("PidMode", "UTSMode", "UsernsMode", "Runtime")] == ["", "", "", ""]
+    assert translated({"HostConfig/PidMode": "host"})["HostConfig"]["PidMode"] == "host"
+
+
+def test_the_environment_has_one_order_and_no_host_name() -> None:
+    """Podman keeps variables in no order; the host name's own may hold a short id."""
+    environment = translated()["Config"]["Env"]
+    assert environment == sorted(environment)
+    assert not any(variable.startswith("HOSTNAME=") for variable in environment)
+    assert translated({"Config/Env": ["HOSTNAME=mine"]})["Config"]["Env"] == ["HOSTNAME=mine"]
+
+
+@pytest.mark.parametrize(("number", "name"), [("2", "SIGINT"), ("15", "SIGTERM"), ("37", "37"), ("SIGQUIT", "SIGQUIT")])
+def test_a_signal_has_its_name(number: str, name: str) -> None:
+    """Podman gives numbers; those without a name stay."""
+    assert translated({"Config/StopSignal": number})["Config"]["StopSignal"] == name
+
+
+def test_a_device_has_its_default_rights() -> None:
+    """Podman shows none, and refuses none."""
+    assert translated()["HostConfig"]["Devices"][0]["CgroupPermissions"] == "rwm"
+
+
+def test_an_inspection_of_another_version_passes() -> None:
+    """Fields that are missing are no error, fields that are unknown stay."""
+    found = docker_like({"Id": "a" * 64, "Name": "/x", "New": 1})
+    assert found["New"] == 1
+    assert found["HostConfig"]["Binds"] == []

@@ -24,6 +24,9 @@ from docker_rollback._store._files import DISK, Disk, open_private, translated
 
 _HOLDER_BYTES = 512
 
+_LONGEST_PAUSE = 0.01
+"""Seconds between two tries: short, or who takes a lock again and again would starve who waits for it."""
+
 
 class LockedError(Exception):
     """Somebody else holds the lock; the text says who."""
@@ -80,7 +83,7 @@ class FileLock:
             if left <= 0:
                 raise LockedError(_read_holder(fd))
             self._sleep(min(pause, left))
-            pause = min(2 * pause, 0.05)
+            pause = min(2 * pause, _LONGEST_PAUSE)
 
     def release(self) -> None:
         """Let it go; harmless where it is not held."""

@@ -1,6 +1,7 @@
 """Which backups may go; pure.
 
-Backups of the same containers are one series: a group is not thinned out by the backups of one of its members.
+Backups of the same things are one series: a group is not thinned out by the backups of one of its members, a whole
+backup not by a snapshot of the container alone, an archive of one volume not by one of another.
 """
 
 from __future__ import annotations
@@ -67,8 +68,8 @@ def choose(
     """
     removed: list[str] = []
     spared: dict[str, str] = {}
-    for names, series in sorted(_series(backups).items()):
-        if containers is not None and names != tuple(sorted(set(containers))):
+    for things, series in sorted(_series(backups).items()):
+        if containers is not None and things[0] != tuple(sorted(set(containers))):
             continue
         going = [
             backup
@@ -85,11 +86,18 @@ def choose(
     return Choice(tuple(removed), spared)
 
 
-def _series(backups: Iterable[Backup]) -> dict[tuple[str, ...], list[Backup]]:
+_Things = tuple[tuple[str, ...], tuple[str, ...], bool]
+"""What a series is of: containers, or else volumes; and whether there is data of volumes in it."""
+
+
+def _series(backups: Iterable[Backup]) -> dict[_Things, list[Backup]]:
     """Sort backups into series, newest first in each."""
-    series: dict[tuple[str, ...], list[Backup]] = {}
+    series: dict[_Things, list[Backup]] = {}
     for backup in sorted(backups, key=lambda backup: (backup.created, backup.id), reverse=True):
-        series.setdefault(tuple(sorted({container.name for container in backup.containers})), []).append(backup)
+        containers = tuple(sorted({container.name for container in backup.containers}))
+        # The volumes of a container come and go with its versions; without one they are what the series is of.
+        volumes = () if containers else tuple(sorted({volume.name for volume in backup.volumes}))
+        series.setdefault((containers, volumes, bool(backup.volumes)), []).append(backup)
     return series
 
 

@@ -103,7 +103,7 @@ class BackupStore:
         """Return one backup's record; its blobs are not read, `verify` does that.
 
         Raises:
-            BackupNotFoundError: there is none of this backup_id.
+            BackupNotFoundError: there is none of this id.
             CorruptBackupError: it is damaged.
             UnsupportedFormatError: it was written in a newer format.
         """
@@ -115,7 +115,7 @@ class BackupStore:
         It takes as long as reading the backup. Nothing is written.
 
         Raises:
-            BackupNotFoundError: there is none of this backup_id.
+            BackupNotFoundError: there is none of this id.
             CorruptBackupError: something is missing or damaged; it names the blob.
             UnsupportedFormatError: it was written in a newer format.
         """
@@ -186,7 +186,7 @@ class BackupStore:
         """Remove one backup, damaged or not, and free what only it refers to.
 
         Raises:
-            BackupNotFoundError: there is none of this backup_id.
+            BackupNotFoundError: there is none of this id.
             StoreError: a rollback that has not ended needs it.
         """
         self._root(backup_id)
@@ -208,8 +208,9 @@ class BackupStore:
     ) -> PruneReport:
         """Remove old backups, and free every blob that nothing refers to.
 
-        Backups of the same containers are one series, and each rule counts within a series. With both rules, a backup
-        goes only if neither wants it. With none, no backup goes. Never removed: the newest backup of a series that
+        Backups of the same things are one series, and each rule counts within a series: whole backups of the same
+        containers, snapshots of them alone, archives of a volume alone. With both rules, a backup goes only if neither
+        wants it. With none, no backup goes. Never removed: the newest backup of a series that
         verifies, and one that a rollback needs that has not ended. Damaged backups are left for `delete`.
 
         Args:
@@ -302,7 +303,7 @@ class BackupStore:
         child that must keep it.
 
         Args:
-            container_id: its full backup_id.
+            container_id: its full id.
             container: its name, for messages.
             timeout: how long to wait for the lock, in seconds.
 
@@ -373,7 +374,7 @@ class BackupStore:
     # Within
 
     def _roots(self) -> dict[str, Descriptor]:
-        """Return the index of every backup, by backup_id."""
+        """Return the index of every backup, by id."""
         roots: dict[str, Descriptor] = {}
         for child in self._layout.index().children:
             backup_id = child.name

@@ -44,6 +44,7 @@ descriptors = st.builds(
 )
 few = st.lists(texts, max_size=3).map(tuple)
 images = st.builds(ImageSnapshot, texts, texts, texts, few, few, st.booleans(), texts, st.none() | descriptors)
+gaps = st.lists(st.builds(NotCovered, texts, texts), max_size=2).map(tuple)
 states = st.builds(
     ContainerState, st.sampled_from(["created", "running", "paused", "exited", "dead"]), numbers, st.none() | texts
 )
@@ -55,7 +56,7 @@ containers = st.builds(
     states,
     images,
     st.lists(st.builds(Mount, texts, texts, texts, st.booleans(), st.booleans()), max_size=2).map(tuple),
-    st.lists(st.builds(NotCovered, texts, texts), max_size=2).map(tuple),
+    gaps,
 )
 volumes = st.builds(
     VolumeArchive,
@@ -66,6 +67,7 @@ volumes = st.builds(
     descriptors,
     st.none() | descriptors,
     st.integers(0, 2**63),
+    gaps,
 )
 zones = st.integers(-12 * 60, 12 * 60).map(lambda minutes: timezone(timedelta(minutes=minutes)))
 backups = st.builds(
@@ -77,6 +79,7 @@ backups = st.builds(
     st.lists(containers, max_size=2).map(tuple),
     st.lists(volumes, max_size=2).map(tuple),
     st.lists(st.builds(NetworkRecord, texts, texts, inspections), max_size=2).map(tuple),
+    few,
 )
 
 

@@ -109,19 +109,23 @@ def test_a_lock_is_released_when_its_block_fails(store: BackupStore) -> None:
 def test_a_forked_child_does_not_keep_a_lock(store: BackupStore) -> None:
     """A child that was forked while the lock was held lives on after its parent let go, and the lock is free."""
     read, write = os.pipe()
+    begun, say = os.pipe()
     with store.lock(ID, container="web"):
         child = os.fork()
         if child == 0:
             os.close(write)
+            os.write(say, b"!")
             os.read(read, 1)
             os._exit(0)
+        os.read(begun, 1)
     try:
         with store.lock(ID, container="web"):
             pass
     finally:
         os.close(write)
         os.waitpid(child, 0)
-        os.close(read)
+        for end in (read, begun, say):
+            os.close(end)
 
 
 def test_a_child_that_is_given_the_lock_keeps_it(store: BackupStore) -> None:

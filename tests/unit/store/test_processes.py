@@ -68,16 +68,17 @@ def assert_exact(store: BackupStore) -> None:
 
 def test_two_back_up_while_one_prunes(store: BackupStore) -> None:
     """Two processes that back up into one store while a third prunes it lose nothing, and leave nothing over."""
+    writers = [run(WRITER, store.path, name, 6) for name in ("a", "b")]
     pruner = run(PRUNER, store.path)
     try:
-        writers = [run(WRITER, store.path, name, 6) for name in ("a", "b")]
         for writer in writers:
-            _, errors = writer.communicate(timeout=300)
+            _, errors = writer.communicate()
             assert writer.returncode == 0, errors
         assert pruner.poll() is None, pruner.communicate()[1]
     finally:
-        pruner.kill()
-        pruner.communicate()
+        for process in (pruner, *writers):
+            process.kill()
+            process.communicate()
     store.prune(keep=2)
     assert store.ids() == ["a-4", "a-5", "b-4", "b-5"]
     assert_exact(store)

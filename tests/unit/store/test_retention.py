@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from docker_rollback._model import Backup
+from docker_rollback._model import Backup, VolumeArchive
 from docker_rollback._store import BackupStore
 from docker_rollback._store._retention import choose
 from docker_rollback.errors import BackupNotFoundError, StoreError
@@ -91,6 +91,26 @@ def test_a_group_is_a_series_of_its_own() -> None:
     """Backups of a group and of one of its members do not thin each other out."""
     backups = [record(0, ("web", "db")), record(1), record(2), record(3, ("db", "web"))]
     assert chosen(backups, keep=1)[0] == ["b000", "b001"]
+
+
+def test_parts_alone_are_series_of_their_own() -> None:
+    """Snapshots without volumes, and archives of one volume, thin out neither whole backups nor each other."""
+
+    def archive(name: str) -> VolumeArchive:
+        return VolumeArchive(name, {}, False, "direct", making.add_nothing())
+
+    def taken(number: int, containers: tuple[str, ...], volumes: tuple[str, ...]) -> Backup:
+        snapshots = [making.snapshot(name, IMAGE, making.add_nothing()) for name in containers]
+        archives = [archive(name) for name in volumes]
+        return making.backup_of(f"b{number}", snapshots, archives, created=EPOCH + days(number))
+
+    things = [(("web",), ("data",)), (("web",), ()), ((), ("data",)), ((), ("logs",))]
+    first = [taken(number, *thing) for number, thing in enumerate(things)]
+    assert chosen(first, keep=1)[0] == []
+    second = [taken(number + 4, *thing) for number, thing in enumerate(things)]
+    assert sorted(chosen(first + second, keep=1)[0]) == ["b0", "b1", "b2", "b3"]
+    # A container that got another volume is the same container.
+    assert chosen([first[0], taken(9, ("web",), ("data", "logs"))], keep=1)[0] == ["b0"]
 
 
 def test_what_is_needed_stays() -> None:

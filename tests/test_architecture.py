@@ -21,7 +21,7 @@ LAYERS = (
     ("_capture", "_restorer", "_checks", "_journal", "_preflight"),
     ("_place",),
     ("_snapshotter", "_archiver"),
-    ("_volumes", "_quiesce"),
+    ("_volumes", "_quiesce", "_look"),
     ("_engine", "_store"),
     ("_plan", "_compare", "_conflict", "_graph", "_progress", "_upper"),
     ("_spec",),

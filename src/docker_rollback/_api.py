@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Sequence
-from contextlib import ExitStack
 from typing import Protocol, Self, TypeAlias
 
 from attrs import frozen
@@ -19,7 +18,7 @@ from docker_rollback._preflight import Preflight, own_ids
 from docker_rollback._progress import Listener, Reporter
 from docker_rollback._restorer import Intruders, Restorer
 from docker_rollback._rollback import Rollback
-from docker_rollback._snapshotter import ContainerSnapshotter, now
+from docker_rollback._snapshotter import ContainerSnapshotter, locked, now
 from docker_rollback._store import BackupStore
 
 
@@ -178,9 +177,7 @@ def restore(
     """
     parts = _Parts.build(as_engine(client), _store(store), way=way, helper_image=helper_image, progress=progress)
     found = parts.store.get(backup) if isinstance(backup, str) else backup
-    with ExitStack() as held:
-        for container in found.containers:
-            held.enter_context(parts.store.lock(container.id, container=container.name))
+    with locked(parts.store, found.containers):
         return parts.restorer("refuse").restore(found)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from contextlib import ExitStack
 from datetime import datetime
 
 from docker_rollback._archiver import VolumeArchiver
@@ -11,7 +12,7 @@ from docker_rollback._engine.port import Engine
 from docker_rollback._model import Backup, NetworkRecord, Observed, Quiesce, Report, Shared
 from docker_rollback._progress import Reporter
 from docker_rollback._quiesce import AtRest
-from docker_rollback._snapshotter import ContainerSnapshotter, image_tag, now
+from docker_rollback._snapshotter import ContainerSnapshotter, now
 from docker_rollback._spec import user_endpoints
 from docker_rollback._store import BackupStore
 
@@ -64,42 +65,44 @@ class Capture:
             ResumeError: a container could not be set going again.
             EngineError, VolumeError, StoreError: what they say.
         """
-        tags = [image_tag(identity, number, found.name) for number, found in enumerate(report.containers)]
+        snapshotter, numbered = self._snapshotter, list(enumerate(report.containers))
+        tags = [snapshotter.tag(identity, number, container) for number, container in numbered]
         networks = self._networks(report)
-        volumes = list(report.volumes)
-        with self._store.draft(identity) as draft, self._snapshotter.discarding(tags):
+        with ExitStack() as until_sealed, self._store.draft(identity) as draft, snapshotter.discarding(tags):
             with (
                 self._archiver.begin(
-                    volumes, draft, operation=identity, anonymous=report.anonymous, ways=report.volumes
+                    list(report.volumes), draft, operation=identity, anonymous=report.anonymous, ways=report.volumes
                 ) as archives,
-                AtRest(self._engine, quiesce, report=self._report) as guests,
-                AtRest(self._engine, quiesce, report=self._report) as rest,
+                ExitStack() as until_captured,
             ):
+                guests = until_captured.enter_context(AtRest(self._engine, quiesce, report=self._report))
                 for guest in report.guests if shared == "stop" else ():
                     guests.bring(guest)
+                rest = AtRest(self._engine, quiesce, report=self._report)
+                (until_captured if resume else until_sealed).enter_context(rest)
                 for container in reversed(report.containers):
                     rest.bring(container)
                 created = self._clock()
                 snapshots = [
-                    self._snapshotter.capture(container, tag=tag)
+                    snapshotter.capture(container, tag=tag)
                     for container, tag in zip(report.containers, tags, strict=True)
                 ]
-                archives.capture()
+                archives.capture(at_rest=quiesce != "none" and not (report.guests and shared == "ignore"))
                 rest.check_undisturbed()
                 guests.check_undisturbed()
-                if not resume:
-                    rest.keep()
             backup = Backup(
                 id=identity,
                 created=created,
                 engine=self._engine.info().record(),
                 quiesce=quiesce,
-                containers=tuple(self._snapshotter.seal(snapshot, draft) for snapshot in snapshots),
+                containers=tuple(snapshotter.seal(snapshot, draft) for snapshot in snapshots),
                 volumes=archives.seal(),
                 networks=networks,
-                guests=tuple(guest.id for guest in report.guests),
+                bystanders=report.bystanders,
             )
             draft.commit(backup)
+            if not resume:
+                rest.keep()
         logger.info("backup %s is taken", identity)
         return backup
 
@@ -112,7 +115,7 @@ class Capture:
         """Keep the newest `keep` backups of the same containers; the engine forgets what only older ones held."""
         listed = {found.id: found for found in self._store.list()}
         for removed in self._store.prune(keep=keep, containers=[found.name for found in backup.containers]).removed:
-            for container in listed[removed].containers:
+            for container in listed[removed].containers if removed in listed else ():
                 self._engine.remove_image(container.image.tag)
 
     def _networks(self, report: Report) -> tuple[NetworkRecord, ...]:

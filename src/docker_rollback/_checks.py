@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import logging
 import math
 import socket
@@ -125,14 +126,17 @@ def http_ok(url: str, *, timeout: float = 30.0, status: int | None = None) -> Ch
     if not url.startswith(("http://", "https://")):
         raise ValueError(f"not an http or https address: {url!r}")
 
+    # The service is asked itself: a proxy that the environment names would answer in its place.
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
     def ask() -> str | None:
         try:
-            with urllib.request.urlopen(url, timeout=timeout) as answer:
+            with opener.open(url, timeout=timeout) as answer:
                 found = int(answer.status)
         except urllib.error.HTTPError as error:
             found = error.code
-        except OSError as error:
-            return f"{url} does not answer: {error}"
+        except (OSError, http.client.HTTPException) as error:
+            return f"{url} does not answer: {error!r}"
         right = found == status if status is not None else found < 400
         return None if right else f"{url} answers with status {found}"
 
@@ -219,7 +223,9 @@ def _is_well(container: CheckedContainer, first: Inspection, waited: float, time
     if inspection.get("RestartCount", 0) > first.get("RestartCount", 0) or state.status == "restarting":
         raise container.reject("it ends again and again and is being restarted")
     if state.status == "paused":
-        return container.before.status == "paused"
+        if container.before.status == "paused":
+            return True
+        raise container.reject("it is paused")
     if not state.alive:
         raise container.reject(f"it does not run: it is {state.status}")
     if state.health is None:

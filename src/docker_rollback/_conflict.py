@@ -21,6 +21,8 @@ def conflict(wanted: ContainerSnapshot, running: Observed) -> str | None:
     shared = sorted(_volumes(wanted) & set(running.volumes))
     if shared:
         return f"uses volume {shared[0]!r}"
+    if not wanted.state.alive:
+        return None
     for port in sorted(_fixed_ports(wanted.inspection)):
         for held in _held_ports(running.inspection):
             if _collide(port, held):

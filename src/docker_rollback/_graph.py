@@ -59,7 +59,14 @@ def with_ids(inspection: Mapping[str, Any], ids: Mapping[str, str]) -> dict[str,
             host_config[mode] = value.removesuffix(target) + ids[target]
     if host_config.get("VolumesFrom"):
         host_config["VolumesFrom"] = [_renamed(str(donor), ids) for donor in host_config["VolumesFrom"]]
-    return {**inspection, "HostConfig": host_config}
+    settings = dict(inspection.get("NetworkSettings") or {})
+    settings["Networks"] = {
+        name: {**endpoint, "NetworkID": ids.get(endpoint["NetworkID"], endpoint["NetworkID"])}
+        if endpoint and endpoint.get("NetworkID")
+        else endpoint
+        for name, endpoint in (settings.get("Networks") or {}).items()
+    }
+    return {**inspection, "HostConfig": host_config, "NetworkSettings": settings}
 
 
 def _renamed(donor: str, ids: Mapping[str, str]) -> str:

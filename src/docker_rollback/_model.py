@@ -104,7 +104,7 @@ class Observed:
 
     name: str
     id: str
-    inspection: Mapping[str, Any]
+    inspection: Mapping[str, Any] = field(repr=False)  # holds secrets
     state: ContainerState
     mounts: tuple[Mount, ...]
 
@@ -156,7 +156,7 @@ class ContainerSnapshot:
 
     name: str
     id: str
-    inspection: Mapping[str, Any]
+    inspection: Mapping[str, Any] = field(repr=False)  # holds secrets
     state: ContainerState
     image: ImageSnapshot
     mounts: tuple[Mount, ...] = ()
@@ -179,7 +179,7 @@ class VolumeArchive:
     """
 
     name: str
-    inspection: Mapping[str, Any]
+    inspection: Mapping[str, Any] = field(repr=False)  # holds secrets
     anonymous: bool
     way: Way
     base: Descriptor
@@ -200,7 +200,7 @@ class NetworkRecord:
 
     name: str
     id: str
-    inspection: Mapping[str, Any]
+    inspection: Mapping[str, Any] = field(repr=False)  # holds secrets
 
 
 @frozen
@@ -227,7 +227,8 @@ class Backup:
         containers: the snapshots, in the order in which they start.
         volumes: the archives of their volumes, each volume once.
         networks: the networks they were attached to.
-        guests: the ids of running containers outside that wrote to a volume of theirs; a rollback brings them to rest.
+        bystanders: the ids of all other containers that there were. One that is in the way of a rollback rests as long
+            as that takes; what came later is stopped for good.
     """
 
     id: str
@@ -237,7 +238,7 @@ class Backup:
     containers: tuple[ContainerSnapshot, ...]
     volumes: tuple[VolumeArchive, ...] = ()
     networks: tuple[NetworkRecord, ...] = ()
-    guests: tuple[str, ...] = ()
+    bystanders: tuple[str, ...] = ()
 
     @property
     def durable(self) -> bool:
@@ -266,16 +267,18 @@ class Report:
         containers: the containers, as they were found, in the order in which they start.
         joined: the names of those that nobody named, but which would break if another one were made anew.
         guests: running containers outside that write to a volume of theirs.
+        bystanders: the ids of all other containers that there were.
         volumes: the volumes whose data it would hold, and the way to each.
         anonymous: those of them that go with their container.
         not_covered: what it would not hold.
         refused: why it would not begin, by container; empty where nothing stands against it.
-        room: how many bytes it needs in the store, at most.
+        room: bytes that its images may take in the store, an estimate; what the volumes take is not counted.
     """
 
     containers: tuple[Observed, ...]
     joined: tuple[str, ...] = ()
     guests: tuple[Observed, ...] = ()
+    bystanders: tuple[str, ...] = ()
     volumes: Mapping[str, Way] = field(factory=dict)
     anonymous: frozenset[str] = frozenset()
     not_covered: tuple[NotCovered, ...] = ()

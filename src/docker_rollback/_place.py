@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Iterator, Mapping, MutableMapping
+from contextlib import contextmanager
 from typing import Any
 
 from docker_rollback._compare import Difference, compare
@@ -12,7 +13,7 @@ from docker_rollback._graph import with_ids
 from docker_rollback._model import ContainerSnapshot, Observed
 from docker_rollback._snapshotter import ContainerSnapshotter
 from docker_rollback._spec import HELD, SHORT_ID, create_request, observe, restarts, user_endpoints
-from docker_rollback.errors import ContainerNotFoundError, ImageNotFoundError, RestoreError
+from docker_rollback.errors import ContainerNotFoundError, EngineError, ImageNotFoundError, RestoreError
 
 logger = logging.getLogger("docker_rollback")
 
@@ -27,6 +28,7 @@ class Place:
         snapshotter: what tells whether the original is untouched.
         snapshot: what is to stand there.
         ids: the new ids, by the old ones, of what was made anew; shared by all places of one restore.
+        has_archives: whether the backup has the data of all its volumes, so that those of others may go.
 
     Attributes:
         image_id: the id, in this engine, of the image that holds the file system.
@@ -38,11 +40,14 @@ class Place:
         snapshotter: ContainerSnapshotter,
         snapshot: ContainerSnapshot,
         ids: MutableMapping[str, str],
+        *,
+        has_archives: bool,
     ) -> None:
         self._engine = engine
         self._snapshotter = snapshotter
         self._snapshot = snapshot
         self._ids = ids
+        self._has_archives = has_archives
         self.image_id = snapshot.image.id
 
     @property
@@ -64,7 +69,7 @@ class Place:
         """Have the container stand, not running: the original where that is untouched, else its equal."""
         original = self._find(self._snapshot.id)
         if original is not None:
-            if self._is_untouched(original) and self._put_back(original):
+            if self._is_back(original):
                 logger.info("%s: the original container is put back", self._snapshot.name)
                 return
             self._rename_aside(original)
@@ -111,12 +116,12 @@ class Place:
         for user in self._engine.list_containers(ContainerFilter(volume=volume)):
             found = self._find(user)
             if found is not None and (found.id == self._snapshot.id or _ASIDE in found.name):
-                self._engine.remove_container(found.id, force=True)
+                self._engine.remove_container(found.id, force=True, volumes=self._has_archives)
 
     def clear_aside(self) -> None:
         """Remove what was put aside, and let the engine forget what nobody needs any more."""
         for aside in self._engine.list_containers(ContainerFilter(name_prefix=self._snapshot.name + _ASIDE)):
-            self._engine.remove_container(aside, force=True, volumes=True)
+            self._engine.remove_container(aside, force=True, volumes=self._has_archives)
         self._snapshotter.release(self._snapshot)
 
     def _find(self, ref: str) -> Observed | None:
@@ -143,11 +148,18 @@ class Place:
             self._engine.stop_container(container.id)
 
     def _rename_aside(self, container: Observed) -> None:
-        if self._find(container.id) is not None and _ASIDE not in container.name:
-            self._engine.rename_container(container.id, f"{self._snapshot.name}{_ASIDE}{container.id[:SHORT_ID]}")
+        standing = self._find(container.id)
+        if standing is not None and _ASIDE not in standing.name:
+            self._engine.rename_container(standing.id, f"{self._snapshot.name}{_ASIDE}{standing.id[:SHORT_ID]}")
 
-    def _is_untouched(self, original: Observed) -> bool:
-        return self._snapshotter.is_untouched(self._snapshot, original.id, tag=f"{self._snapshot.image.tag}-again")
+    def _is_back(self, original: Observed) -> bool:
+        """Put the original back where it is untouched; False where it is not, or where that fails."""
+        try:
+            tag = f"{self._snapshot.image.tag}-again"
+            return self._snapshotter.is_untouched(self._snapshot, original.id, tag=tag) and self._put_back(original)
+        except EngineError as error:
+            logger.warning("%s: the original container could not be put back: %s", self._snapshot.name, error)
+            return False
 
     def _put_back(self, original: Observed) -> bool:
         """Undo what was changed about the original container; False where something cannot be undone in place."""
@@ -193,29 +205,37 @@ class Place:
 
     def _create(self) -> None:
         reference = self._snapshot.image.reference
-        previous = self._image_named(reference)
-        image = self.image_id
-        config = self._engine.inspect_image(image).get("Config") or {}
-        movable = _is_tag(reference)
-        if previous != image and movable:
-            # Only a create by the original reference shows that reference in `Config.Image` again.
-            self._engine.tag_image(image, reference)
-        try:
-            request = create_request(
-                self._wanted,
-                image=reference if movable or previous == image else image,
-                image_config=config,
-                held=True,
-            )
-            created = self._engine.create_container(request.name, request.body, platform=request.platform)
+        config = self._engine.inspect_image(self.image_id).get("Config") or {}
+        with self._named(reference) as image:
+            request = create_request(self._wanted, image=image, image_config=config, held=True)
+            created = self._engine.create_container(request.name, request.body)
             self._ids[self._snapshot.id] = created
             for network, endpoint in request.networks.items():
                 self._engine.connect_network(network, created, endpoint)
+
+    @contextmanager
+    def _named(self, reference: str) -> Iterator[str]:
+        """Have the original reference lead to the right image for the time of a block, and yield what to create from.
+
+        Only a create by that reference shows it in `Config.Image` again. An id and a digest cannot be given to another
+        image; where they lead elsewhere, the image's own id is what is left.
+        """
+        previous = self._image_named(reference)
+        if previous == self.image_id:
+            yield reference
+            return
+        if not _is_tag(reference):
+            yield self.image_id
+            return
+        self._engine.tag_image(self.image_id, reference)
+        try:
+            yield reference
         finally:
-            if previous is not None and previous != image and movable:
+            was_id = previous is not None and previous.removeprefix("sha256:").startswith(reference)
+            if previous is not None and not was_id:
                 self._engine.tag_image(previous, reference)
-            elif previous is None and movable and not self._snapshot.image.clean:
-                self._engine.remove_image(reference)
+            elif was_id or not self._snapshot.image.clean:
+                self._engine.remove_image(f"{reference}:latest" if was_id else reference)
 
     def _image_named(self, reference: str) -> str | None:
         try:

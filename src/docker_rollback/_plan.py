@@ -6,11 +6,12 @@ plan can be applied again from its start after it broke off anywhere.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TypeAlias
 
 from attrs import frozen
 
-from docker_rollback._model import Backup, ContainerSnapshot, NetworkRecord, VolumeArchive
+from docker_rollback._model import Backup, ContainerSnapshot, Mount, NetworkRecord, VolumeArchive
 
 
 @frozen
@@ -139,9 +140,27 @@ def plan_restore(backup: Backup) -> tuple[Step, ...]:
     return tuple(steps)
 
 
+def concerned(step: Step, containers: Iterable[ContainerSnapshot]) -> frozenset[str]:
+    """Return the names of the containers that cannot stand where a step fails."""
+    match step:
+        case RestoreNetwork(network):
+            attached = ((one.name, one.inspection.get("NetworkSettings") or {}) for one in containers)
+            return frozenset(name for name, settings in attached if network.name in (settings.get("Networks") or {}))
+        case RestoreVolume(volume) | FillVolume(volume):
+            return frozenset(one.name for one in containers if any(_is_of(mount, volume) for mount in one.mounts))
+        case _:
+            return frozenset({step.container.name})
+
+
 def _fill(volume: VolumeArchive, containers: tuple[ContainerSnapshot, ...]) -> FillVolume:
+    if not volume.anonymous:
+        return FillVolume(volume, None, None)
     for container in containers:
         for mount in container.mounts:
-            if mount.kind == "volume" and mount.source == volume.name:
+            if _is_of(mount, volume):
                 return FillVolume(volume, container, mount.destination)
     return FillVolume(volume, None, None)
+
+
+def _is_of(mount: Mount, volume: VolumeArchive) -> bool:
+    return mount.kind == "volume" and mount.source == volume.name

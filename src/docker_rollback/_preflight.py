@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,14 @@ from typing import Any
 from docker_rollback._archiver import VolumeArchiver
 from docker_rollback._engine.port import ContainerFilter, Engine
 from docker_rollback._graph import bound_to, start_order
+from docker_rollback._look import look_at_all
 from docker_rollback._model import Observed, Quiesce, Report, Shared, Way
-from docker_rollback._snapshotter import gap_of
+from docker_rollback._snapshotter import gap_of, locked
 from docker_rollback._spec import observe
 from docker_rollback._store import BackupStore
-from docker_rollback.errors import ContainerNotFoundError, VolumeError, VolumeNotFoundError
+from docker_rollback.errors import VolumeError, VolumeNotFoundError
+
+logger = logging.getLogger("docker_rollback")
 
 _FULL_ID = re.compile(r"\b[0-9a-f]{64}\b")
 
@@ -63,9 +67,13 @@ class Preflight:
         Raises:
             ContainerNotFoundError: one of `containers` is not there.
         """
+        given = self._named(containers)
+        others = look_at_all(self._engine, ContainerFilter(), but={container.id for container in given})
+        return start_order([*given, *bound_to(given, others)])
+
+    def _named(self, containers: Sequence[str]) -> list[Observed]:
         named = [observe(self._engine.inspect_container(reference)) for reference in containers]
-        given = list({container.id: container for container in named}.values())
-        return start_order([*given, *bound_to(given, self._others({container.id for container in given}))])
+        return list({container.id: container for container in named}.values())
 
     def run(self, containers: Sequence[str]) -> Report:
         """Return what a backup of `containers` would be.
@@ -76,17 +84,23 @@ class Preflight:
             StoreNotWritableError: the store cannot be written.
         """
         self._engine.info()
-        found = self.observe(containers)
-        guests = {guest.id: guest for one in found for volume in one.volumes for guest in self._guests(volume, found)}
-        refused = {container.name: self._refusals(container, guests.values()) for container in found}
+        given = self._named(containers)
+        others = look_at_all(self._engine, ContainerFilter(), but={container.id for container in given})
+        joined = bound_to(given, others)
+        found = start_order([*given, *joined])
+        outside = [other for other in others if other not in joined]
+        guests = [other for other in outside if any(_writes_to(other, name) for one in found for name in one.volumes)]
+        refused = {container.name: self._refusals(container, outside) for container in found}
         ways = self._ways(found, refused)
         self._store.check()
+        named = {name for one in found for name, anonymous in one.volumes.items() if not anonymous}
         return Report(
             containers=found,
-            joined=tuple(one.name for one in found if one.name not in containers and one.id not in containers),
-            guests=tuple(guests.values()),
+            joined=tuple(container.name for container in joined),
+            guests=tuple(guests),
+            bystanders=tuple(other.id for other in outside),
             volumes=ways,
-            anonymous=frozenset(name for one in found for name, anonymous in one.volumes.items() if anonymous),
+            anonymous=frozenset(name for one in found for name in one.volumes) - named,
             not_covered=tuple(gap for one in found for mount in one.mounts if (gap := gap_of(mount)) is not None),
             refused={name: tuple(reasons) for name, reasons in refused.items() if reasons},
             room=sum(self._image_room(container) for container in found),
@@ -101,28 +115,17 @@ class Preflight:
                 say; nothing was touched.
         """
         with ExitStack() as held:
-            locked: set[str] = set()
+            known: set[str] = set()
             # Looked at again under the locks: whoever held them before may have made other containers of the names.
-            while missing := [found for found in self.observe(containers) if found.id not in locked]:
-                for found in missing:
-                    held.enter_context(self._store.lock(found.id, container=found.name))
-                    locked.add(found.id)
+            while any(found.id not in known for found in self.observe(containers)):
+                held.close()
+                everything = self.observe(containers)
+                held.enter_context(locked(self._store, everything))
+                known = {found.id for found in everything}
             report = self.run(containers)
             report.raise_refusals()
             self._store.check(report.room)
             yield report
-
-    def _others(self, ids: Collection[str]) -> list[Observed]:
-        """Return every other container there is."""
-        others = []
-        for other in self._engine.list_containers():
-            if other in ids:
-                continue
-            try:
-                others.append(observe(self._engine.inspect_container(other)))
-            except ContainerNotFoundError:
-                continue
-        return others
 
     def _ways(self, containers: Sequence[Observed], refused: Mapping[str, list[str]]) -> dict[str, Way]:
         """Return the way to each volume; where there is none, add the reason to what is refused."""
@@ -130,26 +133,43 @@ class Preflight:
         try:
             return self._archiver.probe(volumes) if volumes else {}
         except (VolumeError, VolumeNotFoundError):
-            # One at a time, so that the reason is known for each.
-            for container in containers:
-                for volume in container.volumes:
-                    try:
-                        self._archiver.probe([volume])
-                    except (VolumeError, VolumeNotFoundError) as error:
-                        refused[container.name].append(str(error))
-            return {}
+            logger.info("looking for the way to each volume by itself, so that the reason is known for each")
+        ways: dict[str, Way] = {}
+        for container in containers:
+            for volume in container.volumes:
+                try:
+                    ways |= self._archiver.probe([volume])
+                except (VolumeError, VolumeNotFoundError) as error:
+                    refused[container.name].append(str(error))
+        return ways
 
-    def _refusals(self, container: Observed, guests: Iterable[Observed]) -> list[str]:
-        reasons = [reason for reason in (refusal(container.inspection), self._is_ourselves(container)) if reason]
+    def _refusals(self, container: Observed, outside: Iterable[Observed]) -> list[str]:
+        reasons = [reason for reason in (refusal(container.inspection),) if reason]
+        if container.id in self._own_ids:
+            reasons.append("this program runs in it; stopping it would stop the rollback")
+        for other in outside:
+            for volume in container.volumes:
+                reasons += [reason for reason in (self._guest_refusal(other, volume),) if reason]
+        return reasons + [reason for volume in container.volumes if (reason := self._would_be_lost(container, volume))]
+
+    def _guest_refusal(self, guest: Observed, volume: str) -> str | None:
+        """Return why a container outside that has a volume in common makes a rollback impossible, or None."""
+        if not guest.state.alive or volume not in guest.volumes:
+            return None
+        if guest.id in self._own_ids:
+            return f"this program runs in {guest.name!r}, which has its volume {volume!r} too and would be stopped"
+        if not _writes_to(guest, volume):
+            return None
         if self._shared == "refuse":
-            reasons += [
+            return (
                 f"the running container {guest.name!r} writes to its volume {volume!r} too; add it to the rollback, or "
                 "say shared='stop' or shared='ignore'"
-                for guest in guests
-                for volume in container.volumes
-                if _writes_to(guest, volume)
-            ]
-        return reasons + [reason for volume in container.volumes if (reason := self._would_be_lost(container, volume))]
+            )
+        if guest.state.status == "paused":
+            return f"container {guest.name!r}, which has its volume {volume!r} too, is paused"
+        if guest.inspection["HostConfig"].get("AutoRemove"):
+            return f"a stop would remove container {guest.name!r} (--rm), which has its volume {volume!r} too"
+        return None
 
     def _would_be_lost(self, container: Observed, volume: str) -> str | None:
         if self._quiesce != "stop" or not container.state.alive:
@@ -158,18 +178,6 @@ class Preflight:
         if options.get("type") != "tmpfs":
             return None
         return f"its volume {volume!r} lives in memory (tmpfs) and a stop would lose it; say quiesce='pause'"
-
-    def _is_ourselves(self, container: Observed) -> str | None:
-        if container.id in self._own_ids:
-            return "this program runs in it; stopping it would stop the rollback"
-        return None
-
-    def _guests(self, volume: str, together: Sequence[Observed]) -> list[Observed]:
-        """Return the running containers outside that write to a volume."""
-        ids = {container.id for container in together}
-        running = self._engine.list_containers(ContainerFilter(volume=volume, running=True))
-        others = [observe(self._engine.inspect_container(other)) for other in running if other not in ids]
-        return [other for other in others if _writes_to(other, volume)]
 
     def _image_room(self, container: Observed) -> int:
         if not self._export_image:

@@ -98,12 +98,19 @@ class AtRest:
     def _resume(self) -> list[tuple[Observed, Exception]]:
         """Set every container going again, last first, and return what failed; each one is tried."""
         failures: list[tuple[Observed, Exception]] = []
+        interruption: BaseException | None = None
         while self._resting:
             container, how = self._resting.pop()
             self._report.step("resume", container.name)
-            failure = self._set_going(container, how)
+            try:
+                failure = self._set_going(container, how)
+            except BaseException as error:
+                interruption = error
+                continue
             if failure is not None:
                 failures.append((container, failure))
+        if interruption is not None:
+            raise interruption
         return failures
 
     def _set_going(self, container: Observed, how: Quiesce) -> EngineError | None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from typing import Any, Literal, TypeAlias
+from contextlib import ExitStack
+from typing import Literal, TypeAlias
 
 from attrs import field, frozen
 
@@ -11,6 +12,7 @@ from docker_rollback._archiver import VolumeArchiver
 from docker_rollback._compare import compare_networks
 from docker_rollback._conflict import conflict
 from docker_rollback._engine.port import ContainerFilter, Engine
+from docker_rollback._look import look_at_all
 from docker_rollback._model import Backup, ContainerSnapshot, NetworkRecord, Observed, VolumeArchive
 from docker_rollback._place import Place
 from docker_rollback._plan import (
@@ -24,15 +26,17 @@ from docker_rollback._plan import (
     RestoreVolume,
     Resume,
     Step,
+    concerned,
     plan_restore,
 )
 from docker_rollback._progress import Reporter
 from docker_rollback._quiesce import AtRest
 from docker_rollback._snapshotter import ContainerSnapshotter
-from docker_rollback._spec import HELD, network_request, observe, restarts, volume_request
+from docker_rollback._spec import HELD, network_request, restarts, volume_request
 from docker_rollback._store import BackupStore
 from docker_rollback.errors import (
     DockerRollbackError,
+    EngineError,
     ImageNotFoundError,
     NetworkNotFoundError,
     RestoreError,
@@ -89,46 +93,69 @@ class Restorer:
         """Put a backup back and return the names of the containers that stand again.
 
         Everything in the backup is read and verified before anything is touched. A restore that broke off can be run
-        again from its start.
+        again from its start. It takes no lock: `docker_rollback.restore` does.
 
         Raises:
             CorruptBackupError: the backup is damaged; nothing was touched.
-            RestoreError: a running container outside the backup is in the way, and nothing was touched; or a step
-                failed, or what stands now differs from what was captured. With several failures, an `ExceptionGroup`
-                of them; every container was tried.
+            RestoreError: something outside the backup is in the way, and nothing was touched; or what stands now
+                differs from what was captured; or several steps failed, and it has their `failures`. Every container
+                was tried.
+            EngineError, VolumeError, StoreError: a step failed, and it was the only one.
         """
-        self._store.verify(backup.id)
-        self._refuse_intruders(backup)
-        self._apply(backup)
+        self.put_back(backup)
+        self.clear_aside(backup)
         return [container.name for container in backup.containers]
 
-    def _apply(self, backup: Backup) -> None:
+    def put_back(self, backup: Backup) -> None:
+        """Do all of `restore` but its end: what stood in the way stays aside, stopped, until `clear_aside`."""
+        self._store.verify(backup.id)
+        self._look_around(backup)
         work = _Restoration(backup, AtRest(self._engine, "stop", report=self._report))
         for container in backup.containers:
-            work.places[container.name] = Place(self._engine, self._snapshotter, container, work.ids)
+            work.places[container.name] = self._place(container, backup, work.ids)
         failures: list[Exception] = []
         failed: set[str] = set()
-        with work.guests:
+        with work.guests, ExitStack() as held:
             for step in self.plan(backup):
-                name = _container_of(step)
-                if name in failed:
-                    continue
-                self._report.step("restore", str(step))
-                try:
-                    self._apply_step(step, work)
-                except DockerRollbackError as error:
-                    error.add_note(f"while it was to {step}")
-                    if isinstance(step, ProvideImage) or name is None:
-                        # Either nothing has been touched yet, or what failed is shared by all.
-                        raise
-                    failures.append(error)
-                    failed.add(name)
+                if not isinstance(step, ClearAside):
+                    self._try_step(step, work, held, failures, failed)
         if len(failures) == 1:
             raise failures[0]
         if failures:
-            raise ExceptionGroup(f"backup {backup.id} could not be restored", failures)
+            raise RestoreError(", ".join(sorted(failed)), "several steps failed:", failures=failures)
 
-    def _apply_step(self, step: Step, work: _Restoration) -> None:
+    def clear_aside(self, backup: Backup) -> None:
+        """Remove what a restore put aside; what cannot be removed is named in the log, and everything else stands."""
+        for container in backup.containers:
+            try:
+                self._place(container, backup, {}).clear_aside()
+            except EngineError as error:
+                logger.warning("%s: what was put aside could not be removed: %s", container.name, error)
+
+    def _place(self, container: ContainerSnapshot, backup: Backup, ids: dict[str, str]) -> Place:
+        archived = {volume.name for volume in backup.volumes}
+        mounted = {mount.source for mount in container.mounts if mount.kind == "volume"}
+        return Place(self._engine, self._snapshotter, container, ids, has_archives=mounted <= archived)
+
+    def _try_step(
+        self, step: Step, work: _Restoration, held: ExitStack, failures: list[Exception], failed: set[str]
+    ) -> None:
+        """Apply a step unless all that it is for has failed; its own failure fails them, and no others."""
+        names = concerned(step, work.backup.containers)
+        if names and names <= failed:
+            return
+        self._report.step("restore", str(step))
+        try:
+            self._apply_step(step, work, held)
+        except DockerRollbackError as error:
+            error.add_note(f"while it was to {step}")
+            if isinstance(step, ProvideImage):
+                # Nothing has been touched yet.
+                raise
+            failures.append(error)
+            failed |= names
+
+    def _apply_step(self, step: Step, work: _Restoration, held: ExitStack) -> None:
         places = work.places
         match step:
             case ProvideImage(container):
@@ -146,6 +173,8 @@ class Restorer:
                 name = volume.name
                 if container is not None and destination is not None:
                     name = places[container.name].volume_at(destination)
+                # One that lives in memory is empty again unless somebody has it until its container runs.
+                held.enter_context(self._archiver.holding([name]))
                 self._archiver.extract(volume, name, verify=False)
             case Resume(container):
                 places[container.name].resume()
@@ -179,14 +208,8 @@ class Restorer:
         except NetworkNotFoundError:
             work.ids[network.id] = self._engine.create_network(network_request(network.inspection))
             return
-        differences = compare_networks(network.inspection, standing)
-        if differences:
-            if standing.get("Containers"):
-                raise RestoreError(
-                    work.names,
-                    f"network {network.name!r} was changed, and other containers use it; detach them first",
-                    [str(difference) for difference in differences],
-                )
+        if compare_networks(network.inspection, standing):
+            # Those that used it are at rest; `_look_around` has seen that there are no others.
             self._engine.remove_network(network.name)
             work.ids[network.id] = self._engine.create_network(network_request(network.inspection))
         else:
@@ -206,7 +229,10 @@ class Restorer:
             self._engine.remove_volume(volume.name)
             self._engine.create_volume(wanted)
 
-    def _refuse_intruders(self, backup: Backup) -> None:
+    def _look_around(self, backup: Backup) -> None:
+        """Raise a `RestoreError` for what is in the way and cannot be moved, before anything is touched."""
+        for network in backup.networks:
+            self._refuse_changed_network(network, backup)
         if self._intruders == "stop":
             return
         for container in backup.containers:
@@ -217,10 +243,31 @@ class Restorer:
                     "Nothing was touched",
                 )
 
+    def _refuse_changed_network(self, network: NetworkRecord, backup: Backup) -> None:
+        try:
+            standing = self._engine.inspect_network(network.name)
+        except NetworkNotFoundError:
+            return
+        differences = compare_networks(network.inspection, standing)
+        ids = {container.id for container in backup.containers}
+        names = {container.name for container in backup.containers}
+        others = [
+            str(member.get("Name") or identity)
+            for identity, member in (standing.get("Containers") or {}).items()
+            if identity not in ids and member.get("Name") not in names
+        ]
+        if differences and others:
+            raise RestoreError(
+                ", ".join(sorted(names)),
+                f"network {network.name!r} was changed, and {', '.join(others)} uses it; detach it first. "
+                "Nothing was touched",
+                [str(difference) for difference in differences],
+            )
+
     def _stop_intruders(self, container: ContainerSnapshot, work: _Restoration) -> None:
-        """Bring to rest whatever keeps the container from standing: guests until the end, what came later for good."""
+        """Bring to rest what is in the container's way: for a while what was there before, for good what came later."""
         for intruder, reason in self._in_the_way(container, work.backup):
-            if intruder.id in work.backup.guests:
+            if intruder.id in work.backup.bystanders:
                 work.guests.bring(intruder)
                 continue
             logger.warning("%s: stopping it for good, because it %s", intruder.name, reason)
@@ -232,8 +279,7 @@ class Restorer:
         """Return the running containers that conflict with one, and stand in no place that the backup restores."""
         names = {member.name for member in backup.containers}
         ids = {member.id for member in backup.containers}
-        running = self._engine.list_containers(ContainerFilter(running=True))
-        others = [observe(self._engine.inspect_container(other)) for other in running if other not in ids]
+        others = look_at_all(self._engine, ContainerFilter(running=True), but=ids)
         reasons = [(other, conflict(container, other)) for other in others if other.name not in names]
         return [(other, reason) for other, reason in reasons if reason is not None]
 
@@ -253,14 +299,3 @@ class _Restoration:
     guests: AtRest
     places: dict[str, Place] = field(factory=dict)
     ids: dict[str, str] = field(factory=dict)
-
-    @property
-    def names(self) -> str:
-        """The names of the containers, for a message."""
-        return ", ".join(container.name for container in self.backup.containers)
-
-
-def _container_of(step: Any) -> str | None:
-    """Return the name of the container that a step belongs to; None where it belongs to all."""
-    container = getattr(step, "container", None)
-    return container.name if container is not None else None

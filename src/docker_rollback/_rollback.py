@@ -194,30 +194,41 @@ class Rollback:
         lost = (self._clock() - backup.created).total_seconds()
         logger.info("rolling back %s: %s", ", ".join(names), type(error).__name__)
         try:
-            self._restorer.restore(backup)
+            self._restorer.put_back(backup)
             self._pass_checks_again()
         except Exception as failure:
             self.status = Status.FAILED
-            failures = failure.exceptions if isinstance(failure, ExceptionGroup) else (failure,)
+            failures = (isinstance(failure, RestoreError) and failure.failures) or (failure,)
             raise RollbackFailedError(backup.id, names, failures, store=str(self._store.path)) from error
         self.status = Status.ROLLED_BACK
         error.add_note(
             f"docker-rollback: {', '.join(names)} rolled back to backup {backup.id}; "
             f"what was written in the {lost:.1f} s since then is discarded"
         )
-        self._finish()
+        self._finish(rolled_back=True)
 
     def _pass_checks_again(self) -> None:
+        failures: list[Exception] = []
         for container, checks in self._checks:
             for check in checks:
                 try:
                     _pass(check, container)
                 except UpdateRejectedError as error:
-                    raise RestoreError(container.name, f"it was restored, but is not well: {error.reason}") from error
+                    failures.append(
+                        RestoreError(
+                            container.name, f"it was restored, but is not well: {error.reason}\n{error.details}"
+                        )
+                    )
+        if len(failures) == 1:
+            raise failures[0]
+        if failures:
+            raise RestoreError(", ".join(self._containers), "they were restored, but are not well:", failures=failures)
 
-    def _finish(self) -> None:
+    def _finish(self, *, rolled_back: bool = False) -> None:
         """Tidy up; the outcome stands whatever happens here."""
         try:
+            if rolled_back:
+                self._restorer.clear_aside(self.backup)
             self._capture.release(self.backup)
             if self._keep is not None:
                 self._capture.prune(self.backup, keep=self._keep)

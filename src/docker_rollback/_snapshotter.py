@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
+import re
 import secrets
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 
 from attrs import evolve
@@ -31,7 +32,13 @@ from docker_rollback.errors import EngineConflictError, EngineError, ImageNotFou
 logger = logging.getLogger("docker_rollback")
 
 IMAGE_REPOSITORY = "docker-rollback"
-"""Under this name the engine holds the images of backups, each tagged with its backup's id and a number."""
+"""Under this name the engine holds the images of backups while they are needed to be at hand."""
+
+KEPT_REPOSITORY = "docker-rollback-kept"
+"""Under this name the engine holds the images of backups that are in no store, as long as there is the backup."""
+
+_LONGEST_KEY = 120
+"""How long a lock's key may be, so that it makes the name of a file."""
 
 
 def now() -> datetime:
@@ -91,13 +98,22 @@ class ContainerSnapshotter:
         observed = self.observe(container)
         created = self._clock()
         identity = backup_id(observed.name, created, secrets.token_hex(3))
-        tag = image_tag(identity, 0, observed.name)
-        with self._store.draft(identity) as draft, self.discarding([tag]):
+        tag = self.tag(identity, 0, observed)
+        with (
+            locked(self._store, [observed]),
+            self._store.draft(identity) as draft,
+            self.discarding([tag]),
+        ):
             with AtRest(self._engine, self._quiesce, report=self._report) as rest:
                 rest.bring(observed)
                 snapshot = self.capture(observed, tag=tag)
                 rest.check_undisturbed()
             snapshot = self.seal(snapshot, draft)
+            gaps = tuple(
+                NotCovered(f"volume {name} of {observed.name}", "the container alone was captured")
+                for name in observed.volumes
+            )
+            snapshot = evolve(snapshot, not_covered=(*snapshot.not_covered, *gaps))
             draft.commit(
                 Backup(
                     id=identity,
@@ -109,6 +125,10 @@ class ContainerSnapshotter:
             )
         self.release(snapshot)
         return snapshot
+
+    def tag(self, backup: str, number: int, container: Observed) -> str:
+        """Return the name under which the engine is to hold the image of one container of a backup."""
+        return image_tag(backup, number, container.name, stored=self._export_image)
 
     def observe(self, container: str) -> Observed:
         """Look at a container, by name or id, while it does whatever it does."""
@@ -127,7 +147,7 @@ class ContainerSnapshotter:
         if clean:
             # The original is the better image: it holds all there is, and its id is the one the container shows.
             self._engine.tag_image(original, tag)
-            self._engine.remove_image(committed)
+            self._forget(container.name, committed)
         image = ImageSnapshot(
             reference=str(container.inspection["Config"]["Image"]),
             original_id=original,
@@ -165,18 +185,19 @@ class ContainerSnapshotter:
         That is the name of a stored image, and what earlier rollbacks named: a container that was made anew may stand
         on such an image, until it is replaced. An image that a backup needs, because it is in the engine alone, stays.
         """
-        needed = {
-            container.image.tag
-            for backup in self._store.list()
-            for container in backup.containers
-            if container.image.manifest is None
-        }
-        for tag in {snapshot.image.tag, *self._names_of_ours(snapshot)} - needed:
-            try:
-                self._engine.remove_image(tag)
-            except EngineConflictError:
-                # A container stands on the image, and this is the only name that it has.
-                logger.debug("%s: its image keeps the name %s", snapshot.name, tag)
+        kept = {snapshot.image.tag} if snapshot.image.manifest is None else set()
+        for tag in {snapshot.image.tag, *self._names_of_ours(snapshot)} - kept:
+            self._forget(snapshot.name, tag)
+
+    def _forget(self, container: str, image: str) -> None:
+        """Remove an image or a name of one; where that fails, something is left over and no harm is done."""
+        try:
+            self._engine.remove_image(image)
+        except EngineConflictError:
+            # A container stands on the image, and this is the only name that it has.
+            logger.debug("%s: image %s stays", container, image)
+        except EngineError as error:
+            logger.warning("%s: image %s is left over in the engine: %s", container, image, error)
 
     def _names_of_ours(self, snapshot: ContainerSnapshot) -> list[str]:
         try:
@@ -185,11 +206,8 @@ class ContainerSnapshotter:
             return []
         # Podman puts the name of its own registry before a name that has none.
         bare = [str(name).removeprefix("localhost/") for name in names]
-        return [
-            name
-            for name in bare
-            if name.startswith(f"{IMAGE_REPOSITORY}:") and name.endswith(_of_container(snapshot.name))
-        ]
+        ours = re.compile(rf"{IMAGE_REPOSITORY}:.+\.\d+\.{re.escape(_part_of(snapshot.name))}")
+        return [name for name in bare if ours.fullmatch(name)]
 
     @contextmanager
     def discarding(self, tags: Sequence[str]) -> Iterator[None]:
@@ -230,16 +248,36 @@ class ContainerSnapshotter:
         return all(change.path in places and change.kind != "deleted" for change in changes)
 
 
-def image_tag(backup: str, number: int, container: str) -> str:
+def image_tag(backup: str, number: int, container: str, *, stored: bool = True) -> str:
     """Return the name under which an engine holds the image of one container of a backup.
 
     It tells whose image it is: a tag may have 128 characters, and a container's name more than are left.
+
+    Args:
+        backup: the backup's id.
+        number: which of its containers.
+        container: that one's name.
+        stored: whether the store holds the image as well, so that the name may go.
     """
-    return f"{IMAGE_REPOSITORY}:{backup}.{number}{_of_container(container)}"
+    return f"{IMAGE_REPOSITORY if stored else KEPT_REPOSITORY}:{backup}.{number}.{_part_of(container)}"
 
 
-def _of_container(container: str) -> str:
-    return f".{container[:50]}"
+def _part_of(container: str) -> str:
+    return container[:50]
+
+
+@contextmanager
+def locked(store: BackupStore, containers: Iterable[ContainerSnapshot | Observed]) -> Iterator[None]:
+    """Hold containers against other operations on the same store, by id and by name: an update gives it another id.
+
+    Raises:
+        ContainerBusyError: somebody else holds one of them.
+    """
+    with ExitStack() as held:
+        for container in containers:
+            for key in (container.id, f"name.{container.name}"[:_LONGEST_KEY]):
+                held.enter_context(store.lock(key, container=container.name))
+        yield
 
 
 def gap_of(mount: Mount) -> NotCovered | None:

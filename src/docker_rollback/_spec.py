@@ -7,6 +7,7 @@ what the engine itself put in at run time, and each such place is one function b
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,6 +21,9 @@ SHORT_ID = 12
 _PLAIN_NETWORKS = ("bridge", "host", "none", "default", "nat", "podman", "pasta", "slirp4netns", "private")
 """Network modes whose networks take no aliases and no static addresses (moby, daemon/container_operations.go)."""
 
+_GENERATED = re.compile(r"[0-9a-f]{64}")
+"""How engines name anonymous volumes; one that came by `VolumesFrom` may have a name that its owner gave it."""
+
 HELD = {"Name": "no", "MaximumRetryCount": 0}
 """The restart policy of a container that nobody but us may start."""
 
@@ -31,7 +35,6 @@ class CreateRequest:
     Attributes:
         name: the container's name.
         body: the raw body of the create.
-        platform: what to send as the platform; None lets the engine choose.
         networks: the endpoints to connect after the create, by network name. They are not part of the create, because
             an API below 1.44 takes one endpoint there.
     """
@@ -39,7 +42,6 @@ class CreateRequest:
     name: str
     body: Mapping[str, Any]
     networks: Mapping[str, Mapping[str, Any]]
-    platform: str | None = None
 
 
 def create_request(
@@ -193,7 +195,7 @@ def _mount(mount: Mapping[str, Any], named: frozenset[str]) -> Mount:
         destination=str(mount["Destination"]),
         source=source,
         read_only=not mount.get("RW", True),
-        anonymous=kind == "volume" and source not in named,
+        anonymous=kind == "volume" and source not in named and _GENERATED.fullmatch(source) is not None,
     )
 
 

@@ -275,16 +275,21 @@ class RestoreError(DockerRollbackError):
     """A step of a restore failed, or what was put back differs from what was captured.
 
     Attributes:
-        container: the name of the container it happened to.
+        container: the name of the container it happened to, or several by commas.
         reason: what happened, a sentence.
         differences: what differs from the captured inspection, one line each.
+        failures: every failure, where there were several.
     """
 
-    def __init__(self, container: str, reason: str, differences: Sequence[str] = ()) -> None:
+    def __init__(
+        self, container: str, reason: str, differences: Sequence[str] = (), *, failures: Sequence[Exception] = ()
+    ) -> None:
         self.container = container
         self.reason = reason
         self.differences = tuple(differences)
-        detail = "".join(f"\n  {line}" for line in self.differences)
+        self.failures = tuple(failures)
+        lines = [*self.differences, *(f"{type(failure).__name__}: {failure}" for failure in self.failures)]
+        detail = "".join(f"\n  {line}" for line in lines)
         super().__init__(f"container {container!r}: {reason}{detail}")
 
 
@@ -297,6 +302,7 @@ class RollbackFailedError(DockerRollbackError):
         backup_id: the backup from which ``restore`` can try again.
         containers: the names of the containers concerned.
         failures: every failure of the rollback, as one group.
+        store: the path of the store that has the backup.
     """
 
     def __init__(self, backup_id: str, containers: Sequence[str], failures: Sequence[Exception], *, store: str) -> None:

@@ -325,7 +325,7 @@ def test_every_container_is_tried(shop: Shop) -> None:
         shop.engine.on_start("db", lambda container: container.exit(1))
         raise UpdateFailedError
     assert "db" in str(failed.value.failures.exceptions[0])
-    shop.check_restored()
+    shop.check_equal()
 
 
 def test_the_names_of_images_do_not_pile_up(shop: Shop) -> None:

@@ -1,0 +1,127 @@
+"""Corners of a rollback that a reader found: each test failed before its mend."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from docker_rollback import (
+    BackupStore,
+    CheckedContainer,
+    ContainerBusyError,
+    ContainerSnapshotter,
+    ContainerState,
+    EngineError,
+    Restorer,
+    RollbackFailedError,
+    RollbackRequested,
+    UpdateRejectedError,
+    backup,
+    healthy,
+    restore,
+    rollback,
+)
+from docker_rollback.testing import FailingEngine, FakeClock
+from tests.unit.shop import Shop
+
+
+@pytest.fixture
+def shop(tmp_path: Path) -> Shop:
+    """A running service with an empty store."""
+    return Shop(BackupStore(tmp_path / "store"))
+
+
+def test_nobody_starts_on_a_volume_that_could_not_be_filled(shop: Shop) -> None:
+    """Two containers share the volume; where its fill fails, neither is started on the failed update's data."""
+    shop.engine.run("reader", image="shop:1", volumes={"orders": "/data"})
+    counting = FailingEngine(shop.engine, error=EngineError("exec", "no"), verbs={"exec"})
+    with pytest.raises(RollbackFailedError), rollback("shop", "reader", client=counting, store=shop.store, verify=None):
+        shop.engine.volume("orders").write("/table", "migrated")
+        shop.engine.program("tar", lambda _: 2)
+        raise LookupError
+    assert shop.engine.container("shop").status != "running"
+    assert shop.engine.container("reader").status != "running"
+
+
+def test_whoever_was_there_before_goes_on_afterwards(shop: Shop) -> None:
+    """A reader that shares the volume rests while it is filled; its restart policy and its state are its own."""
+    reader = shop.engine.run("reader", image="shop:1", volumes={"orders": "/data:ro"}, restart="always")
+    with shop.rollback(verify=None):
+        shop.break_it()
+        raise RollbackRequested
+    assert shop.engine.container("reader").id == reader
+    assert shop.engine.container("reader").status == "running"
+    assert shop.engine.inspect_container("reader")["HostConfig"]["RestartPolicy"]["Name"] == "always"
+    shop.check_restored()
+
+
+def test_data_that_no_backup_holds_is_not_removed(shop: Shop) -> None:
+    """A snapshot of the container alone says that its volumes are missing, and its restore leaves them there."""
+    snapshot = ContainerSnapshotter(shop.engine, shop.store).snapshot("shop")
+    cache = shop.engine.anonymous_volume("shop", "/cache")
+    assert {gap.what for gap in snapshot.not_covered} == {f"volume {cache} of shop", "volume orders of shop"}
+    shop.engine.container("shop").write("/etc/own", "changed")
+    Restorer(shop.engine, shop.store).restore(shop.store.list()[0])
+    assert shop.engine.container("shop").id != shop.id
+    assert shop.engine.volume(cache).read("/warm") == b"yes"
+    assert cache in shop.engine.list_volumes()
+
+
+def test_a_recreated_container_is_still_busy(shop: Shop) -> None:
+    """The update gives the name another id; whoever comes now, by name, has to wait all the same."""
+    taken = backup("shop", client=shop.engine, store=shop.store)
+    with shop.rollback(verify=None):
+        shop.engine.remove_container("shop", force=True)
+        shop.engine.run("shop", image="shop:2", volumes={"orders": "/data"})
+        with pytest.raises(ContainerBusyError), shop.rollback():
+            pytest.fail("the block was entered")
+        with pytest.raises(ContainerBusyError):
+            restore(taken, client=shop.engine, store=shop.store)
+
+
+def test_a_backup_that_cannot_be_sealed_leaves_the_service_running(shop: Shop) -> None:
+    """Also where the service was to stay at rest for the update."""
+    failing = FailingEngine(shop.engine, at=1, verbs={"save_image"})
+    with pytest.raises(EngineError), shop.rollback(failing, resume=False):
+        pytest.fail("the block was entered")
+    assert shop.engine.container("shop").status == "running"
+
+
+def test_a_container_that_was_paused_by_the_update_is_rejected(shop: Shop) -> None:
+    """It does not run, and nobody waits for ever."""
+    clock = FakeClock()
+    container = CheckedContainer(
+        shop.engine, "shop", ContainerState("running"), clock=clock.monotonic, sleep=clock.sleep
+    )
+    shop.engine.pause_container("shop")
+    with pytest.raises(UpdateRejectedError, match="paused"):
+        healthy()(container)
+
+
+def test_a_failure_to_put_the_original_back_is_no_failure(shop: Shop) -> None:
+    """There is another way: an equal container from the snapshot."""
+    for verb in ("commit_container", "rename_container", "update_container", "connect_network"):
+        taken = backup("shop", client=shop.engine, store=shop.store)
+        shop.engine.rename_container("shop", "shop-old")
+        shop.engine.disconnect_network("front", "shop-old")
+        failing = FailingEngine(shop.engine, at=1, verbs={verb})
+        try:
+            restore(taken, client=failing, store=shop.store)
+        except EngineError:
+            assert verb in ("rename_container", "update_container"), "what is needed for the other way, too"
+            restore(taken, client=shop.engine, store=shop.store)
+        shop.check_equal()
+
+
+def test_what_cannot_be_tidied_up_does_not_undo_a_backup(shop: Shop) -> None:
+    """The backup is there; the name of an image that is left over in the engine is a line in the log."""
+    failing = FailingEngine(shop.engine, verbs={"remove_image"}, at=2)
+    taken = backup("shop", client=failing, store=shop.store)
+    assert [found.id for found in shop.store.list()] == [taken.id]
+
+
+def test_nothing_shows_secrets_by_accident(shop: Shop) -> None:
+    """The inspections in a backup hold passwords, and a value is easily printed."""
+    shop.engine.run("secret", image="shop:1", env=["PASSWORD=hunter2"])
+    assert "hunter2" not in repr(backup("secret", client=shop.engine, store=shop.store))

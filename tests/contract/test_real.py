@@ -62,7 +62,8 @@ def contract_image(
     changes = [f"LABEL {key}={value}" for key, value in test_labels.items()]
     docker_client.api.import_image_from_data(busybox_archive, repository="contract-base", tag=tag, changes=changes)
     yield f"contract-base:{tag}"
-    docker_client.images.remove(f"contract-base:{tag}", force=True)
+    with suppress(NotFound):  # it bears the label by which the session's images are removed
+        docker_client.images.remove(f"contract-base:{tag}", force=True)
 
 
 @pytest.mark.usefixtures("test_labels")  # by which the engine is left clean

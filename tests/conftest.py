@@ -74,11 +74,12 @@ def busybox_image(docker_client: docker.DockerClient, test_labels: dict[str, str
 @pytest.fixture(autouse=True)
 def _clean_engine(request: pytest.FixtureRequest) -> Iterator[None]:
     """Remove what the test made in the engine, also when it failed."""
-    yield
     if "engine_url" not in request.fixturenames:
+        yield
         return
     client: docker.DockerClient = request.getfixturevalue("docker_client")
     where = _labelled(request.getfixturevalue("test_labels"))
+    yield
     for container in client.api.containers(all=True, filters=where):
         with suppress(NotFound):  # one that removes itself
             client.api.remove_container(container["Id"], force=True, v=True)

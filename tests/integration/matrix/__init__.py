@@ -1,8 +1,12 @@
 """Containers with everything that is known to go wrong when one is made again: one table of rows, for several tests.
 
 A row is a function that prepares what its container needs and returns a `Case`; its name says what it is about, its
-docstring what must hold. `rows()` gives all of them.
+docstring what must hold. `rows()` gives all of them, each with an id ("network-two_networks").
 """
+
+from typing import Any
+
+import pytest
 
 from tests.integration.matrix import identity, images, lifecycle, network, resources, security, storage
 from tests.integration.matrix.lab import Case, Lab, Row
@@ -12,6 +16,10 @@ __all__ = ["Case", "Lab", "Row", "rows"]
 _MODULES = (identity, images, lifecycle, network, resources, security, storage)
 
 
-def rows() -> list[Row]:
-    """Return every row, in the order of the modules and of their lines."""
-    return [found for module in _MODULES for found in module.ROWS]
+def rows() -> list[Any]:
+    """Return every row as a parameter of a test, in the order of the modules and of their lines."""
+    return [
+        pytest.param(found, id=f"{module.__name__.rpartition('.')[2]}-{found.__name__}")
+        for module in _MODULES
+        for found in module.ROWS
+    ]

@@ -12,6 +12,7 @@ import socket
 import tarfile
 import time
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from typing import Any, Literal, TypeAlias
 
 import docker
@@ -19,6 +20,7 @@ import pytest
 from attrs import field, frozen
 
 from docker_rollback import DockerEngine, EngineError, EngineInfo
+from docker_rollback._spec import observe
 from tests.engines.images import busybox_tar
 
 Body: TypeAlias = Mapping[str, Any]
@@ -92,12 +94,31 @@ class Lab:
         self.image = f"docker-rollback-test-matrix:{self.token}"
         self.base = image
         self._others: list[str] = []
+        self._networks: list[str] = []
+        self._volumes: list[str] = []
         client.api.tag(image, "docker-rollback-test-matrix", self.token)
 
     def clear(self) -> None:
         """Remove the containers, those first that need another one: Podman does not let that one go before."""
         for name in (self.name, *reversed(self._others)):
             self.engine.remove_container(name, force=True, volumes=True)
+        self.engine.remove_image(f"{self.image}-moved")
+
+    def forget(self) -> None:
+        """Do what a careless update does: remove the container and what else nobody uses, and move its image's tag."""
+        self.engine.remove_container(self.name, force=True, volumes=True)
+        for name in self._others:
+            # A backup is not put back under the hands of whoever works on the same volume.
+            if observe(self.engine.inspect_container(name)).volumes:
+                self.engine.stop_container(name)
+        for volume in self._volumes:
+            with suppress(EngineError):
+                self.engine.remove_volume(volume)
+        for network in self._networks:
+            with suppress(EngineError):
+                self.engine.remove_network(network)
+        other = self.engine.import_image([_with_files(busybox_tar(), {"other": self.token})], f"{self.image}-moved")
+        self.engine.tag_image(other, self.image)
 
     # What the engine is
 
@@ -148,11 +169,14 @@ class Lab:
         six = any(":" in subnet for subnet in subnets)
         options = {"enable_ipv6": six, **options}
         self.client.api.create_network(self.own(name), ipam=ipam, labels=self.labels, **options)
+        self._networks.append(self.own(name))
         return self.own(name)
 
-    def volume(self, name: str, **options: Any) -> str:
-        """Make a volume, and return its name."""
+    def volume(self, name: str, *, stays: bool = False, **options: Any) -> str:
+        """Make a volume that goes with the container, or stays, and return its name."""
         self.client.api.create_volume(self.own(name), labels=self.labels, **options)
+        if not stays:
+            self._volumes.append(self.own(name))
         return self.own(name)
 
     def subnet(self, number: int = 0) -> str:

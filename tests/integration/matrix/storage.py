@@ -176,7 +176,7 @@ def bind(lab: Lab) -> Case:
 @row
 def relabelled_bind(lab: Lab) -> Case:
     """The letter that has a bind relabelled for this container alone is kept in its string."""
-    volume = lab.volume("source")
+    volume = lab.volume("source", stays=True)
     source = str(lab.engine.inspect_volume(volume)["Mountpoint"])
     wanted = [f"{source}:/relabelled:Z", f"{source}:/shared:z,ro"]
     return Case(
@@ -364,7 +364,7 @@ def image_as_a_mount(lab: Lab) -> Case:
 @row
 def volume_of_a_folder(lab: Lab) -> Case:
     """A volume whose driver binds a folder of the host, as its options say."""
-    folder = str(lab.engine.inspect_volume(lab.volume("folder"))["Mountpoint"])
+    folder = str(lab.engine.inspect_volume(lab.volume("folder", stays=True))["Mountpoint"])
     bound = lab.volume("bound", driver="local", driver_opts={"type": "none", "o": "bind", "device": folder})
 
     def works() -> None:

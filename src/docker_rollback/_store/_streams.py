@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import sys
 import tarfile
@@ -67,12 +68,6 @@ def buffered(pieces: Iterable[bytes]) -> BinaryIO:
     return cast(BinaryIO, io.BufferedReader(IteratorFile(pieces), CHUNK))
 
 
-def chunks(file: IO[bytes]) -> Iterator[bytes]:
-    """Yield what is left of a file."""
-    while data := file.read(CHUNK):
-        yield data
-
-
 def compression(head: bytes) -> str | None:
     """Return how a stream that begins with `head` is compressed: "gzip", "zstd", or None for not at all."""
     if head.startswith(GZIP_MAGIC):
@@ -95,11 +90,7 @@ def decompressed(pieces: Iterable[bytes], kind: str) -> Iterator[bytes]:
         while True:
             try:
                 data = file.read(CHUNK)
-            except (EOFError, zlib.error, _ISAL_ERROR, zstd.ZstdError) as error:
-                raise CompressionError(f"its {kind} stream is broken ({error})") from error
-            except OSError as error:
-                if error.errno is not None:  # the source's own, not the codec's BadGzipFile
-                    raise
+            except (EOFError, gzip.BadGzipFile, zlib.error, _ISAL_ERROR, zstd.ZstdError) as error:
                 raise CompressionError(f"its {kind} stream is broken ({error})") from error
             if not data:
                 return

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Sequence
-from typing import Protocol, Self, TypeAlias
+from typing import Protocol, Self, TypeAlias, get_args
 
 from attrs import frozen
 
@@ -76,7 +76,7 @@ def rollback(
         A `Rollback`, inert until entered.
 
     Raises:
-        ValueError: no container was given.
+        ValueError, TypeError: an argument is none of its choices, or no container was given.
 
     Example:
         >>> with rollback("web") as tx:
@@ -84,6 +84,7 @@ def rollback(
         >>> tx.status
         <Status.COMMITTED: 'committed'>
     """
+    references, checks = _references(containers), as_checks(verify)
     parts = _Parts.build(
         _engine(client, containers),
         _store(store),
@@ -95,13 +96,13 @@ def rollback(
         shared=shared,
     )
     return Rollback(
-        _references(containers),
+        references,
         engine=parts.engine,
         store=parts.store,
         preflight=parts.preflight,
         capture=parts.capture,
         restorer=parts.restorer("stop"),
-        verify=as_checks(verify),
+        verify=checks,
         quiesce=quiesce,
         resume=resume,
         shared=shared,
@@ -205,6 +206,9 @@ class _Parts:
         quiesce: Quiesce = "stop",
         shared: Shared = "refuse",
     ) -> Self:
+        _one_of("quiesce", quiesce, get_args(Quiesce))
+        _one_of("shared", shared, get_args(Shared))
+        _one_of("way", way, (None, *get_args(Way)))
         report = Reporter(progress)
         snapshotter = ContainerSnapshotter(engine, store, export_image=export_image, report=report)
         archiver = VolumeArchiver(engine, store, way=way, helper_image=helper_image, progress=report.data)
@@ -229,6 +233,11 @@ class _Parts:
         return Restorer(self.engine, self.store, archiver=self.archiver, intruders=intruders, report=self.report)
 
 
+def _one_of(name: str, value: object, choices: tuple[object, ...]) -> None:
+    if value not in choices:
+        raise ValueError(f"{name} is one of {', '.join(map(repr, choices))}, not {value!r}")
+
+
 def _engine(client: Client | None, containers: Sequence[ContainerArgument]) -> Engine:
     """Return the engine that was given, or the one that the first container object knows of."""
     if client is None:
@@ -240,6 +249,9 @@ def _engine(client: Client | None, containers: Sequence[ContainerArgument]) -> E
 
 
 def _references(containers: Sequence[ContainerArgument]) -> list[str]:
+    for container in containers:
+        if not isinstance(container, str) and not isinstance(getattr(container, "id", None), str):
+            raise TypeError(f"a name, an id or an object with an id was expected for a container, not {container!r}")
     references = [container if isinstance(container, str) else container.id for container in containers]
     if not all(references):
         raise ValueError("a container object without an id was given")
@@ -247,4 +259,6 @@ def _references(containers: Sequence[ContainerArgument]) -> list[str]:
 
 
 def _store(store: StoreArgument) -> BackupStore:
+    if store == "":
+        raise ValueError("store is an empty path; leave it out for the user's data folder")
     return store if isinstance(store, BackupStore) else BackupStore(store)

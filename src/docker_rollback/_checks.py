@@ -162,9 +162,14 @@ def tcp_open(host: str, port: int, *, timeout: float = 30.0) -> Check:
 
 def as_checks(verify: Check | Sequence[Check] | None) -> tuple[Check, ...]:
     """Return the checks that a `verify=` argument means: one, several, or none."""
-    if verify is None:
-        return ()
-    return (verify,) if callable(verify) else tuple(verify)
+    checks: tuple[Check, ...] = () if verify is None else (verify,) if callable(verify) else tuple(verify)
+    makers: tuple[object, ...] = (healthy, http_ok, tcp_open)
+    for check in checks:
+        if not callable(check):
+            raise TypeError(f"a check is a callable, not {check!r}")
+        if check in makers:
+            raise ValueError(f"{check!r} makes a check; call it, and give verify= what it returns")
+    return checks
 
 
 def holds_now(check: Check, container: CheckedContainer) -> bool:

@@ -130,6 +130,8 @@ def _facts(inspection: Mapping[str, Any]) -> Iterator[tuple[str, object]]:
     for path, value in _leaves("", inspection):
         if path == "Mounts":
             yield from _mount_facts(inspection)
+        elif path == "Config.Hostname" and _shares_a_network(inspection):
+            continue
         elif path == "Config.Hostname" and value == inspection["Id"][:SHORT_ID]:
             yield path, _MERGED_HOSTNAME
         elif path in _SETS and isinstance(value, list):
@@ -171,3 +173,8 @@ def _endpoint_facts(inspection: Mapping[str, Any]) -> Iterator[tuple[str, object
                 continue
             kept = sorted(user_aliases(value, inspection["Id"]) or []) if key == "Aliases" else value
             yield from _leaves(f"NetworkSettings.Networks.{name}.{key}", kept)
+
+
+def _shares_a_network(inspection: Mapping[str, Any]) -> bool:
+    """Whether a container has its host name from the container whose network it shares, and whose id that may be."""
+    return str(inspection["HostConfig"].get("NetworkMode") or "").startswith("container:")

@@ -125,6 +125,7 @@ class ImageSnapshot:
             writable layer was clean, the committed one where not.
         layers: the digests of its layers, uncompressed, lowest first.
         committed_layers: the same of the commit at the capture, by which an untouched container is known again.
+        named: whether `reference` led to that image at the capture; its name may have gone to another one before.
         clean: whether the writable layer held nothing beyond the places for mounts, which an engine makes by itself.
         tag: the name that holds the image in the engine.
         manifest: the image in the store; None where it was left in the engine alone.
@@ -138,6 +139,7 @@ class ImageSnapshot:
     clean: bool
     tag: str
     manifest: Descriptor | None = None
+    named: bool = True
 
 
 @frozen

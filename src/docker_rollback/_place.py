@@ -234,7 +234,7 @@ class Place:
             was_id = previous is not None and previous.removeprefix("sha256:").startswith(reference)
             if previous is not None and not was_id:
                 self._engine.tag_image(previous, reference)
-            elif was_id or not self._snapshot.image.clean:
+            elif was_id or not (self._snapshot.image.clean and self._snapshot.image.named):
                 self._engine.remove_image(f"{reference}:latest" if was_id else reference)
 
     def _image_named(self, reference: str) -> str | None:
@@ -247,6 +247,9 @@ class Place:
         """Whether a difference is one of those that no engine can avoid, as the documentation lists them."""
         if difference.path == "Image":
             return self.image_id != self._snapshot.image.original_id
+        if difference.path == "Config.Image":
+            # An id or a digest cannot be given to the image that holds the file system, as a name can.
+            return not _is_tag(self._snapshot.image.reference)
         if difference.path.startswith("State."):
             return not self._snapshot.state.alive or self._snapshot.state.status == "restarting"
         return False

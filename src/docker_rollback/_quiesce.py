@@ -16,6 +16,9 @@ from docker_rollback.errors import CaptureError, EngineError, ResumeError
 
 logger = logging.getLogger("docker_rollback")
 
+_PATIENCE = 5
+"""How many interruptions, such as Ctrl-C, wait until every container goes again."""
+
 _TRIES = 3
 _BETWEEN_TRIES = 0.5
 """How often, and seconds between, a container is set going that does not want to."""
@@ -98,19 +101,22 @@ class AtRest:
     def _resume(self) -> list[tuple[Observed, Exception]]:
         """Set every container going again, last first, and return what failed; each one is tried."""
         failures: list[tuple[Observed, Exception]] = []
-        interruption: BaseException | None = None
+        interruptions: list[BaseException] = []
         while self._resting:
-            container, how = self._resting.pop()
-            self._report.step("resume", container.name)
+            container, how = self._resting[-1]
             try:
+                self._report.step("resume", container.name)
                 failure = self._set_going(container, how)
             except BaseException as error:
-                interruption = error
+                interruptions.append(error)
+                if len(interruptions) > _PATIENCE:
+                    raise
                 continue
+            self._resting.pop()
             if failure is not None:
                 failures.append((container, failure))
-        if interruption is not None:
-            raise interruption
+        if interruptions:
+            raise interruptions[0]
         return failures
 
     def _set_going(self, container: Observed, how: Quiesce) -> EngineError | None:

@@ -36,6 +36,7 @@ from docker_rollback._spec import HELD, network_request, restarts, volume_reques
 from docker_rollback._store import BackupStore
 from docker_rollback.errors import (
     DockerRollbackError,
+    EngineConflictError,
     EngineError,
     ImageNotFoundError,
     NetworkNotFoundError,
@@ -131,6 +132,18 @@ class Restorer:
                 self._place(container, backup, {}).clear_aside()
             except EngineError as error:
                 logger.warning("%s: what was put aside could not be removed: %s", container.name, error)
+        for volume in backup.volumes:
+            if volume.anonymous:
+                self._drop_orphan(volume.name)
+
+    def _drop_orphan(self, volume: str) -> None:
+        """Remove an anonymous volume whose container is gone: its data is in the volume of the new one."""
+        try:
+            self._engine.remove_volume(volume)
+        except EngineConflictError:
+            logger.debug("volume %s is in use", volume)
+        except EngineError as error:
+            logger.warning("volume %s is left over: %s", volume, error)
 
     def _place(self, container: ContainerSnapshot, backup: Backup, ids: dict[str, str]) -> Place:
         archived = {volume.name for volume in backup.volumes}

@@ -21,7 +21,6 @@ from docker_rollback._restorer import Restorer
 from docker_rollback._snapshotter import now
 from docker_rollback._store import BackupStore
 from docker_rollback.errors import (
-    DockerRollbackError,
     RestoreError,
     RollbackFailedError,
     RollbackRequested,
@@ -89,6 +88,8 @@ class Rollback:
     ) -> None:
         if not containers:
             raise ValueError("rollback needs at least one container")
+        if keep is not None and keep < 0:
+            raise ValueError(f"keep is a number of backups or None, not {keep!r}")
         self._containers = tuple(containers)
         self._engine = engine
         self._store = store
@@ -200,10 +201,18 @@ class Rollback:
             self.status = Status.FAILED
             failures = (isinstance(failure, RestoreError) and failure.failures) or (failure,)
             raise RollbackFailedError(backup.id, names, failures, store=str(self._store.path)) from error
+        except BaseException as interruption:
+            _note(
+                interruption,
+                f"docker-rollback: the rollback of {', '.join(names)} was interrupted; finish it by "
+                f"docker_rollback.restore({backup.id!r}, store={str(self._store.path)!r})",
+            )
+            raise
         self.status = Status.ROLLED_BACK
-        error.add_note(
+        _note(
+            error,
             f"docker-rollback: {', '.join(names)} rolled back to backup {backup.id}; "
-            f"what was written in the {lost:.1f} s since then is discarded"
+            f"what was written in the {lost:.1f} s since then is discarded",
         )
         self._finish(rolled_back=True)
 
@@ -232,7 +241,7 @@ class Rollback:
             self._capture.release(self.backup)
             if self._keep is not None:
                 self._capture.prune(self.backup, keep=self._keep)
-        except DockerRollbackError:
+        except Exception:
             logger.exception("backup %s: tidying up failed; the outcome stands", self.backup.id)
 
 
@@ -244,3 +253,11 @@ def _pass(check: Check, container: CheckedContainer) -> None:
         raise
     except Exception as error:
         raise container.reject(f"a check raised {type(error).__name__}: {error}") from error
+
+
+def _note(error: BaseException, words: str) -> None:
+    """Add a note to an exception that is not ours; one that refuses notes comes out all the same."""
+    try:
+        error.add_note(words)
+    except Exception:
+        logger.exception("%s", words)

@@ -172,9 +172,10 @@ class ContainerSnapshotter:
         if not snapshot.image.clean:
             lost = lost_by_commit(snapshot.inspection)
             snapshot = evolve(snapshot, not_covered=(*snapshot.not_covered, *lost))
+        image = evolve(snapshot.image, named=self._leads_to(snapshot.image.reference, snapshot.image.original_id))
+        snapshot = evolve(snapshot, image=image)
         if not self._export_image:
             return snapshot
-        image = snapshot.image
         self._report.step("store", snapshot.name)
         manifest = draft.add_image(self._engine.save_image(image.id), layers=image.layers)
         return evolve(snapshot, image=evolve(image, manifest=manifest))
@@ -232,6 +233,12 @@ class ContainerSnapshotter:
             return self._layers(committed) == snapshot.image.committed_layers
         finally:
             self._engine.remove_image(tag)
+
+    def _leads_to(self, reference: str, image: str) -> bool:
+        try:
+            return bool(self._engine.inspect_image(reference)["Id"] == image)
+        except ImageNotFoundError:
+            return False
 
     def _layers(self, image: str) -> tuple[str, ...]:
         return tuple((self._engine.inspect_image(image).get("RootFS") or {}).get("Layers") or ())

@@ -294,7 +294,7 @@ class RestoreError(DockerRollbackError):
 
 
 class RollbackFailedError(DockerRollbackError):
-    """The update failed and so did its rollback; the backup is kept.
+    """The update failed and so did its rollback; the backup is kept, unless a failure says that it cannot be read.
 
     The exception that left the body of the ``with`` block is the ``__cause__``.
 
@@ -312,10 +312,12 @@ class RollbackFailedError(DockerRollbackError):
         self.store = store
         names = ", ".join(repr(name) for name in self.containers)
         reasons = "".join(f"\n  {type(failure).__name__}: {failure}" for failure in failures)
-        super().__init__(
-            f"the rollback of {names} failed; nothing of its backup is lost. When the cause is mended, call "
-            f"docker_rollback.restore({backup_id!r}, store={store!r}){reasons}"
-        )
+        call = f"docker_rollback.restore({backup_id!r}, store={store!r})"
+        if any(isinstance(failure, (BackupNotFoundError, CorruptBackupError)) for failure in failures):
+            rest = f"its backup cannot be read. If it can be brought back from elsewhere, call {call}"
+        else:
+            rest = f"its backup is kept. When the cause is mended, call {call}"
+        super().__init__(f"the rollback of {names} failed; {rest}{reasons}")
 
 
 class RollbackRequested(Exception):  # noqa: N818  (control flow, as the design names it, and no error)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,6 +17,7 @@ from docker_rollback import (
     Restorer,
     RollbackFailedError,
     RollbackRequested,
+    Status,
     UpdateRejectedError,
     backup,
     healthy,
@@ -125,3 +127,88 @@ def test_nothing_shows_secrets_by_accident(shop: Shop) -> None:
     """The inspections in a backup hold passwords, and a value is easily printed."""
     shop.engine.run("secret", image="shop:1", env=["PASSWORD=hunter2"])
     assert "hunter2" not in repr(backup("secret", client=shop.engine, store=shop.store))
+
+
+class Interrupting(FailingEngine):
+    """An engine during whose first starts of a container somebody presses Ctrl-C."""
+
+    presses = 1
+
+    def start_container(self, ref: str) -> None:
+        """Be interrupted, or start it."""
+        if self.presses:
+            self.presses -= 1
+            raise KeyboardInterrupt
+        super().start_container(ref)
+
+
+def test_an_interruption_does_not_keep_a_service_down(shop: Shop) -> None:
+    """Ctrl-C while the service is being started again comes out after it was."""
+    engine = Interrupting(shop.engine)
+    engine.presses = 3
+    with pytest.raises(KeyboardInterrupt):
+        backup("shop", client=engine, store=shop.store)
+    assert shop.engine.container("shop").status == "running"
+
+
+def test_an_interrupted_rollback_says_how_to_go_on(shop: Shop) -> None:
+    """A second Ctrl-C comes out at once, with the call that finishes the job; and that call does."""
+    engine = Interrupting(shop.engine)
+    engine.presses = 0
+    with pytest.raises(KeyboardInterrupt) as interrupted, shop.rollback(engine, verify=None) as tx:
+        shop.break_it()
+        engine.presses = 1
+        raise KeyboardInterrupt
+    assert f"docker_rollback.restore({tx.backup.id!r}" in interrupted.value.__notes__[-1]
+    assert restore(tx.backup.id, client=shop.engine, store=shop.store) == ["shop"]
+    shop.check_restored()
+
+
+def test_an_exception_that_refuses_notes_comes_out(shop: Shop) -> None:
+    """Whatever the body raises is the caller's."""
+
+    class Stubborn(Exception):  # noqa: N818  (what it is called is the point of it)
+        def add_note(self, note: str) -> None:
+            raise TypeError(note)
+
+    with pytest.raises(Stubborn), shop.rollback() as tx:
+        shop.break_it()
+        raise Stubborn
+    assert tx.status is Status.ROLLED_BACK
+    shop.check_restored()
+
+
+def test_a_volume_without_a_container_does_not_stay(shop: Shop) -> None:
+    """An update that removes the container and leaves its anonymous volume: its data is in the new one."""
+    old = shop.engine.anonymous_volume("shop", "/cache")
+    with shop.rollback(verify=None):
+        shop.engine.remove_container("shop", force=True)
+        raise RollbackRequested
+    assert shop.engine.anonymous_volume("shop", "/cache") != old
+    assert old not in shop.engine.list_volumes()
+    shop.check_restored()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"quiesce": "stopp"}, "quiesce is one of 'stop', 'pause', 'none', not 'stopp'"),
+        ({"shared": "Refuse"}, "shared is one of"),
+        ({"way": "helpr"}, "way is one of"),
+        ({"verify": healthy}, "makes a check; call it"),
+        ({"verify": "healthy"}, "a check is a callable"),
+        ({"keep": -1}, "keep is a number"),
+        ({"store": ""}, "empty path"),
+    ],
+)
+def test_a_wrong_argument_is_found_at_once(shop: Shop, arguments: dict[str, Any], words: str) -> None:
+    """Nothing is entered, nothing is stopped."""
+    with pytest.raises((ValueError, TypeError), match=words):
+        rollback("shop", **{"client": shop.engine, "store": shop.store, **arguments})
+
+
+@pytest.mark.parametrize("container", [None, b"web", ["web"]])
+def test_a_container_is_named_by_a_name(shop: Shop, container: Any) -> None:
+    """The error says what was given."""
+    with pytest.raises(TypeError, match="a name, an id or an object"):
+        rollback(container, client=shop.engine, store=shop.store)

@@ -6,7 +6,7 @@ import logging
 import os
 import re
 import secrets
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,6 +16,7 @@ import platformdirs
 
 from docker_rollback._model import Backup, Descriptor
 from docker_rollback._store import _oci
+from docker_rollback._store._catalog import Catalog
 from docker_rollback._store._draft import Draft
 from docker_rollback._store._files import DISK, Disk, translated, write_stream
 from docker_rollback._store._holds import Holds
@@ -27,7 +28,6 @@ from docker_rollback._store._retention import PruneReport, choose
 from docker_rollback._store._sweep import Sweep, sweep
 from docker_rollback._store._verify import load, verify
 from docker_rollback.errors import (
-    BackupNotFoundError,
     ContainerBusyError,
     StoreError,
     StoreFullError,
@@ -67,6 +67,7 @@ class BackupStore:
         chosen = platformdirs.user_data_path("docker-rollback", appauthor=False) / "store" if path is None else path
         self.path = Path(chosen).absolute()
         self._layout = Layout(self.path, disk=disk)
+        self._catalog = Catalog(self._layout)
         self._holds = Holds(self._layout)
         self._disk = disk
         self._clock = clock
@@ -82,7 +83,7 @@ class BackupStore:
             CorruptBackupError: the store's ``index.json`` is damaged.
             UnsupportedFormatError: the store was written in a newer format.
         """
-        return sorted(self._roots())
+        return sorted(self._catalog.roots())
 
     def list(self) -> list[Backup]:
         """Return every backup that can be read, oldest first; one that cannot is named in a warning of the log.
@@ -92,7 +93,7 @@ class BackupStore:
             UnsupportedFormatError: the store was written in a newer format.
         """
         backups = []
-        for backup_id, root in self._roots().items():
+        for backup_id, root in self._catalog.roots().items():
             try:
                 backups.append(load(self._layout, backup_id, root).backup)
             except StoreError as error:
@@ -107,7 +108,7 @@ class BackupStore:
             CorruptBackupError: it is damaged.
             UnsupportedFormatError: it was written in a newer format.
         """
-        return load(self._layout, backup_id, self._root(backup_id)).backup
+        return load(self._layout, backup_id, self._catalog.root(backup_id)).backup
 
     def verify(self, backup_id: str) -> None:
         """Read, hash and decompress all that a backup consists of, and check what refers to what.
@@ -119,7 +120,8 @@ class BackupStore:
             CorruptBackupError: something is missing or damaged; it names the blob.
             UnsupportedFormatError: it was written in a newer format.
         """
-        verify(self._layout, backup_id, self._root(backup_id), deep=True)
+        parts = verify(self._layout, backup_id, self._catalog.root(backup_id), deep=True)
+        self._catalog.check_parts(backup_id, parts.children)
         self._verified.add(backup_id)
 
     def open_blob(self, blob: Descriptor) -> Iterator[bytes]:
@@ -189,12 +191,12 @@ class BackupStore:
             BackupNotFoundError: there is none of this id.
             StoreError: a rollback that has not ended needs it.
         """
-        self._root(backup_id)
+        self._catalog.root(backup_id)
         with self._layout.locked(f"deleting backup {backup_id}"):
             reason = self._holds.needed().get(backup_id)
             if reason is not None:
                 raise StoreError(str(self.path), f"backup {backup_id!r} is not deleted: {reason}")
-            self._unlist({backup_id})
+            self._catalog.remove({backup_id})
             self._sweep(dry_run=False)
 
     def prune(
@@ -250,7 +252,7 @@ class BackupStore:
             # What was needed since the choice was made stays.
             needed_now = self._holds.needed()
             removed = tuple(one for one in choice.removed if one not in needed_now)
-            index = self._unlist(set(removed), dry_run=dry_run)
+            index = self._catalog.remove(set(removed), dry_run=dry_run)
             swept = self._sweep(dry_run=dry_run, index=index)
         kept = tuple(backup.id for backup in backups if backup.id not in removed)
         return PruneReport(removed, kept, choice.spared, swept.blobs, swept.size, swept.skipped, dry_run)
@@ -268,7 +270,7 @@ class BackupStore:
         """
         self._layout.create()
         with self._layout.locked(f"holding backup {backup_id}"):
-            self._root(backup_id)
+            self._catalog.root(backup_id)
             self._holds.add(backup_id, by, reason)
 
     def release(self, backup_id: str, by: str) -> None:
@@ -288,9 +290,9 @@ class BackupStore:
             with suppress(StoreNotWritableError, StoreFullError):
                 self._layout.create()
                 with self._layout.locked(f"reading backup {backup_id}"):
-                    self._root(backup_id)
+                    self._catalog.root(backup_id)
                     stack.enter_context(self._holds.reading(backup_id))
-            self._root(backup_id)
+            self._catalog.root(backup_id)
             yield
 
     # Locks
@@ -340,7 +342,7 @@ class BackupStore:
         Example:
             >>> store.export("20260102T030405Z-web-a1b2c3", sys.stdout.buffer)
         """
-        root = self._root(backup_id)
+        root = self._catalog.root(backup_id)
         with self.using(backup_id):
             archive = backup_archive(self._layout, backup_id, root)
             if isinstance(file, str | os.PathLike):
@@ -373,54 +375,6 @@ class BackupStore:
 
     # Within
 
-    def _roots(self) -> dict[str, Descriptor]:
-        """Return the index of every backup, by id."""
-        roots: dict[str, Descriptor] = {}
-        for child in self._layout.index().children:
-            backup_id = child.name
-            if backup_id is None or not _oci.is_backup_id(backup_id) or not self._is_backup(child):
-                continue
-            if roots.setdefault(backup_id, child.blob).digest != child.blob.digest:
-                raise self._layout.blobs.corrupt(_oci.INDEX_FILE, f"it names two backups {backup_id!r}")
-        return roots
-
-    def _is_backup(self, child: _oci.Child) -> bool:
-        if child.artifact_type is not None:
-            return _oci.is_backup(child.artifact_type)
-        if child.blob.media_type != _oci.INDEX:
-            return False
-        try:
-            # Tools that copied a backup here may have dropped what its entry said.
-            index = self._layout.child_index(child.blob)
-        except StoreError as error:
-            logger.warning("what the store names %r cannot be read: %s", child.name, error)
-            return False
-        return _oci.is_backup(index.artifact_type) or _oci.FORMAT_KEY in index.annotations
-
-    def _root(self, backup_id: str) -> Descriptor:
-        for child in self._layout.index().children:
-            # Unreadable is not the same as absent, so what is named is not read here.
-            if child.name == backup_id and _oci.is_backup_id(backup_id) and child.blob.media_type == _oci.INDEX:
-                return child.blob
-        raise BackupNotFoundError(str(self.path), backup_id)
-
-    def _unlist(self, ids: set[str], *, dry_run: bool = False) -> _oci.Index:
-        """Take backups and their children from ``index.json``; only while locked."""
-        index = self._layout.index()
-        gone = self._children(child.blob for child in index.children if child.name in ids)
-        stay = [child for child in index.children if not _belongs(child, ids, gone)]
-        if ids and not dry_run:
-            self._layout.replace_index(index, [child.raw for child in stay], to_free=True)
-        return _oci.Index(tuple(stay), index.artifact_type, index.annotations, index.raw)
-
-    def _children(self, roots: Iterable[Descriptor]) -> set[str]:
-        """Return the digests of the children of these indexes, as far as they can be read."""
-        digests: set[str] = set()
-        for root in roots:
-            with suppress(StoreError):
-                digests.update(child.blob.digest for child in self._layout.child_index(root).children)
-        return digests
-
     def _sweep(self, *, dry_run: bool, index: _oci.Index | None = None) -> Sweep:
         swept = sweep(self._layout, index=index, dry_run=dry_run)
         if not dry_run:
@@ -436,11 +390,3 @@ class BackupStore:
             logger.warning("backup %r does not verify: %s", backup.id, error)
             return False
         return True
-
-
-def _belongs(child: _oci.Child, ids: Collection[str], digests: Collection[str]) -> bool:
-    """Whether an entry of ``index.json`` goes with backups of these ids, whose children have these digests."""
-    if child.name is None:
-        # Tools that copied a backup here list its children without names; another backup's index keeps its own.
-        return child.blob.digest in digests
-    return child.name.partition(".")[0] in ids

@@ -29,6 +29,21 @@ def load(layout: Layout, backup_id: str, root: Descriptor) -> Parts:
         CorruptBackupError: the index, the record, or what leads to it is damaged.
         UnsupportedFormatError: it was written in a newer format.
     """
+    index, _, backup = _read(layout, backup_id, root)
+    if backup.id != backup_id:
+        raise layout.blobs.corrupt(_oci.INDEX_FILE, f"what it names {backup_id!r} is the backup {backup.id[:100]!r}")
+    return Parts(backup, index.children)
+
+
+def record_id(layout: Layout, root: Descriptor) -> str:
+    """Return the id that a backup's own record says; raises as `load`, and where that can be no id."""
+    _, record, backup = _read(layout, "without a name", root)
+    if not _oci.is_backup_id(backup.id):
+        raise layout.blobs.corrupt(record.digest, "its id can be no backup's")
+    return backup.id
+
+
+def _read(layout: Layout, backup_id: str, root: Descriptor) -> tuple[_oci.Index, Descriptor, Backup]:
     index = layout.child_index(root)
     _check_format(layout, backup_id, index.artifact_type)
     _check_format(layout, backup_id, _oci.backup_type(index.annotations.get(_oci.FORMAT_KEY, "1")))
@@ -52,9 +67,7 @@ def load(layout: Layout, backup_id: str, root: Descriptor) -> Parts:
         raise UnsupportedFormatError(str(layout.root), f"backup {backup_id!r}: {error}") from None
     except _oci.MalformedError as error:
         raise layout.blobs.corrupt(record.digest, str(error)) from None
-    if backup.id != backup_id:
-        raise layout.blobs.corrupt(_oci.INDEX_FILE, f"what it names {backup_id!r} is the backup {backup.id[:100]!r}")
-    return Parts(backup, index.children)
+    return index, record, backup
 
 
 def verify(

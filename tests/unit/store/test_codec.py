@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
 
 import pytest
-from attrs import evolve
+from attrs import evolve, fields
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -102,6 +103,24 @@ def test_inspections_keep_types_and_order(inspection: dict[str, object]) -> None
     assert json.dumps(again.inspection) == json.dumps(inspection)
 
 
+def test_the_reference_has_every_field() -> None:
+    """Each field of a record is named in the page on the store's format."""
+    page = (Path(__file__).parents[3] / "docs" / "reference" / "store-format.md").read_text()
+    values = (
+        Backup,
+        ContainerSnapshot,
+        ContainerState,
+        EngineRecord,
+        ImageSnapshot,
+        Mount,
+        NetworkRecord,
+        NotCovered,
+        VolumeArchive,
+    )
+    names = {field.name for value in values for field in fields(value)}
+    assert {name for name in names if f"`{name}" not in page and f".{name}" not in page} == set()
+
+
 def raw() -> dict[str, object]:
     """Return a record as JSON."""
     record = json.loads(dump_backup(making.backup_of("b1", [making.snapshot("web", making.small_image(), None)])))
@@ -164,6 +183,64 @@ def test_a_newer_format_is_told() -> None:
     """A record of a newer format is told from one that is malformed, whatever else it holds."""
     with pytest.raises(NewerFormatError):
         load_backup(b'{"format": 2, "backup": "whatever"}')
+
+
+OLDEST = {
+    "format": 1,
+    "writer": "docker-rollback 0.1.0",
+    "backup": {
+        "id": "b1",
+        "created": "2026-01-02T03:04:05+00:00",
+        "engine": {
+            "flavour": "docker",
+            "version": "28.5.2",
+            "api_version": "1.51",
+            "architecture": "x86_64",
+            "containerd_store": False,
+            "default_runtime": "runc",
+        },
+        "quiesce": "stop",
+        "containers": [
+            {
+                "name": "web",
+                "id": "c0ffee",
+                "inspection": {"Name": "/web"},
+                "state": {"status": "running"},
+                "image": {
+                    "reference": "app:1",
+                    "original_id": "sha256:1",
+                    "id": "sha256:2",
+                    "layers": ["sha256:3"],
+                    "committed_layers": ["sha256:3"],
+                    "clean": True,
+                    "tag": "docker-rollback:b1",
+                },
+            }
+        ],
+        "volumes": [
+            {
+                "name": "data",
+                "inspection": {"Name": "data"},
+                "anonymous": False,
+                "way": "direct",
+                "base": {"mediaType": "a/b", "digest": making.digest(b""), "size": 0},
+            }
+        ],
+        "networks": [{"name": "net", "id": "n1", "inspection": {}}],
+    },
+}
+"""What format 1 has had from its beginning; fields that come later have defaults, or the format's number rises."""
+
+
+def test_the_oldest_record_is_read() -> None:
+    """A record with nothing but what format 1 began with is a backup."""
+    backup = load_backup(json.dumps(OLDEST).encode())
+    assert (backup.id, backup.containers[0].name, backup.volumes[0].name, backup.networks[0].name) == (
+        "b1",
+        "web",
+        "data",
+        "net",
+    )
 
 
 def test_what_json_does_not_have_is_not_written() -> None:

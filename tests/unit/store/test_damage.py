@@ -318,6 +318,36 @@ def test_a_newer_store_is_told_from_a_damaged_one(copy: BackupStore) -> None:
     assert {name for name in after if "locks" not in name} == {name for name in before if "locks" not in name}
 
 
+def test_no_bit_of_the_index_can_make_a_backup_vanish(sound: Path, tmp_path: Path) -> None:
+    """With any one byte of index.json changed, either that is said, or a backup is, or both are there and verify."""
+    store = BackupStore(shutil.copytree(sound, tmp_path / "copy"))
+    text = (sound / "index.json").read_bytes()
+    for place in range(len(text)):
+        mask = (0x01, 0x04, 0x20, 0x80)[place % 4]
+        (store.path / "index.json").write_bytes(text[:place] + bytes([text[place] ^ mask]) + text[place + 1 :])
+        try:
+            ids = store.ids()
+        except StoreError:
+            continue
+        said = False
+        for backup_id in ids:
+            try:
+                store.verify(backup_id)
+            except CorruptBackupError:
+                said = True
+        assert said or ids == ["b1", "b2"], (place, text[max(0, place - 40) : place + 5])
+
+
+def test_a_backup_that_lost_its_name_is_found_by_its_record(copy: BackupStore) -> None:
+    """A root without a name in index.json is listed under its own id, verifies, and can be deleted."""
+    rewrite(lambda data: first(data).pop("annotations") and None)(copy.path / "index.json")
+    assert copy.ids() == ["b1", "b2"]
+    copy.verify("b1")
+    copy.delete("b1")
+    assert copy.ids() == ["b2"]
+    assert {"sha256:" + path.name for path in making.blob_files(copy)} == making.blobs_of(copy.path, "b2")
+
+
 def forge(copy: BackupStore, backup_id: str, *, record: bytes | None = None, artifact_type: str | None = None) -> None:
     """Write a backup whose hashes are all right and whose content is not: what an attacker or a newer version does."""
     blobs = copy.path / "blobs" / "sha256"

@@ -82,6 +82,10 @@ class Forgery:
         path = self.store.path / "index.json"
         top = json.loads(path.read_bytes())
         top["manifests"][0].update(self.put(self.index))
+        top["manifests"][1:] = [
+            {**child, "annotations": {"org.opencontainers.image.ref.name": f"b1.{number}"}}
+            for number, child in enumerate(self.index["manifests"], start=1)
+        ]
         path.write_text(json.dumps(top))
 
 

@@ -38,6 +38,7 @@ _ASSIGNED = {
     "ProcessLabel": "SELinux draws it at random",
     "MountLabel": "SELinux draws it at random",
     "ImageManifestDescriptor": "follows from the image",
+    "OwnPlaces": "follows from the engine (ours, for Podman)",
     "SizeRw": "depends on the question",
     "SizeRootFs": "depends on the question",
     "NetworkSettings": "what the engine assigned to the endpoints; what the user asked of them is compared apart",

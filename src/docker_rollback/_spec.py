@@ -179,6 +179,7 @@ def mount_places(inspection: Mapping[str, Any]) -> frozenset[str]:
     places = {mount.destination.rstrip("/") for mount in mounts(inspection)}
     if inspection["HostConfig"].get("Init"):
         places.add("/sbin/docker-init")
+    places.update(inspection.get("OwnPlaces") or ())
     return frozenset(ancestor for place in places for ancestor in _with_ancestors(place))
 
 

@@ -57,7 +57,8 @@ def docker_like(inspection: Mapping[str, Any]) -> dict[str, Any]:
     _drop_words_for_nothing(host_config)
     config["Env"] = _environment(config)
     config["StopSignal"] = _signal(config)
-    return {**inspection, "Config": config, "HostConfig": host_config, "NetworkSettings": settings}
+    translated = {"Config": config, "HostConfig": host_config, "NetworkSettings": settings}
+    return {**inspection, **translated, "OwnPlaces": _own_places(host_config)}
 
 
 def _networks(
@@ -185,6 +186,14 @@ def _environment(config: Mapping[str, Any]) -> list[str]:
     """
     own = f"HOSTNAME={config.get('Hostname')}"
     return sorted(str(variable) for variable in config.get("Env") or [] if variable != own)
+
+
+def _own_places(host_config: Mapping[str, Any]) -> list[str]:
+    """Return where Podman itself writes below the root of a container; its list of changes hides only some of it.
+
+    In /etc it links mtab; over a root for reading alone it mounts file systems in memory.
+    """
+    return ["/etc", "/run", "/tmp", "/var/tmp"] if host_config.get("ReadonlyRootfs") else ["/etc"]
 
 
 def _signal(config: Mapping[str, Any]) -> str | None:

@@ -87,6 +87,7 @@ def user_and_folder(lab: Lab) -> Case:
             host={"GroupAdd": ["nogroup", "7"]},
         ),
         shows={"Config.User": "65534:1234", "Config.WorkingDir": "/tmp", "Config.StopTimeout": 3},
+        written="it enters a user or a group that the image does not know into /etc/passwd and /etc/group",
         works=works,
     )
 

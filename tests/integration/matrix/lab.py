@@ -45,6 +45,7 @@ class Case:
         shows: what the engine's inspection must say of it, by dotted path, so that a row tests what it says.
         limit: why Podman may show or do otherwise, in words that name its limit; None where it may not, as Docker.
         refused: what an engine says that cannot make such a container, as a pattern.
+        written: why Podman itself writes into its file system, so that the id of its image changes; None where not.
         works: sees that the container does its work; raises `AssertionError` where not.
     """
 
@@ -55,6 +56,7 @@ class Case:
     shows: Mapping[str, object] = field(factory=dict)
     limit: str | None = None
     refused: str | None = None
+    written: str | None = None
     works: Callable[[], None] = lambda: None
 
 
@@ -202,6 +204,11 @@ class Lab:
         self.engine.start_container(self.engine.create_container(self.own(name), body))
         self._others.append(self.own(name))
         return self.own(name)
+
+    def dismiss(self, name: str) -> None:
+        """Remove a further container."""
+        self.engine.remove_container(name, force=True, volumes=True)
+        self._others.remove(name)
 
     def make(self, name: str, body: Body, networks: Mapping[str, Body], state: Target) -> str:
         """Make the container under test and bring it to a state; return its id."""

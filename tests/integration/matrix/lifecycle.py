@@ -250,9 +250,9 @@ def memory_that_others_may_share(lab: Lab) -> Case:
     """Memory that another container may share, with that container beside."""
 
     def works() -> None:
-        borrower = lab.other(f"borrower{len(lab.engine.list_containers())}", host={"IpcMode": f"container:{lab.name}"})
+        borrower = lab.other("borrower", host={"IpcMode": f"container:{lab.name}"})
         assert lab.run("readlink /proc/self/ns/ipc", name=borrower) == lab.run("readlink /proc/self/ns/ipc")
-        lab.engine.remove_container(borrower, force=True)
+        lab.dismiss(borrower)
 
     return Case(body=lab.body(host={"IpcMode": "shareable"}), shows={"HostConfig.IpcMode": "shareable"}, works=works)
 

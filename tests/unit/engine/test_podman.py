@@ -12,7 +12,7 @@ import pytest
 from docker_rollback._compare import compare
 from docker_rollback._engine._docker_podman import docker_like
 from docker_rollback._model import Mount
-from docker_rollback._spec import create_request, mounts
+from docker_rollback._spec import create_request, mount_places, mounts
 
 RECORDED: dict[str, dict[str, Any]] = json.loads(Path(__file__).with_name("podman.json").read_text())
 """One container created, running and exited, and its equal: created from the translation of the running one."""
@@ -189,6 +189,13 @@ def test_the_environment_has_one_order_and_no_host_name() -> None:
 def test_a_signal_has_its_name(number: str, name: str) -> None:
     """Podman gives numbers; those without a name stay."""
     assert translated({"Config/StopSignal": number})["Config"]["StopSignal"] == name
+
+
+def test_what_podman_writes_into_a_container_is_known() -> None:
+    """The folder of its link to the mounts is listed as changed in every container, and is no change of the user's."""
+    assert "/etc" in mount_places(translated())
+    assert "/etc/passwd" not in mount_places(translated())
+    assert {"/var", "/var/tmp"} <= mount_places(translated({"HostConfig/ReadonlyRootfs": True}))
 
 
 def test_a_device_has_its_default_rights() -> None:

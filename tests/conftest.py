@@ -87,6 +87,11 @@ def _clean_engine(request: pytest.FixtureRequest) -> Iterator[None]:
         client.api.remove_volume(volume["Name"], force=True)
     for network in client.api.networks(filters=where):
         client.api.remove_network(network["Id"])
+    # The names by which backups hold their images; Podman writes a registry before them.
+    held = [tag for image in client.api.images(filters=where) for tag in image["RepoTags"] or ()]
+    for tag in held:
+        if tag.removeprefix("localhost/").startswith("docker-rollback:"):
+            client.api.remove_image(tag)
 
 
 def _labelled(labels: dict[str, str]) -> dict[str, list[str]]:

@@ -128,6 +128,7 @@ class Restorer:
     def clear_aside(self, backup: Backup) -> None:
         """Remove what a restore put aside; what cannot be removed is named in the log, and everything else stands."""
         for container in backup.containers:
+            self._report.step("restore", str(ClearAside(container)))
             try:
                 self._place(container, backup, {}).clear_aside()
             except EngineError as error:

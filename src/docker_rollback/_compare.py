@@ -60,6 +60,19 @@ _ENDPOINT_ASSIGNED = {
 _SETS = ("HostConfig.CapAdd", "HostConfig.CapDrop", "HostConfig.GroupAdd", "HostConfig.Binds")
 """Lists whose order means nothing, and which engines do not always keep."""
 
+_KEYED = (
+    "Config.ExposedPorts",
+    "Config.Labels",
+    "Config.Volumes",
+    "HostConfig.Annotations",
+    "HostConfig.LogConfig.Config",
+    "HostConfig.PortBindings",
+    "HostConfig.StorageOpt",
+    "HostConfig.Sysctls",
+    "HostConfig.Tmpfs",
+)
+"""Whose keys the user chose: one with an empty value is there all the same."""
+
 _NO_RESTART = ("HostConfig.RestartPolicy.Name", "no")
 """An empty name means the same, and an update in place cannot bring it back."""
 
@@ -102,7 +115,20 @@ class Difference:
 def compare(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Difference]:
     """Return what differs between two inspections of a container, beyond what its engine assigns.
 
-    Null and empty are equal, except where an engine gives them different meanings (`MaskedPaths`, `ReadonlyPaths`).
+    It reads JSON and asks no engine, so the inspections may come from anywhere: an engine, a backup, a file. Ids,
+    times, paths on the engine's disk, generated names, addresses that nobody asked for and the course of the last run
+    do not count; every other field does, fields that this version has never heard of included. Null and empty are equal,
+    except where an engine gives them different meanings (`MaskedPaths`, `ReadonlyPaths`); order counts but for
+    capabilities, further groups, binds, mounts and aliases.
+
+    Args:
+        before: an inspection, raw as an engine's API answers it. One of Podman through `DockerEngine`, which gives it
+            Docker's shape.
+        after: another one, of the same container or of its equal.
+
+    Returns:
+        The differences, sorted by path; empty where the two are equal. Shown as text, a difference names the place
+        and, where no secrets are to be expected there, the values.
 
     Example:
         >>> compare(engine.inspect_container("web"), engine.inspect_container("web"))
@@ -145,7 +171,9 @@ def _facts(inspection: Mapping[str, Any]) -> Iterator[tuple[str, object]]:
 def _leaves(prefix: str, value: object) -> Iterator[tuple[str, object]]:
     if prefix in _ASSIGNED or (prefix, value) == _NO_RESTART:
         return
-    if isinstance(value, Mapping) and value:
+    if prefix in _KEYED and isinstance(value, Mapping):
+        yield from ((f"{prefix}.{key}", inner or "(empty)") for key, inner in value.items())
+    elif isinstance(value, Mapping) and value:
         for key, inner in value.items():
             yield from _leaves(f"{prefix}.{key}" if prefix else str(key), inner)
     elif prefix in ("HostConfig.MaskedPaths", "HostConfig.ReadonlyPaths") or value not in (None, "", [], {}):

@@ -114,6 +114,24 @@ def test_what_somebody_changed_is_named(path: str, value: object, named: str) ->
     assert named in [difference.path for difference in compare(changed, inspection())]
 
 
+@pytest.mark.parametrize(
+    ("path", "key", "empty"),
+    [
+        ("Config/Labels", "flag", ""),
+        ("Config/ExposedPorts", "99/tcp", {}),
+        ("HostConfig/Tmpfs", "/any", ""),
+        ("HostConfig/PortBindings", "99/tcp", []),
+        ("HostConfig/Annotations", "note", ""),
+    ],
+)
+def test_a_lost_key_is_named_though_its_value_is_empty(path: str, key: str, empty: object) -> None:
+    """A label, a port or a file system in memory with nothing to say of it is there all the same."""
+    *parents, last = path.split("/")
+    kept = inspection()[parents[0]].get(last) or {}
+    before, after = inspection({path: {**kept, key: empty}}), inspection({path: kept})
+    assert [found.path for found in compare(before, after)] == [f"{path.replace('/', '.')}.{key}"]
+
+
 def test_a_lost_mount_is_named() -> None:
     """Each mount counts, by its destination."""
     after = inspection()

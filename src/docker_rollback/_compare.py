@@ -117,8 +117,8 @@ def compare(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Differe
 
     It reads JSON and asks no engine, so the inspections may come from anywhere: an engine, a backup, a file. Ids,
     times, paths on the engine's disk, generated names, addresses that nobody asked for and the course of the last run
-    do not count; every other field does, fields that this version has never heard of included. Null and empty are equal,
-    except where an engine gives them different meanings (`MaskedPaths`, `ReadonlyPaths`); order counts but for
+    do not count; every other field does, fields that this version has never heard of included. Null and empty are
+    equal, except where an engine gives them different meanings (`MaskedPaths`, `ReadonlyPaths`); order counts but for
     capabilities, further groups, binds, mounts and aliases.
 
     Args:

@@ -51,6 +51,11 @@ class Places:
         return self.run / "log"
 
     @property
+    def network(self) -> Path:
+        """A handle on its network that its threads, which wander between networks, do not move."""
+        return self.run / "net"
+
+    @property
     def config(self) -> Path:
         """The daemon's configuration file."""
         return self.run / "daemon.json"
@@ -69,8 +74,18 @@ NAMES = tuple(recipe.name for recipe in RECIPES)
 PACKAGES = ("docker.io", "iptables")
 """What an engine needs of this machine's distribution."""
 
-ROOT_PACKAGES = (*PACKAGES, "nftables", "ca-certificates", "podman", "netavark", "aardvark-dns", "runc", "util-linux")
-"""What a root file system gets that holds the engines of one suite."""
+ENGINE_PACKAGES = {
+    "docker": (*PACKAGES, "ca-certificates"),
+    # Volumes with options are mounted by the program `mount`; catatonit is the first process where `Init` is asked for.
+    "podman": ("podman", "netavark", "aardvark-dns", "nftables", "runc", "catatonit", "mount"),
+}
+"""What each kind of engine needs of another suite."""
+
+
+def root_packages(suite: str) -> tuple[str, ...]:
+    """Return what a root file system gets that holds the engines of one suite."""
+    kinds = sorted({known.kind for known in RECIPES if known.suite == suite})
+    return tuple(package for kind in kinds for package in ENGINE_PACKAGES[kind])
 
 
 def recipe(name: str) -> Recipe:

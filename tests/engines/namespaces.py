@@ -2,7 +2,7 @@
 
 Run as a program, it becomes the one that it starts (same process id)::
 
-    python namespaces.py [--end-with-parent] [--share-network]
+    python namespaces.py [--end-with-parent] [--share-network | --network-handle FILE]
         [--root FOLDER [--bind FOLDER ...]] -- COMMAND...
 """
 
@@ -46,11 +46,11 @@ def _libc() -> ctypes.CDLL:
     return ctypes.CDLL(None, use_errno=True)
 
 
-def join_network(pid: int) -> None:
-    """Move this thread, and all that it starts from now on, into the network of process `pid`."""
+def join_network(handle: Path) -> None:
+    """Move this thread, and all that it starts from now on, into the network that `leave_network` left a handle on."""
     # Held open without an end: what has to be fetched later is fetched from there (see `outside`).
     left = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
-    with Path(f"/proc/{pid}/ns/net").open("rb") as namespace:
+    with handle.open("rb") as namespace:
         _checked(_libc().setns(namespace.fileno(), CLONE_NEWNET))
     os.environ.setdefault(OUTSIDE, f"/proc/{os.getpid()}/fd/{left}")
 
@@ -66,9 +66,16 @@ def end_with_parent() -> None:
     _checked(_libc().prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0))
 
 
-def leave_network() -> None:
-    """Move this process into a new network that has a loopback device and nothing else."""
+def leave_network(handle: Path | None = None) -> None:
+    """Move this process into a new network that has a loopback device and nothing else.
+
+    `handle` becomes a file by which others join it, as long as it stays mounted. The process id would not do: Podman's
+    main thread may sit in the network of a container that it made, and that is what /proc shows of a process.
+    """
     _checked(_libc().unshare(CLONE_NEWNET))
+    if handle is not None:
+        handle.touch()
+        _mount("/proc/self/ns/net", handle, MS_BIND)
     with socket.socket() as any_socket:
         fcntl.ioctl(any_socket, SIOCSIFFLAGS, struct.pack("16sH14x", b"lo", IFF_UP_AND_RUNNING))
 
@@ -144,7 +151,9 @@ def main() -> None:
     """Do what the arguments say, then become the command."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--end-with-parent", action="store_true")
-    parser.add_argument("--share-network", action="store_true", help="stay in the network of the caller")
+    network = parser.add_mutually_exclusive_group()
+    network.add_argument("--share-network", action="store_true", help="stay in the network of the caller")
+    network.add_argument("--network-handle", type=Path, metavar="FILE", help="where others can join its own network")
     parser.add_argument("--root", type=Path)
     parser.add_argument("--bind", type=Path, action="append", default=[])
     parser.add_argument("command", nargs="+")
@@ -152,7 +161,7 @@ def main() -> None:
     if given.end_with_parent:
         end_with_parent()
     if not given.share_network:
-        leave_network()
+        leave_network(given.network_handle)
     if given.root is not None:
         enter_root(given.root, given.bind)
     elif in_chroot():

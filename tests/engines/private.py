@@ -62,7 +62,7 @@ def join_network(address: str) -> None:
     """
     folder = Path(address.removeprefix("unix://")).parent
     if folder.parent == RUN:
-        namespaces.join_network(int((folder / "leader").read_text()))
+        namespaces.join_network(catalog.Places(folder, folder).network)
 
 
 class PrivateEngine:
@@ -150,7 +150,7 @@ class PrivateEngine:
             folder.mkdir(parents=True, exist_ok=True)
         overlay = _bears_overlay(self.places.data)
         self.places.config.write_text(json.dumps(catalog.configuration(self._recipe, overlay=overlay)))
-        words = [sys.executable, "-I", namespaces.__file__]
+        words = [sys.executable, "-I", namespaces.__file__, "--network-handle", str(self.places.network)]
         if self._with_parent:
             words.append("--end-with-parent")
         if where is not None:
@@ -164,7 +164,7 @@ class PrivateEngine:
             if shutil.which("dockerd", path=namespaces.PATH) is None:
                 debian.need(*catalog.PACKAGES)
             return None
-        return debian.root_of(str(self._recipe.suite), catalog.ROOT_PACKAGES)
+        return debian.root_of(str(self._recipe.suite), catalog.root_packages(str(self._recipe.suite)))
 
     def _ended(self) -> bool:
         return self._process.poll() is not None if self._process is not None else self.pid is None

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import docker
 import pytest
 
-from tests.engines import LOCAL, NAMES, PrivateEngine, catalog
+from tests.engines import LOCAL, NAMES, PrivateEngine, catalog, debian, namespaces
 from tests.engines.private import answers
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can start a private engine")
@@ -50,3 +52,36 @@ def test_a_private_engine_lives_and_leaves_no_trace() -> None:
 def test_nobody_answers_where_no_engine_is(tmp_path: Path) -> None:
     """An address without an engine is told from one with."""
     assert not answers(f"unix://{tmp_path}/docker.sock")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_each_suite_has_the_programs_of_its_engines(name: str) -> None:
+    """The root file system of a suite gets each engine that is taken from there, and nothing for others."""
+    suite = catalog.recipe(name).suite
+    packages = catalog.root_packages(str(suite))
+    kinds = {known.kind for known in catalog.RECIPES if known.suite == suite}
+    assert [kind for kind, package in (("docker", "docker.io"), ("podman", "podman")) if package in packages] == sorted(
+        kinds if suite else ()
+    )
+
+
+@as_root
+def test_a_network_is_joined_though_its_engine_has_moved_on(tmp_path: Path) -> None:
+    """Who joins a private network comes into the first one of its engine, wherever its main thread is by now."""
+    handle = tmp_path / "net"
+    own = [sys.executable, "-I", namespaces.__file__, "--network-handle", str(handle), "--"]
+    moved = ["unshare", "--net", "sh", "-c", "readlink /proc/self/ns/net; read line"]
+    script = "readlink /proc/self/ns/net; exec " + " ".join(f"'{word}'" for word in moved)
+    join = f"from tests.engines import namespaces as n; n.join_network(n.Path({str(handle)!r})); import os;"
+    join += "print(os.readlink('/proc/thread-self/ns/net'))"
+    try:
+        with subprocess.Popen([*own, "sh", "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as engine:
+            assert engine.stdin is not None
+            assert engine.stdout is not None
+            first, now = engine.stdout.readline(), engine.stdout.readline()
+            joined = subprocess.run([sys.executable, "-c", join], capture_output=True, check=True).stdout
+            engine.stdin.close()
+        assert first != now
+        assert joined == first
+    finally:
+        debian.remove_tree(tmp_path)

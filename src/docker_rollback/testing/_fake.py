@@ -25,8 +25,9 @@ from docker_rollback.testing._fake_life import Life
 from docker_rollback.testing._fake_make import Maker, Moments
 from docker_rollback.testing._fake_network import Networks
 from docker_rollback.testing._fake_programs import find_program
+from docker_rollback.testing._fake_proc import with_proc
 from docker_rollback.testing._fake_setup import Setup
-from docker_rollback.testing._fake_tree import directory
+from docker_rollback.testing._fake_tree import View, directory
 from docker_rollback.testing._fake_volumes import Volumes
 
 _ROOT = "/var/lib/fake-engine"
@@ -116,6 +117,7 @@ class FakeEngine(Setup):
             default_runtime="runc",
             address="fake://",
             root=_ROOT,
+            identity=f"fake:{self._seed}",
         )
 
     # Containers
@@ -279,7 +281,7 @@ class FakeEngine(Setup):
                 reason = reasons.get(container.status, f"container {container.id} is not running")
                 raise refusal(f"run {command[0]!r} in container {ref!r}", 409, reason)
             now = self._maker.moments.nanoseconds
-            files = Files(container.view, now, self._lock)
+            files = Files(lambda: self._seen_by(container), now, self._lock)
             program, arguments = find_program(self._programs, files, command)
             process = FakeProcess(
                 program, arguments, files, now, self._lock, lambda path: self._life.hang_up(container, path)
@@ -288,6 +290,9 @@ class FakeEngine(Setup):
         if not stdin:
             process.close_input()
         return process
+
+    def _seen_by(self, container: Container) -> View:
+        return with_proc(container, self._maker.host, _ROOT, self._maker.volumes.mountpoint)
 
     # Images
 

@@ -97,6 +97,9 @@ class Life:
                     mount.node = self.maker.volume_node(mount.name, mount.spec)
                     if mount.node is None:
                         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), mount.spec.subpath)
+                elif mount.spec.kind == "bind":
+                    # Somebody may have put another folder there meanwhile.
+                    mount.node = self.maker.bound(action, mount.spec)
                 container.make_place(mount.spec.destination, self.maker.moments.nanoseconds())
         except (EngineError, OSError, VolumeNotFoundError) as error:
             self.maker.networks.detach(container.id)

@@ -116,7 +116,8 @@ class Maker:
         self._resolve(action, name, host)
         endpoints = self._endpoints(action, request, host)
         for spec in specs:
-            self._check_mount(action, spec)
+            if spec.kind == "bind":
+                self.bound(action, spec)
         identity = self.new_id()
         config["Image"] = str(request["Image"])
         own_address = next(iter(endpoints.values()), {}).get("MacAddress")
@@ -183,11 +184,13 @@ class Maker:
             return "bridge"
         return next((one.name for one in self.networks.known.values() if ref in (one.id, one.name)), ref)
 
-    def _check_mount(self, action: str, spec: MountSpec) -> None:
-        if spec.kind == "bind" and spec.must_exist and View(self.host).look(spec.source) is None:
+    def bound(self, action: str, spec: MountSpec) -> Node:
+        """Return what a bind mount shows; a folder that is missing is made, or refused, as the mount asks for."""
+        if spec.must_exist and View(self.host).look(spec.source) is None:
             raise refusal(
                 action, 400, f'invalid mount config for type "bind": bind source path does not exist: {spec.source}'
             )
+        return self._host_node(spec.source)
 
     def _mounts(self, action: str, container: Container, specs: list[MountSpec]) -> list[Mounted]:
         """Find or make what a container mounts, and fill empty volumes from its image."""

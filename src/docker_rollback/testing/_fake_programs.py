@@ -12,6 +12,7 @@ from docker_rollback.testing._fake_tar import DEVICE, tar
 
 NOT_FOUND = 127
 _LOADER_OPTIONS_WITH_A_VALUE = ("--argv0", "--inhibit-rpath", "--library-path", "--preload")
+_KINDS = {"file": "regular file", "symlink": "symbolic link", "character": "character special file"}
 _MAKES_FIFO = re.compile(r"\bmkfifo (?:-m 600 )?(\S+)")
 
 
@@ -95,12 +96,12 @@ def _rm(run: Run) -> int:
 
 
 def _stat(run: Run) -> int:
-    """Print what ``-c`` asks for of device, inode, mode, owner and size."""
+    """Print what ``-c`` asks for of device, inode, kind, mode, owner and size."""
     for path in run.arguments[3:]:
         node = run.files.node(path)
         shown = {"%d": DEVICE, "%i": node.number, "%a": f"{node.mode:o}", "%u": node.uid, "%g": node.gid}
         line = run.arguments[2]
-        for word, value in {**shown, "%s": len(node.content)}.items():
+        for word, value in {**shown, "%F": _KINDS.get(node.kind, node.kind), "%s": len(node.content)}.items():
             line = line.replace(word, str(value))
         run.stdout += f"{line}\n".encode()
     return 0

@@ -282,3 +282,47 @@ def test_what_is_asked_by_a_wrong_path_is_named(fake: FakeEngine) -> None:
     assert fake.anonymous_volume("shop", "/named") == "named"
     with pytest.raises(KeyError):
         fake.anonymous_volume("shop", "/elsewhere")
+
+
+# Folders of the host
+
+
+def test_a_start_looks_a_bound_folder_up_again(fake: FakeEngine) -> None:
+    """A container that starts sees the folder that lies at the path by then; one that is gone is made, as -v does."""
+    fake.add_image("app:1")
+    fake.host.write("/srv/data/file", "old")
+    fake.run("app", image="app:1", volumes={"/srv/data": "/data"})
+    fake.host.delete("/srv/data")
+    assert fake.container("app").read("/data/file") == b"old"
+    fake.stop_container("app")
+    fake.start_container("app")
+    assert fake.host.list("/srv/data") == fake.container("app").list("/data") == []
+
+
+def test_a_mount_that_asks_for_its_folder_does_not_start_without(fake: FakeEngine) -> None:
+    """A bind that is asked for as a mount, not as -v does, needs its folder at each start."""
+    fake.add_image("app:1")
+    fake.host.mkdir("/srv/data")
+    fake.run("app", image="app:1", Mounts=[{"Type": "bind", "Source": "/srv/data", "Target": "/data"}])
+    fake.stop_container("app")
+    fake.host.delete("/srv/data")
+    with pytest.raises(EngineError, match="bind source path does not exist: /srv/data"):
+        fake.start_container("app")
+    assert not fake.host.exists("/srv/data")
+
+
+def test_programs_see_where_a_mount_leads(fake: FakeEngine) -> None:
+    """The kernel's list of mounts names the folder behind a symlink, and what kind of file system that is on."""
+    fake.add_image("app:1")
+    fake.host.mkdir("/srv/real data")
+    fake.host.symlink("/srv/link", "../srv/real data")
+    fake.host.mkdir("/proc")
+    fake.run("app", image="app:1", volumes={"/srv/link": "/a", "/proc": "/b", "named": "/c"})
+    with fake.exec("app", ["cat", "/proc/self/mountinfo"]) as cat:
+        lines = [line.split() for line in cat.read(1 << 20).decode().splitlines()]
+    seen = {line[4]: (line[3], line[7]) for line in lines}
+    root = fake.info().root
+    assert seen["/a"] == (r"/srv/real\040data", "ext4")
+    assert seen["/b"] == ("/", "proc")
+    assert seen["/c"] == (f"{root}/volumes/named/_data", "ext4")
+    assert seen["/etc/hosts"][0] == f"{root}/containers/{fake.container('app').id}/hosts"

@@ -8,7 +8,8 @@
 from docker_rollback._api import backup, restore, rollback
 from docker_rollback._archiver import VolumeArchiver
 from docker_rollback._capture import Capture
-from docker_rollback._checks import Check, CheckedContainer, healthy, http_ok, tcp_open
+from docker_rollback._checked import Check, CheckedContainer
+from docker_rollback._checks import eventually, healthy, http_ok, tcp_open
 from docker_rollback._compare import Difference, compare
 from docker_rollback._engine import Change, ContainerFilter, DockerEngine, Engine, EngineInfo, Finished, Process
 from docker_rollback._model import (
@@ -127,6 +128,7 @@ __all__ = [
     "VolumeNotFoundError",
     "backup",
     "compare",
+    "eventually",
     "healthy",
     "http_ok",
     "restore",

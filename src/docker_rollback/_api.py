@@ -11,7 +11,8 @@ from attrs import frozen
 
 from docker_rollback._archiver import VolumeArchiver
 from docker_rollback._capture import Capture
-from docker_rollback._checks import Check, as_checks, healthy
+from docker_rollback._checked import Check
+from docker_rollback._checks import as_checks, healthy
 from docker_rollback._engine import Client, Engine, as_engine
 from docker_rollback._model import Backup, Quiesce, Shared, Way, backup_id
 from docker_rollback._preflight import Preflight, own_ids

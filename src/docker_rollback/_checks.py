@@ -3,85 +3,33 @@
 from __future__ import annotations
 
 import http.client
-import logging
-import math
+import queue
 import socket
-import time
+import threading
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Sequence
-from typing import TypeAlias
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
 
-from docker_rollback._engine.port import Engine, Inspection
-from docker_rollback._model import ContainerState
+from docker_rollback._checked import Check, CheckedContainer
+from docker_rollback._engine.port import Inspection
 from docker_rollback._spec import observe
-from docker_rollback.errors import ContainerNotFoundError, EngineError, UpdateRejectedError
+from docker_rollback.errors import ContainerNotFoundError
 
-logger = logging.getLogger("docker_rollback")
-
-_POLL = 0.1
+_POLL: Final = 0.1
 """Seconds between two looks at a container."""
 
-_LOG_LINES = 20
+_SETTLED: Final = 10.0
+"""Seconds after which an engine takes a program that it has started again for one that stays (moby, restartmanager)."""
+
+_MARGIN: Final = 10.0
+"""Seconds for a slow engine, on top of the time in which a health check has to decide."""
+
+_PROBING: Final = {"Interval": 30.0, "Timeout": 30.0, "Retries": 3, "StartPeriod": 0.0}
+"""What an engine takes where a health check does not say, in seconds."""
 
 
-class CheckedContainer:
-    """A container as a check sees it: always the one that bears the name now, whatever its id.
-
-    Attributes:
-        name: its name.
-        before: what it was doing when the backup was taken.
-    """
-
-    def __init__(
-        self,
-        engine: Engine,
-        name: str,
-        before: ContainerState,
-        *,
-        clock: Callable[[], float] = time.monotonic,
-        sleep: Callable[[float], None] = time.sleep,
-    ) -> None:
-        self._engine = engine
-        self.name = name
-        self.before = before
-        self.clock = clock
-        self.sleep = sleep
-
-    def hurried(self, *, clock: Callable[[], float], sleep: Callable[[float], None]) -> CheckedContainer:
-        """Return the same container with another sense of time."""
-        return CheckedContainer(self._engine, self.name, self.before, clock=clock, sleep=sleep)
-
-    def inspect(self) -> Inspection:
-        """Return the container's inspection; raises `ContainerNotFoundError` where it is gone."""
-        return self._engine.inspect_container(self.name)
-
-    def reject(self, reason: str) -> UpdateRejectedError:
-        """Return the error that says the container is not well, with what helps to understand why."""
-        return UpdateRejectedError(self.name, reason, details=self._details())
-
-    def _details(self) -> str:
-        try:
-            inspection = self.inspect()
-            logs = self._engine.container_logs(self.name, tail=_LOG_LINES)
-        except EngineError as error:
-            return f"nothing more is known: {error}"
-        state = inspection["State"]
-        lines = [f"state: {state['Status']}, exit code {state.get('ExitCode')}"]
-        probes = (state.get("Health") or {}).get("Log") or []
-        if probes:
-            lines.append(
-                f"last health probe: exit code {probes[-1].get('ExitCode')}, {probes[-1].get('Output', '').strip()}"
-            )
-        if logs.strip():
-            lines.append("last lines of its log:\n" + logs.rstrip())
-        return "\n".join(lines)
-
-
-Check: TypeAlias = Callable[[CheckedContainer], None]
-
-
-def healthy(*, timeout: float = 60.0, stable_for: float = 1.0) -> Check:
+def healthy(*, timeout: float | None = None, stable_for: float = 1.0) -> Check:
     """Return a check that a container runs, stays up, and turns healthy where it has a health check.
 
     A container that is gone, ended with an error, is being restarted, ran out of memory or is unhealthy fails at
@@ -90,8 +38,10 @@ def healthy(*, timeout: float = 60.0, stable_for: float = 1.0) -> Check:
 
     Args:
         timeout: how long a health check may take to turn healthy, in seconds; the container's own start period counts
-            on top.
-        stable_for: how long a container without a health check has to stay up, in seconds.
+            on top. By default as long as its own timings give it: start period, interval, time-out and retries, and a
+            margin.
+        stable_for: how long a container without a health check has to stay up, in seconds. One that its engine has
+            started again already has to stay up for ten at least.
 
     Raises:
         UpdateRejectedError: by the check, where the container is not well.
@@ -121,7 +71,7 @@ def http_ok(url: str, *, timeout: float = 30.0, status: int | None = None) -> Ch
         status: the one status that is right.
 
     Raises:
-        UpdateRejectedError: by the check, where it does not.
+        UpdateRejectedError: by the check, where it does not; at once where the container has ended with an error.
     """
     if not url.startswith(("http://", "https://")):
         raise ValueError(f"not an http or https address: {url!r}")
@@ -129,9 +79,9 @@ def http_ok(url: str, *, timeout: float = 30.0, status: int | None = None) -> Ch
     # The service is asked itself: a proxy that the environment names would answer in its place.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
-    def ask() -> str | None:
+    def ask(patience: float) -> str | None:
         try:
-            with opener.open(url, timeout=timeout) as answer:
+            with opener.open(url, timeout=patience) as answer:
                 found = int(answer.status)
         except urllib.error.HTTPError as error:
             found = error.code
@@ -147,12 +97,12 @@ def tcp_open(host: str, port: int, *, timeout: float = 30.0) -> Check:
     """Return a check that a TCP port takes a connection within `timeout` seconds.
 
     Raises:
-        UpdateRejectedError: by the check, where it does not.
+        UpdateRejectedError: by the check, where it does not; at once where the container has ended with an error.
     """
 
-    def ask() -> str | None:
+    def ask(patience: float) -> str | None:
         try:
-            with socket.create_connection((host, port), timeout=timeout):
+            with socket.create_connection((host, port), timeout=patience):
                 return None
         except OSError as error:
             return f"{host}:{port} takes no connection: {error}"
@@ -160,10 +110,44 @@ def tcp_open(host: str, port: int, *, timeout: float = 30.0) -> Check:
     return _until(ask, timeout)
 
 
+def eventually(check: Check, *, timeout: float = 30.0) -> Check:
+    """Return a check that tries another one until it passes, at most for `timeout` seconds.
+
+    A call that does not come back in that time is given up. It runs in a thread of its own, and only its
+    ``container.sleep`` can end it then.
+
+    Raises:
+        UpdateRejectedError: by the check, where it did not come back in time.
+        Exception: by the check, whatever the last try raised.
+
+    Example:
+        >>> def has_all_rows(container):
+        ...     assert connect().execute("SELECT count(*) FROM orders").fetchone() == (7,)
+        >>> with rollback("db", verify=eventually(has_all_rows, timeout=60)):
+        ...     update()
+    """
+    if not callable(check):
+        raise TypeError(f"a check is a callable, not {check!r}")
+
+    def patient(container: CheckedContainer) -> None:
+        deadline = container.clock() + timeout
+        while True:
+            left = max(0.0, deadline - container.clock())
+            try:
+                _call(check, container, left)
+                return
+            except Exception:
+                container.sleep(_POLL)
+                if container.clock() >= deadline:
+                    raise
+
+    return patient
+
+
 def as_checks(verify: Check | Sequence[Check] | None) -> tuple[Check, ...]:
     """Return the checks that a `verify=` argument means: one, several, or none."""
     checks: tuple[Check, ...] = () if verify is None else (verify,) if callable(verify) else tuple(verify)
-    makers: tuple[object, ...] = (healthy, http_ok, tcp_open)
+    makers: tuple[object, ...] = (healthy, http_ok, tcp_open, eventually)
     for check in checks:
         if not callable(check):
             raise TypeError(f"a check is a callable, not {check!r}")
@@ -172,36 +156,43 @@ def as_checks(verify: Check | Sequence[Check] | None) -> tuple[Check, ...]:
     return checks
 
 
-def holds_now(check: Check, container: CheckedContainer) -> bool:
-    """Whether a check holds at this moment, without waiting for it to turn good.
+def _call(check: Check, container: CheckedContainer, patience: float) -> None:
+    """Run a check in a thread and raise what it raises; raise also where it is not done within `patience` seconds."""
+    given_up = threading.Event()
 
-    Its waiting is cut short by a clock on which every sleep lasts forever: what has to stay well for a while counts as
-    well, what has yet to turn well does not.
-    """
-    time_is_up = False
+    def sleep(seconds: float) -> None:
+        container.sleep(seconds)
+        if given_up.is_set():
+            raise SystemExit  # ends this thread, and no handler of errors holds it up
 
-    def sleep(_seconds: float) -> None:
-        nonlocal time_is_up
-        time_is_up = True
+    def work() -> None:
+        try:
+            check(container.hurried(clock=container.clock, sleep=sleep))
+        except BaseException as error:
+            outcome.put(error)
+        else:
+            outcome.put(None)
 
-    hurried = container.hurried(clock=lambda: math.inf if time_is_up else 0.0, sleep=sleep)
+    outcome: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
+    threading.Thread(target=work, name=f"check of {container.name}", daemon=True).start()
     try:
-        check(hurried)
-    except Exception as error:
-        logger.info("%s: a check does not hold before the update: %s", container.name, error)
-        return False
-    return True
+        error = outcome.get(timeout=patience)
+    except queue.Empty:
+        given_up.set()
+        raise container.reject(f"a check did not come back within {patience:.0f} s") from None
+    if error is not None:
+        raise error
 
 
-def _until(ask: Callable[[], str | None], timeout: float) -> Check:
-    """Return a check that asks until the answer is None, at most for `timeout` seconds."""
+def _until(ask: Callable[[float], str | None], timeout: float) -> Check:
+    """Return a check that asks until the answer is None, at most for `timeout` seconds, and not of what has failed."""
 
     def check(container: CheckedContainer) -> None:
         if not container.before.alive:
             return
         deadline = container.clock() + timeout
-        while (problem := ask()) is not None:
-            if container.clock() >= deadline:
+        while (problem := ask(max(_POLL, deadline - container.clock()))) is not None:
+            if container.clock() >= deadline or _has_failed(_look(container)):
                 raise container.reject(problem)
             container.sleep(_POLL)
 
@@ -215,7 +206,15 @@ def _look(container: CheckedContainer) -> Inspection:
         raise container.reject("it is gone") from error
 
 
-def _is_well(container: CheckedContainer, first: Inspection, waited: float, timeout: float, stable_for: float) -> bool:
+def _has_failed(inspection: Inspection) -> bool:
+    """Whether a container ended with an error and nobody will start it again."""
+    state = observe(inspection).state
+    return state.status in ("exited", "dead") and state.exit_code != 0
+
+
+def _is_well(
+    container: CheckedContainer, first: Inspection, waited: float, timeout: float | None, stable_for: float
+) -> bool:
     """Return whether the container is well now; False means: ask again. Raises where it will not turn well."""
     inspection = _look(container)
     state = observe(inspection).state
@@ -225,7 +224,7 @@ def _is_well(container: CheckedContainer, first: Inspection, waited: float, time
         if state.exit_code == 0 and not _restarts(inspection):
             return True
         raise container.reject(f"it ended with exit code {state.exit_code}")
-    if inspection.get("RestartCount", 0) > first.get("RestartCount", 0) or state.status == "restarting":
+    if _restarted(inspection) > _restarted(first) or state.status == "restarting":
         raise container.reject("it ends again and again and is being restarted")
     if state.status == "paused":
         if container.before.status == "paused":
@@ -234,12 +233,14 @@ def _is_well(container: CheckedContainer, first: Inspection, waited: float, time
     if not state.alive:
         raise container.reject(f"it does not run: it is {state.status}")
     if state.health is None:
-        return waited >= stable_for
+        return waited >= (max(stable_for, _SETTLED) if _restarted(inspection) else stable_for)
     if state.health == "unhealthy":
         raise container.reject("its health check says that it is unhealthy")
-    if state.health == "healthy":
+    # One whose last probes failed is about to be unhealthy, or was only slow: the next ones tell.
+    if state.health == "healthy" and not inspection["State"]["Health"].get("FailingStreak"):
         return True
-    if waited >= timeout + _start_period(inspection):
+    own = inspection["Config"].get("Healthcheck") or {}
+    if waited >= (_patience_of(own) if timeout is None else timeout + _probing(own, "StartPeriod")):
         raise container.reject(f"it did not turn healthy within {waited:.0f} s")
     return False
 
@@ -249,6 +250,22 @@ def _restarts(inspection: Inspection) -> bool:
     return policy in ("always", "unless-stopped")
 
 
-def _start_period(inspection: Inspection) -> float:
-    """Return, in seconds, for how long failing probes do not count (the engine keeps it in nanoseconds)."""
-    return float(((inspection["Config"].get("Healthcheck") or {}).get("StartPeriod") or 0) / 1e9)
+def _restarted(inspection: Inspection) -> int:
+    """Return how often the engine has started a container again by itself since somebody started it."""
+    return int(inspection.get("RestartCount") or 0)
+
+
+def _patience_of(probing: Mapping[str, Any]) -> float:
+    """Return the seconds after which a health check has decided one way or the other.
+
+    Probes count from the end of the start period on, the one that is under way then does not; as many as there are
+    retries may fail, each after an interval and its time-out.
+    """
+    probe = _probing(probing, "Timeout")
+    retries = int(probing.get("Retries") or _PROBING["Retries"])
+    return _probing(probing, "StartPeriod") + probe + retries * (_probing(probing, "Interval") + probe) + _MARGIN
+
+
+def _probing(probing: Mapping[str, Any], key: str) -> float:
+    """Return one of the timings of a health check, in seconds; an engine keeps it in nanoseconds, 0 for its own."""
+    return float((probing.get(key) or 0) / 1e9 or _PROBING[key])

@@ -13,19 +13,15 @@ from types import TracebackType
 from typing import Self
 
 from docker_rollback._capture import Capture
-from docker_rollback._checks import Check, CheckedContainer, holds_now
+from docker_rollback._checked import Check
 from docker_rollback._engine.port import Engine
-from docker_rollback._model import Backup, Observed, Quiesce, Report, Shared, backup_id
+from docker_rollback._model import Backup, Quiesce, Report, Shared, backup_id
 from docker_rollback._preflight import Preflight
 from docker_rollback._restorer import Restorer
 from docker_rollback._snapshotter import now
 from docker_rollback._store import BackupStore
-from docker_rollback.errors import (
-    RestoreError,
-    RollbackFailedError,
-    RollbackRequested,
-    UpdateRejectedError,
-)
+from docker_rollback._verdict import Verdict
+from docker_rollback.errors import RestoreError, RollbackFailedError, RollbackRequested
 
 logger = logging.getLogger("docker_rollback")
 
@@ -96,16 +92,13 @@ class Rollback:
         self._preflight = preflight
         self._capture = capture
         self._restorer = restorer
-        self._verify = tuple(verify)
+        self._verdict = Verdict(engine, verify, clock=monotonic, sleep=sleep)
         self._quiesce: Quiesce = quiesce
         self._resume = resume
         self._shared: Shared = shared
         self._keep = keep
         self._clock = clock
-        self._monotonic = monotonic
-        self._sleep = sleep
         self._held = ExitStack()
-        self._checks: list[tuple[CheckedContainer, tuple[Check, ...]]] = []
         self.status = Status.NOT_STARTED
         self._backup: Backup | None = None
 
@@ -141,7 +134,7 @@ class Rollback:
         self.status = Status.CAPTURING
         try:
             report = self._held.enter_context(self._preflight.holding(self._containers))
-            self._checks = [self._checks_of(container) for container in report.containers]
+            self._verdict.begin(report.containers)
             identity = backup_id(report.containers[0].name, self._clock(), secrets.token_hex(3))
             self._backup = self._capture.take(
                 report, identity, quiesce=self._quiesce, resume=self._resume, shared=self._shared
@@ -165,7 +158,7 @@ class Rollback:
         with self._held:
             if error is None:
                 try:
-                    self._pass_checks()
+                    self._verdict.judge()
                 except BaseException as rejection:
                     self._roll_back(rejection)
                     raise
@@ -174,18 +167,6 @@ class Rollback:
                 return False
             self._roll_back(error)
             return isinstance(error, RollbackRequested)
-
-    def _checks_of(self, container: Observed) -> tuple[CheckedContainer, tuple[Check, ...]]:
-        """Return what can be asked of a container after a rollback: what holds of it now, and no more."""
-        checked = CheckedContainer(
-            self._engine, container.name, container.state, clock=self._monotonic, sleep=self._sleep
-        )
-        return checked, tuple(check for check in self._verify if holds_now(check, checked))
-
-    def _pass_checks(self) -> None:
-        for container, _ in self._checks:
-            for check in self._verify:
-                _pass(check, container)
 
     def _roll_back(self, error: BaseException) -> None:
         """Put everything back because of `error`, and say so in a note on it."""
@@ -196,7 +177,7 @@ class Rollback:
         logger.info("rolling back %s: %s", ", ".join(names), type(error).__name__)
         try:
             self._restorer.put_back(backup)
-            self._pass_checks_again()
+            self._verdict.judge_again()
         except Exception as failure:
             self.status = Status.FAILED
             failures = (isinstance(failure, RestoreError) and failure.failures) or (failure,)
@@ -216,23 +197,6 @@ class Rollback:
         )
         self._finish(rolled_back=True)
 
-    def _pass_checks_again(self) -> None:
-        failures: list[Exception] = []
-        for container, checks in self._checks:
-            for check in checks:
-                try:
-                    _pass(check, container)
-                except UpdateRejectedError as error:
-                    failures.append(
-                        RestoreError(
-                            container.name, f"it was restored, but is not well: {error.reason}\n{error.details}"
-                        )
-                    )
-        if len(failures) == 1:
-            raise failures[0]
-        if failures:
-            raise RestoreError(", ".join(self._containers), "they were restored, but are not well:", failures=failures)
-
     def _finish(self, *, rolled_back: bool = False) -> None:
         """Tidy up; the outcome stands whatever happens here."""
         try:
@@ -243,16 +207,6 @@ class Rollback:
                 self._capture.prune(self.backup, keep=self._keep)
         except Exception:
             logger.exception("backup %s: tidying up failed; the outcome stands", self.backup.id)
-
-
-def _pass(check: Check, container: CheckedContainer) -> None:
-    """Run one check; whatever it raises means that the container is not well."""
-    try:
-        check(container)
-    except UpdateRejectedError:
-        raise
-    except Exception as error:
-        raise container.reject(f"a check raised {type(error).__name__}: {error}") from error
 
 
 def _note(error: BaseException, words: str) -> None:

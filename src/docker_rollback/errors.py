@@ -256,18 +256,43 @@ class ResumeError(DockerRollbackError):
 class UpdateRejectedError(DockerRollbackError):
     """The update ended without an error, but a check found that its container is not well.
 
+    Nothing in it shows a value of the container's environment; the name of the variable stands in its place.
+
     Attributes:
         container: its name.
         reason: what the check found, a sentence.
-        details: what helps to understand it: state, exit code, last health probe, last log lines.
+        state: what it did then, as the engine names it; None where that is not known, as of one that is gone.
+        exit_code: of its last run; None where that is not known.
+        probe: how the last probe of its health check ended, and what it said; None where it has none.
+        log: the last lines of its log.
+        details: the same as text, for people.
     """
 
-    def __init__(self, container: str, reason: str, *, details: str = "") -> None:
+    def __init__(
+        self,
+        container: str,
+        reason: str,
+        *,
+        details: str = "",
+        state: str | None = None,
+        exit_code: int | None = None,
+        probe: str | None = None,
+        log: Sequence[str] = (),
+    ) -> None:
         self.container = container
         self.reason = reason
-        self.details = details
+        self.state = state
+        self.exit_code = exit_code
+        self.probe = probe
+        self.log = tuple(log)
+        lines = [details] if details else []
+        lines += [f"state: {state}, exit code {exit_code}"] if state is not None else []
+        lines += [f"last health probe: {probe}"] if probe is not None else []
+        lines += ["last lines of its log:", *self.log] if self.log else []
+        self.details = "\n".join(lines)
         super().__init__(
-            f"the update of container {container!r} was rejected: {reason}" + (f"\n{details}" if details else "")
+            f"the update of container {container!r} was rejected: {reason}"
+            + (f"\n{self.details}" if self.details else "")
         )
 
 

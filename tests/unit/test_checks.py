@@ -9,7 +9,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from docker_rollback._checks import CheckedContainer, as_checks, healthy, holds_now, http_ok, tcp_open
+from docker_rollback._checked import CheckedContainer, holds_now
+from docker_rollback._checks import as_checks, eventually, healthy, http_ok, tcp_open
 from docker_rollback._spec import observe
 from docker_rollback.errors import UpdateRejectedError
 from docker_rollback.testing import FakeClock, FakeEngine

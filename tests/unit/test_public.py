@@ -69,6 +69,7 @@ NAMES = [
     "VolumeNotFoundError",
     "backup",
     "compare",
+    "eventually",
     "healthy",
     "http_ok",
     "restore",

@@ -115,6 +115,25 @@ class Observed:
 
 
 @frozen
+class Resting:
+    """A container that is brought to rest for a while, and what it takes to set it going again.
+
+    Attributes:
+        id: its full id.
+        name: without the leading slash.
+        how: how it is brought to rest; "none" for one that rests already.
+        started: when its engine started it last, as the engine says it.
+        policy: its restart policy.
+    """
+
+    id: str
+    name: str
+    how: Quiesce
+    started: str
+    policy: Mapping[str, Any] = field(factory=dict)
+
+
+@frozen
 class ImageSnapshot:
     """A container's file system, as an image.
 
@@ -207,7 +226,11 @@ class NetworkRecord:
 
 @frozen
 class EngineRecord:
-    """The engine that a backup was taken on, for people and for what depends on its kind."""
+    """The engine that a backup was taken on, for people and for what depends on its kind.
+
+    `identity` tells it from every other engine, so that containers of one name on two of them are not taken for the
+    same; empty in backups that were taken before it was kept.
+    """
 
     flavour: str
     version: str
@@ -215,6 +238,7 @@ class EngineRecord:
     architecture: str
     containerd_store: bool
     default_runtime: str
+    identity: str = ""
 
 
 @frozen

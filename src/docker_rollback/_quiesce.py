@@ -9,10 +9,10 @@ from types import TracebackType
 from typing import Self
 
 from docker_rollback._engine.port import Engine
-from docker_rollback._model import Observed, Quiesce
+from docker_rollback._model import Observed, Quiesce, Resting
 from docker_rollback._progress import Reporter
-from docker_rollback._spec import observe
-from docker_rollback.errors import CaptureError, EngineError, ResumeError
+from docker_rollback._spec import HELD, observe, restarts, started_at
+from docker_rollback.errors import CaptureError, ContainerNotFoundError, EngineError, ResumeError
 
 logger = logging.getLogger("docker_rollback")
 
@@ -24,15 +24,32 @@ _BETWEEN_TRIES = 0.5
 """How often, and seconds between, a container is set going that does not want to."""
 
 
-class AtRest:
-    """Containers brought to rest one by one, and resumed together when the ``with`` block ends, however it ends.
+def resting(container: Observed, quiesce: Quiesce) -> Resting:
+    """Return how a container is brought to rest, and what it takes to set it going again. Pure.
 
     A container that does not run is at rest already, and so is a paused one. One that its engine removes when it stops
     (``--rm``) is paused instead: stopping it would destroy what is to be saved.
+    """
+    how = quiesce if container.state.status in ("running", "restarting") else "none"
+    if how == "stop" and container.inspection["HostConfig"].get("AutoRemove"):
+        how = "pause"
+    return Resting(
+        id=container.id,
+        name=container.name,
+        how=how,
+        started=started_at(container.inspection),
+        policy=container.inspection["HostConfig"].get("RestartPolicy") or {},
+    )
+
+
+class AtRest:
+    """Containers brought to rest one by one, and resumed together when the ``with`` block ends, however it ends.
 
     Args:
         engine: where the containers are.
         quiesce: how: "stop" by the container's own signal and patience, "pause", or "none".
+        held: whether they are kept from being started by their engine as well, also after a reboot.
+        note: told of each before it is touched.
         report: is told what is done.
         sleep: waits, in seconds.
 
@@ -45,37 +62,62 @@ class AtRest:
         engine: Engine,
         quiesce: Quiesce,
         *,
+        held: bool = False,
+        note: Callable[[Resting], None] | None = None,
         report: Reporter | None = None,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._engine = engine
         self._report = report or Reporter()
         self._sleep = sleep
-        self._quiesce = quiesce
-        self._resting: list[tuple[Observed, Quiesce]] = []
+        self._quiesce: Quiesce = quiesce
+        self._held = held
+        self._note = note
+        self._resting: list[Resting] = []
         self._keep = False
 
     def bring(self, container: Observed) -> None:
         """Bring one container to rest; raises an `EngineError` where the engine will not."""
-        how = self._how(container)
-        if how == "none":
+        found = resting(container, self._quiesce)
+        if found.how == "none":
             return
+        if self._note is not None:
+            self._note(found)
         # Noted first: a stop whose answer is lost may have stopped it all the same.
-        self._resting.append((container, how))
-        self._report.step("quiesce", container.name)
-        if how == "pause":
-            self._engine.pause_container(container.id)
+        self._resting.append(found)
+        self._report.step("quiesce", found.name)
+        if self._held and restarts(container.inspection["HostConfig"]):
+            self._engine.update_container(found.id, {"RestartPolicy": dict(HELD)})
+        if found.how == "pause":
+            self._engine.pause_container(found.id)
         else:
-            self._engine.stop_container(container.id)
+            self._engine.stop_container(found.id)
+
+    def adopt(self, found: Resting) -> None:
+        """Take over a container that another process brought to rest and then died; one that somebody set going is not.
+
+        Raises:
+            EngineError: the engine does not answer.
+        """
+        try:
+            standing = observe(self._engine.inspect_container(found.id))
+        except ContainerNotFoundError:
+            logger.warning("%s: it was brought to rest, and somebody removed it since", found.name)
+            return
+        if started_at(standing.inspection) != found.started:
+            return
+        if found.how == "stop" or (found.how == "pause" and standing.state.status == "paused"):
+            self._resting.append(found)
 
     def check_undisturbed(self) -> None:
         """Raise a `CaptureError` where somebody set a container going that should have been at rest."""
-        for container, how in self._resting:
-            state = observe(self._engine.inspect_container(container.id)).state
-            if state.status != "paused" if how == "pause" else state.alive:
+        for found in self._resting:
+            now = observe(self._engine.inspect_container(found.id))
+            going = now.state.status != "paused" if found.how == "pause" else now.state.alive
+            if going or started_at(now.inspection) != found.started:
                 raise CaptureError(
-                    container.name,
-                    f"it is {state.status} although it was brought to rest: somebody else started it meanwhile",
+                    found.name,
+                    f"it is {now.state.status} although it was brought to rest: somebody else started it meanwhile",
                 )
 
     def __enter__(self) -> Self:
@@ -91,22 +133,22 @@ class AtRest:
         if failures:
             causes = [failure for _, failure in failures]
             raise ResumeError(
-                [container.name for container, _ in failures], [error, *causes] if error is not None else causes
+                [found.name for found, _ in failures], [error, *causes] if error is not None else causes
             ) from (error or causes[0])
 
     def keep(self) -> None:
         """Leave the containers at rest when the block ends well: whoever asked for it sets them going."""
         self._keep = True
 
-    def _resume(self) -> list[tuple[Observed, Exception]]:
+    def _resume(self) -> list[tuple[Resting, Exception]]:
         """Set every container going again, last first, and return what failed; each one is tried."""
-        failures: list[tuple[Observed, Exception]] = []
+        failures: list[tuple[Resting, Exception]] = []
         interruptions: list[BaseException] = []
         while self._resting:
-            container, how = self._resting[-1]
+            found = self._resting[-1]
             try:
-                self._report.step("resume", container.name)
-                failure = self._set_going(container, how)
+                self._report.step("resume", found.name)
+                failure = self._set_going(found)
             except BaseException as error:
                 interruptions.append(error)
                 if len(interruptions) > _PATIENCE:
@@ -114,12 +156,12 @@ class AtRest:
                 continue
             self._resting.pop()
             if failure is not None:
-                failures.append((container, failure))
+                failures.append((found, failure))
         if interruptions:
             raise interruptions[0]
         return failures
 
-    def _set_going(self, container: Observed, how: Quiesce) -> EngineError | None:
+    def _set_going(self, found: Resting) -> EngineError | None:
         """Try until the container goes; return why it does not.
 
         Tried again also after an error that looks final: a service that stays down is worse than a call too many.
@@ -129,19 +171,15 @@ class AtRest:
             if attempt:
                 self._sleep(_BETWEEN_TRIES)
             try:
-                if how == "pause":
-                    self._engine.unpause_container(container.id)
+                if self._held and found.policy:
+                    self._engine.update_container(found.id, {"RestartPolicy": dict(found.policy)})
+                if found.how == "pause":
+                    self._engine.unpause_container(found.id)
                 else:
-                    self._engine.start_container(container.id)
+                    self._engine.start_container(found.id)
             except EngineError as error:
-                logger.warning("%s: it could not be set going: %s", container.name, error)
+                logger.warning("%s: it could not be set going: %s", found.name, error)
                 failure = error
             else:
                 return None
         return failure
-
-    def _how(self, container: Observed) -> Quiesce:
-        if container.state.status not in ("running", "restarting"):
-            return "none"
-        removed_by_stop = bool(container.inspection["HostConfig"].get("AutoRemove"))
-        return "pause" if removed_by_stop and self._quiesce == "stop" else self._quiesce

@@ -96,6 +96,11 @@ def observe(inspection: Mapping[str, Any]) -> Observed:
     )
 
 
+def started_at(inspection: Mapping[str, Any]) -> str:
+    """Return when the container was last started, as its engine says it; equal texts mean the same run."""
+    return str(inspection["State"].get("StartedAt") or "")
+
+
 def restarts(host_config: Mapping[str, Any]) -> bool:
     """Whether the engine starts a container again by itself."""
     return (host_config.get("RestartPolicy") or {}).get("Name") not in (None, "", "no")

@@ -9,6 +9,7 @@ from docker_rollback._store._draft import Draft
 from docker_rollback._store._files import Disk, make_folders, write_atomic
 from docker_rollback._store._locks import FileLock, LockedError
 from docker_rollback._store._oci import LAYER_ZSTD
+from docker_rollback._store._records import Records
 from docker_rollback._store._retention import PruneReport
 from docker_rollback._store._store import BackupStore
 
@@ -24,6 +25,7 @@ __all__ = [
     "FileLock",
     "LockedError",
     "PruneReport",
+    "Records",
     "make_folders",
     "write_atomic",
 ]

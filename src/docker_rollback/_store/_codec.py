@@ -10,13 +10,15 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as version_of
-from typing import Any, get_args, get_origin
+from typing import Any, TypeVar, get_args, get_origin
 
 from cattrs import BaseValidationError, Converter
 from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn, override
 
 from docker_rollback._model import Backup, Descriptor
 from docker_rollback._store._oci import FORMAT, MalformedError, dump_json, load_json
+
+T = TypeVar("T")
 
 
 class NewerFormatError(MalformedError):
@@ -25,11 +27,21 @@ class NewerFormatError(MalformedError):
 
 def dump_backup(backup: Backup) -> bytes:
     """Write a backup's record."""
-    return dump_json({"format": FORMAT, "writer": _writer(), "backup": _CONVERTER.unstructure(backup)})
+    return dump(backup, "backup")
 
 
 def load_backup(data: bytes) -> Backup:
     """Read a backup's record; raises `NewerFormatError`, or `MalformedError` for what is none."""
+    return load(data, Backup, "backup")
+
+
+def dump(value: object, name: str) -> bytes:
+    """Write a value of the model under a name that says what it is."""
+    return dump_json({"format": FORMAT, "writer": _writer(), name: _CONVERTER.unstructure(value)})
+
+
+def load(data: bytes, kind: type[T], name: str) -> T:
+    """Read what `dump` wrote; raises `NewerFormatError`, or `MalformedError` for what is none."""
     raw = load_json(data)
     if not isinstance(raw, dict):
         raise MalformedError("it is not a JSON object")
@@ -39,12 +51,12 @@ def load_backup(data: bytes) -> Backup:
     if version > FORMAT:
         raise NewerFormatError(f"it has format {version}, and this version reads formats up to {FORMAT}")
     try:
-        return _CONVERTER.structure(raw.get("backup"), Backup)
+        return _CONVERTER.structure(raw.get(name), kind)
     except BaseValidationError as error:
-        raise MalformedError(f"its fields are not those of a backup ({_first_cause(error)})") from None
+        raise MalformedError(f"its fields are not those of a {name} ({_first_cause(error)})") from None
     except (TypeError, ValueError, KeyError, AttributeError, IndexError):
         # From None, and without the value: a record holds secrets.
-        raise MalformedError("its fields are not those of a backup") from None
+        raise MalformedError(f"its fields are not those of a {name}") from None
 
 
 def _writer() -> str:

@@ -52,11 +52,13 @@ class Layout:
         self.locks = root / "locks"
         self.drafts = root / "drafts"
         self.holds = root / "holds"
+        self.journal = root / "journal"
         self.reserve = root / "locks" / "reserve"
 
     def create(self) -> None:
         """Make what is missing of the layout; raises `StoreNotWritableError` or `StoreFullError`."""
-        for folder in (self.root, self.blobs.folder.parent, self.blobs.folder, self.locks, self.drafts, self.holds):
+        ours = (self.locks, self.drafts, self.holds, self.journal)
+        for folder in (self.root, self.blobs.folder.parent, self.blobs.folder, *ours):
             make_folders(folder, disk=self.disk)
         self._warn_if_open()
         layout = self.root / _oci.LAYOUT_FILE
@@ -126,9 +128,13 @@ class Layout:
         except StoreFullError:
             if not to_free:
                 raise
-            with translated(self.reserve):
-                self.disk.remove(self.reserve)
+            self.spend_reserve()
             write_atomic(self.root / _oci.INDEX_FILE, _oci.dump_json(raw), disk=self.disk)
+
+    def spend_reserve(self) -> None:
+        """Give up what `keep_reserve` took, for a write that must not fail."""
+        with translated(self.reserve):
+            self.disk.remove(self.reserve)
 
     def keep_reserve(self) -> None:
         """Take a little room, by which old backups can be deleted once the disk is full; best effort."""

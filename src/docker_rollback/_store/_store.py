@@ -24,6 +24,7 @@ from docker_rollback._store._import import import_backup
 from docker_rollback._store._layout import Layout
 from docker_rollback._store._locks import FileLock, LockedError
 from docker_rollback._store._outlet import backup_archive, image_archive
+from docker_rollback._store._records import Records
 from docker_rollback._store._retention import PruneReport, choose
 from docker_rollback._store._sweep import Sweep, sweep
 from docker_rollback._store._verify import load, verify
@@ -69,6 +70,7 @@ class BackupStore:
         self._layout = Layout(self.path, disk=disk)
         self._catalog = Catalog(self._layout)
         self._holds = Holds(self._layout)
+        self.journal = Records(self._layout, "journal")
         self._disk = disk
         self._clock = clock
         self._threads = threads

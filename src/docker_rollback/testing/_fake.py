@@ -24,8 +24,8 @@ from docker_rollback.testing._fake_layers import Layer, differences, pack
 from docker_rollback.testing._fake_life import Life
 from docker_rollback.testing._fake_make import Maker, Moments
 from docker_rollback.testing._fake_network import Networks
-from docker_rollback.testing._fake_programs import find_program
 from docker_rollback.testing._fake_proc import with_proc
+from docker_rollback.testing._fake_programs import find_program
 from docker_rollback.testing._fake_setup import Setup
 from docker_rollback.testing._fake_tree import View, directory
 from docker_rollback.testing._fake_volumes import Volumes

@@ -5,12 +5,15 @@ from __future__ import annotations
 import http.server
 import socket
 import threading
+import time
 from collections.abc import Iterator
 
 import pytest
 
 from docker_rollback._checked import CheckedContainer, holds_now
 from docker_rollback._checks import as_checks, eventually, healthy, http_ok, tcp_open
+from docker_rollback._engine.port import Inspection
+from docker_rollback._model import ContainerState
 from docker_rollback._spec import observe
 from docker_rollback.errors import UpdateRejectedError
 from docker_rollback.testing import FakeClock, FakeEngine
@@ -220,3 +223,181 @@ def test_an_argument_means_one_check_or_several_or_none() -> None:
     assert as_checks(None) == ()
     assert as_checks(one) == (one,)
     assert as_checks([one, other]) == (one, other)
+
+
+SLOW_PROBE = {
+    "Test": ["CMD", "true"],
+    "StartPeriod": 5_000_000_000,
+    "Interval": 4_000_000_000,
+    "Timeout": 2_000_000_000,
+    "Retries": 2,
+}
+
+
+@pytest.mark.parametrize(
+    ("probe", "seconds"),
+    [
+        (SLOW_PROBE, 5 + 2 + 2 * (4 + 2) + 10),
+        ({"Test": ["CMD", "true"]}, 30 + 3 * (30 + 30) + 10),
+    ],
+    ids=["its own timings", "those of the engine"],
+)
+def test_a_health_check_has_the_time_that_its_timings_give_it(
+    engine: FakeEngine, clock: FakeClock, probe: dict[str, object], seconds: float
+) -> None:
+    """Without a time-out of the check, it has as long as it can take to decide, and ten seconds more."""
+    engine.on_start("web", lambda web: web.starting())
+    engine.run("web", image="plain:1", healthcheck=probe)
+    with pytest.raises(UpdateRejectedError, match="did not turn healthy"):
+        healthy()(checked(engine, clock))
+    assert seconds <= clock.monotonic() < seconds + 1
+
+
+def test_a_health_check_that_has_begun_to_fail_is_waited_for(engine: FakeEngine, clock: FakeClock) -> None:
+    """It still says healthy, but its last probe failed: the next ones tell whether the update broke it."""
+    engine.run("web", image="probed:1")
+    web = engine.container("web")
+    web.probe(0)
+    web.probe(1, "no route to db")
+    assert web.health == "healthy"
+    web.after(20.0, lambda: web.probe(0))
+    healthy()(checked(engine, clock))
+    assert 20.0 <= clock.monotonic() < 21.0
+    web.probe(1)
+    for delay in (10.0, 20.0):
+        web.after(delay, lambda: web.probe(1, "still none"))
+    with pytest.raises(UpdateRejectedError, match="unhealthy") as rejected:
+        healthy()(checked(engine, clock))
+    assert rejected.value.probe == "exit code 1, still none"
+
+
+def test_a_container_that_was_restarted_before_has_to_stay_up_longer(engine: FakeEngine, clock: FakeClock) -> None:
+    """It waited for its database once, or falls over every few seconds: ten seconds tell the one from the other."""
+    engine.run("web", image="plain:1", restart="always")
+    web = engine.container("web")
+    container = checked(engine, clock)
+    web.exit(1)
+    clock.advance(2.0)
+    begun = clock.monotonic()
+    healthy(stable_for=1.0)(container)
+    assert 10.0 <= clock.monotonic() - begun < 11.0
+    web.after(5.0, lambda: web.exit(1))
+    with pytest.raises(UpdateRejectedError, match="again and again"):
+        healthy(stable_for=1.0)(container)
+
+
+class Starved(FakeEngine):
+    """An engine on which every container has run out of memory."""
+
+    def inspect_container(self, ref: str) -> Inspection:
+        """Return the inspection, with the kernel's verdict in it."""
+        found = super().inspect_container(ref)
+        return {**found, "State": {**found["State"], "OOMKilled": True}}
+
+
+def test_a_container_that_ran_out_of_memory_fails_at_once(clock: FakeClock) -> None:
+    """Also where its main program lives on: the kernel ended one of its others."""
+    engine = Starved(clock=clock)
+    engine.add_image("plain:1", files={"/app": "x"})
+    engine.run("web", image="plain:1")
+    with pytest.raises(UpdateRejectedError, match="ran out of memory") as rejected:
+        healthy()(checked(engine, clock))
+    assert rejected.value.state == "running"
+    assert clock.monotonic() == 0.0
+
+
+def test_the_error_says_why_in_fields(engine: FakeEngine, clock: FakeClock) -> None:
+    """State, exit code, the last probe's words and the last lines of the log, for programs and for people."""
+    engine.run("web", image="probed:1")
+    web = engine.container("web")
+    web.probe(1, "no route to db\n")
+    web.print(*(f"line {number}" for number in range(30)))
+    web.exit(7)
+    error = checked(engine, clock).reject("it is so")
+    assert (error.state, error.exit_code, error.probe) == ("exited", 7, "exit code 1, no route to db")
+    assert error.log == tuple(f"line {number}" for number in range(10, 30))
+    for words in ("state: exited, exit code 7", "last health probe: exit code 1, no route to db", "\nline 29"):
+        assert words in error.details
+        assert words in str(error)
+    engine.remove_container("web")
+    gone = CheckedContainer(engine, "web", ContainerState("running")).reject("it is gone")
+    assert (gone.state, gone.exit_code, gone.probe, gone.log) == (None, None, None, ())
+
+
+def test_no_value_of_the_environment_is_in_the_error(engine: FakeEngine, clock: FakeClock) -> None:
+    """Neither that of the old container nor that of the new one: instead there is the variable's name."""
+    engine.add_image("known:1", files={"/app": "x"}, env=["PATH=/usr/local/bin"], healthcheck=PROBE)
+    engine.run("web", image="known:1", env=["DB_PASSWORD=old-secret"])
+    before = CheckedContainer.of(engine, observe(engine.inspect_container("web")), clock=clock.monotonic)
+    engine.remove_container("web", force=True)
+    engine.run("web", image="known:1", env=["DB_PASSWORD=new-secret"])
+    web = engine.container("web")
+    web.print("login with new-secret and old-secret refused, PATH is /usr/local/bin")
+    web.probe(1, "new-secret refused")
+    error = before.reject("LookupError: old-secret")
+    assert "secret" not in str(error)
+    assert error.reason == "LookupError: ${DB_PASSWORD}"
+    assert error.log == ("login with ${DB_PASSWORD} and ${DB_PASSWORD} refused, PATH is /usr/local/bin",)
+    assert error.probe == "exit code 1, ${DB_PASSWORD} refused"
+
+
+def test_nobody_waits_for_an_answer_of_what_has_failed(engine: FakeEngine, clock: FakeClock) -> None:
+    """A container that ended with an error, or is gone, will not answer; one that did its work has nothing to say."""
+    engine.run("web", image="plain:1")
+    container = checked(engine, clock)
+    engine.container("web").exit(3)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        port = taken.getsockname()[1]
+        with pytest.raises(UpdateRejectedError, match="takes no connection") as rejected:
+            tcp_open("127.0.0.1", port, timeout=600.0)(container)
+        assert rejected.value.exit_code == 3
+        engine.remove_container("web")
+        with pytest.raises(UpdateRejectedError, match="gone"):
+            tcp_open("127.0.0.1", port, timeout=600.0)(container)
+    assert clock.monotonic() == 0.0
+
+
+def test_an_address_that_never_answers_does_not_hold_the_check_up(web: CheckedContainer) -> None:
+    """It takes connections and says nothing; the time-out counts for the asking too."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        begun = time.monotonic()
+        patient = web.hurried(clock=time.monotonic, sleep=time.sleep)
+        with pytest.raises(UpdateRejectedError, match="does not answer"):
+            http_ok(f"http://127.0.0.1:{silent.getsockname()[1]}/", timeout=0.5)(patient)
+        assert time.monotonic() - begun < 5.0
+
+
+def test_a_check_is_tried_until_it_passes(web: CheckedContainer, clock: FakeClock) -> None:
+    """What needs a while after a start may have it; the last error comes out where it takes too long."""
+    tries: list[str] = []
+
+    def check(container: CheckedContainer) -> None:
+        tries.append(container.name)
+        if len(tries) < 4:
+            raise LookupError(f"try {len(tries)}")
+
+    eventually(check, timeout=5.0)(web)
+    assert tries == ["web"] * 4
+    with pytest.raises(LookupError, match="try 2"):
+        tries.clear()
+        eventually(check, timeout=0.15)(web)
+    assert clock.monotonic() < 1.0
+
+
+def test_a_check_that_does_not_come_back_is_given_up(web: CheckedContainer) -> None:
+    """The update is rejected in time, and the call ends at its next sleep."""
+    ended, never = threading.Event(), threading.Event()
+
+    def check(container: CheckedContainer) -> None:
+        try:
+            while not never.wait(0.01):
+                container.sleep(0.0)
+        finally:
+            ended.set()
+
+    with pytest.raises(UpdateRejectedError, match="did not come back"):
+        eventually(check, timeout=0.2)(web)
+    assert ended.wait(10.0)
+    with pytest.raises(TypeError, match="callable"):
+        eventually("web")  # type: ignore[arg-type]  # what somebody may do

@@ -66,7 +66,10 @@ class FakeContainer(Files):
                 self._life.end(self._container, code, asked=False)
 
     def probe(self, exit_code: int, output: str = "") -> None:
-        """Let its health check find something: 0 is healthy. Without effect where it has no check."""
+        """Let its health check find something: 0 is healthy; as many others in a row as it has retries (3) are not.
+
+        Without effect where it has no check.
+        """
         with self._lock:
             self._life.probe(self._container, exit_code, output)
 

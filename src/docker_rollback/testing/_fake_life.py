@@ -25,6 +25,8 @@ from docker_rollback.testing._fake_tree import directory
 
 _FIRST_DELAY = 0.1
 _LONGEST_DELAY = 60.0
+_RETRIES = 3
+"""How many probes in a row may fail where a health check does not say."""
 
 Hook = Callable[[Container], object]
 
@@ -219,7 +221,12 @@ class Life:
             return
         moment = self.maker.moments.written()
         container.probes.append({"Start": moment, "End": moment, "ExitCode": code, "Output": output})
-        container.health = "healthy" if code == 0 else "unhealthy"
+        retries = int((container.config.get("Healthcheck") or {}).get("Retries") or _RETRIES)
+        last = container.probes[-retries:]
+        if code == 0:
+            container.health = "healthy"
+        elif len(last) == retries and all(probe["ExitCode"] != 0 for probe in last):
+            container.health = "unhealthy"
 
     def later(self, container: Container, seconds: float, action: Callable[[], object]) -> None:
         """Let something happen to this run of a container once the clock has moved on by `seconds`."""

@@ -240,10 +240,11 @@ def test_a_health_check_inherits_field_by_field(fake: FakeEngine) -> None:
 def test_health_is_what_the_test_says(fake: FakeEngine) -> None:
     """A program may leave its health open, then turn unhealthy and well again."""
     fake.on_start("shop", lambda shop: shop.starting())
-    fake.run("shop", image="shop:1", healthcheck={"Test": ["CMD", "true"]})
+    fake.run("shop", image="shop:1", healthcheck={"Test": ["CMD", "true"], "Retries": 2})
     shop = fake.container("shop")
     assert shop.health == "starting"
     shop.probe(1, "no answer")
+    assert shop.health == "starting"
     shop.probe(1)
     assert state(fake)["Health"]["Status"] == "unhealthy"
     assert state(fake)["Health"]["FailingStreak"] == 2

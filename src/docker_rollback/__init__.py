@@ -31,7 +31,7 @@ from docker_rollback._progress import Progress, Reporter
 from docker_rollback._restorer import Restorer
 from docker_rollback._rollback import Rollback, Status
 from docker_rollback._snapshotter import ContainerSnapshotter
-from docker_rollback._store import BackupStore, Draft, PruneReport
+from docker_rollback._store import BackupStore, Draft, Keep, PruneReport
 from docker_rollback.errors import (
     ArchiveError,
     BackupNotFoundError,
@@ -96,6 +96,7 @@ __all__ = [
     "Finished",
     "ImageNotFoundError",
     "ImageSnapshot",
+    "Keep",
     "Mount",
     "NetworkNotFoundError",
     "NetworkRecord",

@@ -20,7 +20,7 @@ from docker_rollback._progress import Listener, Reporter
 from docker_rollback._restorer import Intruders, Restorer
 from docker_rollback._rollback import Rollback
 from docker_rollback._snapshotter import ContainerSnapshotter, locked, now
-from docker_rollback._store import BackupStore
+from docker_rollback._store import BackupStore, KeepArgument
 
 
 class ContainerLike(Protocol):
@@ -48,7 +48,7 @@ def rollback(
     resume: bool = True,
     shared: Shared = "refuse",
     verify: Check | Sequence[Check] | None = _HEALTHY,
-    keep: int | None = 3,
+    keep: KeepArgument = 3,
     export_image: bool = True,
     way: Way | None = None,
     helper_image: str | None = None,
@@ -66,7 +66,8 @@ def rollback(
         shared: what becomes of a running container outside that writes to a volume of theirs: "refuse" to begin, "stop"
             it for the capture as well, or "ignore" it, and the archive may be a mixture of moments.
         verify: what the update has to pass: a check, several, or None. By default `healthy()`.
-        keep: how many backups of the same containers stay when the block ends; None keeps all.
+        keep: which backups of the same containers stay when the block ends: so many, those no older than a
+            `timedelta`, or both by `Keep`; None keeps all.
         export_image: whether the container's image goes into the store. Without, it stays in the engine: quicker, and
             `backup.durable` is False.
         way: how volume data is reached, "direct" or "helper"; by default the first of them that works.

@@ -14,7 +14,7 @@ from docker_rollback._progress import Reporter
 from docker_rollback._quiesce import AtRest
 from docker_rollback._snapshotter import ContainerSnapshotter, now
 from docker_rollback._spec import user_endpoints
-from docker_rollback._store import BackupStore
+from docker_rollback._store import BackupStore, KeepArgument
 
 logger = logging.getLogger("docker_rollback")
 
@@ -111,10 +111,11 @@ class Capture:
         for container in backup.containers:
             self._snapshotter.release(container)
 
-    def prune(self, backup: Backup, *, keep: int) -> None:
-        """Keep the newest `keep` backups of the same containers; the engine forgets what only older ones held."""
+    def prune(self, backup: Backup, *, keep: KeepArgument) -> None:
+        """Keep so much of the backups of the same containers; the engine forgets what only those that go held."""
         listed = {found.id: found for found in self._store.list()}
-        for removed in self._store.prune(keep=keep, containers=[found.name for found in backup.containers]).removed:
+        names = [found.name for found in backup.containers]
+        for removed in self._store.prune(keep=keep, containers=names, engine=backup.engine.identity).removed:
             for container in listed[removed].containers if removed in listed else ():
                 self._engine.remove_image(container.image.tag)
 

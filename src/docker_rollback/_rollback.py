@@ -19,7 +19,7 @@ from docker_rollback._model import Backup, Quiesce, Report, Shared, backup_id
 from docker_rollback._preflight import Preflight
 from docker_rollback._restorer import Restorer
 from docker_rollback._snapshotter import now
-from docker_rollback._store import BackupStore
+from docker_rollback._store import BackupStore, Keep, KeepArgument
 from docker_rollback._verdict import Verdict
 from docker_rollback.errors import RestoreError, RollbackFailedError, RollbackRequested
 
@@ -55,7 +55,8 @@ class Rollback:
         quiesce: how the containers are brought to rest for the capture.
         resume: whether they run again before the body starts.
         shared: what becomes of containers outside that write to a volume of theirs.
-        keep: how many backups of these containers stay in the store when the block ends; None keeps all.
+        keep: which backups of these containers stay in the store when the block ends: so many, those no older than a
+            `timedelta`, or both by `Keep`; None keeps all.
         clock: the time, in UTC.
         monotonic: the time that checks measure by, in seconds.
         sleep: how checks wait, in seconds.
@@ -77,15 +78,13 @@ class Rollback:
         quiesce: Quiesce = "stop",
         resume: bool = True,
         shared: Shared = "refuse",
-        keep: int | None = 3,
+        keep: KeepArgument = 3,
         clock: Callable[[], datetime] = now,
         monotonic: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         if not containers:
             raise ValueError("rollback needs at least one container")
-        if keep is not None and keep < 0:
-            raise ValueError(f"keep is a number of backups or None, not {keep!r}")
         self._containers = tuple(containers)
         self._engine = engine
         self._store = store
@@ -96,7 +95,7 @@ class Rollback:
         self._quiesce: Quiesce = quiesce
         self._resume = resume
         self._shared: Shared = shared
-        self._keep = keep
+        self._keep = Keep.of(keep)
         self._clock = clock
         self._held = ExitStack()
         self.status = Status.NOT_STARTED
@@ -203,7 +202,7 @@ class Rollback:
             if rolled_back:
                 self._restorer.clear_aside(self.backup)
             self._capture.release(self.backup)
-            if self._keep is not None:
+            if self._keep:
                 self._capture.prune(self.backup, keep=self._keep)
         except Exception:
             logger.exception("backup %s: tidying up failed; the outcome stands", self.backup.id)

@@ -16,10 +16,10 @@ class UpdateFailedError(Exception):
 class Shop:
     """A service with data in a named and in an anonymous volume."""
 
-    def __init__(self, store: BackupStore) -> None:
+    def __init__(self, store: BackupStore, *, seed: str = "") -> None:
         self.store = store
         self.clock = FakeClock()
-        self.engine = FakeEngine(clock=self.clock)
+        self.engine = FakeEngine(clock=self.clock, seed=seed)
         self.engine.add_image("shop:1", files={"/app": "version 1"}, volumes=["/cache"])
         self.engine.add_image("shop:2", files={"/app": "version 2"}, volumes=["/cache"])
         self.id = self.engine.run(

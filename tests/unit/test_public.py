@@ -37,6 +37,7 @@ NAMES = [
     "Finished",
     "ImageNotFoundError",
     "ImageSnapshot",
+    "Keep",
     "Mount",
     "NetworkNotFoundError",
     "NetworkRecord",

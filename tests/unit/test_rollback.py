@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from docker_rollback import (
     CheckedContainer,
     ContainerBusyError,
     ContainerNotFoundError,
+    Keep,
     Progress,
     RestoreError,
     RollbackFailedError,
@@ -254,6 +256,29 @@ def test_old_backups_go(shop: Shop) -> None:
     with shop.rollback(keep=None, verify=None):
         pass
     assert len(shop.store.list()) == 3
+
+
+def test_backups_go_by_age_too(shop: Shop) -> None:
+    """`keep` takes an age, or both by `Keep`; what is neither is refused before anything is touched."""
+    store = BackupStore(shop.store.path, clock=lambda: datetime.now(UTC) + timedelta(days=9))
+    shop.store = store
+    for keep, left in ((timedelta(days=10), 1), (Keep(count=2, age=timedelta(days=1)), 2), (timedelta(days=1), 1)):
+        with shop.rollback(keep=keep, verify=None):
+            pass
+        assert len(store.ids()) == left
+    for wrong in (-1, timedelta(days=-1), "3", 1.5):
+        with pytest.raises((ValueError, TypeError), match="kept"):
+            shop.rollback(keep=wrong)
+
+
+def test_another_engines_backups_are_left_alone(shop: Shop) -> None:
+    """Two engines with a container of one name do not thin out each other's backups in a store that they share."""
+    backup("shop", client=shop.engine, store=shop.store)
+    other = Shop(shop.store, seed="other")
+    for _ in range(2):
+        with other.rollback(keep=1, verify=None):
+            pass
+    assert sorted(found.engine.identity for found in shop.store.list()) == ["fake:", "fake:other"]
 
 
 def test_an_image_left_in_the_engine_is_forgotten_with_its_backup(shop: Shop) -> None:

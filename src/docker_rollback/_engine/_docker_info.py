@@ -34,7 +34,19 @@ def describe(wire: Wire, info: Mapping[str, Any], address: str | None) -> Engine
         default_runtime=str(info.get("DefaultRuntime") or ""),
         address=address or address_of(wire),
         root=str(info.get("DockerRootDir") or ""),
+        identity=identity_of(flavour, info),
     )
+
+
+def identity_of(flavour: str, info: Mapping[str, Any]) -> str:
+    """Return what tells an engine from every other one.
+
+    Docker keeps an id with its data. Podman makes up a new one for every answer, so its host's name and the folder of
+    its data have to do.
+    """
+    if flavour == "docker" and info.get("ID"):
+        return str(info["ID"])
+    return f"{info.get('Name') or ''}:{info.get('DockerRootDir') or ''}"
 
 
 def address_of(wire: Wire) -> str:

@@ -35,6 +35,8 @@ class EngineInfo:
         default_runtime: the runtime that a container gets that names none.
         address: where it was reached ("unix:///var/run/docker.sock").
         root: the folder of its data on its own host.
+        identity: what tells it from every other engine for as long as it keeps its data: its own id or, where it has
+            none that lasts, its host's name and that folder.
     """
 
     flavour: Literal["docker", "podman", "fake"]
@@ -46,6 +48,7 @@ class EngineInfo:
     default_runtime: str
     address: str
     root: str
+    identity: str = ""
 
     def record(self) -> EngineRecord:
         """Return what a backup keeps of it."""
@@ -56,6 +59,7 @@ class EngineInfo:
             architecture=self.architecture,
             containerd_store=self.containerd_store,
             default_runtime=self.default_runtime,
+            identity=self.identity,
         )
 
 

@@ -10,7 +10,7 @@ from docker_rollback._store._files import Disk, make_folders, write_atomic
 from docker_rollback._store._locks import FileLock, LockedError
 from docker_rollback._store._oci import LAYER_ZSTD
 from docker_rollback._store._records import Records
-from docker_rollback._store._retention import PruneReport
+from docker_rollback._store._retention import Keep, KeepArgument, PruneReport
 from docker_rollback._store._store import BackupStore
 
 VOLUME_ARCHIVE = LAYER_ZSTD
@@ -23,6 +23,8 @@ __all__ = [
     "Disk",
     "Draft",
     "FileLock",
+    "Keep",
+    "KeepArgument",
     "LockedError",
     "PruneReport",
     "Records",

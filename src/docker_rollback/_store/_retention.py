@@ -1,17 +1,68 @@
 """Which backups may go; pure.
 
-Backups of the same things are one series: a group is not thinned out by the backups of one of its members, a whole
-backup not by a snapshot of the container alone, an archive of one volume not by one of another.
+Backups of the same things on one engine are one series: a group is not thinned out by the backups of one of its
+members, a whole backup not by a snapshot of the container alone, an archive of one volume not by one of another, and
+none by those of a container that only has the same name on another engine.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
+from typing import Self, TypeAlias
 
 from attrs import field, frozen
 
 from docker_rollback._model import Backup
+
+
+@frozen
+class Keep:
+    """Which backups of a series stay: those that either rule wants; all of them where there is no rule.
+
+    Args:
+        count: so many, the newest.
+        age: those that are no older than this.
+
+    Raises:
+        ValueError: a rule is negative.
+        TypeError: a rule is not of its type.
+
+    Example:
+        >>> rollback("web", keep=Keep(count=3, age=timedelta(days=30)))
+    """
+
+    count: int | None = None
+    age: timedelta | None = None
+
+    def __attrs_post_init__(self) -> None:
+        _check_type(self.count, int, "a number of backups")
+        _check_type(self.age, timedelta, "a timedelta")
+        if (self.count is not None and self.count < 0) or (self.age is not None and self.age < timedelta()):
+            raise ValueError("what is to be kept cannot be negative")
+
+    @classmethod
+    def of(cls, keep: KeepArgument) -> Self:
+        """Return the rules that an argument stands for: a count, an age, both, or None for neither."""
+        if isinstance(keep, Keep):
+            return cls(keep.count, keep.age)
+        return cls(age=keep) if isinstance(keep, timedelta) else cls(count=keep)
+
+    def __bool__(self) -> bool:
+        return self.count is not None or self.age is not None
+
+    def wants(self, place: int, age: timedelta) -> bool:
+        """Whether the backup at a place of its series stays; the newest is at 0."""
+        return (self.count is not None and place < self.count) or (self.age is not None and age <= self.age)
+
+
+KeepArgument: TypeAlias = int | timedelta | Keep | None
+"""Which backups are to stay: so many, those younger than an age, both by `Keep`, or all of them for None."""
+
+
+def _check_type(value: object, kind: type, words: str) -> None:
+    if value is not None and (not isinstance(value, kind) or isinstance(value, bool)):
+        raise TypeError(f"what is to be kept is {words}, not {value!r}")
 
 
 @frozen
@@ -48,10 +99,10 @@ class Choice:
 def choose(
     backups: Iterable[Backup],
     *,
-    keep: int | None,
-    max_age: float | None,
+    keep: Keep,
     now: datetime,
-    containers: Collection[str] | None,
+    containers: Collection[str] | None = None,
+    engine: str | None = None,
     needed: Mapping[str, str],
     is_sound: Callable[[Backup], bool],
 ) -> Choice:
@@ -59,24 +110,20 @@ def choose(
 
     Args:
         backups: all that there are.
-        keep: how many of each series stay for their number; None for no such rule.
-        max_age: those younger than this many seconds stay for their age; None for no such rule.
+        keep: what stays of each series; without a rule no backup goes.
         now: the time.
         containers: only the series of exactly these containers; every series where None.
+        engine: only the series of the engine with this identity; every series where None.
         needed: backups that stay whatever the rule says, with the reason.
         is_sound: whether a backup verifies; asked only where the answer decides.
     """
     removed: list[str] = []
     spared: dict[str, str] = {}
-    for things, series in sorted(_series(backups).items()):
-        if containers is not None and things[0] != tuple(sorted(set(containers))):
+    wanted = None if containers is None else tuple(sorted(set(containers)))
+    for things, series in sorted(_series(backups).items()) if keep else ():
+        if wanted not in (None, things[1]) or engine not in (None, things[0]):
             continue
-        going = [
-            backup
-            for number, backup in enumerate(series)
-            if not (keep is not None and number < keep)
-            and not (max_age is not None and (now - backup.created).total_seconds() <= max_age)
-        ]
+        going = [backup for place, backup in enumerate(series) if not keep.wants(place, now - backup.created)]
         spared.update({backup.id: needed[backup.id] for backup in going if backup.id in needed})
         going = [backup for backup in going if backup.id not in needed]
         last = _newest_sound(series, {backup.id for backup in going}, is_sound)
@@ -86,8 +133,11 @@ def choose(
     return Choice(tuple(removed), spared)
 
 
-_Things = tuple[tuple[str, ...], tuple[str, ...], bool]
-"""What a series is of: containers, or else volumes; and whether there is data of volumes in it."""
+_Things = tuple[str, tuple[str, ...], tuple[str, ...], bool]
+"""What a series is of: an engine, containers or else volumes; and whether there is data of volumes in it.
+
+Backups of engines without an identity, taken before it was kept, are series of their own.
+"""
 
 
 def _series(backups: Iterable[Backup]) -> dict[_Things, list[Backup]]:
@@ -97,7 +147,8 @@ def _series(backups: Iterable[Backup]) -> dict[_Things, list[Backup]]:
         containers = tuple(sorted({container.name for container in backup.containers}))
         # The volumes of a container come and go with its versions; without one they are what the series is of.
         volumes = () if containers else tuple(sorted({volume.name for volume in backup.volumes}))
-        series.setdefault((containers, volumes, bool(backup.volumes)), []).append(backup)
+        things = (backup.engine.identity, containers, volumes, bool(backup.volumes))
+        series.setdefault(things, []).append(backup)
     return series
 
 

@@ -25,7 +25,7 @@ from docker_rollback._store._layout import Layout
 from docker_rollback._store._locks import FileLock, LockedError
 from docker_rollback._store._outlet import backup_archive, image_archive
 from docker_rollback._store._records import Records
-from docker_rollback._store._retention import PruneReport, choose
+from docker_rollback._store._retention import Keep, KeepArgument, PruneReport, choose
 from docker_rollback._store._sweep import Sweep, sweep
 from docker_rollback._store._verify import load, verify
 from docker_rollback.errors import (
@@ -204,36 +204,35 @@ class BackupStore:
     def prune(
         self,
         *,
-        keep: int | None = None,
-        max_age: float | None = None,
+        keep: KeepArgument = None,
         containers: Collection[str] | None = None,
+        engine: str | None = None,
         protect: Collection[str] = (),
         dry_run: bool = False,
     ) -> PruneReport:
         """Remove old backups, and free every blob that nothing refers to.
 
-        Backups of the same things are one series, and each rule counts within a series: whole backups of the same
-        containers, snapshots of them alone, archives of a volume alone. With both rules, a backup goes only if neither
-        wants it. With none, no backup goes. Never removed: the newest backup of a series that
+        Backups of the same things on one engine are one series, and each rule counts within a series: whole backups of
+        the same containers, snapshots of them alone, archives of a volume alone. With both rules, a backup goes only if
+        neither wants it. With none, no backup goes. Never removed: the newest backup of a series that
         verifies, and one that a rollback needs that has not ended. Damaged backups are left for `delete`.
 
         Args:
-            keep: how many of each series to keep.
-            max_age: keep those younger than this, in seconds.
+            keep: what to keep of each series: so many, those no older than a `timedelta`, or both by `Keep`.
             containers: only the series of exactly these containers, by name.
+            engine: only the series of one engine, by its identity (`Backup.engine.identity`).
             protect: ids that stay whatever the rules say.
             dry_run: say what would go, and touch nothing.
 
         Raises:
-            ValueError: a rule is negative.
+            ValueError, TypeError: a rule is negative, or not of its type.
             CorruptBackupError: the store's ``index.json`` is damaged; nothing was removed.
 
         Example:
-            >>> BackupStore().prune(keep=3, max_age=30 * 86400.0, dry_run=True).removed
+            >>> BackupStore().prune(keep=Keep(count=3, age=timedelta(days=30)), dry_run=True).removed
             ()
         """
-        if (keep is not None and keep < 0) or (max_age is not None and max_age < 0):
-            raise ValueError("keep and max_age cannot be negative")
+        rules = Keep.of(keep)
         if not self._layout.root.exists():
             return PruneReport((), (), dry_run=dry_run)
         self._layout.create()
@@ -242,11 +241,11 @@ class BackupStore:
             held = self._holds.needed()
         needed = {**held, **dict.fromkeys(protect, "the caller protects it")}
         choice = choose(
-            backups if keep is not None or max_age is not None else [],
-            keep=keep,
-            max_age=max_age,
+            backups,
+            keep=rules,
             now=self._clock(),
             containers=containers,
+            engine=engine,
             needed=needed,
             is_sound=self._is_sound,
         )

@@ -39,6 +39,8 @@ class ContainerContract(Contract):
         assert re.fullmatch(r"\d+\.\d+", info.api_version)
         assert info.architecture not in ("", "amd64", "arm64")
         assert info.root.startswith("/")
+        assert info.identity
+        assert info.record().identity == engine.info().identity == info.identity
 
     def test_a_container_is_created_as_asked(self, engine: Engine, lab: Lab, eyes: Eyes) -> None:
         """A container is created with the name and the configuration of the request, and does not run yet."""

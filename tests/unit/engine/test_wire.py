@@ -16,6 +16,7 @@ import docker
 import pytest
 
 from docker_rollback._engine import DockerEngine
+from docker_rollback._engine._docker_info import identity_of
 from docker_rollback.errors import (
     ContainerNotFoundError,
     EngineConflictError,
@@ -221,6 +222,19 @@ def test_the_engine_of_the_environment(script: ScriptedEngine, monkeypatch: pyte
     monkeypatch.setenv("DOCKER_HOST", f"unix://{script.path}")
     info = DockerEngine.from_env().info()
     assert (info.address, info.architecture, info.version) == (f"unix://{script.path}", "aarch64", "1.2.3")
+
+
+@pytest.mark.parametrize(
+    ("flavour", "info", "identity"),
+    [
+        ("docker", {"ID": "NBER:G3HE", "Name": "host", "DockerRootDir": "/d"}, "NBER:G3HE"),
+        ("docker", {"ID": "", "Name": "host", "DockerRootDir": "/d"}, "host:/d"),
+        ("podman", {"ID": "made up for this answer", "Name": "host", "DockerRootDir": "/d"}, "host:/d"),
+    ],
+)
+def test_an_engine_is_told_from_others(flavour: str, info: dict[str, str], identity: str) -> None:
+    """An engine is known by the id that it keeps; where it keeps none, by its host and the folder of its data."""
+    assert identity_of(flavour, info) == identity
 
 
 def test_a_silent_engine_is_waited_for_no_longer_than_the_timeout(script: ScriptedEngine) -> None:

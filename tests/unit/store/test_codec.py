@@ -75,7 +75,7 @@ backups = st.builds(
     Backup,
     texts,
     st.datetimes(datetime(1900, 1, 1), datetime(2200, 1, 1), timezones=zones),  # noqa: DTZ001  (bounds have none)
-    st.builds(EngineRecord, texts, texts, texts, texts, st.booleans(), texts),
+    st.builds(EngineRecord, texts, texts, texts, texts, st.booleans(), texts, texts),
     st.sampled_from(["stop", "pause", "none"]),
     st.lists(containers, max_size=2).map(tuple),
     st.lists(volumes, max_size=2).map(tuple),

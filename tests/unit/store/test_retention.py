@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+from typing import Any
+
 import pytest
+from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
 
 from docker_rollback._model import Backup, VolumeArchive
-from docker_rollback._store import BackupStore
+from docker_rollback._store import BackupStore, Keep, KeepArgument
 from docker_rollback._store._retention import choose
 from docker_rollback.errors import BackupNotFoundError, StoreError
 from tests.unit.store import making
@@ -31,18 +35,17 @@ def series(length: int) -> list[Backup]:
 def chosen(
     backups: list[Backup],
     *,
-    keep: int | None = None,
-    max_age: float | None = None,
+    keep: KeepArgument = None,
+    engine: str | None = None,
     sound: set[str] | None = None,
     needed: dict[str, str] | None = None,
 ) -> tuple[list[str], dict[str, str]]:
     """Choose on the day of the newest backup; every backup is sound unless `sound` names those that are."""
     choice = choose(
         backups,
-        keep=keep,
-        max_age=max_age,
+        keep=Keep.of(keep),
         now=max(backup.created for backup in backups),
-        containers=None,
+        engine=engine,
         needed=needed or {},
         is_sound=lambda backup: sound is None or backup.id in sound,
     )
@@ -56,13 +59,31 @@ def test_keep_counts() -> None:
 
 def test_age_counts() -> None:
     """Those younger than the age stay."""
-    assert chosen(series(5), max_age=days(2).total_seconds()) == (["b000", "b001"], {})
+    assert chosen(series(5), keep=days(2)) == (["b000", "b001"], {})
 
 
 def test_with_both_rules_one_that_either_wants_stays() -> None:
     """Count and age together remove only what neither keeps."""
-    assert chosen(series(5), keep=1, max_age=days(2).total_seconds()) == (["b000", "b001"], {})
-    assert chosen(series(5), keep=4, max_age=days(2).total_seconds()) == (["b000"], {})
+    assert chosen(series(5), keep=Keep(count=1, age=days(2))) == (["b000", "b001"], {})
+    assert chosen(series(5), keep=Keep(count=4, age=days(2))) == (["b000"], {})
+
+
+def test_without_a_rule_every_backup_stays() -> None:
+    """No count and no age keeps all."""
+    assert chosen(series(5)) == chosen(series(5), keep=Keep()) == ([], {})
+
+
+def test_an_engine_has_series_of_its_own() -> None:
+    """Containers of one name on two engines do not thin each other out, nor those taken before engines were told."""
+
+    def taken(number: int, identity: str) -> Backup:
+        backup = record(number)
+        return evolve(backup, engine=evolve(backup.engine, identity=identity))
+
+    backups = [taken(number, identity) for number, identity in enumerate(("here", "there", "", "here", "there", ""))]
+    assert chosen(backups[:3], keep=1)[0] == []
+    assert sorted(chosen(backups, keep=1)[0]) == ["b000", "b001", "b002"]
+    assert chosen(backups, keep=1, engine="there")[0] == ["b001"]
 
 
 def test_the_newest_stays_even_where_nothing_is_to_be_kept() -> None:
@@ -125,10 +146,10 @@ def test_what_is_needed_stays() -> None:
         st.tuples(st.integers(0, 30), st.sampled_from([("a",), ("b",), ("a", "b")]), st.booleans(), st.booleans())
     ),
     st.none() | st.integers(0, 5),
-    st.none() | st.floats(0, 20 * 86400.0),
+    st.none() | st.timedeltas(timedelta(), timedelta(days=20)),
 )
 def test_no_series_ever_loses_its_last_sound_backup(
-    rows: list[tuple[int, tuple[str, ...], bool, bool]], keep: int | None, max_age: float | None
+    rows: list[tuple[int, tuple[str, ...], bool, bool]], count: int | None, age: timedelta | None
 ) -> None:
     """Whatever the rules, a series that had a sound backup has one left, as new and as durable as the best it had."""
     backups, sound = [], set()
@@ -140,7 +161,7 @@ def test_no_series_ever_loses_its_last_sound_backup(
             sound.add(f"n{number}")
     if not backups:
         return
-    removed, _ = chosen(backups, keep=keep, max_age=max_age, sound=sound)
+    removed, _ = chosen(backups, keep=Keep(count=count, age=age), sound=sound)
     for names in {names for _, names, _, _ in rows}:
         before = [b for b in backups if b.id in sound and tuple(c.name for c in b.containers) == names]
         best = max(((b.durable, b.created) for b in before), default=None)
@@ -175,9 +196,9 @@ def test_prune_removes_reports_and_frees(aging: BackupStore) -> None:
 def test_a_dry_run_touches_nothing_and_tells_the_truth(aging: BackupStore) -> None:
     """A dry run's report equals that of the prune after it, and no file differs until then."""
     before = making.tree(aging.path / "blobs"), (aging.path / "index.json").read_bytes()
-    told = aging.prune(max_age=days(2).total_seconds(), dry_run=True)
+    told = aging.prune(keep=days(2), dry_run=True)
     assert (making.tree(aging.path / "blobs"), (aging.path / "index.json").read_bytes()) == before
-    done = aging.prune(max_age=days(2).total_seconds())
+    done = aging.prune(keep=days(2))
     assert told.dry_run
     assert not done.dry_run
     assert (told.removed, told.kept, told.blobs, told.freed) == (done.removed, done.kept, done.blobs, done.freed)
@@ -209,12 +230,19 @@ def test_a_rotten_newest_backup_does_not_cost_the_sound_one(aging: BackupStore) 
     assert list(report.spared) == ["b2"]
 
 
-def test_negative_rules_are_refused(aging: BackupStore) -> None:
-    """A negative count or age is a mistake of the caller's."""
-    with pytest.raises(ValueError, match="negative"):
-        aging.prune(keep=-1)
-    with pytest.raises(ValueError, match="negative"):
-        aging.prune(max_age=-1.0)
+def test_rules_that_are_none_are_refused(aging: BackupStore) -> None:
+    """A negative count or age is a mistake of the caller's, and so is one of another type; nothing goes."""
+    for negative in (-1, days(-1)):
+        with pytest.raises(ValueError, match="negative"):
+            aging.prune(keep=negative)
+    wrong: list[Any] = ["3", 1.5, True, Keep]
+    for keep in wrong:
+        with pytest.raises(TypeError, match="not"):
+            aging.prune(keep=keep)
+    age: Any = 30
+    with pytest.raises(TypeError, match="timedelta"):
+        Keep(age=age)
+    assert len(aging.ids()) == 4
 
 
 def test_pruning_a_store_that_is_not_there_makes_none(store: BackupStore) -> None:

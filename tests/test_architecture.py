@@ -24,7 +24,7 @@ LAYERS = (
     ("_volumes", "_quiesce", "_look", "_checked"),
     ("_engine", "_store"),
     ("_plan", "_compare", "_conflict", "_graph", "_progress", "_upper", "_secrets"),
-    ("_spec",),
+    ("_spec", "_folders"),
     ("_model",),
     ("errors",),
 )

@@ -10,7 +10,9 @@ from datetime import UTC, datetime
 
 from docker_rollback import _volumes
 from docker_rollback._engine.port import Engine, Inspection
+from docker_rollback._folders import uses
 from docker_rollback._model import Backup, Descriptor, VolumeArchive, Way, backup_id
+from docker_rollback._spec import mounts
 from docker_rollback._store import BackupStore, Draft
 from docker_rollback._volumes import Progress, VolumeCapture
 from docker_rollback.errors import ArchiveError, VolumeAccessError
@@ -20,6 +22,9 @@ logger = logging.getLogger("docker_rollback")
 
 class VolumeArchiver:
     """Archives volumes, and fills them from their archives.
+
+    A folder of the engine's host is archived like a volume; its name is its path. Where it is to be filled again, it
+    has to be there, and to lead where it led.
 
     Args:
         engine: where the volumes are.
@@ -48,7 +53,9 @@ class VolumeArchiver:
     ) -> None:
         self._engine = engine
         self._store = store
-        self._access = _volumes.VolumeAccess(engine, way=way, helper_image=helper_image)
+        self._access = _volumes.VolumeAccess(
+            engine, way=way, helper_image=helper_image, kept={"the store of the backups": str(store.path)}
+        )
         self._level = level
         self._progress = progress
 
@@ -80,8 +87,7 @@ class VolumeArchiver:
             StoreError: it could not be kept.
             EngineError: the engine refused or failed.
         """
-        inspection = self._engine.inspect_volume(volume)
-        name = str(inspection["Name"])
+        name = str(self._access.inspect(volume)["Name"])
         if not in_use:
             self._refuse_users(name, [user for user in self._access.users(name) if _may_write(user, name)])
         created = datetime.now(UTC)
@@ -160,14 +166,15 @@ class VolumeArchiver:
             ArchiveError: not everything could be put back.
             StoreError, EngineError: what they say.
         """
-        name = str(self._engine.inspect_volume(archive.name if volume is None else volume)["Name"])
+        name = str(self._access.inspect(archive.name if volume is None else volume)["Name"])
         self._refuse_users(name, self._access.users(name))
         blobs = [archive.base, *([archive.increment] if archive.increment is not None else [])]
         if verify:
             for blob in blobs:
                 for _ in self._store.open_blob(blob):
                     pass
-        with self._access.filling(name, operation=f"fill-{secrets.token_hex(4)}") as reach:
+        place = archive.inspection.get(_volumes.PLACE) if name == archive.name else None
+        with self._access.filling(name, operation=f"fill-{secrets.token_hex(4)}", place=place) as reach:
             # Looked at again: the way here may have taken a while.
             self._refuse_users(name, self._access.users(name))
             _volumes.drop_attributes(reach, keep=_volumes.attributes(self._read(archive.base)))
@@ -199,6 +206,18 @@ class VolumeArchiver:
         """
         with self._access.holding(volumes):
             yield
+
+    def provide(self, folder: str) -> None:
+        """Have a folder of the engine's host there; one that is gone is made, empty, with those above it.
+
+        Args:
+            folder: its path.
+
+        Raises:
+            VolumeAccessError: something else is in its place, or there is no way to it.
+            EngineError: the engine does not answer.
+        """
+        self._access.provide(folder)
 
     def remove_left_over(self, operation: str | None = None) -> list[str]:
         """Remove the helper containers of an operation that is over, all of this library's where None is named.
@@ -243,5 +262,4 @@ def _may_write(container: Inspection, volume: str) -> bool:
     """Whether a container can change a volume now; a paused one cannot."""
     if container["State"].get("Paused"):
         return False
-    mounts = [mount for mount in container.get("Mounts") or () if mount.get("Name") == volume]
-    return any(mount.get("RW", True) for mount in mounts)
+    return any(uses(mount, volume) and not mount.read_only for mount in mounts(container))

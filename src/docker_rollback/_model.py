@@ -28,6 +28,11 @@ Status: TypeAlias = Literal["created", "running", "paused", "restarting", "exite
 """A container's state, as an engine names it."""
 
 
+def is_folder(name: str) -> bool:
+    """Whether what a volume's name could be is the path of a folder on the engine's host, which a container binds."""
+    return name.startswith("/")
+
+
 @frozen
 class Descriptor:
     """A blob in the store: what it is, its digest, its size in bytes (OCI image spec v1.1, descriptor)."""
@@ -186,11 +191,11 @@ class ContainerSnapshot:
 
 @frozen
 class VolumeArchive:
-    """One volume, captured.
+    """One volume, or one folder of the engine's host that a container binds, captured.
 
     Attributes:
-        name: the volume's name.
-        inspection: everything that the engine said of it: driver, options, labels.
+        name: the volume's name; the path of a folder, which begins with a slash.
+        inspection: everything that the engine said of it: driver, options, labels; of a folder, where it leads.
         anonymous: whether it goes with its container.
         way: how its data was reached.
         base: the archive, tar in zstd.

@@ -7,6 +7,7 @@ what the engine itself put in at run time, and each such place is one function b
 
 from __future__ import annotations
 
+import posixpath
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -196,6 +197,8 @@ def _with_ancestors(path: str) -> list[str]:
 def _mount(mount: Mapping[str, Any], named: frozenset[str]) -> Mount:
     kind = str(mount.get("Type") or "bind")
     source = str((mount.get("Name") if kind == "volume" else mount.get("Source")) or "")
+    if kind == "bind" and source.startswith("/"):
+        source = "/" + posixpath.normpath(source).lstrip("/")
     return Mount(
         kind=kind,
         destination=str(mount["Destination"]),

@@ -152,17 +152,17 @@ class ContainerBusyError(DockerRollbackError):
 
 
 class VolumeError(DockerRollbackError):
-    """The data of a volume could not be read or written.
+    """The data of a volume, or of a folder that a container binds, could not be read or written.
 
     Attributes:
-        volume: its name.
+        volume: its name; the path of a folder.
         reason: what happened, a sentence.
     """
 
     def __init__(self, volume: str, reason: str) -> None:
         self.volume = volume
         self.reason = reason
-        super().__init__(f"volume {volume!r}: {reason}")
+        super().__init__(f"{'folder' if volume.startswith('/') else 'volume'} {volume!r}: {reason}")
 
 
 class VolumeAccessError(VolumeError):

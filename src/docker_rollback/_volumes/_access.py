@@ -8,14 +8,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Protocol
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from docker_rollback._engine.port import ContainerFilter, Engine, Inspection, Process
-from docker_rollback._model import Way
+from docker_rollback._folders import folder_of, uses
+from docker_rollback._model import Way, is_folder
+from docker_rollback._spec import mounts
 from docker_rollback._volumes import _image, _proof, _tools
 from docker_rollback._volumes._direct import LocalProcess
 from docker_rollback._volumes._helper import OPERATION_LABEL, Helper
 from docker_rollback._volumes._helpers import Helpers, Use
+from docker_rollback._volumes._host import PLACE, HostFolders
 from docker_rollback.errors import ContainerNotFoundError, VolumeAccessError
 
 
@@ -47,7 +50,7 @@ class Reach:
 
 
 class VolumeAccess:
-    """Finds the way to volumes.
+    """Finds the way to volumes, and to folders of the engine's host: those are named by their paths.
 
     What was proven of a volume's folder is kept for as long as the folder stays the same, so that whoever asks again
     pays nothing.
@@ -57,14 +60,32 @@ class VolumeAccess:
         way: the only way to go; None for directly where that is proven, else by a helper.
         helper_image: the image of the helpers; None for one of our own, or where that cannot be had, that of a
             container which uses the volume.
+        kept: folders of this machine that are never archived, by what they are.
     """
 
-    def __init__(self, engine: Engine, *, way: Way | None = None, helper_image: str | None = None) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        way: Way | None = None,
+        helper_image: str | None = None,
+        kept: Mapping[str, str] | None = None,
+    ) -> None:
         self._engine = engine
         self._way = way
         self._helpers = Helpers(engine, image=helper_image)
+        self._folders = HostFolders(engine, kept or {})
         self._proven: dict[str, _proof.Root] = {}
         self._operations: list[str] = []
+
+    def inspect(self, volume: str) -> Inspection:
+        """Return what the engine says of a volume, or we of a folder; changes nothing.
+
+        Raises:
+            VolumeNotFoundError: the engine has no such volume.
+            VolumeAccessError: it is a folder that is never archived.
+        """
+        return self._folders.inspect(folder_of(volume)) if is_folder(volume) else self._engine.inspect_volume(volume)
 
     def probe(self, volumes: Sequence[str]) -> dict[str, Way]:
         """Return the way to each volume; changes nothing in any of them.
@@ -88,7 +109,7 @@ class VolumeAccess:
             operation: what a helper serves, for whoever finds it left over.
             ways: the ways that were chosen before; the others are chosen now.
         """
-        found = {name: self._engine.inspect_volume(name) for name in volumes}
+        found = {name: self.inspect(name) for name in volumes}
         chosen = {name: (ways or {}).get(name, self._way) for name in found}
         with ExitStack() as stack:
             roots = {name: self._known(name, found[name]) for name in found if chosen[name] != "helper"}
@@ -103,24 +124,31 @@ class VolumeAccess:
             if helper is not None and len(direct) == len(found):
                 stack.close()
             scratch = stack.enter_context(_scratch())
-            yield tuple(
+            reaches = [
                 _reach(
                     name, inspection, direct.get(name), helper, (f"{scratch}/{number}", f"{_image.SCRATCH}/{number}")
                 )
                 for number, (name, inspection) in enumerate(found.items())
-            )
+            ]
+            yield tuple(self._placed(reach) if is_folder(reach.volume) else reach for reach in reaches)
 
     @contextmanager
-    def filling(self, volume: str, *, operation: str) -> Iterator[Reach]:
-        """Have one volume within reach for the time of a block, to be filled; raises as `probe`."""
-        found = self._engine.inspect_volume(volume)
+    def filling(self, volume: str, *, operation: str, place: Mapping[str, object] | None = None) -> Iterator[Reach]:
+        """Have one volume within reach for the time of a block, to be filled; raises as `probe`.
+
+        Args:
+            volume: its name.
+            operation: what a helper serves, for whoever finds it left over.
+            place: where a folder led at its capture; one that leads elsewhere by now is not filled.
+        """
+        found = self.inspect(volume)
         if self._way == "direct" and _candidate(found) is None:
             raise VolumeAccessError(volume, _why_not_direct(found))
         with ExitStack() as stack:
             root = self._known(volume, found) if self._way != "helper" else None
             helper: Helper | None = None
             # On Podman a helper has to mount it even so; `_helpers.mount` says why.
-            if root is None or self._engine.info().flavour == "podman":
+            if root is None or (self._engine.info().flavour == "podman" and not is_folder(volume)):
                 helper = stack.enter_context(self._helping({volume: found}, "fill", operation=operation))
                 if self._way != "helper":
                     root = self._prove({volume: found}, helper).get(volume)
@@ -128,12 +156,31 @@ class VolumeAccess:
                 raise VolumeAccessError(volume, _why_not_direct(found))
             if root is not None:
                 stack.close()
-            yield _reach(volume, found, root, helper)
+            reach = _reach(volume, found, root, helper)
+            if is_folder(volume):
+                reach = self._placed(reach)
+                self._folders.check_same(volume, reach.inspection[PLACE], place)
+            yield reach
+
+    def provide(self, folder: str) -> None:
+        """Have a folder of the engine's host there; one that is gone is made, empty, with those above it.
+
+        Raises:
+            VolumeAccessError: something else is in its place, or there is no way to it.
+            EngineError: the engine does not answer.
+        """
+        found = self.inspect(folder)
+        known = self._proven.get(folder)
+        if known is not None and _proof.look(folder) == known:
+            return
+        # The engine makes it: there may be no other way to its host, and it never makes anything where something is.
+        with self._helping({folder: found}, "make", operation=f"make-{secrets.token_hex(4)}") as helper:
+            self._placed(_reach(folder, found, None, helper))
 
     @contextmanager
     def holding(self, volumes: Sequence[str]) -> Iterator[None]:
         """Keep volumes mounted for the time of a block, where their files may go with a mount; raises as `probe`."""
-        found = {name: self._engine.inspect_volume(name) for name in volumes}
+        found = {name: self.inspect(name) for name in volumes}
         fleeting = {name: inspection for name, inspection in found.items() if not _proof.is_plain(inspection)}
         with ExitStack() as stack:
             if fleeting:
@@ -141,21 +188,27 @@ class VolumeAccess:
             yield
 
     def users(self, volume: str) -> list[Inspection]:
-        """Return the running containers that mount a volume, paused ones too.
+        """Return the running containers that mount a volume, or anything of a folder, paused ones too.
 
         Our own helpers do not count as long as they are wanted; one that somebody else left over does.
         """
         users = []
-        for found in self._engine.list_containers(ContainerFilter(volume=volume, running=True)):
+        where = ContainerFilter(volume=None if is_folder(volume) else volume, running=True)
+        for found in self._engine.list_containers(where):
             try:
                 container = self._engine.inspect_container(found)
             except ContainerNotFoundError:
                 continue
             ours = (container["Config"].get("Labels") or {}).get(OPERATION_LABEL) in self._operations
             # An engine also names containers that mount something else at a path of that name.
-            if not ours and any(_is_of(mount, volume) for mount in container.get("Mounts") or ()):
+            if not ours and any(uses(mount, volume) for mount in mounts(container)):
                 users.append(container)
         return users
+
+    def _placed(self, reach: Reach) -> Reach:
+        """Return a folder's reach with the note of where it leads; raises where that is nowhere for us."""
+        place = self._folders.place(reach.volume, reach.run, reach.root, here=reach.way == "direct")
+        return evolve(reach, inspection={**reach.inspection, PLACE: place})
 
     @contextmanager
     def _helping(self, volumes: Mapping[str, Inspection], use: Use, *, operation: str) -> Iterator[Helper]:
@@ -231,7 +284,3 @@ def _run_here(words: Sequence[str], /, *, stdin: bool = False) -> Process:
 
 def _scratch() -> tempfile.TemporaryDirectory[str]:
     return tempfile.TemporaryDirectory(prefix="docker-rollback-")
-
-
-def _is_of(mount: Mapping[str, object], volume: str) -> bool:
-    return mount.get("Type") == "volume" and mount.get("Name") == volume

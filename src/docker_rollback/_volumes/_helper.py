@@ -45,11 +45,13 @@ class HelperMount:
         volume: its name.
         target: where the helper has it.
         request: the mount, as a create request names it.
+        bind: the mount instead, in the older words by which an engine makes a folder that is missing.
     """
 
     volume: str
     target: str
     request: Mapping[str, Any]
+    bind: str = ""
 
 
 class Helper:
@@ -148,7 +150,8 @@ def request(toolbox: Toolbox, mounts: Sequence[HelperMount], *, operation: str, 
             "SecurityOpt": ["label=disable"],
             "RestartPolicy": {"Name": "no", "MaximumRetryCount": 0},
             "AutoRemove": auto_remove,
-            "Mounts": [dict(mount.request) for mount in mounts],
+            "Mounts": [dict(mount.request) for mount in mounts if mount.request],
+            "Binds": [mount.bind for mount in mounts if mount.bind],
             "Tmpfs": {path: "" for path in toolbox.masked if path not in taken},
         },
     }

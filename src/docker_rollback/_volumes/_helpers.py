@@ -8,12 +8,13 @@ from contextlib import ExitStack, contextmanager
 from typing import Any, Final, Literal, TypeAlias
 
 from docker_rollback._engine.port import ContainerFilter, Engine, Inspection
+from docker_rollback._model import is_folder
 from docker_rollback._volumes import _image, _proof, _tools
 from docker_rollback._volumes._helper import Helper, HelperMount, standing
 from docker_rollback.errors import EngineError, EngineTimeoutError, EngineUnavailableError, VolumeAccessError
 
-Use: TypeAlias = Literal["read", "fill"]
-"""What volumes are mounted for."""
+Use: TypeAlias = Literal["read", "fill", "make"]
+"""What volumes are mounted for; to be made is for folders of the host alone."""
 
 _Provider: TypeAlias = Callable[[], _image.Toolbox]
 _GENERATED: Final = re.compile(r"[0-9a-f]{64}")
@@ -85,7 +86,10 @@ class Helpers:
         return provide
 
     def _images_of_users(self, volumes: Mapping[str, Inspection]) -> dict[str, None]:
-        lists = [self._engine.list_containers(ContainerFilter(volume=volume)) for volume in volumes]
+        named = [volume for volume in volumes if not is_folder(volume)]
+        lists = [self._engine.list_containers(ContainerFilter(volume=volume)) for volume in named]
+        if len(named) < len(volumes):
+            lists.append(self._engine.list_containers(ContainerFilter(running=True)))
         users = sorted({user for users in lists for user in users})
         return {str(self._engine.inspect_container(user)["Image"]): None for user in users}
 
@@ -99,6 +103,8 @@ def mount(volume: str, inspection: Mapping[str, Any], use: Use, number: int, *, 
     takes both for done, and does not do them again over what we put back.
     """
     target = f"{_image.HOME}/volumes/{number}"
+    if is_folder(volume):
+        return _mount_of_folder(volume, use, target)
     if podman and use == "read" and _proof.is_plain(inspection):
         request: dict[str, Any] = {"Type": "bind", "Source": inspection["Mountpoint"], "Target": target}
     else:
@@ -108,8 +114,19 @@ def mount(volume: str, inspection: Mapping[str, Any], use: Use, number: int, *, 
     return HelperMount(volume, target, {**request, "ReadOnly": use == "read"})
 
 
+def _mount_of_folder(folder: str, use: Use, target: str) -> HelperMount:
+    """Return how a helper mounts a folder of the host; one that is missing is made where that is asked for alone."""
+    request: dict[str, Any] = {"Type": "bind", "Source": folder, "Target": target, "ReadOnly": use == "read"}
+    if use != "make":
+        return HelperMount(folder, target, request)
+    if ":" not in folder:
+        return HelperMount(folder, target, {}, bind=f"{folder}:{target}")
+    # There is no other way to write such a path; an engine with an API below 1.42 will say that it is missing.
+    return HelperMount(folder, target, {**request, "BindOptions": {"CreateMountpoint": True}})
+
+
 def _may_be_anonymous(mount: HelperMount) -> bool:
-    return mount.request["Type"] == "volume" and _GENERATED.fullmatch(mount.volume) is not None
+    return mount.request.get("Type") == "volume" and _GENERATED.fullmatch(mount.volume) is not None
 
 
 def _try(attempt: ExitStack, start: Any, reasons: list[str]) -> Helper | None:

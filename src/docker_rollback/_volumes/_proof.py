@@ -15,6 +15,9 @@ from typing import Any, Final
 
 from attrs import frozen
 
+from docker_rollback import _folders
+from docker_rollback._model import is_folder
+
 _BOOT_ID: Final = "/proc/sys/kernel/random/boot_id"
 _UID_MAP: Final = "/proc/self/uid_map"
 IDENTITY: Final = ("cat", _BOOT_ID, _UID_MAP)
@@ -60,7 +63,8 @@ def look(path: str) -> Root | None:
 
 def is_plain(inspection: Mapping[str, Any]) -> bool:
     """Whether a volume is a folder on the engine's host and nothing more; mounts and plug-ins are not."""
-    return inspection.get("Driver") == "local" and not inspection.get("Options") and bool(inspection.get("Mountpoint"))
+    plain = inspection.get("Driver") in ("local", _folders.DRIVER) and not inspection.get("Options")
+    return plain and bool(inspection.get("Mountpoint"))
 
 
 def may_do_anything(process: str = "/proc/self") -> bool:
@@ -96,8 +100,9 @@ def shown_by(containers: Sequence[Mapping[str, Any]], volume: str, root: Root) -
         process = Path("/proc", str(container["State"].get("Pid") or 0))
         if not _is_main_program(process, container):
             continue
+        kind, key = ("bind", "Source") if is_folder(volume) else ("volume", "Name")
         for mount in container.get("Mounts") or ():
-            if mount.get("Type") == "volume" and mount.get("Name") == volume:
+            if mount.get("Type") == kind and mount.get(key) == volume:
                 seen = look(f"{process}/root{mount['Destination']}")
                 # Looked at again afterwards: numbers of processes are used anew.
                 if seen is not None and seen.number == root.number and _is_main_program(process, container):

@@ -1,0 +1,223 @@
+"""Folders of the engine's host that containers bind: which of them may be archived and filled, and which never. Pure.
+
+A folder is handled like a volume whose name is its path. But a volume belongs to its engine, and a folder may be
+anything: what fills it empties it first. So it is looked at twice, by its path and by what the kernel says of the mount
+that leads to it, which no symbolic link can hide.
+"""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Final
+
+from attrs import frozen
+
+from docker_rollback._model import Mount, is_folder
+
+DRIVER: Final = "(folder of the host)"
+"""What a folder's inspection says where a volume's names its driver; no driver can have that name."""
+
+_SYSTEM: Final = ("/", "/bin", "/boot", "/etc", "/lib", "/lib32", "/lib64", "/run", "/sbin", "/usr", "/var")
+"""Folders that a host lives in, with all that is in them; single folders in them may be anybody's."""
+
+_KERNEL: Final = ("/dev", "/proc", "/sys")
+
+_ENGINES: Final = (
+    "/run/containerd",
+    "/run/containers",
+    "/run/crun",
+    "/run/docker",
+    "/run/libpod",
+    "/run/podman",
+    "/run/runc",
+    "/var/lib/containerd",
+    "/var/lib/containers",
+    "/var/lib/docker",
+    "/var/lib/kubelet",
+)
+_DOCKERS: Final = re.compile(r"/run/docker[^/]*(/|$)")
+
+_VIRTUAL: Final = (
+    "autofs",
+    "binfmt_misc",
+    "bpf",
+    "cgroup",
+    "cgroup2",
+    "configfs",
+    "debugfs",
+    "devpts",
+    "devtmpfs",
+    "efivarfs",
+    "fusectl",
+    "hugetlbfs",
+    "mqueue",
+    "nsfs",
+    "proc",
+    "pstore",
+    "securityfs",
+    "selinuxfs",
+    "sysfs",
+    "tracefs",
+)
+"""File systems whose files are the kernel's."""
+
+_MOUNTED_BY_ENGINES: Final = ("/etc/hostname", "/etc/hosts", "/etc/resolv.conf")
+_OF_A_CONTAINER: Final = re.compile(r"/[0-9a-f]{64}/")
+_ESCAPED: Final = re.compile(r"\\([0-7]{3})")
+
+
+@frozen
+class Spot:
+    """Where a path leads, in the kernel's words: the same for every name and every symbolic link that leads there.
+
+    Attributes:
+        device: the number of the file system ("254:0").
+        path: where in that file system.
+        filesystem: what kind it is ("ext4").
+    """
+
+    device: str
+    path: str
+    filesystem: str
+
+    def overlaps(self, other: Spot) -> bool:
+        """Whether one of the two is the other, or lies in it."""
+        return self.device == other.device and overlap(self.path, other.path)
+
+
+def folder_of(path: str) -> str:
+    """Return a path in the one way in which folders are named here: absolute, without dots and doubled slashes.
+
+    Raises:
+        ValueError: it is not absolute.
+
+    Example:
+        >>> folder_of("/srv//data/")
+        '/srv/data'
+    """
+    if not path.startswith("/"):
+        raise ValueError(f"a bind mount is named by its path on the engine's host, which begins with a slash: {path!r}")
+    return "/" + posixpath.normpath(path).lstrip("/")
+
+
+def overlap(one: str, other: str) -> bool:
+    """Whether one of two folders is the other, or lies in it."""
+    return _lies_in(one, other) or _lies_in(other, one)
+
+
+def uses(mount: Mount, data: str) -> bool:
+    """Whether a mount leads to a volume or, where `data` is a folder, to anything of that."""
+    if is_folder(data):
+        return mount.kind == "bind" and overlap(mount.source, data)
+    return mount.kind == "volume" and mount.source == data
+
+
+def inspection_of(folder: str) -> dict[str, Any]:
+    """Return of a folder what an engine would say of a volume."""
+    return {"Name": folder, "Driver": DRIVER, "Mountpoint": folder, "Options": None, "Labels": None, "Scope": "local"}
+
+
+def why_never(folder: str, *, engine_root: str) -> str | None:
+    """Return why a folder is never archived, as its path alone tells; None where it may be."""
+    path = re.sub(r"^/var/run(?=/|$)", "/run", folder)
+    for kernel in _KERNEL:
+        if _lies_in(path, kernel):
+            return f"{kernel} shows the kernel and its devices, which are not data"
+    if path in _SYSTEM:
+        return "the engine's host itself lives in it"
+    engines = [*_ENGINES, *([folder_of(engine_root)] if engine_root.startswith("/") else [])]
+    for own in engines:
+        if overlap(path, own):
+            return f"{own} is a folder of the engine's own" + (", and lies in it" if _lies_in(own, path) else "")
+    if _DOCKERS.match(path):
+        return f"{path} is a folder of the engine's own"
+    return None
+
+
+def why_not_there(
+    folder: str, spot: Spot, *, engine_root: str, own: Spot | None, below: Iterable[str], kept: Mapping[str, Spot]
+) -> str | None:
+    """Return why a folder is not archived, as the kernel tells where it leads; None where it may be.
+
+    Args:
+        folder: its path.
+        spot: where that leads.
+        engine_root: the folder of the engine's data, as the engine says it.
+        own: the same, as the kernel says it; None where it cannot be known.
+        below: other file systems that are mounted in it.
+        kept: what else must not be touched, by what it is.
+    """
+    if spot.filesystem in _VIRTUAL:
+        return f"it leads into a file system of the kernel's ({spot.filesystem})"
+    if own is not None and spot.overlaps(own):
+        return "it leads to the engine's own data"
+    for what, place in kept.items():
+        if spot.overlaps(place):
+            return f"it leads to {what}"
+    if not is_straight(folder, spot):
+        # A symbolic link, or a file system that is mounted in parts; what it says may be a path of the host.
+        for path in (spot.path, *([f"/run{spot.path}"] if spot.filesystem == "tmpfs" else [])):
+            if reason := why_never(path, engine_root=engine_root):
+                return f"it leads to {path}: {reason}"
+    if other := next(iter(below), None):
+        return f"another file system is mounted in it, at {other}"
+    return None
+
+
+def is_straight(folder: str, spot: Spot) -> bool:
+    """Whether a path can lead where it does without a symbolic link: by a mount over one of the folders on its way."""
+    return spot.path == "/" or folder == spot.path or folder.endswith(spot.path)
+
+
+def spot_of(mountinfo: str, path: str) -> Spot | None:
+    """Return where a path leads; None where nothing is mounted on its way.
+
+    Args:
+        mountinfo: the kernel's list of mounts (proc_pid_mountinfo(5)), as whoever uses the path sees it.
+        path: without symbolic links.
+    """
+    found: Spot | None = None
+    longest = -1
+    for device, root, target, filesystem in _mounts(mountinfo):
+        # Of several at one place, the last one hides the others.
+        if _lies_in(path, target) and len(target) >= longest:
+            rest = path[len(target.rstrip("/")) :]
+            found = Spot(device, folder_of(root + rest) if root.startswith("/") else root, filesystem)
+            longest = len(target)
+    return found
+
+
+def mounted_below(mountinfo: str, path: str) -> list[str]:
+    """Return what is mounted in a folder, relative to it."""
+    targets = (target for _, _, target, _ in _mounts(mountinfo))
+    return sorted({posixpath.relpath(target, path) for target in targets if target != path and _lies_in(target, path)})
+
+
+def engine_spot(mountinfo: str) -> Spot | None:
+    """Return where an engine has its own data, as a container of it sees that; None where it does not.
+
+    Engines mount files into each container from a folder of their own that has the container's full id.
+
+    Args:
+        mountinfo: the kernel's list of mounts, as the container sees it.
+    """
+    for device, root, target, filesystem in _mounts(mountinfo):
+        owner = _OF_A_CONTAINER.search(root) if target in _MOUNTED_BY_ENGINES else None
+        if owner is not None:
+            return Spot(device, posixpath.dirname(root[: owner.start()]), filesystem)
+    return None
+
+
+def _mounts(mountinfo: str) -> Iterator[tuple[str, str, str, str]]:
+    """Yield of each mount the device, the root within that, the place, and the kind of file system."""
+    for line in mountinfo.splitlines():
+        fields, _, rest = line.partition(" - ")
+        words = [_ESCAPED.sub(lambda code: chr(int(code[1], 8)), word) for word in fields.split()]
+        if len(words) >= 5 and rest:
+            yield words[2], words[3], words[4], rest.split()[0]
+
+
+def _lies_in(path: str, folder: str) -> bool:
+    return path == folder or path.startswith(folder.rstrip("/") + "/")

@@ -1,0 +1,128 @@
+"""Folders of the engine's host that containers bind: refused where they are none of ours, and known again later."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from attrs import asdict
+
+from docker_rollback import _folders
+from docker_rollback._engine.port import Engine, Process
+from docker_rollback._folders import Spot
+from docker_rollback._volumes._stream import PIECE
+from docker_rollback.errors import VolumeAccessError
+
+_BOOT_ID = "/proc/sys/kernel/random/boot_id"
+_MOUNTINFO = "/proc/self/mountinfo"
+_Runs: TypeAlias = Callable[[Sequence[str]], Process]
+
+PLACE = "Place"
+"""Where a folder's inspection says where it led at its capture."""
+
+
+class HostFolders:
+    """Looks at folders before anything is done with what is in them.
+
+    Args:
+        engine: whose host they are on.
+        kept: folders of this machine that must not be touched, by what they are.
+    """
+
+    def __init__(self, engine: Engine, kept: Mapping[str, str]) -> None:
+        self._engine = engine
+        self._kept = dict(kept)
+
+    def inspect(self, folder: str) -> dict[str, Any]:
+        """Return of a folder what an engine would say of a volume; raises `VolumeAccessError` for one of no use."""
+        info = self._engine.info()
+        reason = _folders.why_never(folder, engine_root=info.root)
+        for what, path in self._kept.items() if info.address.startswith("unix://") else ():
+            if reason is None and any(_folders.overlap(folder, own) for own in {path, os.path.realpath(path)}):
+                reason = f"{what} is there, at {path}"
+        if reason is not None:
+            raise VolumeAccessError(folder, f"it is never archived: {reason}")
+        return _folders.inspection_of(folder)
+
+    def place(self, folder: str, run: _Runs, root: str, *, here: bool) -> dict[str, Any]:
+        """Return where a folder within reach leads, to know it again by.
+
+        Args:
+            folder: its path.
+            run: starts a program next to its files.
+            root: where its files are, as such a program sees it.
+            here: whether that is this machine's own folder, not a helper's mount of it.
+
+        Raises:
+            VolumeAccessError: it leads where nothing may be touched, is no folder, or nobody can tell.
+        """
+        root = os.path.realpath(root) if here else root
+        kind, mountinfo = _said(run, "stat", "-c", "%F", root), _said(run, "cat", _MOUNTINFO)
+        if kind is not None and kind.strip() != "directory":
+            raise VolumeAccessError(folder, f"it is a {kind.strip()}; folders alone are archived")
+        spot = _folders.spot_of(mountinfo or "", root)
+        if kind is None or mountinfo is None or spot is None:
+            raise VolumeAccessError(folder, "nothing tells where it leads")
+        boot = (_said(run, "cat", _BOOT_ID) or "").strip()
+        engine_root = self._engine.info().root
+        if here:
+            own = _folders.spot_of(mountinfo, os.path.realpath(engine_root)) if engine_root.startswith("/") else None
+        else:
+            own = _folders.engine_spot(mountinfo)
+        reason = _folders.why_not_there(
+            folder,
+            spot,
+            engine_root=engine_root,
+            own=own,
+            below=_folders.mounted_below(mountinfo, root),
+            kept=self._kept_spots(boot),
+        )
+        if reason is not None:
+            raise VolumeAccessError(folder, f"it is never archived: {reason}")
+        return {"Boot": boot, **{key.capitalize(): value for key, value in asdict(spot).items()}}
+
+    def check_same(self, folder: str, now: Mapping[str, Any], before: Mapping[str, Any] | None) -> None:
+        """Raise a `VolumeAccessError` where a folder leads elsewhere than at its capture: it would fill what is there.
+
+        Numbers of file systems mean something until the next boot alone. After it, and on another host, there has to
+        be no symbolic link on the way, or it has to lead to the same path.
+        """
+        if before is not None and before.get("Boot") == now["Boot"]:
+            same = (before.get("Device"), before.get("Path")) == (now["Device"], now["Path"])
+        else:
+            spot = Spot(now["Device"], now["Path"], now["Filesystem"])
+            same = _folders.is_straight(folder, spot) or (before is not None and before.get("Path") == now["Path"])
+        if not same:
+            was = f", and led to {before['Path']} ({before['Device']}) at its capture" if before is not None else ""
+            raise VolumeAccessError(
+                folder,
+                f"it leads to {now['Path']} ({now['Device']}) now{was}; what is there is left alone. Put the symbolic "
+                "link, or the file system, back that was there, then restore again",
+            )
+
+    def _kept_spots(self, boot: str) -> dict[str, Spot]:
+        """Return where the folders lead that must not be touched, where that is on the same machine."""
+        try:
+            if Path(_BOOT_ID).read_text().strip() != boot:
+                return {}
+            mountinfo = Path(_MOUNTINFO).read_text(encoding="utf-8", errors="surrogateescape")
+        except OSError:
+            return {}
+        found = {what: _folders.spot_of(mountinfo, os.path.realpath(path)) for what, path in self._kept.items()}
+        return {what: spot for what, spot in found.items() if spot is not None}
+
+
+def _said(run: _Runs, *words: str) -> str | None:
+    """Return what a program next to a folder prints; None where it failed."""
+    with run(words) as process:
+        said = _all_of(process)
+        return said.decode("utf-8", "surrogateescape") if process.finish().exit_code == 0 else None
+
+
+def _all_of(process: Process) -> bytes:
+    found = bytearray()
+    while piece := process.read(PIECE):
+        found += piece
+    return bytes(found)

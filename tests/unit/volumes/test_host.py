@@ -1,0 +1,162 @@
+"""Folders of the engine's host, archived and filled like volumes, over the in-memory engine."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from attrs import evolve
+
+from docker_rollback._archiver import VolumeArchiver
+from docker_rollback._engine.port import EngineInfo
+from docker_rollback._store import BackupStore
+from docker_rollback._volumes._host import HostFolders
+from docker_rollback.errors import VolumeAccessError
+from docker_rollback.testing import FakeEngine
+
+
+@pytest.fixture
+def fake() -> FakeEngine:
+    """Give an engine with a container that does not run, and binds a folder."""
+    engine = FakeEngine()
+    engine.add_image("app")
+    engine.host.write("/srv/data/deep/file", "content", mode=0o640, uid=77)
+    engine.host.set("/srv/data", mode=0o2750, uid=1234, mtime=1_234_567_890_123_456_789)
+    engine.run("app", image="app", volumes={"/srv/data": "/data"}, start=False)
+    return engine
+
+
+@pytest.fixture
+def archiver(fake: FakeEngine, tmp_path: Path) -> VolumeArchiver:
+    """Give an archiver with an empty store."""
+    return VolumeArchiver(fake, BackupStore(tmp_path / "store"))
+
+
+def test_a_folder_comes_back_as_it_was(fake: FakeEngine, archiver: VolumeArchiver) -> None:
+    """What was changed, removed and added in a folder is undone; its own attributes too; all outside stays."""
+    fake.host.write("/srv/other/file", "outside")
+    before, outside = fake.host.facts("/srv/data"), fake.host.facts("/srv/other")
+    archive = archiver.archive("/srv//data/")
+    assert (archive.name, archive.way) == ("/srv/data", "helper")
+    fake.host.delete("/srv/data/deep")
+    fake.host.write("/srv/data/stray", "x")
+    fake.host.set("/srv/data", mode=0o777, uid=0)
+    archiver.extract(archive)
+    assert fake.host.facts("/srv/data") == before
+    assert fake.host.facts("/srv/other") == outside
+    assert len(fake.list_containers()) == 1
+
+
+def test_a_folder_that_is_gone_is_made_again(fake: FakeEngine, archiver: VolumeArchiver) -> None:
+    """Provided and filled, it has the attributes that it had; those above it are made as well."""
+    before = fake.host.facts("/srv/data")
+    archive = archiver.archive("/srv/data")
+    fake.host.delete("/srv")
+    archiver.provide("/srv/data")
+    archiver.provide("/srv/data")
+    assert fake.host.list("/srv/data") == []
+    archiver.extract(archive)
+    assert fake.host.facts("/srv/data") == before
+
+
+def test_a_file_in_the_place_of_a_folder_is_left_alone(fake: FakeEngine, archiver: VolumeArchiver) -> None:
+    """A single file is not archived, and one in a folder's place is no folder to fill."""
+    archive = archiver.archive("/srv/data")
+    fake.host.delete("/srv/data")
+    fake.host.write("/srv/data", "a file")
+    for attempt in (lambda: archiver.archive("/srv/data"), lambda: archiver.provide("/srv/data")):
+        with pytest.raises(VolumeAccessError, match="folder '/srv/data': it is a regular file; folders alone"):
+            attempt()
+    with pytest.raises(VolumeAccessError, match="regular file"):
+        archiver.extract(archive)
+    assert fake.host.read("/srv/data") == b"a file"
+
+
+@pytest.mark.parametrize("later", [False, True], ids=["same boot", "after a boot"])
+def test_a_link_that_leads_elsewhere_by_now_is_not_followed(
+    fake: FakeEngine, archiver: VolumeArchiver, *, later: bool
+) -> None:
+    """Where the update put a symlink in the folder's place, nothing behind it is touched, and the error tells."""
+    archive = archiver.archive("/srv/data")
+    if later:
+        place = {**archive.inspection["Place"], "Boot": "another one", "Device": "1:2"}
+        archive = evolve(archive, inspection={**archive.inspection, "Place": place})
+    fake.host.rename("/srv/data", "/srv/data.old")
+    fake.host.write("/home/precious", "precious")
+    fake.host.symlink("/srv/data", "/home")
+    with pytest.raises(VolumeAccessError, match=r"leads to /home .* and led to /srv/data"):
+        archiver.extract(archive)
+    assert fake.host.read("/home/precious") == b"precious"
+
+
+def test_a_link_that_leads_where_it_led_is_followed(fake: FakeEngine, archiver: VolumeArchiver) -> None:
+    """A folder that has always been behind a symlink is archived and filled there; the link stays."""
+    fake.host.symlink("/srv/current", "data")
+    before = fake.host.facts("/srv/data")
+    archive = archiver.archive("/srv/current")
+    fake.host.delete("/srv/data/deep")
+    archiver.extract(archive)
+    assert fake.host.facts("/srv/data") == before
+    assert fake.host.readlink("/srv/current") == "data"
+
+
+@pytest.mark.parametrize(
+    ("target", "words"),
+    [
+        ("/proc", "file system of the kernel's"),
+        ("/dev/shm", "file system of the kernel's"),
+        ("/var/lib/fake-engine/volumes", "engine's own data"),
+        ("/var/lib", "engine's own data"),
+        ("/var/lib/docker", "leads to /var/lib/docker"),
+        ("/etc", "leads to /etc"),
+    ],
+)
+def test_a_link_into_what_is_never_touched_is_refused(
+    fake: FakeEngine, archiver: VolumeArchiver, target: str, words: str
+) -> None:
+    """A symbolic link hides nothing: it counts where a path leads."""
+    fake.host.mkdir(target)
+    fake.host.symlink("/srv/link", target)
+    with pytest.raises(VolumeAccessError, match=words):
+        archiver.probe(["/srv/link"])
+
+
+def test_what_is_never_touched_is_refused_without_a_look(fake: FakeEngine, archiver: VolumeArchiver) -> None:
+    """By its path alone the engine's folder is refused: no helper stands up for it."""
+    watched = len(fake.list_containers())
+    with pytest.raises(VolumeAccessError, match="never archived: /var/lib/fake-engine is a folder of the engine's own"):
+        archiver.probe(["/var/lib/fake-engine/volumes/x"])
+    assert len(fake.list_containers()) == watched
+
+
+def test_the_store_and_what_holds_it_are_refused(tmp_path: Path) -> None:
+    """The folder of the backups, a link to it and what it lies in are never archived: a fill would empty them."""
+    store, link = tmp_path / "backups" / "store", tmp_path / "link"
+    store.mkdir(parents=True)
+    link.symlink_to(store)
+
+    class Here(FakeEngine):
+        """An engine of this machine."""
+
+        def info(self) -> EngineInfo:
+            return evolve(super().info(), address="unix:///run/engine.sock")
+
+    folders = HostFolders(Here(), {"the store": str(link)})
+    for path in (store, store / "blobs", tmp_path / "backups", link):
+        with pytest.raises(VolumeAccessError, match="the store is there"):
+            folders.inspect(os.fspath(path))
+    assert folders.inspect(os.fspath(tmp_path / "other"))["Name"] == os.fspath(tmp_path / "other")
+
+
+def test_a_folder_that_others_use_is_refused(fake: FakeEngine, archiver: VolumeArchiver) -> None:
+    """One that a running container writes to, or binds a part of, is not archived and not filled."""
+    archive = archiver.archive("/srv/data")
+    fake.run("other", image="app", volumes={"/srv/data/deep": "/x"})
+    with pytest.raises(VolumeAccessError, match="running containers use it: 'other'"):
+        archiver.archive("/srv/data")
+    with pytest.raises(VolumeAccessError, match="running containers use it: 'other'"):
+        archiver.extract(archive)
+    fake.remove_container("other", force=True)
+    fake.run("reader", image="app", volumes={"/srv": "/x:ro"})
+    assert archiver.archive("/srv/data").name == "/srv/data"

@@ -84,7 +84,7 @@ class Capture:
                     rest.bring(container)
                 created = self._clock()
                 snapshots = [
-                    snapshotter.capture(container, tag=tag)
+                    snapshotter.capture(container, tag=tag, folders=report.volumes)
                     for container, tag in zip(report.containers, tags, strict=True)
                 ]
                 archives.capture(at_rest=quiesce != "none" and not (report.guests and shared == "ignore"))

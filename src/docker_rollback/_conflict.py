@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
+from docker_rollback._folders import uses
 from docker_rollback._model import ContainerSnapshot, Observed
 from docker_rollback._spec import user_endpoints
 
 _EVERY_ADDRESS = ("", "0.0.0.0", "::")
 
 
-def conflict(wanted: ContainerSnapshot, running: Observed) -> str | None:
+def conflict(wanted: ContainerSnapshot, running: Observed, *, folders: Collection[str] = ()) -> str | None:
     """Return why `wanted` cannot be put back while `running` runs, in words; None if it can.
+
+    Args:
+        wanted: what is to be put back.
+        running: what runs.
+        folders: the folders of the host that are put back along.
 
     Example:
         >>> conflict(snapshot, observe(engine.inspect_container("web-new")))
@@ -21,6 +27,9 @@ def conflict(wanted: ContainerSnapshot, running: Observed) -> str | None:
     shared = sorted(_volumes(wanted) & set(running.volumes))
     if shared:
         return f"uses volume {shared[0]!r}"
+    for folder in sorted({mount.source for mount in wanted.mounts if mount.kind == "bind"} & set(folders)):
+        if any(uses(mount, folder) for mount in running.mounts):
+            return f"binds folder {folder!r}, or a part of it"
     if not wanted.state.alive:
         return None
     for port in sorted(_fixed_ports(wanted.inspection)):

@@ -108,10 +108,24 @@ def overlap(one: str, other: str) -> bool:
 
 
 def uses(mount: Mount, data: str) -> bool:
-    """Whether a mount leads to a volume or, where `data` is a folder, to anything of that."""
-    if is_folder(data):
-        return mount.kind == "bind" and overlap(mount.source, data)
-    return mount.kind == "volume" and mount.source == data
+    """Whether a mount leads to a volume or, where `data` is a folder, to anything of that.
+
+    Who may only look at a folder further up looks at the host as a whole, as monitoring does: that is no use of it.
+    """
+    if not is_folder(data):
+        return mount.kind == "volume" and mount.source == data
+    above = _lies_in(data, mount.source) and not mount.read_only
+    return mount.kind == "bind" and (_lies_in(mount.source, data) or above)
+
+
+def holds(mount: Mount, data: Iterable[str]) -> bool:
+    """Whether all that a bind mount shows is in one of some folders."""
+    return mount.kind == "bind" and any(is_folder(one) and _lies_in(mount.source, one) for one in data)
+
+
+def called(data: str) -> str:
+    """Return what to call a volume or a folder in a sentence."""
+    return f"{'folder' if is_folder(data) else 'volume'} {data!r}"
 
 
 def inspection_of(folder: str) -> dict[str, Any]:

@@ -297,9 +297,9 @@ class Report:
     Attributes:
         containers: the containers, as they were found, in the order in which they start.
         joined: the names of those that nobody named, but which would break if another one were made anew.
-        guests: running containers outside that write to a volume of theirs.
+        guests: running containers outside that write to a volume or to one of those folders of theirs.
         bystanders: the ids of all other containers that there were.
-        volumes: the volumes whose data it would hold, and the way to each.
+        volumes: the volumes, and the folders of the host by their paths, whose data it would hold, and the way to each.
         anonymous: those of them that go with their container.
         not_covered: what it would not hold.
         refused: why it would not begin, by container; empty where nothing stands against it.

@@ -11,7 +11,8 @@ from typing import TypeAlias
 
 from attrs import frozen
 
-from docker_rollback._model import Backup, ContainerSnapshot, Mount, NetworkRecord, VolumeArchive
+from docker_rollback._folders import called, uses
+from docker_rollback._model import Backup, ContainerSnapshot, NetworkRecord, VolumeArchive
 
 
 @frozen
@@ -46,12 +47,12 @@ class RestoreNetwork:
 
 @frozen
 class RestoreVolume:
-    """The volume is there, with its driver, options and labels."""
+    """The volume is there, with its driver, options and labels; a folder of the host is there."""
 
     volume: VolumeArchive
 
     def __str__(self) -> str:
-        return f"restore volume {self.volume.name!r}"
+        return f"restore {called(self.volume.name)}"
 
 
 @frozen
@@ -74,7 +75,7 @@ class FillVolume:
 
     def __str__(self) -> str:
         place = f" at {self.destination}" if self.volume.anonymous else ""
-        return f"fill volume {self.volume.name!r}{place}"
+        return f"fill {called(self.volume.name)}{place}"
 
 
 @frozen
@@ -147,7 +148,7 @@ def concerned(step: Step, containers: Iterable[ContainerSnapshot]) -> frozenset[
             attached = ((one.name, one.inspection.get("NetworkSettings") or {}) for one in containers)
             return frozenset(name for name, settings in attached if network.name in (settings.get("Networks") or {}))
         case RestoreVolume(volume) | FillVolume(volume):
-            return frozenset(one.name for one in containers if any(_is_of(mount, volume) for mount in one.mounts))
+            return frozenset(one.name for one in containers if any(uses(mount, volume.name) for mount in one.mounts))
         case _:
             return frozenset({step.container.name})
 
@@ -157,10 +158,6 @@ def _fill(volume: VolumeArchive, containers: tuple[ContainerSnapshot, ...]) -> F
         return FillVolume(volume, None, None)
     for container in containers:
         for mount in container.mounts:
-            if _is_of(mount, volume):
+            if uses(mount, volume.name):
                 return FillVolume(volume, container, mount.destination)
     return FillVolume(volume, None, None)
-
-
-def _is_of(mount: Mount, volume: VolumeArchive) -> bool:
-    return mount.kind == "volume" and mount.source == volume.name

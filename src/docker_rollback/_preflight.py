@@ -11,6 +11,7 @@ from typing import Any
 
 from docker_rollback._archiver import VolumeArchiver
 from docker_rollback._engine.port import ContainerFilter, Engine
+from docker_rollback._folders import called, folder_of, uses
 from docker_rollback._graph import bound_to, start_order
 from docker_rollback._look import look_at_all
 from docker_rollback._model import Observed, Quiesce, Report, Shared, Way
@@ -39,7 +40,11 @@ class Preflight:
         export_image: whether the images go into the store as well.
         quiesce: how the containers are to be brought to rest.
         shared: what becomes of containers outside that write to a volume of theirs.
+        include_binds: folders of the engine's host that are archived as well, where the containers bind them.
         own_ids: the ids of the container that this program runs in, where it does; see `own_ids`.
+
+    Raises:
+        ValueError: one of `include_binds` is no absolute path.
     """
 
     def __init__(
@@ -51,6 +56,7 @@ class Preflight:
         export_image: bool = True,
         quiesce: Quiesce = "stop",
         shared: Shared = "refuse",
+        include_binds: Iterable[str] = (),
         own_ids: frozenset[str] = frozenset(),
     ) -> None:
         self._engine = engine
@@ -59,6 +65,7 @@ class Preflight:
         self._export_image = export_image
         self._quiesce = quiesce
         self._shared = shared
+        self._folders = tuple(dict.fromkeys(map(folder_of, include_binds)))
         self._own_ids = own_ids
 
     def observe(self, containers: Sequence[str]) -> tuple[Observed, ...]:
@@ -89,8 +96,12 @@ class Preflight:
         joined = bound_to(given, others)
         found = start_order([*given, *joined])
         outside = [other for other in others if other not in joined]
-        guests = [other for other in outside if any(_writes_to(other, name) for one in found for name in one.volumes)]
+        data = {name for one in found for name in self._data_of(one)}
+        guests = [other for other in outside if any(_writes_to(other, name) for name in data)]
         refused = {container.name: self._refusals(container, outside) for container in found}
+        for folder in self._folders:
+            if folder not in data:
+                refused[found[0].name].append(_not_bound(folder, found))
         ways = self._ways(found, refused)
         self._store.check()
         named = {name for one in found for name, anonymous in one.volumes.items() if not anonymous}
@@ -101,7 +112,7 @@ class Preflight:
             bystanders=tuple(other.id for other in outside),
             volumes=ways,
             anonymous=frozenset(name for one in found for name in one.volumes) - named,
-            not_covered=tuple(gap for one in found for mount in one.mounts if (gap := gap_of(mount)) is not None),
+            not_covered=tuple(gap for one in found for mount in one.mounts if (gap := gap_of(mount, data)) is not None),
             refused={name: tuple(reasons) for name, reasons in refused.items() if reasons},
             room=sum(self._image_room(container) for container in found),
         )
@@ -129,46 +140,51 @@ class Preflight:
 
     def _ways(self, containers: Sequence[Observed], refused: Mapping[str, list[str]]) -> dict[str, Way]:
         """Return the way to each volume; where there is none, add the reason to what is refused."""
-        volumes = list(dict.fromkeys(volume for container in containers for volume in container.volumes))
+        volumes = list(dict.fromkeys(volume for container in containers for volume in self._data_of(container)))
         try:
             return self._archiver.probe(volumes) if volumes else {}
         except (VolumeError, VolumeNotFoundError):
             logger.info("looking for the way to each volume by itself, so that the reason is known for each")
         ways: dict[str, Way] = {}
         for container in containers:
-            for volume in container.volumes:
+            for volume in self._data_of(container):
                 try:
                     ways |= self._archiver.probe([volume])
                 except (VolumeError, VolumeNotFoundError) as error:
                     refused[container.name].append(str(error))
         return ways
 
+    def _data_of(self, container: Observed) -> list[str]:
+        """Return what of a container is archived: its volumes, and those folders that it binds."""
+        bound = [mount.source for mount in container.mounts if mount.kind == "bind" and mount.source in self._folders]
+        return list(dict.fromkeys([*container.volumes, *bound]))
+
     def _refusals(self, container: Observed, outside: Iterable[Observed]) -> list[str]:
         reasons = [reason for reason in (refusal(container.inspection),) if reason]
         if container.id in self._own_ids:
             reasons.append("this program runs in it; stopping it would stop the rollback")
         for other in outside:
-            for volume in container.volumes:
+            for volume in self._data_of(container):
                 reasons += [reason for reason in (self._guest_refusal(other, volume),) if reason]
         return reasons + [reason for volume in container.volumes if (reason := self._would_be_lost(container, volume))]
 
     def _guest_refusal(self, guest: Observed, volume: str) -> str | None:
         """Return why a container outside that has a volume in common makes a rollback impossible, or None."""
-        if not guest.state.alive or volume not in guest.volumes:
+        if not guest.state.alive or not any(uses(mount, volume) for mount in guest.mounts):
             return None
         if guest.id in self._own_ids:
-            return f"this program runs in {guest.name!r}, which has its volume {volume!r} too and would be stopped"
+            return f"this program runs in {guest.name!r}, which has its {called(volume)} too and would be stopped"
         if not _writes_to(guest, volume):
             return None
         if self._shared == "refuse":
             return (
-                f"the running container {guest.name!r} writes to its volume {volume!r} too; add it to the rollback, or "
+                f"the running container {guest.name!r} writes to its {called(volume)} too; add it to the rollback, or "
                 "say shared='stop' or shared='ignore'"
             )
         if guest.state.status == "paused":
-            return f"container {guest.name!r}, which has its volume {volume!r} too, is paused"
+            return f"container {guest.name!r}, which has its {called(volume)} too, is paused"
         if guest.inspection["HostConfig"].get("AutoRemove"):
-            return f"a stop would remove container {guest.name!r} (--rm), which has its volume {volume!r} too"
+            return f"a stop would remove container {guest.name!r} (--rm), which has its {called(volume)} too"
         return None
 
     def _would_be_lost(self, container: Observed, volume: str) -> str | None:
@@ -200,8 +216,14 @@ def own_ids() -> frozenset[str]:
 
 
 def _writes_to(container: Observed, volume: str) -> bool:
-    mounted = [mount for mount in container.mounts if mount.kind == "volume" and mount.source == volume]
+    mounted = [mount for mount in container.mounts if uses(mount, volume)]
     return container.state.alive and any(not mount.read_only for mount in mounted)
+
+
+def _not_bound(folder: str, containers: Sequence[Observed]) -> str:
+    bound = sorted({mount.source for one in containers for mount in one.mounts if mount.kind == "bind"})
+    there = f"they bind {', '.join(map(repr, bound))}" if bound else "they bind nothing"
+    return f"include_binds names {folder!r}, which no container of the rollback binds; {there}"
 
 
 def refusal(inspection: Mapping[str, Any]) -> str | None:

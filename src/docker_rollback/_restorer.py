@@ -13,7 +13,7 @@ from docker_rollback._compare import compare_networks
 from docker_rollback._conflict import conflict
 from docker_rollback._engine.port import ContainerFilter, Engine
 from docker_rollback._look import look_at_all
-from docker_rollback._model import Backup, ContainerSnapshot, NetworkRecord, Observed, VolumeArchive
+from docker_rollback._model import Backup, ContainerSnapshot, NetworkRecord, Observed, VolumeArchive, is_folder
 from docker_rollback._place import Place
 from docker_rollback._plan import (
     ClearAside,
@@ -230,6 +230,9 @@ class Restorer:
             work.ids[network.id] = str(standing["Id"])
 
     def _restore_volume(self, volume: VolumeArchive, work: _Restoration) -> None:
+        if is_folder(volume.name):
+            self._archiver.provide(volume.name)
+            return
         wanted = volume_request(volume.inspection)
         try:
             standing = self._engine.inspect_volume(volume.name)
@@ -294,7 +297,8 @@ class Restorer:
         names = {member.name for member in backup.containers}
         ids = {member.id for member in backup.containers}
         others = look_at_all(self._engine, ContainerFilter(running=True), but=ids)
-        reasons = [(other, conflict(container, other)) for other in others if other.name not in names]
+        folders = [volume.name for volume in backup.volumes if is_folder(volume.name)]
+        reasons = [(other, conflict(container, other, folders=folders)) for other in others if other.name not in names]
         return [(other, reason) for other, reason in reasons if reason is not None]
 
 

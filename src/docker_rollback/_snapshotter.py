@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 import re
 import secrets
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 
 from attrs import evolve
 
 from docker_rollback._engine.port import Engine
+from docker_rollback._folders import holds
 from docker_rollback._model import (
     Backup,
     ContainerSnapshot,
@@ -134,10 +135,15 @@ class ContainerSnapshotter:
         """Look at a container, by name or id, while it does whatever it does."""
         return observe(self._engine.inspect_container(container))
 
-    def capture(self, container: Observed, *, tag: str) -> ContainerSnapshot:
+    def capture(self, container: Observed, *, tag: str, folders: Collection[str] = ()) -> ContainerSnapshot:
         """Commit a container that is at rest; the engine holds the image under `tag` until `release`.
 
         Leaves its image out of the store: that is `seal`, which can wait until the container runs again.
+
+        Args:
+            container: as it was found.
+            tag: the image's name.
+            folders: the folders of the host that the same backup holds.
         """
         self._report.step("commit", container.name)
         committed = self._engine.commit_container(container.id, tag)
@@ -164,7 +170,7 @@ class ContainerSnapshotter:
             state=container.state,
             image=image,
             mounts=container.mounts,
-            not_covered=tuple(gap for mount in container.mounts if (gap := gap_of(mount)) is not None),
+            not_covered=tuple(gap for mount in container.mounts if (gap := gap_of(mount, folders)) is not None),
         )
 
     def seal(self, snapshot: ContainerSnapshot, draft: Draft) -> ContainerSnapshot:
@@ -287,9 +293,14 @@ def locked(store: BackupStore, containers: Iterable[ContainerSnapshot | Observed
         yield
 
 
-def gap_of(mount: Mount) -> NotCovered | None:
-    """Return what a backup does not hold of a mount; None for a volume, which it does."""
-    if mount.kind == "volume":
+def gap_of(mount: Mount, folders: Collection[str] = ()) -> NotCovered | None:
+    """Return what a backup does not hold of a mount; None for a volume, which it does.
+
+    Args:
+        mount: the mount.
+        folders: the folders of the host that the backup holds.
+    """
+    if mount.kind == "volume" or holds(mount, folders):
         return None
     if mount.kind == "tmpfs":
         return NotCovered(f"tmpfs {mount.destination}", "it lives in memory and is lost by any stop")

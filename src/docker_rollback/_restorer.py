@@ -103,7 +103,9 @@ class Restorer:
                 was tried.
             EngineError, VolumeError, StoreError: a step failed, and it was the only one.
         """
-        self.put_back(backup)
+        # Whoever prunes or deletes meanwhile leaves it alone.
+        with self._store.using(backup.id):
+            self.put_back(backup)
         self.clear_aside(backup)
         return [container.name for container in backup.containers]
 

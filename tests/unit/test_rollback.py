@@ -18,6 +18,7 @@ from docker_rollback import (
     RollbackFailedError,
     RollbackRequested,
     Status,
+    StoreError,
     UnsupportedContainerError,
     UpdateRejectedError,
     backup,
@@ -299,6 +300,28 @@ def test_a_backup_restores_into_an_engine_that_never_saw_it(shop: Shop) -> None:
     shop.engine = other
     assert [found.path for found in compare(shop.before, other.inspect_container("shop"))] == []
     assert other.volume("orders").read("/table") == b"rows"
+
+
+def test_a_backup_that_is_being_restored_stays(shop: Shop) -> None:
+    """Whoever prunes or deletes while a restore is at work leaves its backup alone; afterwards it may go."""
+    taken = backup("shop", client=shop.engine, store=shop.store)
+    backup("shop", client=shop.engine, store=shop.store)
+    spared = []
+
+    def meddle(news: Progress) -> None:
+        if news.subject.startswith("remove what was put aside"):
+            return  # that needs the backup no more
+        other = BackupStore(shop.store.path)
+        spared.append(dict(other.prune(keep=1).spared))
+        with pytest.raises(StoreError, match="being read"):
+            other.delete(taken.id)
+
+    shop.break_it()
+    restore(taken.id, client=shop.engine, store=shop.store, progress=meddle)
+    shop.check_restored()
+    assert len(spared) >= 8
+    assert spared == [{taken.id: "it is being read"}] * len(spared)
+    assert shop.store.prune(keep=1).removed == (taken.id,)
 
 
 def test_a_restore_does_not_pull_the_ground_from_under_others(shop: Shop) -> None:

@@ -6,6 +6,7 @@ import errno
 import hashlib
 import os
 import stat
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -18,9 +19,17 @@ from docker_rollback._store._oci import MalformedError, check_digest
 from docker_rollback._store._streams import CHUNK
 from docker_rollback.errors import CorruptBackupError, StoreError
 
+_TICK = 20_000_000
+"""Nanoseconds: more than the clock of a file's times may lag behind, so that a change within them may not show."""
+
+_Stamp = tuple[int, int, int, int, int]
+
 
 class Blobs:
     """The blobs of one layout.
+
+    It remembers which blobs it has read whole and found right, each with its file's inode, size and times. Whatever
+    writes to a file, replaces it or cuts it short changes one of these; a disk that rots does not.
 
     Args:
         root: the layout's folder.
@@ -30,6 +39,7 @@ class Blobs:
     def __init__(self, root: Path, *, disk: Disk = DISK) -> None:
         self._root = root
         self._disk = disk
+        self._proven: dict[str, _Stamp] = {}
         self.folder = root / "blobs" / "sha256"
 
     def path(self, digest: str) -> Path:
@@ -71,6 +81,9 @@ class Blobs:
         """
         hasher = hashlib.sha256()
         with self._file(blob) as file:
+            stamp = _stamp(os.fstat(file.fd))
+            # A file that was changed within this moment could be changed once more and bear the same times.
+            settled = max(stamp[-2:]) < time.time_ns() - _TICK
             held = b""
             left = blob.size
             while left:
@@ -84,8 +97,20 @@ class Blobs:
                 held = data
         if "sha256:" + hasher.hexdigest() != blob.digest:
             raise self.corrupt(blob.digest, "its content is not what was written")
+        if settled:
+            self._proven[blob.digest] = stamp
         if held:
             yield held
+
+    def is_proven(self, blob: Descriptor) -> bool:
+        """Whether this object has read the blob whole and found it right, and nobody has touched its file since."""
+        known = self._proven.get(blob.digest)
+        if known is None or not self.has(blob):
+            return False
+        try:
+            return _stamp(self.path(blob.digest).lstat()) == known
+        except OSError:
+            return False
 
     def read(self, blob: Descriptor, limit: int) -> bytes:
         """Return a small blob whole; raises `CorruptBackupError` also where it says to be longer than `limit` bytes."""
@@ -124,6 +149,10 @@ class Blobs:
             return os.read(file.fd, size)
         except OSError as error:
             raise self.corrupt(blob.digest, f"it cannot be read ({error.strerror})") from error
+
+
+def _stamp(found: os.stat_result) -> _Stamp:
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
 class _File:

@@ -71,7 +71,13 @@ def _read(layout: Layout, backup_id: str, root: Descriptor) -> tuple[_oci.Index,
 
 
 def verify(
-    layout: Layout, backup_id: str, root: Descriptor, *, proven: set[str] | None = None, deep: bool = False
+    layout: Layout,
+    backup_id: str,
+    root: Descriptor,
+    *,
+    proven: set[str] | None = None,
+    anew: bool = True,
+    deep: bool = False,
 ) -> Parts:
     """Read and hash all that a backup consists of, and check what refers to what.
 
@@ -80,6 +86,7 @@ def verify(
         backup_id: the backup's name.
         root: its index.
         proven: digests that were read a moment ago and need not be read again.
+        anew: whether to read those as well that were read before and whose files nobody has touched since.
         deep: also decompress everything, and check what comes out.
 
     Raises:
@@ -92,7 +99,8 @@ def verify(
     for manifest in manifests.values():
         for blob in (manifest.config, *manifest.layers):
             if blob.digest not in known:
-                layout.blobs.prove(blob)
+                if anew or not layout.blobs.is_proven(blob):
+                    layout.blobs.prove(blob)
                 known.add(blob.digest)
             elif not layout.blobs.has(blob):
                 layout.blobs.prove(blob)

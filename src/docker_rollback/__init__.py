@@ -5,7 +5,7 @@
 ...     update()
 """
 
-from docker_rollback._api import backup, restore, rollback
+from docker_rollback._api import backup, recover, restore, rollback
 from docker_rollback._archiver import VolumeArchiver
 from docker_rollback._capture import Capture
 from docker_rollback._checked import Check, CheckedContainer
@@ -28,6 +28,7 @@ from docker_rollback._model import (
 )
 from docker_rollback._preflight import Preflight
 from docker_rollback._progress import Progress, Reporter
+from docker_rollback._recovery import Recovered, Recovery
 from docker_rollback._restorer import Restorer
 from docker_rollback._rollback import Rollback, Status
 from docker_rollback._snapshotter import ContainerSnapshotter
@@ -55,6 +56,7 @@ from docker_rollback.errors import (
     StoreError,
     StoreFullError,
     StoreNotWritableError,
+    UnfinishedRollbackError,
     UnsupportedContainerError,
     UnsupportedFormatError,
     UpdateRejectedError,
@@ -107,6 +109,8 @@ __all__ = [
     "Process",
     "Progress",
     "PruneReport",
+    "Recovered",
+    "Recovery",
     "Report",
     "Reporter",
     "RestoreError",
@@ -119,6 +123,7 @@ __all__ = [
     "StoreError",
     "StoreFullError",
     "StoreNotWritableError",
+    "UnfinishedRollbackError",
     "UnsupportedContainerError",
     "UnsupportedFormatError",
     "UpdateRejectedError",
@@ -132,6 +137,7 @@ __all__ = [
     "eventually",
     "healthy",
     "http_ok",
+    "recover",
     "restore",
     "rollback",
     "tcp_open",

@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import os
-import secrets
 from collections.abc import Sequence
-from typing import Protocol, Self, TypeAlias, get_args
+from typing import Protocol, TypeAlias
 
-from attrs import frozen
-
-from docker_rollback._archiver import VolumeArchiver
-from docker_rollback._capture import Capture
 from docker_rollback._checked import Check
 from docker_rollback._checks import as_checks, healthy
 from docker_rollback._engine import Client, Engine, as_engine
-from docker_rollback._model import Backup, Quiesce, Shared, Way, backup_id
-from docker_rollback._preflight import Preflight, own_ids
-from docker_rollback._progress import Listener, Reporter
-from docker_rollback._restorer import Intruders, Restorer
+from docker_rollback._model import Backup, Quiesce, Shared, Way
+from docker_rollback._parts import Parts
+from docker_rollback._progress import Listener
+from docker_rollback._recovery import Recovered
 from docker_rollback._rollback import Rollback
-from docker_rollback._snapshotter import ContainerSnapshotter, locked, now
+from docker_rollback._snapshotter import locked
 from docker_rollback._store import BackupStore, KeepArgument
 
 
@@ -87,7 +82,7 @@ def rollback(
         <Status.COMMITTED: 'committed'>
     """
     references, checks = _references(containers), as_checks(verify)
-    parts = _Parts.build(
+    parts = Parts.build(
         _engine(client, containers),
         _store(store),
         export_image=export_image,
@@ -103,7 +98,7 @@ def rollback(
         store=parts.store,
         preflight=parts.preflight,
         capture=parts.capture,
-        restorer=parts.restorer("stop"),
+        recovery=parts.recovery("stop"),
         verify=checks,
         quiesce=quiesce,
         resume=resume,
@@ -134,7 +129,7 @@ def backup(
         >>> backup("web", store="/var/backups/web").id
         '20260102T030405Z-web-a1b2c3'
     """
-    parts = _Parts.build(
+    parts = Parts.build(
         _engine(client, containers),
         _store(store),
         export_image=export_image,
@@ -144,10 +139,10 @@ def backup(
         quiesce=quiesce,
         shared=shared,
     )
-    with parts.preflight.holding(_references(containers)) as report:
-        identity = backup_id(report.containers[0].name, now(), secrets.token_hex(3))
-        taken = parts.capture.take(report, identity, quiesce=quiesce, shared=shared)
-        parts.capture.release(taken)
+    recovery = parts.recovery("stop")
+    with recovery.holding(_references(containers)) as (report, _):
+        operation, taken = recovery.begin(report, quiesce=quiesce, shared=shared, then="committed")
+        recovery.settle(operation, taken, rolled_back=False)
     return taken
 
 
@@ -178,66 +173,49 @@ def restore(
         >>> restore("20260102T030405Z-web-a1b2c3", store="/var/backups/web")
         ['web']
     """
-    parts = _Parts.build(as_engine(client), _store(store), way=way, helper_image=helper_image, progress=progress)
+    parts = Parts.build(as_engine(client), _store(store), way=way, helper_image=helper_image, progress=progress)
     found = parts.store.get(backup) if isinstance(backup, str) else backup
+    recovery = parts.recovery("refuse")
+    recovery.finish_earlier([word for one in found.containers for word in (one.id, one.name)], but=found.id)
     with locked(parts.store, found.containers):
-        return parts.restorer("refuse").restore(found)
+        recovery.restore(found)
+    return [container.name for container in found.containers]
 
 
-@frozen
-class _Parts:
-    """The parts that everything here is put together from."""
+def recover(
+    *,
+    client: Client | None = None,
+    store: StoreArgument = None,
+    keep_found: bool = True,
+    way: Way | None = None,
+    helper_image: str | None = None,
+    progress: Listener | None = None,
+) -> tuple[Recovered, ...]:
+    """Finish every operation of a store on an engine whose process died, and return what became of each.
 
-    engine: Engine
-    store: BackupStore
-    archiver: VolumeArchiver
-    preflight: Preflight
-    capture: Capture
-    report: Reporter
+    A rollback that was cut off before its update began is given up: the containers do what they did before it. One that
+    was cut off later is rolled back, unless it had been committed. Those whose process lives are left alone. It can be
+    cut off itself, and called again.
 
-    @classmethod
-    def build(
-        cls,
-        engine: Engine,
-        store: BackupStore,
-        *,
-        export_image: bool = True,
-        way: Way | None,
-        helper_image: str | None,
-        progress: Listener | None,
-        quiesce: Quiesce = "stop",
-        shared: Shared = "refuse",
-    ) -> Self:
-        _one_of("quiesce", quiesce, get_args(Quiesce))
-        _one_of("shared", shared, get_args(Shared))
-        _one_of("way", way, (None, *get_args(Way)))
-        report = Reporter(progress)
-        snapshotter = ContainerSnapshotter(engine, store, export_image=export_image, report=report)
-        archiver = VolumeArchiver(engine, store, way=way, helper_image=helper_image, progress=report.data)
-        return cls(
-            engine,
-            store,
-            archiver,
-            Preflight(
-                engine,
-                store,
-                archiver,
-                export_image=export_image,
-                quiesce=quiesce,
-                shared=shared,
-                own_ids=own_ids(),
-            ),
-            Capture(engine, store, snapshotter, archiver, report=report),
-            report,
-        )
+    Args:
+        client: a docker-py client, or an `Engine`; by default the one that the environment names.
+        store: where the operations are noted; by default the user's data folder.
+        keep_found: keep the state that is found as a backup of its own before it is rolled back.
+        way: how volume data is reached, "direct" or "helper"; by default the first of them that works.
+        helper_image: an image with GNU tar for the helper; by default one is made from this machine's own tar.
+        progress: told what is being done, by `Progress` values.
 
-    def restorer(self, intruders: Intruders) -> Restorer:
-        return Restorer(self.engine, self.store, archiver=self.archiver, intruders=intruders, report=self.report)
+    Raises:
+        RollbackFailedError: one or several could not be finished; every one was tried.
+        StoreError: a note cannot be read.
 
-
-def _one_of(name: str, value: object, choices: tuple[object, ...]) -> None:
-    if value not in choices:
-        raise ValueError(f"{name} is one of {', '.join(map(repr, choices))}, not {value!r}")
+    Example:
+        >>> for operation in recover(store="/var/backups/web"):
+        ...     print(operation.containers, operation.outcome)
+        ('web',) rolled back
+    """
+    parts = Parts.build(as_engine(client), _store(store), way=way, helper_image=helper_image, progress=progress)
+    return parts.recovery("stop").recover(keep_found=keep_found)
 
 
 def _engine(client: Client | None, containers: Sequence[ContainerArgument]) -> Engine:

@@ -219,8 +219,12 @@ class VolumeArchiver:
         """
         self._access.provide(folder)
 
-    def remove_left_over(self, operation: str | None = None) -> list[str]:
-        """Remove the helper containers of an operation that is over, all of this library's where None is named.
+    def remove_left_over(self, operation: str | None = None, *, volume: str | None = None) -> list[str]:
+        """Remove the helper containers of an operation that is over, all of this library's where none is named.
+
+        Args:
+            operation: only those of this operation.
+            volume: only those that mount this volume.
 
         Returns:
             The ids of those that were there.
@@ -228,7 +232,7 @@ class VolumeArchiver:
         Raises:
             EngineError: the engine refused or failed.
         """
-        return _volumes.remove_left_over(self._engine, operation)
+        return _volumes.remove_left_over(self._engine, operation, volume=volume)
 
     def _fill(self, reach: _volumes.Reach, blob: Descriptor, done: int, *, beginning: bytes) -> int:
         with reach.run(_volumes.extract(reach.root), stdin=True) as tar:

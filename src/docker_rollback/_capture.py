@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from datetime import datetime
 
@@ -105,6 +105,10 @@ class Capture:
                 rest.keep()
         logger.info("backup %s is taken", identity)
         return backup
+
+    def forget(self, identity: str, names: Sequence[str]) -> None:
+        """Let the engine forget what a capture that was cut off may have made for the backup of some containers."""
+        self._snapshotter.forget(identity, names)
 
     def release(self, backup: Backup) -> None:
         """Let the engine forget the images of a backup that the store holds."""

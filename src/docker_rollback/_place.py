@@ -11,7 +11,7 @@ from docker_rollback._compare import Difference, compare
 from docker_rollback._engine.port import ContainerFilter, Engine
 from docker_rollback._graph import with_ids
 from docker_rollback._model import ContainerSnapshot, Observed
-from docker_rollback._snapshotter import ContainerSnapshotter
+from docker_rollback._snapshotter import ContainerSnapshotter, again
 from docker_rollback._spec import HELD, SHORT_ID, create_request, observe, restarts, user_endpoints
 from docker_rollback.errors import ContainerNotFoundError, EngineError, ImageNotFoundError, RestoreError
 
@@ -122,6 +122,8 @@ class Place:
         """Remove what was put aside, and let the engine forget what nobody needs any more."""
         for aside in self._engine.list_containers(ContainerFilter(name_prefix=self._snapshot.name + _ASIDE)):
             self._engine.remove_container(aside, force=True, volumes=self._has_archives)
+        # Of a second commit whose maker died.
+        self._engine.remove_image(again(self._snapshot.image.tag))
         self._snapshotter.release(self._snapshot)
 
     def _find(self, ref: str) -> Observed | None:
@@ -155,7 +157,7 @@ class Place:
     def _is_back(self, original: Observed) -> bool:
         """Put the original back where it is untouched; False where it is not, or where that fails."""
         try:
-            tag = f"{self._snapshot.image.tag}-again"
+            tag = again(self._snapshot.image.tag)
             return self._snapshotter.is_untouched(self._snapshot, original.id, tag=tag) and self._put_back(original)
         except EngineError as error:
             logger.warning("%s: the original container could not be put back: %s", self._snapshot.name, error)
@@ -220,13 +222,21 @@ class Place:
         Only a create by that reference shows it in `Config.Image` again. An id and a digest cannot be given to another
         image; where they lead elsewhere, the image's own id is what is left.
         """
-        previous = self._image_named(reference)
-        if previous == self.image_id:
+        before = f"{self._snapshot.image.tag}-before"
+        noted = self._image_named(before)
+        if noted is None and self._image_named(reference) == self.image_id:
             yield reference
             return
         if not _is_tag(reference):
             yield self.image_id
             return
+        # The engine itself notes where the reference led, for whoever dies before it is moved back: to the image that
+        # has this name of ours; or nowhere, where that is the image that the reference is lent to.
+        previous = noted or self._image_named(reference)
+        if noted is None:
+            self._engine.tag_image(previous or self.image_id, before)
+        elif noted == self.image_id:
+            previous = None
         self._engine.tag_image(self.image_id, reference)
         try:
             yield reference
@@ -236,6 +246,7 @@ class Place:
                 self._engine.tag_image(previous, reference)
             elif was_id or not (self._snapshot.image.clean and self._snapshot.image.named):
                 self._engine.remove_image(f"{reference}:latest" if was_id else reference)
+            self._engine.remove_image(before)
 
     def _image_named(self, reference: str) -> str | None:
         try:

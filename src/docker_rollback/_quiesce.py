@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Self
 
 from docker_rollback._engine.port import Engine
-from docker_rollback._model import Observed, Quiesce, Resting
+from docker_rollback._model import ContainerSnapshot, Observed, Quiesce, Resting
 from docker_rollback._progress import Reporter
 from docker_rollback._spec import HELD, observe, restarts, started_at
 from docker_rollback.errors import CaptureError, ContainerNotFoundError, EngineError, ResumeError
@@ -24,7 +24,7 @@ _BETWEEN_TRIES = 0.5
 """How often, and seconds between, a container is set going that does not want to."""
 
 
-def resting(container: Observed, quiesce: Quiesce) -> Resting:
+def resting(container: Observed | ContainerSnapshot, quiesce: Quiesce) -> Resting:
     """Return how a container is brought to rest, and what it takes to set it going again. Pure.
 
     A container that does not run is at rest already, and so is a paused one. One that its engine removes when it stops

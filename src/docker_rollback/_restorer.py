@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from typing import Literal, TypeAlias
 
@@ -32,9 +33,10 @@ from docker_rollback._plan import (
 from docker_rollback._progress import Reporter
 from docker_rollback._quiesce import AtRest
 from docker_rollback._snapshotter import ContainerSnapshotter
-from docker_rollback._spec import HELD, network_request, restarts, volume_request
+from docker_rollback._spec import HELD, network_request, observe, restarts, started_at, volume_request
 from docker_rollback._store import BackupStore
 from docker_rollback.errors import (
+    ContainerNotFoundError,
     DockerRollbackError,
     EngineConflictError,
     EngineError,
@@ -105,27 +107,66 @@ class Restorer:
         """
         # Whoever prunes or deletes meanwhile leaves it alone.
         with self._store.using(backup.id):
+            self.check(backup)
             self.put_back(backup)
         self.clear_aside(backup)
         return [container.name for container in backup.containers]
 
-    def put_back(self, backup: Backup) -> None:
-        """Do all of `restore` but its end: what stood in the way stays aside, stopped, until `clear_aside`."""
+    def check(self, backup: Backup) -> None:
+        """Read and verify everything in a backup, and look for what is in its way; nothing is touched.
+
+        Raises:
+            CorruptBackupError: the backup is damaged.
+            RestoreError: something outside the backup is in the way.
+            EngineError, StoreError: what they say.
+        """
         self._store.verify(backup.id)
         self._look_around(backup)
-        work = _Restoration(backup, AtRest(self._engine, "stop", report=self._report))
+
+    def put_back(
+        self, backup: Backup, *, guests: AtRest | None = None, before_resume: Callable[[], None] | None = None
+    ) -> None:
+        """Do all of `restore` between `check` and `clear_aside`: what stood in the way stays aside, stopped.
+
+        Args:
+            backup: what to put back.
+            guests: brings to rest what was there before, and is in the way for the time of this.
+            before_resume: called once all is back, before the first container is started; not where a step failed.
+        """
+        work = _Restoration(backup, guests or AtRest(self._engine, "stop", held=True, report=self._report))
         for container in backup.containers:
             work.places[container.name] = self._place(container, backup, work.ids)
         failures: list[Exception] = []
         failed: set[str] = set()
         with work.guests, ExitStack() as held:
             for step in self.plan(backup):
+                if isinstance(step, Resume) and before_resume is not None and not failures:
+                    before_resume()
+                    before_resume = None
                 if not isinstance(step, ClearAside):
                     self._try_step(step, work, held, failures, failed)
         if len(failures) == 1:
             raise failures[0]
         if failures:
             raise RestoreError(", ".join(sorted(failed)), "several steps failed:", failures=failures)
+
+    def set_going(self, backup: Backup, before: Mapping[str, str]) -> None:
+        """Do what is left of `put_back` once all is back: start what was not started yet.
+
+        Args:
+            backup: what was put back.
+            before: when each container was started last before that began, by its id, as `started_at` has it.
+        """
+        for container in backup.containers:
+            try:
+                standing = observe(self._engine.inspect_container(container.name))
+            except ContainerNotFoundError:
+                logger.warning("%s: it was restored, and somebody removed it since", container.name)
+                continue
+            half_way = container.state.status == "paused" and standing.state.status == "running"
+            if half_way or started_at(standing.inspection) == before.get(standing.id):
+                self._report.step("restore", str(Resume(container)))
+                self._place(container, backup, {}).resume()
 
     def clear_aside(self, backup: Backup) -> None:
         """Remove what a restore put aside; what cannot be removed is named in the log, and everything else stands."""

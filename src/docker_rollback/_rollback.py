@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import secrets
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -15,9 +14,11 @@ from typing import Self
 from docker_rollback._capture import Capture
 from docker_rollback._checked import Check
 from docker_rollback._engine.port import Engine
-from docker_rollback._model import Backup, Quiesce, Report, Shared, backup_id
+from docker_rollback._model import Backup, Quiesce, Report, Shared
+from docker_rollback._operations import Operation
 from docker_rollback._preflight import Preflight
-from docker_rollback._restorer import Restorer
+from docker_rollback._recovery import Recovered, Recovery
+from docker_rollback._signals import Signals
 from docker_rollback._snapshotter import now
 from docker_rollback._store import BackupStore, Keep, KeepArgument
 from docker_rollback._verdict import Verdict
@@ -49,8 +50,8 @@ class Rollback:
         engine: where they are.
         store: where the backup goes.
         preflight: what looks for everything that can be wrong beforehand.
-        capture: what takes the backup.
-        restorer: what puts it back.
+        capture: what takes the backup, and prunes old ones.
+        recovery: what notes how far this has come, puts the backup back, and finishes what an earlier one left undone.
         verify: the checks that the update has to pass.
         quiesce: how the containers are brought to rest for the capture.
         resume: whether they run again before the body starts.
@@ -63,6 +64,7 @@ class Rollback:
 
     Attributes:
         status: how far it has come.
+        recovered: what earlier operations on these containers had left undone, and entering has finished.
     """
 
     def __init__(
@@ -73,7 +75,7 @@ class Rollback:
         store: BackupStore,
         preflight: Preflight,
         capture: Capture,
-        restorer: Restorer,
+        recovery: Recovery,
         verify: Sequence[Check] = (),
         quiesce: Quiesce = "stop",
         resume: bool = True,
@@ -90,7 +92,7 @@ class Rollback:
         self._store = store
         self._preflight = preflight
         self._capture = capture
-        self._restorer = restorer
+        self._recovery = recovery
         self._verdict = Verdict(engine, verify, clock=monotonic, sleep=sleep)
         self._quiesce: Quiesce = quiesce
         self._resume = resume
@@ -98,7 +100,10 @@ class Rollback:
         self._keep = Keep.of(keep)
         self._clock = clock
         self._held = ExitStack()
+        self._signals = Signals()
         self.status = Status.NOT_STARTED
+        self.recovered: tuple[Recovered, ...] = ()
+        self._operation: Operation | None = None
         self._backup: Backup | None = None
 
     @property
@@ -119,9 +124,10 @@ class Rollback:
         return self._preflight.run(self._containers)
 
     def __enter__(self) -> Self:
-        """Take the backup.
+        """Take the backup; what an earlier rollback of these containers left undone is finished before.
 
         Raises:
+            UnfinishedRollbackError: an earlier one was cut off, and something was started or changed since.
             ContainerNotFoundError: one of the containers is not there.
             UnsupportedContainerError: one of them could not be put back exactly.
             ContainerBusyError: somebody else is at work on one of them.
@@ -132,11 +138,11 @@ class Rollback:
             raise RuntimeError(f"a Rollback is good for one block, and this one is {self.status.value}")
         self.status = Status.CAPTURING
         try:
-            report = self._held.enter_context(self._preflight.holding(self._containers))
+            self._held.enter_context(self._signals)
+            report, self.recovered = self._held.enter_context(self._recovery.holding(self._containers))
             self._verdict.begin(report.containers)
-            identity = backup_id(report.containers[0].name, self._clock(), secrets.token_hex(3))
-            self._backup = self._capture.take(
-                report, identity, quiesce=self._quiesce, resume=self._resume, shared=self._shared
+            self._operation, self._backup = self._recovery.begin(
+                report, quiesce=self._quiesce, resume=self._resume, shared=self._shared
             )
         except BaseException:
             self.status = Status.FAILED
@@ -152,31 +158,47 @@ class Rollback:
 
         Raises:
             UpdateRejectedError: a check did not pass; everything was put back.
+            StoreError: that the update stands could not be noted, so that a death could still undo it; everything was
+                put back.
             RollbackFailedError: the update failed, and so did putting things back.
         """
         with self._held:
-            if error is None:
-                try:
-                    self._verdict.judge()
-                except BaseException as rejection:
+            if error is not None:
+                self._roll_back(error)
+                self._signals.deliver(error)
+                return isinstance(error, RollbackRequested)
+            try:
+                self._verdict.judge()
+                with self._signals.deferring("the commit"):
+                    self._commit()
+            except BaseException as rejection:
+                if self.status is not Status.COMMITTED:
                     self._roll_back(rejection)
-                    raise
-                self.status = Status.COMMITTED
-                self._finish()
-                return False
-            self._roll_back(error)
-            return isinstance(error, RollbackRequested)
+                raise
+            self._signals.deliver(None)
+            return False
+
+    def _commit(self) -> None:
+        if self._operation is not None:
+            self._operation.enter("committed")
+        self.status = Status.COMMITTED
+        self._finish()
 
     def _roll_back(self, error: BaseException) -> None:
         """Put everything back because of `error`, and say so in a note on it."""
-        backup = self.backup
+        backup, operation = self.backup, self._operation
+        if operation is None:
+            raise RuntimeError("nothing has been begun: this Rollback has not been entered")
         self.status = Status.ROLLING_BACK
         names = [container.name for container in backup.containers]
         lost = (self._clock() - backup.created).total_seconds()
         logger.info("rolling back %s: %s", ", ".join(names), type(error).__name__)
         try:
-            self._restorer.put_back(backup)
-            self._verdict.judge_again()
+            with self._signals.deferring("the rollback"):
+                self._recovery.put_back(operation, backup)
+                self._verdict.judge_again()
+                self.status = Status.ROLLED_BACK
+                self._finish()
         except Exception as failure:
             self.status = Status.FAILED
             failures = (isinstance(failure, RestoreError) and failure.failures) or (failure,)
@@ -185,23 +207,21 @@ class Rollback:
             _note(
                 interruption,
                 f"docker-rollback: the rollback of {', '.join(names)} was interrupted; finish it by "
-                f"docker_rollback.restore({backup.id!r}, store={str(self._store.path)!r})",
+                f"docker_rollback.recover(store={str(self._store.path)!r})",
             )
             raise
-        self.status = Status.ROLLED_BACK
         _note(
             error,
             f"docker-rollback: {', '.join(names)} rolled back to backup {backup.id}; "
             f"what was written in the {lost:.1f} s since then is discarded",
         )
-        self._finish(rolled_back=True)
 
-    def _finish(self, *, rolled_back: bool = False) -> None:
-        """Tidy up; the outcome stands whatever happens here."""
+    def _finish(self) -> None:
+        """Tidy up; the outcome stands whatever happens here, and what is left over is for `recover`."""
+        if self._operation is None:
+            return
         try:
-            if rolled_back:
-                self._restorer.clear_aside(self.backup)
-            self._capture.release(self.backup)
+            self._recovery.settle(self._operation, self.backup, rolled_back=self.status is Status.ROLLED_BACK)
             if self._keep:
                 self._capture.prune(self.backup, keep=self._keep)
         except Exception:

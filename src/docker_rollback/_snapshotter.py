@@ -21,6 +21,7 @@ from docker_rollback._model import (
     NotCovered,
     Observed,
     Quiesce,
+    Resting,
     backup_id,
 )
 from docker_rollback._progress import Reporter
@@ -151,9 +152,11 @@ class ContainerSnapshotter:
         original = str(container.inspection["Image"])
         clean = self._is_clean(container, layers)
         if clean:
-            # The original is the better image: it holds all there is, and its id is the one the container shows.
+            # The original is the better image: it holds all there is, and its id is the one the container shows. The
+            # commit keeps a name until it is gone: whoever dies here leaves nothing that cannot be found.
+            self._engine.tag_image(committed, again(tag))
             self._engine.tag_image(original, tag)
-            self._forget(container.name, committed)
+            self._forget(container.name, again(tag))
         image = ImageSnapshot(
             reference=str(container.inspection["Config"]["Image"]),
             original_id=original,
@@ -196,6 +199,14 @@ class ContainerSnapshotter:
         for tag in {snapshot.image.tag, *self._names_of_ours(snapshot)} - kept:
             self._forget(snapshot.name, tag)
 
+    def forget(self, backup: str, names: Sequence[str]) -> None:
+        """Let the engine forget every image that a capture, cut off, may have made for a backup of some containers."""
+        for number, name in enumerate(names):
+            for stored in (True, False):
+                tag = image_tag(backup, number, name, stored=stored)
+                self._forget(name, tag)
+                self._forget(name, again(tag))
+
     def _forget(self, container: str, image: str) -> None:
         """Remove an image or a name of one; where that fails, something is left over and no harm is done."""
         try:
@@ -222,11 +233,11 @@ class ContainerSnapshotter:
         try:
             yield
         except BaseException as error:
-            for tag in tags:
+            for name in [name for tag in tags for name in (tag, again(tag))]:
                 try:
-                    self._engine.remove_image(tag)
+                    self._engine.remove_image(name)
                 except EngineError as failure:
-                    error.add_note(f"image {tag} is left over in the engine: {failure}")
+                    error.add_note(f"image {name} is left over in the engine: {failure}")
             raise
 
     def is_untouched(self, snapshot: ContainerSnapshot, container: str, *, tag: str) -> bool:
@@ -275,12 +286,17 @@ def image_tag(backup: str, number: int, container: str, *, stored: bool = True) 
     return f"{IMAGE_REPOSITORY if stored else KEPT_REPOSITORY}:{backup}.{number}.{_part_of(container)}"
 
 
+def again(tag: str) -> str:
+    """Return the name that a second commit of the same container has, for the moment in which it is there."""
+    return f"{tag}-again"
+
+
 def _part_of(container: str) -> str:
     return container[:50]
 
 
 @contextmanager
-def locked(store: BackupStore, containers: Iterable[ContainerSnapshot | Observed]) -> Iterator[None]:
+def locked(store: BackupStore, containers: Iterable[ContainerSnapshot | Observed | Resting]) -> Iterator[None]:
     """Hold containers against other operations on the same store, by id and by name: an update gives it another id.
 
     Raises:

@@ -16,6 +16,7 @@ has to say. ``RollbackRequested`` is control flow, not an error, and is delibera
     │       └── VolumeNotFoundError
     ├── UnsupportedContainerError       cannot be put back exactly, so it is not touched
     ├── ContainerBusyError              another rollback holds it
+    ├── UnfinishedRollbackError         an earlier rollback was cut off, and must be finished first
     ├── VolumeError                     a volume's data could not be read or written
     │   ├── VolumeAccessError           there is no way to its data
     │   └── ArchiveError                tar, or the stream from it, failed
@@ -149,6 +150,29 @@ class ContainerBusyError(DockerRollbackError):
         self.container = container
         self.holder = holder
         super().__init__(f"container {container!r} is busy: {holder}; wait for it to end, then try again")
+
+
+class UnfinishedRollbackError(DockerRollbackError):
+    """An earlier rollback was cut off, and finishing it could destroy what was done since; nothing was touched.
+
+    Attributes:
+        operation: its id, which is that of its backup.
+        containers: the names of its containers.
+        reasons: why it is not finished without being asked for, a sentence each.
+        store: the path of the store that has its record.
+    """
+
+    def __init__(self, operation: str, containers: Sequence[str], reasons: Sequence[str], *, store: str) -> None:
+        self.operation = operation
+        self.containers = tuple(containers)
+        self.reasons = tuple(reasons)
+        self.store = store
+        names = ", ".join(repr(name) for name in self.containers)
+        super().__init__(
+            f"the rollback {operation} of {names} was cut off, and is not finished by itself: "
+            f"{'; '.join(self.reasons)}. docker_rollback.recover(store={store!r}) finishes it, and keeps what it finds "
+            "as a backup before"
+        )
 
 
 class VolumeError(DockerRollbackError):

@@ -21,6 +21,7 @@ from docker_rollback import (
     UpdateRejectedError,
     backup,
     healthy,
+    recover,
     restore,
     rollback,
 )
@@ -159,8 +160,9 @@ def test_an_interrupted_rollback_says_how_to_go_on(shop: Shop) -> None:
         shop.break_it()
         engine.presses = 1
         raise KeyboardInterrupt
-    assert f"docker_rollback.restore({tx.backup.id!r}" in interrupted.value.__notes__[-1]
-    assert restore(tx.backup.id, client=shop.engine, store=shop.store) == ["shop"]
+    assert f"docker_rollback.recover(store='{shop.store.path}')" in interrupted.value.__notes__[-1]
+    (recovered,) = recover(client=shop.engine, store=shop.store)
+    assert (recovered.operation, recovered.outcome) == (tx.backup.id, "rolled back")
     shop.check_restored()
 
 

@@ -2,12 +2,14 @@
 
 from docker_rollback._volumes._access import Reach, VolumeAccess
 from docker_rollback._volumes._capture import Progress, VolumeCapture, read_archive
-from docker_rollback._volumes._helper import remove_left_over
+from docker_rollback._volumes._helper import ROLE, ROLE_LABEL, remove_left_over
 from docker_rollback._volumes._host import PLACE
 from docker_rollback._volumes._root import drop_attributes
 from docker_rollback._volumes._tar import attributes, check_extracted, emptying, extract
 
 __all__ = [
+    "ROLE",
+    "ROLE_LABEL",
     "PLACE",
     "Progress",
     "Reach",

@@ -157,10 +157,10 @@ def request(toolbox: Toolbox, mounts: Sequence[HelperMount], *, operation: str, 
     }
 
 
-def remove_left_over(engine: Engine, operation: str | None = None) -> list[str]:
-    """Remove the helpers of an operation that is over, of all where None; return the ids of those that were there."""
+def remove_left_over(engine: Engine, operation: str | None = None, *, volume: str | None = None) -> list[str]:
+    """Remove the helpers of an operation that is over or of one volume, else all; return the ids of what was there."""
     labels = {ROLE_LABEL: ROLE} if operation is None else {ROLE_LABEL: ROLE, OPERATION_LABEL: operation}
-    found = engine.list_containers(ContainerFilter(labels=labels))
+    found = engine.list_containers(ContainerFilter(labels=labels, volume=volume))
     for container in found:
         engine.remove_container(container, force=True)
     return found

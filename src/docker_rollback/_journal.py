@@ -1,0 +1,140 @@
+"""The durable note of an operation in flight, from which `recover` works. Values, and what can be told from them alone.
+
+One record stands for one operation on some containers: a rollback, a backup or a restore. It is replaced as a whole
+before each phase that changes something. Names are chosen ahead (the operation's id is in every name of ours), so
+whatever an operation made can be found from its record.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Collection, Iterable, Mapping
+from datetime import datetime
+from typing import Any, Literal, TypeAlias
+
+from attrs import field, frozen
+
+from docker_rollback._model import Observed, Resting
+from docker_rollback._spec import started_at, user_endpoints
+
+Phase: TypeAlias = Literal["capturing", "updating", "committed", "rolling back", "restored"]
+"""How far an operation has come, as far as its record knows.
+
+- capturing: containers may be at rest; there is no backup that counts.
+- updating: the backup is durable and the containers do what they did; the update is at work.
+- committed: the update stands, whatever happens from now on.
+- rolling back: the backup is being put back; volumes may hold a part of their data, and nothing starts.
+- restored: all data is back; from here on the containers are started, and nothing is put back again.
+"""
+
+
+@frozen
+class Standing:
+    """A container as it stood when a record was written.
+
+    Attributes:
+        id: its full id.
+        name: its name.
+        started: when it was started last, as its engine says it; equal texts mean the same run.
+        config: a digest of its configuration.
+    """
+
+    id: str
+    name: str
+    started: str
+    config: str
+
+
+@frozen
+class Record:
+    """What is known of an operation in flight.
+
+    Attributes:
+        operation: its id, which is that of its backup.
+        phase: how far it has come.
+        written: when this was written, in UTC.
+        host: the host's name of its owner.
+        pid: the process of its owner.
+        engine: the identity of the engine that it works on.
+        containers: its containers, in the order in which they start, and how its capture brought each to rest.
+        volumes: the volumes of these.
+        guests: containers outside that rest meanwhile.
+        standing: what stood when this was written: its containers, and whatever else uses their names or volumes.
+        kept: the id of the backup in which `recover` keeps the state that it found.
+    """
+
+    operation: str
+    phase: Phase
+    written: datetime
+    host: str
+    pid: int
+    engine: str
+    containers: tuple[Resting, ...]
+    volumes: tuple[str, ...] = ()
+    guests: tuple[Resting, ...] = ()
+    standing: tuple[Standing, ...] = field(default=(), repr=False)
+    kept: str | None = None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of its containers."""
+        return tuple(container.name for container in self.containers)
+
+    def concerns(self, references: Collection[str]) -> bool:
+        """Whether one of some names and ids is that of a container of it; the beginning of an id will do."""
+        return any(
+            reference == container.name or (len(reference) >= _SHORTEST_ID and container.id.startswith(reference))
+            for reference in references
+            for container in self.containers
+        )
+
+
+_SHORTEST_ID = 12
+"""How many characters of an id an engine takes for one."""
+
+_NEVER = ("", "0001-01-01T00:00:00Z")
+"""When a container was started that never was."""
+
+
+def stand(container: Observed) -> Standing:
+    """Return what a record keeps of a container."""
+    inspection = container.inspection
+    chosen = {
+        "Name": container.name,
+        "Config": inspection["Config"],
+        "HostConfig": inspection["HostConfig"],
+        "Endpoints": user_endpoints(inspection),
+    }
+    return Standing(container.id, container.name, started_at(inspection), _digest(chosen))
+
+
+def interference(record: Record, found: Iterable[Observed]) -> list[str]:
+    """Return what somebody started or changed since a record was written, a sentence each.
+
+    What was stopped or removed since is no work that a rollback could destroy. While it is rolling back, configurations
+    and names change by the rollback itself, and what it makes is not started before all data is back.
+
+    Args:
+        record: the last one of the operation.
+        found: what stands now: its containers, and whatever else uses their names or volumes.
+    """
+    known = {standing.id: standing for standing in record.standing}
+    reasons = []
+    for container in found:
+        before, now = known.get(container.id), stand(container)
+        if before is None and now.started not in _NEVER:
+            reasons.append(f"container {container.name!r} was made and started since")
+        elif before is not None and before.started != now.started:
+            reasons.append(f"container {container.name!r} was started since")
+        elif record.phase == "rolling back":
+            continue
+        elif before is None:
+            reasons.append(f"container {container.name!r} was made since")
+        elif before.config != now.config:
+            reasons.append(f"container {container.name!r} was changed since")
+    return reasons
+
+
+def _digest(value: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()

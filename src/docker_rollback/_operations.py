@@ -1,0 +1,219 @@
+"""Operations in flight: for each its record in the store, its marks in the engine, and its hold on its backup."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from typing import Self
+
+from attrs import evolve
+
+from docker_rollback._engine.port import ContainerFilter, Engine
+from docker_rollback._journal import Phase, Record, stand
+from docker_rollback._look import look_at_all
+from docker_rollback._marker import Markers, owner
+from docker_rollback._model import Observed, Resting
+from docker_rollback._snapshotter import locked, now
+from docker_rollback._spec import observe
+from docker_rollback._store import BackupStore
+from docker_rollback._volumes import ROLE, ROLE_LABEL
+from docker_rollback.errors import ContainerNotFoundError, DockerRollbackError
+
+logger = logging.getLogger("docker_rollback")
+
+HOLDER = "operation"
+"""Under this name an operation holds its backup in the store."""
+
+
+class Operation:
+    """One operation in flight. Built by `Operations`.
+
+    Attributes:
+        record: what its note in the store says.
+    """
+
+    def __init__(
+        self, engine: Engine, store: BackupStore, markers: Markers, record: Record, clock: Callable[[], datetime]
+    ) -> None:
+        self._engine = engine
+        self._store = store
+        self._markers = markers
+        self._clock = clock
+        self.record = record
+
+    def begin(self) -> Self:
+        """Note the operation durably, and mark its containers.
+
+        Raises:
+            ContainerBusyError, UnfinishedRollbackError: one of them has the mark of another one; nothing is noted.
+            StoreError, EngineError: what they say; nothing is noted.
+        """
+        if self.record.phase == "capturing":
+            self._write(self.record)
+        else:
+            self.enter(self.record.phase)
+        try:
+            self._markers.place(self.record)
+        except BaseException:
+            self._store.release(self.record.operation, HOLDER)
+            self._store.journal.remove(self.record.operation)
+            raise
+        return self
+
+    def enter(self, phase: Phase) -> None:
+        """Note durably that a phase begins; from the first one that needs it on, the backup is held.
+
+        Raises:
+            StoreError: it could not be noted, and the last note stands.
+            EngineError: the engine does not say what stands.
+        """
+        if phase in ("updating", "rolling back"):
+            self._store.hold(self.record.operation, HOLDER, "it is needed until the rollback has ended")
+        standing = () if phase == "committed" else tuple(stand(container) for container in self.look())
+        self._write(evolve(self.record, phase=phase, standing=standing))
+
+    def try_enter(self, phase: Phase) -> None:
+        """Note a phase of the way back, which does not wait for a note that cannot be written.
+
+        With an older note, recovery asks before it puts anything back a second time.
+        """
+        try:
+            self.enter(phase)
+        except DockerRollbackError as error:
+            logger.warning("operation %s goes on without a note: %s", self.record.operation, error)
+
+    def note_guest(self, guest: Resting) -> None:
+        """Note a container outside, before it is brought to rest."""
+        try:
+            self._write(evolve(self.record, guests=(*self.record.guests, guest)))
+        except DockerRollbackError as error:
+            logger.warning("container %s is brought to rest without a note: %s", guest.name, error)
+
+    def note_kept(self, backup: str) -> None:
+        """Note under which id the state that was found is kept, before that is done."""
+        self._write(evolve(self.record, kept=backup))
+
+    def look(self) -> list[Observed]:
+        """Return what stands: the containers of the operation, whatever has their names, and users of their volumes."""
+        known = {container.id for container in self.record.containers}
+        found = {}
+        for reference in (*known, *self.record.names):
+            try:
+                container = observe(self._engine.inspect_container(reference))
+            except ContainerNotFoundError:
+                continue
+            # An engine also takes the beginning of an id for a reference.
+            if container.id in known or container.name in self.record.names:
+                found[container.id] = container
+        for volume in self.record.volumes:
+            for container in look_at_all(self._engine, ContainerFilter(volume=volume), but=found.keys()):
+                if (container.inspection["Config"].get("Labels") or {}).get(ROLE_LABEL) != ROLE:
+                    found[container.id] = container
+        return list(found.values())
+
+    def end(self) -> None:
+        """Let the backup and the containers go, and forget the operation; harmless where that is done.
+
+        Raises:
+            StoreError: the note could not be removed; recovery does it.
+        """
+        self._store.release(self.record.operation, HOLDER)
+        self._markers.remove(self.record)
+        self._store.journal.remove(self.record.operation)
+
+    def _write(self, record: Record) -> None:
+        host, pid = owner()
+        written = evolve(record, written=self._clock(), host=host, pid=pid)
+        self._store.journal.put(record.operation, written)
+        self.record = written
+
+
+class Operations:
+    """The operations in flight on one engine, noted in one store.
+
+    Args:
+        engine: where the containers are.
+        store: where the notes are.
+        clock: the time, in UTC.
+    """
+
+    def __init__(self, engine: Engine, store: BackupStore, *, clock: Callable[[], datetime] = now) -> None:
+        self._engine = engine
+        self._store = store
+        self._clock = clock
+        self._markers = Markers(engine, store)
+
+    def begin(
+        self,
+        operation: str,
+        containers: Sequence[Resting],
+        volumes: Iterable[str],
+        *,
+        guests: Sequence[Resting] = (),
+        phase: Phase = "capturing",
+    ) -> Operation:
+        """Begin an operation; the caller holds the locks of its containers.
+
+        Args:
+            operation: its id, which is that of its backup.
+            containers: its containers, in the order in which they start.
+            volumes: their volumes.
+            guests: containers outside that rest as long.
+            phase: where it begins.
+
+        Raises:
+            ContainerBusyError, UnfinishedRollbackError: another one is at work on them, or was; nothing is noted.
+            StoreError, EngineError: what they say; nothing is noted.
+        """
+        host, pid = owner()
+        record = Record(
+            operation=operation,
+            phase=phase,
+            written=self._clock(),
+            host=host,
+            pid=pid,
+            engine=self._engine.info().identity,
+            containers=tuple(containers),
+            volumes=tuple(volumes),
+            guests=tuple(guests),
+        )
+        return self._operation(record).begin()
+
+    def unfinished(self, references: Collection[str] | None = None) -> list[Operation]:
+        """Return what is noted of operations on this engine, oldest first; their owners may be alive.
+
+        Args:
+            references: names and ids of containers, for the operations that concern one of them alone.
+
+        Raises:
+            CorruptBackupError, UnsupportedFormatError: a note is damaged, or a newer version wrote it.
+        """
+        records = [self._store.journal.get(name, Record) for name in self._store.journal.names()]
+        if not any(records):
+            return []
+        engine = self._engine.info().identity
+        return [
+            self._operation(record)
+            for record in records
+            if record is not None and record.engine == engine and (references is None or record.concerns(references))
+        ]
+
+    def resume(self, operation: str) -> Operation | None:
+        """Return one operation from its note, None where there is none; the caller holds its locks."""
+        record = self._store.journal.get(operation, Record)
+        return None if record is None else self._operation(record)
+
+    @contextmanager
+    def owning(self, operation: Operation) -> Iterator[Operation | None]:
+        """Take over an operation whose owner died, for the time of a block; None where it has ended meanwhile.
+
+        Raises:
+            ContainerBusyError: its owner lives.
+        """
+        with locked(self._store, operation.record.containers):
+            yield self.resume(operation.record.operation)
+
+    def _operation(self, record: Record) -> Operation:
+        return Operation(self._engine, self._store, self._markers, record, self._clock)

@@ -1,0 +1,87 @@
+"""The parts that the functions of the face are put together from."""
+
+from __future__ import annotations
+
+from typing import Self, get_args
+
+from attrs import frozen
+
+from docker_rollback._archiver import VolumeArchiver
+from docker_rollback._capture import Capture
+from docker_rollback._engine.port import Engine
+from docker_rollback._model import Quiesce, Shared, Way
+from docker_rollback._operations import Operations
+from docker_rollback._preflight import Preflight, own_ids
+from docker_rollback._progress import Listener, Reporter
+from docker_rollback._recovery import Recovery
+from docker_rollback._restorer import Intruders, Restorer
+from docker_rollback._snapshotter import ContainerSnapshotter
+from docker_rollback._store import BackupStore
+
+
+@frozen
+class Parts:
+    """One set of parts on one engine and one store."""
+
+    engine: Engine
+    store: BackupStore
+    archiver: VolumeArchiver
+    preflight: Preflight
+    capture: Capture
+    report: Reporter
+
+    @classmethod
+    def build(
+        cls,
+        engine: Engine,
+        store: BackupStore,
+        *,
+        export_image: bool = True,
+        way: Way | None,
+        helper_image: str | None,
+        progress: Listener | None,
+        quiesce: Quiesce = "stop",
+        shared: Shared = "refuse",
+    ) -> Self:
+        """Build the parts; raises `ValueError` for an argument that is none of its choices."""
+        _one_of("quiesce", quiesce, get_args(Quiesce))
+        _one_of("shared", shared, get_args(Shared))
+        _one_of("way", way, (None, *get_args(Way)))
+        report = Reporter(progress)
+        snapshotter = ContainerSnapshotter(engine, store, export_image=export_image, report=report)
+        archiver = VolumeArchiver(engine, store, way=way, helper_image=helper_image, progress=report.data)
+        return cls(
+            engine,
+            store,
+            archiver,
+            Preflight(
+                engine,
+                store,
+                archiver,
+                export_image=export_image,
+                quiesce=quiesce,
+                shared=shared,
+                own_ids=own_ids(),
+            ),
+            Capture(engine, store, snapshotter, archiver, report=report),
+            report,
+        )
+
+    def recovery(self, intruders: Intruders) -> Recovery:
+        """Return the way back, which deals so with what is in its way."""
+        restorer = Restorer(self.engine, self.store, archiver=self.archiver, intruders=intruders, report=self.report)
+        return Recovery(
+            self.engine,
+            self.store,
+            Operations(self.engine, self.store),
+            preflight=self.preflight,
+            capture=self.capture,
+            restorer=restorer,
+            archiver=self.archiver,
+            report=self.report,
+        )
+
+
+def _one_of(name: str, value: object, choices: tuple[object, ...]) -> None:
+    if value not in choices:
+        raise ValueError(f"{name} is one of {', '.join(map(repr, choices))}, not {value!r}")

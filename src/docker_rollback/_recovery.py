@@ -1,0 +1,363 @@
+"""The way back, and its end after a death on the way: one mechanism for a rollback, a restore and `recover`."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from typing import Literal
+
+from attrs import evolve, frozen
+
+from docker_rollback._archiver import VolumeArchiver
+from docker_rollback._capture import Capture
+from docker_rollback._engine.port import Engine
+from docker_rollback._journal import Phase, interference
+from docker_rollback._model import Backup, Observed, Quiesce, Report, Shared, backup_id
+from docker_rollback._operations import HOLDER, Operation, Operations
+from docker_rollback._preflight import Preflight
+from docker_rollback._progress import Reporter
+from docker_rollback._quiesce import AtRest, resting
+from docker_rollback._restorer import Restorer
+from docker_rollback._snapshotter import now
+from docker_rollback._store import BackupStore
+from docker_rollback.errors import (
+    ContainerBusyError,
+    DockerRollbackError,
+    RollbackFailedError,
+    UnfinishedRollbackError,
+    UnsupportedContainerError,
+    VolumeError,
+    VolumeNotFoundError,
+)
+
+logger = logging.getLogger("docker_rollback")
+
+Outcome = Literal["discarded", "rolled back", "tidied up"]
+"""What became of an operation that was cut off: its containers do what they did before it and its half-made backup is
+gone; its backup was put back; or it had ended well already, and what was left of it is gone."""
+
+
+@frozen
+class Recovered:
+    """An operation that was cut off, and is finished now.
+
+    Attributes:
+        operation: its id, which is that of its backup.
+        containers: the names of its containers.
+        outcome: what became of it.
+        kept: the id of the backup of the state that was found; None where there was nothing to keep.
+    """
+
+    operation: str
+    containers: tuple[str, ...]
+    outcome: Outcome
+    kept: str | None = None
+
+
+class Recovery:
+    """Puts backups back under the journal, and finishes operations whose owners died.
+
+    Args:
+        engine: where the containers are.
+        store: where the backups and the notes are.
+        operations: the notes.
+        preflight: looks at what is to be kept before it is rolled back.
+        capture: keeps it.
+        restorer: puts a backup back.
+        archiver: knows the ways to volumes.
+        report: is told what is done.
+        clock: the time, in UTC.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        store: BackupStore,
+        operations: Operations,
+        *,
+        preflight: Preflight,
+        capture: Capture,
+        restorer: Restorer,
+        archiver: VolumeArchiver,
+        report: Reporter | None = None,
+        clock: Callable[[], datetime] = now,
+    ) -> None:
+        self._engine = engine
+        self._store = store
+        self._operations = operations
+        self._preflight = preflight
+        self._capture = capture
+        self._restorer = restorer
+        self._archiver = archiver
+        self._report = report or Reporter()
+        self._clock = clock
+
+    # The way there
+
+    @contextmanager
+    def holding(self, references: Sequence[str]) -> Iterator[tuple[Report, tuple[Recovered, ...]]]:
+        """Hold containers for an operation on them, once what an earlier one left undone is finished.
+
+        Yields:
+            What `Preflight.holding` found of them, and what was finished before.
+
+        Raises:
+            UnfinishedRollbackError: something was started or changed since the earlier one was cut off.
+            ContainerNotFoundError, ContainerBusyError, UnsupportedContainerError, EngineError, StoreError: as
+                `Preflight.holding` has them.
+        """
+        concerned, recovered = list(references), self.finish_earlier(references)
+        while True:
+            with self._preflight.holding(references) as report:
+                # Those that join, and whatever another process left undone a moment ago.
+                concerned += [word for container in report.containers for word in (container.id, container.name)]
+                if not self._operations.unfinished(concerned):
+                    yield report, recovered
+                    return
+            recovered += self.finish_earlier(concerned)
+
+    def begin(
+        self,
+        report: Report,
+        *,
+        quiesce: Quiesce,
+        resume: bool = True,
+        shared: Shared = "refuse",
+        then: Phase = "updating",
+    ) -> tuple[Operation, Backup]:
+        """Take a backup under the journal, and note what comes next.
+
+        Args:
+            report: what is held.
+            quiesce: how the containers are brought to rest.
+            resume: whether they are set going again.
+            shared: what becomes of containers outside that write to their volumes.
+            then: "updating" where the backup is to be put back if nobody says otherwise, else "committed".
+
+        Raises:
+            ContainerBusyError, UnfinishedRollbackError: another host or store has an operation on one of them.
+            CaptureError, ResumeError, EngineError, VolumeError, StoreError: as `Capture.take` has them.
+        """
+        identity = backup_id(report.containers[0].name, self._clock(), secrets.token_hex(3))
+        operation = self._operations.begin(
+            identity,
+            [resting(container, quiesce) for container in report.containers],
+            report.volumes,
+            guests=[resting(guest, quiesce) for guest in report.guests if shared == "stop"],
+        )
+        try:
+            backup = self._capture.take(report, identity, quiesce=quiesce, resume=resume, shared=shared)
+            operation.enter(then)
+        except BaseException as error:
+            self._give_up(operation, error)
+            raise
+        return operation, backup
+
+    def _give_up(self, operation: Operation, error: BaseException) -> None:
+        """Discard a capture that failed; where that fails as well, the note stays and the error says so."""
+        try:
+            self.discard(operation)
+        except DockerRollbackError as failure:
+            logger.warning("operation %s could not be tidied up: %s", operation.record.operation, failure)
+            error.add_note(
+                f"docker-rollback: tidying up failed too ({failure}); "
+                f"docker_rollback.recover(store={str(self._store.path)!r}) finishes it"
+            )
+
+    # The way back
+
+    def restore(self, backup: Backup) -> None:
+        """Put a backup back that belongs to no update; the caller holds the locks of its containers.
+
+        Raises:
+            RestoreError, EngineError, VolumeError, StoreError: as `Restorer.restore` has them; where something was
+                touched, the note stays, and this can be done again.
+        """
+        self._restorer.check(backup)
+        operation = self._operations.resume(backup.id) or self._operations.begin(
+            backup.id,
+            [resting(container, "stop") for container in backup.containers],
+            [volume.name for volume in backup.volumes],
+            phase="rolling back",
+        )
+        self._put_back(operation, backup)
+        self.settle(operation, backup, rolled_back=True)
+
+    def discard(self, operation: Operation) -> None:
+        """Give up a capture: what it brought to rest does what it did, and nothing of it is left.
+
+        Raises:
+            ResumeError: a container could not be set going again.
+            EngineError, StoreError: what they say; it can be done again.
+        """
+        record = operation.record
+        self._archiver.remove_left_over(record.operation)
+        with AtRest(self._engine, "stop", report=self._report) as rest:
+            for found in (*record.guests, *reversed(record.containers)):
+                rest.adopt(found)
+        self._capture.forget(record.operation, record.names)
+        if record.operation in self._store.ids():
+            self._store.release(record.operation, HOLDER)
+            self._store.delete(record.operation)
+        operation.end()
+
+    def put_back(self, operation: Operation, backup: Backup) -> None:
+        """Put a backup back; what stood in the way stays aside until `settle`.
+
+        Raises:
+            RestoreError, EngineError, VolumeError, StoreError: as `Restorer.restore` has them.
+        """
+        self._restorer.check(backup)
+        self._put_back(operation, backup)
+
+    def _put_back(self, operation: Operation, backup: Backup) -> None:
+        operation.try_enter("rolling back")
+        for volume in operation.record.volumes:
+            self._archiver.remove_left_over(volume=volume)
+        with AtRest(self._engine, "stop", held=True, note=operation.note_guest, report=self._report) as guests:
+            for guest in operation.record.guests:
+                guests.adopt(guest)
+            self._restorer.put_back(backup, guests=guests, before_resume=lambda: operation.try_enter("restored"))
+
+    def settle(self, operation: Operation, backup: Backup, *, rolled_back: bool) -> None:
+        """Tidy up after an operation whose outcome stands, and forget it.
+
+        Raises:
+            EngineError, StoreError: something is left over; `recover` finishes this.
+        """
+        if rolled_back:
+            self._restorer.clear_aside(backup)
+        self._capture.release(backup)
+        operation.end()
+
+    # After a death
+
+    def recover(self, *, keep_found: bool = True) -> tuple[Recovered, ...]:
+        """Finish every operation on this engine whose owner died; those of living ones are left alone.
+
+        Args:
+            keep_found: keep the state that is found as a backup before anything is rolled back.
+
+        Raises:
+            RollbackFailedError: one or several could not be finished; each was tried.
+            StoreError: a note cannot be read.
+        """
+        done: list[Recovered] = []
+        failed: list[tuple[Operation, DockerRollbackError]] = []
+        for operation in self._operations.unfinished():
+            try:
+                done += self._take_over(operation, asked=True, keep_found=keep_found)
+            except ContainerBusyError as error:
+                logger.info("operation %s is at work: %s", operation.record.operation, error)
+            except DockerRollbackError as error:
+                failed.append((operation, error))
+        if failed:
+            names = [name for operation, _ in failed for name in operation.record.names]
+            failures = [error for _, error in failed]
+            raise RollbackFailedError(
+                failed[0][0].record.operation, names, failures, store=str(self._store.path)
+            ) from failures[0]
+        return tuple(done)
+
+    def finish_earlier(self, references: Collection[str], *, but: str | None = None) -> tuple[Recovered, ...]:
+        """Finish what earlier operations left undone on some containers, named or by id, where that is safe.
+
+        Args:
+            references: names and ids of containers.
+            but: the id of one that is left as it is.
+
+        Raises:
+            ContainerBusyError: its owner lives.
+            UnfinishedRollbackError: something was started or changed since; `recover` has to be asked.
+            RestoreError, EngineError, VolumeError, StoreError: it could not be finished.
+        """
+        done: list[Recovered] = []
+        for operation in self._operations.unfinished(references):
+            if operation.record.operation == but:
+                continue
+            done += self._take_over(operation, asked=False, keep_found=True)
+        return tuple(done)
+
+    def _take_over(self, operation: Operation, *, asked: bool, keep_found: bool) -> list[Recovered]:
+        with self._operations.owning(operation) as owned:
+            if owned is None:
+                return []
+            record = owned.record
+            names = ", ".join(record.names)
+            logger.warning("operation %s on %s was cut off (%s): finishing it", record.operation, names, record.phase)
+            recovered = self._finish(owned, asked=asked, keep_found=keep_found)
+            logger.warning("operation %s on %s is %s", record.operation, names, recovered.outcome)
+            return [recovered]
+
+    def _finish(self, operation: Operation, *, asked: bool, keep_found: bool) -> Recovered:
+        record = operation.record
+        if record.phase == "capturing":
+            self.discard(operation)
+            return Recovered(record.operation, record.names, "discarded")
+        if record.phase == "committed":
+            self.settle(operation, self._store.get(record.operation), rolled_back=False)
+            return Recovered(record.operation, record.names, "tidied up")
+        backup = self._store.get(record.operation)
+        kept = record.kept
+        if record.phase == "restored":
+            self._set_going(operation, backup)
+        else:
+            found = operation.look()
+            reasons = interference(record, found)
+            if reasons and not asked:
+                raise UnfinishedRollbackError(record.operation, record.names, reasons, store=str(self._store.path))
+            alive = any(container.state.alive for container in found)
+            if keep_found and (reasons or (record.phase == "updating" and (asked or alive))):
+                kept = self._keep(operation, found)
+            self.put_back(operation, backup)
+        self.settle(operation, backup, rolled_back=True)
+        return Recovered(record.operation, record.names, "rolled back", kept)
+
+    def _set_going(self, operation: Operation, backup: Backup) -> None:
+        """Start what a rollback had restored and not yet started; what runs, or ran since, is left as it is."""
+        before = {standing.id: standing.started for standing in operation.record.standing}
+        with AtRest(self._engine, "stop", held=True, report=self._report) as guests:
+            for guest in operation.record.guests:
+                guests.adopt(guest)
+            self._restorer.set_going(backup, before)
+
+    def _keep(self, operation: Operation, found: Sequence[Observed]) -> str | None:
+        """Keep what stands as a backup, and leave it at rest; return its id, None where nothing stands."""
+        record = operation.record
+        if record.kept is not None and record.kept in self._store.ids():
+            return record.kept
+        known = {standing.id for standing in record.standing}
+        ours = {container.id for container in record.containers}
+        targets = [one.id for one in found if one.id in ours or one.name in record.names or one.id not in known]
+        try:
+            report = self._with_volumes(self._preflight.run(targets), record.volumes)
+            report.raise_refusals()
+        except (UnsupportedContainerError, VolumeError) as error:
+            reason = f"what stands there cannot be kept as a backup, and keep_found=False would give it up ({error})"
+            raise UnfinishedRollbackError(
+                record.operation, record.names, [reason], store=str(self._store.path)
+            ) from error
+        if not report.containers and not report.volumes:
+            return None
+        kept = record.kept or backup_id(f"{record.names[0]}-found", self._clock(), secrets.token_hex(3))
+        operation.note_kept(kept)
+        # Of an attempt that was cut off as well.
+        self._capture.forget(kept, [container.name for container in report.containers])
+        taken = self._capture.take(report, kept, quiesce="stop", resume=False, shared="ignore")
+        self._capture.release(taken)
+        logger.warning("the state that operation %s left is kept as backup %s", record.operation, kept)
+        return kept
+
+    def _with_volumes(self, report: Report, volumes: Sequence[str]) -> Report:
+        """Add the volumes that no container mounts any more."""
+        ways = dict(report.volumes)
+        for volume in volumes:
+            if volume not in ways:
+                try:
+                    ways |= self._archiver.probe([volume])
+                except VolumeNotFoundError:
+                    continue
+        return evolve(report, volumes=ways)

@@ -16,6 +16,7 @@ from docker_rollback._engine._docker_kill import MARK, Killer
 from docker_rollback._engine._docker_wire import Wire
 from docker_rollback.errors import EngineError, ImageNotFoundError
 from docker_rollback.testing.contract import Lab, file_system
+from tests.engines.results import cannot
 
 pytestmark = pytest.mark.usefixtures("test_labels")  # by which the engine is left clean
 WATCHED = 2.0
@@ -76,10 +77,12 @@ def test_where_there_is_no_shell_nobody_searches(docker_client: docker.DockerCli
     assert not Killer(Wire(docker_client.api, timeout=60), made, "mark").search()
 
 
-def test_nulls_and_empty_lists_are_not_the_same(engine: DockerEngine, lab: Lab) -> None:
+def test_nulls_and_empty_lists_are_not_the_same(
+    engine: DockerEngine, lab: Lab, docker_client: docker.DockerClient
+) -> None:
     """A container that hides no paths keeps that, where the engine shows it at all."""
     if engine.info().flavour == "podman":
-        pytest.skip("Podman does not show which paths it hides")
+        cannot(docker_client, "it does not show which paths it hides")
     made = lab.created(host={"MaskedPaths": [], "ReadonlyPaths": None})
     found = engine.inspect_container(made)["HostConfig"]
     assert found["MaskedPaths"] == []
@@ -94,10 +97,12 @@ def test_a_real_refusal_tells_no_secret(engine: DockerEngine, lab: Lab) -> None:
     assert secret not in "".join(traceback.format_exception(caught.value))
 
 
-def test_removing_an_image_leaves_those_below_it(engine: DockerEngine, lab: Lab) -> None:
+def test_removing_an_image_leaves_those_below_it(
+    engine: DockerEngine, lab: Lab, docker_client: docker.DockerClient
+) -> None:
     """An untagged image on which another was built stays when that one is removed."""
     if engine.info().containerd_store:
-        pytest.skip("the containerd store keeps no untagged image")
+        cannot(docker_client, "containerd's store keeps no untagged image")
     below, above = lab.tag(), lab.tag()
     kept = engine.commit_container(lab.created(), below)
     made = engine.create_container(lab.name(), {**lab.request(), "Image": below})

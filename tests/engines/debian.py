@@ -61,6 +61,8 @@ def busybox() -> Path:
     if _installed("busybox-static"):
         return Path("/bin/busybox")
     kept = data_folder() / "busybox-static" / "bin" / "busybox"
+    if kept.exists():
+        return kept
     with _one_at_a_time("busybox-static"):
         if not kept.exists():
             say("fetching busybox-static from the distribution")

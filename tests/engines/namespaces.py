@@ -2,8 +2,8 @@
 
 Run as a program, it becomes the one that it starts (same process id)::
 
-    python namespaces.py [--end-with-parent] [--share-network | --network-handle FILE]
-        [--root FOLDER [--bind FOLDER ...]] -- COMMAND...
+    python namespaces.py [--end-with-parent] [--share-network | --network-handle FILE | --join FILE]
+        [--root FOLDER [--bind FOLDER ...] | --open-up FOLDER ...] -- COMMAND...
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ MS_REC = 0x4000
 MS_SLAVE = 0x80000
 PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}
 PR_SET_PDEATHSIG = 1
+PR_SET_DUMPABLE = 4
 SIOCSIFFLAGS = 0x8914
 IFF_UP_AND_RUNNING = 0x1 | 0x40
 
@@ -47,7 +48,12 @@ def _libc() -> ctypes.CDLL:
 
 
 def join_network(handle: Path) -> None:
-    """Move this thread, and all that it starts from now on, into the network that `leave_network` left a handle on."""
+    """Move this thread, and all that it starts from now on, into the network that `leave_network` left a handle on.
+
+    Where it is there already, nothing happens; that takes no right.
+    """
+    if handle.stat().st_ino == Path("/proc/thread-self/ns/net").stat().st_ino:
+        return
     # Held open without an end: what has to be fetched later is fetched from there (see `outside`).
     left = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
     with handle.open("rb") as namespace:
@@ -64,6 +70,11 @@ def outside() -> list[str]:
 def end_with_parent() -> None:
     """Ask the kernel to send SIGTERM to this process, and to what it becomes, when its parent ends."""
     _checked(_libc().prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0))
+
+
+def own_oneself() -> None:
+    """Let this process see all of its own /proc again, which the kernel takes from one that changes its user."""
+    _checked(_libc().prctl(PR_SET_DUMPABLE, 1, 0, 0, 0))
 
 
 def leave_network(handle: Path | None = None) -> None:
@@ -111,6 +122,28 @@ def enter_root(root: Path, binds: Iterable[Path] = ()) -> None:
     _become_root(inside)
 
 
+def open_up(folders: Iterable[Path]) -> None:
+    """Let everybody pass to these folders, as far as this process and what it becomes see them.
+
+    A checkout or an interpreter may lie below a folder that only root may pass through. Such a folder is covered by an
+    empty one, and in that the wanted ones lie at their places again.
+    """
+    here = Path.cwd()
+    _checked(_libc().unshare(CLONE_NEWNS))
+    _mount("none", Path("/"), MS_REC | MS_SLAVE)
+    wanted = sorted({folder.resolve() for folder in folders})
+    closed = {folder: [above for above in folder.parents if not above.stat().st_mode & 1] for folder in wanted}
+    held = {folder: os.open(folder, os.O_PATH) for folder in wanted if closed[folder]}
+    for outermost in sorted({above[-1] for above in closed.values() if above}):
+        _mount("tmpfs", outermost, 0, kind=b"tmpfs")
+    for folder, number in held.items():
+        if not folder.exists():
+            folder.mkdir(parents=True)
+            _mount(f"/proc/self/fd/{number}", folder, MS_BIND | MS_REC)
+        os.close(number)
+    os.chdir(here)
+
+
 def _true_root_of_a_new_namespace() -> Path:
     """Move into a new mount namespace, and to its true root; return what the root that we had is called from there.
 
@@ -154,15 +187,21 @@ def main() -> None:
     network = parser.add_mutually_exclusive_group()
     network.add_argument("--share-network", action="store_true", help="stay in the network of the caller")
     network.add_argument("--network-handle", type=Path, metavar="FILE", help="where others can join its own network")
+    network.add_argument("--join", type=Path, metavar="FILE", help="go into the network that has this handle")
     parser.add_argument("--root", type=Path)
     parser.add_argument("--bind", type=Path, action="append", default=[])
+    parser.add_argument("--open-up", type=Path, action="append", default=[], metavar="FOLDER", help="for everybody")
     parser.add_argument("command", nargs="+")
     given = parser.parse_args()
     if given.end_with_parent:
         end_with_parent()
-    if not given.share_network:
+    if given.join is not None:
+        join_network(given.join)
+    elif not given.share_network:
         leave_network(given.network_handle)
-    if given.root is not None:
+    if given.open_up:
+        open_up(given.open_up)
+    elif given.root is not None:
         enter_root(given.root, given.bind)
     elif in_chroot():
         leave_chroot()

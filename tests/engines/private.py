@@ -98,6 +98,10 @@ class PrivateEngine:
         # The number may be another process's by now; its words are not.
         return pid if os.fsencode(self.places.run) in told else None
 
+    def fetch(self) -> None:
+        """Get its programs, so that it starts at once; raises `DistributionError` where they cannot be had."""
+        self._root()
+
     def start(self) -> None:
         """Start it and wait until it answers; harmless where it does.
 
@@ -121,6 +125,11 @@ class PrivateEngine:
             self.stop()
             raise EngineStartError(f"{self.name} did not answer; the end of its log:\n{said}")
 
+    def admit(self, group: int) -> None:
+        """Let the members of a group use its socket, as those of `docker` may by default."""
+        os.chown(self.places.socket, 0, group)
+        self.places.socket.chmod(0o660)
+
     def stop(self) -> None:
         """End it, whatever of it still runs, and remove its data."""
         pid = self.pid
@@ -133,6 +142,17 @@ class PrivateEngine:
             self._process.wait(PATIENCE)
         for place in (self.places.run, self.places.data):
             debian.remove_tree(place)
+
+    def kill(self) -> None:
+        """End the engine's own process at once, as the kernel does when memory runs out.
+
+        What it has stays, its containers run on, and `start` starts it again where they are.
+        """
+        pid = self.pid
+        if pid is not None:
+            _kill(pid)
+        if self._process is not None:
+            self._process.wait(PATIENCE)
 
     def __enter__(self) -> Self:
         self.start()
@@ -150,7 +170,9 @@ class PrivateEngine:
             folder.mkdir(parents=True, exist_ok=True)
         overlay = _bears_overlay(self.places.data)
         self.places.config.write_text(json.dumps(catalog.configuration(self._recipe, overlay=overlay)))
-        words = [sys.executable, "-I", namespaces.__file__, "--network-handle", str(self.places.network)]
+        # One that was killed finds its containers where it left them: in the network that it had.
+        join = "--join" if os.path.ismount(self.places.network) else "--network-handle"
+        words = [sys.executable, "-I", namespaces.__file__, join, str(self.places.network)]
         if self._with_parent:
             words.append("--end-with-parent")
         if where is not None:
@@ -173,9 +195,11 @@ class PrivateEngine:
 def sweep() -> None:
     """End and remove what was left by a test run that was killed: its private engines bear its process id."""
     for folder in RUN.glob("*-*"):
-        name, _, owner = folder.name.rpartition("-")
-        if name in catalog.NAMES and owner.isdigit() and not Path(f"/proc/{owner}").exists():
-            PrivateEngine(name, instance=owner).stop()
+        owner = folder.name.rpartition("-")[2]
+        name = next((name for name in catalog.NAMES if folder.name.startswith(f"{name}-")), None)
+        # The version of a Docker is no number of a process.
+        if name is not None and owner.isdigit() and not Path(f"/proc/{owner}").exists():
+            PrivateEngine(name, instance=folder.name.removeprefix(f"{name}-")).stop()
 
 
 def _socket_answers(path: str) -> bool:

@@ -23,20 +23,19 @@ from docker_rollback._archiver import VolumeArchiver
 from docker_rollback._engine import DockerEngine
 from docker_rollback._model import Way
 from docker_rollback._store import BackupStore
-from docker_rollback._volumes import _proof, _tools
+from docker_rollback._volumes import _tools
 from docker_rollback._volumes._image import pack_kit
 from docker_rollback.errors import DockerRollbackError, VolumeAccessError, VolumeNotFoundError
 from docker_rollback.testing import CHANGING, FailingEngine
 from tests.engines.images import busybox_tar
+from tests.engines.results import cannot
+from tests.engines.unprivileged import ByUser, as_root, as_user, can_be_root, is_unprivileged
 from tests.unit.volumes import awkward
 from tests.unit.volumes.comparing import differences, picture
 
-pytestmark = [
-    pytest.mark.engine,
-    pytest.mark.skipif(not _proof.may_do_anything(), reason="looking into volumes takes root, with every capability"),
-]
+pytestmark = [pytest.mark.engine, pytest.mark.usefixtures("eyes")]
 
-WAYS: tuple[Way, ...] = ("direct", "helper")
+WAYS = (pytest.param("direct", marks=pytest.mark.direct), "helper")
 SEED = "from the image"
 PATIENCE = 30.0
 
@@ -52,9 +51,9 @@ class Bench:
         self.store = BackupStore(folder / "store")
         self.volumes: list[str] = []
 
-    def archiver(self, way: Way | None = None, **options: Any) -> VolumeArchiver:
-        """Make an archiver."""
-        return VolumeArchiver(self.engine, self.store, way=way, **options)
+    def archiver(self, way: Way | None = None, **options: Any) -> Any:
+        """Make an archiver, which works without root where the tests do."""
+        return ByUser(VolumeArchiver(self.engine, self.store, way=way, **options))
 
     def volume(self, **options: str) -> str:
         """Make a volume and return its name."""
@@ -66,8 +65,7 @@ class Bench:
     def folder(self, volume: str) -> Path:
         """Return where a volume lies on this host."""
         folder = Path(self.client.api.inspect_volume(volume)["Mountpoint"])
-        if not folder.is_dir():
-            pytest.skip(f"the engine's volumes cannot be seen here ({folder})")
+        assert folder.is_dir(), f"the engine's volumes cannot be seen here ({folder})"
         return folder
 
     def container(self, *binds: str, command: str = "sleep 600", start: bool = False, **config: Any) -> str:
@@ -95,6 +93,16 @@ class Bench:
         """Return the helpers that there are for the volumes of this test; others may be at work on the same engine."""
         found = self.client.api.containers(all=True, filters={"label": "docker-rollback.role=helper"})
         return [helper["Id"] for helper in found if any(name in str(helper["Mounts"]) for name in self.volumes)]
+
+
+@pytest.fixture
+def eyes(tmp_path: Path) -> Iterator[None]:
+    """Let a test look into volumes as root: whoever is to be tested without it has given it up but for this."""
+    assert tmp_path.is_dir()  # made before, by the user
+    if not can_be_root():
+        pytest.skip("looking into volumes takes root")
+    with as_root():
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -150,7 +158,12 @@ def needs_mounts(bench: Bench, volume: str) -> None:
     except APIError as error:
         if "locating 'mount' binary" not in str(error):
             raise
-        pytest.skip("the host of this engine has no mount program, so the engine has no volumes with options")
+        cannot(bench.client, "its host has no mount program, so it has no volumes with options")
+
+
+def ways() -> tuple[Way, ...]:
+    """Return the ways to volumes that there are for who runs the tests."""
+    return ("helper",) if is_unprivileged() else ("direct", "helper")
 
 
 def settled(condition: Callable[[], bool]) -> bool:
@@ -312,7 +325,7 @@ def test_a_volume_in_memory_outlives_the_stop_of_its_container(bench: Bench) -> 
     container = bench.container(f"{volume}:/data", command=writes, start=True)
     assert settled(lambda: b"done" in bench.client.api.logs(container))
     archiver = bench.archiver()
-    with bench.store.draft("in-memory") as draft:
+    with as_user(), bench.store.draft("in-memory") as draft:
         with archiver.begin([volume], draft, operation=f"test-{volume}") as capture:
             bench.client.api.kill(container)
             bench.client.api.wait(container)
@@ -332,7 +345,7 @@ def test_a_volume_mounted_within_another_is_not_taken_for_part_of_it(bench: Benc
     container = bench.container(f"{outer}:/data", f"{inner}:/data/inner", command="true", start=True)
     assert settled(lambda: bench.client.api.wait(container)["StatusCode"] == 0)
     (bench.folder(inner) / "only-inner").write_bytes(secrets.token_bytes(200_000))
-    for way in WAYS:
+    for way in ways():
         archiver = bench.archiver(way)
         archive = archiver.archive(outer)
         assert archive.size < 100_000
@@ -348,6 +361,7 @@ def changes(counting: FailingEngine) -> int:
     return sum(1 for call in counting.calls if call.verb in CHANGING)
 
 
+@pytest.mark.direct
 def test_the_way_is_direct_where_that_is_proven(bench: Bench) -> None:
     """A plain volume of an engine on this host is reached directly; for one in use, that takes no helper to prove."""
     resting, used = bench.volume(), bench.volume()
@@ -364,6 +378,7 @@ def test_the_way_is_direct_where_that_is_proven(bench: Bench) -> None:
     assert changes(counting) == made, "what was proven once is not proven again"
 
 
+@pytest.mark.direct
 def test_a_folder_of_the_same_name_is_no_proof(bench: Bench, tmp_path: Path) -> None:
     """Where another folder lies where the engine says that the volume is, the way there is by helper."""
     volume = bench.volume()
@@ -401,7 +416,7 @@ def test_a_missing_volume_is_not_made(bench: Bench) -> None:
     """No way of asking makes a volume that is not there."""
     archive = bench.archiver().archive(bench.volume())
     name = f"nowhere-{secrets.token_hex(4)}"
-    for way in WAYS:
+    for way in ways():
         with pytest.raises(VolumeNotFoundError):
             bench.archiver(way).probe([name])
         with pytest.raises(VolumeNotFoundError):
@@ -420,7 +435,7 @@ def test_a_volume_in_use_is_not_filled(bench: Bench, state: str) -> None:
     if state == "paused":
         bench.client.api.pause(container)
     (bench.folder(volume) / "new").touch()
-    for way in WAYS:
+    for way in ways():
         with pytest.raises(VolumeAccessError, match=name):
             bench.archiver(way).extract(archive)
     assert (bench.folder(volume) / "new").exists()
@@ -455,7 +470,9 @@ def test_a_helper_does_not_outlive_the_process_that_made_it(bench: Bench, engine
     volume = bench.volume()
     operation = f"dying-{secrets.token_hex(4)}"
     command = [sys.executable, "-c", DYING, engine_url, volume, str(tmp_path / "other-store"), operation]
-    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+    with as_user():
+        process = subprocess.Popen(command, stdout=subprocess.PIPE)
+    with process:
         assert process.stdout is not None
         try:
             assert process.stdout.readline() == b"ready\n"
@@ -491,6 +508,7 @@ def test_a_capture_whose_helper_dies_is_an_error(bench: Bench) -> None:
 
     archiver = bench.archiver("helper", progress=half_way)
     with (
+        as_user(),
         bench.store.draft("dead") as draft,
         pytest.raises(DockerRollbackError),
         archiver.begin([volume], draft, operation=operation) as capture,

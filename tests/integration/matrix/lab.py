@@ -13,15 +13,15 @@ import tarfile
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, NoReturn, TypeAlias
 
 import docker
-import pytest
 from attrs import field, frozen
 
 from docker_rollback import DockerEngine, EngineError, EngineInfo
 from docker_rollback._spec import observe
 from tests.engines.images import busybox_tar
+from tests.engines.results import cannot
 
 Body: TypeAlias = Mapping[str, Any]
 Target: TypeAlias = Literal["created", "running", "paused", "exited"]
@@ -149,9 +149,9 @@ class Lab:
                 f"its API {self.info.api_version} is older than {'.'.join(map(str, version))}, where {what} begins"
             )
 
-    def cannot(self, reason: str) -> None:
+    def cannot(self, reason: str) -> NoReturn:
         """Skip the row: the engine itself has no such thing."""
-        pytest.skip(f"{self.info.flavour} {self.info.version}: {reason}")
+        cannot(self.client, reason)
 
     # What a row makes
 

@@ -149,10 +149,15 @@ class PrivateEngine:
         What it has stays, its containers run on, and `start` starts it again where they are.
         """
         pid = self.pid
-        if pid is not None:
-            _kill(pid)
+        if pid is None:
+            return
+        children = [child for child, parent in _processes() if parent == pid]
+        for dying in (pid, *children):
+            _kill(dying)
         if self._process is not None:
             self._process.wait(PATIENCE)
+        # Until whoever buries the dead has come to its containerd, the next engine would take that for a living one.
+        (self.places.run / "exec" / "containerd" / "containerd.pid").unlink(missing_ok=True)
 
     def __enter__(self) -> Self:
         self.start()

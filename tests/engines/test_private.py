@@ -11,6 +11,7 @@ import docker
 import pytest
 
 from tests.engines import LOCAL, NAMES, PrivateEngine, catalog, debian, namespaces
+from tests.engines.images import busybox_tar
 from tests.engines.private import answers
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can start a private engine")
@@ -47,6 +48,23 @@ def test_a_private_engine_lives_and_leaves_no_trace() -> None:
     assert not engine.places.run.exists()
     assert not engine.places.data.exists()
     assert str(engine.places.run) not in Path("/proc/self/mountinfo").read_text()
+
+
+@as_root
+@pytest.mark.engine
+def test_an_engine_that_is_killed_starts_again_with_what_it_had() -> None:
+    """After a kill and a start, an engine has its images and its network, and starts what it is to keep running."""
+    with PrivateEngine(LOCAL, instance=str(os.getpid())) as engine:
+        client = docker.DockerClient(engine.address)
+        client.api.import_image_from_data(busybox_tar(), repository="kept")
+        client.containers.run("kept", ["sleep", "1000"], name="kept", detach=True, restart_policy={"Name": "always"})
+        network = engine.places.network.stat().st_ino
+        engine.kill()
+        assert not answers(engine.address)
+        engine.start()
+        assert client.containers.get("kept").status == "running"
+        assert engine.places.network.stat().st_ino == network
+        client.close()
 
 
 def test_nobody_answers_where_no_engine_is(tmp_path: Path) -> None:

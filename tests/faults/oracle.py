@@ -1,0 +1,276 @@
+"""What an engine, its volumes and a store hold, seen by the kernel and by plain inspections, and what differs.
+
+Nothing here is the library's: it is what tells whether the library keeps its word.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import os
+import re
+import stat
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import docker
+from attrs import frozen
+
+from tests.faults.world import IMAGES
+from tests.unit.volumes import comparing
+
+_ASSIGNED: Final = (
+    "Id",
+    "Created",
+    "Path",
+    "Args",
+    "ResolvConfPath",
+    "HostnamePath",
+    "HostsPath",
+    "LogPath",
+    "GraphDriver",
+    "Storage",
+    "ExecIDs",
+    "RestartCount",
+    "ImageManifestDescriptor",
+    "BoundingCaps",
+    "EffectiveCaps",
+    "ImageDigest",
+    "StaticDir",
+    "OCIConfigPath",
+    "ConmonPidFile",
+    "PidFile",
+    "SizeRootFs",
+    "State",
+    "NetworkSettings",
+    "Mounts",
+    "Image",
+)
+_ENDPOINT_ASSIGNED: Final = ("EndpointID", "NetworkID", "MacAddress", "Gateway", "DNSNames", "IPv6Gateway")
+_OURS: Final = re.compile(r"^(?:localhost/)?docker-rollback(?:-kept)?:")
+_HELPER: Final = re.compile(r"^(?:localhost/)?docker-rollback-helper:")
+_OUTSIDE: Final = frozenset(
+    {"proc", "sys", "dev", "data", "cache", "witness", "etc/hosts", "etc/hostname", "etc/resolv.conf", "etc/mtab"}
+    | {".dockerenv", "run", "run/.containerenv"}
+)
+"""Paths in a container that are mounted, or that engines make at each create."""
+
+
+@frozen
+class Picture:
+    """Everything that has to be as it was.
+
+    Attributes:
+        containers: each container's inspection without what engines assign, its state among it, by name.
+        files: everything that can be seen of each file, by where it is.
+        volumes: driver, options and labels of each volume that has a name of its own.
+        anonymous: how many volumes have none.
+        networks: each network's inspection without what engines assign, by name.
+        ids: the ids of the containers, by name; no part of the comparison.
+        images: the ids of their images, by name; no part of it either.
+    """
+
+    containers: Mapping[str, Any]
+    files: Mapping[str, Any]
+    volumes: Mapping[str, Any]
+    anonymous: int
+    networks: Mapping[str, Any]
+    ids: Mapping[str, str]
+    images: Mapping[str, str]
+
+
+def look(client: docker.DockerClient) -> Picture:
+    """Take the picture of an engine."""
+    inspections = [client.api.inspect_container(one["Id"]) for one in client.api.containers(all=True)]
+    volumes = [client.api.inspect_volume(one["Name"]) for one in client.api.volumes()["Volumes"] or ()]
+    files: dict[str, Any] = {}
+    named = {volume["Name"] for volume in volumes if not _is_generated(volume["Name"])}
+    for volume in volumes:
+        if volume["Name"] in named:
+            files |= _files(f"volume {volume['Name']}", Path(volume["Mountpoint"]))
+    for one in inspections:
+        for mount in one["Mounts"]:
+            if mount["Type"] == "volume" and mount["Name"] not in named:
+                files |= _files(f"{one['Name']} at {mount['Destination']}", Path(mount["Source"]))
+        if one["State"]["Running"]:
+            files |= _own_files(f"{one['Name']} own", Path(f"/proc/{one['State']['Pid']}/root"))
+    return Picture(
+        containers={str(one["Name"]).lstrip("/"): _container(one) for one in inspections},
+        files=files,
+        volumes={
+            one["Name"]: {key: one.get(key) or {} for key in ("Driver", "Options", "Labels")}
+            for one in volumes
+            if one["Name"] in named
+        },
+        anonymous=len(volumes) - len(named),
+        networks={
+            one["Name"]: _network(client.api.inspect_network(one["Id"]))
+            for one in client.api.networks()
+            if one["Name"] not in ("bridge", "host", "none", "podman")
+        },
+        ids={str(one["Name"]).lstrip("/"): one["Id"] for one in inspections},
+        images={str(one["Name"]).lstrip("/"): one["Image"] for one in inspections},
+    )
+
+
+def differences(before: Picture, after: Picture) -> list[str]:
+    """Return what differs between two pictures, a line for each."""
+    lines: list[str] = []
+    for part in ("containers", "volumes", "networks"):
+        lines += _unlike(part, getattr(before, part), getattr(after, part))
+    if before.anonymous != after.anonymous:
+        lines.append(f"anonymous volumes: {before.anonymous}, now {after.anonymous}")
+    lines += [f"files: {line}" for line in comparing.differences(_bytes(before.files), _bytes(after.files))]
+    return lines
+
+
+def leftovers(client: docker.DockerClient, held: set[str]) -> list[str]:
+    """Return what of the library's is still in the engine and has no reason to be, a line for each.
+
+    Args:
+        client: a client of the engine.
+        held: the image names that backups in the store need, because it does not have the image itself.
+    """
+    lines = []
+    standing = {client.api.inspect_container(one["Id"])["Image"] for one in client.api.containers(all=True)}
+    for image in client.api.images():
+        for tag in image["RepoTags"] or ():
+            bare = tag.removeprefix("localhost/")
+            if bare in IMAGES.values() or _HELPER.match(tag) or bare in held:
+                continue
+            if not (_OURS.match(tag) and image["Id"] in standing):
+                lines.append(f"image {tag}")
+        if not [tag for tag in image["RepoTags"] or () if tag != "<none>:<none>"] and image["Id"] not in standing:
+            lines.append(f"image {image['Id'][:19]} without a name")
+    for name, wanted in IMAGES.items():
+        if not client.api.images(wanted):
+            lines.append(f"image {wanted} of version {name} has lost its name")
+    for kind, found in (("volume", client.api.volumes()["Volumes"] or []), ("network", client.api.networks())):
+        lines += [f"{kind} {one['Name']}" for one in found if "docker-rollback" in json.dumps(one.get("Labels") or {})]
+    return lines
+
+
+def store_faults(path: Path) -> list[str]:
+    """Return what is wrong with a store, read by hand: each blob is what it is named, each name leads to a blob."""
+    lines = [f"journal {found.name}" for found in (path / "journal").glob("*") if found.name != "lock"]
+    if not (path / "index.json").exists():
+        return lines
+    for blob in (path / "blobs" / "sha256").iterdir():
+        with blob.open("rb") as file:
+            if hashlib.file_digest(file, "sha256").hexdigest() != blob.name:
+                lines.append(f"blob {blob.name} is another one")
+    for descriptor in _descriptors(json.loads((path / "index.json").read_text())):
+        blob = path / "blobs" / descriptor["digest"].replace(":", "/")
+        if not blob.exists() or blob.stat().st_size != descriptor["size"]:
+            lines.append(f"blob {descriptor['digest']} is named, and not there or of another size")
+        elif descriptor["mediaType"].endswith(("manifest.v1+json", "index.v1+json")):
+            lines += [
+                f"blob {inner['digest']} is named by {blob.name[:12]}, and not there"
+                for inner in _descriptors(json.loads(blob.read_text()))
+                if not (path / "blobs" / inner["digest"].replace(":", "/")).exists()
+            ]
+    return lines
+
+
+def _descriptors(value: Any) -> Iterator[Mapping[str, Any]]:
+    if isinstance(value, dict):
+        if {"mediaType", "digest", "size"} <= value.keys():
+            yield value
+        else:
+            for inner in value.values():
+                yield from _descriptors(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _descriptors(inner)
+
+
+def _container(inspection: Mapping[str, Any]) -> dict[str, Any]:
+    found = {key: value for key, value in copy.deepcopy(dict(inspection)).items() if key not in _ASSIGNED}
+    state = inspection["State"]
+    found["state"] = {key: state[key] for key in ("Status", "Running", "Paused", "Restarting", "OOMKilled", "Dead")}
+    found["mounts"] = sorted(
+        [
+            [mount["Type"], mount["Destination"], str(mount["RW"]), _mounted(mount), str(mount.get("Mode"))]
+            for mount in inspection["Mounts"]
+        ]
+    )
+    found["networks"] = {
+        name: _endpoint(inspection, endpoint) for name, endpoint in inspection["NetworkSettings"]["Networks"].items()
+    }
+    return found
+
+
+def _mounted(mount: Mapping[str, Any]) -> str:
+    if mount["Type"] != "volume":
+        return str(mount["Source"])
+    return "anonymous" if _is_generated(mount["Name"]) else str(mount["Name"])
+
+
+def _endpoint(inspection: Mapping[str, Any], endpoint: Mapping[str, Any]) -> dict[str, Any]:
+    found = {key: value for key, value in endpoint.items() if key not in _ENDPOINT_ASSIGNED}
+    # The engine adds the beginning of the container's id.
+    own = inspection["Id"][:12]
+    found["Aliases"] = sorted(alias for alias in endpoint.get("Aliases") or () if alias != own)
+    return found
+
+
+def _network(inspection: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in inspection.items() if key not in ("Id", "Created", "Containers")}
+
+
+def _is_generated(name: str) -> bool:
+    return len(name) == 64 and set(name) <= set("0123456789abcdef")
+
+
+def _files(where: str, root: Path) -> dict[str, Any]:
+    found = comparing.picture(root, sockets=False)
+    return {f"{where}:{os.fsdecode(name)}": node for name, node in found.items()}
+
+
+def _own_files(where: str, root: Path) -> dict[str, Any]:
+    """Return what can be seen of a running container's own files, as far as an engine's commit keeps it."""
+    found: dict[str, Any] = {}
+
+    def walk(folder: Path, name: str) -> None:
+        for entry in sorted(os.scandir(folder), key=lambda one: one.name):
+            below = f"{name}{entry.name}"
+            if below in _OUTSIDE or below.startswith("bin/"):
+                continue
+            seen = entry.stat(follow_symlinks=False)
+            regular, link = stat.S_ISREG(seen.st_mode), stat.S_ISLNK(seen.st_mode)
+            found[f"{where}:{below}"] = comparing.Node(
+                mode=seen.st_mode,
+                owner=(seen.st_uid, seen.st_gid),
+                # A folder that holds the place of a mount is changed by every create.
+                modified=0 if stat.S_ISDIR(seen.st_mode) else seen.st_mtime_ns // 10**9,
+                size=seen.st_size if regular else 0,
+                device=seen.st_rdev,
+                links=(),
+                attributes=(),
+                target=os.fsencode(os.readlink(entry.path)) if link else b"",  # noqa: PTH115 (an entry, not a path)
+                digest=hashlib.sha256(Path(entry.path).read_bytes()).hexdigest() if regular else "",
+                data=(),
+            )
+            if entry.is_dir(follow_symlinks=False):
+                walk(Path(entry.path), f"{below}/")
+
+    walk(root, "")
+    return found
+
+
+def _bytes(files: Mapping[str, Any]) -> dict[bytes, Any]:
+    return {os.fsencode(name): node for name, node in files.items()}
+
+
+def _unlike(where: str, was: Any, now: Any) -> Iterator[str]:
+    """Name what differs, where; nothing at all and an empty value are two things."""
+    if isinstance(was, dict) and isinstance(now, dict):
+        for key in sorted(was.keys() | now.keys()):
+            if key not in was or key not in now:
+                yield f"{where}.{key}: {'was not there' if key not in was else 'is gone'}"
+            else:
+                yield from _unlike(f"{where}.{key}", was[key], now[key])
+    elif was != now:
+        yield f"{where}: was {was!r}, is {now!r}"

@@ -1,0 +1,373 @@
+"""One case: a world, a victim, its fault, its recovery, and what the oracle says of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self
+
+import docker
+from attrs import define, frozen
+
+from docker_rollback import BackupStore
+from tests.engines import PrivateEngine
+from tests.engines.images import busybox_tar
+from tests.faults import oracle
+from tests.faults.cases import PHASES, SCENES, Case, Effect, Phase, Scene
+from tests.faults.referee import Referee
+from tests.faults.relay import Relay
+from tests.faults.world import IMAGES, World
+
+PATIENCE: Final = 90.0
+"""Seconds that a victim gets."""
+
+
+@frozen
+class Outcome:
+    """What came of a case.
+
+    Attributes:
+        case: which.
+        struck: the effect at which the fault happened; empty where the run had no such effect.
+        victim: how the victim ended, in words.
+        recovery: what the recoveries did, in words; empty where none was needed.
+        state: "before" or "after", whichever the world is now equal to; empty where to neither.
+        faults: what is not as promised, a line for each.
+        seconds: how long it took.
+    """
+
+    case: Case
+    struck: str
+    victim: str
+    recovery: str
+    state: str
+    faults: tuple[str, ...]
+    seconds: float
+
+
+@define
+class _Ended:
+    """How one process ended: its exit code, and its own words where it came to say any."""
+
+    code: int = 0
+    result: dict[str, Any] | None = None
+
+
+class Stage:
+    """The engine, the relay, the process that forks victims, and the line to them; a context manager.
+
+    Everything that starts or ends the engine runs in the thread that made it: an engine ends with its parent.
+
+    Args:
+        engine: the engine, which this owns: everything in it is removed, again and again.
+        scratch: a folder for stores, sockets and logs.
+    """
+
+    def __init__(self, engine: PrivateEngine, scratch: Path) -> None:
+        self._engine = engine
+        self.scratch = scratch
+        self._work: queue.Queue[tuple[str, Any, threading.Event]] = queue.Queue()
+        self.referee = Referee(self._kill_victim, lambda: self._have_done("stop engine"))
+        self.relay = Relay(scratch / "relay.sock", engine.places.socket, self.referee)
+        self.witness = engine.places.run / "witness"
+        self.client = docker.DockerClient(engine.address, timeout=120)
+        self._zygote: subprocess.Popen[str] | None = None
+        self._victim = 0
+        self._result: dict[str, Any] | None = None
+        self.trace: dict[str, list[Effect]] = {}
+        self.seen: dict[str, Any] = {}
+
+    def __enter__(self) -> Self:
+        self.witness.mkdir(exist_ok=True)
+        tar = busybox_tar()
+        for version, name in IMAGES.items():
+            repository, _, tag = name.partition(":")
+            changes = [f"LABEL version={version}", "ENV FROM=image"]
+            self.client.api.import_image_from_data(tar, repository=repository, tag=tag, changes=changes)
+        self.relay.open()
+        self._control = socket.socket(socket.AF_UNIX)
+        self._control.bind(str(self.scratch / "control.sock"))
+        self._control.listen(8)
+        threading.Thread(target=self._accept, daemon=True).start()
+        self._zygote = subprocess.Popen(
+            [sys.executable, "-m", "tests.faults.victim"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            bufsize=1,
+        )
+        threading.Thread(target=self._listen, daemon=True).start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.relay.close()
+        self._control.close()
+        if self._zygote is not None and self._zygote.stdin is not None:
+            self._zygote.stdin.close()
+            self._zygote.wait()
+        self.client.close()
+
+    def play(self, plan: tuple[str, str, int] | None, **job: Any) -> _Ended:
+        """Run one process to its end, with the planned fault."""
+        zygote = self._zygote
+        if zygote is None or zygote.stdin is None:
+            raise RuntimeError("the stage is not entered")
+        self._result, self._victim = None, 0
+        self.trace, self.seen = {}, {}
+        self.referee.begin(plan)
+        whole = {
+            "relay": self.relay.address,
+            "control": str(self.scratch / "control.sock"),
+            "witness": str(self.witness),
+            "store": str(self.scratch / "store"),
+            "log": str(self.scratch / f"{job['play']}.log"),
+            **job,
+        }
+        zygote.stdin.write(json.dumps(whole) + "\n")
+        end = time.monotonic() + PATIENCE
+        late = False
+        while True:
+            try:
+                what, about, done = self._work.get(timeout=0.5)
+            except queue.Empty:
+                if time.monotonic() > end and not late and self._victim:
+                    late = True
+                    os.kill(self._victim, signal.SIGABRT)
+                continue
+            if what == "ended":
+                self.referee.end()
+                self.relay.cut()
+                return _Ended(about, self._result)
+            if what == "stop engine":
+                self._restart_engine(done)
+                continue
+            if what == "enter":
+                self._enter(about)
+            done.set()
+
+    def _enter(self, phase: str) -> None:
+        past = self.referee.enter("")
+        for name in [name for name in self.trace if not self.trace[name]]:
+            self.trace[name] = past
+        self.trace[phase] = []
+        if phase in ("rollback", "commit"):
+            self.seen["after"] = oracle.look(self.client)
+            self.forget_starts()
+        self.referee.enter(phase)
+
+    def forget_starts(self) -> None:
+        """Let the witness begin anew."""
+        for found in self.witness.iterdir():
+            found.unlink()
+
+    def _restart_engine(self, dead: threading.Event) -> None:
+        """Kill the engine, let whoever waits for that go on, and start it again."""
+        self.relay.close()
+        self._engine.kill()
+        dead.set()
+        self._engine.start()
+        self.relay.open()
+
+    def _kill_victim(self) -> None:
+        with suppress(ProcessLookupError):
+            os.kill(self._victim, signal.SIGKILL)
+        while _lives(self._victim):
+            time.sleep(0.001)
+
+    def _have_done(self, what: str, about: Any = None) -> None:
+        done = threading.Event()
+        self._work.put((what, about, done))
+        done.wait()
+
+    def _listen(self) -> None:
+        """Take the numbers that the forking process says: a victim's process id, then its exit code."""
+        zygote = self._zygote
+        if zygote is None or zygote.stdout is None:
+            return
+        starts = True
+        for line in zygote.stdout:
+            if starts:
+                self._victim = int(line)
+            else:
+                self._work.put(("ended", int(line), threading.Event()))
+            starts = not starts
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                near, _ = self._control.accept()
+                threading.Thread(target=self._converse, args=(near,), daemon=True).start()
+
+    def _converse(self, near: socket.socket) -> None:
+        """Answer one victim, who has no more than one thing to say at a time."""
+        with near, suppress(OSError), near.makefile("r", encoding="utf-8") as lines:
+            after: dict[int, Any] = {}
+            for line in lines:
+                words = json.loads(line)
+                answer: Any = None
+                match words["say"]:
+                    case "effect":
+                        turn = self.referee.ask(words["kind"], words["name"])
+                        answer = turn.verdict
+                        if turn.after.__name__ == "_kill_after":
+                            answer, after[0] = "after", turn.after
+                    case "after":
+                        after.pop(0)()
+                    case "enter":
+                        self._have_done("enter", words["phase"])
+                    case "result":
+                        self._result = words["result"]
+                near.sendall(json.dumps(answer).encode() + b"\n")
+
+
+def _lives(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
+class Sweep:
+    """Plays cases on a stage.
+
+    Args:
+        stage: where.
+        dice: decides what a case leaves open: whether and where its recovery is killed too.
+    """
+
+    def __init__(self, stage: Stage, dice: random.Random) -> None:
+        self._stage = stage
+        self._dice = dice
+
+    def count(self, scene: Scene) -> dict[tuple[str, Phase], Sequence[Effect]]:
+        """Run a scene twice without a fault, and return the effects of each phase."""
+        found: dict[tuple[str, Phase], Sequence[Effect]] = {}
+        for fail in (True, False):
+            self._prepare(scene)
+            ended = self._stage.play(None, play="rollback", scene=scene.name, fail=fail)
+            story = (ended.result or {}).get("story")
+            wanted = "rolled back" if fail else "committed"
+            if ended.result is None or ended.result["status"] != wanted:
+                raise RuntimeError(f"{scene.name}: without a fault it ends with {ended.code}:\n{story}")
+            for phase in PHASES:
+                if phase in self._stage.trace and (phase == "commit") != fail:
+                    found[scene.name, phase] = tuple(self._stage.trace[phase])
+        return found
+
+    def play(self, case: Case) -> Outcome:
+        """Play one case."""
+        began = time.monotonic()
+        scene = next(scene for scene in SCENES if scene.name == case.scene)
+        stage = self._stage
+        self._prepare(scene)
+        before = oracle.look(stage.client)
+        fail = case.phase != "commit"
+        plan = (case.phase, case.fault, case.number)
+        ended = stage.play(plan, play="rollback", scene=scene.name, fail=fail)
+        struck = stage.referee.struck
+        after = stage.seen.get("after")
+        faults: list[str] = []
+        victim = self._words_of(ended)
+        if ended.code not in (0, -signal.SIGKILL):
+            faults.append(f"the victim ended with {ended.code}")
+        recovery = ""
+        told = ended.result["status"] if ended.result is not None else "failed"
+        if told == "failed":
+            recovery = self._recover(scene, faults)
+        now = self._settled(stage, before, after)
+        states = {"before": before, "after": after} if not fail else {"before": before}
+        unlike = {name: oracle.differences(was, now) for name, was in states.items() if was is not None}
+        state = next((name for name, lines in unlike.items() if not lines), "")
+        if not state:
+            faults += min((len(lines), lines) for lines in unlike.values())[1]
+        if state and told != "failed" and state != ("after" if told == "committed" else "before"):
+            faults.append(f"it says {told!r}, and the world is as {state}")
+        faults += self._leftovers()
+        return Outcome(
+            case,
+            "" if struck is None else struck.name,
+            victim,
+            recovery,
+            state,
+            tuple(faults),
+            time.monotonic() - began,
+        )
+
+    def _prepare(self, scene: Scene) -> None:
+        shutil.rmtree(self._stage.scratch / "store", ignore_errors=True)
+        self._stage.forget_starts()
+        World(self._stage.client, scene, self._stage.witness).build()
+
+    def _recover(self, scene: Scene, faults: list[str]) -> str:
+        """Recover, now and then with a death on the way; add what goes wrong to `faults`, return the story in short."""
+        stage = self._stage
+        watched = self._parts_agree()
+        stage.forget_starts()
+        words = []
+        if self._dice.random() < 0.35:
+            fault = self._dice.choice(("kill-before", "kill-after", "kill-before", "daemon-before"))
+            plan = ("recover", fault, self._dice.randint(1, 60))
+            ended = stage.play(plan, play="recover", scene=scene.name)
+            struck = stage.referee.struck
+            if struck is not None:
+                words.append(f"{fault} at {struck.number} ({struck.name})")
+        ended = stage.play(None, play="recover", scene=scene.name)
+        if ended.result is None or ended.result["error"] is not None:
+            story = f"ended with {ended.code}" if ended.result is None else ended.result["story"]
+            faults.append(f"recover() failed: {story}")
+        else:
+            words.append(", ".join(outcome for outcome, _ in ended.result["outcomes"]) or "nothing to do")
+        if watched and (stage.witness / "mixed").exists():
+            faults.append("the service was started on data of two generations")
+        return "; ".join(words)
+
+    def _parts_agree(self) -> bool:
+        volumes = self._stage.client.api.volumes()["Volumes"] or ()
+        for volume in volumes:
+            parts = Path(volume["Mountpoint"]) / "parts"
+            if parts.is_dir():
+                return len({part.read_text() for part in parts.iterdir()}) <= 1
+        return True
+
+    def _settled(self, stage: Stage, before: oracle.Picture, after: oracle.Picture | None) -> oracle.Picture:
+        """Look until the world is as before or after, for the moment that an engine takes to start a container."""
+        end = time.monotonic() + 3.0
+        while True:
+            now = oracle.look(stage.client)
+            if not oracle.differences(before, now) or (after is not None and not oracle.differences(after, now)):
+                return now
+            if time.monotonic() > end:
+                return now
+            time.sleep(0.3)
+
+    def _leftovers(self) -> list[str]:
+        stage = self._stage
+        path = stage.scratch / "store"
+        lines = oracle.leftovers(stage.client, set())
+        if path.exists():
+            lines += oracle.store_faults(path)
+            store = BackupStore(path)
+            for backup in store.list():
+                store.verify(backup.id)
+        return lines
+
+    def _words_of(self, ended: _Ended) -> str:
+        if ended.result is None:
+            return "killed" if ended.code == -signal.SIGKILL else f"exit {ended.code}"
+        error = ended.result["error"]
+        return str(ended.result["status"]) + (f", {error}" if error not in (None, "UpdateFailedError") else "")

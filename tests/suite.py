@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -91,11 +92,13 @@ def main() -> int:
             PrivateEngine(run.engine).fetch()
     except debian.DistributionError as error:
         sys.exit(f"suite: {error}")
+    if given.keep is not None:
+        given.keep.mkdir(parents=True)
     if given.sample is not None:
         options += ["--sample", str(given.sample), "--seed", given.seed]
     with tempfile.TemporaryDirectory(prefix="docker-rollback-suite-") as folder:
         Path(folder).chmod(0o755)
-        suite = Suite(Path(folder), options)
+        suite = Suite(Path(folder), options, given.keep)
         # A termination passes through here as an exception, so that engines are ended.
         signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
         results = suite.carry_out(runs, at_once=given.at_once)
@@ -114,11 +117,13 @@ class Suite:
     Args:
         folder: empty, and to be passed through by everybody.
         options: for pytest.
+        keep: where the log and the results of each run stay, where they do.
     """
 
-    def __init__(self, folder: Path, options: Sequence[str]) -> None:
+    def __init__(self, folder: Path, options: Sequence[str], keep: Path | None = None) -> None:
         self._folder = folder
         self._options = options
+        self._keep = keep
         self._at_work: set[subprocess.Popen[bytes]] = set()
 
     def carry_out(self, runs: Sequence[Run], *, at_once: int) -> dict[str, Any]:
@@ -154,6 +159,9 @@ class Suite:
             shown: dict[str, Any] = json.loads((home / "results").read_text())
         except (OSError, ValueError):
             shown = {}
+        if self._keep is not None:
+            shutil.copy(home / "log", self._keep / f"{run.name}.log")
+            (self._keep / f"{run.name}.json").write_text(json.dumps(shown))
         counted = ", ".join(f"{len(shown.get(key, ()))} {word}" for key, word in WORDS.items())
         say(f"{run.name}: {counted}; {time.monotonic() - begun:.0f} s")
         said = (home / "log").read_text(errors="replace")
@@ -205,6 +213,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--only", nargs="+", choices=names, help="these runs alone, and nothing is written")
     parser.add_argument("--at-once", type=int, default=2, metavar="N", help="how many runs at a time")
     parser.add_argument("--sample", type=int, metavar="N", help="no more than N tests of the matrix on each engine")
+    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="where the log and the results of each run stay")
     parser.add_argument("--seed", default="", help="by which they are drawn")
     return parser
 

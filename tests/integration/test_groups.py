@@ -1,0 +1,144 @@
+"""A group of services on a real engine: two stores that one request writes to agree after a rollback."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import docker
+import pytest
+from docker.errors import NotFound
+
+from docker_rollback import BackupStore, DockerEngine, RollbackRequested, Status, UpdateRejectedError, compare, rollback
+
+pytestmark = pytest.mark.engine
+
+REQUESTS = """
+trap 'stop=1' TERM
+n=$(cat /rows/count || echo 0)
+test "$n" = "$(cat /keys/count || echo 0)" || touch /rows/torn
+while [ -z "$stop" ]; do n=$((n+1)); echo $n > /rows/count; echo $n > /keys/count; done
+"""
+"""One request after the other, each counted in both stores. At its start it looks whether they agree."""
+
+SERVICE = "trap 'exit 0' TERM; while :; do sleep 0.1; done"
+
+
+class Group:
+    """A web server that writes to the volumes of a database and of a cache, a helper in its network, and a reader."""
+
+    def __init__(self, client: docker.DockerClient, image: str, labels: dict[str, str]) -> None:
+        self.client = client
+        self.image = image
+        self.labels = labels
+        token = secrets.token_hex(4)
+        self.names = {role: f"{role}-{token}" for role in ("db", "cache", "web", "sidecar", "reader")}
+        self.rows, self.keys, self.network = f"rows-{token}", f"keys-{token}", f"net-{token}"
+        self.project = f"group-{token}"
+
+    def build(self) -> None:
+        """Make all of it, and let requests come in."""
+        for volume in (self.rows, self.keys):
+            self.client.api.create_volume(volume, labels=self.labels)
+        self.client.api.create_network(self.network, labels=self.labels)
+        rows, keys = f"{self.rows}:/rows", f"{self.keys}:/keys"
+        self.run("db", SERVICE, Binds=[rows], NetworkMode=self.network)
+        self.run("cache", SERVICE, Binds=[keys], NetworkMode=self.network)
+        web = self.run("web", REQUESTS, Binds=[rows, keys], NetworkMode=self.network)
+        self.run("sidecar", SERVICE, NetworkMode=f"container:{web}")
+        self.run("reader", SERVICE, VolumesFrom=[self.names["web"]])
+        self.client.api.pause(self.names["cache"])
+
+    def run(self, role: str, script: str, **host_config: Any) -> str:
+        """Create and start one container."""
+        compose = {
+            "com.docker.compose.project": self.project,
+            "com.docker.compose.service": role,
+            "com.docker.compose.depends_on": "db:service_started:false,cache:service_started:false"
+            if role == "web"
+            else "",
+        }
+        body = {
+            "Image": self.image,
+            "Cmd": ["sh", "-c", script],
+            "Labels": self.labels | compose,
+            "HostConfig": {"RestartPolicy": {"Name": "on-failure", "MaximumRetryCount": 2}, **host_config},
+        }
+        create: Any = self.client.api.create_container_from_config
+        created: str = create(body, self.names[role])["Id"]
+        self.client.api.start(created)
+        return created
+
+    def inspect(self) -> dict[str, Mapping[str, Any]]:
+        """Return the inspection of each."""
+        engine = DockerEngine(self.client)
+        return {role: engine.inspect_container(name) for role, name in self.names.items()}
+
+    def agree(self) -> bool:
+        """Say whether the stores agreed whenever requests began to come in."""
+        reader = self.client.containers.get(self.names["reader"])
+        return reader.exec_run(["test", "-e", "/rows/torn"]).exit_code == 1
+
+    def remove(self) -> None:
+        """Remove the containers, those that live in others first."""
+        for name in reversed(self.names.values()):
+            with suppress(NotFound):
+                self.client.api.remove_container(name, force=True, v=True)
+
+    def break_it(self) -> None:
+        """Remove everything, the data of the cache included, and write nonsense into the other."""
+        self.remove()
+        self.client.api.remove_volume(self.keys)
+        self.client.api.remove_network(self.network)
+        self.run("db", "echo 0 > /rows/count; exit 4", Binds=[f"{self.rows}:/rows"])
+
+
+@pytest.fixture
+def group(docker_client: docker.DockerClient, busybox_image: str, test_labels: dict[str, str]) -> Iterator[Group]:
+    """The group, at work."""
+    group = Group(docker_client, busybox_image, test_labels)
+    try:
+        group.build()
+        yield group
+    finally:
+        group.remove()
+
+
+def test_two_stores_agree_after_a_rollback(group: Group, docker_client: docker.DockerClient, tmp_path: Path) -> None:
+    """Everything was removed; everything is back, in its state, and no request is counted in one store alone."""
+    before, store = group.inspect(), BackupStore(tmp_path)
+    names = list(group.names.values())
+    with (
+        pytest.raises(UpdateRejectedError) as rejected,
+        rollback(*names, client=docker_client, store=store) as tx,
+    ):
+        group.break_it()
+    assert tx.status is Status.ROLLED_BACK
+    assert rejected.value.container in names
+    assert sorted(archive.name for archive in tx.backup.volumes) == sorted([group.rows, group.keys])
+    after = group.inspect()
+    states = {role: found["State"]["Status"] for role, found in after.items()}
+    assert states == {"db": "running", "cache": "paused", "web": "running", "sidecar": "running", "reader": "running"}
+    for role, found in after.items():
+        paths = {difference.path for difference in compare(before[role], found)}
+        assert paths <= {"HostConfig.NetworkMode", "Image"}, role
+    assert after["sidecar"]["HostConfig"]["NetworkMode"] == f"container:{after['web']['Id']}"
+    assert group.agree()
+
+
+def test_an_untouched_group_is_put_back_itself(
+    group: Group, docker_client: docker.DockerClient, tmp_path: Path
+) -> None:
+    """The update killed the requests half way and changed one store: the stores agree, each container is itself."""
+    before = {role: found["Id"] for role, found in group.inspect().items()}
+    names = list(reversed(group.names.values()))
+    with rollback(*names, client=docker_client, store=BackupStore(tmp_path)) as tx:
+        docker_client.api.kill(group.names["web"])
+        docker_client.containers.get(group.names["db"]).exec_run(["sh", "-c", "echo 7 > /rows/count"])
+        raise RollbackRequested
+    assert tx.status is Status.ROLLED_BACK
+    assert {role: found["Id"] for role, found in group.inspect().items()} == before
+    assert group.agree()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Protocol, TypeAlias
 
 from docker_rollback._checked import Check
@@ -42,6 +42,7 @@ def rollback(
     quiesce: Quiesce = "stop",
     resume: bool = True,
     shared: Shared = "refuse",
+    include_binds: Collection[str] = (),
     verify: Check | Sequence[Check] | None = _HEALTHY,
     keep: KeepArgument = 3,
     export_image: bool = True,
@@ -60,6 +61,8 @@ def rollback(
         resume: whether they run again before the block starts; False for an update that starts them itself.
         shared: what becomes of a running container outside that writes to a volume of theirs: "refuse" to begin, "stop"
             it for the capture as well, or "ignore" it, and the archive may be a mixture of moments.
+        include_binds: folders of the engine's host whose content is backed up and put back like a volume's, by their
+            paths, as the containers bind them. Without, a bind mount is attached again and its content left alone.
         verify: what the update has to pass: a check, several, or None. By default `healthy()`.
         keep: which backups of the same containers stay when the block ends: so many, those no older than a
             `timedelta`, or both by `Keep`; None keeps all.
@@ -91,6 +94,7 @@ def rollback(
         progress=progress,
         quiesce=quiesce,
         shared=shared,
+        include_binds=include_binds,
     )
     return Rollback(
         references,
@@ -113,6 +117,7 @@ def backup(
     store: StoreArgument = None,
     quiesce: Quiesce = "stop",
     shared: Shared = "refuse",
+    include_binds: Collection[str] = (),
     export_image: bool = True,
     way: Way | None = None,
     helper_image: str | None = None,
@@ -138,6 +143,7 @@ def backup(
         progress=progress,
         quiesce=quiesce,
         shared=shared,
+        include_binds=include_binds,
     )
     recovery = parts.recovery("stop")
     with recovery.holding(_references(containers)) as (report, _):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Self, get_args
 
 from attrs import frozen
@@ -42,11 +43,14 @@ class Parts:
         progress: Listener | None,
         quiesce: Quiesce = "stop",
         shared: Shared = "refuse",
+        include_binds: Collection[str] = (),
     ) -> Self:
         """Build the parts; raises `ValueError` for an argument that is none of its choices."""
         _one_of("quiesce", quiesce, get_args(Quiesce))
         _one_of("shared", shared, get_args(Shared))
         _one_of("way", way, (None, *get_args(Way)))
+        if isinstance(include_binds, str):
+            raise TypeError(f"include_binds is a list of paths, not the string {include_binds!r}")
         report = Reporter(progress)
         snapshotter = ContainerSnapshotter(engine, store, export_image=export_image, report=report)
         archiver = VolumeArchiver(engine, store, way=way, helper_image=helper_image, progress=report.data)
@@ -61,6 +65,7 @@ class Parts:
                 export_image=export_image,
                 quiesce=quiesce,
                 shared=shared,
+                include_binds=include_binds,
                 own_ids=own_ids(),
             ),
             Capture(engine, store, snapshotter, archiver, report=report),

@@ -6,6 +6,7 @@ import secrets
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Protocol
 
 from attrs import evolve, frozen
@@ -258,6 +259,8 @@ def _why_not_direct(inspection: Inspection) -> str:
     if _tools.find_tar() is None:
         return "reaching its files directly takes GNU tar, which this machine does not have"
     folder = inspection["Mountpoint"]
+    if is_folder(inspection["Name"]) and Path(folder).is_file():
+        return "it is a regular file; folders alone are archived"
     if _proof.look(str(folder)) is None:
         return f"its folder, {folder} on the engine's host, cannot be read here"
     return f"nothing proves that {folder} on this machine is the folder that the engine means"

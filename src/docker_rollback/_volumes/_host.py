@@ -61,7 +61,8 @@ class HostFolders:
         root = os.path.realpath(root) if here else root
         kind, mountinfo = _said(run, "stat", "-c", "%F", root), _said(run, "cat", _MOUNTINFO)
         if kind is not None and kind.strip() != "directory":
-            raise VolumeAccessError(folder, f"it is a {kind.strip()}; folders alone are archived")
+            named = kind.strip().replace("regular empty file", "regular file")
+            raise VolumeAccessError(folder, f"it is a {named}; folders alone are archived")
         spot = _folders.spot_of(mountinfo or "", root)
         if kind is None or mountinfo is None or spot is None:
             raise VolumeAccessError(folder, "nothing tells where it leads")

@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final
 
 from docker_rollback._engine.port import Finished
-from docker_rollback._model import NotCovered
+from docker_rollback._model import NotCovered, is_folder
 from docker_rollback.errors import ArchiveError
 
 if TYPE_CHECKING:
@@ -126,9 +126,13 @@ def check_created(volume: str, finished: Finished, *, at_rest: bool) -> tuple[No
     _check(volume, "archiving it", Finished(0, finished.stderr) if changed else finished)
     sockets = [match["path"] for line in finished.stderr.splitlines() if (match := _SOCKET.match(line))]
     return tuple(
-        NotCovered(f"socket {path} in volume {volume}", "no archive holds sockets; its program makes it anew")
+        NotCovered(f"socket {path} in {_kind(volume)} {volume}", "no archive holds sockets; its program makes it anew")
         for path in sockets
     )
+
+
+def _kind(volume: str) -> str:
+    return "folder" if is_folder(volume) else "volume"
 
 
 def check_extracted(volume: str, finished: Finished) -> None:

@@ -1,0 +1,206 @@
+"""Folders of the host that containers bind, backed up and put back on a real engine, by both ways."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import docker
+import pytest
+from attrs import frozen
+
+from docker_rollback import BackupStore, RollbackRequested, Status, UnsupportedContainerError, backup, rollback
+from docker_rollback._model import Way
+from docker_rollback._volumes import _proof
+from docker_rollback._volumes._image import pack_kit
+from tests.unit.volumes import awkward
+from tests.unit.volumes.comparing import differences, picture
+
+pytestmark = [
+    pytest.mark.engine,
+    pytest.mark.skipif(not _proof.may_do_anything(), reason="making every kind of file takes root"),
+]
+
+WAYS: tuple[Way, ...] = ("direct", "helper")
+
+
+@frozen
+class Host:
+    """An engine, its host's folders, and a service that binds one of them."""
+
+    client: docker.DockerClient
+    image: str
+    folder: Path
+    name: str
+    store: BackupStore
+
+    def run(self, *binds: str, name: str = "", command: str = "sleep 600", mounts: Any = ()) -> str:
+        """Create a container and start it."""
+        body = {
+            "Image": self.image,
+            "Cmd": ["sh", "-c", command],
+            "StopSignal": "SIGKILL",
+            "HostConfig": {"Binds": list(binds), "Mounts": list(mounts), "NetworkMode": "none"},
+        }
+        create: Any = self.client.api.create_container_from_config  # the SDK's types leave it out
+        made: str = create(body, name or self.name)["Id"]
+        self.client.api.start(made)
+        return made
+
+    def remove(self) -> None:
+        """Remove the service."""
+        self.client.api.remove_container(self.name, force=True)
+
+    def look(self, *binds: str, command: str) -> str:
+        """Return what a command prints in a container of its own."""
+        made = self.run(*binds, name=f"look-{secrets.token_hex(4)}", command=command)
+        self.client.api.wait(made)
+        said: bytes = self.client.api.logs(made)
+        self.client.api.remove_container(made)
+        return said.decode().strip()
+
+    def rollback(self, folder: object, **options: Any) -> Any:
+        """Return a rollback of the service with a folder."""
+        chosen: dict[str, Any] = {"verify": None, "include_binds": [str(folder)], **options}
+        return rollback(self.name, client=self.client, store=self.store, **chosen)
+
+
+@pytest.fixture
+def host(docker_client: docker.DockerClient, busybox_image: str, tmp_path: Path) -> Iterator[Host]:
+    """Give an engine, with a folder that it sees at the same path; an engine may have another root than we."""
+    token = secrets.token_hex(4)
+    name = f"docker-rollback-test-{token}"
+    near = Path(docker_client.info()["DockerRootDir"]).parent
+    for parent in (near, tmp_path):
+        if not parent.is_dir():
+            continue
+        folder = parent / name
+        made = Host(docker_client, busybox_image, folder, f"binds-{token}", BackupStore(tmp_path / "store"))
+        folder.mkdir()
+        try:
+            if name in made.look(f"{parent}:/parent:ro", command="ls /parent").split():
+                yield made
+                left = docker_client.api.containers(all=True, filters={"label": "docker-rollback.role=helper"})
+                assert not [one for one in left if str(folder) in str(one["Mounts"])]
+                return
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+    pytest.skip("this engine sees no folder of this machine")
+
+
+def dampen(root: Path) -> None:
+    """Take off the root what nothing in a helper takes off, where it has no setfattr; a warning of the log says so."""
+    if "setfattr" not in pack_kit().prefixes:
+        for attribute in ("user.stray", "trusted.stray"):
+            os.removexattr(root, attribute)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_every_kind_of_file_comes_back(host: Host, way: Way) -> None:
+    """After an awful update a folder is as before, byte for byte and attribute for attribute; outside all stays."""
+    root, outside = host.folder / "data", host.folder / "outside"
+    root.mkdir()
+    outside.mkdir()
+    awkward.make(root)
+    before = picture(root, sockets=False)
+    host.run(f"{root}:/data")
+    with host.rollback(root, way=way) as tx:
+        assert tx.backup.volume(str(root)).way == way
+        gaps = [gap.what for gap in tx.backup.not_covered]
+        assert gaps == [rf"socket ./special/socket\n1 in folder {root}"]
+        awkward.damage(root, outside)
+        if way == "helper":
+            dampen(root)
+        untouched = picture(outside)
+        raise RollbackRequested
+    assert tx.status is Status.ROLLED_BACK
+    assert differences(before, picture(root)) == []
+    assert [line for line in differences(untouched, picture(outside)) if "links was" not in line] == []
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("kind", ["-v", "--mount"])
+def test_a_folder_that_the_update_removed_is_made_again(host: Host, way: Way, kind: str) -> None:
+    """With the container gone too, both come back: the folder with its attributes, and the container that binds it."""
+    root = host.folder / "deep" / "data"
+    root.mkdir(parents=True)
+    (root / "table").write_text("rows")
+    os.chown(root, 1234, 5678)
+    root.chmod(0o2750)
+    os.utime(root, ns=(0, 1_234_567_890_123_456_789))
+    before = picture(root)
+    if kind == "-v":
+        host.run(f"{root}:/data")
+    else:
+        host.run(mounts=[{"Type": "bind", "Source": str(root), "Target": "/data"}])
+    with host.rollback(root, way=way) as tx:
+        host.remove()
+        shutil.rmtree(root.parent)
+        raise RollbackRequested
+    assert tx.status is Status.ROLLED_BACK
+    assert differences(before, picture(root)) == []
+    assert host.client.containers.get(host.name).status == "running"
+
+
+def test_a_folder_of_the_same_path_here_may_be_another_one(host: Host) -> None:
+    """What the engine's host has at a path is archived and filled, and not what lies at that path on this machine."""
+    folder = Path(f"/srv/{host.folder.name}")
+    decoy = not folder.exists()
+    try:
+        host.run(f"{folder}:/data")
+        # Made by the engine, so it is there by now where the engine has the same root as we.
+        decoy = decoy and not folder.exists()
+        if decoy:
+            folder.mkdir(parents=True)
+            (folder / "ours").write_text("ours")
+        host.client.containers.get(host.name).exec_run(["sh", "-c", "echo rows > /data/table"])
+        with host.rollback(folder) as tx:
+            assert tx.backup.volume(str(folder)).way == ("helper" if decoy else "direct")
+            host.remove()
+            host.look("/srv:/srv", command=f"rm -r {folder}")
+            raise RollbackRequested
+        assert tx.status is Status.ROLLED_BACK
+        assert host.client.containers.get(host.name).exec_run(["cat", "/data/table"]).output == b"rows\n"
+        if decoy:
+            assert [path.name for path in folder.iterdir()] == ["ours"]
+    finally:
+        host.look("/srv:/srv", command=f"rm -rf {folder}")
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("kind", ["engine", "link", "file", "store", "mount", "nobody"])
+def test_what_is_never_archived_is_refused(host: Host, way: Way, kind: str) -> None:
+    """By its path, and by where it leads: the error names container, path and reason; the service still runs."""
+    root, path = host.folder, host.folder / kind
+    words = {
+        "engine": "is a folder of the engine's own",
+        "link": "leads into a file system of the kernel's",
+        "file": "it is a regular file; folders alone",
+        "store": "it is never archived: the store",
+        "mount": "file system of the kernel's|host itself lives",
+        "nobody": "which no container of the rollback binds",
+    }
+    if kind == "engine":
+        path = Path(host.client.info()["DockerRootDir"]) / "volumes"
+        path.mkdir(exist_ok=True)
+    elif kind == "link":
+        path.symlink_to("/proc")
+    elif kind == "file":
+        path.touch()
+    elif kind == "store":
+        path = host.folder
+        host = Host(host.client, host.image, host.folder, host.name, BackupStore(path / "deep" / "store"))
+    elif kind == "mount":
+        path = Path("/")
+    host.run(f"{root if kind == 'nobody' else path}:/data:ro")
+    with pytest.raises(UnsupportedContainerError, match=words[kind]) as refused:
+        backup(host.name, client=host.client, store=host.store, way=way, include_binds=[str(path)])
+    assert refused.value.container == host.name
+    assert str(path) in str(refused.value)
+    assert host.client.containers.get(host.name).status == "running"
+    assert host.store.list() == []

@@ -25,6 +25,10 @@ logger = logging.getLogger("docker_rollback")
 # What no other archiver at hand keeps as a whole: nanoseconds, owners as numbers, every attribute, holes.
 _FAITHFUL: Final = ("--xattrs", "--xattrs-include=*", "--acls", "--selinux", "--numeric-owner")
 
+# Nobody puts these back, and to read a file is to change one of them: without them, a volume that did not change gives
+# the same archive byte for byte, which the store then holds once. Only sparse files do not: tar names them by its pid.
+_SAME_AGAIN: Final = "--pax-option=delete=atime,delete=ctime"
+
 _CHANGED: Final = 1
 """tar's exit code for files that changed, grew or vanished while they were read."""
 
@@ -50,6 +54,7 @@ def create(root: str, snapshot: str) -> tuple[str, ...]:
         "tar",
         "--create",
         "--format=pax",
+        _SAME_AGAIN,
         *_FAITHFUL,
         "--sparse",
         "--no-check-device",

@@ -31,6 +31,7 @@ _FLAGS = frozenset(
         "--format=pax",
         "--no-check-device",
         "--numeric-owner",
+        "--pax-option=delete=atime,delete=ctime",
         "--preserve-permissions",
         "--quoting-style=escape",
         "--same-owner",

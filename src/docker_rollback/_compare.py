@@ -144,12 +144,27 @@ def compare(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Differe
 
 def compare_networks(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Difference]:
     """Return what differs between two inspections of a network, beyond what its engine assigns: ids, times, members."""
-    old, new = (dict(_leaves("", network_request(inspection))) for inspection in (before, after))
+    pair = network_request(before), network_request(after)
+    old, new = (dict(_leaves("", _asked(*both))) for both in (pair, pair[::-1]))
     return [
         Difference(path, old.get(path), new.get(path))
         for path in sorted(old.keys() | new.keys())
         if old.get(path) != new.get(path)
     ]
+
+
+def _asked(network: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a network without the gateways that the other one, on the same subnet, does not name.
+
+    Nobody asked for such a one: Docker names the gateway that it chose once it has been started again.
+    """
+    named = {pool.get("Subnet"): pool.get("Gateway") for pool in (other.get("IPAM") or {}).get("Config") or ()}
+    ipam = dict(network.get("IPAM") or {})
+    ipam["Config"] = [
+        {key: value for key, value in pool.items() if key != "Gateway" or named.get(pool.get("Subnet"), value)}
+        for pool in ipam.get("Config") or ()
+    ]
+    return {**network, "IPAM": ipam}
 
 
 def _facts(inspection: Mapping[str, Any]) -> Iterator[tuple[str, object]]:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from docker_rollback._compare import compare
+from docker_rollback._compare import compare, compare_networks
 from tests.unit.inspections import ANONYMOUS, ID, OTHER_ID, inspection
 
 
@@ -137,6 +137,21 @@ def test_a_lost_mount_is_named() -> None:
     after = inspection()
     del after["Mounts"][0]
     assert {difference.path.split(".")[1] for difference in compare(inspection(), after)} == {"/data"}
+
+
+def network(**pool: str) -> dict[str, Any]:
+    """Return the inspection of a network with one pool of addresses."""
+    return {"Name": "front", "Id": ID, "Driver": "bridge", "IPAM": {"Driver": "default", "Config": [pool]}}
+
+
+def test_a_gateway_that_the_engine_chose_is_no_difference() -> None:
+    """Docker shows the gateway that it chose for a subnet once it has been started again, and not before."""
+    asked, chosen = network(Subnet="10.1.2.0/24"), network(Subnet="10.1.2.0/24", Gateway="10.1.2.1")
+    assert compare_networks(asked, chosen) == []
+    assert compare_networks(chosen, asked) == []
+    other = network(Subnet="10.1.2.0/24", Gateway="10.1.2.9")
+    assert [found.path for found in compare_networks(chosen, other)] == ["IPAM.Config"]
+    assert [found.path for found in compare_networks(asked, network(Subnet="10.1.3.0/24"))] == ["IPAM.Config"]
 
 
 def test_a_difference_reads_well_and_keeps_secrets() -> None:

@@ -84,7 +84,12 @@ class Picture:
 def look(client: docker.DockerClient) -> Picture:
     """Take the picture of an engine."""
     inspections = [client.api.inspect_container(one["Id"]) for one in client.api.containers(all=True)]
-    volumes = [client.api.inspect_volume(one["Name"]) for one in client.api.volumes()["Volumes"] or ()]
+    volumes = [
+        client.api.inspect_volume(one["Name"])
+        for one in client.api.volumes()["Volumes"] or ()
+        # Marks of the library: `leftovers` asks about them.
+        if not any(label.startswith("docker-rollback.") for label in one["Labels"] or ())
+    ]
     files: dict[str, Any] = {}
     named = {volume["Name"] for volume in volumes if not _is_generated(volume["Name"])}
     for volume in volumes:
@@ -189,6 +194,8 @@ def _descriptors(value: Any) -> Iterator[Mapping[str, Any]]:
 def _container(inspection: Mapping[str, Any]) -> dict[str, Any]:
     found = {key: value for key, value in copy.deepcopy(dict(inspection)).items() if key not in _ASSIGNED}
     state = inspection["State"]
+    # Docker shows an empty list where it showed nothing, once it has been started again.
+    found["HostConfig"] |= {key: found["HostConfig"].get(key) or [] for key in ("Dns", "DnsOptions", "DnsSearch")}
     found["state"] = {key: state[key] for key in ("Status", "Running", "Paused", "Restarting", "OOMKilled", "Dead")}
     found["mounts"] = sorted(
         [
@@ -217,7 +224,10 @@ def _endpoint(inspection: Mapping[str, Any], endpoint: Mapping[str, Any]) -> dic
 
 
 def _network(inspection: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in inspection.items() if key not in ("Id", "Created", "Containers")}
+    found = {key: value for key, value in inspection.items() if key not in ("Id", "Created", "Containers")}
+    # No gateway was asked for; Docker shows the one that it chose once it has been started again.
+    pools = [{key: value for key, value in pool.items() if key != "Gateway"} for pool in found["IPAM"]["Config"] or ()]
+    return {**found, "IPAM": {**found["IPAM"], "Config": pools}}
 
 
 def _is_generated(name: str) -> bool:

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from typing import Any, Final
 from urllib.parse import quote
+
+from docker import auth
+from docker.utils import parse_repository_tag
 
 from docker_rollback._engine._docker_errors import Asking
 from docker_rollback._engine._docker_refs import FULL_ID, HEX, SHORTEST_ID, Referring
 from docker_rollback._engine._docker_wire import IDENTITY, Params, events
 from docker_rollback._engine.port import Inspection
 from docker_rollback.errors import EngineError, ImageNotFoundError
+
+logger = logging.getLogger("docker_rollback")
 
 _TAR_END: Final = bytes(1024)
 _KEPT_END: Final = 8192
@@ -63,6 +69,28 @@ class DockerImages(Referring):
             self._take_back(tag, before)
             raise
         return str(self.inspect_image(tag)["Id"])
+
+    def pull_image(self, ref: str, *, platform: str | None = None) -> str:
+        asking = Asking(f"pull image {ref!r}", ImageNotFoundError, ref)
+        _path(ref, asking)
+        repository, version = parse_repository_tag(ref)
+        with asking.translated():
+            header = auth.get_config_header(self._wire.api, auth.resolve_repository_name(repository)[0])
+        params = {"fromImage": repository, "tag": version or "latest"}
+        if platform is not None:
+            params["platform"] = platform
+        answer = self._wire.answer(
+            "POST",
+            "/images/create",
+            asking,
+            params=params,
+            # The right to read it, as the docker command would give it.
+            headers=IDENTITY | ({"X-Registry-Auth": header.decode()} if header else {}),
+            patient=True,
+        )
+        for event in events(self._wire.blocks(answer, asking), asking):
+            logger.debug("pull image %r: %s", ref, event.get("status"))
+        return str(self.inspect_image(ref)["Id"])
 
     def _upload(self, path: str, params: Params, archive: Iterable[bytes], asking: Asking) -> None:
         answer = self._wire.answer("POST", path, asking, params=params, upload=archive, headers=IDENTITY, patient=True)

@@ -127,6 +127,9 @@ class RetryingEngine:
     def import_image(self, archive: Iterable[bytes], tag: str) -> str:
         return self._engine.import_image(archive, tag)
 
+    def pull_image(self, ref: str, *, platform: str | None = None) -> str:
+        return self._again(lambda: self._engine.pull_image(ref, platform=platform))
+
     # Networks
 
     def inspect_network(self, ref: str) -> Inspection:

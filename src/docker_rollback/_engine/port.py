@@ -224,6 +224,14 @@ class Engine(Protocol):
     def import_image(self, archive: Iterable[bytes], tag: str) -> str:
         """Make an image of one layer from a tar of a file system, tag it, return its id."""
 
+    def pull_image(self, ref: str, *, platform: str | None = None) -> str:
+        """Fetch an image by its name, or its name and digest, from the registry that it names; return its id.
+
+        Without a tag, "latest" is meant; `platform` ("linux/arm64") chooses among several, by default as the engine
+        does. The right to do so is that of the engine's client. Raises `ImageNotFoundError` where the registry has
+        none, or does not tell.
+        """
+
     # Networks
 
     def inspect_network(self, ref: str) -> Inspection:

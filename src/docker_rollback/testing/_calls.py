@@ -19,6 +19,7 @@ CHANGING: Final = frozenset(
         "kill_container",
         "load_image",
         "pause_container",
+        "pull_image",
         "remove_container",
         "remove_image",
         "remove_network",

@@ -43,6 +43,16 @@ class ImageContract(Contract):
                 ask()
             assert caught.value.name == ref
 
+    def test_an_image_that_nobody_has_is_not_pulled(self, engine: Engine, eyes: Eyes) -> None:
+        """Where no registry has it, or none answers, there is an error and no image."""
+        for ref in ("localhost:1/nobody/has-it:1", "localhost:1/nobody/has-it@sha256:" + "ab" * 32):
+            with pytest.raises(EngineError):
+                engine.pull_image(ref)
+        assert not eyes.image("localhost:1/nobody/has-it:1")
+        for ref in ("", "..", "/"):
+            with pytest.raises(ImageNotFoundError):
+                engine.pull_image(ref)
+
     @pytest.mark.parametrize("ref", ["", "..", "../info", "/", "a//b", "sha256:" + "ab" * 32, "ab" * 32])
     def test_what_cannot_be_an_image_is_not_found(self, engine: Engine, ref: str) -> None:
         """What could lead a request astray is a name that no image has, and removing it is harmless."""

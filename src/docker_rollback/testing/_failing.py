@@ -256,6 +256,10 @@ class FailingEngine:
         """Make an image of one layer from a tar of a file system, tag it, return its id."""
         return self.pass_on("import_image", lambda: self._engine.import_image(archive, tag), tag)
 
+    def pull_image(self, ref: str, *, platform: str | None = None) -> str:
+        """Fetch an image from its registry."""
+        return self.pass_on("pull_image", lambda: self._engine.pull_image(ref, platform=platform), ref)
+
     # Networks
 
     def inspect_network(self, ref: str) -> Inspection:

@@ -330,6 +330,11 @@ class FakeEngine(Setup):
         with self._lock:
             return self._maker.images.import_tar([whole], tag, self._maker.moments.written())
 
+    def pull_image(self, ref: str, *, platform: str | None = None) -> str:
+        """Fetch an image that was published before; there is no other registry."""
+        with self._lock:
+            return self._maker.images.pull(ref, platform, self._maker.moments.written())
+
     # Networks
 
     def inspect_network(self, ref: str) -> Inspection:

@@ -86,6 +86,7 @@ class Images:
     known: dict[str, Image] = field(factory=dict)
     names: dict[str, str] = field(factory=dict)
     tagged: dict[str, str] = field(factory=dict)
+    published: dict[str, Image] = field(factory=dict)
 
     def get(self, ref: str) -> Image:
         """Return the image of a name, an id or the beginning of an id; raises `ImageNotFoundError`."""
@@ -107,6 +108,20 @@ class Images:
             self.names[reference(tag)] = image.id
         self.tagged[image.id] = when
         return image.id
+
+    def publish(self, name: str) -> None:
+        """Let the registry have the image of a name."""
+        self.published[reference(name)] = self.get(name)
+
+    def pull(self, ref: str, platform: str | None, when: str) -> str:
+        """Fetch a published image and return its id; raises `ImageNotFoundError`."""
+        action, image = f"pull image {ref!r}", self.published.get(reference(ref)) if ref else None
+        if image is None:
+            raise ImageNotFoundError(ref, action=action)
+        own = f"{image.document.get('os', '')}/{image.document.get('architecture', '')}"
+        if platform is not None and platform != own:
+            raise refusal(action, 404, f"no matching manifest for {platform} in the manifest list entries")
+        return self.add(image, ref, when)
 
     def names_of(self, image_id: str) -> list[str]:
         """Return the names of an image, sorted."""

@@ -205,10 +205,29 @@ class Setup:
         with self._guard:
             return self._maker.images.prune()
 
+    def image_names(self) -> dict[str, list[str]]:
+        """Return the names of every image, by its id; of one that has lost its last one, none."""
+        with self._guard:
+            images = self._maker.images
+            return {one: sorted(name for name, named in images.names.items() if named == one) for one in images.known}
+
     def has_image(self, name: str) -> bool:
         """Say whether there is an image of that name or id."""
         with self._guard:
             return name in self._maker.images.known or reference(name) in self._maker.images.names
+
+    def publish(self, image: str) -> None:
+        """Push an image to the one registry that this engine pulls from; it stays here as well.
+
+        Example:
+            >>> fake.add_image("shop:2", files={"/app": "version 2"})
+            >>> fake.publish("shop:2")
+            >>> fake.remove_image("shop:2")
+            >>> fake.pull_image("shop:2") == fake.inspect_image("shop:2")["Id"]
+            True
+        """
+        with self._guard:
+            self._maker.images.publish(image)
 
     def has_network(self, name: str) -> bool:
         """Say whether there is a network of that name."""

@@ -32,6 +32,7 @@ def fake() -> FakeEngine:
     """Give an engine in memory with a container that runs, one that is paused, a network and a volume."""
     fake = FakeEngine(clock=FakeClock())
     fake.add_image("shop:1", files={"/app": "1"})
+    fake.publish("shop:1")
     fake.run("web", image="shop:1", volumes={"data": "/data"})
     fake.run("frozen", image="shop:1")
     fake.pause_container("frozen")
@@ -62,6 +63,7 @@ def _ask(engine: RetryingEngine, verb: str) -> object:
         "list_networks": engine.list_networks,
         "list_volumes": engine.list_volumes,
         "load_image": lambda: engine.load_image(list(engine.save_image("shop:1"))),
+        "pull_image": lambda: engine.pull_image("shop:1"),
         "pause_container": lambda: engine.pause_container("web"),
         "remove_container": lambda: engine.remove_container("web", force=True),
         "remove_image": lambda: engine.remove_image("none:1"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import gc
 import json
 import socket
@@ -55,6 +56,59 @@ def test_the_version_is_asked_once(script: ScriptedEngine) -> None:
         thread.join()
     assert [asked.path for asked in script.asked].count("/version") == 1
     assert len(script.asked) == 9
+
+
+IMAGE = {"Id": "sha256:" + "12" * 32, "RepoTags": ["web:2"]}
+
+
+@pytest.mark.parametrize(
+    ("ref", "query"),
+    [
+        ("web", "fromImage=web&tag=latest"),
+        ("web:2", "fromImage=web&tag=2"),
+        ("host:5000/a/web", "fromImage=host%3A5000%2Fa%2Fweb&tag=latest"),
+        ("web@sha256:" + "12" * 32, "fromImage=web&tag=sha256%3A" + "12" * 32),
+    ],
+)
+def test_one_image_is_pulled(script: ScriptedEngine, ref: str, query: str) -> None:
+    """Never all tags of a repository; the id is asked for afterwards."""
+    script.says("POST", "/images/create.*", chunked(b'{"status": "Pulling"}{"status":', b' "Done"}'))
+    script.says("GET", "/images/.*/json", answer(IMAGE))
+    assert script.engine().pull_image(ref) == IMAGE["Id"]
+    (asked,) = (asked for asked in script.asked if asked.method == "POST")
+    assert asked.path.partition("?")[2] == query
+    assert "x-registry-auth" not in asked.headers
+
+
+def test_an_image_is_pulled_for_a_platform_and_with_the_right_to_it(script: ScriptedEngine) -> None:
+    """The right is the one that the client knows for the registry of the image, and for no other."""
+    script.says("POST", "/images/create.*", chunked(b"{}"))
+    script.says("GET", "/images/.*/json", answer(IMAGE))
+    client = docker.APIClient(f"unix://{script.path}", version="1.30")
+    client._auth_configs.add_auth("host:5000", {"username": "me", "password": "word"})
+    engine = DockerEngine(client)
+    engine.pull_image("host:5000/web:2", platform="linux/arm64")
+    engine.pull_image("host:6000/web:2")
+    first, second = (asked for asked in script.asked if asked.method == "POST")
+    assert first.path.endswith("&platform=linux%2Farm64")
+    assert json.loads(base64.urlsafe_b64decode(first.headers["x-registry-auth"]))["username"] == "me"
+    assert "x-registry-auth" not in second.headers
+
+
+@pytest.mark.parametrize(
+    ("said", "error"),
+    [
+        (refusal(404, "pull access denied for web, repository does not exist"), ImageNotFoundError),
+        (chunked(b'{"status":"Pulling"}', b'{"errorDetail":{"message":"no space left on device"}}'), EngineError),
+        (chunked(b'{"status":"Pulling"}', b'{"error":"unexpected EOF"}', end=False), EngineError),
+    ],
+)
+def test_a_pull_that_fails_is_an_error(script: ScriptedEngine, said: bytes, error: type[EngineError]) -> None:
+    """Also where the engine began its answer well."""
+    script.says("POST", "/images/create.*", said)
+    script.says("GET", "/images/.*/json", answer(IMAGE))
+    with pytest.raises(error):
+        script.engine().pull_image("web:2")
 
 
 def test_a_request_is_sent_as_it_is(script: ScriptedEngine) -> None:

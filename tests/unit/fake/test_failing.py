@@ -118,6 +118,8 @@ def test_each_verb_reaches_the_engine(shop: FakeEngine) -> None:
     failing.remove_image("kept:1")
     failing.load_image(archive)
     failing.import_image([], "empty:1")
+    shop.publish("empty:1")
+    failing.pull_image("empty:1")
     other = failing.create_container("other", {"Image": "empty:1", "Cmd": ["x"]})
     for verb in ("start", "pause", "unpause", "kill", "stop"):
         getattr(failing, f"{verb}_container")(other)

@@ -15,6 +15,24 @@ from docker_rollback.errors import EngineConflictError, EngineError, ImageNotFou
 from docker_rollback.testing import FakeEngine, Files
 
 
+def test_an_image_is_pulled_from_where_it_was_published(fake: FakeEngine) -> None:
+    """As it was then; a name that was never published is known to nobody, and neither is another platform."""
+    first = fake.add_image("web:1", files={"/web": "1"})
+    fake.publish("web:1")
+    fake.remove_image("web:1")
+    assert not fake.has_image(first)
+    assert fake.pull_image("web:1") == fake.pull_image("docker.io/library/web:1") == first
+    own = fake.inspect_image("web:1")
+    assert fake.pull_image("web:1", platform=f"{own['Os']}/{own['Architecture']}") == first
+    with pytest.raises(EngineError, match="no matching manifest for plan9/z80"):
+        fake.pull_image("web:1", platform="plan9/z80")
+    fake.add_image("web:1", files={"/web": "2"})
+    assert fake.pull_image("web:1") == first
+    assert fake.inspect_image("web:1")["Id"] == first
+    with pytest.raises(ImageNotFoundError):
+        fake.pull_image("web:2")
+
+
 def layers(fake: FakeEngine, ref: str) -> list[str]:
     """Return the digests of an image's layers."""
     found: list[str] = fake.inspect_image(ref)["RootFS"]["Layers"]

@@ -39,7 +39,18 @@ from collections.abc import Sequence
 
 
 class DockerRollbackError(Exception):
-    """The root of every error that this library raises."""
+    """The root of every error that this library raises.
+
+    All of them can be copied and pickled, with all their fields: they pass from a worker process to whoever waits.
+    """
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # By default, an exception is made again from its message alone, which is not what these are made from.
+        return _made_again, (type(self), self.args), dict(vars(self))
+
+
+def _made_again(kind: type[DockerRollbackError], words: tuple[object, ...]) -> DockerRollbackError:
+    return kind.__new__(kind, *words)
 
 
 class EngineError(DockerRollbackError):

@@ -1,0 +1,64 @@
+"""Every error: it can be copied, and sent from one process to another, with all that it says and has."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import pickle
+from typing import Any
+
+import pytest
+
+from docker_rollback import errors
+
+CLASSES = sorted(
+    (found for _, found in inspect.getmembers(errors, inspect.isclass) if issubclass(found, BaseException)),
+    key=lambda found: found.__name__,
+)
+FAILURES = [errors.VolumeError("data", "gone"), ValueError("odd")]
+VALUES: dict[str, Any] = {
+    "containers": ["web", "db"],
+    "differences": ["A: 1 became 2"],
+    "failures": FAILURES,
+    "reasons": ["one", "two"],
+    "status": 503,
+}
+
+
+def example(kind: type[BaseException]) -> BaseException:
+    """Return an error of a kind, with a value for each of its parameters."""
+    parameters = list(inspect.signature(kind.__init__).parameters.values())[1:]
+    plain: list[Any] = []
+    named: dict[str, Any] = {}
+    for parameter in parameters:
+        if parameter.kind is parameter.VAR_POSITIONAL:
+            plain.append("some words")
+        elif parameter.kind is parameter.KEYWORD_ONLY:
+            named[parameter.name] = VALUES.get(parameter.name, f"the {parameter.name}")
+        elif parameter.kind is parameter.POSITIONAL_OR_KEYWORD:
+            plain.append(VALUES.get(parameter.name, f"the {parameter.name}"))
+    return kind(*plain, **named)
+
+
+def shown(error: BaseException) -> tuple[str, str, dict[str, str]]:
+    """Return all that is to be seen of an error."""
+    return type(error).__name__, str(error), {key: repr(value) for key, value in vars(error).items()}
+
+
+@pytest.mark.parametrize("kind", CLASSES, ids=lambda kind: kind.__name__)
+def test_an_error_is_pickled_and_copied_whole(kind: type[BaseException]) -> None:
+    """Its words, its fields and its notes come through, for each class there is."""
+    error = example(kind)
+    error.add_note("while it was to do something")
+    assert shown(pickle.loads(pickle.dumps(error))) == shown(error)
+    assert shown(copy.copy(error)) == shown(error)
+    assert shown(copy.deepcopy(error)) == shown(error)
+
+
+def test_an_error_in_an_error_comes_through() -> None:
+    """What another error carries is of its own kind again, fields and all."""
+    inner = errors.EngineConflictError("start container 'web'", "busy", status=409)
+    error = pickle.loads(pickle.dumps(errors.RollbackFailedError("id", ["web"], [inner], store="/backups")))
+    (found,) = error.failures.exceptions
+    assert shown(found) == shown(inner)
+    assert found.status == 409

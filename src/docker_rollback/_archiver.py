@@ -34,6 +34,8 @@ class VolumeArchiver:
             programs.
         level: of zstd; 1 is fastest, 3 takes half as long again and saves little.
         progress: told how far each volume is.
+        live_from: from how many bytes on a volume of a group is archived while it is in use, and what changed after
+            that when it is at rest; each file counts for 16 KiB beside its own.
 
     Example:
         >>> archiver = VolumeArchiver(DockerEngine.from_env(), BackupStore("/var/backups/middleware"))
@@ -50,6 +52,7 @@ class VolumeArchiver:
         helper_image: str | None = None,
         level: int = 1,
         progress: Progress | None = None,
+        live_from: int = _volumes.LIVE_FROM,
     ) -> None:
         self._engine = engine
         self._store = store
@@ -58,6 +61,7 @@ class VolumeArchiver:
         )
         self._level = level
         self._progress = progress
+        self._live_from = live_from
 
     def probe(self, volumes: Sequence[str]) -> dict[str, Way]:
         """Return the way to each volume's data; nothing in them is touched.
@@ -145,8 +149,12 @@ class VolumeArchiver:
                     frozenset(anonymous),
                     level=self._level,
                     progress=self._progress,
+                    live_from=self._live_from,
                 )
-                yield capture
+                try:
+                    yield capture
+                finally:
+                    capture.stand_down()
             capture.flush()
 
     def extract(self, archive: VolumeArchive, volume: str | None = None, *, verify: bool = True) -> None:

@@ -75,6 +75,9 @@ class Capture:
                 ) as archives,
                 ExitStack() as until_captured,
             ):
+                at_rest = quiesce != "none" and not (report.guests and shared == "ignore")
+                if at_rest and any(_runs(container) for container in (*report.containers, *report.guests)):
+                    archives.live_pass()
                 guests = until_captured.enter_context(AtRest(self._engine, quiesce, report=self._report))
                 for guest in report.guests if shared == "stop" else ():
                     guests.bring(guest)
@@ -87,7 +90,7 @@ class Capture:
                     snapshotter.capture(container, tag=tag, folders=report.volumes)
                     for container, tag in zip(report.containers, tags, strict=True)
                 ]
-                archives.capture(at_rest=quiesce != "none" and not (report.guests and shared == "ignore"))
+                archives.capture(at_rest=at_rest)
                 rest.check_undisturbed()
                 guests.check_undisturbed()
             backup = Backup(
@@ -130,6 +133,10 @@ class Capture:
     def _network(self, name: str) -> NetworkRecord:
         inspection = {key: value for key, value in self._engine.inspect_network(name).items() if key != "Containers"}
         return NetworkRecord(name=name, id=str(inspection["Id"]), inspection=inspection)
+
+
+def _runs(container: Observed) -> bool:
+    return container.state.status in ("running", "restarting")
 
 
 def _networks_of(container: Observed) -> list[str]:

@@ -202,6 +202,7 @@ class VolumeArchive:
         increment: what changed after the base, where there was a live pass; at most one.
         size: bytes of tar in base and increment, before compression.
         not_covered: what of it no archive can hold.
+        snapshot: tar's snapshot file of the base, put right for an increment, in zstd; None where none is to follow.
     """
 
     name: str
@@ -212,6 +213,7 @@ class VolumeArchive:
     increment: Descriptor | None = None
     size: int = 0
     not_covered: tuple[NotCovered, ...] = ()
+    snapshot: Descriptor | None = None
 
 
 @frozen

@@ -167,11 +167,16 @@ def _images_of(backup: Backup) -> list[Descriptor]:
 
 
 def _archives(volume: VolumeArchive) -> list[Descriptor]:
-    """Return a volume's archives as layers that tools write to files: the base first."""
+    """Return a volume's archives as layers that tools write to files: the base first, tar's snapshot file last."""
     # Of an engine's own names nothing is lost here; a driver's may hold what no file's name should.
     stem = re.sub(r"[^A-Za-z0-9_.-]", "_", volume.name).lstrip(".") or "volume"
-    parts = [(volume.base, "base")] + ([(volume.increment, "increment")] if volume.increment is not None else [])
+    parts = [
+        (volume.base, "base.tar.zst"),
+        (volume.increment, "increment.tar.zst"),
+        (volume.snapshot, "snapshot-file.zst"),
+    ]
     return [
-        Descriptor(blob.media_type, blob.digest, blob.size, {_oci.TITLE: f"{stem[:150]}.{part}.tar.zst"})
+        Descriptor(blob.media_type, blob.digest, blob.size, {_oci.TITLE: f"{stem[:150]}.{part}"})
         for blob, part in parts
+        if blob is not None
     ]

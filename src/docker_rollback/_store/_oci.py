@@ -40,6 +40,7 @@ BACKUP = f"{_BACKUP_OF}{FORMAT}"
 VOLUME = f"application/vnd.docker-rollback.volume.v{FORMAT}"
 RECORD = f"application/vnd.docker-rollback.record.v{FORMAT}"
 RECORD_JSON = RECORD + "+json"
+SNAPSHOT_FILE_ZSTD = f"application/vnd.docker-rollback.snapshot-file.v{FORMAT}+zstd"
 
 REF_NAME = "org.opencontainers.image.ref.name"
 TITLE = "org.opencontainers.image.title"

@@ -141,8 +141,9 @@ def _check_volumes(
     }
     found = set()
     for volume in volumes:
-        archives = ((blob.digest, blob.size) for blob in (volume.base, volume.increment) if blob is not None)
-        artifact = artifacts.get((volume.name, *archives))
+        blobs = (volume.base, volume.increment, volume.snapshot)
+        layers = ((blob.digest, blob.size) for blob in blobs if blob is not None)
+        artifact = artifacts.get((volume.name, *layers))
         if artifact is None:
             raise layout.blobs.corrupt(root.digest, f"it lacks the archive of volume {volume.name!r}")
         found.add(artifact)

@@ -4,38 +4,66 @@ from __future__ import annotations
 
 import logging
 import os
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from contextlib import ExitStack, contextmanager
-from typing import TypeAlias
+from contextlib import ExitStack
+from typing import Final, TypeAlias
 
-from attrs import frozen
+from attrs import define
 
 from docker_rollback._engine.port import Process
 from docker_rollback._model import Descriptor, NotCovered, VolumeArchive
-from docker_rollback._store import VOLUME_ARCHIVE, BackupStore, BlobWriter, Draft
+from docker_rollback._store import SNAPSHOT_FILE, VOLUME_ARCHIVE, BackupStore, BlobWriter, Draft
 from docker_rollback._volumes import _tar
-from docker_rollback._volumes._access import Reach, Run
-from docker_rollback._volumes._stream import CorruptStreamError, pack, unpack
-from docker_rollback.errors import CorruptBackupError, EngineError
+from docker_rollback._volumes._access import Reach
+from docker_rollback._volumes._crew import Crew
+from docker_rollback._volumes._increment import Increment, UnsoundError
+from docker_rollback._volumes._join import check_join
+from docker_rollback._volumes._live import Base, take_base
+from docker_rollback._volumes._members import MalformedArchiveError
+from docker_rollback._volumes._stream import CorruptStreamError, pack, packed, unpack
+from docker_rollback.errors import ArchiveError, CorruptBackupError
 
 logger = logging.getLogger("docker_rollback")
 
 Progress: TypeAlias = Callable[[str, int], None]
 """Told a volume's name and the bytes of tar that were read or written so far; called from several threads."""
 
+LIVE_FROM: Final = 16 << 20
+"""From how many bytes on a volume is archived while it is in use; each file counts for 16 KiB beside its own.
 
-@frozen
-class _Taken:
-    """One volume's archive, as far as its capture knows it."""
+Below that, its whole archive takes no more time at rest than what an increment needs."""
 
-    size: int
-    not_covered: tuple[NotCovered, ...]
+
+@define(eq=False)
+class _Work:
+    """One volume in its capture.
+
+    Attributes:
+        reach: the volume.
+        base: what was archived of it while it was in use; None where that was not done, or cannot be built upon.
+        increment: what is to follow the base.
+        waiting: tar, which waits to archive all of it, where there is no base.
+        writer: where its archive goes, or its increment.
+        size: bytes of tar.
+        not_covered: what no archive holds.
+    """
+
+    reach: Reach
+    base: Base | None = None
+    increment: Increment | None = None
+    waiting: Process | None = None
+    writer: BlobWriter | None = None
+    size: int = 0
+    not_covered: tuple[NotCovered, ...] = ()
 
 
 class VolumeCapture:
-    """A set of volumes within reach, to be captured once; made by `VolumeArchiver.begin`."""
+    """A set of volumes within reach, to be captured once; made by `VolumeArchiver.begin`.
+
+    `live_pass`, where it is wanted, comes first and while the volumes are in use; `capture` while they are at rest;
+    `seal` when the block of `begin` has ended.
+    """
 
     def __init__(
         self,
@@ -47,18 +75,35 @@ class VolumeCapture:
         *,
         level: int,
         progress: Progress | None,
+        live_from: int = LIVE_FROM,
     ) -> None:
         self._store = store
         self._draft = draft
-        self._reaches = reaches
+        self._works = [_Work(reach) for reach in reaches]
         self._stack = writers
         self._anonymous = anonymous
         self._level = level
         self._progress = progress
-        self._writers: dict[str, BlobWriter] | None = None
-        self._taken: dict[str, _Taken] = {}
+        self._live_from = live_from
+        self._begun = self._ready = False
         self._blobs: dict[str, Descriptor] | None = None
-        self._crew = _Crew()
+        self._crew = Crew()
+        self._standing_by = ExitStack()
+
+    def live_pass(self) -> None:
+        """Archive the volumes while they are in use, the small ones excepted, and have all ready for `capture`.
+
+        What is archived here is durable when this returns. Where it comes to nothing for a volume, because too much
+        changes in it, that is no error: `capture` archives all of it.
+
+        Raises:
+            StoreError, EngineError: what they say.
+            ValueError: it was called before, or `capture` was.
+        """
+        if self._ready or self._begun:
+            raise ValueError("a live pass comes once, and first")
+        self._ready = True
+        self._together(self._prepare)
 
     def capture(self, *, at_rest: bool = True) -> None:
         """Archive all volumes at once, within the processors there are; to be called once, while they are at rest.
@@ -71,19 +116,42 @@ class VolumeCapture:
             StoreError, EngineError: what they say.
             ValueError: it was called before.
         """
-        if self._writers is not None:
+        if self._begun:
             raise ValueError("a capture can be taken once")
-        self._writers = {
-            reach.volume: self._stack.enter_context(self._draft.blob(VOLUME_ARCHIVE)) for reach in self._reaches
-        }
+        self._begun = True
+        self._together(lambda work, threads: self._take(work, threads, at_rest=at_rest))
+
+    def stop(self) -> None:
+        """End all programs that are at work, from whatever thread; what waits for them fails."""
+        self._crew.stop()
+
+    def stand_down(self) -> None:
+        """End the programs that wait; `VolumeArchiver.begin` does so when its block ends."""
+        self._standing_by.close()
+
+    def flush(self) -> None:
+        """Make what was captured durable; `VolumeArchiver.begin` does so when its block ends."""
+        if self._begun and self._blobs is None:
+            self._blobs = {work.reach.volume: work.writer.close() for work in self._works if work.writer is not None}
+
+    def seal(self) -> tuple[VolumeArchive, ...]:
+        """Return the archives, in the order of the volumes, once each was read back whole.
+
+        Raises:
+            CorruptBackupError: what the store holds is not what tar printed, or an increment does not fit its base.
+            ValueError: nothing was captured, or the block of `VolumeArchiver.begin` has not ended.
+        """
+        if self._blobs is None:
+            raise ValueError("there is nothing to seal: capture first, and leave the block of begin")
+        return tuple(self._seal(work, self._blobs[work.reach.volume]) for work in self._works)
+
+    def _together(self, do: Callable[[_Work, int], None]) -> None:
+        """Do something to all volumes at once, given how many threads may compress for each; one failure ends all."""
         processors = _processors()
-        together = max(1, min(processors, len(self._reaches)))
+        together = max(1, min(processors, len(self._works)))
         threads = max(1, processors // together)
         with ThreadPoolExecutor(together, thread_name_prefix="docker-rollback-archive") as pool:
-            jobs = [
-                pool.submit(self._take, reach, self._writers[reach.volume], threads=threads, at_rest=at_rest)
-                for reach in self._reaches
-            ]
+            jobs = [pool.submit(do, work, threads) for work in self._works]
             try:
                 finished, _ = wait(jobs, return_when=FIRST_EXCEPTION)
                 failures = [error for job in jobs if job in finished and (error := job.exception()) is not None]
@@ -93,81 +161,112 @@ class VolumeCapture:
                 self._crew.stop()
                 raise
 
-    def flush(self) -> None:
-        """Make what was captured durable; `VolumeArchiver.begin` does so when its block ends."""
-        if self._writers is not None and self._blobs is None:
-            self._blobs = {volume: writer.close() for volume, writer in self._writers.items()}
+    def _prepare(self, work: _Work, threads: int) -> None:
+        reach = work.reach
+        with ExitStack() as attempt:
+            writer = attempt.enter_context(self._draft.blob(VOLUME_ARCHIVE))
+            try:
+                work.base = take_base(
+                    reach,
+                    writer,
+                    self._crew,
+                    live_from=self._live_from,
+                    level=self._level,
+                    threads=threads,
+                    progress=self._told(reach, 0),
+                )
+                if work.base is not None:
+                    work.increment = Increment(reach, work.base, self._crew)
+                    self._standing_by.enter_context(work.increment.ready())
+                    logger.info("volume %s is archived while in use (%d bytes)", reach.volume, work.base.size)
+                    return
+            except (ArchiveError, MalformedArchiveError) as error:
+                logger.info("volume %s: all of it is archived at rest: %s", reach.volume, error)
+                work.base = work.increment = None
+        command = _tar.create(reach.root, reach.snapshot, waiting=True)
+        work.waiting = self._standing_by.enter_context(self._crew.at_work(reach.run, command, stdin=True))
 
-    def seal(self) -> tuple[VolumeArchive, ...]:
-        """Return the archives, in the order of the volumes, once each was read back whole.
+    def _take(self, work: _Work, threads: int, *, at_rest: bool) -> None:
+        if work.increment is not None and at_rest and self._take_increment(work, work.increment, threads):
+            return
+        reach, work.base = work.reach, None
+        work.writer = self._stack.enter_context(self._draft.blob(VOLUME_ARCHIVE))
+        with ExitStack() as attempt:
+            tar = work.waiting
+            if tar is None:
+                command = _tar.create(reach.root, reach.snapshot)
+                tar = attempt.enter_context(self._crew.at_work(reach.run, command))
+            else:
+                tar.write(_tar.GO)
+                tar.close_input()
+            told = self._told(reach, 0)
+            work.size = pack(tar, work.writer, level=self._level, threads=threads, progress=told)
+            work.not_covered = _tar.check_created(reach.volume, tar.finish(), at_rest=at_rest)
+        logger.info("volume %s is archived (%s, %d bytes)", reach.volume, reach.way, work.size)
 
-        Raises:
-            CorruptBackupError: what the store holds is not what tar printed.
-            ValueError: nothing was captured, or the block of `VolumeArchiver.begin` has not ended.
-        """
-        if self._blobs is None:
-            raise ValueError("there is nothing to seal: capture first, and leave the block of begin")
-        return tuple(self._seal(reach, self._blobs[reach.volume]) for reach in self._reaches)
+    def _take_increment(self, work: _Work, increment: Increment, threads: int) -> bool:
+        """Archive what has changed since the base; tell whether that is enough."""
+        reach, base = work.reach, work.base
+        if base is None:
+            return False
+        with ExitStack() as attempt:
+            writer = attempt.enter_context(self._draft.blob(VOLUME_ARCHIVE))
+            told = self._told(reach, base.size)
+            try:
+                work.size, work.not_covered = increment.take(writer, level=self._level, threads=threads, progress=told)
+            except (UnsoundError, MalformedArchiveError) as error:
+                logger.warning("volume %s: all of it is archived at rest: %s", reach.volume, error)
+                return False
+            work.writer = writer
+            self._stack.push(attempt.pop_all())
+        logger.info("volume %s: what changed is archived (%s, %d bytes)", reach.volume, reach.way, work.size)
+        return True
 
-    def _take(self, reach: Reach, writer: BlobWriter, *, threads: int, at_rest: bool) -> None:
-        with self._crew.at_work(reach.run, _tar.create(reach.root, reach.snapshot)) as tar:
-            progress = None if self._progress is None else _for_volume(self._progress, reach.volume)
-            size = pack(tar, writer, level=self._level, threads=threads, progress=progress)
-            not_covered = _tar.check_created(reach.volume, tar.finish(), at_rest=at_rest)
-        self._taken[reach.volume] = _Taken(size, not_covered)
-        logger.info("volume %s is archived (%s, %d bytes, %d stored)", reach.volume, reach.way, size, writer.size)
-
-    def _seal(self, reach: Reach, blob: Descriptor) -> VolumeArchive:
-        taken = self._taken[reach.volume]
-        size = sum(len(data) for data in read_archive(self._store, blob))
-        if size != taken.size:
-            reason = f"it holds {size} bytes of the {taken.size} that tar printed"
-            raise CorruptBackupError(str(self._store.path), blob.digest, reason)
+    def _seal(self, work: _Work, blob: Descriptor) -> VolumeArchive:
+        reach, base = work.reach, work.base
+        archives = [(blob, work.size)] if base is None else [(base.blob, base.size), (blob, work.size)]
+        readers = [self._reader(blob, size) for blob, size in archives]
+        if base is None:
+            for _ in readers[0]:
+                pass
+        else:
+            try:
+                check_join(readers[0], readers[1], _tar.sockets(reach.volume, work.not_covered))
+            except MalformedArchiveError as error:
+                raise CorruptBackupError(str(self._store.path), blob.digest, str(error)) from error
         return VolumeArchive(
             name=reach.volume,
             inspection=reach.inspection,
             anonymous=reach.volume in self._anonymous,
             way=reach.way,
-            base=blob,
-            size=size,
-            not_covered=taken.not_covered,
+            base=archives[0][0],
+            increment=None if base is None else blob,
+            size=sum(size for _, size in archives),
+            not_covered=work.not_covered,
+            snapshot=None if base is None else self._keep(base),
         )
 
+    def _keep(self, base: Base) -> Descriptor:
+        """Store the snapshot file of a base."""
+        with self._draft.blob(SNAPSHOT_FILE) as writer:
+            for piece in packed([base.snapshot.written()]):
+                writer.write(piece)
+            return writer.close()
 
-class _Crew:
-    """The programs that are at work, so that one failure ends them all."""
+    def _reader(self, blob: Descriptor, wanted: int) -> Iterator[bytes]:
+        """Yield the tar that an archive holds; raises `CorruptBackupError` where it is not as long as it was."""
+        size = 0
+        for data in read_archive(self._store, blob):
+            size += len(data)
+            yield data
+        if size != wanted:
+            reason = f"it holds {size} bytes of the {wanted} that tar printed"
+            raise CorruptBackupError(str(self._store.path), blob.digest, reason)
 
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._working: set[Process] = set()
-        self._stopped = False
-
-    @contextmanager
-    def at_work(self, run: Run, words: Sequence[str]) -> Iterator[Process]:
-        """Have a program at work for the time of a block."""
-        with run(words) as process:
-            with self._lock:
-                self._working.add(process)
-                stopped = self._stopped
-            try:
-                if stopped:
-                    process.kill()
-                yield process
-            finally:
-                with self._lock:
-                    self._working.discard(process)
-
-    def stop(self) -> None:
-        """End every program; one that begins later ends at once."""
-        with self._lock:
-            self._stopped = True
-            working = list(self._working)
-        for process in working:
-            try:
-                process.kill()
-            except EngineError as error:
-                # The failure for which they are ended is the one to tell of; this may well be its other face.
-                logger.debug("a program could not be ended: %s", error)
+    def _told(self, reach: Reach, before: int) -> Callable[[int], None] | None:
+        """Return what is to be told how far a volume is, beyond the bytes before; None where nobody listens."""
+        progress = self._progress
+        return None if progress is None else lambda done: progress(reach.volume, before + done)
 
 
 def read_archive(store: BackupStore, blob: Descriptor) -> Iterator[bytes]:
@@ -181,10 +280,6 @@ def read_archive(store: BackupStore, blob: Descriptor) -> Iterator[bytes]:
 def _processors() -> int:
     """Return how many processors this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _for_volume(progress: Progress, volume: str) -> Callable[[int], None]:
-    return lambda done: progress(volume, done)
 
 
 def _with_notes(failures: Sequence[BaseException]) -> BaseException:

@@ -39,7 +39,7 @@ PADDED: Final = f"{HOME}/padded"
 REPOSITORY: Final = "docker-rollback-helper"
 TOOLS: Final = ("cat", "rm", "sleep", "stat", "sync", "tee")
 """What goes along beside tar."""
-OPTIONAL_TOOLS: Final = ("setfattr",)
+OPTIONAL_TOOLS: Final = ("find", "setfattr", "xargs")
 """What goes along where this machine has it."""
 
 _EXECUTABLE: Final = 0o755
@@ -71,8 +71,12 @@ class Toolbox:
     labels: tuple[str, ...] = ()
 
     def command(self, words: Sequence[str]) -> tuple[str, ...]:
-        """Return the command that runs the program that `words` begins with."""
-        return (*self.prefixes.get(words[0], (words[0],)), *words[1:])
+        """Return the command that runs the program that `words` begins with; and the one that xargs is to run."""
+        first = (*self.prefixes.get(words[0], (words[0],)),)
+        if words[0] != "xargs":
+            return (*first, *words[1:])
+        inner = next(number for number, word in enumerate(words) if number and not word.startswith("-"))
+        return (*first, *words[1:inner], *self.prefixes.get(words[inner], (words[inner],)), *words[inner + 1 :])
 
 
 def foreign(image: str, config: Mapping[str, object]) -> Toolbox:

@@ -29,7 +29,13 @@ class CorruptStreamError(Exception):
 
 
 def pack(
-    process: Process, sink: Sink, *, level: int, threads: int, progress: Callable[[int], None] | None = None
+    process: Process,
+    sink: Sink,
+    *,
+    level: int,
+    threads: int,
+    progress: Callable[[int], None] | None = None,
+    look: Callable[[bytes], object] | None = None,
 ) -> int:
     """Compress all that a process prints into `sink`, and return how many bytes it printed.
 
@@ -39,6 +45,7 @@ def pack(
         level: of zstd; 1 is the knee between time and size for most data.
         threads: how many compress, beside the one that calls.
         progress: told the bytes so far, after each piece.
+        look: given each piece, to look at.
     """
     parameter = zstd.CompressionParameter
     options: dict[int, int] = {
@@ -52,10 +59,20 @@ def pack(
         size += len(data)
         if packed := compressor.compress(data):
             sink.write(packed)
+        if look is not None:
+            look(data)
         if progress is not None:
             progress(size)
     sink.write(compressor.flush())
     return size
+
+
+def packed(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    """Yield a zstd stream of what comes, for what is small."""
+    compressor = zstd.ZstdCompressor(options={zstd.CompressionParameter.checksum_flag: 1})
+    for piece in pieces:
+        yield compressor.compress(piece)
+    yield compressor.flush()
 
 
 def unpack(pieces: Iterable[bytes]) -> Iterator[bytes]:

@@ -29,10 +29,18 @@ _FAITHFUL: Final = ("--xattrs", "--xattrs-include=*", "--acls", "--selinux", "--
 # the same archive byte for byte, which the store then holds once. Only sparse files do not: tar names them by its pid.
 _SAME_AGAIN: Final = "--pax-option=delete=atime,delete=ctime"
 
-_CHANGED: Final = 1
+GO: Final = b".\0"
+"""What has a tar begin that waits."""
+
+CHANGED: Final = 1
 """tar's exit code for files that changed, grew or vanished while they were read."""
+_LISTENED: Final = 60 << 10
+"""Of what a program says, the last 64 KiB are kept; where it said nearly as much, it may have said more."""
 
 _SOCKET: Final = re.compile(r"^\S*tar: (?P<path>.*): socket ignored$")
+_VANISHED: Final = re.compile(r"^\S*tar: (?P<path>.*): File removed before we read it$")
+_ESCAPE: Final = re.compile(rb"\\([0-7]{3}|.)", re.DOTALL)
+_ESCAPED: Final = {b"a": b"\a", b"b": b"\b", b"f": b"\f", b"n": b"\n", b"r": b"\r", b"t": b"\t", b"v": b"\v"}
 _LOST_ATTRIBUTE: Final = re.compile(r"Cannot (l?listxattr|l?getxattr|set '|setfilecon|set POSIX|drop default POSIX)")
 # A file system without ACLs refuses even the ones that say no more than the mode; those lose nothing.
 _NO_ACLS: Final = re.compile(r"POSIX ACLs for file .*: Operation not supported$")
@@ -42,13 +50,15 @@ _ATTRIBUTE: Final = "SCHILY.xattr."
 _PIECE: Final = 1 << 20
 
 
-def create(root: str, snapshot: str) -> tuple[str, ...]:
-    """Return the command that prints a whole archive of what is under `root`.
+def create(root: str, snapshot: str, *, whole: bool = True, waiting: bool = False) -> tuple[str, ...]:
+    """Return the command that prints an archive of what is under `root`.
 
     Args:
         root: the volume's root.
-        snapshot: tar's record of the directories it saw, for an increment on this archive. Whatever is there is
-            replaced: a record of an earlier pass would turn this archive into an increment without a word.
+        snapshot: tar's record of the directories that it saw, for an increment on this archive.
+        whole: whether all is archived, and the snapshot file replaced: a record of an earlier pass would turn this
+            archive into an increment without a word. Else only what that record says has changed.
+        waiting: whether it does nothing until its input says `GO` and ends. It reads the snapshot file after that.
     """
     return (
         "tar",
@@ -58,11 +68,11 @@ def create(root: str, snapshot: str) -> tuple[str, ...]:
         *_FAITHFUL,
         "--sparse",
         "--no-check-device",
-        "--level=0",
+        *(("--level=0",) if whole else ()),
         f"--listed-incremental={snapshot}",
         "--file=-",
         f"--directory={root}",
-        ".",
+        *(("--null", "--files-from=-") if waiting else (".",)),
     )
 
 
@@ -125,15 +135,33 @@ def check_created(volume: str, finished: Finished, *, at_rest: bool) -> tuple[No
     Raises:
         ArchiveError: tar failed, an attribute could not be read, or a file changed though all was to be at rest.
     """
-    changed = finished.exit_code == _CHANGED
+    changed = finished.exit_code == CHANGED
     if changed and at_rest:
         raise ArchiveError(volume, f"its files changed while they were read: {_said(finished)}")
     _check(volume, "archiving it", Finished(0, finished.stderr) if changed else finished)
-    sockets = [match["path"] for line in finished.stderr.splitlines() if (match := _SOCKET.match(line))]
+    found = [match["path"] for line in finished.stderr.splitlines() if (match := _SOCKET.match(line))]
     return tuple(
         NotCovered(f"socket {path} in {_kind(volume)} {volume}", "no archive holds sockets; its program makes it anew")
-        for path in sockets
+        for path in found
     )
+
+
+def sockets(volume: str, not_covered: Iterable[NotCovered]) -> tuple[bytes, ...]:
+    """Return the paths, below the root, of the sockets that `check_created` found no archive to hold."""
+    told = re.compile(rf"socket (?P<path>.*) in \S+ {re.escape(volume)}")
+    return tuple(_unquoted(match["path"]) for gap in not_covered if (match := told.fullmatch(gap.what)))
+
+
+def vanished(volume: str, finished: Finished) -> tuple[bytes, ...]:
+    """Return the paths, below the root, of what a pass over a volume in use found gone when it was to be read.
+
+    Raises:
+        ArchiveError: it said more than can be known.
+    """
+    if len(finished.stderr) > _LISTENED:
+        raise ArchiveError(volume, "so much changed while it was read that tar's words about it are lost")
+    lines = finished.stderr.splitlines()
+    return tuple(_unquoted(match["path"]) for line in lines if (match := _VANISHED.match(line)))
 
 
 def _kind(volume: str) -> str:
@@ -154,6 +182,16 @@ def _check(volume: str, doing: str, finished: Finished) -> None:
         raise ArchiveError(volume, f"{doing} lost attributes of files: {_short(lost[0])}")
     for line in lines:
         logger.debug("volume %s: %s", volume, line)
+
+
+def _unquoted(path: str) -> bytes:
+    """Return a path as it is, from how tar writes it in what it says."""
+
+    def plain(match: re.Match[bytes]) -> bytes:
+        code = match[1]
+        return bytes([int(code, 8) & 0xFF]) if len(code) > 1 else _ESCAPED.get(code, code)
+
+    return _ESCAPE.sub(plain, path.encode("utf-8", "surrogateescape"))
 
 
 def _said(finished: Finished) -> str:

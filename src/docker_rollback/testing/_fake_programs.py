@@ -4,13 +4,26 @@ from __future__ import annotations
 
 import posixpath
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
+
+from attrs import evolve
 
 from docker_rollback.testing._fake_exec import Program, Run
 from docker_rollback.testing._fake_files import Files
 from docker_rollback.testing._fake_tar import DEVICE, tar
+from docker_rollback.testing._fake_tree import walk
 
 NOT_FOUND = 127
+_LETTERS = {
+    "file": "f",
+    "directory": "d",
+    "symlink": "l",
+    "fifo": "p",
+    "character": "c",
+    "block": "b",
+    "socket": "s",
+}
 _LOADER_OPTIONS_WITH_A_VALUE = ("--argv0", "--inhibit-rpath", "--library-path", "--preload")
 _KINDS = {"file": "regular file", "symlink": "symbolic link", "character": "character special file"}
 _MAKES_FIFO = re.compile(r"\bmkfifo (?:-m 600 )?(\S+)")
@@ -96,15 +109,56 @@ def _rm(run: Run) -> int:
 
 
 def _stat(run: Run) -> int:
-    """Print what ``-c`` asks for of device, inode, kind, mode, owner and size."""
-    for path in run.arguments[3:]:
-        node = run.files.node(path)
+    """Print what ``-c`` or ``--printf`` asks for of device, inode, mode, owner, kind, size, times and name."""
+    if run.arguments[1] == "-f":
+        run.stdout += b"ext2/ext3\n"
+        return 0
+    ends = "\n" if run.arguments[1] == "-c" else ""
+    code = 0
+    for path in (argument for argument in run.arguments[3:] if argument != "--"):
+        try:
+            node = run.files.node(path)
+        except FileNotFoundError:
+            run.stderr.append(f"stat: cannot statx '{path}': No such file or directory\n")
+            code = 1
+            continue
         shown = {"%d": DEVICE, "%i": node.number, "%a": f"{node.mode:o}", "%u": node.uid, "%g": node.gid}
-        line = run.arguments[2]
-        for word, value in {**shown, "%F": _KINDS.get(node.kind, node.kind), "%s": len(node.content)}.items():
+        shown |= {"%.9Y": _moment(node.mtime), "%.9Z": _moment(node.ctime)}
+        line = run.arguments[2].replace("\\0", "\0")
+        kind = _KINDS.get(node.kind, node.kind)
+        for word, value in {**shown, "%F": kind, "%s": len(node.content), "%n": path}.items():
             line = line.replace(word, str(value))
-        run.stdout += f"{line}\n".encode()
+        run.stdout += f"{line}{ends}".encode("utf-8", "surrogateescape")
+    return code
+
+
+def _moment(nanoseconds: int) -> str:
+    seconds, rest = divmod(nanoseconds, 1_000_000_000)
+    return f"{seconds}.{rest:09d}"
+
+
+def _find(run: Run) -> int:
+    """Print what ``-printf`` asks for of a tree: kind, names, blocks, inode; of directories alone with ``-type d``."""
+    found = list(walk(run.files.node(run.arguments[1])))
+    shape = run.arguments[run.arguments.index("-printf") + 1].replace("\\n", "\n")
+    names = Counter(id(node) for _, node in found)
+    for _, node in found:
+        if "-type" in run.arguments and node.kind != "directory":
+            continue
+        blocks = -(-len(node.content) // 512)
+        shown = {"%y": _LETTERS[node.kind], "%n": names[id(node)], "%b": blocks, "%i": node.number}
+        line = shape
+        for word, value in shown.items():
+            line = line.replace(word, str(value))
+        run.stdout += line.encode()
     return 0
+
+
+def _xargs(run: Run) -> int:
+    """Run a program with what comes in, each part of it that ends with NUL an argument more."""
+    program, arguments = find_program(PROGRAMS, run.files, run.arguments[2:])
+    names = [part.decode("utf-8", "surrogateescape") for part in run.stdin.split(b"\0") if part]
+    return 123 if program(evolve(run, arguments=[*arguments, *names], stdin=b"")) else 0
 
 
 def _setfattr(run: Run) -> int:
@@ -134,9 +188,11 @@ def _sleep(_: Run) -> None:
 PROGRAMS: Mapping[str, Program] = {
     "cat": _cat,
     "false": _false,
+    "find": _find,
     "rm": _rm,
     "setfattr": _setfattr,
     "stat": _stat,
+    "xargs": _xargs,
     "sleep": _sleep,
     "sync": _true,
     "tar": tar,

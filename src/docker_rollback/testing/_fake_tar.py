@@ -30,6 +30,7 @@ _FLAGS = frozenset(
         "--atime-preserve=system",
         "--format=pax",
         "--no-check-device",
+        "--null",
         "--numeric-owner",
         "--pax-option=delete=atime,delete=ctime",
         "--preserve-permissions",
@@ -96,6 +97,8 @@ def _options(run: Run) -> Options | str:
             recursive = False
         elif name == "--level":
             level = int(value)
+        elif argument == "--files-from=-":
+            members += [part.decode("utf-8", "surrogateescape") for part in run.stdin.split(b"\0") if part]
         elif argument in _FLAGS or name in ("--warning", "--blocking-factor") or argument == "--file=-":
             continue
         elif argument.startswith("-"):
@@ -218,6 +221,7 @@ class _Archiver:
     recursive: bool
     _buffer: io.BytesIO = field(factory=io.BytesIO)
     _linked: dict[int, str] = field(factory=dict)
+    _later: list[tuple[str, Node]] = field(factory=list)
     _tar: tarfile.TarFile = field(init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -231,16 +235,25 @@ class _Archiver:
             self.run.stderr.append(f"tar: {name}: socket ignored\n")
             return
         if node.kind != "directory":
-            if whole or self._newer(node):
+            if self.incremental:
+                # An archive that lists what is in directories has all of these first.
+                self._later.append((name, node))
+            else:
                 self._member(name, node)
             return
         known = self._known(name, node)
         if self.before is not None and name != _ROOT:
-            whole = whole or not known
+            whole = whole or known is None
+        listed_before = {entry[1:] for entry in known.entries} if known is not None else set()
         entries = {
-            child: (b"D" if below.kind == "directory" else b"Y" if whole or self._newer(below) else b"N")
+            child: (
+                b"D"
+                if below.kind == "directory"
+                else b"Y"
+                if whole or self._newer(below) or child.encode("utf-8", "surrogateescape") not in listed_before
+                else b"N"
+            )
             for child, below in sorted(node.children.items())
-            if below.kind != "socket"
         }
         headers = {}
         if self.incremental:
@@ -252,18 +265,22 @@ class _Archiver:
             headers[_DUMPDIR] = dumpdir.decode("utf-8", "surrogateescape")
         self._member(name, node, headers)
         for child in sorted(node.children) if self.recursive else ():
-            self.add(f"{name}/{child}", node.children[child], whole=whole)
+            if entries[child] != b"N":
+                self.add(f"{name}/{child}", node.children[child], whole=whole)
 
     def close(self) -> None:
-        """Write the end of the archive and hand it over."""
+        """Write what is left, and the end of the archive, and hand it over."""
+        for name, node in self._later:
+            self._member(name, node)
         self._tar.close()
         self.run.stdout += self._buffer.getvalue()
 
-    def _known(self, name: str, node: Node) -> bool:
+    def _known(self, name: str, node: Node) -> Record | None:
+        """Return what the snapshot file says of a directory, where it is the same one."""
         if self.before is None:
-            return False
+            return None
         record = self.before.records.get(name.encode("utf-8", "surrogateescape"))
-        return record is not None and record.inode == node.number
+        return record if record is not None and record.inode == node.number else None
 
     def _newer(self, node: Node) -> bool:
         return self.before is None or max(node.mtime, node.ctime) >= self.before.began

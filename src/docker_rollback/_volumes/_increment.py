@@ -1,0 +1,240 @@
+"""What changed since a base, archived while its volume is at rest: made ready before, sound or not at all."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Collection, Mapping
+from contextlib import AbstractContextManager, ExitStack
+from typing import Final
+
+from attrs import frozen
+
+from docker_rollback._engine.port import Process
+from docker_rollback._model import NotCovered
+from docker_rollback._store import BlobWriter
+from docker_rollback._volumes import _tar
+from docker_rollback._volumes._access import Reach
+from docker_rollback._volumes._crew import Crew
+from docker_rollback._volumes._live import Base, drift, write_snapshot
+from docker_rollback._volumes._members import Member, Members
+from docker_rollback._volumes._snapshot_file import ROOT, SnapshotFile
+from docker_rollback._volumes._stream import PIECE, pack
+from docker_rollback.errors import ArchiveError
+
+logger = logging.getLogger("docker_rollback")
+
+_PROBE: Final = ("xargs", "-0", "stat", "--printf", "%i %.9Y %.9Z %n\\0", "--")
+_SOME_GONE: Final = (0, 123)
+"""How xargs ends: 123 where stat did not find one of the names."""
+_CLOCK_SET: Final = 1.0
+"""Seconds by which a clock that was not set may seem to have gone back."""
+_SECOND: Final = 1_000_000_000
+
+
+class UnsoundError(Exception):
+    """An increment on this base could miss something, or could not be extracted; the volume is fine."""
+
+
+@frozen
+class Place:
+    """A directory, as it is now.
+
+    Attributes:
+        inode: its number.
+        turned: when something about it was last changed beside what is in it, in nanoseconds since 1970; 0 where the
+            last change was of what is in it.
+    """
+
+    inode: int
+    turned: int
+
+
+class Increment:
+    """An increment of one volume: the programs that it takes wait for it from `ready` on.
+
+    Args:
+        reach: the volume.
+        base: what it follows.
+        crew: what is at work.
+    """
+
+    def __init__(self, reach: Reach, base: Base, crew: Crew) -> None:
+        self._reach = reach
+        self._base = base
+        self._crew = crew
+        self._held = ExitStack()
+        self._probe: Process | None = None
+        self._tar: Process | None = None
+
+    def ready(self) -> AbstractContextManager[object]:
+        """Start what will be needed; all of it ends at the latest with the block of what is returned.
+
+        Raises:
+            ArchiveError: the snapshot file could not be put where tar looks for it.
+            EngineError: a program could not be started.
+        """
+        run = self._reach.run
+        with ExitStack() as starting:
+            write_snapshot(self._reach, self._crew, self._base.snapshot)
+            command = _tar.create(self._reach.root, self._reach.snapshot, whole=False, waiting=True)
+            self._probe = starting.enter_context(self._crew.at_work(run, _PROBE, stdin=True))
+            self._tar = starting.enter_context(self._crew.at_work(run, command, stdin=True))
+            self._held = starting.pop_all()
+        return self._held
+
+    def take(
+        self, writer: BlobWriter, *, level: int, threads: int, progress: Callable[[int], None] | None
+    ) -> tuple[int, tuple[NotCovered, ...]]:
+        """Archive what has changed; return how many bytes of tar that is, and what neither archive holds.
+
+        Raises:
+            UnsoundError: everything has to be archived instead.
+            ArchiveError: a file changed although all was to be at rest.
+            StoreError, EngineError: what they say.
+        """
+        if self._probe is None or self._tar is None:
+            raise ValueError("it has to be ready first")
+        if drift() < self._base.drift - _CLOCK_SET:
+            raise UnsoundError("the clock was set back since its base was taken")
+        self._put_right(places(self._reach.root, self._base.snapshot, self._probe))
+        proof = Proof(self._base.attributes)
+        with self._held:
+            self._tar.write(_tar.GO)
+            self._tar.close_input()
+            size = pack(self._tar, writer, level=level, threads=threads, progress=progress, look=proof.feed)
+            finished = self._tar.finish()
+        try:
+            not_covered = _tar.check_created(self._reach.volume, finished, at_rest=True)
+        except ArchiveError as error:
+            if finished.exit_code == _tar.CHANGED:
+                raise
+            raise UnsoundError(str(error)) from error
+        proof.check()
+        sockets = {gap.what: gap for gap in (*self._base.not_covered, *not_covered)}
+        return size, tuple(sockets.values())
+
+    def _put_right(self, now: Mapping[bytes, Place]) -> None:
+        """Have tar forget the directories that are not where they were."""
+        snapshot = self._base.snapshot
+        gone = moved(snapshot, now)
+        if not gone:
+            return
+        inodes = {folder.inode for folder in snapshot.folders if folder.name in gone}
+        if self._base.linked and self._lie_elsewhere(inodes):
+            # A file with names in and out of a directory that moved would come back as two files.
+            raise UnsoundError("directories were moved, and there are files with several names")
+        logger.debug("volume %s: %d directories are taken whole", self._reach.volume, len(gone))
+        write_snapshot(self._reach, self._crew, snapshot.without(gone))
+
+    def _lie_elsewhere(self, inodes: set[int]) -> bool:
+        """Whether a directory of one of these numbers is anywhere in the volume."""
+        words = ("find", self._reach.root, "-type", "d", "-printf", "%i\\n")
+        with self._crew.at_work(self._reach.run, words) as find:
+            found = _answer(find)
+            if find.finish().exit_code != 0:
+                return True
+        return not inodes.isdisjoint(map(int, found.split()))
+
+
+def moved(snapshot: SnapshotFile, now: Mapping[bytes, Place]) -> set[bytes]:
+    """Return the directories of a snapshot file that an increment must take whole. Pure.
+
+    These are the ones that are not there any more, and the ones that something else has happened to than that entries
+    came and went: they may have been elsewhere while the base was read, and back before its end; then so have all that
+    are below them, and what the base has under their names may be of others.
+    """
+    gone = set()
+    turned: list[bytes] = []
+    for folder in snapshot.folders:
+        place = now.get(folder.name)
+        if place is None or place.inode != folder.inode:
+            gone.add(folder.name)
+        elif place.turned >= snapshot.began and folder.name != ROOT:
+            turned.append(folder.name)
+    if turned:
+        whole = set(turned)
+        gone |= {folder.name for folder in snapshot.folders if _within(folder.name, whole)}
+    return gone
+
+
+def places(root: str, snapshot: SnapshotFile, probe: Process) -> dict[bytes, Place]:
+    """Ask a probe for the directories of a snapshot file, as they are now; those that are gone are left out.
+
+    Raises:
+        UnsoundError: it did not answer as it should.
+    """
+    above = root.encode("utf-8", "surrogateescape") + b"/"
+    asked = b"".join(above + folder.name + b"\0" for folder in snapshot.folders)
+
+    def ask() -> None:
+        probe.write(asked)
+        probe.close_input()
+
+    asking = threading.Thread(target=ask, name="asking where directories are")
+    asking.start()
+    try:
+        answer = _answer(probe)
+    finally:
+        asking.join()
+    finished = probe.finish()
+    found = {}
+    for line in answer.split(b"\0")[:-1]:
+        inode, modified, changed, name = line.split(b" ", 3)
+        turned = 0 if modified == changed else _nanoseconds(changed)
+        found[name.removeprefix(above)] = Place(int(inode), turned)
+    if finished.exit_code not in _SOME_GONE or ROOT not in found:
+        raise UnsoundError(f"what became of its directories cannot be told: {finished.stderr[:300].strip()}")
+    return found
+
+
+class Proof:
+    """Looks at an increment as it passes by, for what would not come back by it.
+
+    Args:
+        attributes: the names of the extended attributes of each directory in its base that has some.
+    """
+
+    def __init__(self, attributes: Mapping[bytes, frozenset[bytes]]) -> None:
+        self._attributes = attributes
+        self._members = Members()
+        self._reason = ""
+
+    def feed(self, data: bytes) -> None:
+        """Take in the next piece; raises `MalformedArchiveError`."""
+        for member in self._members.feed(data):
+            if member.is_directory and not self._reason:
+                self._reason = self._against(member)
+
+    def check(self) -> None:
+        """Raise an `UnsoundError` where something was found."""
+        if self._reason:
+            raise UnsoundError(self._reason)
+
+    def _against(self, member: Member) -> str:
+        if member.listing is not None and any(letter in b"RTX" for letter, _ in member.entries):
+            return f"it renames directories in {member.name!r}"
+        if self._attributes.get(member.name, frozenset()) - member.attributes:
+            # tar takes no attribute off a directory that is there.
+            return f"the directory {member.name!r} has fewer attributes than in the base"
+        return ""
+
+
+def _answer(process: Process) -> bytes:
+    pieces = []
+    while piece := process.read(PIECE):
+        pieces.append(piece)
+    return b"".join(pieces)
+
+
+def _nanoseconds(text: bytes) -> int:
+    seconds, _, fraction = text.partition(b".")
+    return int(seconds) * _SECOND + int(fraction.ljust(9, b"0")[:9] or b"0")
+
+
+def _within(name: bytes, folders: Collection[bytes]) -> bool:
+    while name:
+        if name in folders:
+            return True
+        name = name.rpartition(b"/")[0]
+    return False

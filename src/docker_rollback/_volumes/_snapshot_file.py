@@ -1,0 +1,122 @@
+"""Tar's snapshot file: when a pass began, and every directory that it saw; pure.
+
+It is what GNU tar keeps between a base and an increment: a first line, the moment of the pass (seconds NUL nanoseconds
+NUL), then for each directory six fields that end with NUL (whether it lies on NFS, its mtime's seconds and nanoseconds,
+its device, its inode, its name), what was in it, each entry ended by NUL, and two NULs.
+
+tar takes it at its word. So it is put right before an increment: the moment is set back, what the pass failed to read
+is forgotten, and so is every directory that has moved since. Of a directory that it has no record of, tar takes
+everything; of one that it knows at another place it writes a rename, and several of these that form a circle it can
+write and not extract.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable
+from typing import Final, Self
+
+from attrs import evolve, field, frozen
+
+_HEAD: Final = re.compile(rb"GNU tar-[^\n]*-2\n(\d+)\0(\d+)\0")
+_FOLDER: Final = re.compile(rb"(\d+)\0(-?\d+)\0(\d+)\0(\d+)\0(\d+)\0([^\0]+)\0")
+_SECOND: Final = 1_000_000_000
+ROOT: Final = b"."
+
+
+@frozen
+class Folder:
+    """A directory, as a pass saw it.
+
+    Attributes:
+        name: its path below the root, which itself is ``.``.
+        inode: its number.
+        record: all that the file says of it.
+    """
+
+    name: bytes
+    inode: int
+    record: bytes = field(repr=False)
+
+
+@frozen
+class SnapshotFile:
+    """A snapshot file.
+
+    Attributes:
+        line: its first line.
+        began: when the pass began, in nanoseconds since 1970.
+        folders: the directories, in its own order.
+    """
+
+    line: bytes
+    began: int
+    folders: tuple[Folder, ...] = field(repr=False)
+
+    @classmethod
+    def parse(cls, data: bytes) -> Self:
+        """Read one; raises `ValueError` for what is none to the last byte."""
+        head = _HEAD.match(data)
+        if head is None:
+            raise ValueError("it does not begin as a snapshot file does")
+        folders: list[Folder] = []
+        at = head.end()
+        while at < len(data):
+            match = _FOLDER.match(data, at)
+            # The last NUL of the name is followed by two more where nothing is in the directory.
+            end = data.find(b"\0\0\0" if match is None else b"\0\0", match.end() - 1 if match else at)
+            if match is None or end < 0 or data[end + 2 : end + 3] != b"\0":
+                raise ValueError(f"it is broken after {len(folders)} directories")
+            end += 3
+            folders.append(Folder(match[6], int(match[5]), data[at:end]))
+            at = end
+        read = cls(data[: data.index(b"\n") + 1], int(head[1]) * _SECOND + int(head[2]), tuple(folders))
+        if read.written() != data:
+            raise ValueError("it has a shape of its own")
+        return read
+
+    def written(self) -> bytes:
+        """Return it as a file."""
+        moment = b"%d\0%d\0" % divmod(self.began, _SECOND)
+        return b"".join((self.line, moment, *(folder.record for folder in self.folders)))
+
+    def set_back(self, seconds: float) -> SnapshotFile:
+        """Return it with an earlier moment: what has changed since then is taken again."""
+        return evolve(self, began=max(0, self.began - int(seconds * _SECOND)))
+
+    def without(self, gone: Collection[bytes]) -> SnapshotFile:
+        """Return it without these directories, so that they are taken whole where they are."""
+        return evolve(self, folders=tuple(folder for folder in self.folders if folder.name not in gone))
+
+    def forgetting(self, missed: Iterable[bytes]) -> SnapshotFile | None:
+        """Return it without what the pass did not get to read; None where it does not tell where that was.
+
+        Args:
+            missed: paths of files and directories, below the root.
+        """
+        folders = {folder.name: folder for folder in self.folders}
+        for path in missed:
+            if path in folders:
+                for name in [name for name in folders if name == path or name.startswith(path + b"/")]:
+                    del folders[name]
+                continue
+            above, _, name = path.rpartition(b"/")
+            parent = folders.get(above)
+            if parent is not None:
+                folders[above] = evolve(parent, record=_without_entry(parent, name))
+            elif not _is_below_any(path, missed):
+                return None
+        return evolve(self, folders=tuple(folders.values()))
+
+
+def _without_entry(folder: Folder, name: bytes) -> bytes:
+    match = _FOLDER.match(folder.record)
+    if match is None:
+        raise ValueError("a directory's record is broken")
+    entries = folder.record[match.end() : -2].split(b"\0")
+    kept = b"".join(entry + b"\0" for entry in entries if entry and entry[1:] != name)
+    return folder.record[: match.end()] + kept + b"\0\0"
+
+
+def _is_below_any(path: bytes, others: Iterable[bytes]) -> bool:
+    return any(path.startswith(other + b"/") for other in others)

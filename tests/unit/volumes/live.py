@@ -1,0 +1,115 @@
+"""A folder captured as a volume in use is: a base, changes, an increment; no engine takes part."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import tempfile
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+from attrs import frozen
+
+from docker_rollback._engine.port import Process
+from docker_rollback._model import VolumeArchive
+from docker_rollback._store import BackupStore
+from docker_rollback._volumes import _tar
+from docker_rollback._volumes._access import Reach, Run
+from docker_rollback._volumes._capture import VolumeCapture, read_archive
+from docker_rollback._volumes._direct import LocalProcess
+from tests.unit.volumes.comparing import differences, picture
+
+
+@frozen
+class Taken:
+    """What a capture made: its archive, and the tar in each of its blobs."""
+
+    archive: VolumeArchive
+    tars: tuple[bytes, ...]
+
+    @property
+    def incremental(self) -> bool:
+        """Whether it is a base and an increment."""
+        return len(self.tars) == 2
+
+    def fill(self, root: Path) -> None:
+        """Fill a folder as a restore does."""
+        for number, data in enumerate(self.tars):
+            with LocalProcess(_tar.extract(str(root)), stdin=True) as tar:
+                tar.write(_tar.emptying() if number == 0 else b"")
+                tar.write(data)
+                _tar.check_extracted("vol", tar.finish())
+
+
+def run(words: Sequence[str], /, *, stdin: bool = False) -> Process:
+    """Start a program of this machine."""
+    return LocalProcess(words, stdin=stdin)
+
+
+def capture(
+    root: Path,
+    change: Callable[[], object] = lambda: None,
+    *,
+    during: Callable[[], object] = lambda: None,
+    live_from: int = 0,
+    run: Run = run,
+) -> Taken:
+    """Archive a folder while it is in use, change it, and archive what changed.
+
+    Args:
+        root: the folder.
+        change: called between the two.
+        during: called when the first of the base has come, while tar waits for its reader.
+        live_from: how much has to be in it.
+        run: starts programs.
+    """
+    called: list[int] = []
+
+    def progress(_: str, done: int) -> None:
+        if done and not called:
+            called.append(done)
+            during()
+
+    with tempfile.TemporaryDirectory(dir=root.parent) as folder, ExitStack() as writers:
+        store = BackupStore(Path(folder, "store"))
+        reach = Reach("vol", {"Name": "vol"}, "direct", str(root), f"{folder}/snapshot", run)
+        with store.draft("live") as draft:
+            taking = VolumeCapture(
+                store, draft, [reach], writers, frozenset(), level=1, progress=progress, live_from=live_from
+            )
+            taking.live_pass()
+            change()
+            taking.capture()
+            taking.stand_down()
+            taking.flush()
+            (archive,) = taking.seal()
+            blobs = [archive.base, *([archive.increment] if archive.increment is not None else [])]
+            return Taken(archive, tuple(b"".join(read_archive(store, blob)) for blob in blobs))
+
+
+def check(root: Path, taken: Taken) -> None:
+    """Fill an empty folder, and the changed one itself, and compare both with what was there."""
+    before = picture(root, sockets=False)
+    with tempfile.TemporaryDirectory(dir=root.parent) as empty:
+        Path(empty).chmod(0o700)
+        taken.fill(Path(empty))
+        assert differences(before, picture(Path(empty))) == []
+    taken.fill(root)
+    assert differences(before, picture(root)) == []
+
+
+def let_age(folder: Path, seconds: float = 0.1) -> None:
+    """Wait until the clock for files is that far beyond all that was done below a folder so far."""
+    done = folder / "probe"
+    done.touch()
+    began = done.stat().st_ctime_ns
+    while done.stat().st_ctime_ns < began + seconds * 1e9:
+        os.utime(done)
+    done.unlink()
+
+
+def plain_increment(root: Path, snapshot: Path) -> bytes:
+    """Return the increment that tar makes by itself, by its own snapshot file as it stands."""
+    command = _tar.create(str(root), str(snapshot), whole=False)
+    return subprocess.run(command, capture_output=True, check=True, env={"LC_ALL": "C", "PATH": os.defpath}).stdout

@@ -1,0 +1,265 @@
+"""A base taken from a volume in use, and an increment at rest: together they are what was there at rest."""
+
+from __future__ import annotations
+
+import mmap
+import os
+import random
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from attrs import evolve
+
+from docker_rollback._engine.port import Process
+from docker_rollback._volumes import _increment, _live
+from docker_rollback._volumes._snapshot_file import SnapshotFile
+from tests.unit.volumes import awkward
+from tests.unit.volumes.comparing import picture
+from tests.unit.volumes.live import capture, check, let_age, plain_increment, run
+
+
+@pytest.fixture
+def root(field: Path) -> Path:
+    """Give an empty folder on a file system that keeps everything."""
+    made = field / "root"
+    made.mkdir()
+    return made
+
+
+@pytest.fixture
+def exact(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have an increment take what is a moment old, not seconds, so that a test has something that is older."""
+    monkeypatch.setattr(_live, "MARGIN", 0.02)
+
+
+def tree(root: Path) -> None:
+    """Make directories that can be moved, each with files, some of which have several names."""
+    for name in ("l/0", "l/1", "l/2", "p/q/r", "a/x", "b/x"):
+        (root / name).mkdir(parents=True)
+        (root / name / "which").write_text(name)
+        (root / name / f"only-{name.replace('/', '-')}").write_text(name)
+
+
+def move(root: Path, steps: str) -> None:
+    """Do what each word says: ``a>b`` renames, ``+a`` makes a directory, ``-a`` removes one with all below it."""
+    for step in steps.split():
+        source, _, target = step.partition(">")
+        if target:
+            (root / source).rename(root / target)
+        elif step[0] == "+":
+            (root / step[1:]).mkdir()
+        else:
+            shutil.rmtree(root / step[1:])
+
+
+MOVES = {
+    "rotated": "l/2>l/3 l/1>l/2 l/0>l/1",
+    "turned": "l/0>l/t l/1>l/0 l/t>l/1",
+    "swapped-below": "a/x>t b/x>a/x t>b/x",
+    "swapped-at-the-top": "a>t b>a t>b",
+    "child-becomes-parent": "p/q>q p>q/p",
+    "grandchild-becomes-root": "p/q/r>r p>r/p",
+    "over-an-empty-one": "+e a/x>e",
+    "into-the-name-of-one-that-went": "-a b>a",
+    "away-and-another-made": "a>gone +a",
+    "emptied-into-another": "a>t +a t/x>a/x",
+}
+
+
+@pytest.mark.usefixtures("exact")
+@pytest.mark.parametrize("steps", MOVES.values(), ids=MOVES)
+def test_moved_directories_come_back_where_they_are(root: Path, steps: str) -> None:
+    """However directories changed places, base and increment give what there was, in an empty folder and in place."""
+    tree(root)
+    let_age(root)
+    taken = capture(root, lambda: move(root, steps))
+    assert taken.incremental
+    check(root, taken)
+
+
+@pytest.mark.usefixtures("exact")
+def test_tar_alone_writes_renames_that_it_cannot_extract(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without what closes it, the fault is there, and is found out in time: all is archived at rest instead."""
+    tree(root)
+    monkeypatch.setattr(_increment, "moved", lambda *_: set())
+    let_age(root)
+    taken = capture(root, lambda: move(root, MOVES["turned"]))
+    assert not taken.incremental
+    check(root, taken)
+
+
+@pytest.mark.usefixtures("exact")
+def test_names_of_one_file_in_and_out_of_a_moved_directory_stay_one_file(root: Path) -> None:
+    """An increment would make two files of it, so all is archived at rest; a directory that went does no harm."""
+    tree(root)
+    (root / "l/name").hardlink_to(root / "a/x/which")
+    let_age(root)
+    gone = capture(root, lambda: shutil.rmtree(root / "p"))
+    assert gone.incremental
+    check(root, gone)
+    let_age(root)
+    taken = capture(root, lambda: move(root, "a>moved"))
+    assert not taken.incremental
+    check(root, taken)
+
+
+@pytest.mark.usefixtures("exact")
+def test_unchanged_files_are_not_archived_again(root: Path) -> None:
+    """The increment has what changed, not what did not."""
+    tree(root)
+    (root / "big").write_bytes(random.Random(1).randbytes(3_000_000))
+    let_age(root)
+    taken = capture(root, lambda: (root / "new").write_text("new"))
+    assert len(taken.tars[0]) > 3_000_000
+    assert len(taken.tars[1]) < 100_000
+    check(root, taken)
+
+
+# Races
+
+
+def test_a_file_written_within_a_tick_of_the_clock_for_files_is_taken(root: Path) -> None:
+    """Its times lie before the moment that tar notes for its base: tar alone leaves it out, we do not.
+
+    Newer kernels stamp files by a clock that is not behind; so the moment is put forward by what it would be.
+    """
+    (root / "file").write_text("before")
+    (root / "more").write_bytes(bytes(1_000_000))
+    raw = root.parent / "raw"
+
+    def behind(words: Sequence[str], /, *, stdin: bool = False) -> Process:
+        if words[0] == "cat":
+            path = Path(words[1])
+            written = (root / "file").stat().st_ctime_ns
+            path.write_bytes(evolve(SnapshotFile.parse(path.read_bytes()), began=written + 4_000_000).written())
+            shutil.copy(path, raw)
+        return run(words, stdin=stdin)
+
+    taken = capture(root, during=lambda: (root / "file").write_text("after!"), run=behind)
+    assert taken.incremental
+    assert b"before" in taken.tars[0]
+    assert b"after!" not in plain_increment(root, raw)
+    check(root, taken)
+
+
+@pytest.mark.usefixtures("exact")
+def test_a_mapped_page_that_stays_dirty_is_taken(root: Path) -> None:
+    """Written before the base and once more after it, the page stamps no time by itself; a flush before makes it."""
+    path = root / "mapped"
+    path.write_bytes(b"-" * 8192)
+    with path.open("r+b") as file, mmap.mmap(file.fileno(), 8192) as mapped:
+        for _ in range(50):
+            mapped[0:6] = b"before"
+            stamped = path.stat().st_ctime_ns
+            let_age(root, 0.2)
+            mapped[0:6] = b"dirty!"
+            if path.stat().st_ctime_ns == stamped:
+                break  # else something else flushed the file system meanwhile
+        else:
+            pytest.fail("no page stayed dirty")
+
+        def change() -> None:
+            mapped[0:6] = b"after!"
+
+        taken = capture(root, change)
+        assert taken.incremental
+        assert b"after!" in taken.tars[1]
+        check(root, taken)
+
+
+@pytest.mark.usefixtures("exact")
+def test_directories_that_change_places_while_they_are_read_and_back_are_taken_whole(root: Path) -> None:
+    """What the base has of one under the other's name is replaced, though no file of theirs has a new time."""
+    (root / "0-first").write_bytes(random.Random(1).randbytes(20_000_000))
+    for name in ("p", "q"):
+        (root / name / "deep").mkdir(parents=True)
+        (root / name / "deep/which").write_text(name)
+    let_age(root)
+
+    swap = "p>t q>p t>q"
+    taken = capture(root, lambda: move(root, swap), during=lambda: move(root, swap))
+    assert taken.incremental
+    assert (root / "p/deep/which").read_text() == "p"
+    check(root, taken)
+
+
+@pytest.mark.usefixtures("exact")
+def test_a_directory_that_was_away_while_it_was_to_be_read_is_taken(root: Path) -> None:
+    """The base has nothing of it, and it came back as it was."""
+    (root / "0-first").write_bytes(random.Random(1).randbytes(20_000_000))
+    (root / "p").mkdir()
+    (root / "p/file").write_text("here again")
+    let_age(root)
+    away = root.parent / "away"
+    taken = capture(root, lambda: away.rename(root / "p"), during=lambda: (root / "p").rename(away))
+    assert taken.incremental
+    check(root, taken)
+
+
+@pytest.mark.usefixtures("exact")
+def test_files_that_vanish_or_change_while_they_are_read_do_no_harm(root: Path) -> None:
+    """It is in the nature of a volume in use; a name that comes back with another file is taken."""
+    (root / "0-first").write_bytes(random.Random(1).randbytes(20_000_000))
+    (root / "odd \n\\ name\xff").write_text("goes")
+    (root / "comes back").write_text("goes")
+    kept = root.parent / "kept"
+    kept.write_text("old, but under a new name")
+    let_age(root)
+
+    def during() -> None:
+        (root / "odd \n\\ name\xff").unlink()
+        (root / "comes back").unlink()
+        with (root / "0-first").open("ab") as file:
+            file.write(b"more")
+
+    taken = capture(root, lambda: kept.rename(root / "comes back"), during=during)
+    assert taken.incremental
+    check(root, taken)
+
+
+def test_a_clock_that_was_set_back_makes_no_increment(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was written since bears times from before; all is archived at rest."""
+    tree(root)
+
+    def change() -> None:
+        monkeypatch.setattr(_increment, "drift", lambda: _live.drift() - 5)
+
+    taken = capture(root, change)
+    assert not taken.incremental
+    check(root, taken)
+
+
+def test_an_attribute_taken_off_a_directory_makes_no_increment(root: Path) -> None:
+    """Tar would leave it on the directory that the base brought; all is archived at rest."""
+    (root / "d").mkdir()
+    os.setxattr(root / "d", "user.note", b"1")
+    os.setxattr(root, "user.note", b"1")
+    taken = capture(root, lambda: os.removexattr(root / "d", "user.note"))
+    assert not taken.incremental
+    check(root, taken)
+
+
+def test_what_is_small_is_archived_at_rest_alone(root: Path) -> None:
+    """Below the limit there is no base of a volume in use; from it on there is."""
+    (root / "file").write_bytes(b"x" * 100_000)
+    weight = 3 * (16 << 10) + 100_000
+    small = capture(root, lambda: (root / "late").write_text("late"), live_from=2 * weight)
+    assert not small.incremental
+    assert b"late" in small.tars[0]
+    check(root, small)
+    assert capture(root, live_from=weight // 2).incremental
+
+
+def test_every_kind_of_file_goes_by_base_and_increment(root: Path) -> None:
+    """The awkward set in the base, damaged before the increment, comes back damaged as it was."""
+    awkward.make(root)
+    outside = root.parent / "outside"
+    outside.mkdir()
+    taken = capture(root, lambda: awkward.damage(root, outside))
+    before = picture(root, sockets=False)
+    assert before
+    for data in taken.tars:
+        assert data
+    check(root, taken)

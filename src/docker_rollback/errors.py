@@ -227,7 +227,20 @@ class StoreNotWritableError(StoreError):
 
 
 class StoreFullError(StoreError):
-    """There is no room left for the backup; what was half-written has been removed."""
+    """There is no room left for the backup; what was half-written has been removed.
+
+    Attributes:
+        needed: bytes that would have been needed, at least; None where that is not known.
+        free: bytes that were there for them; None where that is not known, as under a quota.
+    """
+
+    def __init__(self, path: str, reason: str, *, needed: int | None = None, free: int | None = None) -> None:
+        self.needed = needed
+        self.free = free
+        numbers = [f"{needed / 1e6:,.2f} MB or more are needed"] if needed is not None else []
+        numbers += [f"{free / 1e6:,.2f} MB are free"] if free is not None else []
+        told = f"{reason}: {', '.join(numbers)}" if numbers else reason
+        super().__init__(path, f"{told}; remove old backups (BackupStore.prune), or give the store another place")
 
 
 class BackupNotFoundError(StoreError):

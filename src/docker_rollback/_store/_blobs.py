@@ -17,7 +17,7 @@ from docker_rollback._model import Descriptor
 from docker_rollback._store._files import DISK, Disk, translated
 from docker_rollback._store._oci import MalformedError, check_digest
 from docker_rollback._store._streams import CHUNK
-from docker_rollback.errors import CorruptBackupError, StoreError
+from docker_rollback.errors import CorruptBackupError, StoreError, StoreFullError
 
 _TICK = 20_000_000
 """Nanoseconds: more than the clock of a file's times may lag behind, so that a change within them may not show."""
@@ -203,10 +203,16 @@ class BlobWriter:
         """Add bytes to its end; raises `StoreFullError` where there is no room."""
         if self._fd is None:
             raise ValueError("the blob is not open")
-        with translated(self._path):
-            self._disk.write(self._fd, data)
-        self._hasher.update(data)
         length = data.nbytes if isinstance(data, memoryview) else len(data)
+        try:
+            with translated(self._path):
+                self._disk.write(self._fd, data)
+        except StoreFullError as error:
+            # What this file took goes back with it.
+            free = None if error.free is None else error.free + os.fstat(self._fd).st_size
+            reason = "a part of the backup does not fit"
+            raise StoreFullError(error.path, reason, needed=self.size + length, free=free) from error.__cause__
+        self._hasher.update(data)
         self.size += length
         return length
 

@@ -107,10 +107,19 @@ def store_error(error: OSError, path: Path | str) -> StoreError:
     """Say what a failed system call means for a store."""
     reason = error.strerror or str(error)
     if error.errno in _FULL:
-        return StoreFullError(str(path), f"there is no room left ({reason})")
+        free = None if error.errno == errno.EDQUOT else _room_around(Path(path))
+        return StoreFullError(str(path), f"there is no room left ({reason})", free=free)
     if error.errno in _FORBIDDEN:
         return StoreNotWritableError(str(path), f"this user may not write it ({reason})")
     return StoreError(str(path), reason)
+
+
+def _room_around(path: Path) -> int | None:
+    """Return the room on the file system of a path, of which the last parts may be missing; None where nobody says."""
+    for folder in (path, *path.parents):
+        with suppress(OSError):
+            return DISK.room(folder)
+    return None
 
 
 @contextmanager

@@ -175,7 +175,7 @@ class BackupStore:
                     self._disk.remove(probe)
             free = self._disk.room(self.path)
         if free < room:
-            raise StoreFullError(str(self.path), f"{room} bytes may be needed, and {free} are free")
+            raise StoreFullError(str(self.path), "there is too little room for the backup", needed=room, free=free)
 
     def draft(self, backup_id: str) -> Draft:
         """Begin a backup: a context manager, inert until entered.

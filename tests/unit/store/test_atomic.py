@@ -115,7 +115,7 @@ def test_death_at_any_call_leaves_whole_backups_only(start: Callable[[str], Path
         assert_sound(path, at_least=at_least, at_most=at_most)
 
 
-FAILURES = {
+FAILURES: dict[int, type[StoreError]] = {
     errno.ENOSPC: StoreFullError,
     errno.EROFS: StoreNotWritableError,
     errno.EIO: StoreError,

@@ -57,8 +57,15 @@ def test_a_volume_that_does_not_fit_gives_its_room_back(small_disk: Path) -> Non
     store = BackupStore(small_disk / "store")
     store.check()
     before = used(small_disk)
-    with pytest.raises(StoreFullError):
+    room = os.statvfs(small_disk)
+    with pytest.raises(StoreFullError) as caught:
         making.save(store, "b1", img=image(os.urandom(1 << 20)), volume=os.urandom(SIZE))
+    assert caught.value.needed is not None
+    assert caught.value.free is not None
+    assert 0 < caught.value.free < caught.value.needed <= SIZE + 100_000
+    assert caught.value.free < room.f_bfree * room.f_frsize - (1 << 20)
+    for said in (f"{caught.value.needed / 1e6:.2f} MB", f"{caught.value.free / 1e6:.2f} MB", "prune"):
+        assert said in str(caught.value)
     assert used(small_disk) <= before + 8192
     assert store.list() == []
 

@@ -155,8 +155,11 @@ def test_check_makes_the_layout_and_asks_for_room(store: BackupStore) -> None:
     assert {path.name for path in store.path.iterdir()} >= {"oci-layout", "index.json", "blobs"}
     assert list((store.path / "drafts").iterdir()) == []
     store.check(room=1)
-    with pytest.raises(StoreFullError, match="are free"):
+    with pytest.raises(StoreFullError, match="are free") as caught:
         store.check(room=1 << 60)
+    assert caught.value.needed == 1 << 60
+    assert caught.value.free is not None
+    assert 0 < caught.value.free < 1 << 60
 
 
 def test_a_file_in_the_way_is_an_error_of_ours(tmp_path: Path) -> None:

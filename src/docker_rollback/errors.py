@@ -35,7 +35,11 @@ has to say. ``RollbackRequested`` is control flow, not an error, and is delibera
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+
+_FULL_ID = re.compile(r"(container\W+(?:with (?:name or )?id\W+)?)([0-9a-f]{12})[0-9a-f]{52}\b", re.IGNORECASE)
+"""A container's id in a sentence, where twelve digits say as much; volumes have names that look the same."""
 
 
 class DockerRollbackError(Exception):
@@ -70,7 +74,7 @@ class EngineError(DockerRollbackError):
         self.reason = reason
         self.status = status
         answer = f" (HTTP {status})" if status is not None else ""
-        super().__init__(f"could not {action}: {reason}{answer}")
+        super().__init__(_FULL_ID.sub(r"\1\2", f"could not {action}: {reason}{answer}"))
         if status is not None and status >= 500:
             self.permanent = False
 

@@ -15,6 +15,7 @@ CLASSES = sorted(
     (found for _, found in inspect.getmembers(errors, inspect.isclass) if issubclass(found, BaseException)),
     key=lambda found: found.__name__,
 )
+ID = "ab" * 32
 FAILURES = [errors.VolumeError("data", "gone"), ValueError("odd")]
 VALUES: dict[str, Any] = {
     "containers": ["web", "db"],
@@ -53,6 +54,24 @@ def test_an_error_is_pickled_and_copied_whole(kind: type[BaseException]) -> None
     assert shown(pickle.loads(pickle.dumps(error))) == shown(error)
     assert shown(copy.copy(error)) == shown(error)
     assert shown(copy.deepcopy(error)) == shown(error)
+
+
+@pytest.mark.parametrize(
+    ("action", "reason", "words"),
+    [
+        (f"stop container '{ID}'", "busy", "could not stop container 'abababababab': busy"),
+        ("start it", f"No such container: {ID}", "could not start it: No such container: abababababab"),
+        ("ask", f"no container with ID {ID} found", "could not ask: no container with ID abababababab found"),
+        ("ask", f"container {ID}: busy", "could not ask: container abababababab: busy"),
+        (f"remove volume '{ID}'", "busy", f"could not remove volume '{ID}': busy"),
+        ("ask", f"image sha256:{ID}", f"could not ask: image sha256:{ID}"),
+    ],
+)
+def test_an_id_of_a_container_is_short_in_a_sentence(action: str, reason: str, words: str) -> None:
+    """Twelve digits say as much as sixty-four; names of volumes and digests of images stay, and so do the fields."""
+    error = errors.EngineError(action, reason)
+    assert str(error) == words
+    assert (error.action, error.reason) == (action, reason)
 
 
 def test_an_error_in_an_error_comes_through() -> None:

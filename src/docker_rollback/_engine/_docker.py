@@ -5,12 +5,14 @@ What engines answer differently is made one behaviour here; `docs/explanation/en
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Self
 
 import docker
 from docker import APIClient, DockerClient
+from docker.constants import DEFAULT_UNIX_SOCKET
 
 from docker_rollback._engine._docker_containers import DockerContainers
 from docker_rollback._engine._docker_errors import Asking
@@ -71,7 +73,8 @@ class DockerEngine(DockerContainers, DockerImages, DockerNetworks, DockerVolumes
         Example:
             >>> engine = DockerEngine.from_env()
         """
-        with Asking("reach the engine that the environment names").translated():
+        where = os.environ.get("DOCKER_HOST") or DEFAULT_UNIX_SOCKET.replace("http+", "")
+        with Asking("reach the engine that the environment names").translated(where):
             client = docker.from_env()
         return cls(client, timeout=timeout)
 

@@ -119,8 +119,9 @@ class Asking:
             error = EngineError(self.action, reason, status=status)
         return error
 
-    def broken(self, error: BaseException) -> EngineError:
-        """Return the error that a failure of the transport stands for."""
+    def broken(self, error: BaseException, *, address: str = "") -> EngineError:
+        """Return the error that a failure of the transport, to an engine at `address`, stands for."""
+        where = f" at {address}" if address else ""
         chain = list(_chain(error))
         reason = self.clean(_deepest_words(chain))
         # OpenSSL has numbers of its own where others have the system's.
@@ -128,11 +129,11 @@ class Asking:
         if codes & _DENIED:
             return EngineForbiddenError(self.action, f"this user may not open the engine's socket: {reason}")
         if codes & _UNREACHED or any(isinstance(link, _NEVER_SENT) for link in chain):
-            return EngineUnavailableError(self.action, f"no connection: {reason}")
+            return EngineUnavailableError(self.action, f"no engine answers{where}: {reason}")
         if any(isinstance(link, _TIMEOUTS) for link in chain):
             return EngineTimeoutError(self.action, f"no answer within the time-out: {reason}")
         if isinstance(error, DockerException) and not isinstance(error, requests.RequestException):
-            return EngineUnavailableError(self.action, reason)
+            return EngineUnavailableError(self.action, f"no engine answers{where}: {reason}")
         # The request was under way. Whether the engine did what was asked cannot be known from here.
         return EngineTimeoutError(self.action, f"the connection was lost before the answer was complete: {reason}")
 
@@ -141,12 +142,12 @@ class Asking:
         return EngineError(self.action, f"the answer is not an engine's: {self.clean(what)}")
 
     @contextmanager
-    def translated(self) -> Iterator[None]:
+    def translated(self, address: str = "") -> Iterator[None]:
         """Turn what the transport raises inside the block into an error of ours; no foreign code may run in it."""
         try:
             yield
         except TRANSPORT_ERRORS as error:
-            raise self.broken(error) from error
+            raise self.broken(error, address=address) from error
 
     def clean(self, text: str) -> str:
         """Return `text` without any of the secrets, longest first so that none is left in part."""

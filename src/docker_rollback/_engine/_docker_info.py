@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from typing import Any, Final, Literal
 
@@ -32,7 +31,7 @@ def describe(wire: Wire, info: Mapping[str, Any], address: str | None) -> Engine
         storage_driver=str(info.get("Driver", "")),
         containerd_store=_CONTAINERD_STORE in str(info.get("DriverStatus") or ""),
         default_runtime=str(info.get("DefaultRuntime") or ""),
-        address=address or address_of(wire),
+        address=address or wire.address,
         root=str(info.get("DockerRootDir") or ""),
         identity=identity_of(flavour, info),
     )
@@ -47,15 +46,3 @@ def identity_of(flavour: str, info: Mapping[str, Any]) -> str:
     if flavour == "docker" and info.get("ID"):
         return str(info["ID"])
     return f"{info.get('Name') or ''}:{info.get('DockerRootDir') or ''}"
-
-
-def address_of(wire: Wire) -> str:
-    """Return where a client reaches its engine, as DOCKER_HOST would say it."""
-    adapter = getattr(wire.api, "_custom_adapter", None)
-    path = getattr(adapter, "socket_path", None)
-    if path:
-        return f"unix://{os.fspath(path)}"
-    host = getattr(adapter, "ssh_host", None)
-    if host:
-        return f"ssh://{str(host).removeprefix('ssh://')}"
-    return wire.api.base_url.replace("http://", "tcp://").replace("https://", "tcp://")

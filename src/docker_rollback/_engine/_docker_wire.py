@@ -7,6 +7,7 @@ that reads or rewrites what is sent: bodies go out as they are given, with every
 from __future__ import annotations
 
 import json
+import os
 import re
 import threading
 from collections.abc import Iterable, Iterator, Mapping
@@ -52,6 +53,18 @@ class Wire:
         Not the one that docker-py was told: what is read here must be complete, whatever else the client is used for.
         """
         return self._engine().version
+
+    @property
+    def address(self) -> str:
+        """Where the client reaches its engine, as DOCKER_HOST would say it."""
+        adapter = getattr(self.api, "_custom_adapter", None)
+        path = getattr(adapter, "socket_path", None)
+        if path:
+            return f"unix://{os.fspath(path)}"
+        host = getattr(adapter, "ssh_host", None)
+        if host:
+            return f"ssh://{str(host).removeprefix('ssh://')}"
+        return self.api.base_url.replace("http://", "tcp://").replace("https://", "tcp://")
 
     @property
     def podman(self) -> bool:
@@ -146,7 +159,7 @@ class Wire:
         failure: BaseException | None = None
         for attempt in (1, 2):
             try:
-                with asking.translated():
+                with asking.translated(self.address):
                     response = self.api.request(
                         method,
                         self.api.base_url + path,

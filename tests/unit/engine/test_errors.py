@@ -64,7 +64,7 @@ def test_the_systems_words_are_told() -> None:
     """The reason is the system's own, without the wrappers around it."""
     with pytest.raises(EngineUnavailableError) as caught, ASKING.translated():
         raise _wrapped(FileNotFoundError(errno.ENOENT, "No such file or directory"))
-    assert str(caught.value) == "could not ask: no connection: No such file or directory"
+    assert str(caught.value) == "could not ask: no engine answers: No such file or directory"
 
 
 def test_secrets_are_taken_out_whole() -> None:

@@ -259,6 +259,7 @@ def test_nobody_at_the_address(tmp_path: Path) -> None:
         with pytest.raises(EngineUnavailableError) as caught:
             engine.info()
         assert not caught.value.permanent
+        assert f"no engine answers at unix://{tmp_path / name}: " in str(caught.value)
 
 
 @pytest.mark.usefixtures("_unclosed")
@@ -266,7 +267,7 @@ def test_nobody_at_the_address(tmp_path: Path) -> None:
 def test_nobody_at_the_address_of_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """That nobody answers where the environment points is told when the engine is made."""
     monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path / 'nothing.sock'}")
-    with pytest.raises(EngineUnavailableError):
+    with pytest.raises(EngineUnavailableError, match=f"no engine answers at unix://{tmp_path / 'nothing.sock'}: "):
         DockerEngine.from_env()
 
 

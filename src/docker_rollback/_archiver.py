@@ -2,22 +2,34 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import secrets
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 
 from docker_rollback import _volumes
 from docker_rollback._engine.port import Engine, Inspection
 from docker_rollback._folders import uses
 from docker_rollback._model import Backup, Descriptor, VolumeArchive, Way, backup_id
 from docker_rollback._spec import mounts
-from docker_rollback._store import BackupStore, Draft
+from docker_rollback._store import BackupStore, Draft, FileLock, LockedError
 from docker_rollback._volumes import Progress, VolumeCapture
-from docker_rollback.errors import ArchiveError, VolumeAccessError
+from docker_rollback.errors import (
+    ArchiveError,
+    ContainerBusyError,
+    StoreError,
+    StoreFullError,
+    StoreNotWritableError,
+    VolumeAccessError,
+)
 
 logger = logging.getLogger("docker_rollback")
+
+_PATIENCE = 60.0
+"""Seconds that we wait for tar to notice that the process which it worked for is gone."""
 
 
 class VolumeArchiver:
@@ -57,8 +69,14 @@ class VolumeArchiver:
         self._engine = engine
         self._store = store
         self._access = _volumes.VolumeAccess(
-            engine, way=way, helper_image=helper_image, kept={"the store of the backups": str(store.path)}
+            engine,
+            way=way,
+            helper_image=helper_image,
+            kept={"the store of the backups": str(store.path)},
+            lock=lambda volume: self._locks.get(volume),
         )
+        self._locks: dict[str, FileLock] = {}
+        self._identity: str | None = None
         self._level = level
         self._progress = progress
         self._live_from = live_from
@@ -71,7 +89,8 @@ class VolumeArchiver:
             VolumeAccessError: there is no way to one of them; it names it.
             EngineError: the engine does not answer.
         """
-        return self._access.probe(volumes)
+        with self._alone(volumes):
+            return self._access.probe(volumes)
 
     def archive(self, volume: str, *, in_use: bool = False) -> VolumeArchive:
         """Archive one volume by itself, as a backup in the store that holds no container.
@@ -139,7 +158,7 @@ class VolumeArchiver:
             VolumeAccessError: there is no way to one of them.
             EngineError, StoreError: what they say.
         """
-        with ExitStack() as writers:
+        with self._alone(volumes), ExitStack() as writers:
             with self._access.reading(volumes, operation=operation, ways=ways) as reaches:
                 capture = VolumeCapture(
                     self._store,
@@ -182,7 +201,8 @@ class VolumeArchiver:
                 for _ in self._store.open_blob(blob):
                     pass
         place = archive.inspection.get(_volumes.PLACE) if name == archive.name else None
-        with self._access.filling(name, operation=f"fill-{secrets.token_hex(4)}", place=place) as reach:
+        filling = f"fill-{secrets.token_hex(4)}"
+        with self._alone([name]), self._access.filling(name, operation=filling, place=place) as reach:
             # Looked at again: the way here may have taken a while.
             self._refuse_users(name, self._access.users(name))
             _volumes.drop_attributes(reach, keep=_volumes.attributes(self._read(archive.base)))
@@ -212,7 +232,7 @@ class VolumeArchiver:
             ...     archiver.extract(archive)
             ...     engine.start_container("cache")
         """
-        with self._access.holding(volumes):
+        with self._alone(volumes), self._access.holding(volumes):
             yield
 
     def provide(self, folder: str) -> None:
@@ -225,14 +245,11 @@ class VolumeArchiver:
             VolumeAccessError: something else is in its place, or there is no way to it.
             EngineError: the engine does not answer.
         """
-        self._access.provide(folder)
+        with self._alone([folder]):
+            self._access.provide(folder)
 
-    def remove_left_over(self, operation: str | None = None, *, volume: str | None = None) -> list[str]:
-        """Remove the helper containers of an operation that is over, all of this library's where none is named.
-
-        Args:
-            operation: only those of this operation.
-            volume: only those that mount this volume.
+    def remove_left_over(self) -> list[str]:
+        """Remove the helper containers whose makers died, as far as this machine's kernel can tell.
 
         Returns:
             The ids of those that were there.
@@ -240,7 +257,42 @@ class VolumeArchiver:
         Raises:
             EngineError: the engine refused or failed.
         """
-        return _volumes.remove_left_over(self._engine, operation, volume=volume)
+        return _volumes.remove_left_over(self._engine, _is_free)
+
+    @contextmanager
+    def _alone(self, volumes: Sequence[str]) -> Iterator[None]:
+        """Hold volumes against other processes of this store, and wait for a child of a dead one that is at work yet.
+
+        Raises:
+            VolumeAccessError: somebody else holds one of them all the time.
+        """
+        with ExitStack() as held:
+            for volume in dict.fromkeys(volumes):
+                if volume not in self._locks:
+                    held.enter_context(self._hold(volume))
+            yield
+
+    @contextmanager
+    def _hold(self, volume: str) -> Iterator[None]:
+        with ExitStack() as held:
+            try:
+                lock = held.enter_context(self._store.lock(self._key(volume), container=volume, timeout=_PATIENCE))
+            except ContainerBusyError as error:
+                raise VolumeAccessError(volume, f"another process is at work on it: {error.holder}") from None
+            except (StoreNotWritableError, StoreFullError) as error:
+                # There may be a backup in it to restore all the same.
+                logger.warning("volume %s is not locked: %s", volume, error)
+                yield
+                return
+            self._locks[volume] = lock
+            held.callback(self._locks.pop, volume)
+            yield
+
+    def _key(self, volume: str) -> str:
+        """Return the name of a volume's lock: its own may be longer than that of a file, and a path is none at all."""
+        if self._identity is None:
+            self._identity = self._engine.info().identity
+        return f"volume.{hashlib.sha256(f'{self._identity}/{volume}'.encode()).hexdigest()[:32]}"
 
     def _fill(self, reach: _volumes.Reach, blob: Descriptor, done: int, *, beginning: bytes) -> int:
         with reach.run(_volumes.extract(reach.root), stdin=True) as tar:
@@ -261,6 +313,19 @@ class VolumeArchiver:
         if users:
             names = ", ".join(repr(str(user["Name"]).lstrip("/")) for user in users)
             raise VolumeAccessError(volume, f"running containers use it: {names}; stop them first")
+
+
+def _is_free(lock: str) -> bool:
+    path = Path(lock)
+    if not path.exists():
+        # Of another machine, or of a store that is gone: there is no telling.
+        return False
+    with FileLock(path) as held:
+        try:
+            held.acquire()
+        except (LockedError, StoreError):
+            return False
+    return True
 
 
 def _flush(reach: _volumes.Reach) -> None:

@@ -59,19 +59,13 @@ class Markers:
         """Mark the containers of an operation; the caller holds their locks in the store.
 
         Raises:
-            ContainerBusyError: one of them is marked by an owner who lives, as far as can be told; none is marked now.
+            ContainerBusyError: one of them is marked by an owner who lives, as far as can be told. Those before it are
+                marked until `remove`.
             UnfinishedRollbackError: its owner died, and the note from which to finish is in another store.
             EngineError: the engine refused or failed.
         """
-        placed: list[Resting] = []
-        try:
-            for container in record.containers:
-                placed.append(container)
-                self._place(container, record)
-        except DockerRollbackError:
-            for container in placed:
-                self._remove(container, record)
-            raise
+        for container in record.containers:
+            self._place(container, record)
 
     def remove(self, record: Record) -> None:
         """Remove the marks of an operation; what cannot be removed is named in the log."""

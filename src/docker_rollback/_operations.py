@@ -57,8 +57,7 @@ class Operation:
         try:
             self._markers.place(self.record)
         except BaseException:
-            self._store.release(self.record.operation, HOLDER)
-            self._store.journal.remove(self.record.operation)
+            self.end()
             raise
         return self
 

@@ -194,7 +194,7 @@ class Recovery:
             EngineError, StoreError: what they say; it can be done again.
         """
         record = operation.record
-        self._archiver.remove_left_over(record.operation)
+        self._archiver.remove_left_over()
         with AtRest(self._engine, "stop", report=self._report) as rest:
             for found in (*record.guests, *reversed(record.containers)):
                 rest.adopt(found)
@@ -215,8 +215,7 @@ class Recovery:
 
     def _put_back(self, operation: Operation, backup: Backup) -> None:
         operation.try_enter("rolling back")
-        for volume in operation.record.volumes:
-            self._archiver.remove_left_over(volume=volume)
+        self._archiver.remove_left_over()
         with AtRest(self._engine, "stop", held=True, note=operation.note_guest, report=self._report) as guests:
             for guest in operation.record.guests:
                 guests.adopt(guest)
@@ -231,6 +230,8 @@ class Recovery:
         if rolled_back:
             self._restorer.clear_aside(backup)
         self._capture.release(backup)
+        if operation.record.kept in self._store.ids():
+            self._capture.release(self._store.get(operation.record.kept))
         operation.end()
 
     # After a death
@@ -245,6 +246,8 @@ class Recovery:
             RollbackFailedError: one or several could not be finished; each was tried.
             StoreError: a note cannot be read.
         """
+        # Of a death before anything was noted, too.
+        self._archiver.remove_left_over()
         done: list[Recovered] = []
         failed: list[tuple[Operation, DockerRollbackError]] = []
         for operation in self._operations.unfinished():
@@ -346,8 +349,7 @@ class Recovery:
         operation.note_kept(kept)
         # Of an attempt that was cut off as well.
         self._capture.forget(kept, [container.name for container in report.containers])
-        taken = self._capture.take(report, kept, quiesce="stop", resume=False, shared="ignore")
-        self._capture.release(taken)
+        self._capture.take(report, kept, quiesce="stop", resume=False, shared="ignore")
         logger.warning("the state that operation %s left is kept as backup %s", record.operation, kept)
         return kept
 

@@ -492,7 +492,7 @@ def test_a_helper_does_not_outlive_the_process_that_made_it(bench: Bench, engine
         finally:
             process.send_signal(signal.SIGKILL)
     assert settled(lambda: bench.client.api.containers(all=True, filters=where) == [])
-    assert bench.archiver().remove_left_over(operation) == []
+    assert bench.archiver().remove_left_over() == []
     bench.client.api.remove_image(pack_kit().tag)
 
 

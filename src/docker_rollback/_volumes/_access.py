@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Protocol
@@ -15,6 +15,7 @@ from docker_rollback._engine.port import ContainerFilter, Engine, Inspection, Pr
 from docker_rollback._folders import folder_of, uses
 from docker_rollback._model import Way, is_folder
 from docker_rollback._spec import mounts
+from docker_rollback._store import FileLock
 from docker_rollback._volumes import _image, _proof, _tools
 from docker_rollback._volumes._direct import LocalProcess
 from docker_rollback._volumes._helper import OPERATION_LABEL, Helper
@@ -62,6 +63,8 @@ class VolumeAccess:
         helper_image: the image of the helpers; None for one of our own, or where that cannot be had, that of a
             container which uses the volume.
         kept: folders of this machine that are never archived, by what they are.
+        lock: returns the lock that is held for a volume, None where there is none. Our children keep it, should they
+            outlive us, and helpers name it.
     """
 
     def __init__(
@@ -71,11 +74,13 @@ class VolumeAccess:
         way: Way | None = None,
         helper_image: str | None = None,
         kept: Mapping[str, str] | None = None,
+        lock: Callable[[str], FileLock | None] = lambda _: None,
     ) -> None:
         self._engine = engine
         self._way = way
         self._helpers = Helpers(engine, image=helper_image)
         self._folders = HostFolders(engine, kept or {})
+        self._lock = lock
         self._proven: dict[str, _proof.Root] = {}
         self._operations: list[str] = []
 
@@ -126,7 +131,7 @@ class VolumeAccess:
                 stack.close()
             scratch = stack.enter_context(_scratch())
             reaches = [
-                _reach(
+                self._reach(
                     name, inspection, direct.get(name), helper, (f"{scratch}/{number}", f"{_image.SCRATCH}/{number}")
                 )
                 for number, (name, inspection) in enumerate(found.items())
@@ -157,7 +162,7 @@ class VolumeAccess:
                 raise VolumeAccessError(volume, _why_not_direct(found))
             if root is not None:
                 stack.close()
-            reach = _reach(volume, found, root, helper)
+            reach = self._reach(volume, found, root, helper)
             if is_folder(volume):
                 reach = self._placed(reach)
                 self._folders.check_same(volume, reach.inspection[PLACE], place)
@@ -176,7 +181,7 @@ class VolumeAccess:
             return
         # The engine makes it: there may be no other way to its host, and it never makes anything where something is.
         with self._helping({folder: found}, "make", operation=f"make-{secrets.token_hex(4)}") as helper:
-            self._placed(_reach(folder, found, None, helper))
+            self._placed(self._reach(folder, found, None, helper))
 
     @contextmanager
     def holding(self, volumes: Sequence[str]) -> Iterator[None]:
@@ -215,10 +220,25 @@ class VolumeAccess:
     def _helping(self, volumes: Mapping[str, Inspection], use: Use, *, operation: str) -> Iterator[Helper]:
         self._operations.append(operation)
         try:
-            with self._helpers.standing(volumes, use, operation=operation) as helper:
+            locks = [str(lock.path) for lock in map(self._lock, volumes) if lock is not None]
+            with self._helpers.standing(volumes, use, operation=operation, lock=next(iter(locks), "")) as helper:
                 yield helper
         finally:
             self._operations.remove(operation)
+
+    def _reach(
+        self,
+        volume: str,
+        inspection: Inspection,
+        root: _proof.Root | None,
+        helper: Helper | None,
+        snapshots: tuple[str, str] = ("", ""),
+    ) -> Reach:
+        if root is not None:
+            return Reach(volume, inspection, "direct", root.path, snapshots[0], _run_here(self._lock(volume)))
+        if helper is None:
+            raise VolumeAccessError(volume, "no way to it was found")
+        return Reach(volume, inspection, "helper", helper.roots[volume], snapshots[1], helper.run)
 
     def _known(self, volume: str, inspection: Inspection) -> _proof.Root | None:
         """Return a volume's folder here where that can be known without a helper."""
@@ -266,23 +286,12 @@ def _why_not_direct(inspection: Inspection) -> str:
     return f"nothing proves that {folder} on this machine is the folder that the engine means"
 
 
-def _reach(
-    volume: str,
-    inspection: Inspection,
-    root: _proof.Root | None,
-    helper: Helper | None,
-    snapshots: tuple[str, str] = ("", ""),
-) -> Reach:
-    if root is not None:
-        return Reach(volume, inspection, "direct", root.path, snapshots[0], _run_here)
-    if helper is None:
-        raise VolumeAccessError(volume, "no way to it was found")
-    return Reach(volume, inspection, "helper", helper.roots[volume], snapshots[1], helper.run)
+def _run_here(lock: FileLock | None) -> Run:
+    def run(words: Sequence[str], /, *, stdin: bool = False) -> Process:
+        program = _tools.find_tar() if words[0] == "tar" else _tools.find_program(words[0])
+        return LocalProcess((str(program), *words[1:]), stdin=stdin, keep=() if lock is None else (lock.fileno(),))
 
-
-def _run_here(words: Sequence[str], /, *, stdin: bool = False) -> Process:
-    program = _tools.find_tar() if words[0] == "tar" else _tools.find_program(words[0])
-    return LocalProcess((str(program), *words[1:]), stdin=stdin)
+    return run
 
 
 def _scratch() -> tempfile.TemporaryDirectory[str]:

@@ -6,7 +6,7 @@ import fcntl
 import os
 import subprocess
 import threading
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from types import TracebackType
 from typing import IO, Final, Self
 
@@ -23,8 +23,11 @@ class LocalProcess:
     terminal is ours to handle, and must not cut off an archive half way. Where we die, it ends with its pipes.
     """
 
-    def __init__(self, command: Sequence[str], *, stdin: bool = False) -> None:
-        """Start `command`, with an input where `stdin`; raises `OSError` where it cannot be started."""
+    def __init__(self, command: Sequence[str], *, stdin: bool = False, keep: Collection[int] = ()) -> None:
+        """Start `command`, with an input where `stdin`; raises `OSError` where it cannot be started.
+
+        It inherits the descriptors `keep`: those of locks, which are held until it has ended too.
+        """
         self._process = subprocess.Popen(
             list(command),
             bufsize=0,
@@ -34,6 +37,7 @@ class LocalProcess:
             cwd="/",
             env={"LC_ALL": "C", "PATH": os.defpath},
             process_group=0,
+            pass_fds=tuple(keep),
         )
         self._output = _pipe(self._process.stdout)
         self._stderr = bytearray()

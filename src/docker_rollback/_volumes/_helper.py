@@ -12,13 +12,14 @@ from attrs import frozen
 
 from docker_rollback._engine.port import ContainerFilter, Engine, Process
 from docker_rollback._volumes._image import Toolbox
-from docker_rollback.errors import EngineError, ImageNotFoundError
+from docker_rollback.errors import ContainerNotFoundError, EngineError, ImageNotFoundError
 
 logger = logging.getLogger("docker_rollback")
 
 ROLE_LABEL: Final = "docker-rollback.role"
 ROLE: Final = "helper"
 OPERATION_LABEL: Final = "docker-rollback.operation"
+LOCK_LABEL: Final = "docker-rollback.lock"
 
 # Read and write every file as whoever owns it, devices included; SYS_ADMIN is for attributes that begin with trusted,
 # which tar would leave out without a word.
@@ -95,6 +96,7 @@ def standing(
     *,
     operation: str,
     auto_remove: bool,
+    lock: str = "",
 ) -> Iterator[Helper]:
     """Have a helper for the time of a block.
 
@@ -106,11 +108,13 @@ def standing(
         mounts: the volumes that it mounts.
         operation: what it serves, for whoever finds it left over.
         auto_remove: whether the engine removes it when it ends by itself; it then also removes anonymous volumes.
+        lock: the path of a lock that we hold as long as we live.
 
     Raises:
         EngineError: it could not be made, or not be started.
     """
-    container, toolbox = _create(engine, provide, mounts, operation=operation, auto_remove=auto_remove)
+    labels = {ROLE_LABEL: ROLE, OPERATION_LABEL: operation, LOCK_LABEL: lock}
+    container, toolbox = _create(engine, provide, mounts, labels=labels, auto_remove=auto_remove)
     lifeline: Process | None = None
     try:
         engine.start_container(container)
@@ -125,7 +129,9 @@ def standing(
                 lifeline.kill()
 
 
-def request(toolbox: Toolbox, mounts: Sequence[HelperMount], *, operation: str, auto_remove: bool) -> dict[str, Any]:
+def request(
+    toolbox: Toolbox, mounts: Sequence[HelperMount], *, labels: Mapping[str, str], auto_remove: bool
+) -> dict[str, Any]:
     """Return the request that creates a helper. Pure."""
     taken = {mount.target for mount in mounts}
     return {
@@ -136,7 +142,7 @@ def request(toolbox: Toolbox, mounts: Sequence[HelperMount], *, operation: str, 
         "User": "0:0",
         "WorkingDir": "/",
         # A label of an application's image could have a proxy, a backup tool or an updater take it for the application.
-        "Labels": {**dict.fromkeys(toolbox.labels, ""), ROLE_LABEL: ROLE, OPERATION_LABEL: operation},
+        "Labels": {**dict.fromkeys(toolbox.labels, ""), **labels},
         "Healthcheck": {"Test": ["NONE"]},
         "StopSignal": "SIGKILL",
         "HostConfig": {
@@ -157,13 +163,23 @@ def request(toolbox: Toolbox, mounts: Sequence[HelperMount], *, operation: str, 
     }
 
 
-def remove_left_over(engine: Engine, operation: str | None = None, *, volume: str | None = None) -> list[str]:
-    """Remove the helpers of an operation that is over or of one volume, else all; return the ids of what was there."""
-    labels = {ROLE_LABEL: ROLE} if operation is None else {ROLE_LABEL: ROLE, OPERATION_LABEL: operation}
-    found = engine.list_containers(ContainerFilter(labels=labels, volume=volume))
-    for container in found:
-        engine.remove_container(container, force=True)
-    return found
+def remove_left_over(engine: Engine, is_dead: Callable[[str], bool]) -> list[str]:
+    """Remove the helpers whose makers died; return the ids of those that were there.
+
+    Args:
+        engine: where they are.
+        is_dead: says of the lock of a maker, by its path, whether nobody holds it.
+    """
+    removed = []
+    for container in engine.list_containers(ContainerFilter(labels={ROLE_LABEL: ROLE})):
+        try:
+            labels = engine.inspect_container(container)["Config"].get("Labels") or {}
+        except ContainerNotFoundError:
+            continue
+        if labels.get(LOCK_LABEL) and is_dead(str(labels[LOCK_LABEL])):
+            engine.remove_container(container, force=True)
+            removed.append(container)
+    return removed
 
 
 def _create(
@@ -171,14 +187,14 @@ def _create(
     provide: Callable[[], Toolbox],
     mounts: Sequence[HelperMount],
     *,
-    operation: str,
+    labels: Mapping[str, str],
     auto_remove: bool,
 ) -> tuple[str, Toolbox]:
     for tries_left in reversed(range(_TRIES)):
         toolbox = provide()
         name = f"docker-rollback-helper-{secrets.token_hex(6)}"
         try:
-            wanted = request(toolbox, mounts, operation=operation, auto_remove=auto_remove)
+            wanted = request(toolbox, mounts, labels=labels, auto_remove=auto_remove)
             return engine.create_container(name, wanted), toolbox
         except ImageNotFoundError:
             # Another process was done with the image that we share, and removed it just now.

@@ -36,13 +36,16 @@ class Helpers:
         self._own_image = _image.OwnImage(engine)
 
     @contextmanager
-    def standing(self, volumes: Mapping[str, Inspection], use: Use, *, operation: str) -> Iterator[Helper]:
+    def standing(
+        self, volumes: Mapping[str, Inspection], use: Use, *, operation: str, lock: str = ""
+    ) -> Iterator[Helper]:
         """Have a helper with volumes for the time of a block.
 
         Args:
             volumes: their inspections, by name.
             use: to read them, which changes nothing in them, or to fill the one that it is.
             operation: what it serves, for whoever finds it left over.
+            lock: the path of a lock that we hold as long as we live.
 
         Raises:
             VolumeAccessError: none can be had that reaches one of the volumes; it names it.
@@ -58,14 +61,16 @@ class Helpers:
                 with ExitStack() as attempt:
                     # Podman removes anonymous volumes, an application's too, with a container that removes itself.
                     kept = podman and any(_may_be_anonymous(mount) for mount in mounts)
-                    start = standing(self._engine, provide, mounts, operation=operation, auto_remove=not kept)
+                    start = standing(
+                        self._engine, provide, mounts, operation=operation, auto_remove=not kept, lock=lock
+                    )
                     helper = _try(attempt, start, reasons)
                     if helper is not None:
                         yield helper
                         return
         if len(volumes) > 1:
             for name, found in volumes.items():
-                with self.standing({name: found}, use, operation=operation):
+                with self.standing({name: found}, use, operation=operation, lock=lock):
                     pass
         raise VolumeAccessError(next(iter(volumes)), f"no helper container reaches it: {'; '.join(reasons)}")
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +13,7 @@ from attrs import evolve
 
 from docker_rollback._archiver import VolumeArchiver
 from docker_rollback._model import Descriptor, VolumeArchive
-from docker_rollback._store import BackupStore
+from docker_rollback._store import BackupStore, FileLock
 from docker_rollback._volumes._image import pack_kit
 from docker_rollback.errors import (
     ArchiveError,
@@ -243,13 +245,52 @@ def test_a_helper_that_somebody_else_left_over_stands_against_a_filling(fake: Fa
     """Another process may still be writing to the volume through it."""
     fake.add_image("tools")
     archive = VolumeArchiver(fake, store).archive("data")
-    labels = {"docker-rollback.role": "helper", "docker-rollback.operation": "fill-other"}
+    lock = store.path / "locks" / "volume.of-another"
+    labels = {"docker-rollback.role": "helper", "docker-rollback.lock": str(lock)}
     other = fake.run("left-over", image="tools", volumes={"data": "/x"}, labels=labels)
     archiver = VolumeArchiver(fake, store)
     with pytest.raises(VolumeAccessError, match="left-over"):
         archiver.extract(archive)
-    assert archiver.remove_left_over("fill-other") == [other]
+    with FileLock(lock) as held:
+        held.acquire()
+        assert archiver.remove_left_over() == []
+    assert archiver.remove_left_over() == [other]
     archiver.extract(archive)
+
+
+def test_an_orphan_at_work_is_waited_for(fake: FakeEngine, store: BackupStore) -> None:
+    """A child that outlives its dead parent keeps the volume's lock, and nothing is done before it has ended."""
+    fake.add_image("tools")
+    archiver = VolumeArchiver(fake, store)
+    archive = archiver.archive("data")
+    (lock,) = (store.path / "locks").glob("container-volume.*")
+    let_go = threading.Event()
+
+    def end() -> None:
+        let_go.set()
+        orphan.communicate()
+
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLDING, str(lock)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as orphan:
+        assert orphan.stdout is not None
+        assert orphan.stdout.readline() == b"held\n"
+        timer = threading.Timer(0.5, end)
+        timer.start()
+        archiver.extract(archive)
+        assert let_go.is_set()
+        timer.join()
+
+
+HOLDING = """
+import sys
+from pathlib import Path
+from docker_rollback._store import FileLock
+with FileLock(Path(sys.argv[1])) as lock:
+    lock.acquire()
+    print("held", flush=True)
+    sys.stdin.read()
+"""
 
 
 # What is refused

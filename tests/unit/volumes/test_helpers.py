@@ -57,7 +57,8 @@ class PodmanLike(FakeEngine):
 def test_a_helper_has_what_tar_needs_and_nothing_more() -> None:
     """No network, no log, no health check, no label of an application, every right over files."""
     toolbox = _image.foreign("sha256:1", {"Volumes": {"/data": {}, "/own": {}}, "Labels": {"proxy.enable": "true"}})
-    made = request(toolbox, [mount("vol", PLAIN, "read", 0, podman=False)], operation="op", auto_remove=True)
+    labels = {"docker-rollback.role": "helper", "docker-rollback.operation": "op"}
+    made = request(toolbox, [mount("vol", PLAIN, "read", 0, podman=False)], labels=labels, auto_remove=True)
     host = made["HostConfig"]
     assert (host["NetworkMode"], host["LogConfig"]["Type"], host["UsernsMode"]) == ("none", "none", "host")
     assert host["CapDrop"] == ["ALL"]
@@ -135,7 +136,7 @@ def test_nothing_is_left_wherever_the_engine_fails(fake: FakeEngine) -> None:
                 pass
             # Where removing is what failed, what is left is left to `remove_left_over`.
             if failing.struck is not None and failing.struck.verb.startswith("remove_"):
-                remove_left_over(fake)
+                remove_left_over(fake, lambda _: True)
                 fake.remove_image(_image.pack_kit().tag)
             assert nothing_left(fake), failing.story()
             if failing.struck is None:
@@ -143,18 +144,18 @@ def test_nothing_is_left_wherever_the_engine_fails(fake: FakeEngine) -> None:
         assert at > 4
 
 
-def test_leftovers_are_found_by_operation(fake: FakeEngine) -> None:
-    """Only helpers are removed, and where an operation is named, its own only."""
+def test_leftovers_are_those_whose_makers_died(fake: FakeEngine) -> None:
+    """Only helpers are removed, and of them those whose lock nobody holds; one that names none stays."""
     fake.add_image("app")
     app = fake.run("app", image="app")
     toolbox = _image.foreign(str(fake.inspect_image("app")["Id"]), {})
-    made = [
-        fake.create_container(f"left-{operation}", request(toolbox, [], operation=operation, auto_remove=True))
-        for operation in ("one", "two", "three")
-    ]
-    assert remove_left_over(fake, "two") == [made[1]]
-    assert sorted(remove_left_over(fake)) == sorted([made[0], made[2]])
-    assert fake.list_containers() == [app]
+    made = {}
+    for lock in ("/one", "/two", ""):
+        labels = {"docker-rollback.role": "helper", "docker-rollback.lock": lock}
+        wanted = request(toolbox, [], labels=labels, auto_remove=True)
+        made[lock] = fake.create_container(f"left{lock.replace('/', '-')}", wanted)
+    assert remove_left_over(fake, lambda lock: lock == "/two") == [made["/two"]]
+    assert sorted(fake.list_containers()) == sorted([app, made["/one"], made[""]])
 
 
 # Its image

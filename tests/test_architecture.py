@@ -14,18 +14,20 @@ SOURCE = Path(__file__).parent.parent / "src" / PACKAGE
 LONGEST_MODULE = 450
 
 LAYERS = (
+    ("__main__",),
     ("__init__",),
     ("_api",),
     ("_parts",),
     ("testing",),
     ("_rollback",),
-    ("_recovery",),
+    ("_recovery", "_replace"),
     ("_capture", "_restorer", "_checks", "_verdict", "_operations", "_preflight"),
     ("_place",),
     ("_snapshotter", "_archiver"),
     ("_volumes", "_quiesce", "_look", "_checked", "_marker"),
     ("_engine", "_store"),
     ("_plan", "_journal", "_compare", "_conflict", "_graph", "_progress", "_upper", "_secrets", "_signals"),
+    ("_update_spec",),
     ("_spec", "_folders"),
     ("_model",),
     ("errors",),

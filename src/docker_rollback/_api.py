@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Sequence
-from typing import Protocol, TypeAlias
+from typing import TypeAlias
 
 from docker_rollback._checked import Check
 from docker_rollback._checks import as_checks, healthy
@@ -13,21 +13,9 @@ from docker_rollback._model import Backup, Quiesce, Shared, Way
 from docker_rollback._parts import Parts
 from docker_rollback._progress import Listener
 from docker_rollback._recovery import Recovered
-from docker_rollback._rollback import Rollback
+from docker_rollback._rollback import ContainerArgument, Rollback
 from docker_rollback._snapshotter import locked
 from docker_rollback._store import BackupStore, KeepArgument
-
-
-class ContainerLike(Protocol):
-    """Anything with an id, such as docker-py's `Container`."""
-
-    @property
-    def id(self) -> str | None:
-        """The full id."""
-
-
-ContainerArgument: TypeAlias = str | ContainerLike
-"""A container's name, its id, or an object that has one."""
 
 StoreArgument: TypeAlias = BackupStore | str | os.PathLike[str] | None
 """A store, the path of one, or None for the one in the user's data folder."""
@@ -108,6 +96,7 @@ def rollback(
         resume=resume,
         shared=shared,
         keep=keep,
+        report=parts.report,
     )
 
 

@@ -20,6 +20,16 @@ logger = logging.getLogger("docker_rollback")
 _ASIDE = "-docker-rollback-aside-"
 
 
+def aside_name(name: str, container_id: str) -> str:
+    """Return the name of a container that has to give up its own for a while."""
+    return f"{name}{_ASIDE}{container_id[:SHORT_ID]}"
+
+
+def is_aside(name: str) -> bool:
+    """Whether a container of that name was put aside."""
+    return _ASIDE in name
+
+
 class Place:
     """Restores one container in its place; each method leaves what its step in the plan promises.
 
@@ -126,6 +136,12 @@ class Place:
         self._engine.remove_image(again(self._snapshot.image.tag))
         self._snapshotter.release(self._snapshot)
 
+    def clear_parked(self) -> None:
+        """Remove the original where a successor stands in its place; that one has its anonymous volumes."""
+        original = self._find(self._snapshot.id)
+        if original is not None and is_aside(original.name) and not original.state.alive:
+            self._engine.remove_container(original.id)
+
     def _find(self, ref: str) -> Observed | None:
         try:
             found = observe(self._engine.inspect_container(ref))
@@ -152,7 +168,7 @@ class Place:
     def _rename_aside(self, container: Observed) -> None:
         standing = self._find(container.id)
         if standing is not None and _ASIDE not in standing.name:
-            self._engine.rename_container(standing.id, f"{self._snapshot.name}{_ASIDE}{standing.id[:SHORT_ID]}")
+            self._engine.rename_container(standing.id, aside_name(self._snapshot.name, standing.id))
 
     def _is_back(self, original: Observed) -> bool:
         """Put the original back where it is untouched; False where it is not, or where that fails."""

@@ -10,9 +10,9 @@ from attrs import frozen
 
 logger = logging.getLogger("docker_rollback")
 
-StepName: TypeAlias = Literal["quiesce", "commit", "resume", "store", "restore", "data"]
-"""What can be going on: three steps of a capture and the storing of its images, a step of a restore's plan, and the
-data of a volume on its way into the store or back."""
+StepName: TypeAlias = Literal["quiesce", "commit", "resume", "store", "restore", "data", "pull", "replace"]
+"""What can be going on: three steps of a capture and the storing of its images, a step of a restore's plan, the data
+of a volume on its way into the store or back, an image on its way into the engine, and a container being replaced."""
 
 
 @frozen
@@ -21,7 +21,7 @@ class Progress:
 
     Attributes:
         step: what is being done.
-        subject: to which container or volume; for "restore", the step of the plan in words.
+        subject: to which container, volume or image; for "restore", the step of the plan in words.
         done: bytes so far; for "data" alone.
     """
 

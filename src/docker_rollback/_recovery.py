@@ -229,6 +229,8 @@ class Recovery:
         """
         if rolled_back:
             self._restorer.clear_aside(backup)
+        else:
+            self._restorer.clear_parked(backup)
         self._capture.release(backup)
         if operation.record.kept in self._store.ids():
             self._capture.release(self._store.get(operation.record.kept))

@@ -180,6 +180,14 @@ class Restorer:
             if volume.anonymous:
                 self._drop_orphan(volume.name)
 
+    def clear_parked(self, backup: Backup) -> None:
+        """Remove the containers of a backup that stand aside for their successors: the update is there to stay."""
+        for container in backup.containers:
+            try:
+                self._place(container, backup, {}).clear_parked()
+            except EngineError as error:
+                logger.warning("%s: what it was before could not be removed: %s", container.name, error)
+
     def _drop_orphan(self, volume: str) -> None:
         """Remove an anonymous volume whose container is gone: its data is in the volume of the new one."""
         try:

@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from datetime import datetime
 from enum import Enum
 from types import TracebackType
-from typing import Self
+from typing import Protocol, Self, TypeAlias, Unpack
 
 from docker_rollback._capture import Capture
 from docker_rollback._checked import Check
@@ -17,14 +17,29 @@ from docker_rollback._engine.port import Engine
 from docker_rollback._model import Backup, Quiesce, Report, Shared
 from docker_rollback._operations import Operation
 from docker_rollback._preflight import Preflight
+from docker_rollback._progress import Reporter
 from docker_rollback._recovery import Recovered, Recovery
+from docker_rollback._replace import Pull, Replacer
 from docker_rollback._signals import Signals
 from docker_rollback._snapshotter import now
 from docker_rollback._store import BackupStore, Keep, KeepArgument
+from docker_rollback._update_spec import ChangeArguments, Changes
 from docker_rollback._verdict import Verdict
 from docker_rollback.errors import RestoreError, RollbackFailedError, RollbackRequested
 
 logger = logging.getLogger("docker_rollback")
+
+
+class ContainerLike(Protocol):
+    """Anything with an id, such as docker-py's `Container`."""
+
+    @property
+    def id(self) -> str | None:
+        """The full id."""
+
+
+ContainerArgument: TypeAlias = str | ContainerLike
+"""A container's name, its id, or an object that has one."""
 
 
 class Status(Enum):
@@ -58,6 +73,7 @@ class Rollback:
         shared: what becomes of containers outside that write to a volume of theirs.
         keep: which backups of these containers stay in the store when the block ends: so many, those no older than a
             `timedelta`, or both by `Keep`; None keeps all.
+        report: is told what `replace` does.
         clock: the time, in UTC.
         monotonic: the time that checks measure by, in seconds.
         sleep: how checks wait, in seconds.
@@ -81,6 +97,7 @@ class Rollback:
         resume: bool = True,
         shared: Shared = "refuse",
         keep: KeepArgument = 3,
+        report: Reporter | None = None,
         clock: Callable[[], datetime] = now,
         monotonic: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
@@ -98,6 +115,7 @@ class Rollback:
         self._resume = resume
         self._shared: Shared = shared
         self._keep = Keep.of(keep)
+        self._report = report
         self._clock = clock
         self._held = ExitStack()
         self._signals = Signals()
@@ -150,6 +168,50 @@ class Rollback:
             raise
         self.status = Status.UPDATING
         return self
+
+    def replace(
+        self,
+        container: ContainerArgument,
+        image: str | None = None,
+        *,
+        pull: Pull = "missing",
+        platform: str | None = None,
+        **changes: Unpack[ChangeArguments],
+    ) -> str:
+        """Do the update inside the block: replace a container by one of another image, and return the new one's id.
+
+        The new one has the user's configuration on the new image's defaults, the same networks with their addresses and
+        aliases, and the same volumes, anonymous ones included. What can fail without touching the service comes first:
+        the image is found or fetched, its platform checked, the new container made. Then the old one is stopped and
+        stays aside: a rollback puts that very container back, and it is removed when the block has ended well.
+        Containers in its network or other namespaces, on its volumes or behind its links come along.
+
+        Args:
+            container: its name, its id, or an object with one; part of this rollback.
+            image: what the new one is made from; by default what the old one was made from, by that name.
+            pull: when the image is fetched from its registry: where it is "missing", "always" or "never".
+            platform: which of several platforms of the image ("linux/arm64"); by default as the engine chooses.
+            changes: what else differs: `environment`, `labels` (None takes one away), `command`, `entrypoint`, `user`,
+                `working_dir`, `healthcheck`, and raw fields of the API in `config` and `host_config`.
+
+        Raises:
+            RuntimeError: the block is not entered.
+            ValueError: the container is not part of this rollback.
+            ContainerNotFoundError, ImageNotFoundError, ImagePlatformError, UnsupportedContainerError: the service runs
+                as before.
+            EngineError: a step failed.
+
+        Example:
+            >>> with rollback("web") as tx:
+            ...     tx.replace("web", image="web:2", environment={"MODE": "new"})
+        """
+        if self.status is not Status.UPDATING:
+            raise RuntimeError(f"a container is replaced inside the block, and this Rollback is {self.status.value}")
+        reference = container if isinstance(container, str) else container.id
+        if not reference:
+            raise ValueError("a container object without an id was given")
+        replacer = Replacer(self._engine, self.backup, report=self._report)
+        return replacer.replace(reference, image, Changes(**changes), pull=pull, platform=platform)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

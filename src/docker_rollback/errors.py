@@ -28,6 +28,7 @@ has to say. ``RollbackRequested`` is control flow, not an error, and is delibera
     │   └── UnsupportedFormatError      written by a newer version of this library
     ├── CaptureError                    the backup could not be taken; the service runs as before
     ├── ResumeError                     a container that was brought to rest could not be set going again
+    ├── ImagePlatformError              the image is for another kind of machine
     ├── UpdateRejectedError             the update ended, its container is not well
     ├── RestoreError                    what was put back differs, or a step of it failed
     └── RollbackFailedError             the rollback failed; the backup is kept
@@ -303,6 +304,22 @@ class ResumeError(DockerRollbackError):
         names = ", ".join(repr(name) for name in self.containers)
         reasons = "".join(f"\n  {type(failure).__name__}: {failure}" for failure in self.failures)
         super().__init__(f"{names} could not be set going again; start them by hand{reasons}")
+
+
+class ImagePlatformError(DockerRollbackError):
+    """The image of an update is for another platform than its engine's; nothing was touched.
+
+    Attributes:
+        image: its name.
+        platform: what it is for ("linux/arm64").
+        engine: what the engine runs.
+    """
+
+    def __init__(self, image: str, platform: str, engine: str) -> None:
+        self.image = image
+        self.platform = platform
+        self.engine = engine
+        super().__init__(f"image {image!r} is for {platform}, and the engine runs {engine}")
 
 
 class UpdateRejectedError(DockerRollbackError):

@@ -36,6 +36,7 @@ NAMES = [
     "EngineUnavailableError",
     "Finished",
     "ImageNotFoundError",
+    "ImagePlatformError",
     "ImageSnapshot",
     "Keep",
     "Mount",

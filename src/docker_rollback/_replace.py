@@ -1,0 +1,246 @@
+"""An update done right: a container replaced by one of another image, with all that belongs to it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from typing import Any, Final, Literal, TypeAlias
+
+from docker_rollback._engine.port import ContainerFilter, Engine, Inspection
+from docker_rollback._graph import bound_to, start_order, with_ids
+from docker_rollback._look import look_at_all
+from docker_rollback._model import Backup, ContainerSnapshot, Observed
+from docker_rollback._place import aside_name, is_aside
+from docker_rollback._progress import Reporter
+from docker_rollback._spec import HELD, CreateRequest, observe, restarts
+from docker_rollback._update_spec import Changes, equal_request, update_request
+from docker_rollback.errors import (
+    ContainerNotFoundError,
+    EngineError,
+    ImageNotFoundError,
+    ImagePlatformError,
+    UnsupportedContainerError,
+)
+
+logger = logging.getLogger("docker_rollback")
+
+Pull: TypeAlias = Literal["missing", "always", "never"]
+"""When an image is fetched from its registry: where the engine does not have it, in any case, or not at all."""
+
+_GO_NAMES: Final = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "armv6l": "arm", "i686": "386"}
+"""The architectures of kernels, as images name them, where that differs."""
+
+_ALSO_RUNS: Final = {"amd64": ("386",), "arm64": ("arm",)}
+"""What a kernel of an architecture runs as well."""
+
+_HELD_BY_US: Final = "docker-rollback:"
+
+
+class Replacer:
+    """Replaces containers of one backup.
+
+    Args:
+        engine: where they are.
+        backup: what they were before; only its containers are replaced.
+        report: is told what is done.
+    """
+
+    def __init__(self, engine: Engine, backup: Backup, *, report: Reporter | None = None) -> None:
+        self._engine = engine
+        self._report = report or Reporter()
+        self._captured = {container.name: container for container in backup.containers}
+
+    def replace(
+        self,
+        reference: str,
+        image: str | None = None,
+        changes: Changes | None = None,
+        *,
+        pull: Pull = "missing",
+        platform: str | None = None,
+    ) -> str:
+        """Replace a container and return the id of the new one, which bears its name and does what it did.
+
+        All that can fail without touching the service comes first: the image is found or fetched, its platform
+        checked, the new container made beside the old one. Then the old one is stopped and stays aside, held from
+        starting, and the new one starts. Containers bound to it stop before it, are made anew where they refer to it
+        by its id, and start after it.
+
+        Args:
+            reference: its name or id.
+            image: what the new one is made from; by default what the old one was made from, by that name.
+            changes: what else differs.
+            pull: when the image is fetched from its registry.
+            platform: which of several platforms of the image ("linux/arm64"); by default as the engine chooses.
+
+        Raises:
+            ContainerNotFoundError, ImageNotFoundError, ImagePlatformError, UnsupportedContainerError: the service runs
+                as before.
+            ValueError: the container is not part of the backup.
+            EngineError: a step failed. Where it failed before anything was stopped, the service runs as before.
+        """
+        old = observe(self._engine.inspect_container(reference))
+        bound = start_order(self._bound(old))
+        states = {one.name: self._captured_as(one).state for one in (old, *bound)}
+        wanted = image or str(old.inspection["Config"]["Image"])
+        found = self._provide(wanted, pull, platform)
+        self._check_platform(old, wanted, found)
+        request = update_request(
+            old,
+            image=wanted,
+            image_id=str(found["Id"]),
+            defaults=self._defaults_of(old),
+            changes=changes or Changes(),
+        )
+        self._report.step("replace", old.name)
+        renamed: list[Observed] = []
+        try:
+            ids = {old.id: self._beside(old, request, renamed, platform=platform)}
+            for one in bound:
+                inspection, refers = with_ids(one.inspection, ids), one.inspection["HostConfig"]
+                # An engine remembers the other end of a link by its id, whatever its name is.
+                if inspection["HostConfig"] != refers or refers.get("Links"):
+                    ids[one.id] = self._beside(one, self._equal(one, inspection), renamed)
+        except BaseException:
+            self._take_back(renamed)
+            raise
+        for one in (*reversed(bound), old):
+            self._stop(one, aside=one.id in ids)
+        for one in (old, *bound):
+            standing = ids.get(one.id, one.id)
+            if states[one.name].alive:
+                self._engine.start_container(standing)
+            if states[one.name].status == "paused":
+                self._engine.pause_container(standing)
+            self._drop_between(one, standing)
+        return ids[old.id]
+
+    def _bound(self, old: Observed) -> tuple[Observed, ...]:
+        """Return the containers that would break; raise where one of them is not part of the backup."""
+        others = look_at_all(self._engine, ContainerFilter(), but={old.id})
+        bound = bound_to([old], [other for other in others if not is_aside(other.name)])
+        strangers = [other.name for other in bound if other.name not in self._captured]
+        if strangers:
+            names = ", ".join(repr(name) for name in strangers)
+            raise UnsupportedContainerError(old.name, [f"{names}, made since the backup, depends on it"])
+        return bound
+
+    def _captured_as(self, container: Observed) -> ContainerSnapshot:
+        if container.name not in self._captured:
+            raise ValueError(f"container {container.name!r} is not part of this rollback")
+        return self._captured[container.name]
+
+    # The image
+
+    def _provide(self, image: str, pull: Pull, platform: str | None) -> Inspection:
+        if pull != "always":
+            try:
+                found = self._engine.inspect_image(image)
+            except ImageNotFoundError:
+                if pull == "never":
+                    raise
+            else:
+                if pull == "never" or platform is None or _platform(found).split("/") == platform.split("/")[:2]:
+                    return found
+        self._report.step("pull", image)
+        return self._engine.inspect_image(self._engine.pull_image(image, platform=platform))
+
+    def _check_platform(self, old: Observed, image: str, found: Inspection) -> None:
+        """Raise where the image is for another platform than the engine's, unless the old one was so as well."""
+        wanted = _platform(found)
+        if wanted == _platform(self._engine.inspect_image(str(old.inspection["Image"]))):
+            return
+        kernel = self._engine.info().architecture
+        own = _GO_NAMES.get(kernel, kernel)
+        system, _, architecture = wanted.partition("/")
+        if system not in ("linux", "") or architecture.partition("/")[0] not in (own, *_ALSO_RUNS.get(own, ()), ""):
+            raise ImagePlatformError(image, wanted, f"linux/{own}")
+
+    def _defaults_of(self, old: Observed) -> Mapping[str, Any]:
+        """Return what a container has from its image.
+
+        After a rollback it may stand on an image that was committed from it, into which an engine folds all that the
+        user asked for. Such an image has a name that an earlier backup gave it, and the image below it is meant: the
+        one that the container's own reference leads to, or that the engine knows as its parent.
+        """
+        image = self._engine.inspect_image(str(old.inspection["Image"]))
+        own = self._captured_as(old).image.tag
+        names = [str(name) for name in image.get("RepoTags") or ()]
+        candidates = list(self._found(str(old.inspection["Config"]["Image"]), str(image.get("Parent") or "")))
+        is_named = any(found["Id"] == image["Id"] for found in candidates)
+        if is_named or not any(_HELD_BY_US in name and not name.endswith(own) for name in names):
+            return _config(image)
+        layers = _layers(image)
+        for found in candidates:
+            if len(_layers(found)) < len(layers) and _layers(found) == layers[: len(_layers(found))]:
+                return _config(found)
+        logger.warning("%s: what it has from its image is not known, and is kept as it is", old.name)
+        return {}
+
+    def _found(self, *references: str) -> Iterator[Inspection]:
+        for reference in references:
+            with suppress(ImageNotFoundError):
+                yield self._engine.inspect_image(reference)
+
+    # The containers
+
+    def _equal(self, one: Observed, inspection: Mapping[str, Any]) -> CreateRequest:
+        """Return the request for an equal of a container that refers to others anew, from the very same image."""
+        image = self._engine.inspect_image(str(one.inspection["Image"]))
+        request = equal_request(one, inspection, image_config=_config(image))
+        with suppress(ImageNotFoundError):
+            if self._engine.inspect_image(str(request.body["Image"]))["Id"] == image["Id"]:
+                return request
+        return CreateRequest(request.name, {**request.body, "Image": image["Id"]}, request.networks)
+
+    def _beside(
+        self, one: Observed, request: CreateRequest, renamed: list[Observed], *, platform: str | None = None
+    ) -> str:
+        """Make the new container beside the old one, which gives it its name, and return the new id."""
+        # Noted first: a call whose answer is lost may have done it all the same.
+        renamed.append(one)
+        self._engine.rename_container(one.id, aside_name(one.name, one.id))
+        created = self._engine.create_container(request.name, request.body, platform=platform)
+        for network, endpoint in request.networks.items():
+            self._engine.connect_network(network, created, endpoint)
+        return created
+
+    def _take_back(self, renamed: Sequence[Observed]) -> None:
+        """Remove what was made and give the names back; nothing has been stopped yet."""
+        for one in reversed(renamed):
+            try:
+                with suppress(ContainerNotFoundError):
+                    named = self._engine.inspect_container(one.name)
+                    if str(named["Id"]) != one.id and observe(named).name == one.name:
+                        self._engine.remove_container(str(named["Id"]), force=True, volumes=True)
+                self._engine.rename_container(one.id, one.name)
+            except EngineError as error:
+                logger.warning("%s: it could not be given its name back: %s", one.name, error)
+
+    def _stop(self, one: Observed, *, aside: bool) -> None:
+        """Stop a container; one that stays aside is held from starting, also after a reboot."""
+        if aside and restarts(one.inspection["HostConfig"]):
+            self._engine.update_container(one.id, {"RestartPolicy": dict(HELD)})
+        if one.state.status == "paused":
+            self._engine.unpause_container(one.id)
+        if one.state.alive:
+            self._engine.stop_container(one.id)
+
+    def _drop_between(self, one: Observed, standing: str) -> None:
+        """Remove a container that is neither the captured one nor its last successor."""
+        if one.id not in (standing, self._captured_as(one).id):
+            self._engine.remove_container(one.id, force=True)
+
+
+def _platform(image: Inspection) -> str:
+    return f"{image.get('Os') or ''}/{image.get('Architecture') or ''}"
+
+
+def _config(image: Inspection) -> Mapping[str, Any]:
+    config: Mapping[str, Any] = image.get("Config") or {}
+    return config
+
+
+def _layers(image: Inspection) -> tuple[str, ...]:
+    return tuple((image.get("RootFS") or {}).get("Layers") or ())

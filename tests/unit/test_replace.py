@@ -1,0 +1,298 @@
+"""`tx.replace`: the update done right, over an engine in memory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from docker_rollback import (
+    BackupStore,
+    EngineError,
+    ImageNotFoundError,
+    ImagePlatformError,
+    Progress,
+    RollbackRequested,
+    Status,
+    UnsupportedContainerError,
+    UpdateRejectedError,
+    compare,
+    healthy,
+    rollback,
+)
+from docker_rollback.testing import FailingEngine, FakeEngine
+from tests.unit.shop import Shop, UpdateFailedError
+
+
+@pytest.fixture
+def shop(tmp_path: Path) -> Shop:
+    """A running service with an empty store."""
+    return Shop(BackupStore(tmp_path / "store"))
+
+
+def aside(engine: FakeEngine) -> list[str]:
+    """Return the names of what stands aside."""
+    names = [engine.container(one).name for one in engine.list_containers()]
+    return sorted(name for name in names if "aside" in name)
+
+
+def test_a_good_update_stays(shop: Shop) -> None:
+    """The new container has the name, the configuration, the networks and the data; the old one is gone."""
+    cache = shop.engine.anonymous_volume("shop", "/cache")
+    with shop.rollback() as tx:
+        new = tx.replace("shop", "shop:2")
+        assert shop.engine.container("shop").id == new != shop.id
+        assert [shop.engine.container(name).id for name in aside(shop.engine)] == [shop.id]
+        assert shop.engine.container(shop.id).status == "exited"
+        assert shop.engine.inspect_container(shop.id)["HostConfig"]["RestartPolicy"]["Name"] == "no"
+    assert tx.status is Status.COMMITTED
+    assert shop.engine.list_containers() == [new]
+    paths = {found.path for found in compare(shop.before, shop.engine.inspect_container("shop"))}
+    assert all(path.startswith(("Image", "Config.Image", "HostConfig.Binds", "Mounts")) for path in paths), paths
+    assert shop.engine.container("shop").read("/app") == b"version 2"
+    assert shop.engine.anonymous_volume("shop", "/cache") == cache
+    assert shop.cache().read("/warm") == b"yes"
+    assert shop.engine.volume("orders").read("/table") == b"rows"
+
+
+@pytest.mark.parametrize("raised", [UpdateFailedError, KeyboardInterrupt])
+def test_a_failed_update_brings_the_very_same_container_back(shop: Shop, raised: type[BaseException]) -> None:
+    """Its id, its name, its policy, its anonymous volume, its data; the new one is gone."""
+    with pytest.raises(raised), shop.rollback() as tx:
+        tx.replace("shop", "shop:2")
+        shop.engine.volume("orders").write("/migrated", "half")
+        shop.engine.container("shop").write("/cache/warm", "spoilt")
+        raise raised
+    assert tx.status is Status.ROLLED_BACK
+    assert shop.engine.container("shop").id == shop.id
+    shop.check_restored()
+    assert shop.engine.list_containers() == [shop.id]
+
+
+def test_an_update_that_its_checks_reject_is_rolled_back(shop: Shop) -> None:
+    """A new version that falls over is put back, and its last words are in the error."""
+
+    def fall_over(container: Any) -> None:
+        container.print("cannot read /data")
+        container.exit(3)
+
+    shop.engine.on_start("shop:2", fall_over)
+    with pytest.raises(UpdateRejectedError) as rejected, shop.rollback(verify=healthy(stable_for=5.0)) as tx:
+        tx.replace("shop", "shop:2")
+    assert (rejected.value.log, rejected.value.container) == (("cannot read /data",), "shop")
+    assert shop.engine.container("shop").id == shop.id
+    shop.check_restored()
+
+
+def test_the_new_image_brings_its_own_defaults(shop: Shop) -> None:
+    """What came from the old image goes with it; what the user asked for stays, changed where asked."""
+    shop.engine.add_image("app:1", env=["PATH=/1", "V=1"], labels={"version": "1"}, command=["old"], user="one")
+    shop.engine.add_image("app:2", env=["PATH=/2", "V=2"], labels={"version": "2"}, command=["new"], user="two")
+    shop.engine.run("app", image="app:1", env=["MODE=fast", "KEY=old"], labels={"team": "x"})
+    with rollback("app", client=shop.engine, store=shop.store, verify=None) as tx:
+        tx.replace("app", "app:2", environment={"KEY": "new"}, labels={"ticket": "7"}, host_config={"Memory": 1 << 30})
+    found = shop.engine.inspect_container("app")
+    assert sorted(found["Config"]["Env"]) == ["KEY=new", "MODE=fast", "PATH=/2", "V=2"]
+    assert found["Config"]["Labels"] == {"version": "2", "team": "x", "ticket": "7"}
+    assert (found["Config"]["Cmd"], found["Config"]["User"]) == (["new"], "two")
+    assert found["HostConfig"]["Memory"] == 1 << 30
+
+
+def test_the_image_is_fetched_before_anything_stops(shop: Shop) -> None:
+    """Where the engine has it not; the news says so."""
+    news: list[Progress] = []
+    shop.engine.publish("shop:2")
+    shop.engine.remove_image("shop:2")
+    watching = FailingEngine(shop.engine)
+    with shop.rollback(watching, progress=news.append) as tx:
+        before = len(watching.calls)
+        tx.replace("shop", "shop:2")
+    verbs = [call.verb for call in watching.calls[before:]]
+    assert verbs.index("pull_image") < verbs.index("create_container") < verbs.index("stop_container")
+    assert [(one.step, one.subject) for one in news if one.step in ("pull", "replace")] == [
+        ("pull", "shop:2"),
+        ("replace", "shop"),
+    ]
+
+
+def test_an_image_is_fetched_again_where_asked(shop: Shop) -> None:
+    """Without an image, the one that the container was made from is meant, as the registry has it now."""
+    shop.engine.add_image("web:1", files={"/app": "new"})
+    shop.engine.publish("web:1")
+    shop.engine.add_image("web:1", files={"/app": "old"})
+    shop.engine.run("web", image="web:1")
+    with rollback("web", client=shop.engine, store=shop.store, verify=None) as tx:
+        tx.replace("web", pull="always")
+    assert shop.engine.container("web").read("/app") == b"new"
+    with rollback("web", client=shop.engine, store=shop.store, verify=None) as tx:
+        with pytest.raises(ImageNotFoundError):
+            tx.replace("web", "web:3", pull="never")
+        with pytest.raises(ImageNotFoundError):
+            tx.replace("web", "web:3")
+
+
+def test_an_image_for_another_machine_is_found_out_beforehand(shop: Shop) -> None:
+    """The service goes on, and the error names both platforms."""
+    other = FakeEngine(architecture="s390x")
+    other.add_image("shop:3", files={"/app": "version 3"})
+    shop.engine.load_image(other.save_image("shop:3"))
+    with shop.rollback() as tx:
+        with pytest.raises(ImagePlatformError, match="linux/s390x") as error:
+            tx.replace("shop", "shop:3")
+        assert (error.value.image, error.value.platform) == ("shop:3", "linux/s390x")
+        assert shop.engine.container("shop").id == shop.id
+    assert tx.status is Status.COMMITTED
+    shop.check_restored()
+
+
+def test_whatever_fails_before_the_stop_leaves_the_service_running(shop: Shop) -> None:
+    """For every call until the first stop: where it fails, or its answer is lost, the service is as it was."""
+    for after in (False, True):
+        number, stopped = 0, False
+        while not stopped:
+            number += 1
+            with shop.rollback(verify=None) as tx:
+                failing = FailingEngine(shop.engine, at=number, after=after)
+                tx._engine = failing
+                try:
+                    tx.replace("shop", "shop:2")
+                except EngineError:
+                    stopped = any(call.verb in ("stop_container", "update_container") for call in failing.calls)
+                    assert stopped or shop.engine.container("shop").id == shop.id, failing.story()
+                    assert stopped or shop.engine.container("shop").status == "running", failing.story()
+                    assert stopped or aside(shop.engine) == [], failing.story()
+                raise RollbackRequested
+            shop.check_restored()
+        assert number > 2
+
+
+def test_what_lives_in_it_comes_along(shop: Shop) -> None:
+    """A sidecar in its network is made anew in the network of the new one; one on its volumes stops and starts."""
+    engine = shop.engine
+    sidecar = engine.run("sidecar", image="shop:1", NetworkMode=f"container:{shop.id}", anonymous=["/scratch"])
+    reader = engine.run("reader", image="shop:1", VolumesFrom=["shop"])
+    engine.container("sidecar").write("/scratch/note", "mine")
+    watching = FailingEngine(engine)
+    with shop.rollback(watching, verify=None) as tx:
+        before = len(watching.calls)
+        new = tx.replace("shop", "shop:2")
+        calls = [(one.verb, one.arguments[0]) for one in watching.calls[before:]]
+        stops = [ref for verb, ref in calls if verb == "stop_container"]
+        assert set(stops) == {shop.id, sidecar, reader}
+        assert stops[-1] == shop.id
+        assert engine.inspect_container("sidecar")["HostConfig"]["NetworkMode"] == f"container:{new}"
+        assert engine.container("sidecar").read("/scratch/note") == b"mine"
+        assert engine.container("reader").id == reader
+        assert [engine.container(name).status for name in ("shop", "sidecar", "reader")] == ["running"] * 3
+    assert tx.status is Status.COMMITTED
+    assert aside(engine) == []
+    with shop.rollback(verify=None) as tx:
+        sidecar = engine.container("sidecar").id
+        tx.replace("shop", "shop:1")
+        raise RollbackRequested
+    assert engine.container("shop").id == new
+    assert engine.container("sidecar").id == sidecar
+    assert engine.container("sidecar").read("/scratch/note") == b"mine"
+    assert aside(engine) == []
+
+
+def test_what_came_later_and_depends_on_it_is_refused(shop: Shop) -> None:
+    """No backup has it, so no rollback could put it back."""
+    with shop.rollback(verify=None) as tx:
+        shop.engine.run("late", image="shop:1", NetworkMode=f"container:{shop.id}")
+        with pytest.raises(UnsupportedContainerError, match="late"):
+            tx.replace("shop", "shop:2")
+        assert shop.engine.container("shop").id == shop.id
+        shop.engine.remove_container("late", force=True)
+
+
+def test_a_group_is_replaced_one_by_one(shop: Shop) -> None:
+    """Of two that were replaced and one that failed, both are themselves again."""
+    shop.engine.run("db", image="shop:1", volumes={"tables": "/tables"})
+    db = shop.engine.container("db").id
+    with pytest.raises(ImageNotFoundError), rollback("db", "shop", client=shop.engine, store=shop.store) as tx:
+        tx.replace("db", "shop:2")
+        tx.replace("shop", "shop:2")
+        tx.replace("db", "shop:3")
+    assert (shop.engine.container("db").id, shop.engine.container("shop").id) == (db, shop.id)
+    assert len(shop.engine.list_containers()) == 2
+    shop.check_equal()
+
+
+def test_a_container_can_be_replaced_twice(shop: Shop) -> None:
+    """What stood between the first and the last is gone at once."""
+    with shop.rollback(verify=None) as tx:
+        first = tx.replace("shop", "shop:2")
+        second = tx.replace("shop", "shop:1", environment={"TRY": "2"})
+        assert sorted(shop.engine.list_containers()) == sorted([shop.id, second])
+        assert first != second
+        raise RollbackRequested
+    shop.check_restored()
+    assert shop.engine.container("shop").id == shop.id
+
+
+@pytest.mark.parametrize("state", ["paused", "created", "exited"])
+def test_the_new_one_does_what_the_old_one_did(shop: Shop, state: str) -> None:
+    """A paused container is paused again, one that did not run does not."""
+    engine = shop.engine
+    engine.run("other", image="shop:1", start=state != "created")
+    if state == "paused":
+        engine.pause_container("other")
+    elif state == "exited":
+        engine.stop_container("other")
+    with rollback("other", client=engine, store=shop.store, verify=None) as tx:
+        tx.replace("other", "shop:2")
+    assert engine.container("other").status == ("paused" if state == "paused" else "created")
+
+
+def test_a_container_at_rest_is_started(shop: Shop) -> None:
+    """With `resume=False` it does not run while it is replaced; the new one does what the old one did before."""
+    with shop.rollback(resume=False) as tx:
+        assert shop.engine.container("shop").status == "exited"
+        tx.replace("shop", "shop:2")
+    assert shop.engine.container("shop").status == "running"
+
+
+def test_a_container_that_goes_when_it_stops(shop: Shop) -> None:
+    """Nothing of it can stand aside; its volumes are the new one's, and a rollback makes its equal."""
+    shop.engine.run("job", image="shop:1", volumes={"work": "/data"}, auto_remove=True)
+    shop.engine.container("job").write("/cache/kept", "yes")
+    with rollback("job", client=shop.engine, store=shop.store, verify=None) as tx:
+        tx.replace("job", "shop:2")
+        assert shop.engine.container("job").read("/cache/kept") == b"yes"
+        raise RollbackRequested
+    assert shop.engine.container("job").read("/app") == b"version 1"
+    assert shop.engine.container("job").read("/cache/kept") == b"yes"
+    assert aside(shop.engine) == []
+
+
+def test_a_container_on_an_image_of_ours_keeps_to_its_own(shop: Shop) -> None:
+    """After a rollback to a changed file system it stands on a committed image; the image below gives the defaults."""
+    shop.engine.add_image("app:1", env=["V=1"], command=["one"])
+    shop.engine.add_image("app:2", env=["V=2"], command=["two"])
+    shop.engine.run("app", image="app:1", env=["MODE=fast"])
+    shop.engine.container("app").write("/own", "x")
+    with rollback("app", client=shop.engine, store=shop.store, verify=None):
+        shop.engine.remove_container("app", force=True)
+        raise RollbackRequested
+    assert shop.engine.container("app").read("/own") == b"x"
+    with rollback("app", client=shop.engine, store=shop.store, verify=None) as tx:
+        tx.replace("app", "app:2")
+    config = shop.engine.inspect_container("app")["Config"]
+    assert (sorted(config["Env"]), config["Cmd"]) == (["MODE=fast", "V=2"], ["two"])
+
+
+def test_only_what_is_backed_up_is_replaced(shop: Shop) -> None:
+    """Inside the block, and of this rollback."""
+    shop.engine.run("other", image="shop:1")
+    tx = shop.rollback()
+    with pytest.raises(RuntimeError, match="not started"):
+        tx.replace("shop", "shop:2")
+    with tx:
+        with pytest.raises(ValueError, match="'other' is not part"):
+            tx.replace("other", "shop:2")
+        with pytest.raises(TypeError, match="colour"):
+            tx.replace("shop", "shop:2", colour="red")  # type: ignore[call-arg]  # what somebody may do
+    with pytest.raises(RuntimeError, match="committed"):
+        tx.replace("shop", "shop:2")

@@ -1,0 +1,52 @@
+"""``python -m docker_rollback recover``: finish what was cut off, as a service at boot does."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+
+from docker_rollback._api import recover
+from docker_rollback._store import BackupStore
+from docker_rollback.errors import DockerRollbackError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; return its exit code: 0 where all is well, 1 where something could not be finished."""
+    options = _parser().parse_args(arguments)
+    logging.basicConfig(level=logging.INFO if options.verbose else logging.WARNING, format="%(levelname)s %(message)s")
+    try:
+        done = recover(store=BackupStore(options.store), keep_found=not options.give_up_found)
+    except DockerRollbackError as error:
+        print(error, file=sys.stderr)
+        return 1
+    for operation in done:
+        kept = f"; what was found is kept as backup {operation.kept}" if operation.kept else ""
+        print(f"{', '.join(operation.containers)}: {operation.operation} is {operation.outcome}{kept}")
+    if not done:
+        print("nothing was cut off")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m docker_rollback", description="Rollbacks of containers.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    recovery = commands.add_parser(
+        "recover",
+        help="finish the rollbacks, backups and restores whose process died",
+        description="Finish every operation of a store whose process died, on the engine that DOCKER_HOST names. "
+        "Those at work are left alone.",
+    )
+    recovery.add_argument("--store", metavar="PATH", help="where the backups are; by default the user's data folder")
+    recovery.add_argument(
+        "--give-up-found",
+        action="store_true",
+        help="do not keep the state that is found as a backup before it is rolled back",
+    )
+    recovery.add_argument("--verbose", action="store_true", help="tell every step")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

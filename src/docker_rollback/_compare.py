@@ -11,7 +11,7 @@ from typing import Any
 
 from attrs import field, frozen
 
-from docker_rollback._spec import SHORT_ID, network_request, user_aliases
+from docker_rollback._spec import SHORT_ID, attached_networks, network_request, primary_network, user_aliases
 
 _ASSIGNED = {
     "Id": "made anew with each container",
@@ -176,6 +176,8 @@ def _facts(inspection: Mapping[str, Any]) -> Iterator[tuple[str, object]]:
             continue
         elif path == "Config.Hostname" and value == inspection["Id"][:SHORT_ID]:
             yield path, _MERGED_HOSTNAME
+        elif path == "HostConfig.NetworkMode":
+            yield path, _network_mode(inspection)
         elif path in _SETS and isinstance(value, list):
             yield path, sorted(map(str, value))
         else:
@@ -210,13 +212,19 @@ def _mount_facts(inspection: Mapping[str, Any]) -> Iterator[tuple[str, object]]:
 
 
 def _endpoint_facts(inspection: Mapping[str, Any]) -> Iterator[tuple[str, object]]:
-    for name, endpoint in (inspection.get("NetworkSettings", {}).get("Networks") or {}).items():
+    for name, endpoint in attached_networks(inspection).items():
         yield f"NetworkSettings.Networks.{name}", "attached"
         for key, value in (endpoint or {}).items():
             if key in _ENDPOINT_ASSIGNED:
                 continue
             kept = sorted(user_aliases(value, inspection["Id"]) or []) if key == "Aliases" else value
             yield from _leaves(f"NetworkSettings.Networks.{name}.{key}", kept)
+
+
+def _network_mode(inspection: Mapping[str, Any]) -> str:
+    """Return the mode; a network that it names by its id, which is made anew with the network, by its name."""
+    mode, name = str(inspection["HostConfig"]["NetworkMode"]), primary_network(inspection)
+    return mode if mode in (name, "default") or mode.startswith("container:") else f"(the id of network {name!r})"
 
 
 def _shares_a_network(inspection: Mapping[str, Any]) -> bool:

@@ -55,8 +55,8 @@ def with_ids(inspection: Mapping[str, Any], ids: Mapping[str, str]) -> dict[str,
     for mode in _NAMESPACES:
         value = str(host_config.get(mode) or "")
         target = value.removeprefix(_SHARED)
-        if target in ids:
-            host_config[mode] = value.removesuffix(target) + ids[target]
+        if (followed := _followed(target, ids)) != target:
+            host_config[mode] = value.removesuffix(target) + followed
     if host_config.get("VolumesFrom"):
         host_config["VolumesFrom"] = [_renamed(str(donor), ids) for donor in host_config["VolumesFrom"]]
     settings = dict(inspection.get("NetworkSettings") or {})
@@ -71,7 +71,18 @@ def with_ids(inspection: Mapping[str, Any], ids: Mapping[str, str]) -> dict[str,
 
 def _renamed(donor: str, ids: Mapping[str, str]) -> str:
     name, colon, mode = donor.partition(":")
-    return ids.get(name, name) + colon + mode
+    return _followed(name, ids) + colon + mode
+
+
+def _followed(reference: str, ids: Mapping[str, str]) -> str:
+    """Return what a reference by an id, or by as much of one as tells it, becomes; a name stays."""
+    if reference in ids:
+        return ids[reference]
+    if len(reference) >= _SHORTEST_ID:
+        for old, new in ids.items():
+            if old.startswith(reference):
+                return new[: len(reference)]
+    return reference
 
 
 def _depends(one: Observed, other: Observed) -> bool:

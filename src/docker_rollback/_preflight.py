@@ -16,7 +16,7 @@ from docker_rollback._graph import bound_to, start_order
 from docker_rollback._look import look_at_all
 from docker_rollback._model import Observed, Quiesce, Report, Shared, Way
 from docker_rollback._snapshotter import gap_of, locked
-from docker_rollback._spec import observe
+from docker_rollback._spec import attached_networks, observe
 from docker_rollback._store import BackupStore
 from docker_rollback.errors import VolumeError, VolumeNotFoundError
 
@@ -235,6 +235,12 @@ def refusal(inspection: Mapping[str, Any]) -> str | None:
         return "it belongs to a Kubernetes pod, which its orchestrator makes anew"
     if inspection.get("Pod") or inspection.get("IsInfra"):
         return "it belongs to a pod, which the Docker API cannot make again"
+    listed = (inspection.get("NetworkSettings") or {}).get("Networks") or {}
+    if twice := sorted(listed.keys() - attached_networks(inspection).keys()):
+        return (
+            f"it was put on a network by the beginning of that network's id, {twice[0]!r}, and once it is stopped its "
+            "engine cannot start it again; make it anew with the network's name"
+        )
     status = inspection["State"]["Status"]
     if status in ("dead", "removing"):
         return f"it is {status}; remove it by hand"

@@ -115,16 +115,34 @@ def container_name(inspection: Mapping[str, Any]) -> str:
 def primary_network(inspection: Mapping[str, Any]) -> str:
     """Return the name of the network that the container was created on, as `NetworkSettings.Networks` names it.
 
-    The mode may be a network's id; the endpoints are listed by name.
+    The mode may be a network's id, or the beginning of it; the endpoints are listed by name.
     """
     mode = str(inspection["HostConfig"].get("NetworkMode") or "default")
-    endpoints = inspection.get("NetworkSettings", {}).get("Networks") or {}
+    endpoints = attached_networks(inspection)
     if mode in endpoints:
         return mode
     for name, endpoint in endpoints.items():
-        if endpoint and mode == endpoint.get("NetworkID"):
+        known = str((endpoint or {}).get("NetworkID") or "")
+        if mode == known or (len(mode) >= SHORT_ID and known.startswith(mode)):
             return str(name)
     return "bridge" if mode == "default" else mode
+
+
+def attached_networks(inspection: Mapping[str, Any]) -> dict[str, Mapping[str, Any] | None]:
+    """Return the endpoints of a container, each once, by the name of the network.
+
+    Docker lists one twice that was asked for by the beginning of the network's id: by that, and by the name. It cannot
+    start such a container a second time.
+    """
+    listed = (inspection.get("NetworkSettings") or {}).get("Networks") or {}
+    twice = {
+        name
+        for name, found in listed.items()
+        if len(name) >= SHORT_ID
+        and str((found or {}).get("NetworkID") or "").startswith(name)
+        and any(other != name and (one or {}).get("NetworkID") == found["NetworkID"] for other, one in listed.items())
+    }
+    return {str(name): found for name, found in listed.items() if name not in twice}
 
 
 def user_endpoints(inspection: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
@@ -132,9 +150,9 @@ def user_endpoints(inspection: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 
     An inspection mixes it with what the engine assigned: addresses, ids, names for DNS and generated MAC addresses.
     """
-    attached = inspection.get("NetworkSettings", {}).get("Networks") or {}
     endpoints = {
-        str(name): _user_endpoint(str(name), found or {}, inspection["Id"]) for name, found in attached.items()
+        name: _user_endpoint(name, found or {}, inspection["Id"])
+        for name, found in attached_networks(inspection).items()
     }
     address, primary = inspection["Config"].get("MacAddress"), primary_network(inspection)
     if address and primary in endpoints:

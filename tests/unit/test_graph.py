@@ -48,6 +48,23 @@ def test_likeness_of_names_binds_nothing(host_config: dict[str, Any]) -> None:
     assert bound_to([DB], [DB, container("web", **host_config)]) == ()
 
 
+@pytest.mark.parametrize("digits", [64, 12])
+def test_references_by_id_follow_what_was_made_anew(digits: int) -> None:
+    """By a whole id or its beginning; what is a name, or the id of something that stands, stays."""
+    old, new = "ab" * 32, "cd" * 32
+    host_config = {"NetworkMode": old[:digits], "PidMode": f"container:{old}", "VolumesFrom": [f"{old[:digits]}:ro"]}
+    endpoints = {"front": {"NetworkID": old}, "back": {"NetworkID": "ef" * 32}, "host": None}
+    found = with_ids({"HostConfig": host_config, "NetworkSettings": {"Networks": endpoints}}, {old: new})
+    assert found["HostConfig"] == {
+        "NetworkMode": new[:digits],
+        "PidMode": f"container:{new}",
+        "VolumesFrom": [f"{new[:digits]}:ro"],
+    }
+    assert found["NetworkSettings"]["Networks"] == {**endpoints, "front": {"NetworkID": new}}
+    named = {"HostConfig": {"NetworkMode": "ab"}, "NetworkSettings": {}}
+    assert with_ids(named, {old: new})["HostConfig"] == named["HostConfig"]
+
+
 def test_binding_goes_on() -> None:
     """What is bound to something bound breaks as well."""
     web = container("web", NetworkMode="container:db")

@@ -9,6 +9,7 @@ import pytest
 from docker_rollback._model import ContainerState, Mount
 from docker_rollback._spec import (
     CreateRequest,
+    attached_networks,
     create_request,
     mount_places,
     mounts,
@@ -223,3 +224,12 @@ def test_a_volume_is_asked_for_with_its_driver_options_and_labels() -> None:
         "DriverOpts": {"type": "none", "o": "bind", "device": "/srv"},
         "Labels": {},
     }
+
+
+def test_an_endpoint_that_is_listed_twice_is_one() -> None:
+    """Docker lists one by the beginning of the network's id as well, where that was asked for; the name counts."""
+    network, endpoint = "ab" * 32, {"NetworkID": "ab" * 32, "Aliases": ["till"], "IPAddress": "10.0.0.2"}
+    found = attached_networks({"NetworkSettings": {"Networks": {network[:12]: endpoint, "front": endpoint}}})
+    assert list(found) == ["front"]
+    alone = {"NetworkSettings": {"Networks": {network[:12]: endpoint, "none": None}}}
+    assert list(attached_networks(alone)) == [network[:12], "none"]

@@ -17,7 +17,7 @@ from docker_rollback import (
     rollback,
 )
 from docker_rollback._archiver import VolumeArchiver
-from docker_rollback._preflight import Preflight
+from docker_rollback._preflight import Preflight, refusal
 from docker_rollback.testing import FailingEngine
 from tests.unit.shop import Shop
 
@@ -44,6 +44,30 @@ def test_what_lives_in_its_network_stops_and_starts_with_it(shop: Shop) -> None:
         ("start_container", shop.id),
         ("start_container", sidecar),
     ]
+
+
+@pytest.mark.parametrize("digits", [64, 12])
+@pytest.mark.parametrize("container", ["kept", "made anew"])
+def test_a_network_that_is_meant_by_its_id_may_be_made_anew(shop: Shop, container: str, digits: int) -> None:
+    """The container is on the new network of that name, by the new id; nothing else differs."""
+    network = shop.engine.create_network({"Name": "inner"})
+    endpoint = {network[:digits]: {"Aliases": ["desk"]}}
+    shop.engine.run("desk", image="shop:1", networks=endpoint)
+    before = shop.engine.inspect_container("desk")
+    assert before["HostConfig"]["NetworkMode"] == network[:digits]
+    with rollback("desk", client=shop.engine, store=shop.store, verify=None) as tx:
+        if container == "kept":
+            shop.engine.disconnect_network("inner", "desk", force=True)
+        else:
+            shop.engine.remove_container("desk", force=True)
+        shop.engine.remove_network("inner")
+        raise RollbackRequested
+    assert tx.status is Status.ROLLED_BACK
+    after = shop.engine.inspect_container("desk")
+    assert compare(before, after) == []
+    made = shop.engine.inspect_network("inner")["Id"]
+    assert made != network
+    assert after["HostConfig"]["NetworkMode"] == made[:digits]
 
 
 def test_what_lives_in_its_network_follows_it(shop: Shop) -> None:
@@ -158,3 +182,14 @@ def test_a_new_container_on_the_same_port_is_stopped(shop: Shop) -> None:
         raise RollbackRequested
     assert shop.engine.container("front").status == "running"
     assert shop.engine.container("front-new").status == "exited"
+
+
+def test_what_its_engine_cannot_start_again_is_refused(shop: Shop) -> None:
+    """Docker cannot start a container again that was put on a network by part of its id: a stop is final."""
+    before = shop.engine.inspect_container("shop")
+    networks = before["NetworkSettings"]["Networks"]
+    twice = {**networks, networks["front"]["NetworkID"][:12]: networks["front"]}
+    reason = refusal({**before, "NetworkSettings": {"Networks": twice}})
+    assert reason is not None
+    assert reason.startswith(f"it was put on a network by the beginning of that network's id, '{list(twice)[1]}'")
+    assert refusal(before) is None

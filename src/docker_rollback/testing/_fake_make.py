@@ -182,7 +182,7 @@ class Maker:
     def _network_name(self, ref: str) -> str:
         if ref in ("", "default"):
             return "bridge"
-        return next((one.name for one in self.networks.known.values() if ref in (one.id, one.name)), ref)
+        return next((one.name for one in self.networks.known.values() if one.is_meant(ref)), ref)
 
     def bound(self, action: str, spec: MountSpec) -> Node:
         """Return what a bind mount shows; a folder that is missing is made, or refused, as the mount asks for."""

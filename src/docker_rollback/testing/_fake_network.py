@@ -12,6 +12,7 @@ from docker_rollback.errors import EngineConflictError, NetworkNotFoundError
 from docker_rollback.testing._fake_errors import refusal
 
 _PREDEFINED = {"bridge": "bridge", "host": "host", "none": "null"}
+_SHORTEST_ID = 12
 _OPTIONS = {
     "bridge": {
         "com.docker.network.bridge.default_bridge": "true",
@@ -64,6 +65,10 @@ class Network:
     def driver(self) -> str:
         """What makes it work."""
         return str(self.request.get("Driver") or "bridge")
+
+    def is_meant(self, ref: str) -> bool:
+        """Whether a name, an id or the beginning of an id means this one."""
+        return ref in (self.id, self.name) or (len(ref) >= _SHORTEST_ID and self.id.startswith(ref))
 
     def holds(self, endpoints: Mapping[str, Mapping[str, Any]]) -> bool:
         """Whether a container with these endpoints is attached: by id, or by name where it has never run."""
@@ -134,7 +139,7 @@ class Networks:
         for network in self.known.values():
             if ref in (network.id, network.name):
                 return network
-        found = [network for network in self.known.values() if len(ref) >= 12 and network.id.startswith(ref)]
+        found = [network for network in self.known.values() if network.is_meant(ref)]
         if len(found) != 1:
             raise NetworkNotFoundError(ref)
         return found[0]

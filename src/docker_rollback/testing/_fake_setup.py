@@ -145,7 +145,7 @@ class Setup:
         with self._guard:
             endpoints = dict(networks) if isinstance(networks, Mapping) else {one: {} for one in networks}
             for network in endpoints:
-                if all(network not in (one.id, one.name) for one in self._maker.networks.known.values()):
+                if not any(one.is_meant(network) for one in self._maker.networks.known.values()):
                     self._maker.networks.create({"Name": network}, self._maker.moments.written())
             policy, _, most = restart.partition(":")
             host: dict[str, Any] = {

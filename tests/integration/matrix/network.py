@@ -85,6 +85,18 @@ def primary_is_not_the_first_by_name(lab: Lab) -> Case:
 
 
 @row
+def mode_by_short_id(lab: Lab) -> Case:
+    """As much of a network's id as tells it does as well; the network goes with its container, and its id with it."""
+    front = lab.network("front")
+    found = str(lab.engine.inspect_network(front)["Id"])[:12]
+
+    def works() -> None:
+        assert lab.shown("NetworkSettings.Networks")[front]["IPAddress"]
+
+    return Case(body=lab.body(host={"NetworkMode": found}, **lab.on(front, {"Aliases": ["till"]})), works=works)
+
+
+@row
 def mode_by_id(lab: Lab) -> Case:
     """A network mode may be the network's id."""
     front = lab.network("front")

@@ -15,7 +15,7 @@ from docker_rollback._conflict import conflict
 from docker_rollback._engine.port import ContainerFilter, Engine
 from docker_rollback._look import look_at_all
 from docker_rollback._model import Backup, ContainerSnapshot, NetworkRecord, Observed, VolumeArchive, is_folder
-from docker_rollback._place import Place
+from docker_rollback._place import Place, is_aside
 from docker_rollback._plan import (
     ClearAside,
     Compare,
@@ -33,7 +33,7 @@ from docker_rollback._plan import (
 from docker_rollback._progress import Reporter
 from docker_rollback._quiesce import AtRest
 from docker_rollback._snapshotter import ContainerSnapshotter
-from docker_rollback._spec import HELD, network_request, observe, restarts, started_at, volume_request
+from docker_rollback._spec import HELD, network_request, observe, restarts, started_at, user_endpoints, volume_request
 from docker_rollback._store import BackupStore
 from docker_rollback.errors import (
     ContainerNotFoundError,
@@ -273,12 +273,44 @@ class Restorer:
         except NetworkNotFoundError:
             work.ids[network.id] = self._engine.create_network(network_request(network.inspection))
             return
-        if compare_networks(network.inspection, standing):
-            # Those that used it are at rest; `_look_around` has seen that there are no others.
-            self._engine.remove_network(network.name)
-            work.ids[network.id] = self._engine.create_network(network_request(network.inspection))
-        else:
+        if not compare_networks(network.inspection, standing):
             work.ids[network.id] = str(standing["Id"])
+            return
+        # Those of the backup are at rest. There are others for a rollback alone; `_look_around` has seen to that.
+        others = self._others_in(network.name, work.backup)
+        for other in others:
+            self._engine.disconnect_network(network.name, other.id, force=True)
+        self._engine.remove_network(network.name)
+        work.ids[network.id] = self._engine.create_network(network_request(network.inspection))
+        for other in others:
+            if other.id in work.backup.bystanders:
+                self._join_again(network.name, other)
+            else:
+                logger.warning("%s: it is taken off network %s, which was changed", other.name, network.name)
+
+    def _others_in(self, network: str, backup: Backup) -> list[Observed]:
+        """Return the containers in a network, in whatever state, that stand in no place that the backup restores."""
+        names = {container.name for container in backup.containers}
+        found = look_at_all(
+            self._engine, ContainerFilter(network=network), but={container.id for container in backup.containers}
+        )
+        return [
+            other
+            for other in found
+            if other.name not in names and not is_aside(other.name) and network in user_endpoints(other.inspection)
+        ]
+
+    def _join_again(self, network: str, other: Observed) -> None:
+        """Put a container that was there before into a network that was made again, at its address if it fits."""
+        endpoint = user_endpoints(other.inspection)[network]
+        without_address = {key: value for key, value in endpoint.items() if key != "IPAMConfig"}
+        for settings in (endpoint, without_address):
+            try:
+                self._engine.connect_network(network, other.id, settings)
+            except EngineError as error:
+                logger.warning("%s: it could not be put into network %s again: %s", other.name, network, error)
+            else:
+                return
 
     def _restore_volume(self, volume: VolumeArchive, work: _Restoration) -> None:
         if is_folder(volume.name):
@@ -299,10 +331,10 @@ class Restorer:
 
     def _look_around(self, backup: Backup) -> None:
         """Raise a `RestoreError` for what is in the way and cannot be moved, before anything is touched."""
-        for network in backup.networks:
-            self._refuse_changed_network(network, backup)
         if self._intruders == "stop":
             return
+        for network in backup.networks:
+            self._refuse_changed_network(network, backup)
         for container in backup.containers:
             for intruder, reason in self._in_the_way(container, backup):
                 raise RestoreError(

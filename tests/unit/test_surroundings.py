@@ -8,12 +8,13 @@ import pytest
 
 from docker_rollback import (
     BackupStore,
-    RollbackFailedError,
+    RestoreError,
     RollbackRequested,
     Status,
     UnsupportedContainerError,
     backup,
     compare,
+    restore,
     rollback,
 )
 from docker_rollback._archiver import VolumeArchiver
@@ -151,14 +152,58 @@ def test_a_network_that_was_changed_is_made_again(shop: Shop) -> None:
     shop.check_restored()
 
 
-def test_a_changed_network_that_others_use_is_left_to_people(shop: Shop) -> None:
-    """Pulling it from under them would break what is none of ours."""
-    with pytest.raises(RollbackFailedError, match="'front' was changed, and other uses it"), shop.rollback(verify=None):
+def change_network(shop: Shop, bystander: str = "") -> None:
+    """Do what a bad update may do: another network of that name, with others in it."""
+    shop.engine.remove_container("shop", force=True, volumes=True)
+    if bystander:
+        shop.engine.disconnect_network("front", bystander, force=True)
+    shop.engine.remove_network("front")
+    shop.engine.create_network({"Name": "front", "Driver": "bridge", "Internal": True})
+    if bystander:
+        shop.engine.connect_network("front", bystander, {"Aliases": ["eyes"]})
+    shop.engine.run("stranger", image="shop:2", networks=["front"])
+    shop.engine.run("stopped", image="shop:2", networks=["front"], start=False)
+
+
+def test_a_changed_network_is_made_again_under_others(shop: Shop, caplog: pytest.LogCaptureFixture) -> None:
+    """In a rollback, who was there before joins it again; who came later is taken off it, and it is said."""
+    shop.engine.run("watcher", image="shop:1", networks={"front": {"Aliases": ["eyes"]}})
+    before = shop.engine.inspect_container("watcher")
+    with shop.rollback(verify=None) as tx:
+        change_network(shop, "watcher")
+        raise RollbackRequested
+    assert tx.status is Status.ROLLED_BACK
+    shop.check_equal()
+    assert not shop.engine.inspect_network("front")["Internal"]
+    assert compare(before, shop.engine.inspect_container("watcher")) == []
+    for stranger in ("stranger", "stopped"):
+        assert "front" not in shop.engine.inspect_container(stranger)["NetworkSettings"]["Networks"]
+        assert f"{stranger}: it is taken off network front, which was changed" in caplog.text
+    assert shop.engine.container("stranger").status == shop.engine.container("watcher").status == "running"
+
+
+def test_an_address_that_no_longer_fits_is_given_up(shop: Shop, caplog: pytest.LogCaptureFixture) -> None:
+    """Who was there before, and has an address of the changed network by now, comes back without it, as is said."""
+    shop.engine.run("watcher", image="shop:1", networks=["front"])
+    with shop.rollback(verify=None) as tx:
         shop.engine.remove_container("shop", force=True, volumes=True)
+        shop.engine.disconnect_network("front", "watcher", force=True)
         shop.engine.remove_network("front")
-        shop.engine.create_network({"Name": "front", "Driver": "bridge", "Internal": True})
-        shop.engine.run("other", image="shop:2", networks=["front"])
-        raise LookupError
+        pool = {"Config": [{"Subnet": "10.99.0.0/24"}]}
+        shop.engine.create_network({"Name": "front", "Driver": "bridge", "IPAM": pool})
+        shop.engine.connect_network("front", "watcher", {"IPAMConfig": {"IPv4Address": "10.99.0.9"}})
+        raise RollbackRequested
+    assert tx.status is Status.ROLLED_BACK
+    assert "front" in shop.engine.inspect_container("watcher")["NetworkSettings"]["Networks"]
+    assert "watcher: it could not be put into network front again" in caplog.text
+
+
+def test_a_changed_network_that_others_use_stands_against_a_restore(shop: Shop) -> None:
+    """Long after the backup they may be anybody's: pulling it from under them is left to people."""
+    taken = backup("shop", client=shop.engine, store=shop.store)
+    change_network(shop)
+    with pytest.raises(RestoreError, match=r"'front' was changed, and stranger uses it; detach it first. Nothing"):
+        restore(taken, client=shop.engine, store=shop.store)
 
 
 def test_a_volume_that_was_replaced_is_made_again(shop: Shop) -> None:

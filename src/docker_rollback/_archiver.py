@@ -259,6 +259,10 @@ class VolumeArchiver:
         """
         return _volumes.remove_left_over(self._engine, _is_free)
 
+    def forget_image(self) -> None:
+        """Remove the image of helpers where a process that died has left it; one that is in use stays."""
+        self._access.forget_image()
+
     @contextmanager
     def _alone(self, volumes: Sequence[str]) -> Iterator[None]:
         """Hold volumes against other processes of this store, and wait for a child of a dead one that is at work yet.

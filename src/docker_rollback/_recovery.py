@@ -250,6 +250,7 @@ class Recovery:
         """
         # Of a death before anything was noted, too.
         self._archiver.remove_left_over()
+        self._archiver.forget_image()
         done: list[Recovered] = []
         failed: list[tuple[Operation, DockerRollbackError]] = []
         for operation in self._operations.unfinished():
@@ -284,6 +285,8 @@ class Recovery:
             if operation.record.operation == but:
                 continue
             done += self._take_over(operation, asked=False, keep_found=True)
+        if done:
+            self._archiver.forget_image()
         return tuple(done)
 
     def _take_over(self, operation: Operation, *, asked: bool, keep_found: bool) -> list[Recovered]:

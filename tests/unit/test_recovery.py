@@ -137,6 +137,18 @@ def test_a_death_on_the_way_back_is_finished(tmp_path: Path, *, after: bool) -> 
         assert recovered(shop) == ()
 
 
+@pytest.mark.parametrize("verb", ["import_image", "create_container", "exec"])
+def test_the_image_of_helpers_does_not_outlive_their_maker(shop: Shop, verb: str) -> None:
+    """A process that dies with a helper, or just before it stands, leaves neither helper nor image for good."""
+    killed = FailingEngine(shop.engine, at=1, after=True, kill=True, verbs={verb})
+    with pytest.raises(Killed), shop.rollback(killed, way="helper"):
+        pytest.fail("the block was entered")
+    recovered(shop)
+    shop.check_restored()
+    names = [name for names in shop.engine.image_names().values() for name in names]
+    assert [name for name in names if name.startswith("docker-rollback")] == []
+
+
 def test_a_death_at_the_disk_is_finished(tmp_path: Path) -> None:
     """For every write, rename and removal in the store: the service is as it was, and nothing is left."""
     k = 0

@@ -193,6 +193,10 @@ class VolumeAccess:
                 stack.enter_context(self._helping(fleeting, "read", operation=f"hold-{secrets.token_hex(4)}"))
             yield
 
+    def forget_image(self) -> None:
+        """Remove our own image of helpers where a process that died has left it; one that is in use stays."""
+        self._helpers.forget_image()
+
     def users(self, volume: str) -> list[Inspection]:
         """Return the running containers that mount a volume, or anything of a folder, paused ones too.
 

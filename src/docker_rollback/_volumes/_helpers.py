@@ -74,6 +74,10 @@ class Helpers:
                     pass
         raise VolumeAccessError(next(iter(volumes)), f"no helper container reaches it: {'; '.join(reasons)}")
 
+    def forget_image(self) -> None:
+        """Remove our own image where a process that died has left it."""
+        self._own_image.forget()
+
     def _images(self, volumes: Mapping[str, Inspection]) -> Iterator[_Provider]:
         """Yield where the image may come from, the best first."""
         if self._image is not None:

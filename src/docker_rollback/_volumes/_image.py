@@ -223,6 +223,15 @@ class OwnImage:
             kit = self._kit
             return kit.toolbox(self._bring_in(kit))
 
+    def forget(self) -> None:
+        """Remove the image where a process that died has left it; one that is in use stays.
+
+        Whoever is about to use it finds it gone, and brings it in again.
+        """
+        with self._lock, suppress(_tools.ToolError):
+            if not self._users:
+                self._remove(pack_kit().tag)
+
     def _bring_in(self, kit: Kit) -> str:
         """Return the image's id, imported where it is not there; others may bring it in and remove it meanwhile."""
         for tries_left in reversed(range(_TRIES)):

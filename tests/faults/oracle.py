@@ -50,7 +50,6 @@ _ASSIGNED: Final = (
 )
 _ENDPOINT_ASSIGNED: Final = ("EndpointID", "NetworkID", "MacAddress", "Gateway", "DNSNames", "IPv6Gateway")
 _OURS: Final = re.compile(r"^(?:localhost/)?docker-rollback(?:-kept)?:")
-_HELPER: Final = re.compile(r"^(?:localhost/)?docker-rollback-helper:")
 _OUTSIDE: Final = frozenset(
     {"proc", "sys", "dev", "data", "cache", "witness", "etc/hosts", "etc/hostname", "etc/resolv.conf", "etc/mtab"}
     | {".dockerenv", "run", "run/.containerenv"}
@@ -143,7 +142,7 @@ def leftovers(client: docker.DockerClient, held: set[str]) -> list[str]:
     for image in client.api.images():
         for tag in image["RepoTags"] or ():
             bare = tag.removeprefix("localhost/")
-            if bare in IMAGES.values() or _HELPER.match(tag) or bare in held:
+            if bare in IMAGES.values() or bare in held:
                 continue
             if not (_OURS.match(tag) and image["Id"] in standing):
                 lines.append(f"image {tag}")

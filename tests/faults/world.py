@@ -86,7 +86,7 @@ class World:
         for _ in range(3):  # children before parents, however they are listed
             for image in api.images(all=True):
                 tags = [tag.removeprefix("localhost/") for tag in image["RepoTags"] or ()]
-                if not kept.intersection(tags) and not any("docker-rollback-helper" in tag for tag in tags):
+                if not kept.intersection(tags):
                     with suppress(APIError):
                         api.remove_image(image["Id"], force=True)
 

@@ -10,19 +10,22 @@ from typing import TYPE_CHECKING, TypeVar
 from tenacity import RetryCallState, Retrying, retry_if_exception, wait_random_exponential
 
 from docker_rollback._engine.port import EVERY, Change, ContainerFilter, Engine, EngineInfo, Inspection, Process
-from docker_rollback.errors import EngineError
+from docker_rollback.errors import ContainerNotFoundError, EngineError, NetworkNotFoundError
 
 _logger = logging.getLogger("docker_rollback")
 _Answer = TypeVar("_Answer")
+
+_SHORT_ID = 12
+"""How many characters of an id an engine takes for one."""
 
 
 class RetryingEngine:
     """An engine that asks another one again, where that can do no harm.
 
     Asked again is what may be done twice: what only looks, what removes, and what brings about a state that may be
-    there already; and only after a failure that is not `permanent`. What makes something (create, commit, import), runs
-    something or streams is passed on once: whether it was done before the answer was lost, only its caller can find
-    out.
+    there already; and only after a failure that is not `permanent`. What makes something under a name that was chosen
+    for it is passed on once; where the answer was lost, it is looked for by that name, and what is found is the answer.
+    What runs something or streams is passed on once, and that is all.
 
     Example:
         >>> engine = RetryingEngine(DockerEngine.from_env(), limit=5.0)
@@ -69,7 +72,10 @@ class RetryingEngine:
         return self._again(lambda: self._engine.list_containers(where))
 
     def create_container(self, name: str, request: Inspection, *, platform: str | None = None) -> str:
-        return self._engine.create_container(name, request, platform=platform)
+        return self._or_find(
+            lambda: self._engine.create_container(name, request, platform=platform),
+            lambda: self._created(name, request),
+        )
 
     def start_container(self, ref: str) -> None:
         self._again(lambda: self._engine.start_container(ref))
@@ -87,7 +93,7 @@ class RetryingEngine:
         self._again(lambda: self._engine.unpause_container(ref))
 
     def rename_container(self, ref: str, name: str) -> None:
-        self._engine.rename_container(ref, name)
+        self._or_find(lambda: self._engine.rename_container(ref, name), lambda: self._renamed(ref, name))
 
     def update_container(self, ref: str, changes: Inspection) -> None:
         self._again(lambda: self._engine.update_container(ref, changes))
@@ -96,7 +102,9 @@ class RetryingEngine:
         self._again(lambda: self._engine.remove_container(ref, force=force, volumes=volumes))
 
     def commit_container(self, ref: str, tag: str) -> str:
-        return self._engine.commit_container(ref, tag)
+        return self._or_find(
+            lambda: self._engine.commit_container(ref, tag), lambda: str(self._engine.inspect_image(tag)["Id"])
+        )
 
     def container_changes(self, ref: str) -> list[Change]:
         return self._again(lambda: self._engine.container_changes(ref))
@@ -139,13 +147,16 @@ class RetryingEngine:
         return self._again(lambda: self._engine.list_networks(labels=labels))
 
     def create_network(self, request: Inspection) -> str:
-        return self._engine.create_network(request)
+        return self._or_find(lambda: self._engine.create_network(request), lambda: self._network(request))
 
     def remove_network(self, ref: str) -> None:
         self._again(lambda: self._engine.remove_network(ref))
 
     def connect_network(self, network: str, container: str, endpoint: Inspection) -> None:
-        self._engine.connect_network(network, container, endpoint)
+        self._or_find(
+            lambda: self._engine.connect_network(network, container, endpoint),
+            lambda: self._connected(network, container),
+        )
 
     def disconnect_network(self, network: str, container: str, *, force: bool = False) -> None:
         self._again(lambda: self._engine.disconnect_network(network, container, force=force))
@@ -166,6 +177,50 @@ class RetryingEngine:
 
     def remove_volume(self, name: str) -> None:
         self._again(lambda: self._engine.remove_volume(name))
+
+    # What was done, and only the answer lost
+
+    def _or_find(self, make: Callable[[], _Answer], find: Callable[[], _Answer]) -> _Answer:
+        """Make something, once; `find` returns what was made, and raises where that is not there."""
+        try:
+            return make()
+        except EngineError as error:
+            if error.permanent:
+                raise
+            try:
+                found = self._again(find)
+            except EngineError:
+                raise error from None
+            _logger.info("it was done, and only the answer was lost: %s", error)
+            return found
+
+    def _created(self, name: str, request: Inspection) -> str:
+        found = self._engine.inspect_container(name)
+        labels = found["Config"].get("Labels") or {}
+        ours = (
+            found["State"]["Status"] == "created"
+            and found["Config"].get("Image") == request.get("Image")
+            and all(labels.get(key) == value for key, value in (request.get("Labels") or {}).items())
+        )
+        if not ours:
+            raise ContainerNotFoundError(name)
+        return str(found["Id"])
+
+    def _renamed(self, ref: str, name: str) -> None:
+        found = self._engine.inspect_container(name)
+        if not (len(ref) >= _SHORT_ID and str(found["Id"]).startswith(ref)):
+            raise ContainerNotFoundError(ref)
+
+    def _network(self, request: Inspection) -> str:
+        found = self._engine.inspect_network(str(request["Name"]))
+        if (found.get("Labels") or {}) != (request.get("Labels") or {}):
+            raise NetworkNotFoundError(str(request["Name"]))
+        return str(found["Id"])
+
+    def _connected(self, network: str, container: str) -> None:
+        attached = self._engine.inspect_container(container)["NetworkSettings"].get("Networks") or {}
+        if not any(network in (name, (endpoint or {}).get("NetworkID")) for name, endpoint in attached.items()):
+            raise NetworkNotFoundError(network)
 
     def _again(self, ask: Callable[[], _Answer]) -> _Answer:
         return self._retrying.copy()(ask)

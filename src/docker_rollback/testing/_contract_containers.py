@@ -79,7 +79,7 @@ class ContainerContract(Contract):
             with pytest.raises(ContainerNotFoundError) as caught:
                 _VERBS[verb](engine, ref)
             assert caught.value.name == ref
-            assert ref in str(caught.value)
+            assert ref[:12] in str(caught.value)
 
     @pytest.mark.parametrize("ref", ["", ".", "..", "no/such", "../info", "json", "a?b", "%2e"])
     def test_what_cannot_be_a_container_is_not_found(self, engine: Engine, ref: str) -> None:

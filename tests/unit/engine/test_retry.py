@@ -11,20 +11,11 @@ from docker_rollback._engine import RetryingEngine
 from docker_rollback.errors import EngineConflictError, EngineError, EngineTimeoutError, EngineUnavailableError
 from docker_rollback.testing import CHANGING, FEEDING, READING, FailingEngine, FakeClock, FakeEngine
 
-ONCE = frozenset(
-    {
-        "commit_container",
-        "connect_network",
-        "create_container",
-        "create_network",
-        "exec",
-        "import_image",
-        "load_image",
-        "rename_container",
-        "save_image",
-    }
-)
-"""What makes something, streams or could hit another thing the second time."""
+ONCE = frozenset({"exec", "import_image", "load_image", "save_image"})
+"""What runs something or streams."""
+
+FOUND = frozenset({"commit_container", "connect_network", "create_container", "create_network", "rename_container"})
+"""What makes something once, and finds it where only the answer was lost."""
 
 
 @pytest.fixture
@@ -69,7 +60,7 @@ def _ask(engine: RetryingEngine, verb: str) -> object:
         "remove_image": lambda: engine.remove_image("none:1"),
         "remove_network": lambda: engine.remove_network("net"),
         "remove_volume": lambda: engine.remove_volume("none"),
-        "rename_container": lambda: engine.rename_container("web", "new"),
+        "rename_container": lambda: engine.rename_container(str(engine.inspect_container("web")["Id"]), "new"),
         "save_image": lambda: list(engine.save_image("shop:1")),
         "start_container": lambda: engine.start_container("web"),
         "stop_container": lambda: engine.stop_container("web"),
@@ -91,13 +82,13 @@ def test_what_may_be_asked_twice_is(fake: FakeEngine, verb: str, *, after: bool)
     error = EngineTimeoutError("ask", "no answer")
     failing = FailingEngine(fake, at=(1, 2), error=lambda: error, after=after, verbs={verb})
     engine = RetryingEngine(failing, sleep=_none)
-    if verb in ONCE:
+    if verb in ONCE or (verb in FOUND and not after):
         with pytest.raises(EngineTimeoutError) as caught:
             _ask(engine, verb)
         assert caught.value is error
     else:
         _ask(engine, verb)
-    assert failing.count == (1 if verb in ONCE else 3)
+    assert failing.count == (1 if verb in ONCE | FOUND else 3)
 
 
 @pytest.mark.parametrize(
@@ -155,3 +146,32 @@ def test_nothing_is_kept_between_calls(fake: FakeEngine) -> None:
     for _ in range(3):
         engine.info()
     assert failing.count == 6
+
+
+@pytest.mark.parametrize("verb", sorted(FOUND))
+def test_what_was_done_is_found(fake: FakeEngine, verb: str) -> None:
+    """Where only the answer was lost, the answer is what an undisturbed call would have given."""
+    failing = FailingEngine(fake, at=1, after=True, error=EngineTimeoutError("ask", "no answer"), verbs={verb})
+    engine = RetryingEngine(failing, sleep=_none)
+    answer = _ask(engine, verb)
+    expected = {
+        "commit_container": lambda: fake.inspect_image("kept:1")["Id"],
+        "create_container": lambda: fake.inspect_container("new")["Id"],
+        "create_network": lambda: fake.inspect_network("new")["Id"],
+    }
+    assert answer == expected.get(verb, lambda: None)()
+
+
+def test_another_one_of_the_name_is_not_taken_for_it(fake: FakeEngine) -> None:
+    """A container of that name that somebody else made meanwhile is not ours."""
+
+    class Racing(FakeEngine):
+        def create_container(self, name: str, request: object, *, platform: str | None = None) -> str:
+            del request, platform
+            fake.create_container(name, {"Image": "shop:1", "Labels": {"owner": "somebody"}})
+            raise EngineTimeoutError("create", "no answer")
+
+    racing = Racing()
+    racing.inspect_container = fake.inspect_container  # type: ignore[method-assign]  # one engine in two coats
+    with pytest.raises(EngineTimeoutError):
+        RetryingEngine(racing, sleep=_none).create_container("new", {"Image": "shop:1", "Labels": {"owner": "us"}})

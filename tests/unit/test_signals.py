@@ -1,0 +1,177 @@
+"""What a signal does to an open rollback: it is rolled back first, and nothing breaks that off by accident."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from docker_rollback import BackupStore, Progress, Status, recover
+from tests.unit.shop import Shop, UpdateFailedError
+
+
+@pytest.fixture
+def shop(tmp_path: Path) -> Shop:
+    """A running service."""
+    return Shop(BackupStore(tmp_path / "store"))
+
+
+@pytest.fixture(autouse=True)
+def handlers() -> Iterator[None]:
+    """Hold that every test leaves the handlers as they were."""
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    yield
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+def at_the_first_filling(number: signal.Signals, times: int) -> tuple[list[str], object]:
+    """Return a listener that sends this process a signal, so often, once a volume is being filled."""
+    seen: list[str] = []
+
+    def listen(news: Progress) -> None:
+        if news.step == "restore" and news.subject.startswith("fill"):
+            seen.append(news.subject)
+            if len(seen) == 1:
+                for _ in range(times):
+                    signal.raise_signal(number)
+
+    return seen, listen
+
+
+def test_a_request_to_end_is_rolled_back(shop: Shop) -> None:
+    """SIGTERM in the body leaves the block as SystemExit with the code that a shell gives, once all is as it was."""
+    with pytest.raises(SystemExit) as ended, shop.rollback() as tx:
+        shop.break_it()
+        signal.raise_signal(signal.SIGTERM)
+    assert ended.value.code == 128 + signal.SIGTERM
+    assert tx.status is Status.ROLLED_BACK
+    shop.check_restored()
+
+
+@pytest.mark.parametrize(
+    ("number", "error"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)], ids=["int", "term"]
+)
+def test_one_signal_waits_for_the_end_of_a_rollback(
+    shop: Shop, number: signal.Signals, error: type[BaseException]
+) -> None:
+    """It is raised after that, over what the body raised."""
+    body = UpdateFailedError()
+    seen, listen = at_the_first_filling(number, 1)
+    with pytest.raises(error) as raised, shop.rollback(progress=listen) as tx:
+        shop.break_it()
+        raise body
+    assert raised.value.__context__ is body
+    assert tx.status is Status.ROLLED_BACK
+    assert len(seen) == 2
+    shop.check_restored()
+
+
+def test_a_signal_while_rolling_back_because_of_one_says_nothing_new(shop: Shop) -> None:
+    """Ctrl-C in the body and once more in the rollback is one interruption: the body's."""
+    _, listen = at_the_first_filling(signal.SIGINT, 1)
+    body = KeyboardInterrupt()
+    with pytest.raises(KeyboardInterrupt) as raised, shop.rollback(progress=listen):
+        shop.break_it()
+        raise body
+    assert raised.value is body
+    shop.check_restored()
+
+
+def test_a_second_signal_breaks_a_rollback_off(shop: Shop) -> None:
+    """It comes out at once, with the call that finishes the job; and that call does."""
+
+    class Impatient:
+        presses = 0
+
+        def __call__(self, news: Progress) -> None:
+            if news.step == "restore" and news.subject.startswith("restore volume"):
+                signal.raise_signal(signal.SIGINT)
+                os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt) as raised, shop.rollback(progress=Impatient()) as tx:
+        shop.break_it()
+        raise UpdateFailedError
+    assert tx.status is Status.ROLLING_BACK
+    assert "docker_rollback.recover(" in raised.value.__notes__[-1]
+    recover(client=shop.engine, store=shop.store)
+    shop.check_restored()
+
+
+def test_a_signal_in_a_commit_waits(shop: Shop) -> None:
+    """The update stands, and the signal is raised after that."""
+    engine = shop.engine
+    removing = engine.remove_volume
+
+    def remove_volume(name: str) -> None:
+        signal.raise_signal(signal.SIGTERM)
+        removing(name)
+
+    engine.remove_volume = remove_volume  # type: ignore[method-assign]  # the first call of the end of a commit
+    with pytest.raises(SystemExit), shop.rollback() as tx:
+        pass
+    assert tx.status is Status.COMMITTED
+    assert shop.store.journal.names() == []
+
+
+def test_a_signal_that_is_ignored_stays_ignored(shop: Shop) -> None:
+    """A program that was started to ignore SIGTERM is not ended by it."""
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        with shop.rollback() as tx:
+            signal.raise_signal(signal.SIGTERM)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert tx.status is Status.COMMITTED
+
+
+def test_another_thread_has_no_signals(shop: Shop) -> None:
+    """A rollback in it works, and touches no handler."""
+    found: list[object] = []
+
+    def work() -> None:
+        with shop.rollback():
+            found.append(signal.getsignal(signal.SIGTERM))
+
+    before = signal.getsignal(signal.SIGTERM)
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert found == [before]
+
+
+def test_a_forked_child_holds_nothing(tmp_path: Path) -> None:
+    """A child that the body forked and that outlives us keeps no lock: recovery needs not wait for it."""
+    program = textwrap.dedent(
+        f"""
+        import os, signal, sys
+        from docker_rollback import BackupStore
+        from tests.unit.shop import Shop
+        shop = Shop(BackupStore({str(tmp_path / "store")!r}))
+        with shop.rollback():
+            child = os.fork()
+            if child == 0:
+                sys.stdout.close()
+                os.close(1)
+                signal.pause()
+            print(child, flush=True)
+            os.kill(os.getpid(), signal.SIGKILL)
+        """
+    )
+    died = subprocess.run([sys.executable, "-c", program], stdout=subprocess.PIPE, check=False, timeout=120)
+    assert died.returncode == -signal.SIGKILL
+    child = int(died.stdout)
+    try:
+        store = BackupStore(tmp_path / "store")
+        (operation,) = store.journal.names()
+        again = Shop(store)
+        with store.lock(again.id, container="shop"):
+            assert store.get(operation).containers[0].id == again.id
+    finally:
+        os.kill(child, signal.SIGKILL)

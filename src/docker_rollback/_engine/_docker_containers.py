@@ -13,6 +13,7 @@ from docker_rollback._engine._docker_errors import Asking, secrets_of
 from docker_rollback._engine._docker_exec import Demultiplexer, DockerProcess
 from docker_rollback._engine._docker_images import image_id, split_tag
 from docker_rollback._engine._docker_kill import MARK, Killer
+from docker_rollback._engine._docker_mounts import with_names
 from docker_rollback._engine._docker_refs import Referring, attached, bears, label_filter
 from docker_rollback._engine._docker_socket import take_over
 from docker_rollback._engine.port import EVERY, Change, ContainerFilter, Inspection, Process
@@ -272,4 +273,4 @@ def _matches(found: Inspection, where: ContainerFilter, network: Inspection | No
 
 
 def _volumes(found: Inspection) -> list[str]:
-    return [str(mount.get("Name")) for mount in found.get("Mounts") or [] if mount.get("Type") == "volume"]
+    return [str(mount.get("Name")) for mount in with_names(found).get("Mounts") or [] if mount.get("Type") == "volume"]

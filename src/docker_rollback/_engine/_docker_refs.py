@@ -10,6 +10,7 @@ from typing import Any, Final
 from urllib.parse import quote
 
 from docker_rollback._engine._docker_errors import Asking
+from docker_rollback._engine._docker_mounts import with_names
 from docker_rollback._engine._docker_podman import docker_like
 from docker_rollback._engine._docker_wire import Wire
 from docker_rollback._engine.port import Inspection
@@ -49,6 +50,8 @@ class Referring:
             raise ContainerNotFoundError(ref, action=action)
         if self._wire.podman:
             found = docker_like(found)
+        else:
+            found = with_names(found)
         state = found.get("State") or {}
         if state.get("Status") in _STATES:
             found["State"] = {**state, "Status": _STATES[state["Status"]]}

@@ -261,6 +261,16 @@ class ContainerContract(Contract):
         engine.remove_container(made, force=True)
         assert eyes.container(made) is None
 
+    @pytest.mark.parametrize(
+        "body", [{"Volumes": {"/own": {}}}, {"host": {"Binds": ["/own"]}}], ids=["image's", "bind"]
+    )
+    def test_an_anonymous_volume_has_a_name(self, engine: Engine, lab: Lab, body: dict[str, Any]) -> None:
+        """However it was asked for, an anonymous volume is found by its name, and its container by the volume."""
+        made = lab.created(**body)
+        (mount,) = [mount for mount in engine.inspect_container(made)["Mounts"] if mount["Destination"] == "/own"]
+        assert engine.inspect_volume(mount["Name"])["Name"] == mount["Name"]
+        assert engine.list_containers(ContainerFilter(volume=mount["Name"])) == [made]
+
     @pytest.mark.parametrize("volumes", [True, False])
     def test_remove_takes_anonymous_volumes_only_where_asked(self, lab: Lab, eyes: Eyes, *, volumes: bool) -> None:
         """Anonymous volumes go with their container where that is asked, named ones never."""

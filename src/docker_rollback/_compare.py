@@ -6,7 +6,7 @@ that this version has never heard of included.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from attrs import field, frozen
@@ -89,6 +89,20 @@ _SECRETIVE = (
 )
 """Where people put passwords and tokens; a value from there is never shown."""
 
+_OF_AN_ENGINE = {
+    "Config.AttachStderr": "of the program that created it; Podman does not keep it",
+    "Config.AttachStdin": "the same",
+    "Config.AttachStdout": "the same",
+    "Config.Volumes": "places of volumes, which are among the mounts; Podman lists no named ones here",
+    "Driver": "what keeps the layers",
+    "HostConfig.MaskedPaths": "a list of the engine's own, longer with each version",
+    "HostConfig.ReadonlyPaths": "the same",
+}
+"""What one engine says of a container otherwise than another one does, of its own accord."""
+
+_RUNTIMES = ("runc", "crun")
+"""What engines use where nobody names a runtime."""
+
 _MERGED_HOSTNAME = "(made from the id)"
 
 
@@ -140,6 +154,41 @@ def compare(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Differe
         for path in sorted(old.keys() | new.keys())
         if old.get(path) != new.get(path)
     ]
+
+
+def compare_across(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Difference]:
+    """Return what a container lost on its way from one engine to another, of which each tells things in its own way.
+
+    What the first engine did not tell may have any value on the second: that fills in what it wants to have. What it
+    told as nothing (0, false) may be missing there. Everything else that was captured has to be there again.
+    """
+    return [difference for difference in compare(before, after) if not _is_the_engines(difference)]
+
+
+def _is_the_engines(difference: Difference) -> bool:
+    """Whether a difference between two engines says something about these rather than about the container."""
+    path, old, new = difference.path, difference.before, difference.after
+    if old is None or (not old and new is None):
+        # An empty list is a choice: of no path to be masked.
+        return old != []
+    if path == "Config.Env":
+        return isinstance(old, list) and isinstance(new, list) and set(old) <= set(new)
+    if path == "Config.Image":
+        # Podman spells names with their registry.
+        return str(new).endswith(f"/{old}") or str(old).endswith(f"/{new}")
+    if path == "HostConfig.Binds":
+        # Who has this path of an anonymous volume, and with which options, is among the mounts.
+        return isinstance(old, list) and isinstance(new, list | None) and _bound(old) <= _bound(new or [])
+    if path.startswith("Mounts.") and path.endswith((".Mode", ".Propagation", ".Driver")):
+        return old in ("", "z", "rw", "rprivate", "local")
+    if path == "HostConfig.Runtime":
+        return old in _RUNTIMES
+    return old != [] and any(path == known or path.startswith(f"{known}.") for known in _OF_AN_ENGINE)
+
+
+def _bound(binds: Iterable[object]) -> set[tuple[str, ...]]:
+    """Return what is bound where."""
+    return {tuple(str(bind).split(":")[:2]) for bind in binds if ":" in str(bind)}
 
 
 def compare_networks(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Difference]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from typing import Any
 
-from docker_rollback._compare import Difference, compare
+from docker_rollback._compare import Difference, compare, compare_across
 from docker_rollback._engine.port import ContainerFilter, Engine
 from docker_rollback._graph import with_ids
 from docker_rollback._model import ContainerSnapshot, Observed
@@ -39,6 +39,7 @@ class Place:
         snapshot: what is to stand there.
         ids: the new ids, by the old ones, of what was made anew; shared by all places of one restore.
         has_archives: whether the backup has the data of all its volumes, so that those of others may go.
+        moved: whether the backup was taken on another engine, or on another version of this one.
 
     Attributes:
         image_id: the id, in this engine, of the image that holds the file system.
@@ -52,12 +53,14 @@ class Place:
         ids: MutableMapping[str, str],
         *,
         has_archives: bool,
+        moved: bool = False,
     ) -> None:
         self._engine = engine
         self._snapshotter = snapshotter
         self._snapshot = snapshot
         self._ids = ids
         self._has_archives = has_archives
+        self._moved = moved
         self.image_id = snapshot.image.id
 
     @property
@@ -108,7 +111,7 @@ class Place:
         """Raise a `RestoreError` where the container is not what it was."""
         differences = [
             difference
-            for difference in compare(self._wanted, self._standing().inspection)
+            for difference in (compare_across if self._moved else compare)(self._wanted, self._standing().inspection)
             if not self._is_excused(difference)
         ]
         if differences:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from typing import Literal, TypeAlias
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
 from docker_rollback._archiver import VolumeArchiver
 from docker_rollback._compare import compare_networks
@@ -200,7 +200,10 @@ class Restorer:
     def _place(self, container: ContainerSnapshot, backup: Backup, ids: dict[str, str]) -> Place:
         archived = {volume.name for volume in backup.volumes}
         mounted = {mount.source for mount in container.mounts if mount.kind == "volume"}
-        return Place(self._engine, self._snapshotter, container, ids, has_archives=mounted <= archived)
+        here = self._engine.info().record()
+        # An engine was not always told from others of its kind.
+        moved = backup.engine != (here if backup.engine.identity else evolve(here, identity=""))
+        return Place(self._engine, self._snapshotter, container, ids, has_archives=mounted <= archived, moved=moved)
 
     def _try_step(
         self, step: Step, work: _Restoration, held: ExitStack, failures: list[Exception], failed: set[str]

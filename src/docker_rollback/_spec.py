@@ -174,7 +174,10 @@ def user_aliases(aliases: list[str] | None, container_id: str) -> list[str] | No
 
 def network_request(inspection: Mapping[str, Any]) -> dict[str, Any]:
     """Return the request that makes an equal of an inspected network."""
-    assigned = ("Id", "Created", "Scope", "Containers", "Peers", "Services", "Status")
+    assigned = {"Id", "Created", "Scope", "Containers", "Peers", "Services", "Status"}
+    if not inspection.get("EnableIPv4") and not inspection.get("EnableIPv6"):
+        # Podman says so of every network, and no engine makes one without either: it does not tell.
+        assigned.add("EnableIPv4")
     return {key: value for key, value in inspection.items() if key not in assigned and value is not None}
 
 

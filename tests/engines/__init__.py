@@ -5,6 +5,7 @@ As a command::
     python -m tests.engines list
     python -m tests.engines run docker-28.5 -- python -m pytest -m engine
     python -m tests.engines run -- COMMAND      the engine that runs already, or else a private one
+    python -m tests.engines run docker-20.10 --peer podman-5.8 --peer docker-28.5 -- python -m pytest -k each_other
     python -m tests.engines up NAME             and later: down NAME
 
 From pytest: ``DOCKER_ROLLBACK_TEST_ENGINE=NAME pytest``; a URL of a running engine does as well (see `tests.conftest`).

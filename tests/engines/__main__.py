@@ -36,19 +36,21 @@ def main() -> int:
             case "down":
                 PrivateEngine(given.name).stop()
             case "run":
-                return run(given.name, command)
+                return run(given.name, command, peers=given.peer)
     except (DistributionError, EngineStartError) as error:
         print(f"engines: {error}", file=sys.stderr)
         return 1
     return 0
 
 
-def run(name: str | None, command: Sequence[str]) -> int:
+def run(name: str | None, command: Sequence[str], *, peers: Sequence[str] = ()) -> int:
     """Run a command with DOCKER_HOST set and return its exit code.
 
     Without a name it gets the engine that runs already or, where none answers, a private one. A private engine is
-    ended afterwards, however the command ends.
+    ended afterwards, however the command ends. The tests between engines start the peers, and end them.
     """
+    if peers:
+        os.environ["DOCKER_ROLLBACK_TEST_PEERS"] = ",".join(peers)
     if name is None and (address := running_engine()) is not None:
         say(f"using the engine that runs at {address}")
         return _call(command, address)
@@ -74,6 +76,13 @@ def _parser() -> argparse.ArgumentParser:
         actions.add_parser(action, help=does).add_argument("name", choices=NAMES)
     runs = actions.add_parser("run", help="run a command with an engine of its own")
     runs.add_argument("name", nargs="?", choices=NAMES, help="without it: one that runs already, or else a private one")
+    runs.add_argument(
+        "--peer",
+        action="append",
+        default=[],
+        choices=NAMES,
+        help="one more, for tests between engines",
+    )
     return parser
 
 

@@ -1,13 +1,16 @@
-"""Images between real engines and a store: what goes in comes out, on the engine it is from and on others.
+"""Images and backups between real engines and a store: what goes in comes out, on the engine it is from and on others.
 
 The engine of the session is one end. `DOCKER_ROLLBACK_TEST_PEERS` names others, by address or by name, with commas
-between them; images go from each to each.
+between them; from each it goes to each. ``python -m tests.engines run docker-20.10 --peer podman-5.8 -- ...`` sets it.
 """
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import secrets
+import tarfile
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from datetime import UTC, datetime
@@ -18,12 +21,14 @@ import docker
 import pytest
 from docker.errors import ImageNotFound, NotFound
 
+from docker_rollback import backup, restore
 from docker_rollback._engine import DockerEngine
 from docker_rollback._model import Backup, ContainerSnapshot, ContainerState, Descriptor, EngineRecord, ImageSnapshot
 from docker_rollback._store import BackupStore
 from docker_rollback.errors import ImageNotFoundError
 from tests.conftest import TEST_LABEL
 from tests.engines import NAMES, PrivateEngine
+from tests.engines.images import busybox_tar
 from tests.engines.results import cannot
 from tests.unit.store import making
 
@@ -249,3 +254,115 @@ def test_images_go_from_each_engine_to_each_other(benches: list[Bench], tmp_path
                 assert after["Id"] == before["Id"], (number, place)
             assert target.run(after["Id"], "cat /where; stat -c %a /where") == f"{number}\n640\n"
             target.forget(after["Id"])
+
+
+class Traveller:
+    """A service on an image that no other engine has, with data in its own layer, a named and an anonymous volume."""
+
+    FOLDERS = "/data /cache /root /etc/own"
+
+    def __init__(self, bench: Bench, labels: dict[str, str]) -> None:
+        self.labels = labels
+        token = secrets.token_hex(4)
+        self.name = f"traveller-{token}"
+        self.volume = f"traveller-data-{token}"
+        self.network = f"traveller-net-{token}"
+        self.image = f"{REPOSITORY}:{token}"
+        client = bench.client
+        client.api.import_image_from_data(
+            _own_system(token), repository=REPOSITORY, tag=token, changes=[f"LABEL {k}={v}" for k, v in labels.items()]
+        )
+        client.api.create_volume(self.volume, labels=labels)
+        client.api.create_network(self.network, driver="bridge", labels=labels)
+        policy: Any = {"Name": "unless-stopped"}
+        client.containers.run(
+            self.image,
+            ["sleep", "9999"],
+            name=self.name,
+            restart_policy=policy,
+            labels=labels,
+            environment={"OWNER": "alice"},
+            hostname="till",
+            mem_limit="64m",
+            network=self.network,
+            stop_signal="SIGKILL",
+            volumes=[f"{self.volume}:/data", "/cache"],
+            detach=True,
+        )
+        self.run(
+            bench,
+            "echo rows > /data/rows && ln -s rows /data/latest"
+            " && mkdir /data/d && head -c 200000 /dev/urandom > /data/d/x"
+            " && chown -R 1234:2345 /data/d && chmod 2750 /data/d && touch -d '2001-02-03 04:05:06' /data/rows"
+            " && echo warm > /cache/warm && echo mine > /root/note && chmod 640 /root/note",
+        )
+
+    def run(self, bench: Bench, script: str) -> str:
+        """Run a shell script in it, wherever it is now, and return what that prints."""
+        code, output = bench.client.containers.get(self.name).exec_run(["sh", "-c", script])
+        assert isinstance(output, bytes)
+        assert code == 0, output
+        return output.decode()
+
+    def picture(self, bench: Bench) -> tuple[str, str, int, str]:
+        """Return all that is to be the same on every engine, by what its programs see and the engine says."""
+        seen = self.run(
+            bench,
+            f"find {self.FOLDERS} | sort | xargs stat -c '%n %A %u:%g %Y %s %N' && "
+            f"find {self.FOLDERS} -type f | sort | xargs md5sum && echo $OWNER && hostname && cat /proc/1/cmdline",
+        )
+        shown = bench.engine.inspect_container(self.name)
+        host = shown["HostConfig"]
+        networks = " ".join(shown["NetworkSettings"]["Networks"])
+        return seen, host["RestartPolicy"]["Name"], host["Memory"], f"{shown['State']['Status']} {networks}"
+
+    def remove(self, bench: Bench) -> None:
+        """Remove all of it from an engine, its image too."""
+        api, where = bench.client.api, {"label": [f"{key}={value}" for key, value in self.labels.items()]}
+        for container in api.containers(all=True, filters={**where, "name": self.name}):
+            api.remove_container(container["Id"], force=True, v=True)
+        for volume in api.volumes(filters={**where, "name": self.volume})["Volumes"] or ():
+            api.remove_volume(volume["Name"])
+        for network in api.networks(filters=dict(where)):
+            api.remove_network(network["Id"])
+        for image in api.images(all=True, filters=where):
+            if not any("busybox" in tag for tag in image["RepoTags"] or ()):
+                with suppress(NotFound):  # gone along with another
+                    api.remove_image(image["Id"], force=True)
+
+
+def _own_system(token: str) -> bytes:
+    """Return the tar of a file system whose one layer is like no other."""
+    whole = io.BytesIO(busybox_tar())
+    with tarfile.open(fileobj=whole, mode="a") as archive:
+        entry = tarfile.TarInfo("etc/own")
+        entry.size = len(token)
+        archive.addfile(entry, io.BytesIO(token.encode()))
+    return whole.getvalue()
+
+
+def test_backups_go_from_each_engine_to_each_other(
+    benches: list[Bench], tmp_path: Path, test_labels: dict[str, str]
+) -> None:
+    """A container backed up on one engine stands again on every other, which has never seen its image, data and all."""
+    for number, source in enumerate(benches):
+        store = BackupStore(tmp_path / f"from{number}")
+        traveller = Traveller(source, test_labels)
+        try:
+            before = traveller.picture(source)
+            taken = backup(traveller.name, client=source.client, store=store)
+        finally:
+            traveller.remove(source)
+        store.export(taken.id, tmp_path / "moved.tar")
+        for place, target in enumerate(benches):
+            if target is source:
+                continue
+            there = BackupStore(tmp_path / f"from{number}to{place}")
+            there.import_(tmp_path / "moved.tar")
+            with pytest.raises(ImageNotFoundError):
+                target.inspect(traveller.image)
+            try:
+                assert restore(taken.id, client=target.client, store=there) == [traveller.name]
+                assert traveller.picture(target) == before, (number, place)
+            finally:
+                traveller.remove(target)

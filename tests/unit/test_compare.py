@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from docker_rollback._compare import compare, compare_networks
+from docker_rollback._compare import compare, compare_across, compare_networks
 from tests.unit.inspections import ANONYMOUS, ID, OTHER_ID, inspection
 
 
@@ -159,3 +159,51 @@ def test_a_difference_reads_well_and_keeps_secrets() -> None:
     changed = inspection({"Config/Env": ["PASSWORD=hunter2"], "HostConfig/Memory": 7})
     words = [str(difference) for difference in compare(inspection(), changed)]
     assert words == ["Config.Env differs", "HostConfig.Memory: 104857600 became 7"]
+
+
+MASKED = ["/proc/asound", "/proc/kcore"]
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ({"HostConfig/KernelMemory": 0}, {"HostConfig/KernelMemory": None}),
+        ({"HostConfig/PidsLimit": None}, {"HostConfig/PidsLimit": 2048}),
+        ({"Driver": "overlay2"}, {"Driver": "overlay"}),
+        ({"HostConfig/MaskedPaths": MASKED}, {"HostConfig/MaskedPaths": [*MASKED, "/proc/interrupts"]}),
+        ({"HostConfig/Runtime": "runc"}, {"HostConfig/Runtime": ""}),
+        ({"Config/Image": "app:1"}, {"Config/Image": "docker.io/library/app:1"}),
+        ({"Config/Env": ["A=1", "B=2"]}, {"Config/Env": ["B=2", "A=1", "container=podman"]}),
+        ({"Config/AttachStdout": True}, {"Config/AttachStdout": False}),
+        ({"HostConfig/Binds": ["/cache", "data:/data"]}, {"HostConfig/Binds": ["data:/data:rw,rprivate,nosuid"]}),
+    ],
+    ids=lambda values: next(iter(values)),
+)
+def test_what_two_engines_tell_in_their_own_ways_is_no_loss(before: dict[str, Any], after: dict[str, Any]) -> None:
+    """A field that another engine fills in, leaves out or spells otherwise says nothing about the container."""
+    assert compare(inspection(before), inspection(after)) != []
+    assert compare_across(inspection(before), inspection(after)) == []
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ({"HostConfig/Memory": 64 << 20}, {"HostConfig/Memory": 0}),
+        ({"HostConfig/Memory": 64 << 20}, {"HostConfig/Memory": None}),
+        ({"HostConfig/Dns": ["192.0.2.1"]}, {"HostConfig/Dns": None}),
+        ({"HostConfig/Privileged": True}, {"HostConfig/Privileged": False}),
+        ({"HostConfig/MaskedPaths": []}, {"HostConfig/MaskedPaths": MASKED}),
+        ({"HostConfig/Runtime": "gpu"}, {"HostConfig/Runtime": "runc"}),
+        ({"Config/Image": "app:1"}, {"Config/Image": "docker.io/library/app:2"}),
+        ({"Config/Env": ["A=1", "B=2"]}, {"Config/Env": ["B=2"]}),
+        ({"Config/User": "1000"}, {"Config/User": ""}),
+        ({"HostConfig/Binds": ["/etc:/etc", "/srv:/srv"]}, {"HostConfig/Binds": ["/srv:/srv:ro"]}),
+        ({"HostConfig/Binds": ["/srv:/srv"]}, {"HostConfig/Binds": None}),
+    ],
+    ids=lambda values: next(iter(values)),
+)
+def test_what_a_container_lost_between_two_engines_counts(before: dict[str, Any], after: dict[str, Any]) -> None:
+    """What was captured and does not hold on the other engine is a difference there too."""
+    assert [found.path for found in compare_across(inspection(before), inspection(after))] == [
+        next(iter(before)).replace("/", ".")
+    ]

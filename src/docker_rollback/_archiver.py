@@ -235,18 +235,19 @@ class VolumeArchiver:
         with self._alone(volumes), self._access.holding(volumes):
             yield
 
-    def provide(self, folder: str) -> None:
-        """Have a folder of the engine's host there; one that is gone is made, empty, with those above it.
+    def provide(self, volume: str) -> None:
+        """Have a volume's folder, or a folder of the engine's host, there; one that is gone is made, empty.
 
         Args:
-            folder: its path.
+            volume: the volume's name, or the folder's path.
 
         Raises:
+            VolumeNotFoundError: the engine has no such volume.
             VolumeAccessError: something else is in its place, or there is no way to it.
             EngineError: the engine does not answer.
         """
-        with self._alone([folder]):
-            self._access.provide(folder)
+        with self._alone([volume]):
+            self._access.provide(volume)
 
     def remove_left_over(self) -> list[str]:
         """Remove the helper containers whose makers died, as far as this machine's kernel can tell.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from typing import Any
@@ -18,6 +19,8 @@ from docker_rollback.errors import ContainerNotFoundError, EngineError, ImageNot
 logger = logging.getLogger("docker_rollback")
 
 _ASIDE = "-docker-rollback-aside-"
+
+_GONE = re.compile(r"does not exist|no such file or directory", re.IGNORECASE)
 
 
 def aside_name(name: str, container_id: str) -> str:
@@ -103,7 +106,8 @@ class Place:
         if policy and standing.inspection["HostConfig"].get("RestartPolicy") != policy:
             self._engine.update_container(standing.id, {"RestartPolicy": dict(policy)})
         if self._snapshot.state.alive:
-            self._engine.start_container(standing.id)
+            with self._naming_lost_folders():
+                self._engine.start_container(standing.id)
         if self._snapshot.state.status == "paused":
             self._engine.pause_container(standing.id)
 
@@ -229,10 +233,28 @@ class Place:
         config = self._engine.inspect_image(self.image_id).get("Config") or {}
         with self._named(reference) as image:
             request = create_request(self._wanted, image=image, image_config=config, held=True)
-            created = self._engine.create_container(request.name, request.body)
+            with self._naming_lost_folders():
+                created = self._engine.create_container(request.name, request.body)
             self._ids[self._snapshot.id] = created
             for network, endpoint in request.networks.items():
                 self._engine.connect_network(network, created, endpoint)
+
+    @contextmanager
+    def _naming_lost_folders(self) -> Iterator[None]:
+        """Say in our words what an engine says of a folder, or a file, that the container binds and that is gone."""
+        try:
+            yield
+        except EngineError as error:
+            gone = _GONE.search(error.reason) is not None
+            lost = [mount.source for mount in self._snapshot.mounts if mount.kind == "bind" and gone]
+            lost = [source for source in lost if source in error.reason]
+            if not lost:
+                raise
+            raise RestoreError(
+                self._snapshot.name,
+                f"it binds {max(lost, key=len)!r} of the engine's host, which is gone, and which the backup does not "
+                "hold (see include_binds); put it there again, then restore the backup",
+            ) from error
 
     @contextmanager
     def _named(self, reference: str) -> Iterator[str]:

@@ -241,6 +241,7 @@ class Restorer:
                 name = volume.name
                 if container is not None and destination is not None:
                     name = places[container.name].volume_at(destination)
+                self._archiver.provide(name)
                 # One that lives in memory is empty again unless somebody has it until its container runs.
                 held.enter_context(self._archiver.holding([name]))
                 self._archiver.extract(volume, name, verify=False)
@@ -331,6 +332,8 @@ class Restorer:
                 place.drop_users(volume.name)
             self._engine.remove_volume(volume.name)
             self._engine.create_volume(wanted)
+        else:
+            self._archiver.provide(volume.name)
 
     def _look_around(self, backup: Backup) -> None:
         """Raise a `RestoreError` for what is in the way and cannot be moved, before anything is touched."""

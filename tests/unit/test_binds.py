@@ -164,6 +164,27 @@ def test_what_is_no_list_of_paths_is_an_error(fake: FakeEngine, store: BackupSto
         rollback("app", client=fake, store=store, **arguments)
 
 
+@pytest.mark.parametrize("container", ["kept", "made anew"])
+def test_a_folder_that_is_gone_and_not_in_the_backup_is_named(store: BackupStore, container: str) -> None:
+    """Where the container cannot start without it, the error says which it is, and the backup does once it is there."""
+    fake = FakeEngine()
+    fake.add_image("app")
+    fake.host.mkdir(DATA)
+    fake.run("app", image="app", Mounts=[{"Type": "bind", "Source": DATA, "Target": "/data"}])
+    words = "it binds '/srv/data' of the engine's host, which is gone, and which the backup does not hold"
+    with pytest.raises(RollbackFailedError, match=words) as failed, rolled(fake, store, include_binds=[]):
+        fake.host.delete(DATA)
+        if container == "made anew":
+            fake.remove_container("app", force=True)
+        else:
+            fake.stop_container("app")
+        raise RollbackRequested
+    assert isinstance(failed.value.failures.exceptions[0], RestoreError)
+    fake.host.mkdir(DATA)
+    restore(failed.value.backup_id, client=fake, store=store)
+    assert fake.container("app").status == "running"
+
+
 def test_who_writes_to_a_folder_stands_against_it(fake: FakeEngine, store: BackupStore) -> None:
     """A running container outside that binds the folder, or a part, to write counts as with a volume."""
     fake.run("writer", image="app", volumes={f"{DATA}/deep": "/x"})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import secrets
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -12,7 +13,7 @@ from typing import Protocol
 from attrs import evolve, frozen
 
 from docker_rollback._engine.port import ContainerFilter, Engine, Inspection, Process
-from docker_rollback._folders import folder_of, uses
+from docker_rollback._folders import folder_of, inspection_of, uses
 from docker_rollback._model import Way, is_folder
 from docker_rollback._spec import mounts
 from docker_rollback._store import FileLock
@@ -22,6 +23,8 @@ from docker_rollback._volumes._helper import OPERATION_LABEL, Helper
 from docker_rollback._volumes._helpers import Helpers, Use
 from docker_rollback._volumes._host import PLACE, HostFolders
 from docker_rollback.errors import ContainerNotFoundError, VolumeAccessError
+
+logger = logging.getLogger("docker_rollback")
 
 
 class Run(Protocol):
@@ -168,20 +171,38 @@ class VolumeAccess:
                 self._folders.check_same(volume, reach.inspection[PLACE], place)
             yield reach
 
-    def provide(self, folder: str) -> None:
-        """Have a folder of the engine's host there; one that is gone is made, empty, with those above it.
+    def provide(self, volume: str) -> None:
+        """Have a volume's folder, or a folder of the engine's host, there; one that is gone is made, empty.
+
+        Of a volume this can be seen here alone, next to the engine and with the rights to look.
 
         Raises:
+            VolumeNotFoundError: the engine has no such volume.
             VolumeAccessError: something else is in its place, or there is no way to it.
             EngineError: the engine does not answer.
         """
-        found = self.inspect(folder)
-        known = self._proven.get(folder)
+        found = self.inspect(volume)
+        folder = str(found.get("Mountpoint") or "")
+        if not is_folder(volume):
+            if not _proof.is_plain(found) or not self._is_gone(folder):
+                return
+            logger.warning("volume %s: its folder %s is gone from the host, and made again", volume, folder)
+        known = self._proven.get(volume)
         if known is not None and _proof.look(folder) == known:
             return
         # The engine makes it: there may be no other way to its host, and it never makes anything where something is.
-        with self._helping({folder: found}, "make", operation=f"make-{secrets.token_hex(4)}") as helper:
-            self._placed(self._reach(folder, found, None, helper))
+        wanted = {folder: found if is_folder(volume) else inspection_of(folder)}
+        with self._helping(wanted, "make", operation=f"make-{secrets.token_hex(4)}") as helper:
+            if is_folder(volume):
+                self._placed(self._reach(folder, found, None, helper))
+
+    def _is_gone(self, folder: str) -> bool:
+        """Whether a volume's folder is missing from where all volumes of the engine are, as far as can be seen here."""
+        try:
+            here = self._engine.info().address.startswith("unix://") and Path(folder).parent.parent.is_dir()
+            return here and not Path(folder).exists()
+        except OSError:
+            return False
 
     @contextmanager
     def holding(self, volumes: Sequence[str]) -> Iterator[None]:

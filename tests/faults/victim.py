@@ -119,11 +119,11 @@ def told_program(control: Control) -> Callable[..., LocalProcess]:
     """Return a `LocalProcess` whose start, first input and end are told."""
 
     class Told(LocalProcess):
-        def __init__(self, command: Sequence[str], *, stdin: bool = False) -> None:
+        def __init__(self, command: Sequence[str], *, stdin: bool = False, **options: Any) -> None:
             self._begun = False
             self._words = f"{Path(command[0]).name}{' -x' if stdin else ''}"
             with control.effect("program", f"start {self._words}"):
-                super().__init__(command, stdin=stdin)
+                super().__init__(command, stdin=stdin, **options)
 
         def write(self, data: bytes | memoryview, /) -> None:
             if self._begun:

@@ -205,10 +205,14 @@ class VolumeArchiver:
         with self._alone([name]), self._access.filling(name, operation=filling, place=place) as reach:
             # Looked at again: the way here may have taken a while.
             self._refuse_users(name, self._access.users(name))
-            _volumes.drop_attributes(reach, keep=_volumes.attributes(self._read(archive.base)))
-            done = 0
-            for number, blob in enumerate(blobs):
-                done = self._fill(reach, blob, done, beginning=_volumes.emptying() if number == 0 else b"")
+            try:
+                done = self._fill_all(reach, blobs)
+            except (ArchiveError, OSError) as error:
+                cleared = _volumes.clear_flags(reach.root) if reach.way == "direct" else 0
+                if not cleared:
+                    raise
+                logger.warning("volume %s: flags of %d files that kept it from being filled: %s", name, cleared, error)
+                done = self._fill_all(reach, blobs)
             _flush(reach)
         logger.info("volume %s is filled (%s, %d bytes of tar)", name, reach.way, done)
 
@@ -298,6 +302,13 @@ class VolumeArchiver:
         if self._identity is None:
             self._identity = self._engine.info().identity
         return f"volume.{hashlib.sha256(f'{self._identity}/{volume}'.encode()).hexdigest()[:32]}"
+
+    def _fill_all(self, reach: _volumes.Reach, blobs: Sequence[Descriptor]) -> int:
+        _volumes.drop_attributes(reach, keep=_volumes.attributes(self._read(blobs[0])))
+        done = 0
+        for number, blob in enumerate(blobs):
+            done = self._fill(reach, blob, done, beginning=_volumes.emptying() if number == 0 else b"")
+        return done
 
     def _fill(self, reach: _volumes.Reach, blob: Descriptor, done: int, *, beginning: bytes) -> int:
         with reach.run(_volumes.extract(reach.root), stdin=True) as tar:

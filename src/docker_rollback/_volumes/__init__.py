@@ -2,6 +2,7 @@
 
 from docker_rollback._volumes._access import Reach, VolumeAccess
 from docker_rollback._volumes._capture import LIVE_FROM, Progress, VolumeCapture, read_archive
+from docker_rollback._volumes._flags import clear_flags
 from docker_rollback._volumes._helper import ROLE, ROLE_LABEL, remove_left_over
 from docker_rollback._volumes._host import PLACE
 from docker_rollback._volumes._root import drop_attributes
@@ -18,6 +19,7 @@ __all__ = [
     "VolumeCapture",
     "attributes",
     "check_extracted",
+    "clear_flags",
     "drop_attributes",
     "emptying",
     "extract",

@@ -1,0 +1,46 @@
+"""Flags that keep even root from changing a file."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from docker_rollback._volumes._flags import clear_flags
+
+
+def flag(change: str, *paths: Path) -> None:
+    """Change flags of files; skip the test where nobody can."""
+    try:
+        done = subprocess.run(["chattr", change, *map(str, paths)], capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        pytest.skip("this machine has no chattr")
+    if done.returncode != 0:
+        pytest.skip(f"files cannot have flags here: {done.stderr.strip()}")
+
+
+def test_flags_are_taken_off(field: Path) -> None:
+    """Of the folder itself, of folders and of files in it; through no link, and of nothing outside."""
+    root, outside = field / "root", field / "outside"
+    (root / "deep" / "er").mkdir(parents=True)
+    outside.mkdir()
+    for path in (root / "deep" / "file", root / "deep" / "er" / "log", outside / "file"):
+        path.write_text("x")
+    (root / "plain").write_text("x")
+    (root / "link").symlink_to(outside / "file")
+    (root / "away").symlink_to(outside)
+    flagged = [root, root / "deep", root / "deep" / "file"]
+    flag("+i", outside / "file")
+    try:
+        flag("+a", root / "deep" / "er" / "log")
+        flag("+i", *reversed(flagged))
+        assert clear_flags(str(root)) == 4
+        assert clear_flags(str(root)) == 0
+        (root / "deep" / "file").unlink()
+        (root / "deep" / "er" / "log").write_text("y")
+        with pytest.raises(PermissionError):
+            (outside / "file").write_text("y")
+    finally:
+        flag("-i", outside / "file")
+        clear_flags(str(root))

@@ -18,7 +18,7 @@ from docker_rollback._model import Observed, Quiesce, Report, Shared, Way
 from docker_rollback._snapshotter import gap_of, locked
 from docker_rollback._spec import attached_networks, observe
 from docker_rollback._store import BackupStore
-from docker_rollback.errors import VolumeError, VolumeNotFoundError
+from docker_rollback.errors import EngineForbiddenError, VolumeError, VolumeNotFoundError
 
 logger = logging.getLogger("docker_rollback")
 
@@ -87,10 +87,11 @@ class Preflight:
 
         Raises:
             ContainerNotFoundError: one of them is not there.
+            EngineForbiddenError: the engine does not allow something that this will need.
             EngineError: the engine does not answer.
             StoreNotWritableError: the store cannot be written.
         """
-        self._engine.info()
+        self._refuse_without_rights()
         given = self._named(containers)
         others = look_at_all(self._engine, ContainerFilter(), but={container.id for container in given})
         joined = bound_to(given, others)
@@ -137,6 +138,15 @@ class Preflight:
             report.raise_refusals()
             self._store.check(report.room)
             yield report
+
+    def _refuse_without_rights(self) -> None:
+        """Raise where a proxy before the engine would stop us half way."""
+        forbidden = self._engine.forbidden()
+        if forbidden:
+            raise EngineForbiddenError(
+                "back up and restore containers",
+                f"the engine, or a proxy before it, does not let us {', '.join(forbidden)}",
+            )
 
     def _ways(self, containers: Sequence[Observed], refused: Mapping[str, list[str]]) -> dict[str, Way]:
         """Return the way to each volume; where there is none, add the reason to what is refused."""

@@ -313,14 +313,14 @@ def test_a_backup_that_is_being_restored_stays(shop: Shop) -> None:
             return  # that needs the backup no more
         other = BackupStore(shop.store.path)
         spared.append(dict(other.prune(keep=1).spared))
-        with pytest.raises(StoreError, match="being read"):
+        with pytest.raises(StoreError, match="not ended"):
             other.delete(taken.id)
 
     shop.break_it()
     restore(taken.id, client=shop.engine, store=shop.store, progress=meddle)
     shop.check_restored()
     assert len(spared) >= 8
-    assert spared == [{taken.id: "it is being read"}] * len(spared)
+    assert spared == [{taken.id: "a rollback that has not ended needs it"}] * len(spared)
     assert shop.store.prune(keep=1).removed == (taken.id,)
 
 

@@ -19,6 +19,7 @@ from docker_rollback._engine._docker_errors import Asking
 from docker_rollback._engine._docker_images import DockerImages
 from docker_rollback._engine._docker_info import describe
 from docker_rollback._engine._docker_networks import DockerNetworks, DockerVolumes
+from docker_rollback._engine._docker_rights import forbidden
 from docker_rollback._engine._docker_wire import Wire
 from docker_rollback._engine.port import Engine, EngineInfo
 
@@ -77,6 +78,9 @@ class DockerEngine(DockerContainers, DockerImages, DockerNetworks, DockerVolumes
         with Asking("reach the engine that the environment names").translated(where):
             client = docker.from_env()
         return cls(client, timeout=timeout)
+
+    def forbidden(self) -> list[str]:
+        return forbidden(self._wire)
 
     def info(self) -> EngineInfo:
         return describe(self._wire, self._wire.json("GET", "/info", Asking("ask the engine who it is")), self._address)

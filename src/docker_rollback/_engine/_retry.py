@@ -63,6 +63,9 @@ class RetryingEngine:
     def info(self) -> EngineInfo:
         return self._again(self._engine.info)
 
+    def forbidden(self) -> list[str]:
+        return self._again(self._engine.forbidden)
+
     # Containers
 
     def inspect_container(self, ref: str) -> Inspection:

@@ -148,6 +148,9 @@ class Engine(Protocol):
     def info(self) -> EngineInfo:
         """Ask who answers; raises `EngineUnavailableError` where nobody does."""
 
+    def forbidden(self) -> list[str]:
+        """Return, in words, what of all that is asked here is refused whatever it is asked of; changes nothing."""
+
     # Containers
 
     def inspect_container(self, ref: str) -> Inspection:

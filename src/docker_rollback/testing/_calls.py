@@ -38,6 +38,7 @@ READING: Final = frozenset(
     {
         "container_changes",
         "container_logs",
+        "forbidden",
         "info",
         "inspect_container",
         "inspect_image",

@@ -160,6 +160,10 @@ class FailingEngine:
         """Ask who answers."""
         return self.pass_on("info", self._engine.info)
 
+    def forbidden(self) -> list[str]:
+        """Return what is refused whatever it is asked of."""
+        return self.pass_on("forbidden", self._engine.forbidden)
+
     # Containers
 
     def inspect_container(self, ref: str) -> Inspection:

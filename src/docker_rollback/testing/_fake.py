@@ -105,6 +105,10 @@ class FakeEngine(Setup):
         self._life.settle()
         return self._maker.get(ref)
 
+    def forbidden(self) -> list[str]:
+        """Return what is refused whatever it is asked of: nothing."""
+        return []
+
     def info(self) -> EngineInfo:
         """Ask who answers."""
         return EngineInfo(

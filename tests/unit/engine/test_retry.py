@@ -44,6 +44,7 @@ def _ask(engine: RetryingEngine, verb: str) -> object:
         "disconnect_network": lambda: engine.disconnect_network("net", "web"),
         "exec": lambda: engine.exec("web", ["true"]).finish(),
         "import_image": lambda: engine.import_image(engine.save_image("shop:1"), "new:1"),
+        "forbidden": engine.forbidden,
         "info": engine.info,
         "inspect_container": lambda: engine.inspect_container("web"),
         "inspect_image": lambda: engine.inspect_image("shop:1"),

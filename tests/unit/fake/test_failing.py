@@ -128,6 +128,7 @@ def test_each_verb_reaches_the_engine(shop: FakeEngine) -> None:
     failing.remove_volume("data")
     assert {call.outcome for call in failing.calls} == {"done"}
     assert {call.verb for call in failing.calls} == (CHANGING | READING) - {
+        "forbidden",
         "inspect_container",
         "exec",
         "rename_container",

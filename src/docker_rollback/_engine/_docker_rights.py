@@ -1,0 +1,59 @@
+"""What an engine, or a proxy before it, lets us do: asked of things that are not there, so that nothing is done.
+
+A proxy that guards an engine's socket refuses by method and path (HTTP 403), before the engine could say that it knows
+no such thing (404). Loading and importing images, and making networks, cannot be asked for in this way.
+"""
+
+from __future__ import annotations
+
+import secrets
+from typing import Any, Final
+
+from docker_rollback._engine._docker_errors import Asking
+from docker_rollback._engine._docker_wire import Wire
+from docker_rollback.errors import EngineError, EngineForbiddenError
+
+_PROBES: Final[tuple[tuple[str, str, str, Any], ...]] = (
+    ("list containers", "GET", "/containers/json?limit=1", None),
+    ("create containers", "POST", "/containers/create?name={nobody}", {"Image": "{nobody}"}),
+    ("start containers", "POST", "/containers/{nobody}/start", None),
+    ("stop containers", "POST", "/containers/{nobody}/stop", None),
+    ("pause containers", "POST", "/containers/{nobody}/pause", None),
+    ("unpause containers", "POST", "/containers/{nobody}/unpause", None),
+    ("rename containers", "POST", "/containers/{nobody}/rename?name={nobody}", None),
+    ("update containers", "POST", "/containers/{nobody}/update", {}),
+    ("remove containers", "DELETE", "/containers/{nobody}", None),
+    ("see what containers changed", "GET", "/containers/{nobody}/changes", None),
+    ("run programs in containers", "POST", "/containers/{nobody}/exec", {"Cmd": ["true"]}),
+    ("commit containers", "POST", "/commit?container={nobody}", {}),
+    ("inspect images", "GET", "/images/{nobody}/json", None),
+    ("tag images", "POST", "/images/{nobody}/tag?repo={nobody}&tag=1", None),
+    ("save images", "GET", "/images/{nobody}/get", None),
+    ("remove images", "DELETE", "/images/{nobody}", None),
+    ("inspect networks", "GET", "/networks/{nobody}", None),
+    ("connect networks", "POST", "/networks/{nobody}/connect", {"Container": "{nobody}"}),
+    ("disconnect networks", "POST", "/networks/{nobody}/disconnect", {"Container": "{nobody}"}),
+    ("remove networks", "DELETE", "/networks/{nobody}", None),
+    ("inspect volumes", "GET", "/volumes/{nobody}", None),
+    ("remove volumes", "DELETE", "/volumes/{nobody}", None),
+)
+"""In words, and as requests that no engine can fulfil."""
+
+
+def forbidden(wire: Wire) -> list[str]:
+    """Return, in words, what of all that this library asks for is refused whatever it is asked of."""
+    nobody = f"docker-rollback-nobody-{secrets.token_hex(8)}"
+    return [words for words, method, path, body in _PROBES if _is_forbidden(wire, nobody, words, method, path, body)]
+
+
+def _is_forbidden(wire: Wire, nobody: str, words: str, method: str, path: str, body: Any) -> bool:
+    filled = body and {key: nobody if value == "{nobody}" else value for key, value in body.items()}
+    try:
+        wire.answer(method, path.format(nobody=nobody), Asking(words), body=body if not body else filled).close()
+    except EngineForbiddenError:
+        return True
+    except EngineError as error:
+        # No such thing, as was to be expected. Whoever does not answer at all is another matter.
+        if error.status is None:
+            raise
+    return False

@@ -12,8 +12,8 @@ _PLACE: Final = re.compile(r".*/volumes/([0-9a-f]{64})/_data")
 def with_names(found: Mapping[str, Any]) -> dict[str, Any]:
     """Return what an engine says of a container, each anonymous volume among its mounts by its name.
 
-    Docker 28 leaves the name out where the volume was asked for by a path alone among the binds, which is what docker-py
-    makes of ``volumes=["/cache"]``. The volume's place on disk has it.
+    Docker 28 leaves the name out where the volume was asked for by a path alone among the binds, which is what
+    docker-py makes of ``volumes=["/cache"]``. The volume's place on disk has it.
     """
     mounts: Sequence[Any] = found.get("Mounts") or ()
     if not any(_is_nameless(mount) for mount in mounts):

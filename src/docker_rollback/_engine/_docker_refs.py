@@ -48,10 +48,7 @@ class Referring:
         found: dict[str, Any] = self._wire.json("GET", f"/containers/{segment(plain, asking)}/json", asking)
         if found.get("Name") != f"/{plain}" and not _begins(plain, str(found.get("Id"))):
             raise ContainerNotFoundError(ref, action=action)
-        if self._wire.podman:
-            found = docker_like(found)
-        else:
-            found = with_names(found)
+        found = docker_like(found) if self._wire.podman else with_names(found)
         state = found.get("State") or {}
         if state.get("Status") in _STATES:
             found["State"] = {**state, "Status": _STATES[state["Status"]]}

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from docker_rollback._archiver import VolumeArchiver
 from docker_rollback._engine.port import ContainerFilter, Engine
@@ -67,6 +68,12 @@ class Preflight:
         self._shared = shared
         self._folders = tuple(dict.fromkeys(map(folder_of, include_binds)))
         self._own_ids = own_ids
+
+    def sharing(self, shared: Shared) -> Self:
+        """Return one like this to which containers outside that write to the same volumes are what `shared` says."""
+        other = copy.copy(self)
+        other._shared = shared
+        return other
 
     def observe(self, containers: Sequence[str]) -> tuple[Observed, ...]:
         """Return the containers and those that are bound to them, each once, in the order in which they start.

@@ -341,7 +341,8 @@ class Recovery:
         ours = {container.id for container in record.containers}
         targets = [one.id for one in found if one.id in ours or one.name in record.names or one.id not in known]
         try:
-            report = self._with_volumes(self._preflight.run(targets), record.volumes)
+            # Who shares a volume was allowed to when the operation began, and rests while the backup is put back.
+            report = self._with_volumes(self._preflight.sharing("ignore").run(targets), record.volumes)
             report.raise_refusals()
         except (UnsupportedContainerError, VolumeError) as error:
             reason = f"what stands there cannot be kept as a backup, and keep_found=False would give it up ({error})"

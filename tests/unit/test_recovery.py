@@ -149,6 +149,21 @@ def test_the_image_of_helpers_does_not_outlive_their_maker(shop: Shop, verb: str
     assert [name for name in names if name.startswith("docker-rollback")] == []
 
 
+@pytest.mark.parametrize("shared", ["ignore", "stop"])
+def test_who_shares_a_volume_does_not_keep_recovery_from_its_work(shop: Shop, shared: str) -> None:
+    """What stands is kept and rolled back also where a container outside, which was allowed, writes to a volume."""
+    shop.engine.run("guest", image="shop:1", volumes={"orders": "/data"})
+    killed = FailingEngine(shop.engine, at=1, kill=True, verbs={"kill_container"})
+    with pytest.raises(Killed), shop.rollback(killed, shared=shared):
+        shop.break_it()
+        killed.kill_container("shop")
+    (done,) = recovered(shop)
+    assert done.outcome == "rolled back"
+    assert done.kept is not None
+    shop.check_restored()
+    assert shop.engine.container("guest").status == "running"
+
+
 def test_a_death_at_the_disk_is_finished(tmp_path: Path) -> None:
     """For every write, rename and removal in the store: the service is as it was, and nothing is left."""
     k = 0

@@ -137,7 +137,7 @@ def plan_restore(backup: Backup) -> tuple[Step, ...]:
     steps += [_fill(volume, containers) for volume in backup.volumes]
     steps += [Resume(container) for container in containers]
     steps += [Compare(container) for container in containers]
-    steps += [ClearAside(container) for container in containers]
+    steps += [ClearAside(container) for container in reversed(containers)]
     return tuple(steps)
 
 

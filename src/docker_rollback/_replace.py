@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Final, Literal, TypeAlias
 
+from docker_rollback._checked import CheckedContainer
 from docker_rollback._engine.port import ContainerFilter, Engine, Inspection
 from docker_rollback._graph import bound_to, start_order, with_ids
 from docker_rollback._look import look_at_all
@@ -79,6 +80,7 @@ class Replacer:
                 as before.
             ValueError: the container is not part of the backup.
             EngineError: a step failed. Where it failed before anything was stopped, the service runs as before.
+            UpdateRejectedError: the new one ended so soon that those bound to it could not start.
         """
         old = observe(self._engine.inspect_container(reference))
         bound = start_order(self._bound(old))
@@ -110,10 +112,11 @@ class Replacer:
         for one in (old, *bound):
             standing = ids.get(one.id, one.id)
             if states[one.name].alive:
-                self._engine.start_container(standing)
+                self._start(old, one, standing)
             if states[one.name].status == "paused":
                 self._engine.pause_container(standing)
-            self._drop_between(one, standing)
+        for one in (*reversed(bound), old):
+            self._drop_between(one, ids.get(one.id, one.id))
         return ids[old.id]
 
     def _bound(self, old: Observed) -> tuple[Observed, ...]:
@@ -226,6 +229,16 @@ class Replacer:
             self._engine.unpause_container(one.id)
         if one.state.alive:
             self._engine.stop_container(one.id)
+
+    def _start(self, old: Observed, one: Observed, standing: str) -> None:
+        """Start a container; where the new one has ended, and those bound to it cannot start, that is what is told."""
+        try:
+            self._engine.start_container(standing)
+        except EngineError as error:
+            new = self._engine.inspect_container(old.name)
+            if one is old or (observe(new).state.status == "running" and not new.get("RestartCount")):
+                raise
+            raise CheckedContainer.of(self._engine, old).reject(f"it ended before {one.name!r} could start") from error
 
     def _drop_between(self, one: Observed, standing: str) -> None:
         """Remove a container that is neither the captured one nor its last successor."""

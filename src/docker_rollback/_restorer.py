@@ -170,7 +170,8 @@ class Restorer:
 
     def clear_aside(self, backup: Backup) -> None:
         """Remove what a restore put aside; what cannot be removed is named in the log, and everything else stands."""
-        for container in backup.containers:
+        # The last first: one that others live in cannot go before them.
+        for container in reversed(backup.containers):
             self._report.step("restore", str(ClearAside(container)))
             try:
                 self._place(container, backup, {}).clear_aside()
@@ -182,7 +183,7 @@ class Restorer:
 
     def clear_parked(self, backup: Backup) -> None:
         """Remove the containers of a backup that stand aside for their successors: the update is there to stay."""
-        for container in backup.containers:
+        for container in reversed(backup.containers):
             try:
                 self._place(container, backup, {}).clear_parked()
             except EngineError as error:
@@ -244,6 +245,7 @@ class Restorer:
                 self._archiver.provide(name)
                 # One that lives in memory is empty again unless somebody has it until its container runs.
                 held.enter_context(self._archiver.holding([name]))
+                self._report.expect(name, volume.size)
                 self._archiver.extract(volume, name, verify=False)
             case Resume(container):
                 places[container.name].resume()

@@ -199,7 +199,7 @@ class Rollback:
             ValueError: the container is not part of this rollback.
             ContainerNotFoundError, ImageNotFoundError, ImagePlatformError, UnsupportedContainerError: the service runs
                 as before.
-            EngineError: a step failed.
+            EngineError, UpdateRejectedError: a step failed.
 
         Example:
             >>> with rollback("web") as tx:

@@ -197,6 +197,23 @@ def test_what_lives_in_it_comes_along(shop: Shop) -> None:
     assert aside(engine) == []
 
 
+@pytest.mark.parametrize("policy", ["no", "always"])
+def test_a_new_one_that_ends_at_once_is_told_of(shop: Shop, policy: str) -> None:
+    """Not the sidecar that finds nobody to live in: the error is about the one that ended, with its last words."""
+    shop.engine.run("sidecar", image="shop:1", NetworkMode=f"container:{shop.id}")
+
+    def fall_over(container: Any) -> None:
+        container.print("cannot read /data")
+        container.exit(3)
+
+    shop.engine.on_start("shop:2", fall_over)
+    with pytest.raises(UpdateRejectedError, match="'sidecar' could start") as rejected, shop.rollback() as tx:
+        tx.replace("shop", "shop:2", host_config={"RestartPolicy": {"Name": policy}})
+    assert (rejected.value.container, rejected.value.log) == ("shop", ("cannot read /data",))
+    assert isinstance(rejected.value.__cause__, EngineError)
+    shop.check_equal()
+
+
 def test_what_came_later_and_depends_on_it_is_refused(shop: Shop) -> None:
     """No backup has it, so no rollback could put it back."""
     with shop.rollback(verify=None) as tx:

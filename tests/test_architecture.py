@@ -26,6 +26,7 @@ LAYERS = (
     ("_snapshotter", "_archiver"),
     ("_volumes", "_quiesce", "_look", "_checked", "_marker"),
     ("_engine", "_store"),
+    ("progress_rich",),
     ("_plan", "_journal", "_compare", "_conflict", "_graph", "_progress", "_upper", "_secrets", "_signals"),
     ("_update_spec",),
     ("_spec", "_folders"),
@@ -34,7 +35,7 @@ LAYERS = (
 )
 """From the roof to the ground. A part is a module or a folder right below the package; it imports only from below."""
 
-ONE_DOOR = {"docker": ("_engine._docker",), "tenacity": ("_engine._retry",)}
+ONE_DOOR = {"docker": ("_engine._docker",), "tenacity": ("_engine._retry",), "rich": ("progress_rich",)}
 """Which modules, by the head of their name, may import an outside library."""
 
 

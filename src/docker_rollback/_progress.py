@@ -23,11 +23,13 @@ class Progress:
         step: what is being done.
         subject: to which container, volume or image; for "restore", the step of the plan in words.
         done: bytes so far; for "data" alone.
+        expected: how many there will be; for "data" alone, and None where nobody knows.
     """
 
     step: StepName
     subject: str
     done: int | None = None
+    expected: int | None = None
 
 
 Listener: TypeAlias = Callable[[Progress], None]
@@ -42,6 +44,7 @@ class Reporter:
 
     def __init__(self, listener: Listener | None = None) -> None:
         self._listener = listener
+        self._expected: dict[str, int] = {}
 
     def step(self, step: StepName, subject: str) -> None:
         """Tell that a step begins."""
@@ -50,7 +53,14 @@ class Reporter:
 
     def data(self, volume: str, done: int) -> None:
         """Tell how many bytes of a volume are on their way so far."""
-        self._tell(Progress("data", volume, done))
+        self._tell(Progress("data", volume, done, self._expected.get(volume)))
+
+    def expect(self, volume: str, size: int | None) -> None:
+        """Note how many bytes of a volume will be on their way; None where that is not known."""
+        if size:
+            self._expected[volume] = size
+        else:
+            self._expected.pop(volume, None)
 
     def _tell(self, news: Progress) -> None:
         if self._listener is None:

@@ -26,9 +26,9 @@ from docker_rollback._model import (
 )
 from docker_rollback._progress import Reporter
 from docker_rollback._quiesce import AtRest
-from docker_rollback._spec import mount_places, observe
+from docker_rollback._spec import made_for_mounts, observe
 from docker_rollback._store import BackupStore, Draft
-from docker_rollback._upper import lost_by_commit
+from docker_rollback._upper import altered, lost_by_commit
 from docker_rollback.errors import EngineConflictError, EngineError, ImageNotFoundError
 
 logger = logging.getLogger("docker_rollback")
@@ -261,15 +261,12 @@ class ContainerSnapshotter:
         return tuple((self._engine.inspect_image(image).get("RootFS") or {}).get("Layers") or ())
 
     def _is_clean(self, container: Observed, layers: tuple[str, ...]) -> bool:
-        """Whether the writable layer holds nothing but places for mounts, which a create makes again by itself.
-
-        A directory that only holds such a place is listed as changed, because its time changed.
-        """
+        """Whether the writable layer holds nothing but places for mounts, which a create makes again by itself."""
         if layers == self._layers(str(container.inspection["Image"])):
             return True
-        places = mount_places(container.inspection)
-        changes = self._engine.container_changes(container.id)
-        return all(change.path in places and change.kind != "deleted" for change in changes)
+        changes = {change.path: change.kind for change in self._engine.container_changes(container.id)}
+        folders = made_for_mounts(container.inspection, changes)
+        return folders is not None and not altered(container.inspection, folders)
 
 
 def image_tag(backup: str, number: int, container: str, *, stored: bool = True) -> str:

@@ -210,6 +210,33 @@ def mount_places(inspection: Mapping[str, Any]) -> frozenset[str]:
     return frozenset(ancestor for place in places for ancestor in _with_ancestors(place))
 
 
+def made_for_mounts(inspection: Mapping[str, Any], changes: Mapping[str, str]) -> frozenset[str] | None:
+    """Return the folders on the way to mounts that a writable layer has, if all that it has is there for mounts.
+
+    A folder that the engine puts a place for a mount into is listed as changed, because its time changed. Where there
+    is no such new place below it, somebody else has changed it.
+
+    Args:
+        inspection: the container's.
+        changes: what its writable layer has, by path: "added", "changed" or "deleted".
+
+    Returns:
+        The folders, which a user may have changed too, or made; None where the layer has something else.
+    """
+    own = {ancestor for place in inspection.get("OwnPlaces") or () for ancestor in _with_ancestors(place)}
+    bare = own | {mount.destination.rstrip("/") for mount in mounts(inspection)}
+    if inspection["HostConfig"].get("Init"):
+        bare.add("/sbin/docker-init")
+    places = mount_places(inspection)
+    added = {path for path, kind in changes.items() if kind == "added" and path in places}
+    on_the_way = frozenset(changes) - bare
+    for path, kind in changes.items():
+        new_below = path in added or any(place.startswith(path + "/") for place in added)
+        if kind == "deleted" or path not in places or (path in on_the_way and not new_below):
+            return None
+    return on_the_way
+
+
 def _with_ancestors(path: str) -> list[str]:
     parts = path.strip("/").split("/")
     return ["/" + "/".join(parts[: depth + 1]) for depth in range(len(parts))]

@@ -8,7 +8,8 @@ that they lose their fraction is true of every file.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+import stat
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ _MOST = 20
 
 _ACLS = ("system.posix_acl_access", "system.posix_acl_default")
 _WHITEOUT = ".wh."
+_OVERLAYS = ("trusted.overlay.", "user.overlay.", "security.selinux")
 
 
 def lost_by_commit(inspection: Mapping[str, Any]) -> tuple[NotCovered, ...]:
@@ -38,6 +40,44 @@ def lost_by_commit(inspection: Mapping[str, Any]) -> tuple[NotCovered, ...]:
             )
         found.append(NotCovered(f"{reason} of {path}", "an engine's commit does not keep it"))
     return tuple(found)
+
+
+def altered(inspection: Mapping[str, Any], folders: Iterable[str]) -> bool:
+    """Whether somebody gave folders of a writable layer other owners, modes or attributes than they began with.
+
+    That is what the image gave them or, for those that the engine made, root's and 0755. Where the layers cannot be
+    seen from here the answer is no.
+    """
+    data = (inspection.get("GraphDriver") or {}).get("Data") or {}
+    upper, lower = str(data.get("UpperDir") or ""), str(data.get("LowerDir") or "")
+    if not upper or not os.access(upper, os.R_OK | os.X_OK):
+        return False
+    layers = [Path(layer) for layer in lower.split(":") if layer]
+    return any(_is_altered(folder.lstrip("/"), Path(upper), layers) for folder in folders)
+
+
+def _is_altered(folder: str, upper: Path, layers: Iterable[Path]) -> bool:
+    try:
+        now = _looks(upper / folder)
+        owner = (upper.stat().st_uid, upper.stat().st_gid)
+    except OSError:
+        return False
+    for layer in layers:
+        try:
+            return _looks(layer / folder) != now
+        except OSError:
+            continue
+    return now not in ((0o755, *owner, ()), (0o755, 0, 0, ()))
+
+
+def _looks(folder: Path) -> tuple[int, int, int, tuple[tuple[str, bytes], ...]]:
+    """Return mode, owners and attributes of a folder; raises `OSError` where it is none, or cannot be looked at."""
+    seen = folder.lstat()
+    if not stat.S_ISDIR(seen.st_mode):
+        raise NotADirectoryError(folder)
+    names = sorted(name for name in os.listxattr(folder) if not name.startswith(_OVERLAYS))
+    values = tuple((name, os.getxattr(folder, name)) for name in names)
+    return stat.S_IMODE(seen.st_mode), seen.st_uid, seen.st_gid, values
 
 
 def _losses(upper: Path) -> Iterator[tuple[str, str]]:

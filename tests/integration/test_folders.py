@@ -90,3 +90,31 @@ def test_files_that_nothing_may_change_are_filled_over(lab: Lab, tmp_path: Path)
         assert lab.run("cat /named/deep/table /named/log").split() == ["rows", "one"]
     finally:
         clear_flags(str(root))
+
+
+@pytest.mark.parametrize("place", ["of the image", "of the engine"])
+def test_the_mode_of_a_folder_above_a_mount_comes_back(lab: Lab, tmp_path: Path, place: str) -> None:
+    """Where nothing but the mode of a folder on the way to a volume was changed, the container made anew has it."""
+    lab.image_with({"/srv/app/data/seed" if place == "of the image" else "/srv/app/other": "x"})
+    lab.make(lab.name, lab.body(Volumes={"/srv/app/data": {}}), {}, "running")
+    if place == "of the engine" and not (lab.inspect().get("GraphDriver") or {}).get("Data"):
+        pytest.skip("the engine does not say where its layers are")
+    lab.run("chmod 2750 /srv/app; chown 12:34 /srv/app")
+    with rollback(lab.name, client=lab.client, store=tmp_path / "store", verify=None) as tx:
+        lab.engine.remove_container(lab.name, force=True)
+        raise RollbackRequested
+    assert tx.status is Status.ROLLED_BACK
+    assert lab.run("stat -c '%a %u %g' /srv/app") == "2750 12 34"
+
+
+def test_places_for_mounts_alone_leave_the_image_alone(lab: Lab, tmp_path: Path) -> None:
+    """A container whose writable layer has nothing but what the engine made for its mounts keeps its image's id."""
+    mounts = [{"Type": "tmpfs", "Target": "/deep/er/tmp"}]
+    host = {"Mounts": mounts, "Tmpfs": {"/srv/run": ""}, "Init": not lab.podman}
+    lab.make(lab.name, lab.body(host=host, Volumes={"/srv/app/data": {}}), {}, "running")
+    before = lab.inspect()["Image"]
+    with rollback(lab.name, client=lab.client, store=tmp_path / "store", verify=None) as tx:
+        lab.engine.remove_container(lab.name, force=True)
+        raise RollbackRequested
+    assert tx.status is Status.ROLLED_BACK
+    assert lab.inspect()["Image"] == before

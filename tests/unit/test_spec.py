@@ -11,6 +11,7 @@ from docker_rollback._spec import (
     CreateRequest,
     attached_networks,
     create_request,
+    made_for_mounts,
     mount_places,
     mounts,
     network_request,
@@ -176,6 +177,27 @@ def test_mount_places_include_what_leads_to_them() -> None:
     places = mount_places(inspection())
     assert {"/app", "/app/etc", "/data", "/run", "/sbin", "/sbin/docker-init"} <= places
     assert "/" not in places
+
+
+@pytest.mark.parametrize(
+    ("changes", "folders"),
+    [
+        ({}, set()),
+        ({"/data": "added"}, set()),
+        ({"/app": "changed", "/app/etc": "added"}, {"/app"}),
+        ({"/app": "added", "/app/etc": "added"}, {"/app"}),
+        ({"/sbin": "changed", "/sbin/docker-init": "added"}, {"/sbin"}),
+        ({"/data": "changed"}, set()),
+        ({"/app": "changed"}, None),
+        ({"/app": "changed", "/data": "added"}, None),
+        ({"/app": "deleted"}, None),
+        ({"/data": "added", "/srv": "changed"}, None),
+        ({"/data/file": "added"}, None),
+    ],
+)
+def test_what_is_there_for_mounts_alone_is_known(changes: dict[str, str], folders: set[str] | None) -> None:
+    """A folder on the way to a mount is changed by the engine only where it put a new place below it."""
+    assert made_for_mounts(inspection(), changes) == folders
 
 
 def test_an_observation_says_what_the_container_was_doing() -> None:

@@ -238,3 +238,15 @@ def test_what_its_engine_cannot_start_again_is_refused(shop: Shop) -> None:
     assert reason is not None
     assert reason.startswith(f"it was put on a network by the beginning of that network's id, '{list(twice)[1]}'")
     assert refusal(before) is None
+
+
+def test_the_mode_of_a_folder_above_a_mount_is_not_lost(shop: Shop) -> None:
+    """A change to a folder on the way to a volume is somebody's, where the engine had nothing to make there."""
+    shop.engine.add_image("deep:1", files={"/srv/app/data/seed": "x"})
+    shop.engine.run("deep", image="deep:1", volumes={"deep-data": "/srv/app/data"})
+    shop.engine.container("deep").set("/srv/app", mode=0o700)
+    with rollback("deep", client=shop.engine, store=shop.store, verify=None) as tx:
+        shop.engine.remove_container("deep", force=True)
+        raise RollbackRequested
+    assert tx.status is Status.ROLLED_BACK
+    assert shop.engine.container("deep").node("/srv/app").mode == 0o700

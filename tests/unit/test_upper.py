@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from docker_rollback._model import NotCovered
-from docker_rollback._upper import lost_by_commit
+from docker_rollback._upper import altered, lost_by_commit
 
 
 def seen(upper: Path) -> tuple[NotCovered, ...]:

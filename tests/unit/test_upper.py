@@ -48,3 +48,47 @@ def test_a_long_list_ends(tmp_path: Path) -> None:
 def test_a_layer_that_cannot_be_seen_tells_nothing(inspection: dict[str, object]) -> None:
     """On another machine, or with another way of keeping layers, there is nothing to look at."""
     assert lost_by_commit(inspection) == ()
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ("none", False),
+        ("time", False),
+        ("mode", True),
+        ("owner", True),
+        ("attribute", True),
+        ("made", False),
+        ("own", True),
+    ],
+)
+def test_a_folder_that_somebody_changed_is_told_from_one_that_the_engine_did(
+    tmp_path: Path, change: str, *, expected: bool
+) -> None:
+    """What counts is another mode, owner or attribute than the image's, or the engine's where the image has none."""
+    upper, lower, hidden = tmp_path / "upper", tmp_path / "lower", tmp_path / "hidden"
+    folder = upper / "srv"
+    for layer in (upper, lower, hidden):
+        (layer / "srv").mkdir(parents=True, mode=0o755)
+    (hidden / "srv").chmod(0o700)
+    if change == "time":
+        os.utime(folder, (1, 1))
+    elif change == "mode":
+        folder.chmod(0o750)
+    elif change == "owner":
+        if os.geteuid() != 0:
+            pytest.skip("giving a folder to somebody else takes root")
+        os.chown(folder, 1234, 0)
+    elif change == "attribute":
+        try:
+            os.setxattr(folder, "user.colour", b"blue")
+        except OSError:
+            pytest.skip("this file system keeps no user attributes")
+    elif change in ("made", "own"):
+        (lower / "srv").rmdir()
+        (hidden / "srv").rmdir()
+        if change == "own":
+            folder.chmod(0o700)
+    data = {"UpperDir": str(upper), "LowerDir": f"{lower}:{hidden}"}
+    assert altered({"GraphDriver": {"Data": data}}, ["/srv"]) is expected
+    assert not altered({"GraphDriver": {"Data": {"UpperDir": "/no/such"}}}, ["/srv"])

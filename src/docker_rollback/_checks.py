@@ -19,6 +19,8 @@ from docker_rollback.errors import ContainerNotFoundError
 _POLL: Final = 0.1
 """Seconds between two looks at a container."""
 
+_NEVER_ASKED: Final = "; its engine has not asked its health check once (Podman leaves that to systemd)"
+
 _SETTLED: Final = 10.0
 """Seconds after which an engine takes a program that it has started again for one that stays (moby, restartmanager)."""
 
@@ -241,7 +243,8 @@ def _is_well(
         return True
     own = inspection["Config"].get("Healthcheck") or {}
     if waited >= (_patience_of(own) if timeout is None else timeout + _probing(own, "StartPeriod")):
-        raise container.reject(f"it did not turn healthy within {waited:.0f} s")
+        never = "" if inspection["State"]["Health"].get("Log") else _NEVER_ASKED
+        raise container.reject(f"it did not turn healthy within {waited:.0f} s{never}")
     return False
 
 

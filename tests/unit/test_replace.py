@@ -19,9 +19,10 @@ from docker_rollback import (
     UpdateRejectedError,
     compare,
     healthy,
+    recover,
     rollback,
 )
-from docker_rollback.testing import FailingEngine, FakeEngine
+from docker_rollback.testing import FailingEngine, FakeEngine, Killed
 from tests.unit.shop import Shop, UpdateFailedError
 
 
@@ -313,3 +314,46 @@ def test_only_what_is_backed_up_is_replaced(shop: Shop) -> None:
             tx.replace("shop", "shop:2", colour="red")  # type: ignore[call-arg]  # what somebody may do
     with pytest.raises(RuntimeError, match="committed"):
         tx.replace("shop", "shop:2")
+
+
+def test_a_death_on_the_way_is_recovered_from(tmp_path: Path) -> None:
+    """For every call that changes something: `recover` puts the very same containers back, and nothing is left over."""
+
+    def begin(number: int, at: int | None) -> tuple[Shop, str, FailingEngine]:
+        shop = Shop(BackupStore(tmp_path / str(number)))
+        sidecar = shop.engine.run("sidecar", image="shop:1", NetworkMode=f"container:{shop.id}")
+        return shop, sidecar, FailingEngine(shop.engine, at=at, kill=True)
+
+    shop, _, counting = begin(0, None)
+    with shop.rollback(counting, verify=None) as tx:
+        first = counting.count + 1
+        tx.replace("shop", "shop:2")
+        last = counting.count
+        raise RollbackRequested
+    assert last - first > 6
+    for at in range(first, last + 1):
+        shop, sidecar, mortal = begin(at, at)
+        with pytest.raises(Killed), shop.rollback(mortal, verify=None) as tx:
+            tx.replace("shop", "shop:2")
+        recover(client=shop.engine, store=shop.store.path)
+        assert shop.engine.container("shop").id == shop.id, mortal.story()
+        assert shop.engine.container("sidecar").id == sidecar, mortal.story()
+        assert shop.engine.container("sidecar").status == "running"
+        assert len(shop.engine.list_containers()) == 2, mortal.story()
+        shop.check_restored()
+
+
+def test_a_death_after_the_commit_leaves_nothing(shop: Shop) -> None:
+    """The update is there to stay; what stood aside for it goes with `recover`."""
+    counting = FailingEngine(shop.engine)
+    with shop.rollback(counting, verify=None) as tx:
+        tx.replace("shop", "shop:2")
+        last = counting.count
+        raise RollbackRequested
+    mortal = FailingEngine(shop.engine, at=last + 1, kill=True)
+    with pytest.raises(Killed), shop.rollback(mortal, verify=None) as tx:
+        new = tx.replace("shop", "shop:2")
+    assert aside(shop.engine) != []
+    assert [one.outcome for one in recover(client=shop.engine, store=shop.store.path)] == ["tidied up"]
+    assert shop.engine.list_containers() == [new]
+    assert shop.cache().read("/warm") == b"yes"

@@ -22,7 +22,10 @@ import functools
 import io
 import os
 import re
+import shlex
+import shutil
 import subprocess
+import sys
 import tarfile
 import textwrap
 import time
@@ -38,13 +41,14 @@ from docker.errors import NotFound
 
 import docker_rollback
 import docker_rollback.testing
+from docker_rollback.__main__ import _parser
 from tests.engines import debian
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
 SOURCE = ROOT / "src" / "docker_rollback"
 
-SHOWN = {"console", "text", "yaml"}
+SHOWN = {"console", "ini", "text", "yaml"}
 RUN = {"python", "sh"}
 BLOCK = re.compile(r"^(?P<indent> *)```(?P<kind>\S*)\n(?P<source>.*?)^(?P=indent)```$", re.MULTILINE | re.DOTALL)
 SETUP = re.compile(r"^<!-- setup\n(?P<source>.*?)^-->$", re.MULTILINE | re.DOTALL)
@@ -197,7 +201,9 @@ def reader(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("DOCKER_HOST", engine_url)
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / ".data"))
-    monkeypatch.setenv("PATH", f"{debian.busybox().parent}:{os.environ['PATH']}")
+    # What a page calls python is the one that has the library.
+    folders = (str(debian.busybox().parent), str(Path(sys.executable).parent), os.environ["PATH"])
+    monkeypatch.setenv("PATH", ":".join(folders))
     sitting = Reader(page, tmp_path)
     try:
         if setup := SETUP.search(page.read_text()):
@@ -212,6 +218,7 @@ def reader(
             # What a rollback put aside that failed.
             for aside in docker_client.api.containers(all=True, filters={"name": f"{container}-docker-rollback-aside"}):
                 docker_client.api.remove_container(aside["Id"], force=True, v=True)
+            remove(docker_client, "volumes", f"docker-rollback-busy-{container}")
         for kind, name in named(things):
             remove(docker_client, kind, name)
         for tag in images_of_ours(docker_client, things):
@@ -261,7 +268,10 @@ def ours(client: docker.DockerClient, things: Mapping[str, list[str]]) -> list[s
     """Return what the library left in the engine for the containers and volumes of a page, and nothing stands on."""
     containers = client.api.containers(all=True)
     used = {container["ImageID"] for container in containers}
-    return [tag for tag, image in images_of_ours(client, things).items() if image not in used] + [
+    marks = [f"docker-rollback-busy-{container}" for container in things.get("containers", ())]
+    left = [tag for tag, image in images_of_ours(client, things).items() if image not in used]
+    left += [mark for mark in marks if find(client, "volumes", mark)]
+    return left + [
         container["Names"][0]
         for container in containers
         if "docker-rollback.role" in container["Labels"]
@@ -308,6 +318,27 @@ def test_a_link_leads_somewhere(page: Path) -> None:
     """A link to another page of the documentation names a file that is there."""
     links = re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text())
     assert [link for link in links if not (page.parent / link).exists()] == []
+
+
+def test_the_service_for_the_boot_is_one(tmp_path: Path) -> None:
+    """The unit on the page of recovery is one that systemd takes, and calls what there is."""
+    page = (DOCS / "how-to" / "recover.md").read_text()
+    (unit,) = (block["source"] for block in BLOCK.finditer(page) if block["kind"] == "ini")
+    command = re.search(r"^ExecStart=(\S+) -m docker_rollback (.*)$", unit, re.MULTILINE)
+    assert command is not None
+    assert _parser().parse_args(shlex.split(command[2])).command == "recover"
+    store = re.search(r"--store (\S+)", command[2])
+    assert store is not None
+    assert f"RequiresMountsFor={store[1]}\n" in unit
+    if shutil.which("systemd-analyze") is None:
+        pytest.skip("there is no systemd-analyze here")
+    file = tmp_path / "docker-rollback-recover.service"
+    file.write_text(unit.replace(command[1], sys.executable))
+    said = subprocess.run(
+        ["systemd-analyze", "verify", str(file)], capture_output=True, text=True, timeout=PATIENCE, check=False
+    )
+    # It says there what it does not know, and ends well all the same; other units of the machine are not ours.
+    assert [line for line in said.stderr.splitlines() if file.name in line] == []
 
 
 def test_the_reference_has_every_public_name() -> None:

@@ -66,6 +66,13 @@ def docs(session: nox.Session) -> None:
 
 
 @nox.session
+def faults(session: nox.Session) -> None:
+    """Break a rollback at every effect it has, and recover; -- --minutes N --seed S plays a sample."""
+    install(session, "tests")
+    session.run("python", "-m", "tests.faults", *session.posargs)
+
+
+@nox.session
 def demo(session: nox.Session) -> None:
     """Show a failed update of a PostgreSQL container, and what becomes of it."""
     install(session, "tests")

@@ -104,7 +104,9 @@ class World:
         self._change_data(told)
         api.rename(NAME, f"{NAME}-old")
         api.disconnect_container_from_network(f"{NAME}-old", NETWORK)
-        api.update_container(f"{NAME}-old", mem_limit=64 << 20, memswap_limit=128 << 20)
+        # An engine that is started again would start it, too.
+        held: Any = {"Name": "no"}
+        api.update_container(f"{NAME}-old", mem_limit=64 << 20, memswap_limit=128 << 20, restart_policy=held)
         api.start(self._create("2"))
 
     def folder(self, volume: str) -> Path:

@@ -44,7 +44,7 @@ def test_a_sample_is_fair_and_the_same_for_a_seed() -> None:
 
 def ask(referee: Referee, count: int) -> list[str]:
     """Have so many effects, and return what the referee says of each."""
-    verdicts = []
+    verdicts: list[str] = []
     for number in range(count):
         turn = referee.ask("engine", f"call {number}")
         verdicts.append(turn.verdict)

@@ -22,6 +22,7 @@ from docker_rollback.errors import (
     ImageNotFoundError,
     ImagePlatformError,
     UnsupportedContainerError,
+    UpdateRejectedError,
 )
 
 logger = logging.getLogger("docker_rollback")
@@ -51,6 +52,7 @@ class Replacer:
         self._engine = engine
         self._report = report or Reporter()
         self._captured = {container.name: container for container in backup.containers}
+        self._half: dict[str, BaseException] = {}
 
     def replace(
         self,
@@ -107,17 +109,27 @@ class Replacer:
         except BaseException:
             self._take_back(renamed)
             raise
-        for one in (*reversed(bound), old):
-            self._stop(one, aside=one.id in ids)
-        for one in (old, *bound):
-            standing = ids.get(one.id, one.id)
-            if states[one.name].alive:
-                self._start(old, one, standing)
-            if states[one.name].status == "paused":
-                self._engine.pause_container(standing)
-        for one in (*reversed(bound), old):
-            self._drop_between(one, ids.get(one.id, one.id))
+        try:
+            for one in (*reversed(bound), old):
+                self._stop(one, aside=one.id in ids)
+            for one in (old, *bound):
+                standing = ids.get(one.id, one.id)
+                if states[one.name].alive:
+                    self._start(old, one, standing)
+                if states[one.name].status == "paused":
+                    self._engine.pause_container(standing)
+            for one in (*reversed(bound), old):
+                self._drop_between(one, ids.get(one.id, one.id))
+        except BaseException as error:
+            self._half[old.name] = error
+            raise
+        self._half.pop(old.name, None)
         return ids[old.id]
+
+    def check(self) -> None:
+        """Raise an `UpdateRejectedError` where a container was replaced half way, and whoever did it went on."""
+        for name, error in self._half.items():
+            raise UpdateRejectedError(name, f"it was replaced half way only ({type(error).__name__})") from error
 
     def _bound(self, old: Observed) -> tuple[Observed, ...]:
         """Return the containers that would break; raise where one of them is not part of the backup."""

@@ -116,6 +116,7 @@ class Rollback:
         self._shared: Shared = shared
         self._keep = Keep.of(keep)
         self._report = report
+        self._replacer: Replacer | None = None
         self._clock = clock
         self._held = ExitStack()
         self._signals = Signals()
@@ -210,8 +211,9 @@ class Rollback:
         reference = container if isinstance(container, str) else container.id
         if not reference:
             raise ValueError("a container object without an id was given")
-        replacer = Replacer(self._engine, self.backup, report=self._report)
-        return replacer.replace(reference, image, Changes(**changes), pull=pull, platform=platform)
+        if self._replacer is None:
+            self._replacer = Replacer(self._engine, self.backup, report=self._report)
+        return self._replacer.replace(reference, image, Changes(**changes), pull=pull, platform=platform)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -230,6 +232,8 @@ class Rollback:
                 self._signals.deliver(error)
                 return isinstance(error, RollbackRequested)
             try:
+                if self._replacer is not None:
+                    self._replacer.check()
                 self._verdict.judge()
                 with self._signals.deferring("the commit"):
                     self._commit()

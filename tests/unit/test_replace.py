@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -215,6 +216,18 @@ def test_a_new_one_that_ends_at_once_is_told_of(shop: Shop, policy: str) -> None
     shop.check_equal()
 
 
+def test_what_is_linked_to_it_follows(shop: Shop) -> None:
+    """An engine remembers the other end of a link by its id, so that one is made anew as well."""
+    tail = shop.engine.run("tail", image="shop:1", Links=["/shop:/tail/till"])
+    with shop.rollback(verify=None) as tx:
+        tx.replace("shop", "shop:2")
+        assert shop.engine.container("tail").id != tail
+        assert shop.engine.inspect_container("tail")["HostConfig"]["Links"] == ["/shop:/tail/till"]
+        raise RollbackRequested
+    assert shop.engine.container("tail").id == tail
+    shop.check_equal()
+
+
 def test_what_came_later_and_depends_on_it_is_refused(shop: Shop) -> None:
     """No backup has it, so no rollback could put it back."""
     with shop.rollback(verify=None) as tx:
@@ -314,6 +327,20 @@ def test_only_what_is_backed_up_is_replaced(shop: Shop) -> None:
             tx.replace("shop", "shop:2", colour="red")  # type: ignore[call-arg]  # what somebody may do
     with pytest.raises(RuntimeError, match="committed"):
         tx.replace("shop", "shop:2")
+
+
+def test_whoever_goes_on_after_half_an_update_is_rolled_back(shop: Shop) -> None:
+    """The error was caught in the block, and nothing is checked: the old one is not given up for half a new one."""
+    shop.engine.run("taken", image="shop:1", ports={"80/tcp": "8080"})
+    with (
+        pytest.raises(UpdateRejectedError, match="half way") as rejected,
+        shop.rollback(verify=None) as tx,
+        suppress(EngineError),
+    ):
+        tx.replace("shop", "shop:2", host_config={"PortBindings": {"80/tcp": [{"HostPort": "8080"}]}})
+    assert isinstance(rejected.value.__cause__, EngineError)
+    assert shop.engine.container("shop").id == shop.id
+    shop.check_restored()
 
 
 def test_a_death_on_the_way_is_recovered_from(tmp_path: Path) -> None:

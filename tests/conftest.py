@@ -83,6 +83,10 @@ def _clean_engine(request: pytest.FixtureRequest) -> Iterator[None]:
     for container in client.api.containers(all=True, filters=where):
         with suppress(NotFound):  # one that removes itself
             client.api.remove_container(container["Id"], force=True, v=True)
+        # The mark of a rollback that the test left unfinished.
+        for name in container["Names"]:
+            with suppress(NotFound):
+                client.api.remove_volume(f"docker-rollback-busy-{name.lstrip('/')}", force=True)
     for volume in client.api.volumes(filters=where)["Volumes"] or ():
         client.api.remove_volume(volume["Name"], force=True)
     for network in client.api.networks(filters=where):

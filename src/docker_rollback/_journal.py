@@ -93,9 +93,6 @@ class Record:
 _SHORTEST_ID = 12
 """How many characters of an id an engine takes for one."""
 
-_NEVER = ("", "0001-01-01T00:00:00Z")
-"""When a container was started that never was."""
-
 
 def stand(container: Observed) -> Standing:
     """Return what a record keeps of a container."""
@@ -123,7 +120,7 @@ def interference(record: Record, found: Iterable[Observed]) -> list[str]:
     reasons = []
     for container in found:
         before, now = known.get(container.id), stand(container)
-        if before is None and now.started not in _NEVER:
+        if before is None and now.started:
             reasons.append(f"container {container.name!r} was made and started since")
         elif before is not None and before.started != now.started:
             reasons.append(f"container {container.name!r} was started since")

@@ -13,7 +13,7 @@ from docker_rollback._engine.port import ContainerFilter, Engine
 from docker_rollback._graph import with_ids
 from docker_rollback._model import ContainerSnapshot, Observed
 from docker_rollback._snapshotter import ContainerSnapshotter, again
-from docker_rollback._spec import HELD, SHORT_ID, create_request, observe, restarts, user_endpoints
+from docker_rollback._spec import HELD, SHORT_ID, create_request, observe, restarts, started_at, user_endpoints
 from docker_rollback.errors import ContainerNotFoundError, EngineError, ImageNotFoundError, RestoreError
 
 logger = logging.getLogger("docker_rollback")
@@ -65,6 +65,7 @@ class Place:
         self._has_archives = has_archives
         self._moved = moved
         self.image_id = snapshot.image.id
+        self._at_rest: str | None = None
 
     @property
     def _wanted(self) -> Mapping[str, Any]:
@@ -85,11 +86,13 @@ class Place:
         """Have the container stand, not running: the original where that is untouched, else its equal."""
         original = self._find(self._snapshot.id)
         if original is not None:
+            self._at_rest = started_at(original.inspection)
             if self._is_back(original):
                 logger.info("%s: the original container is put back", self._snapshot.name)
                 return
             self._rename_aside(original)
         logger.info("%s: making it anew", self._snapshot.name)
+        self._at_rest = ""
         self._create()
 
     def volume_at(self, destination: str) -> str:
@@ -103,6 +106,11 @@ class Place:
         """Give the container its own restart policy again, and bring it to the state that it had."""
         policy = self._snapshot.inspection["HostConfig"].get("RestartPolicy")
         standing = self._standing()
+        if self._at_rest is not None and started_at(standing.inspection) != self._at_rest:
+            raise RestoreError(
+                self._snapshot.name,
+                "somebody else started it before all of its data was back; stop it, and restore the backup again",
+            )
         if policy and standing.inspection["HostConfig"].get("RestartPolicy") != policy:
             self._engine.update_container(standing.id, {"RestartPolicy": dict(policy)})
         if self._snapshot.state.alive:
@@ -181,6 +189,8 @@ class Place:
         """Put the original back where it is untouched; False where it is not, or where that fails."""
         try:
             tag = again(self._snapshot.image.tag)
+            # A commit whose answer is lost is found by its name, which one of a dead process may still have.
+            self._engine.remove_image(tag)
             return self._snapshotter.is_untouched(self._snapshot, original.id, tag=tag) and self._put_back(original)
         except EngineError as error:
             logger.warning("%s: the original container could not be put back: %s", self._snapshot.name, error)

@@ -119,6 +119,8 @@ class AtRest:
                     found.name,
                     f"it is {now.state.status} although it was brought to rest: somebody else started it meanwhile",
                 )
+            if now.name != found.name or (now.inspection["HostConfig"].get("RestartPolicy") or {}) != found.policy:
+                raise CaptureError(found.name, "somebody else renamed it or changed its restart policy meanwhile")
 
     def __enter__(self) -> Self:
         return self

@@ -98,8 +98,12 @@ def observe(inspection: Mapping[str, Any]) -> Observed:
 
 
 def started_at(inspection: Mapping[str, Any]) -> str:
-    """Return when the container was last started, as its engine says it; equal texts mean the same run."""
-    return str(inspection["State"].get("StartedAt") or "")
+    """Return when the container was last started, as its engine says it; empty where it never was.
+
+    Equal texts mean the same run.
+    """
+    started = str(inspection["State"].get("StartedAt") or "")
+    return "" if started.startswith("0001-01-01") else started
 
 
 def restarts(host_config: Mapping[str, Any]) -> bool:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import errno
 import os
 import socket
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeAlias, TypeVar
 
 import docker
 import pytest
@@ -20,11 +22,12 @@ from docker_rollback import (
     StoreError,
     StoreFullError,
     UnsupportedContainerError,
+    recover,
     restore,
     rollback,
 )
 from docker_rollback._store import Disk
-from docker_rollback.testing import FailingEngine
+from docker_rollback.testing import FailingEngine, FakeEngine
 from tests.unit.shop import Shop, UpdateFailedError
 
 
@@ -116,10 +119,14 @@ def test_a_disk_that_fills_up_leaves_the_service_running(tmp_path: Path) -> None
             with tx:
                 break
         except StoreFullError:
-            assert tx.status is Status.FAILED
+            # Where it is the commit that cannot be noted, the update is rolled back.
+            assert tx.status in (Status.FAILED, Status.ROLLED_BACK)
         shop.check_restored()
         disk.left = 1 << 30
-        assert shop.store.list() == []
+        # Where not even the list of backups could be written, recovery does that.
+        recover(client=shop.engine, store=shop.store)
+        assert len(shop.store.list()) == (tx.status is Status.ROLLED_BACK)
+        assert shop.store.journal.names() == []
         writes += 1
     assert writes > 8, "the backup was seen to write"
 
@@ -134,7 +141,7 @@ def test_a_store_without_enough_room_is_found_out_beforehand(tmp_path: Path) -> 
 
     shop = Shop(BackupStore(tmp_path / "store", disk=Small()))
     counting = FailingEngine(shop.engine)
-    with pytest.raises(StoreFullError, match="may be needed"), shop.rollback(counting):
+    with pytest.raises(StoreFullError, match="too little room"), shop.rollback(counting):
         pytest.fail("the block was entered")
     assert counting.called("stop_container") == []
 
@@ -147,6 +154,79 @@ def test_a_store_that_cannot_be_written_is_found_out_beforehand(tmp_path: Path) 
     with pytest.raises(StoreError, match="file"), shop.rollback(counting):
         pytest.fail("the block was entered")
     assert counting.called("stop_container") == []
+
+
+Answer = TypeVar("Answer")
+
+Meddling: TypeAlias = Callable[[FakeEngine], object]
+"""What somebody else does to an engine."""
+
+
+class Meddled(FailingEngine):
+    """An engine on which somebody else does something right after a call of ours."""
+
+    def __init__(self, engine: FakeEngine, verb: str, meddle: Meddling | None) -> None:
+        super().__init__(engine)
+        self.meddle = meddle
+        self.verb = verb
+        self.fake = engine
+
+    def pass_on(self, verb: str, work: Callable[[], Answer], *arguments: object) -> Answer:
+        """Do a call, and let somebody meddle after the first of its kind that concerns the shop."""
+        answer = super().pass_on(verb, work, *arguments)
+        meddle = self.meddle
+        if verb == self.verb and meddle is not None:
+            self.meddle = None
+            meddle(self.fake)
+        return answer
+
+
+@pytest.mark.parametrize(
+    ("meddle", "words"),
+    [
+        (lambda engine: engine.start_container("shop"), "somebody else started it"),
+        (lambda engine: (engine.start_container("shop"), engine.stop_container("shop")), "somebody else started it"),
+        (lambda engine: engine.rename_container("shop", "old"), "renamed"),
+        (lambda engine: engine.update_container("shop", {"RestartPolicy": {"Name": "no"}}), "restart policy"),
+        (lambda engine: engine.remove_container("shop", force=True), "no container"),
+    ],
+    ids=["start", "start and stop", "rename", "policy", "remove"],
+)
+def test_whoever_meddles_with_a_capture_is_noticed(tmp_path: Path, meddle: Meddling, words: str) -> None:
+    """Whatever is done to the container between its stop and its start makes the backup fail: no mixture is kept."""
+    shop = Shop(BackupStore(tmp_path / "store"))
+
+    def later(engine: FakeEngine) -> None:
+        shop.clock.advance(1)
+        meddle(engine)
+
+    with (
+        pytest.raises(DockerRollbackError, match=words),
+        shop.rollback(Meddled(shop.engine, "commit_container", later)),
+    ):
+        pytest.fail("the block was entered")
+    assert shop.store.list() == []
+
+
+def test_a_start_before_the_data_is_back_is_noticed(tmp_path: Path) -> None:
+    """Somebody who starts the container while its volumes are being filled does not pass for a rollback."""
+    shop = Shop(BackupStore(tmp_path / "store"))
+
+    def later(engine: FakeEngine) -> None:
+        shop.clock.advance(1)
+        engine.start_container("shop")
+        engine.kill_container("shop")
+
+    engine = Meddled(shop.engine, "create_container", None)
+    with (
+        pytest.raises(RollbackFailedError, match="before all of its data was back") as failed,
+        shop.rollback(engine),
+    ):
+        shop.break_it()
+        engine.meddle = later
+        raise RollbackRequested
+    restore(failed.value.backup_id, client=shop.engine, store=shop.store)
+    shop.check_restored()
 
 
 def test_an_engine_that_does_not_answer_is_named(tmp_path: Path) -> None:

@@ -199,7 +199,7 @@ def test_a_volume_without_a_container_does_not_stay(shop: Shop) -> None:
         ({"way": "helpr"}, "way is one of"),
         ({"verify": healthy}, "makes a check; call it"),
         ({"verify": "healthy"}, "a check is a callable"),
-        ({"keep": -1}, "keep is a number"),
+        ({"keep": -1}, "cannot be negative"),
         ({"store": ""}, "empty path"),
     ],
 )

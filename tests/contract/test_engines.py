@@ -66,7 +66,7 @@ def test_a_connection_that_ends_does_not_end_its_program(docker_client: docker.D
     exec_id = api.exec_create(made, ["sleep", "600"], environment=[f"{MARK}={mark}"])["Id"]
     api.exec_start(exec_id, detach=True)
     assert api.exec_inspect(exec_id)["Running"]
-    assert Killer(Wire(api, timeout=60), made, mark).search()
+    assert Killer(Wire(api, timeout=60, patience=60), made, mark).search()
     _until(lambda: not api.exec_inspect(exec_id)["Running"])
 
 
@@ -74,7 +74,7 @@ def test_where_there_is_no_shell_nobody_searches(docker_client: docker.DockerCli
     """In a container without a shell a program cannot be looked for, and that is known at once."""
     made = lab.running(Cmd=["sleep", "600"])
     lab.run(made, "rm", "/bin/sh")
-    assert not Killer(Wire(docker_client.api, timeout=60), made, "mark").search()
+    assert not Killer(Wire(docker_client.api, timeout=60, patience=60), made, "mark").search()
 
 
 def test_nulls_and_empty_lists_are_not_the_same(

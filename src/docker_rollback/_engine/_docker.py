@@ -41,6 +41,7 @@ class DockerEngine(DockerContainers, DockerImages, DockerNetworks, DockerVolumes
         client: DockerClient | APIClient,
         *,
         timeout: float = 60.0,
+        patience: float = 3600.0,
         address: str | None = None,
         sleep: Callable[[float], None] = time.sleep,
         clock: Callable[[], float] = time.monotonic,
@@ -50,14 +51,17 @@ class DockerEngine(DockerContainers, DockerImages, DockerNetworks, DockerVolumes
         Args:
             client: of docker-py, high or low level. It stays the caller's: it is neither changed nor closed. The
                 version of the API that it was told is not used: it is the engine's, at most 1.51.
-            timeout: seconds until an answer must have begun. Where the work grows with data, or waits for a program
-                (create, commit, stop, removals, images), there is no limit.
+            timeout: seconds until an answer must have begun.
+            patience: the same where the work grows with data (create, commit, removals, images). A stop has as long as
+                the container itself asks for, and `timeout` more, where that is longer.
             address: where the engine is, for `info`; found out where None.
             sleep: waits, in seconds.
             clock: tells seconds.
         """
         super().__init__(
-            Wire(client.api if isinstance(client, DockerClient) else client, timeout=timeout), sleep, clock
+            Wire(client.api if isinstance(client, DockerClient) else client, timeout=timeout, patience=patience),
+            sleep,
+            clock,
         )
         self._address = address
 

@@ -28,6 +28,12 @@ from docker_rollback.errors import (
 
 _KINDS: Final[Mapping[int, Any]] = {0: "changed", 1: "added", 2: "deleted"}
 _NO_POLICY: Final = ("", "no", None)
+_TIME_TO_STOP = 10.0
+"""Seconds that engines give a container to stop which asks for no others."""
+
+_FOR_EVER = 7 * 86400.0
+"""Seconds after which a stop that never ends is given up all the same."""
+
 _CLEANUP: Final = 10.0
 
 
@@ -62,7 +68,8 @@ class DockerContainers(Referring):
             # Docker thaws what it stops; Podman would refuse to, with the signal sent already.
             self.unpause_container(found["Id"])
         with self._held_down(found):
-            self._verb(found["Id"], "stop", params=params, patient=True, called=ref)
+            patient = _time_to_stop(found, timeout) + self._wire.timeout
+            self._verb(found["Id"], "stop", params=params, patient=patient, called=ref)
         self._wait_for_removal(found, f"stop container {ref!r}")
 
     def kill_container(self, ref: str) -> None:
@@ -183,7 +190,7 @@ class DockerContainers(Referring):
         verb: str,
         *,
         params: Mapping[str, str | int] | None = None,
-        patient: bool = False,
+        patient: float = False,
         called: str | None = None,
     ) -> None:
         name = ref if called is None else called
@@ -254,7 +261,18 @@ class DockerContainers(Referring):
         # The engine removes such a container a moment after its end; until then it holds its name.
         if found["HostConfig"].get("AutoRemove") and found["State"].get("Running"):
             full_id = str(found["Id"])
-            self._until(lambda: self._gone(full_id), None, action, "it is still there")
+            self._until(lambda: self._gone(full_id), self._wire.patience, action, "it is still there")
+
+
+def _time_to_stop(found: Inspection, timeout: float | None) -> float:
+    """Return the seconds that a container has to stop by itself before its engine kills it."""
+    if timeout is not None:
+        return timeout
+    own = found["Config"].get("StopTimeout")
+    if own is None:
+        return _TIME_TO_STOP
+    # Below zero its engine waits for ever.
+    return float(own) if own >= 0 else _FOR_EVER
 
 
 def _matches(found: Inspection, where: ContainerFilter, network: Inspection | None) -> bool:

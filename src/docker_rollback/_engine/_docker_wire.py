@@ -38,11 +38,13 @@ class Wire:
     Attributes:
         api: the client; its settings are never changed.
         timeout: seconds until an answer must have begun, for requests whose work does not grow with data.
+        patience: the same for those whose work does.
     """
 
-    def __init__(self, api: APIClient, *, timeout: float) -> None:
+    def __init__(self, api: APIClient, *, timeout: float, patience: float) -> None:
         self.api = api
         self.timeout = timeout
+        self.patience = patience
         self._known: _Known | None = None
         self._lock = threading.Lock()
 
@@ -79,7 +81,7 @@ class Wire:
         *,
         params: Params | None = None,
         body: object = None,
-        patient: bool = False,
+        patient: float = False,
     ) -> Any:
         """Ask, and return the JSON that is answered; None for an empty answer."""
         response = self.answer(method, path, asking, params=params, body=body, patient=patient)
@@ -97,7 +99,7 @@ class Wire:
         body: object = None,
         upload: Iterable[bytes] | None = None,
         headers: Mapping[str, str] | None = None,
-        patient: bool = False,
+        patient: float = False,
     ) -> requests.Response:
         """Ask, and return an answer that says yes, its body unread; raise for every other.
 
@@ -109,7 +111,7 @@ class Wire:
             body: a JSON body; an empty mapping is sent as ``{}``.
             upload: bytes to stream as the body; what it raises itself comes out untouched.
             headers: sent besides the usual ones.
-            patient: whether to wait for the answer however long it takes.
+            patient: whether to wait for the answer with `patience`; seconds where that is not enough.
         """
         return self._send(
             method,
@@ -145,7 +147,7 @@ class Wire:
         body: object = None,
         upload: Iterable[bytes] | None = None,
         headers: Mapping[str, str] | None = None,
-        patient: bool = False,
+        patient: float = False,
     ) -> requests.Response:
         sent = dict(_configured_headers(self.api))
         sent.update(headers or {})
@@ -167,7 +169,7 @@ class Wire:
                         data=data,
                         headers=sent,
                         stream=True,
-                        timeout=(self.timeout, None if patient else self.timeout),
+                        timeout=(self.timeout, self._seconds(patient)),
                         # Told, since requests would prefer the environment's certificates to the client's own.
                         verify=self.api.verify,
                         # An engine redirects only what is badly addressed; another answer than the one that was
@@ -192,6 +194,11 @@ class Wire:
                 text = response.content.decode("utf-8", "replace")
             raise asking.refused(response.status_code, text)
         return response
+
+    def _seconds(self, patient: float) -> float:
+        if patient is True:
+            return self.patience
+        return max(self.patience, patient) if patient else self.timeout
 
     def _engine(self) -> _Known:
         with self._lock:

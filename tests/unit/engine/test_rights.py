@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import socket
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from docker_rollback import EngineForbiddenError, EngineUnavailableError, rollback
+from docker_rollback import EngineForbiddenError, EngineTimeoutError, rollback
 from docker_rollback.testing import FailingEngine, FakeEngine
 from tests.unit.engine.scripted import ScriptedEngine, refusal, scripted
 
@@ -42,13 +44,20 @@ def test_what_a_proxy_refuses_is_named(script: ScriptedEngine, method: str, patt
     assert script.engine().forbidden() == [words]
 
 
-def test_an_engine_that_does_not_answer_is_no_proxy(tmp_path: Path) -> None:
-    """Silence is not permission."""
-    with scripted(tmp_path / "engine.sock") as script:
-        engine = script.engine()
-        engine.forbidden()
-    with pytest.raises(EngineUnavailableError):
-        engine.forbidden()
+def test_silence_is_no_permission(script: ScriptedEngine) -> None:
+    """An engine that does not answer is an error of its own."""
+    hung = threading.Event()
+
+    def hang(connection: socket.socket) -> None:
+        del connection
+        hung.wait(10)
+
+    script.says("POST", r"/containers/[^/]+/stop", hang)
+    try:
+        with pytest.raises(EngineTimeoutError):
+            script.engine(timeout=0.2).forbidden()
+    finally:
+        hung.set()
 
 
 def test_nothing_is_touched_where_something_is_forbidden(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ import docker
 import pytest
 
 from docker_rollback._engine import DockerEngine
+from docker_rollback._engine._docker_containers import _time_to_stop
 from docker_rollback._engine._docker_info import identity_of
 from docker_rollback.errors import (
     ContainerNotFoundError,
@@ -409,3 +410,33 @@ def test_the_same_name_is_no_second_container(script: ScriptedEngine) -> None:
     script.says("GET", "/containers/ab/json", answer(CONTAINER))
     with pytest.raises(ContainerNotFoundError):
         script.engine().inspect_container("ab")
+
+
+@pytest.mark.parametrize(
+    ("own", "seconds"),
+    [(None, 10.0), (540, 540.0), (0, 0.0), (-1, 7 * 86400.0)],
+    ids=["default", "long", "none", "ever"],
+)
+def test_a_stop_has_the_time_that_its_container_asks_for(own: int | None, seconds: float) -> None:
+    """However long that is, it is no time-out of ours."""
+    assert _time_to_stop({"Config": {"StopTimeout": own}}, None) == seconds
+    assert _time_to_stop({"Config": {"StopTimeout": own}}, 3.0) == 3.0
+
+
+def test_every_answer_has_a_limit(script: ScriptedEngine) -> None:
+    """Work that grows with data has a longer one, and a stop as long as its container needs."""
+    hung = threading.Event()
+
+    def hang(connection: socket.socket) -> None:
+        del connection
+        hung.wait(10)
+
+    script.says("POST", r"/commit.*", hang)
+    script.says("GET", "/containers/json.*", hang)
+    engine = script.engine(timeout=0.2, patience=0.4)
+    try:
+        for ask in (lambda: engine.commit_container("web", "kept:1"), engine.list_containers):
+            with pytest.raises(EngineTimeoutError):
+                ask()
+    finally:
+        hung.set()

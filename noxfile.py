@@ -70,6 +70,8 @@ def faults(session: nox.Session) -> None:
     """Break a rollback at every effect it has, and recover; -- --minutes N --seed S plays a sample."""
     install(session, "tests")
     session.run("python", "-m", "tests.faults", *session.posargs)
+    if not {"--only", "--list"}.intersection(session.posargs):
+        session.run("python", "-m", "tests.faults.postgres")
 
 
 @nox.session

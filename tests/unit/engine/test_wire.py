@@ -86,7 +86,8 @@ def test_an_image_is_pulled_for_a_platform_and_with_the_right_to_it(script: Scri
     script.says("POST", "/images/create.*", chunked(b"{}"))
     script.says("GET", "/images/.*/json", answer(IMAGE))
     client = docker.APIClient(f"unix://{script.path}", version="1.30")
-    client._auth_configs.add_auth("host:5000", {"username": "me", "password": "word"})
+    login = {"username": "me", "password": "word"}
+    client._auth_configs.add_auth("host:5000", login)  # type: ignore[attr-defined]  # `login` would ask a registry
     engine = DockerEngine(client)
     engine.pull_image("host:5000/web:2", platform="linux/arm64")
     engine.pull_image("host:6000/web:2")

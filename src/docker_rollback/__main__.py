@@ -19,13 +19,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         done = recover(store=BackupStore(options.store), keep_found=not options.give_up_found)
     except DockerRollbackError as error:
-        print(error, file=sys.stderr)
+        sys.stderr.write(f"{error}\n")
         return 1
     for operation in done:
         kept = f"; what was found is kept as backup {operation.kept}" if operation.kept else ""
-        print(f"{', '.join(operation.containers)}: {operation.operation} is {operation.outcome}{kept}")
+        sys.stdout.write(f"{', '.join(operation.containers)}: {operation.operation} is {operation.outcome}{kept}\n")
     if not done:
-        print("nothing was cut off")
+        sys.stdout.write("nothing was cut off\n")
     return 0
 
 

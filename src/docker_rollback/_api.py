@@ -201,8 +201,7 @@ def recover(
         progress: told what is being done, by `Progress` values.
 
     Raises:
-        RollbackFailedError: one or several could not be finished; every one was tried.
-        StoreError: a note cannot be read.
+        RecoveryFailedError: one or several could not be finished, or a note cannot be read; every one was tried.
 
     Example:
         >>> for operation in recover(store="/var/backups/web"):

@@ -68,14 +68,14 @@ class VolumeArchiver:
     ) -> None:
         self._engine = engine
         self._store = store
+        self._locks: dict[str, FileLock] = {}
         self._access = _volumes.VolumeAccess(
             engine,
             way=way,
             helper_image=helper_image,
             kept={"the store of the backups": str(store.path)},
-            lock=lambda volume: self._locks.get(volume),
+            lock=self._locks.get,
         )
-        self._locks: dict[str, FileLock] = {}
         self._identity: str | None = None
         self._level = level
         self._progress = progress

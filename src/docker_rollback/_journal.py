@@ -77,6 +77,11 @@ class Record:
     kept: str | None = None
 
     @property
+    def key(self) -> str:
+        """The name of its note: one backup can be restored on several engines."""
+        return f"{self.operation}.{hashlib.sha256(self.engine.encode()).hexdigest()[:8]}"
+
+    @property
     def names(self) -> tuple[str, ...]:
         """The names of its containers."""
         return tuple(container.name for container in self.containers)

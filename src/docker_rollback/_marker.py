@@ -37,7 +37,9 @@ _OPERATION: Final = "docker-rollback.operation"
 _CONTAINER: Final = "docker-rollback.container"
 _HOST: Final = "docker-rollback.host"
 _BOOT: Final = "docker-rollback.boot"
+_MACHINE: Final = "docker-rollback.machine"
 _STORE: Final = "docker-rollback.store"
+_FOLDER: Final = "docker-rollback.folder"
 _SINCE: Final = "docker-rollback.since"
 
 
@@ -53,7 +55,8 @@ class Markers:
         self._engine = engine
         self._store = store
         self._host = socket.gethostname()
-        self._boot = _boot()
+        self._boot = _line(Path("/proc/sys/kernel/random/boot_id"))
+        self._machine = _line(Path("/etc/machine-id"))
 
     def place(self, record: Record) -> None:
         """Mark the containers of an operation; the caller holds their locks in the store.
@@ -79,7 +82,9 @@ class Markers:
             _CONTAINER: container.id,
             _HOST: self._host,
             _BOOT: self._boot,
+            _MACHINE: self._machine,
             _STORE: str(self._store.path),
+            _FOLDER: _folder(self._store.path),
             _SINCE: record.written.isoformat(timespec="seconds"),
         }
         request = {"Name": _name(container), "Driver": "local", "DriverOpts": {}, "Labels": labels}
@@ -96,35 +101,36 @@ class Markers:
     def _judge(self, container: Resting) -> None:
         """Return where a mark has outlived its operation, and raise where it stands for something."""
         labels = self._labels(container)
-        store, host, boot = labels.get(_STORE, ""), labels.get(_HOST), labels.get(_BOOT)
-        if not labels or (store == str(self._store.path) and host == self._host):
+        operation, store = labels.get(_OPERATION, ""), labels.get(_STORE, "")
+        by_hand = f"if it is gone for good, remove the volume {_name(container)!r}"
+        this_kernel = bool(self._boot) and labels.get(_BOOT) == self._boot
+        same_folder = this_kernel and labels.get(_FOLDER) == _folder(self._store.path)
+        if not labels or same_folder:
             # Whoever made it would hold the locks that we hold.
             return
-        here = boot == self._boot and bool(boot)
-        gone = host == self._host and not here
-        if not gone and (not here or self._is_locked(container, store)):
-            operation, since = labels.get(_OPERATION), labels.get(_SINCE)
+        here = this_kernel and labels.get(_FOLDER) == _folder(Path(store))
+        rebooted = not this_kernel and bool(self._machine) and labels.get(_MACHINE) == self._machine
+        if not rebooted and not (here and self._is_free(labels.get(_CONTAINER, ""), container.name, store)):
+            host, since = labels.get(_HOST), labels.get(_SINCE)
             raise ContainerBusyError(
                 container.name,
-                f"operation {operation} on host {host} holds it since {since}, with the store {store}; "
-                f"if that host is gone for good, remove the volume {_name(container)!r}",
+                f"operation {operation} on host {host} holds it since {since}, with the store {store}; {by_hand}",
             )
-        if not here or self._is_noted(labels.get(_OPERATION, ""), store):
-            raise UnfinishedRollbackError(
-                labels.get(_OPERATION, ""), [container.name], ["its record is in another store"], store=store
-            )
+        if Path(store).is_dir() and not self._is_noted(operation, store):
+            return
+        if store != str(self._store.path):
+            reason = f"its record is in another store; {by_hand}"
+            raise UnfinishedRollbackError(operation, [container.name], [reason], store=store)
 
-    def _is_locked(self, container: Resting, store: str) -> bool:
-        if not Path(store).is_dir():
-            return True
+    def _is_free(self, container: str, name: str, store: str) -> bool:
         try:
-            with BackupStore(store).lock(container.id, container=container.name):
-                return False
-        except DockerRollbackError:
-            return True
+            with BackupStore(store).lock(container, container=name):
+                return True
+        except (DockerRollbackError, ValueError):
+            return False
 
     def _is_noted(self, operation: str, store: str) -> bool:
-        return operation in BackupStore(store).journal.names()
+        return any(name.startswith(f"{operation}.") for name in BackupStore(store).journal.names())
 
     def _labels(self, container: Resting) -> Mapping[str, str]:
         try:
@@ -144,12 +150,21 @@ def _name(container: Resting) -> str:
     return (_PREFIX + container.name)[:_LONGEST]
 
 
-def _boot() -> str:
-    """Return what tells this run of this host's kernel from every other; empty where the system does not say."""
+def _line(path: Path) -> str:
+    """Return what a file of the system says in one line; empty where there is none."""
     try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        return path.read_text(encoding="ascii").strip()
     except (OSError, ValueError):
         return ""
+
+
+def _folder(path: Path) -> str:
+    """Return what tells a folder from every other one of this kernel, also from one of its path in a container."""
+    try:
+        found = path.stat()
+    except OSError:
+        return ""
+    return f"{found.st_dev}:{found.st_ino}"
 
 
 def owner() -> tuple[str, int]:

@@ -11,15 +11,17 @@ from typing import Self
 from attrs import evolve
 
 from docker_rollback._engine.port import ContainerFilter, Engine
+from docker_rollback._folders import uses
 from docker_rollback._journal import Phase, Record, stand
 from docker_rollback._look import look_at_all
 from docker_rollback._marker import Markers, owner
-from docker_rollback._model import Observed, Resting
+from docker_rollback._model import Backup, Observed, Resting, is_folder
+from docker_rollback._quiesce import resting
 from docker_rollback._snapshotter import locked, now
 from docker_rollback._spec import observe
 from docker_rollback._store import BackupStore
 from docker_rollback._volumes import ROLE, ROLE_LABEL
-from docker_rollback.errors import ContainerNotFoundError, DockerRollbackError
+from docker_rollback.errors import ContainerNotFoundError, DockerRollbackError, StoreError
 
 logger = logging.getLogger("docker_rollback")
 
@@ -73,6 +75,22 @@ class Operation:
         standing = () if phase == "committed" else tuple(stand(container) for container in self.look())
         self._write(evolve(self.record, phase=phase, standing=standing))
 
+    def commit(self) -> None:
+        """Note durably that the update stands.
+
+        Raises:
+            StoreError: that could not be noted; the last note stands.
+        """
+        try:
+            self.enter("committed")
+        except StoreError as error:
+            noted = self._store.journal.get(self.record.key, Record)
+            if noted is None or noted.phase != "committed":
+                raise
+            # It has its name already. To undo the update now, a death on the way would leave this note.
+            logger.warning("operation %s is committed, but a power cut may undo that: %s", noted.operation, error)
+            self.record = noted
+
     def try_enter(self, phase: Phase) -> None:
         """Note a phase of the way back, which does not wait for a note that cannot be written.
 
@@ -85,8 +103,9 @@ class Operation:
 
     def note_guest(self, guest: Resting) -> None:
         """Note a container outside, before it is brought to rest."""
+        others = tuple(known for known in self.record.guests if known.id != guest.id)
         try:
-            self._write(evolve(self.record, guests=(*self.record.guests, guest)))
+            self._write(evolve(self.record, guests=(*others, guest)))
         except DockerRollbackError as error:
             logger.warning("container %s is brought to rest without a note: %s", guest.name, error)
 
@@ -107,8 +126,10 @@ class Operation:
             if container.id in known or container.name in self.record.names:
                 found[container.id] = container
         for volume in self.record.volumes:
-            for container in look_at_all(self._engine, ContainerFilter(volume=volume), but=found.keys()):
-                if (container.inspection["Config"].get("Labels") or {}).get(ROLE_LABEL) != ROLE:
+            where = ContainerFilter(volume=None if is_folder(volume) else volume)
+            for container in look_at_all(self._engine, where, but=found.keys()):
+                helps = (container.inspection["Config"].get("Labels") or {}).get(ROLE_LABEL) == ROLE
+                if not helps and any(uses(mount, volume) for mount in container.mounts):
                     found[container.id] = container
         return list(found.values())
 
@@ -120,12 +141,12 @@ class Operation:
         """
         self._store.release(self.record.operation, HOLDER)
         self._markers.remove(self.record)
-        self._store.journal.remove(self.record.operation)
+        self._store.journal.remove(self.record.key)
 
     def _write(self, record: Record) -> None:
         host, pid = owner()
         written = evolve(record, written=self._clock(), host=host, pid=pid)
-        self._store.journal.put(record.operation, written)
+        self._store.journal.put(record.key, written)
         self.record = written
 
 
@@ -151,7 +172,6 @@ class Operations:
         volumes: Iterable[str],
         *,
         guests: Sequence[Resting] = (),
-        phase: Phase = "capturing",
     ) -> Operation:
         """Begin an operation; the caller holds the locks of its containers.
 
@@ -160,14 +180,29 @@ class Operations:
             containers: its containers, in the order in which they start.
             volumes: their volumes.
             guests: containers outside that rest as long.
-            phase: where it begins.
 
         Raises:
             ContainerBusyError, UnfinishedRollbackError: another one is at work on them, or was; nothing is noted.
             StoreError, EngineError: what they say; nothing is noted.
         """
+        return self._operation(self._record(operation, containers, volumes, guests, "capturing")).begin()
+
+    def restoring(self, backup: Backup) -> Operation:
+        """Begin the restore of a backup, or go on with one that was cut off; raises as `begin` does."""
+        containers = [resting(container, "stop") for container in backup.containers]
+        record = self._record(backup.id, containers, [one.name for one in backup.volumes], (), "rolling back")
+        return self.resume(record) or self._operation(record).begin()
+
+    def _record(
+        self,
+        operation: str,
+        containers: Sequence[Resting],
+        volumes: Iterable[str],
+        guests: Sequence[Resting],
+        phase: Phase,
+    ) -> Record:
         host, pid = owner()
-        record = Record(
+        return Record(
             operation=operation,
             phase=phase,
             written=self._clock(),
@@ -178,31 +213,45 @@ class Operations:
             volumes=tuple(volumes),
             guests=tuple(guests),
         )
-        return self._operation(record).begin()
 
-    def unfinished(self, references: Collection[str] | None = None) -> list[Operation]:
+    def unfinished(
+        self,
+        references: Collection[str] | None = None,
+        *,
+        on_damage: Callable[[StoreError], None] | None = None,
+    ) -> list[Operation]:
         """Return what is noted of operations on this engine, oldest first; their owners may be alive.
 
         Args:
             references: names and ids of containers, for the operations that concern one of them alone.
+            on_damage: told of each note that cannot be read, which is left out then.
 
         Raises:
             CorruptBackupError, UnsupportedFormatError: a note is damaged, or a newer version wrote it.
         """
-        records = [self._store.journal.get(name, Record) for name in self._store.journal.names()]
-        if not any(records):
+        records: list[Record] = []
+        for name in self._store.journal.names():
+            try:
+                record = self._store.journal.get(name, Record)
+            except StoreError as error:
+                if on_damage is None:
+                    raise
+                on_damage(error)
+                continue
+            records += [] if record is None else [record]
+        if not records:
             return []
         engine = self._engine.info().identity
         return [
             self._operation(record)
             for record in records
-            if record is not None and record.engine == engine and (references is None or record.concerns(references))
+            if record.engine == engine and (references is None or record.concerns(references))
         ]
 
-    def resume(self, operation: str) -> Operation | None:
-        """Return one operation from its note, None where there is none; the caller holds its locks."""
-        record = self._store.journal.get(operation, Record)
-        return None if record is None else self._operation(record)
+    def resume(self, record: Record) -> Operation | None:
+        """Return an operation from its note as that is now, None where there is none; the caller holds its locks."""
+        noted = self._store.journal.get(record.key, Record)
+        return None if noted is None else self._operation(noted)
 
     @contextmanager
     def owning(self, operation: Operation) -> Iterator[Operation | None]:
@@ -212,7 +261,7 @@ class Operations:
             ContainerBusyError: its owner lives.
         """
         with locked(self._store, operation.record.containers):
-            yield self.resume(operation.record.operation)
+            yield self.resume(operation.record)
 
     def _operation(self, record: Record) -> Operation:
         return Operation(self._engine, self._store, self._markers, record, self._clock)

@@ -50,6 +50,7 @@ class AtRest:
         quiesce: how: "stop" by the container's own signal and patience, "pause", or "none".
         held: whether they are kept from being started by their engine as well, also after a reboot.
         note: told of each before it is touched.
+        after_errors: whether they are set going again after an error too; else whoever finds the note of them does it.
         report: is told what is done.
         sleep: waits, in seconds.
 
@@ -64,6 +65,7 @@ class AtRest:
         *,
         held: bool = False,
         note: Callable[[Resting], None] | None = None,
+        after_errors: bool = True,
         report: Reporter | None = None,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
@@ -73,28 +75,32 @@ class AtRest:
         self._quiesce: Quiesce = quiesce
         self._held = held
         self._note = note
+        self._after_errors = after_errors
         self._resting: list[Resting] = []
         self._keep = False
 
     def bring(self, container: Observed) -> None:
         """Bring one container to rest; raises an `EngineError` where the engine will not."""
         found = resting(container, self._quiesce)
-        if found.how == "none":
+        starts = self._held and restarts(container.inspection["HostConfig"])
+        if found.how == "none" and not starts:
             return
         if self._note is not None:
             self._note(found)
         # Noted first: a stop whose answer is lost may have stopped it all the same.
         self._resting.append(found)
         self._report.step("quiesce", found.name)
-        if self._held and restarts(container.inspection["HostConfig"]):
+        if starts:
             self._engine.update_container(found.id, {"RestartPolicy": dict(HELD)})
         if found.how == "pause":
             self._engine.pause_container(found.id)
-        else:
+        elif found.how == "stop":
             self._engine.stop_container(found.id)
 
     def adopt(self, found: Resting) -> None:
-        """Take over a container that another process brought to rest and then died; one that somebody set going is not.
+        """Take over a container that another process brought to rest and then died.
+
+        One that somebody set going since gets its restart policy back, and nothing else.
 
         Raises:
             EngineError: the engine does not answer.
@@ -105,8 +111,8 @@ class AtRest:
             logger.warning("%s: it was brought to rest, and somebody removed it since", found.name)
             return
         if started_at(standing.inspection) != found.started:
-            return
-        if found.how == "stop" or (found.how == "pause" and standing.state.status == "paused"):
+            self._give_policy_back(found)
+        elif self._held or found.how == "stop" or (found.how == "pause" and standing.state.status == "paused"):
             self._resting.append(found)
 
     def check_undisturbed(self) -> None:
@@ -130,6 +136,11 @@ class AtRest:
     ) -> None:
         """Resume whatever rests; `keep` prevents it, but not after an error."""
         if self._keep and error is None:
+            return
+        if error is not None and not self._after_errors:
+            if self._resting:
+                names = ", ".join(found.name for found in self._resting)
+                error.add_note(f"docker-rollback: {names} stay at rest until it is finished")
             return
         failures = self._resume()
         if failures:
@@ -173,11 +184,10 @@ class AtRest:
             if attempt:
                 self._sleep(_BETWEEN_TRIES)
             try:
-                if self._held and found.policy:
-                    self._engine.update_container(found.id, {"RestartPolicy": dict(found.policy)})
+                self._give_policy_back(found)
                 if found.how == "pause":
                     self._engine.unpause_container(found.id)
-                else:
+                elif found.how == "stop":
                     self._engine.start_container(found.id)
             except EngineError as error:
                 logger.warning("%s: it could not be set going: %s", found.name, error)
@@ -185,3 +195,7 @@ class AtRest:
             else:
                 return None
         return failure
+
+    def _give_policy_back(self, found: Resting) -> None:
+        if self._held and found.policy:
+            self._engine.update_container(found.id, {"RestartPolicy": dict(found.policy)})

@@ -22,11 +22,12 @@ from docker_rollback._progress import Reporter
 from docker_rollback._quiesce import AtRest, resting
 from docker_rollback._restorer import Restorer
 from docker_rollback._snapshotter import now
+from docker_rollback._spec import started_at
 from docker_rollback._store import BackupStore
 from docker_rollback.errors import (
     ContainerBusyError,
     DockerRollbackError,
-    RollbackFailedError,
+    RecoveryFailedError,
     UnfinishedRollbackError,
     UnsupportedContainerError,
     VolumeError,
@@ -177,12 +178,7 @@ class Recovery:
                 touched, the note stays, and this can be done again.
         """
         self._restorer.check(backup)
-        operation = self._operations.resume(backup.id) or self._operations.begin(
-            backup.id,
-            [resting(container, "stop") for container in backup.containers],
-            [volume.name for volume in backup.volumes],
-            phase="rolling back",
-        )
+        operation = self._operations.restoring(backup)
         self._put_back(operation, backup)
         self.settle(operation, backup, rolled_back=True)
 
@@ -216,10 +212,28 @@ class Recovery:
     def _put_back(self, operation: Operation, backup: Backup) -> None:
         operation.try_enter("rolling back")
         self._archiver.remove_left_over()
-        with AtRest(self._engine, "stop", held=True, note=operation.note_guest, report=self._report) as guests:
-            for guest in operation.record.guests:
-                guests.adopt(guest)
-            self._restorer.put_back(backup, guests=guests, before_resume=lambda: operation.try_enter("restored"))
+        try:
+            with self._guests(operation) as guests:
+                self._restorer.put_back(backup, guests=guests, before_resume=lambda: operation.try_enter("restored"))
+        except DockerRollbackError:
+            if operation.record.phase == "restored":
+                # It stands, and is not what it was. From here recovery keeps it and begins again.
+                operation.try_enter("updating")
+            raise
+
+    def _guests(self, operation: Operation) -> AtRest:
+        """Return what brings containers outside to rest, with those that rest already. An error leaves them there."""
+        guests = AtRest(
+            self._engine,
+            "stop",
+            held=True,
+            note=operation.note_guest,
+            after_errors=False,
+            report=self._report,
+        )
+        for guest in operation.record.guests:
+            guests.adopt(guest)
+        return guests
 
     def settle(self, operation: Operation, backup: Backup, *, rolled_back: bool) -> None:
         """Tidy up after an operation whose outcome stands, and forget it.
@@ -245,27 +259,25 @@ class Recovery:
             keep_found: keep the state that is found as a backup before anything is rolled back.
 
         Raises:
-            RollbackFailedError: one or several could not be finished; each was tried.
-            StoreError: a note cannot be read.
+            RecoveryFailedError: one or several could not be finished, or a note cannot be read; each was tried.
         """
         # Of a death before anything was noted, too.
         self._archiver.remove_left_over()
         self._archiver.forget_image()
         done: list[Recovered] = []
-        failed: list[tuple[Operation, DockerRollbackError]] = []
-        for operation in self._operations.unfinished():
+        failures: list[DockerRollbackError] = []
+        for operation in self._operations.unfinished(on_damage=failures.append):
             try:
                 done += self._take_over(operation, asked=True, keep_found=keep_found)
             except ContainerBusyError as error:
                 logger.info("operation %s is at work: %s", operation.record.operation, error)
             except DockerRollbackError as error:
-                failed.append((operation, error))
-        if failed:
-            names = [name for operation, _ in failed for name in operation.record.names]
-            failures = [error for _, error in failed]
-            raise RollbackFailedError(
-                failed[0][0].record.operation, names, failures, store=str(self._store.path)
-            ) from failures[0]
+                record = operation.record
+                error.add_note(f"while operation {record.operation} on {', '.join(record.names)} was to be finished")
+                failures.append(error)
+        if failures:
+            finished = [recovered.operation for recovered in done]
+            raise RecoveryFailedError(failures, finished, store=str(self._store.path)) from failures[0]
         return tuple(done)
 
     def finish_earlier(self, references: Collection[str], *, but: str | None = None) -> tuple[Recovered, ...]:
@@ -314,28 +326,27 @@ class Recovery:
             self._set_going(operation, backup)
         else:
             found = operation.look()
-            reasons = interference(record, found)
+            reasons = [*interference(record, found), *self._restorer.strangers(backup)]
             if reasons and not asked:
                 raise UnfinishedRollbackError(record.operation, record.names, reasons, store=str(self._store.path))
-            alive = any(container.state.alive for container in found)
-            if keep_found and (reasons or (record.phase == "updating" and (asked or alive))):
+            # Before anything that runs is stopped for it.
+            self._restorer.check(backup)
+            if keep_found and (reasons or record.phase == "updating"):
                 kept = self._keep(operation, found)
-            self.put_back(operation, backup)
+            self._put_back(operation, backup)
         self.settle(operation, backup, rolled_back=True)
         return Recovered(record.operation, record.names, "rolled back", kept)
 
     def _set_going(self, operation: Operation, backup: Backup) -> None:
         """Start what a rollback had restored and not yet started; what runs, or ran since, is left as it is."""
         before = {standing.id: standing.started for standing in operation.record.standing}
-        with AtRest(self._engine, "stop", held=True, report=self._report) as guests:
-            for guest in operation.record.guests:
-                guests.adopt(guest)
+        with self._guests(operation):
             self._restorer.set_going(backup, before)
 
     def _keep(self, operation: Operation, found: Sequence[Observed]) -> str | None:
         """Keep what stands as a backup, and leave it at rest; return its id, None where nothing stands."""
         record = operation.record
-        if record.kept is not None and record.kept in self._store.ids():
+        if record.kept is not None and self._is_what_stands(record.kept, found):
             return record.kept
         known = {standing.id for standing in record.standing}
         ours = {container.id for container in record.containers}
@@ -351,13 +362,26 @@ class Recovery:
             ) from error
         if not report.containers and not report.volumes:
             return None
-        kept = record.kept or backup_id(f"{record.names[0]}-found", self._clock(), secrets.token_hex(3))
+        kept = record.kept
+        if kept is not None:
+            # Of an attempt that was cut off, or that was overtaken by later work.
+            self._capture.forget(kept, [container.name for container in report.containers])
+        if kept is None or kept in self._store.ids():
+            kept = backup_id(f"{record.names[0]}-found", self._clock(), secrets.token_hex(3))
         operation.note_kept(kept)
-        # Of an attempt that was cut off as well.
-        self._capture.forget(kept, [container.name for container in report.containers])
         self._capture.take(report, kept, quiesce="stop", resume=False, shared="ignore")
         logger.warning("the state that operation %s left is kept as backup %s", record.operation, kept)
         return kept
+
+    def _is_what_stands(self, kept: str, found: Sequence[Observed]) -> bool:
+        """Whether nothing has run since a state was kept."""
+        if kept not in self._store.ids():
+            return False
+        started = {container.id: started_at(container.inspection) for container in self._store.get(kept).containers}
+        return all(
+            not container.state.alive and started.get(container.id, "") == started_at(container.inspection)
+            for container in found
+        )
 
     def _with_volumes(self, report: Report, volumes: Sequence[str]) -> Report:
         """Add the volumes that no container mounts any more."""

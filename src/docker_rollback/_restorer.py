@@ -133,7 +133,8 @@ class Restorer:
             guests: brings to rest what was there before, and is in the way for the time of this.
             before_resume: called once all is back, before the first container is started; not where a step failed.
         """
-        work = _Restoration(backup, guests or AtRest(self._engine, "stop", held=True, report=self._report))
+        guests = guests or AtRest(self._engine, "stop", held=True, after_errors=False, report=self._report)
+        work = _Restoration(backup, guests)
         for container in backup.containers:
             work.places[container.name] = self._place(container, backup, work.ids)
         failures: list[Exception] = []
@@ -145,10 +146,20 @@ class Restorer:
                     before_resume = None
                 if not isinstance(step, ClearAside):
                     self._try_step(step, work, held, failures, failed)
-        if len(failures) == 1:
-            raise failures[0]
-        if failures:
-            raise RestoreError(", ".join(sorted(failed)), "several steps failed:", failures=failures)
+            # Within the block: what the guests share may be half back.
+            if len(failures) == 1:
+                raise failures[0]
+            if failures:
+                raise RestoreError(", ".join(sorted(failed)), "several steps failed:", failures=failures)
+
+    def strangers(self, backup: Backup) -> list[str]:
+        """Return what came since the backup and is in its way, a sentence each."""
+        return [
+            f"container {intruder.name!r}, which was not there, {reason}"
+            for container in backup.containers
+            for intruder, reason in self._in_the_way(container, backup)
+            if intruder.id not in backup.bystanders
+        ]
 
     def set_going(self, backup: Backup, before: Mapping[str, str]) -> None:
         """Do what is left of `put_back` once all is back: start what was not started yet.
@@ -231,6 +242,7 @@ class Restorer:
                 places[container.name].image_id = self._provide_image(container)
             case PutAside(container):
                 self._stop_intruders(container, work)
+                self._hold_sleepers(container, work)
                 places[container.name].put_aside()
             case RestoreNetwork(network):
                 self._restore_network(network, work)
@@ -382,6 +394,15 @@ class Restorer:
             if restarts(intruder.inspection["HostConfig"]):
                 self._engine.update_container(intruder.id, {"RestartPolicy": dict(HELD)})
             self._engine.stop_container(intruder.id)
+
+    def _hold_sleepers(self, container: ContainerSnapshot, work: _Restoration) -> None:
+        """Keep the engine from starting, after a reboot, what does not run now and would find half of its data."""
+        members = {member.id for member in work.backup.containers}
+        names = {member.name for member in work.backup.containers}
+        for volume in {mount.source for mount in container.mounts if mount.kind == "volume"}:
+            for other in look_at_all(self._engine, ContainerFilter(volume=volume), but=members):
+                if other.name not in names and not other.state.alive and restarts(other.inspection["HostConfig"]):
+                    work.guests.bring(other)
 
     def _in_the_way(self, container: ContainerSnapshot, backup: Backup) -> list[tuple[Observed, str]]:
         """Return the running containers that conflict with one, and stand in no place that the backup restores."""

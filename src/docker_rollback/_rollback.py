@@ -240,13 +240,14 @@ class Rollback:
             except BaseException as rejection:
                 if self.status is not Status.COMMITTED:
                     self._roll_back(rejection)
+                self._signals.deliver(rejection)
                 raise
             self._signals.deliver(None)
             return False
 
     def _commit(self) -> None:
         if self._operation is not None:
-            self._operation.enter("committed")
+            self._operation.commit()
         self.status = Status.COMMITTED
         self._finish()
 

@@ -31,7 +31,8 @@ has to say. ``RollbackRequested`` is control flow, not an error, and is delibera
     ├── ImagePlatformError              the image is for another kind of machine
     ├── UpdateRejectedError             the update ended, its container is not well
     ├── RestoreError                    what was put back differs, or a step of it failed
-    └── RollbackFailedError             the rollback failed; the backup is kept
+    ├── RollbackFailedError             the rollback failed; the backup is kept
+    └── RecoveryFailedError             something that was cut off could not be finished
 """
 
 from __future__ import annotations
@@ -412,6 +413,31 @@ class RollbackFailedError(DockerRollbackError):
         else:
             rest = f"its backup is kept. When the cause is mended, call {call}"
         super().__init__(f"the rollback of {names} failed; {rest}{reasons}")
+
+
+class RecoveryFailedError(DockerRollbackError):
+    """Not everything that was cut off could be finished; everything was tried, and what is left can be tried again.
+
+    Attributes:
+        failures: every failure, as one group; a note on each names its operation.
+        finished: the ids of the operations that were finished.
+        store: the path of the store that has the records of the others.
+    """
+
+    def __init__(self, failures: Sequence[Exception], finished: Sequence[str] = (), *, store: str) -> None:
+        self.failures = ExceptionGroup("the recovery failed", list(failures))
+        self.finished = tuple(finished)
+        self.store = store
+        reasons = "".join(
+            f"\n  {type(failure).__name__}: {failure}"
+            + "".join(f" ({note})" for note in getattr(failure, "__notes__", ()))
+            for failure in failures
+        )
+        done = f"; finished are {', '.join(self.finished)}" if self.finished else ""
+        super().__init__(
+            f"not everything could be finished{done}. When the cause is mended, call "
+            f"docker_rollback.recover(store={store!r}) again{reasons}"
+        )
 
 
 class RollbackRequested(Exception):  # noqa: N818  (control flow, as the design names it, and no error)

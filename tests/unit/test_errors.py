@@ -22,6 +22,8 @@ VALUES: dict[str, Any] = {
     "differences": ["A: 1 became 2"],
     "failures": FAILURES,
     "reasons": ["one", "two"],
+    "free": 1_000_000,
+    "needed": 2_000_000,
     "status": 503,
 }
 

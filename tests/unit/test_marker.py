@@ -45,9 +45,10 @@ def test_another_host_is_believed(shop: Shop) -> None:
     shop.check_restored()
 
 
-def test_this_host_before_its_last_boot_is_dead(shop: Shop) -> None:
+def test_this_machine_before_its_last_boot_is_dead(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its store has the note from which to finish, and the error names it."""
-    mark(shop, host=socket.gethostname())
+    monkeypatch.setattr("docker_rollback._marker._line", str)
+    mark(shop, machine="/etc/machine-id")
     with pytest.raises(UnfinishedRollbackError, match="another store") as refused, shop.rollback():
         pytest.fail("the block was entered")
     assert refused.value.store == "/var/backups/elsewhere"
@@ -55,10 +56,31 @@ def test_this_host_before_its_last_boot_is_dead(shop: Shop) -> None:
 
 def test_a_mark_of_our_own_store_is_taken_over(shop: Shop) -> None:
     """Whoever made it would hold the locks that we hold; it is what a death before the first note leaves."""
-    mark(shop, host=socket.gethostname(), store=str(shop.store.path))
+    with shop.rollback():
+        labels = dict(shop.engine.inspect_volume(MARK)["Labels"])
+    shop.engine.create_volume({"Name": MARK, "Labels": {**labels, "docker-rollback.operation": "another"}})
     with shop.rollback() as tx:
         assert tx.status is Status.UPDATING
     assert not shop.engine.has_volume(MARK)
+
+
+def test_another_machine_of_our_name_is_believed(shop: Shop) -> None:
+    """Neither the host's name nor the path of the store tells two machines apart."""
+    mark(shop, host=socket.gethostname(), store=str(shop.store.path))
+    with pytest.raises(ContainerBusyError), shop.rollback():
+        pytest.fail("the block was entered")
+
+
+def test_a_mark_that_a_reboot_left_over_is_no_dead_end(
+    shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where its store is there and has no note of it, there is nothing to finish."""
+    monkeypatch.setattr("docker_rollback._marker._line", str)
+    other = BackupStore(tmp_path / "other")
+    other.check()
+    mark(shop, machine="/etc/machine-id", store=str(other.path))
+    with shop.rollback() as tx:
+        assert tx.status is Status.UPDATING
 
 
 def test_a_mark_that_an_update_pruned_is_no_loss(shop: Shop) -> None:

@@ -51,6 +51,7 @@ NAMES = [
     "PruneReport",
     "Recovered",
     "Recovery",
+    "RecoveryFailedError",
     "Report",
     "Reporter",
     "RestoreError",

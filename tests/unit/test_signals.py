@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from docker_rollback import BackupStore, Progress, Status, recover
+from docker_rollback import BackupStore, CheckedContainer, Progress, Status, recover
 from tests.unit.shop import Shop, UpdateFailedError
 
 
@@ -104,6 +104,18 @@ def test_a_second_signal_breaks_a_rollback_off(shop: Shop) -> None:
     shop.check_restored()
 
 
+def test_a_signal_in_the_rollback_of_a_rejected_update_is_not_lost(shop: Shop) -> None:
+    """It comes out over the rejection, once all is as it was."""
+    _, listen = at_the_first_filling(signal.SIGTERM, 1)
+
+    def no(container: CheckedContainer) -> None:
+        raise LookupError(container.name)
+
+    with pytest.raises(SystemExit), shop.rollback(verify=no, progress=listen):
+        shop.engine.volume("orders").write("/table", "changed")
+    shop.check_restored()
+
+
 def test_a_signal_in_a_commit_waits(shop: Shop) -> None:
     """The update stands, and the signal is raised after that."""
     engine = shop.engine
@@ -169,7 +181,8 @@ def test_a_forked_child_holds_nothing(tmp_path: Path) -> None:
     child = int(died.stdout)
     try:
         store = BackupStore(tmp_path / "store")
-        (operation,) = store.journal.names()
+        (name,) = store.journal.names()
+        operation = name.partition(".")[0]
         again = Shop(store)
         with store.lock(again.id, container="shop"):
             assert store.get(operation).containers[0].id == again.id

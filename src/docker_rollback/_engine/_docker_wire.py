@@ -81,7 +81,7 @@ class Wire:
         *,
         params: Params | None = None,
         body: object = None,
-        patient: float = False,
+        patient: float = 0.0,
     ) -> Any:
         """Ask, and return the JSON that is answered; None for an empty answer."""
         response = self.answer(method, path, asking, params=params, body=body, patient=patient)
@@ -99,7 +99,7 @@ class Wire:
         body: object = None,
         upload: Iterable[bytes] | None = None,
         headers: Mapping[str, str] | None = None,
-        patient: float = False,
+        patient: float = 0.0,
     ) -> requests.Response:
         """Ask, and return an answer that says yes, its body unread; raise for every other.
 
@@ -147,7 +147,7 @@ class Wire:
         body: object = None,
         upload: Iterable[bytes] | None = None,
         headers: Mapping[str, str] | None = None,
-        patient: float = False,
+        patient: float = 0.0,
     ) -> requests.Response:
         sent = dict(_configured_headers(self.api))
         sent.update(headers or {})
@@ -196,8 +196,6 @@ class Wire:
         return response
 
     def _seconds(self, patient: float) -> float:
-        if patient is True:
-            return self.patience
         return max(self.patience, patient) if patient else self.timeout
 
     def _engine(self) -> _Known:

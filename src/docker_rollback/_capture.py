@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from datetime import datetime
 
 from docker_rollback._archiver import VolumeArchiver
 from docker_rollback._engine.port import Engine
-from docker_rollback._model import Backup, NetworkRecord, Observed, Quiesce, Report, Shared
+from docker_rollback._model import Backup, ContainerSnapshot, NetworkRecord, Observed, Quiesce, Report, Shared
 from docker_rollback._progress import Reporter
 from docker_rollback._quiesce import AtRest
 from docker_rollback._snapshotter import ContainerSnapshotter, now
@@ -86,11 +87,14 @@ class Capture:
                 for container in reversed(report.containers):
                     rest.bring(container)
                 created = self._clock()
-                snapshots = [
-                    snapshotter.capture(container, tag=tag, folders=report.volumes)
-                    for container, tag in zip(report.containers, tags, strict=True)
-                ]
-                archives.capture(at_rest=at_rest)
+                snapshots = _beside(
+                    lambda: [
+                        snapshotter.capture(container, tag=tag, folders=report.volumes)
+                        for container, tag in zip(report.containers, tags, strict=True)
+                    ],
+                    lambda: archives.capture(at_rest=at_rest),
+                    archives.stop,
+                )
                 rest.check_undisturbed()
                 guests.check_undisturbed()
             backup = Backup(
@@ -133,6 +137,27 @@ class Capture:
     def _network(self, name: str) -> NetworkRecord:
         inspection = {key: value for key, value in self._engine.inspect_network(name).items() if key != "Containers"}
         return NetworkRecord(name=name, id=str(inspection["Id"]), inspection=inspection)
+
+
+def _beside(
+    commits: Callable[[], list[ContainerSnapshot]], data: Callable[[], object], stop: Callable[[], object]
+) -> list[ContainerSnapshot]:
+    """Take commits in a thread of their own while this one takes data; return the commits when both have ended.
+
+    Where the commits fail, `stop` ends the other. Where both fail, the error is that of the commits, and the other one
+    its cause; but an interruption comes before any error.
+    """
+    with ThreadPoolExecutor(1, thread_name_prefix="docker-rollback-commit") as pool:
+        job = pool.submit(commits)
+        job.add_done_callback(lambda done: stop() if done.exception() is not None else None)
+        try:
+            data()
+        except Exception as error:
+            failure = job.exception()
+            if failure is None:
+                raise
+            raise failure from error
+        return job.result()
 
 
 def _runs(container: Observed) -> bool:

@@ -1,0 +1,63 @@
+"""Commits and volume data are taken at the same time, and the errors of both are kept."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from docker_rollback._capture import _beside
+from docker_rollback._model import ContainerSnapshot
+from docker_rollback.errors import ArchiveError, EngineError
+
+
+def nothing() -> None:
+    """Stop nothing."""
+
+
+def test_both_are_at_work_together() -> None:
+    """Neither waits for the other to end."""
+    meeting = threading.Barrier(2, timeout=30)
+
+    def commits() -> list[ContainerSnapshot]:
+        meeting.wait()
+        return []
+
+    assert _beside(commits, meeting.wait, nothing) == []
+
+
+def test_a_failed_commit_ends_the_archiving() -> None:
+    """The service is not kept down for data that nobody will use; both errors are there."""
+    stopped = threading.Event()
+    error = EngineError("commit container 'web'", "no")
+
+    def commits() -> list[ContainerSnapshot]:
+        raise error
+
+    def data() -> None:
+        assert stopped.wait(30)
+        raise ArchiveError("data", "tar was ended")
+
+    with pytest.raises(EngineError) as raised:
+        _beside(commits, data, stopped.set)
+    assert raised.value is error
+    assert isinstance(raised.value.__cause__, ArchiveError)
+
+
+def test_failed_data_waits_for_the_commits_to_end() -> None:
+    """When the error comes out, no commit is at work any more."""
+    go = threading.Event()
+    ended: list[str] = []
+
+    def commits() -> list[ContainerSnapshot]:
+        assert go.wait(30)
+        ended.append("commits")
+        return []
+
+    def data() -> None:
+        go.set()
+        raise ArchiveError("data", "it cannot be read")
+
+    with pytest.raises(ArchiveError):
+        _beside(commits, data, nothing)
+    assert ended == ["commits"]

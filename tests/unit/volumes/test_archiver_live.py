@@ -1,0 +1,45 @@
+"""The live pass by a helper of the in-memory engine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from docker_rollback._archiver import VolumeArchiver
+from docker_rollback._model import VolumeArchive
+from docker_rollback._store import BackupStore
+from docker_rollback.testing import FakeEngine
+
+
+def taken(fake: FakeEngine, store: BackupStore, *, live_from: int) -> VolumeArchive:
+    """Archive a volume in use that changes before it is at rest."""
+    archiver = VolumeArchiver(fake, store, live_from=live_from)
+    with store.draft("live") as draft:
+        with archiver.begin(["data"], draft, operation="op") as capture:
+            capture.live_pass()
+            with pytest.raises(ValueError, match="comes once"):
+                capture.live_pass()
+            fake.volume("data").delete("/gone")
+            fake.volume("data").write("/late", "late")
+            capture.capture()
+        (archive,) = capture.seal()
+        fake.volume("data").delete("/late")
+        fake.volume("data").write("/stray", "stray")
+        archiver.extract(archive)
+    return archive
+
+
+@pytest.mark.parametrize(("live_from", "incremental"), [(0, True), (1 << 40, False)])
+def test_what_is_captured_is_what_there_was_at_rest(tmp_path: Path, live_from: int, *, incremental: bool) -> None:
+    """By base and increment or, where the volume is small, by one archive at rest; no helper is left."""
+    fake = FakeEngine()
+    fake.volume("data").write("/deep/file", "content")
+    fake.volume("data").write("/gone", "gone")
+    archive = taken(fake, BackupStore(tmp_path / "store"), live_from=live_from)
+    assert (archive.increment is not None) == (archive.snapshot is not None) == incremental
+    files = fake.volume("data")
+    assert (files.read("/late"), files.read("/deep/file")) == (b"late", b"content")
+    assert not files.exists("/gone")
+    assert not files.exists("/stray")
+    assert fake.list_containers() == []

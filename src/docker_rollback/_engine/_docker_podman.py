@@ -38,17 +38,19 @@ _SHORT: Final = 12
 """Digits of a short id."""
 
 
-def docker_like(inspection: Mapping[str, Any]) -> dict[str, Any]:
+def docker_like(inspection: Mapping[str, Any], donors: Iterable[Mapping[str, Any]] | None = None) -> dict[str, Any]:
     """Return what Podman says of a container in Docker's shape.
 
     Args:
         inspection: from Podman's Docker-compatible API; it is left alone.
+        donors: inspections of the containers that it has volumes from; None where one of them is gone.
     """
     host_config = dict(inspection.get("HostConfig") or {})
     config = dict(inspection.get("Config") or {})
     settings = dict(inspection.get("NetworkSettings") or {})
     settings["Networks"] = _networks(str(inspection.get("Id")), config, host_config, settings)
-    _take_anonymous_volumes_apart(config, host_config, inspection.get("Mounts") or ())
+    borrowed = _volumes_of(donors) if donors is not None else None
+    _take_anonymous_volumes_apart(config, host_config, inspection.get("Mounts") or (), borrowed)
     host_config["Tmpfs"] = _tmpfs(host_config)
     host_config["Annotations"] = _annotations(host_config)
     host_config["Ulimits"] = _ulimits(host_config)
@@ -90,12 +92,22 @@ def _asked_aliases(aliases: list[str] | None, own: list[str | None]) -> list[str
     return kept or None
 
 
+def _volumes_of(containers: Iterable[Mapping[str, Any]]) -> set[tuple[str, str]]:
+    """Return what containers mount, each by its source and destination."""
+    found = (mount for container in containers for mount in container.get("Mounts") or ())
+    return {(str(mount.get("Name") or mount.get("Source")), str(mount.get("Destination"))) for mount in found}
+
+
 def _take_anonymous_volumes_apart(
-    config: dict[str, Any], host_config: dict[str, Any], mounts: Iterable[Mapping[str, Any]]
+    config: dict[str, Any],
+    host_config: dict[str, Any],
+    mounts: Iterable[Mapping[str, Any]],
+    borrowed: set[tuple[str, str]] | None,
 ) -> None:
     """Take the volumes that nobody named out of the binds, and the options that nobody asked for.
 
-    With `VolumesFrom` they are left out altogether: most belong to the other container, and would be mounted twice.
+    With `VolumesFrom`, what the other container lends is left out too. Where that one is gone, this is every volume
+    that nobody named: most were its own, and would be mounted twice.
     """
     volumes = {str(mount.get("Destination")) for mount in mounts if mount.get("Type") == "volume"}
     binds: list[str] = []
@@ -103,10 +115,12 @@ def _take_anonymous_volumes_apart(
     requests: list[Any] = list(host_config.get("Mounts") or [])
     for bind in host_config.get("Binds") or []:
         source, destination, options = _split_bind(str(bind))
+        if host_config.get("VolumesFrom") and (source, destination) in (borrowed or ()):
+            continue
         if not _GENERATED_NAME.fullmatch(source) or destination not in volumes:
             defaults = _VOLUME_DEFAULTS if destination in volumes else _BIND_DEFAULTS
             binds.append(":".join(part for part in (source, destination, _without(options, defaults)) if part))
-        elif host_config.get("VolumesFrom"):
+        elif host_config.get("VolumesFrom") and borrowed is None:
             continue
         elif "ro" in options:
             requests.append({"Type": "volume", "Target": destination, "ReadOnly": True})

@@ -48,11 +48,23 @@ class Referring:
         found: dict[str, Any] = self._wire.json("GET", f"/containers/{segment(plain, asking)}/json", asking)
         if found.get("Name") != f"/{plain}" and not _begins(plain, str(found.get("Id"))):
             raise ContainerNotFoundError(ref, action=action)
-        found = docker_like(found) if self._wire.podman else with_names(found)
+        found = docker_like(found, self._donors(found)) if self._wire.podman else with_names(found)
         state = found.get("State") or {}
         if state.get("Status") in _STATES:
             found["State"] = {**state, "Status": _STATES[state["Status"]]}
         return found
+
+    def _donors(self, borrower: Inspection) -> list[Inspection] | None:
+        """Return the containers that one has volumes from; None where one of them is gone."""
+        donors = []
+        for name in (borrower.get("HostConfig") or {}).get("VolumesFrom") or ():
+            ref = str(name).partition(":")[0]
+            asking = Asking(f"inspect container {ref!r}", ContainerNotFoundError, ref)
+            try:
+                donors.append(self._wire.json("GET", f"/containers/{segment(ref, asking)}/json", asking))
+            except ContainerNotFoundError:
+                return None
+        return donors
 
     def _container_id(self, ref: str, action: str) -> str:
         return ref if FULL_ID.fullmatch(ref) else str(self._found_container(ref, action)["Id"])

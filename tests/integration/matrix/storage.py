@@ -331,6 +331,22 @@ def volumes_from_another_and_own(lab: Lab) -> Case:
 
 
 @row
+def volumes_from_another_and_own_anonymous(lab: Lab) -> Case:
+    """The same beside a volume of its own that nobody named."""
+    source = lab.other("source", Volumes={"/anonymous": {}})
+    lab.run("echo theirs > /anonymous/file", name=source)
+
+    def works() -> None:
+        assert lab.run("cat /anonymous/file") == "theirs"
+        assert len(_mount(lab, "/mine")["Name"]) == 64
+        assert _mount(lab, "/mine")["Name"] != _mount(lab, "/anonymous")["Name"]
+
+    return Case(
+        body=lab.body(Volumes={"/mine": {}}, host={"VolumesFrom": [source]}), data={"/mine/x": "x"}, works=works
+    )
+
+
+@row
 def read_only_root(lab: Lab) -> Case:
     """A root file system for reading alone, with a place in memory to write to."""
 

@@ -122,8 +122,21 @@ def test_options_that_lack_a_default_are_kept_whole() -> None:
     assert found["HostConfig"]["Binds"] == ["data:/data:exec,dev,suid,rprivate,rbind"]
 
 
+def test_volumes_are_told_from_those_that_another_container_lends() -> None:
+    """With `VolumesFrom`, what the other one mounts at the same place is its own; the rest is this one's."""
+    own = translated()
+    found = copy.deepcopy(RECORDED["running"])
+    found["HostConfig"]["VolumesFrom"] = ["other"]
+    assert docker_like(found, [{"Mounts": []}])["Config"]["Volumes"] == own["Config"]["Volumes"]
+    lent = [{"Mounts": [mount for mount in found["Mounts"] if mount["Type"] == "volume"]}]
+    assert docker_like(found, lent)["Config"]["Volumes"] is None
+    assert "data:/data" not in docker_like(found, lent)["HostConfig"]["Binds"]
+    elsewhere = [{"Mounts": [{**mount, "Destination": "/elsewhere"} for mount in found["Mounts"]]}]
+    assert "data:/data" in docker_like(found, elsewhere)["HostConfig"]["Binds"]
+
+
 def test_borrowed_volumes_are_not_mounted_twice() -> None:
-    """With `VolumesFrom`, an anonymous volume is most likely the other container's."""
+    """With `VolumesFrom` of a container that is gone, an anonymous volume is most likely that one's."""
     found = translated({"HostConfig/VolumesFrom": ["other"]})
     assert found["Config"]["Volumes"] is None
     assert "Mounts" not in found["HostConfig"]

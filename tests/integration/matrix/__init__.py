@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from tests.integration.matrix import identity, images, lifecycle, network, resources, security, storage
+from tests.integration.matrix import applications, identity, images, lifecycle, network, resources, security, storage
 from tests.integration.matrix.lab import Case, Lab, Row
 
 __all__ = ["Case", "Lab", "Row", "rows"]
 
-_MODULES = (identity, images, lifecycle, network, resources, security, storage)
+_MODULES = (identity, images, lifecycle, network, resources, security, storage, applications)
 
 
 def rows() -> list[Any]:

@@ -543,8 +543,9 @@ def test_several_archivers_share_the_helper_image(bench: Bench) -> None:
             failures.append(error)
 
     threads = [threading.Thread(target=work, args=(volume,)) for volume in volumes]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with as_user():  # for all threads: who a process is, each of them shares
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
     assert failures == []

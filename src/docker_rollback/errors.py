@@ -47,11 +47,10 @@ _FULL_ID = re.compile(r"(container\W+(?:with (?:name or )?id\W+)?)([0-9a-f]{12})
 class DockerRollbackError(Exception):
     """The root of every error that this library raises.
 
-    All of them can be copied and pickled, with all their fields: they pass from a worker process to whoever waits.
+    All of them can be copied and pickled with all their fields; an exception's own way is by its message alone.
     """
 
     def __reduce__(self) -> tuple[object, ...]:
-        # By default, an exception is made again from its message alone, which is not what these are made from.
         return _made_again, (type(self), self.args), dict(vars(self))
 
 

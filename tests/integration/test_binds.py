@@ -13,7 +13,15 @@ import docker
 import pytest
 from attrs import frozen
 
-from docker_rollback import BackupStore, RollbackRequested, Status, UnsupportedContainerError, backup, rollback
+from docker_rollback import (
+    BackupStore,
+    Rollback,
+    RollbackRequested,
+    Status,
+    UnsupportedContainerError,
+    backup,
+    rollback,
+)
 from docker_rollback._model import Way
 from docker_rollback._volumes import _proof
 from docker_rollback._volumes._image import pack_kit
@@ -63,7 +71,7 @@ class Host:
         self.client.api.remove_container(made)
         return said.decode().strip()
 
-    def rollback(self, folder: object, **options: Any) -> Any:
+    def rollback(self, folder: object, **options: Any) -> Rollback:
         """Return a rollback of the service with a folder."""
         chosen: dict[str, Any] = {"verify": None, "include_binds": [str(folder)], **options}
         return rollback(self.name, client=self.client, store=self.store, **chosen)

@@ -9,7 +9,9 @@ import pytest
 
 from docker_rollback import (
     BackupStore,
+    Engine,
     RestoreError,
+    Rollback,
     RollbackFailedError,
     RollbackRequested,
     Status,
@@ -42,7 +44,7 @@ def fake() -> FakeEngine:
     return engine
 
 
-def rolled(fake: FakeEngine, store: BackupStore, **options: Any) -> Any:
+def rolled(fake: Engine, store: BackupStore, **options: Any) -> Rollback:
     """Return a rollback of the service with its data."""
     chosen: dict[str, Any] = {"include_binds": [DATA], "verify": None, **options}
     return rollback("app", client=fake, store=store, **chosen)

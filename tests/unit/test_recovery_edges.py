@@ -44,7 +44,11 @@ def damaging(shop: Shop) -> Callable[[], None]:
     good = blob.read_bytes()
     blob.chmod(0o600)
     blob.write_bytes(good[: len(good) // 2] + bytes([good[len(good) // 2] ^ 1]) + good[len(good) // 2 + 1 :])
-    return lambda: blob.write_bytes(good) and None
+
+    def mend() -> None:
+        blob.write_bytes(good)
+
+    return mend
 
 
 def test_work_of_a_service_that_was_stopped_since_is_kept(shop: Shop) -> None:

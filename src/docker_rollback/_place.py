@@ -205,11 +205,9 @@ class Place:
         if resources:
             self._engine.update_container(original.id, resources)
         now = self._engine.inspect_container(original.id)
-        left = [
-            difference
-            for difference in compare(self._wanted, now)
-            if not difference.path.startswith(("State.", "HostConfig.RestartPolicy"))
-        ]
+        # Podman 5.8 shows what was updated at rest once it runs again; the last comparison sees that.
+        later = ("State.", "HostConfig.RestartPolicy", *(f"HostConfig.{key}" for key in resources))
+        left = [difference for difference in compare(self._wanted, now) if not difference.path.startswith(later)]
         for difference in left:
             logger.info("%s: cannot be undone in place: %s", self._snapshot.name, difference)
         return not left

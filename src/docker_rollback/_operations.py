@@ -253,6 +253,10 @@ class Operations:
         noted = self._store.journal.get(record.key, Record)
         return None if noted is None else self._operation(noted)
 
+    def sweep(self) -> None:
+        """Remove what is left of notes whose writers died."""
+        self._store.journal.sweep()
+
     @contextmanager
     def owning(self, operation: Operation) -> Iterator[Operation | None]:
         """Take over an operation whose owner died, for the time of a block; None where it has ended meanwhile.

@@ -27,6 +27,7 @@ from docker_rollback._store import BackupStore
 from docker_rollback.errors import (
     ContainerBusyError,
     DockerRollbackError,
+    EngineError,
     RecoveryFailedError,
     UnfinishedRollbackError,
     UnsupportedContainerError,
@@ -210,6 +211,17 @@ class Recovery:
         self._put_back(operation, backup)
 
     def _put_back(self, operation: Operation, backup: Backup) -> None:
+        try:
+            self._put_back_once(operation, backup)
+        except DockerRollbackError as error:
+            if not _may_pass(error):
+                raise
+            logger.warning("operation %s begins to put back once more: %s", operation.record.operation, error)
+            # Waits until it answers again, or says that it does not.
+            self._engine.info()
+            self._put_back_once(operation, backup)
+
+    def _put_back_once(self, operation: Operation, backup: Backup) -> None:
         operation.try_enter("rolling back")
         self._archiver.remove_left_over()
         try:
@@ -262,6 +274,7 @@ class Recovery:
             RecoveryFailedError: one or several could not be finished, or a note cannot be read; each was tried.
         """
         # Of a death before anything was noted, too.
+        self._operations.sweep()
         self._archiver.remove_left_over()
         self._archiver.forget_image()
         done: list[Recovered] = []
@@ -393,3 +406,14 @@ class Recovery:
                 except VolumeNotFoundError:
                     continue
         return evolve(report, volumes=ways)
+
+
+def _may_pass(error: BaseException) -> bool:
+    """Whether an engine that was away for a moment is behind a failure, or behind each of several."""
+    failures = getattr(error, "failures", ())
+    if failures:
+        return all(_may_pass(failure) for failure in failures)
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, EngineError):
+        cause = cause.__cause__ or cause.__context__
+    return cause is not None and not cause.permanent

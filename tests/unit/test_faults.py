@@ -94,6 +94,21 @@ def calls_of_a_rollback(shop: Shop) -> tuple[int, int]:
     return entered, counting.count
 
 
+@pytest.mark.parametrize("verb", ["exec", "process.finish", "start_container", "create_container"])
+def test_one_answer_that_is_lost_does_not_fail_a_rollback(tmp_path: Path, verb: str) -> None:
+    """Where the engine was away for a moment, everything is put back from the start once it answers again."""
+    shop = fresh(tmp_path, 0)
+    error = EngineUnavailableError("ask", "the connection was dropped")
+    failing = FailingEngine(shop.engine, verbs={verb}, error=error)
+    with shop.rollback(failing) as tx:
+        shop.break_it()
+        failing._at = frozenset([failing.count + 1])
+        raise RollbackRequested
+    assert failing.struck is not None
+    assert tx.status is Status.ROLLED_BACK
+    shop.check_restored()
+
+
 class FullDisk(Disk):
     """A disk that has room for a number of writes, and none after them."""
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 from docker_rollback._store import _codec
 from docker_rollback._store._files import is_leftover, translated, write_atomic
-from docker_rollback._store._layout import Layout
+from docker_rollback._store._layout import PATIENCE, Layout
+from docker_rollback._store._locks import FileLock, LockedError
 from docker_rollback._store._oci import MAX_MANIFEST, MalformedError
 from docker_rollback.errors import CorruptBackupError, StoreError, StoreFullError, UnsupportedFormatError
 
@@ -41,22 +43,39 @@ class Records:
         path, data = self._path / (name + _SUFFIX), _codec.dump(value, self._folder)
         if not self._path.exists():
             self._layout.create()
-        try:
-            write_atomic(path, data, disk=self._layout.disk)
-        except StoreFullError:
-            self._layout.spend_reserve()
-            write_atomic(path, data, disk=self._layout.disk)
+        with self._writing():
+            try:
+                write_atomic(path, data, disk=self._layout.disk)
+            except StoreFullError:
+                self._layout.spend_reserve()
+                write_atomic(path, data, disk=self._layout.disk)
 
     def remove(self, name: str) -> None:
-        """Remove a note durably, and what writing it left over; harmless where there is none."""
+        """Remove a note durably; harmless where there is none."""
         if not self._path.exists():
             return
         with translated(self._path):
-            for path in list(self._path.iterdir()):
-                if path.name == name + _SUFFIX or (is_leftover(path.name) and path.name.startswith(f".{name}.")):
-                    self._layout.disk.remove(path)
+            self._layout.disk.remove(self._path / (name + _SUFFIX))
             self._layout.disk.sync_folder(self._path)
         self._layout.keep_reserve()
+
+    def sweep(self) -> None:
+        """Remove what writers left over that died; harmless where there is nothing."""
+        if not self._path.exists():
+            return
+        with self._writing(), translated(self._path):
+            for path in [path for path in self._path.iterdir() if is_leftover(path.name)]:
+                self._layout.disk.remove(path)
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Keep others from writing notes for a moment."""
+        with FileLock(self._layout.locks / f"{self._folder}.lock", disk=self._layout.disk) as lock:
+            try:
+                lock.acquire(PATIENCE, note="writing a note")
+            except LockedError as holder:
+                raise StoreError(str(self._path), f"it stayed locked for {PATIENCE:.0f} seconds: {holder}") from None
+            yield
 
     def names(self) -> list[str]:
         """Return the names of all notes, in order."""

@@ -38,13 +38,14 @@ def test_a_note_that_is_not_there_is_none(store: BackupStore) -> None:
     assert not store.path.exists()
 
 
-def test_a_removed_note_takes_its_leftovers_along(store: BackupStore) -> None:
-    """What a dead writer of the same note left goes with it; that of another one stays."""
+def test_what_dead_writers_left_is_swept_up(store: BackupStore) -> None:
+    """Their half-written files go; notes stay."""
+    store.journal.sweep()
     store.journal.put("one", NOTE)
     for name in (".one.json.0123.tmp", ".other.json.0123.tmp"):
         (store.path / "journal" / name).touch()
-    store.journal.remove("one")
-    assert [path.name for path in (store.path / "journal").iterdir()] == [".other.json.0123.tmp"]
+    store.journal.sweep()
+    assert [path.name for path in (store.path / "journal").iterdir()] == ["one.json"]
 
 
 @pytest.mark.parametrize("data", [b"", b"{", b"[]", b'{"format": 1}', b'{"format": 1, "journal": {"id": 3}}', b"\xff"])

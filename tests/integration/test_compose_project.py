@@ -9,7 +9,7 @@ from pathlib import Path
 import docker
 import pytest
 
-from docker_rollback import BackupStore, RollbackRequested, Status, compare, rollback
+from docker_rollback import BackupStore, DockerEngine, RollbackRequested, Status, compare, rollback
 from tests.engines import debian
 
 pytestmark = pytest.mark.engine
@@ -78,14 +78,14 @@ def test_compose_notices_nothing(
     name = f"{docker_compose_project_name}_db_1"
     db, web = docker_client.containers.get(name), docker_client.containers.get(name.replace("_db_", "_web_"))
     assert web.exec_run(["nslookup", "store"]).exit_code == 0
-    before = docker_client.api.inspect_container(name)
+    before = DockerEngine(docker_client).inspect_container(name)
     db.exec_run(["sh", "-c", "echo row > /data/table"])
     with rollback(db, client=docker_client, store=BackupStore(tmp_path / "store")) as tx:
         db.remove(force=True)
         docker_client.api.remove_volume(f"{docker_compose_project_name}_tables")
         raise RollbackRequested
     assert tx.status is Status.ROLLED_BACK
-    after = docker_client.api.inspect_container(name)
+    after = DockerEngine(docker_client).inspect_container(name)
     assert {found.path for found in compare(before, after)} <= {"Image"}
     assert docker_client.containers.get(name).exec_run(["cat", "/data/table"]).output == b"row\n"
     assert web.exec_run(["nslookup", "store"]).exit_code == 0

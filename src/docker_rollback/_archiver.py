@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import secrets
+import threading
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
@@ -76,6 +77,7 @@ class VolumeArchiver:
             kept={"the store of the backups": str(store.path)},
             lock=self._locks.get,
         )
+        self._of_this_thread = threading.local()
         self._identity: str | None = None
         self._level = level
         self._progress = progress
@@ -275,10 +277,13 @@ class VolumeArchiver:
         Raises:
             VolumeAccessError: somebody else holds one of them all the time.
         """
+        ours: set[str] = self._of_this_thread.__dict__.setdefault("volumes", set())
         with ExitStack() as held:
-            for volume in dict.fromkeys(volumes):
-                if volume not in self._locks:
-                    held.enter_context(self._hold(volume))
+            # In one order everywhere, so that no two wait for each other.
+            for volume in sorted(set(volumes) - ours):
+                held.enter_context(self._hold(volume))
+                ours.add(volume)
+                held.callback(ours.discard, volume)
             yield
 
     @contextmanager

@@ -44,6 +44,15 @@ def engines(session: nox.Session) -> None:
 
 
 @nox.session
+def exchange(session: nox.Session) -> None:
+    """Have backups go from each of three kinds of engine to each other, and stand there."""
+    install(session, "tests")
+    peers = ("--peer", "podman-5.8", "--peer", "docker-28.5-containerd")
+    tests = ("python", "-m", "pytest", "tests/integration/test_store_engines.py")
+    session.run(*WITH_ENGINE, "docker-20.10", *peers, "--", *tests, *session.posargs)
+
+
+@nox.session
 def lint(session: nox.Session) -> None:
     """Check style and layout."""
     install(session, "lint", package=False)

@@ -1,9 +1,9 @@
 """Run the integration and contract tests on every engine, and once more without root: ``python -m tests.suite``.
 
 As root on Debian; the engines are private (`tests.engines`). After a whole run without a failure docs/engines.json and
-the table of README.md are written anew from what the tests showed. With ``--sample N``, each engine runs no more than N
-tests of the matrix, drawn by ``--seed`` and printed, and of everything else the whole; nothing is written then.
-What is not known here goes to pytest.
+the table of README.md are written anew from what the tests showed. With ``--sample N``, each engine runs the contract
+and no more than N integration tests, drawn by ``--seed`` and printed; nothing is written then. What is not known here
+goes to pytest.
 """
 
 from __future__ import annotations
@@ -212,7 +212,7 @@ def _parser() -> argparse.ArgumentParser:
     names = (*ENGINES, table.WITHOUT_ROOT)
     parser.add_argument("--only", nargs="+", choices=names, help="these runs alone, and nothing is written")
     parser.add_argument("--at-once", type=int, default=2, metavar="N", help="how many runs at a time")
-    parser.add_argument("--sample", type=int, metavar="N", help="no more than N tests of the matrix on each engine")
+    parser.add_argument("--sample", type=int, metavar="N", help="no more than N integration tests on each engine")
     parser.add_argument("--keep", type=Path, metavar="FOLDER", help="where the log and the results of each run stay")
     parser.add_argument("--seed", default="", help="by which they are drawn")
     return parser

@@ -26,7 +26,7 @@ LIMIT = re.compile(r"(docker|podman) \d[^:\s]*: ")
 """How a reason begins that names what an engine cannot."""
 
 
-MATRIX = "test_matrix.py::"
+SAMPLED = "tests/integration/"
 
 
 def cannot(client: docker.DockerClient, reason: str) -> NoReturn:
@@ -39,7 +39,7 @@ def cannot(client: docker.DockerClient, reason: str) -> NoReturn:
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add the option."""
     parser.addoption("--results", type=Path, metavar="FILE", help="where to write what the run showed, as JSON")
-    parser.addoption("--sample", type=int, metavar="N", help="of the matrix, run N tests")
+    parser.addoption("--sample", type=int, metavar="N", help="of the integration tests, run N")
     parser.addoption("--seed", default="", help="by which they are drawn")
 
 
@@ -50,17 +50,15 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Draw a sample of the matrix where one is asked for; another engine draws others."""
+    """Draw a sample of the integration tests where one is asked for; another engine draws others."""
     size = config.getoption("--sample")
-    matrix = [item for item in items if MATRIX in item.nodeid and item.get_closest_marker("engine")]
-    if size is None or len(matrix) <= size:
+    whole = [item for item in items if SAMPLED in item.nodeid and item.get_closest_marker("engine")]
+    if size is None or len(whole) <= size:
         return
     seed = f"{config.getoption('--seed')} {_engine()}"
-    drawn = set(random.Random(seed).sample([item.nodeid for item in matrix], size))
-    print(
-        f"a sample of {size} of the {len(matrix)} tests of the matrix, drawn by {seed!r}:", *sorted(drawn), sep="\n  "
-    )
-    left_out = {item.nodeid for item in matrix} - drawn
+    drawn = set(random.Random(seed).sample([item.nodeid for item in whole], size))
+    print(f"a sample of {size} of the {len(whole)} integration tests, drawn by {seed!r}:", *sorted(drawn), sep="\n  ")
+    left_out = {item.nodeid for item in whole} - drawn
     config.hook.pytest_deselected(items=[item for item in items if item.nodeid in left_out])
     items[:] = [item for item in items if item.nodeid not in left_out]
 

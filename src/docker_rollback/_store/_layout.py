@@ -95,9 +95,12 @@ class Layout:
         """
         data = self._read_file(_oci.INDEX_FILE, _oci.MAX_INDEX)
         if data is None:
-            if self._has_blobs():
-                raise self.blobs.corrupt(_oci.INDEX_FILE, "it is missing")
-            return _oci.Index((), None, {}, {"schemaVersion": 2, "manifests": []})
+            if not self._has_blobs():
+                return _oci.Index((), None, {}, {"schemaVersion": 2, "manifests": []})
+            # Another process's first backup may have made both since.
+            data = self._read_file(_oci.INDEX_FILE, _oci.MAX_INDEX)
+        if data is None:
+            raise self.blobs.corrupt(_oci.INDEX_FILE, "it is missing")
         layout = self._read_file(_oci.LAYOUT_FILE, _oci.MAX_MANIFEST)
         if layout is None:
             raise self.blobs.corrupt(_oci.LAYOUT_FILE, "it is missing")

@@ -224,3 +224,17 @@ def test_an_archive_full_of_json_is_refused(store: BackupStore, monkeypatch: pyt
     img = small_image()
     with store.draft("b1") as draft, pytest.raises(EngineError):
         draft.add_image(pieces(making.oci_plain(img)), layers=img.diff_ids)
+
+
+def test_a_first_backup_beside_a_look_is_no_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever looks for the list just before another process makes the store finds an empty list, or that backup's."""
+    looked = layout_module.Layout._has_blobs
+
+    def made_meanwhile(self: layout_module.Layout) -> bool:
+        monkeypatch.setattr(layout_module.Layout, "_has_blobs", looked)
+        self.create()
+        (self.blobs.folder / ("0" * 64)).touch()
+        return looked(self)
+
+    monkeypatch.setattr(layout_module.Layout, "_has_blobs", made_meanwhile)
+    assert BackupStore(tmp_path / "store").list() == []

@@ -22,6 +22,7 @@ LAYERS = (
     ("_rollback",),
     ("_recovery", "_replace"),
     ("_capture", "_restorer", "_checks", "_verdict", "_operations", "_preflight"),
+    ("_surroundings",),
     ("_place",),
     ("_snapshotter", "_archiver"),
     ("_volumes", "_quiesce", "_look", "_checked", "_marker"),

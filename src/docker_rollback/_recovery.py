@@ -224,14 +224,8 @@ class Recovery:
     def _put_back_once(self, operation: Operation, backup: Backup) -> None:
         operation.try_enter("rolling back")
         self._archiver.remove_left_over()
-        try:
-            with self._guests(operation) as guests:
-                self._restorer.put_back(backup, guests=guests, before_resume=lambda: operation.try_enter("restored"))
-        except DockerRollbackError:
-            if operation.record.phase == "restored":
-                # It stands, and is not what it was. From here recovery keeps it and begins again.
-                operation.try_enter("updating")
-            raise
+        with _not_done_by_an_error(operation), self._guests(operation) as guests:
+            self._restorer.put_back(backup, guests=guests, before_resume=lambda: operation.try_enter("restored"))
 
     def _guests(self, operation: Operation) -> AtRest:
         """Return what brings containers outside to rest, with those that rest already. An error leaves them there."""
@@ -353,7 +347,7 @@ class Recovery:
     def _set_going(self, operation: Operation, backup: Backup) -> None:
         """Start what a rollback had restored and not yet started; what runs, or ran since, is left as it is."""
         before = {standing.id: standing.started for standing in operation.record.standing}
-        with self._guests(operation):
+        with _not_done_by_an_error(operation), self._guests(operation):
             self._restorer.set_going(backup, before)
 
     def _keep(self, operation: Operation, found: Sequence[Observed]) -> str | None:
@@ -406,6 +400,17 @@ class Recovery:
                 except VolumeNotFoundError:
                     continue
         return evolve(report, volumes=ways)
+
+
+@contextmanager
+def _not_done_by_an_error(operation: Operation) -> Iterator[None]:
+    """Have a way back that failed once all was back begin again, from keeping what stands: that is not what it was."""
+    try:
+        yield
+    except DockerRollbackError:
+        if operation.record.phase == "restored":
+            operation.try_enter("updating")
+        raise
 
 
 def _may_pass(error: BaseException) -> bool:

@@ -11,11 +11,9 @@ from attrs import evolve, field, frozen
 
 from docker_rollback._archiver import VolumeArchiver
 from docker_rollback._compare import compare_networks
-from docker_rollback._conflict import conflict
-from docker_rollback._engine.port import ContainerFilter, Engine
-from docker_rollback._look import look_at_all
+from docker_rollback._engine.port import Engine
 from docker_rollback._model import Backup, ContainerSnapshot, NetworkRecord, Observed, VolumeArchive, is_folder
-from docker_rollback._place import Place, is_aside
+from docker_rollback._place import Place
 from docker_rollback._plan import (
     ClearAside,
     Compare,
@@ -33,8 +31,9 @@ from docker_rollback._plan import (
 from docker_rollback._progress import Reporter
 from docker_rollback._quiesce import AtRest
 from docker_rollback._snapshotter import ContainerSnapshotter
-from docker_rollback._spec import HELD, network_request, observe, restarts, started_at, user_endpoints, volume_request
+from docker_rollback._spec import network_request, observe, started_at, volume_request
 from docker_rollback._store import BackupStore
+from docker_rollback._surroundings import Surroundings
 from docker_rollback.errors import (
     ContainerNotFoundError,
     DockerRollbackError,
@@ -121,7 +120,8 @@ class Restorer:
             EngineError, StoreError: what they say.
         """
         self._store.verify(backup.id)
-        self._look_around(backup)
+        if self._intruders == "refuse":
+            Surroundings(self._engine, backup).refuse()
 
     def put_back(
         self, backup: Backup, *, guests: AtRest | None = None, before_resume: Callable[[], None] | None = None
@@ -154,30 +154,45 @@ class Restorer:
 
     def strangers(self, backup: Backup) -> list[str]:
         """Return what came since the backup and is in its way, a sentence each."""
-        return [
-            f"container {intruder.name!r}, which was not there, {reason}"
-            for container in backup.containers
-            for intruder, reason in self._in_the_way(container, backup)
-            if intruder.id not in backup.bystanders
-        ]
+        return Surroundings(self._engine, backup).strangers()
 
     def set_going(self, backup: Backup, before: Mapping[str, str]) -> None:
-        """Do what is left of `put_back` once all is back: start what was not started yet.
+        """Do what is left of `put_back` once all is back: start what was not started yet, and compare that.
 
         Args:
             backup: what was put back.
             before: when each container was started last before that began, by its id, as `started_at` has it.
+
+        Raises:
+            RestoreError: something that was started now differs from what was captured.
+            EngineError: the engine refused or failed.
         """
+        standings = {one.name: self._standing(one.name) for one in backup.containers}
+        ids = {one.id: found.id for one in backup.containers if (found := standings[one.name]) is not None}
+        ids |= {network.id: str(self._engine.inspect_network(network.name)["Id"]) for network in backup.networks}
+        ids = {old: new for old, new in ids.items() if old != new}
+        going: list[tuple[ContainerSnapshot, Place]] = []
         for container in backup.containers:
-            try:
-                standing = observe(self._engine.inspect_container(container.name))
-            except ContainerNotFoundError:
+            standing = standings[container.name]
+            if standing is None:
                 logger.warning("%s: it was restored, and somebody removed it since", container.name)
                 continue
             half_way = container.state.status == "paused" and standing.state.status == "running"
             if half_way or started_at(standing.inspection) == before.get(standing.id):
+                place = self._place(container, backup, ids)
+                place.image_id = self._provide_image(container)
                 self._report.step("restore", str(Resume(container)))
-                self._place(container, backup, {}).resume()
+                place.resume()
+                going.append((container, place))
+        for container, place in going:
+            self._report.step("restore", str(Compare(container)))
+            place.compare()
+
+    def _standing(self, name: str) -> Observed | None:
+        try:
+            return observe(self._engine.inspect_container(name))
+        except ContainerNotFoundError:
+            return None
 
     def clear_aside(self, backup: Backup) -> None:
         """Remove what a restore put aside; what cannot be removed is named in the log, and everything else stands."""
@@ -241,8 +256,7 @@ class Restorer:
             case ProvideImage(container):
                 places[container.name].image_id = self._provide_image(container)
             case PutAside(container):
-                self._stop_intruders(container, work)
-                self._hold_sleepers(container, work)
+                Surroundings(self._engine, work.backup).make_way(container, work.guests)
                 places[container.name].put_aside()
             case RestoreNetwork(network):
                 self._restore_network(network, work)
@@ -294,41 +308,18 @@ class Restorer:
         if not compare_networks(network.inspection, standing):
             work.ids[network.id] = str(standing["Id"])
             return
-        # Those of the backup are at rest. There are others for a rollback alone; `_look_around` has seen to that.
-        others = self._others_in(network.name, work.backup)
+        # Those of the backup are at rest. There are others for a rollback alone; `check` has seen to that.
+        surroundings = Surroundings(self._engine, work.backup)
+        others = surroundings.others_in(network.name)
         for other in others:
             self._engine.disconnect_network(network.name, other.id, force=True)
         self._engine.remove_network(network.name)
         work.ids[network.id] = self._engine.create_network(network_request(network.inspection))
         for other in others:
             if other.id in work.backup.bystanders:
-                self._join_again(network.name, other)
+                surroundings.join_again(network.name, other)
             else:
                 logger.warning("%s: it is taken off network %s, which was changed", other.name, network.name)
-
-    def _others_in(self, network: str, backup: Backup) -> list[Observed]:
-        """Return the containers in a network, in whatever state, that stand in no place that the backup restores."""
-        names = {container.name for container in backup.containers}
-        found = look_at_all(
-            self._engine, ContainerFilter(network=network), but={container.id for container in backup.containers}
-        )
-        return [
-            other
-            for other in found
-            if other.name not in names and not is_aside(other.name) and network in user_endpoints(other.inspection)
-        ]
-
-    def _join_again(self, network: str, other: Observed) -> None:
-        """Put a container that was there before into a network that was made again, at its address if it fits."""
-        endpoint = user_endpoints(other.inspection)[network]
-        without_address = {key: value for key, value in endpoint.items() if key != "IPAMConfig"}
-        for settings in (endpoint, without_address):
-            try:
-                self._engine.connect_network(network, other.id, settings)
-            except EngineError as error:
-                logger.warning("%s: it could not be put into network %s again: %s", other.name, network, error)
-            else:
-                return
 
     def _restore_volume(self, volume: VolumeArchive, work: _Restoration) -> None:
         if is_folder(volume.name):
@@ -348,70 +339,6 @@ class Restorer:
             self._engine.create_volume(wanted)
         else:
             self._archiver.provide(volume.name)
-
-    def _look_around(self, backup: Backup) -> None:
-        """Raise a `RestoreError` for what is in the way and cannot be moved, before anything is touched."""
-        if self._intruders == "stop":
-            return
-        for network in backup.networks:
-            self._refuse_changed_network(network, backup)
-        for container in backup.containers:
-            for intruder, reason in self._in_the_way(container, backup):
-                raise RestoreError(
-                    container.name,
-                    f"container {intruder.name!r}, which is not part of backup {backup.id}, {reason}; stop it first. "
-                    "Nothing was touched",
-                )
-
-    def _refuse_changed_network(self, network: NetworkRecord, backup: Backup) -> None:
-        try:
-            standing = self._engine.inspect_network(network.name)
-        except NetworkNotFoundError:
-            return
-        differences = compare_networks(network.inspection, standing)
-        ids = {container.id for container in backup.containers}
-        names = {container.name for container in backup.containers}
-        others = [
-            str(member.get("Name") or identity)
-            for identity, member in (standing.get("Containers") or {}).items()
-            if identity not in ids and member.get("Name") not in names
-        ]
-        if differences and others:
-            raise RestoreError(
-                ", ".join(sorted(names)),
-                f"network {network.name!r} was changed, and {', '.join(others)} uses it; detach it first. "
-                "Nothing was touched",
-                [str(difference) for difference in differences],
-            )
-
-    def _stop_intruders(self, container: ContainerSnapshot, work: _Restoration) -> None:
-        """Bring to rest what is in the container's way: for a while what was there before, for good what came later."""
-        for intruder, reason in self._in_the_way(container, work.backup):
-            if intruder.id in work.backup.bystanders:
-                work.guests.bring(intruder)
-                continue
-            logger.warning("%s: stopping it for good, because it %s", intruder.name, reason)
-            if restarts(intruder.inspection["HostConfig"]):
-                self._engine.update_container(intruder.id, {"RestartPolicy": dict(HELD)})
-            self._engine.stop_container(intruder.id)
-
-    def _hold_sleepers(self, container: ContainerSnapshot, work: _Restoration) -> None:
-        """Keep the engine from starting, after a reboot, what does not run now and would find half of its data."""
-        members = {member.id for member in work.backup.containers}
-        names = {member.name for member in work.backup.containers}
-        for volume in {mount.source for mount in container.mounts if mount.kind == "volume"}:
-            for other in look_at_all(self._engine, ContainerFilter(volume=volume), but=members):
-                if other.name not in names and not other.state.alive and restarts(other.inspection["HostConfig"]):
-                    work.guests.bring(other)
-
-    def _in_the_way(self, container: ContainerSnapshot, backup: Backup) -> list[tuple[Observed, str]]:
-        """Return the running containers that conflict with one, and stand in no place that the backup restores."""
-        names = {member.name for member in backup.containers}
-        ids = {member.id for member in backup.containers}
-        others = look_at_all(self._engine, ContainerFilter(running=True), but=ids)
-        folders = [volume.name for volume in backup.volumes if is_folder(volume.name)]
-        reasons = [(other, conflict(container, other, folders=folders)) for other in others if other.name not in names]
-        return [(other, reason) for other, reason in reasons if reason is not None]
 
 
 @frozen

@@ -10,6 +10,7 @@ import pytest
 from docker_rollback import (
     BackupStore,
     ContainerBusyError,
+    Progress,
     RecoveryFailedError,
     RestoreError,
     RollbackFailedError,
@@ -193,6 +194,32 @@ def test_a_damaged_note_keeps_nothing_else_from_recovery(shop: Shop) -> None:
         recovered(shop)
     assert failed.value.finished == (taken.id,)
     shop.check_restored()
+
+
+def test_what_recovery_starts_is_compared(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the rollback died before its comparison, recovery makes it, and a difference is no good end."""
+    killed = FailingEngine(shop.engine, kill=True, verbs={"start_container"})
+    with pytest.raises(Killed), shop.rollback(killed, progress=lambda news: dying(killed, news)):
+        shop.break_it()
+        raise RollbackRequested
+    before = shop.engine.inspect_container("shop")
+    assert not before["State"]["Running"]
+
+    def differs(_: Place) -> None:
+        raise RestoreError("shop", "it was restored, but differs from what was captured:", ["HostConfig.Memory"])
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Place, "compare", differs)
+        with pytest.raises(RecoveryFailedError, match=r"HostConfig\.Memory"):
+            recovered(shop)
+    assert recovered(shop)[0].outcome == "rolled back"
+    shop.check_restored()
+
+
+def dying(engine: FailingEngine, news: Progress) -> None:
+    """Have the next start be the death of the process, once a container is to be resumed."""
+    if news.step == "restore" and news.subject.startswith("bring container"):
+        engine._at = frozenset([engine.count + 1])
 
 
 def test_a_rollback_that_left_a_difference_is_not_called_done(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:

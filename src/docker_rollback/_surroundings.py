@@ -1,0 +1,127 @@
+"""Who else is there while a backup is put back: what is in its way, what shares its data, what is in its networks."""
+
+from __future__ import annotations
+
+import logging
+
+from docker_rollback._compare import compare_networks
+from docker_rollback._conflict import conflict
+from docker_rollback._engine.port import ContainerFilter, Engine
+from docker_rollback._look import look_at_all
+from docker_rollback._model import Backup, ContainerSnapshot, NetworkRecord, Observed, is_folder
+from docker_rollback._place import is_aside
+from docker_rollback._quiesce import AtRest
+from docker_rollback._spec import HELD, restarts, user_endpoints
+from docker_rollback.errors import EngineError, NetworkNotFoundError, RestoreError
+
+logger = logging.getLogger("docker_rollback")
+
+
+class Surroundings:
+    """Deals with containers that are no part of a backup while that is put back.
+
+    Args:
+        engine: where they are.
+        backup: what is put back.
+    """
+
+    def __init__(self, engine: Engine, backup: Backup) -> None:
+        self._engine = engine
+        self._backup = backup
+        self._ids = {member.id for member in backup.containers}
+        self._names = {member.name for member in backup.containers}
+
+    def strangers(self) -> list[str]:
+        """Return what came since the backup and is in its way, a sentence each."""
+        return [
+            f"container {intruder.name!r}, which was not there, {reason}"
+            for container in self._backup.containers
+            for intruder, reason in self._in_the_way(container)
+            if intruder.id not in self._backup.bystanders
+        ]
+
+    def refuse(self) -> None:
+        """Raise a `RestoreError` for the first thing in the way; nothing is touched."""
+        for network in self._backup.networks:
+            self._refuse_changed_network(network)
+        for container in self._backup.containers:
+            for intruder, reason in self._in_the_way(container):
+                raise RestoreError(
+                    container.name,
+                    f"container {intruder.name!r}, which is not part of backup {self._backup.id}, {reason}; "
+                    "stop it first. Nothing was touched",
+                )
+
+    def make_way(self, container: ContainerSnapshot, guests: AtRest) -> None:
+        """Bring to rest what is in a container's way, and hold what does not run and would find half of its data."""
+        self._stop_intruders(container, guests)
+        self._hold_sleepers(container, guests)
+
+    def others_in(self, network: str) -> list[Observed]:
+        """Return the containers in a network, in whatever state, that stand in no place that the backup restores."""
+        found = look_at_all(self._engine, ContainerFilter(network=network), but=self._ids)
+        return [
+            other
+            for other in found
+            if other.name not in self._names
+            and not is_aside(other.name)
+            and network in user_endpoints(other.inspection)
+        ]
+
+    def join_again(self, network: str, other: Observed) -> None:
+        """Put a container that was there before into a network that was made again, at its address if it fits."""
+        endpoint = user_endpoints(other.inspection)[network]
+        without_address = {key: value for key, value in endpoint.items() if key != "IPAMConfig"}
+        for settings in (endpoint, without_address):
+            try:
+                self._engine.connect_network(network, other.id, settings)
+            except EngineError as error:
+                logger.warning("%s: it could not be put into network %s again: %s", other.name, network, error)
+            else:
+                return
+
+    def _refuse_changed_network(self, network: NetworkRecord) -> None:
+        try:
+            standing = self._engine.inspect_network(network.name)
+        except NetworkNotFoundError:
+            return
+        differences = compare_networks(network.inspection, standing)
+        others = [
+            str(member.get("Name") or identity)
+            for identity, member in (standing.get("Containers") or {}).items()
+            if identity not in self._ids and member.get("Name") not in self._names
+        ]
+        if differences and others:
+            raise RestoreError(
+                ", ".join(sorted(self._names)),
+                f"network {network.name!r} was changed, and {', '.join(others)} uses it; detach it first. "
+                "Nothing was touched",
+                [str(difference) for difference in differences],
+            )
+
+    def _stop_intruders(self, container: ContainerSnapshot, guests: AtRest) -> None:
+        """Bring to rest what is in the container's way: for a while what was there before, for good what came later."""
+        for intruder, reason in self._in_the_way(container):
+            if intruder.id in self._backup.bystanders:
+                guests.bring(intruder)
+                continue
+            logger.warning("%s: stopping it for good, because it %s", intruder.name, reason)
+            if restarts(intruder.inspection["HostConfig"]):
+                self._engine.update_container(intruder.id, {"RestartPolicy": dict(HELD)})
+            self._engine.stop_container(intruder.id)
+
+    def _hold_sleepers(self, container: ContainerSnapshot, guests: AtRest) -> None:
+        """Keep the engine from starting, after a reboot, what does not run now and would find half of its data."""
+        for volume in {mount.source for mount in container.mounts if mount.kind == "volume"}:
+            for other in look_at_all(self._engine, ContainerFilter(volume=volume), but=self._ids):
+                if other.name not in self._names and not other.state.alive and restarts(other.inspection["HostConfig"]):
+                    guests.bring(other)
+
+    def _in_the_way(self, container: ContainerSnapshot) -> list[tuple[Observed, str]]:
+        """Return the running containers that conflict with one, and stand in no place that the backup restores."""
+        others = look_at_all(self._engine, ContainerFilter(running=True), but=self._ids)
+        folders = [volume.name for volume in self._backup.volumes if is_folder(volume.name)]
+        reasons = [
+            (other, conflict(container, other, folders=folders)) for other in others if other.name not in self._names
+        ]
+        return [(other, reason) for other, reason in reasons if reason is not None]

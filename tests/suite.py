@@ -45,7 +45,7 @@ WORDS = {
 }
 """How what is in the results is called."""
 
-PACKAGES = ("docker-compose", "openssl")
+PACKAGES = ("docker-compose", "docker-registry", "openssl")
 """Programs that tests want; a test that misses its program would be skipped, and that is a failure here."""
 
 

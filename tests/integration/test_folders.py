@@ -12,6 +12,7 @@ import pytest
 from docker_rollback import BackupStore, RollbackFailedError, RollbackRequested, Status, restore, rollback
 from docker_rollback._volumes import _proof
 from docker_rollback._volumes._flags import clear_flags
+from tests.engines.results import cannot
 from tests.integration.matrix import Lab
 from tests.unit.volumes.test_flags import flag
 
@@ -29,6 +30,7 @@ def lab(docker_client: docker.DockerClient, busybox_image: str, test_labels: dic
     lab.clear()
 
 
+@pytest.mark.direct
 @pytest.mark.parametrize("container", ["kept", "made anew"])
 def test_a_volume_whose_folder_is_gone_is_healed(lab: Lab, tmp_path: Path, container: str) -> None:
     """The folders of a named and of an anonymous volume are made again and filled; the service runs on its data."""
@@ -49,6 +51,7 @@ def test_a_volume_whose_folder_is_gone_is_healed(lab: Lab, tmp_path: Path, conta
     assert lab.run("cat /named/table /anonymous/cache; stat -c %a /named").split() == ["rows", "warm", "2750"]
 
 
+@pytest.mark.direct
 def test_a_bind_that_is_gone_is_named(lab: Lab, tmp_path: Path) -> None:
     """What the container binds, and cannot be without, is named; with it there again the backup is restored."""
     folder = Path(lab.engine.inspect_volume(lab.volume("folder", stays=True))["Mountpoint"]) / "bound"
@@ -72,6 +75,7 @@ def test_a_bind_that_is_gone_is_named(lab: Lab, tmp_path: Path) -> None:
     assert lab.run("ls -d /bound") == "/bound"
 
 
+@pytest.mark.direct
 def test_files_that_nothing_may_change_are_filled_over(lab: Lab, tmp_path: Path) -> None:
     """What the service, or the update, made immutable or append-only does not stand against a rollback next to it."""
     named = lab.volume("named", stays=True)
@@ -98,7 +102,7 @@ def test_the_mode_of_a_folder_above_a_mount_comes_back(lab: Lab, tmp_path: Path,
     lab.image_with({"/srv/app/data/seed" if place == "of the image" else "/srv/app/other": "x"})
     lab.make(lab.name, lab.body(Volumes={"/srv/app/data": {}}), {}, "running")
     if place == "of the engine" and not (lab.inspect().get("GraphDriver") or {}).get("Data"):
-        pytest.skip("the engine does not say where its layers are")
+        cannot(lab.client, "it does not say where its layers are")
     lab.run("chmod 2750 /srv/app; chown 12:34 /srv/app")
     with rollback(lab.name, client=lab.client, store=tmp_path / "store", verify=None) as tx:
         lab.engine.remove_container(lab.name, force=True)

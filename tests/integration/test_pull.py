@@ -13,6 +13,7 @@ import pytest
 from docker.errors import ImageNotFound
 
 from docker_rollback import DockerEngine, EngineError, ImageNotFoundError
+from tests.engines.results import cannot
 from tests.integration.registry import Registry
 
 pytestmark = pytest.mark.engine
@@ -26,7 +27,7 @@ def repository(
     if shutil.which("docker-registry") is None:
         pytest.skip("docker-registry is not installed")
     if "podman" in engine_url:
-        pytest.skip("Podman asks this machine's registries by HTTPS alone")
+        cannot(docker_client, "it asks this machine's registries by HTTPS alone")
     with Registry(tmp_path).running() as address:
         repository = f"{address}/shop-{secrets.token_hex(4)}"
         docker_client.api.tag(busybox_image, repository, "1")

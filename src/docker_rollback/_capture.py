@@ -147,7 +147,7 @@ def _beside(
     Where the commits fail, `stop` ends the other. Where both fail, the error is that of the commits, and the other one
     its cause; but an interruption comes before any error.
     """
-    with ThreadPoolExecutor(1, thread_name_prefix="docker-rollback-commit") as pool:
+    with ThreadPoolExecutor(1, thread_name_prefix="commits") as pool:
         job = pool.submit(commits)
         job.add_done_callback(lambda done: stop() if done.exception() is not None else None)
         try:

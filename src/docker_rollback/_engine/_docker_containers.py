@@ -190,7 +190,7 @@ class DockerContainers(Referring):
         verb: str,
         *,
         params: Mapping[str, str | int] | None = None,
-        patient: float = 0.0,
+        patient: bool | float = False,
         called: str | None = None,
     ) -> None:
         name = ref if called is None else called

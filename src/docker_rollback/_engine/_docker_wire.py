@@ -81,7 +81,7 @@ class Wire:
         *,
         params: Params | None = None,
         body: object = None,
-        patient: float = 0.0,
+        patient: bool | float = False,
     ) -> Any:
         """Ask, and return the JSON that is answered; None for an empty answer."""
         response = self.answer(method, path, asking, params=params, body=body, patient=patient)
@@ -99,7 +99,7 @@ class Wire:
         body: object = None,
         upload: Iterable[bytes] | None = None,
         headers: Mapping[str, str] | None = None,
-        patient: float = 0.0,
+        patient: bool | float = False,
     ) -> requests.Response:
         """Ask, and return an answer that says yes, its body unread; raise for every other.
 
@@ -147,7 +147,7 @@ class Wire:
         body: object = None,
         upload: Iterable[bytes] | None = None,
         headers: Mapping[str, str] | None = None,
-        patient: float = 0.0,
+        patient: bool | float = False,
     ) -> requests.Response:
         sent = dict(_configured_headers(self.api))
         sent.update(headers or {})
@@ -195,8 +195,10 @@ class Wire:
             raise asking.refused(response.status_code, text)
         return response
 
-    def _seconds(self, patient: float) -> float:
-        return max(self.patience, patient) if patient else self.timeout
+    def _seconds(self, patient: bool | float) -> float:  # noqa: FBT001  (the seconds are the odd case)
+        if isinstance(patient, bool):
+            return self.patience if patient else self.timeout
+        return max(self.patience, patient)
 
     def _engine(self) -> _Known:
         with self._lock:

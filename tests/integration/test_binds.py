@@ -30,6 +30,8 @@ from tests.unit.volumes.comparing import differences, picture
 
 pytestmark = [
     pytest.mark.engine,
+    # Making every kind of file takes root.
+    pytest.mark.direct,
     pytest.mark.skipif(not _proof.may_do_anything(), reason="making every kind of file takes root"),
 ]
 

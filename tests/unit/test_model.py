@@ -7,10 +7,10 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, Self, TypeAlias
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -43,6 +43,28 @@ UPDATES: Final = (
 )
 OWN: Final = ("/app", "/etc/settings", "/etc/other")
 QUICK: Final = "/dev/shm"
+
+
+class AtOnce:
+    """A pool that does what it is given there and then."""
+
+    def __init__(self, *_: object, **__: object) -> None:
+        return
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        return
+
+    def submit(self, work: Callable[[], object]) -> Future[object]:
+        """Do some work, and return what came of it."""
+        done: Future[object] = Future()
+        try:
+            done.set_result(work())
+        except BaseException as error:
+            done.set_exception(error)
+        return done
 
 
 class UpdateFailedError(Exception):
@@ -130,6 +152,7 @@ class Shop(RuleBasedStateMachine):
         # One after the other: which effect is the k-th must not be left to the scheduler.
         self.patch = pytest.MonkeyPatch()
         self.patch.setattr(_capture, "ThreadPoolExecutor", lambda _, **options: ThreadPoolExecutor(1, **options))
+        self.patch.setattr("docker_rollback._capture.ThreadPoolExecutor", AtOnce)
         self.folder = Path(tempfile.mkdtemp(dir=QUICK if os.access(QUICK, os.W_OK) else None))
         self.clock = FakeClock()
         self.engine = FakeEngine(clock=self.clock)

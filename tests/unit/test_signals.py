@@ -25,10 +25,12 @@ def shop(tmp_path: Path) -> Shop:
 
 @pytest.fixture(autouse=True)
 def handlers() -> Iterator[None]:
-    """Hold that every test leaves the handlers as they were."""
-    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    """Hold that every test leaves the handlers as they were: Python's own, whatever the tests were started with."""
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    given = signal.signal(signal.SIGINT, signal.default_int_handler), signal.signal(signal.SIGTERM, signal.SIG_DFL)
     yield
-    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+    left = [signal.signal(number, handler) for number, handler in zip(numbers, given, strict=True)]
+    assert left == [signal.default_int_handler, signal.SIG_DFL]
 
 
 def at_the_first_filling(number: signal.Signals, times: int) -> tuple[list[str], object]:

@@ -22,7 +22,6 @@ from docker_rollback.errors import (
     ContainerBusyError,
     DockerRollbackError,
     EngineConflictError,
-    EngineError,
     UnfinishedRollbackError,
     VolumeNotFoundError,
 )
@@ -71,7 +70,7 @@ class Markers:
             self._place(container, record)
 
     def remove(self, record: Record) -> None:
-        """Remove the marks of an operation; what cannot be removed is named in the log."""
+        """Remove the marks of an operation; harmless where they are gone. Raises `EngineError` where one stays."""
         for container in record.containers:
             self._remove(container, record)
 
@@ -139,11 +138,8 @@ class Markers:
             return {}
 
     def _remove(self, container: Resting, record: Record) -> None:
-        try:
-            if self._labels(container).get(_OPERATION) == record.operation:
-                self._engine.remove_volume(_name(container))
-        except EngineError as error:
-            logger.warning("%s: volume %s is left over: %s", container.name, _name(container), error)
+        if self._labels(container).get(_OPERATION) == record.operation:
+            self._engine.remove_volume(_name(container))
 
 
 def _name(container: Resting) -> str:

@@ -59,7 +59,10 @@ class Operation:
         try:
             self._markers.place(self.record)
         except BaseException:
-            self.end()
+            try:
+                self.end()
+            except DockerRollbackError as error:
+                logger.warning("operation %s is left for recovery: %s", self.record.operation, error)
             raise
         return self
 
@@ -137,7 +140,7 @@ class Operation:
         """Let the backup and the containers go, and forget the operation; harmless where that is done.
 
         Raises:
-            StoreError: the note could not be removed; recovery does it.
+            EngineError, StoreError: something is left over, and the note too; recovery does it.
         """
         self._store.release(self.record.operation, HOLDER)
         self._markers.remove(self.record)

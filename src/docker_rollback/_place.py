@@ -147,8 +147,6 @@ class Place:
         """Remove what was put aside, and let the engine forget what nobody needs any more."""
         for aside in self._engine.list_containers(ContainerFilter(name_prefix=self._snapshot.name + _ASIDE)):
             self._engine.remove_container(aside, force=True, volumes=self._has_archives)
-        # Of a second commit whose maker died.
-        self._engine.remove_image(again(self._snapshot.image.tag))
         self._snapshotter.release(self._snapshot)
 
     def clear_parked(self) -> None:
@@ -205,8 +203,11 @@ class Place:
         if resources:
             self._engine.update_container(original.id, resources)
         now = self._engine.inspect_container(original.id)
-        # Podman 5.8 shows what was updated at rest once it runs again; the last comparison sees that.
-        later = ("State.", "HostConfig.RestartPolicy", *(f"HostConfig.{key}" for key in resources))
+        # What was changed from nothing is not undone by an update: to an engine, nothing means no change. What else was
+        # updated at rest Podman 5.8 shows once it runs again; the last comparison sees that.
+        podman = bool(resources) and self._engine.info().flavour == "podman"
+        shown_later = [f"HostConfig.{key}" for key, value in resources.items() if value and podman]
+        later = ("State.", "HostConfig.RestartPolicy", *shown_later)
         left = [difference for difference in compare(self._wanted, now) if not difference.path.startswith(later)]
         for difference in left:
             logger.info("%s: cannot be undone in place: %s", self._snapshot.name, difference)

@@ -300,11 +300,13 @@ class Recovery:
             RestoreError, EngineError, VolumeError, StoreError: it could not be finished.
         """
         done: list[Recovered] = []
+        # Of a death before anything was noted, too.
+        left_over = self._archiver.remove_left_over()
         for operation in self._operations.unfinished(references):
             if operation.record.operation == but:
                 continue
             done += self._take_over(operation, asked=False, keep_found=True)
-        if done:
+        if done or left_over:
             self._archiver.forget_image()
         return tuple(done)
 

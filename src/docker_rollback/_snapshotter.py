@@ -196,7 +196,8 @@ class ContainerSnapshotter:
         on such an image, until it is replaced. An image that a backup needs, because it is in the engine alone, stays.
         """
         kept = {snapshot.image.tag} if snapshot.image.manifest is None else set()
-        for tag in {snapshot.image.tag, *self._names_of_ours(snapshot)} - kept:
+        # Of a second commit too, whose maker died or was refused its removal.
+        for tag in {snapshot.image.tag, again(snapshot.image.tag), *self._names_of_ours(snapshot)} - kept:
             self._forget(snapshot.name, tag)
 
     def forget(self, backup: str, names: Sequence[str]) -> None:

@@ -28,7 +28,7 @@ LAYERS = (
     ("_volumes", "_quiesce", "_look", "_checked", "_marker"),
     ("_engine", "_store"),
     ("progress_rich",),
-    ("_plan", "_journal", "_compare", "_conflict", "_graph", "_progress", "_upper", "_secrets", "_signals"),
+    ("_plan", "_journal", "_compare", "_conflict", "_graph", "_progress", "_upper", "_secrets", "_signals", "_labels"),
     ("_update_spec",),
     ("_spec", "_folders"),
     ("_model",),

@@ -11,13 +11,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from docker_rollback._model import Observed
+from docker_rollback._spec import SHORT_ID, refers
 
 _NAMESPACES = ("NetworkMode", "PidMode", "IpcMode")
 _SHARED = "container:"
 _COMPOSE_DEPENDS = "com.docker.compose.depends_on"
 _COMPOSE_PROJECT = "com.docker.compose.project"
 _COMPOSE_SERVICE = "com.docker.compose.service"
-_SHORTEST_ID = 12
 
 
 def bound_to(containers: Iterable[Observed], everything: Iterable[Observed]) -> tuple[Observed, ...]:
@@ -78,7 +78,7 @@ def _followed(reference: str, ids: Mapping[str, str]) -> str:
     """Return what a reference by an id, or by as much of one as tells it, becomes; a name stays."""
     if reference in ids:
         return ids[reference]
-    if len(reference) >= _SHORTEST_ID:
+    if len(reference) >= SHORT_ID:
         for old, new in ids.items():
             if old.startswith(reference):
                 return new[: len(reference)]
@@ -99,11 +99,7 @@ def _is_bound(one: Observed, other: Observed) -> bool:
     ]
     references += [str(donor).partition(":")[0] for donor in host_config.get("VolumesFrom") or ()]
     references += [str(link).partition(":")[0].removeprefix("/") for link in host_config.get("Links") or ()]
-    return any(_means(reference, other) for reference in references)
-
-
-def _means(reference: str, container: Observed) -> bool:
-    return reference == container.name or (len(reference) >= _SHORTEST_ID and container.id.startswith(reference))
+    return any(refers(reference, other.name, other.id) for reference in references)
 
 
 def _starts_after(one: Observed, other: Observed) -> bool:

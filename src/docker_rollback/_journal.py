@@ -16,7 +16,7 @@ from typing import Any, Literal, TypeAlias
 from attrs import field, frozen
 
 from docker_rollback._model import Observed, Resting
-from docker_rollback._spec import started_at, user_endpoints
+from docker_rollback._spec import refers, started_at, user_endpoints
 
 Phase: TypeAlias = Literal["capturing", "updating", "committed", "rolling back", "restored"]
 """How far an operation has come, as far as its record knows.
@@ -89,14 +89,8 @@ class Record:
     def concerns(self, references: Collection[str]) -> bool:
         """Whether one of some names and ids is that of a container of it; the beginning of an id will do."""
         return any(
-            reference == container.name or (len(reference) >= _SHORTEST_ID and container.id.startswith(reference))
-            for reference in references
-            for container in self.containers
+            refers(reference, container.name, container.id) for reference in references for container in self.containers
         )
-
-
-_SHORTEST_ID = 12
-"""How many characters of an id an engine takes for one."""
 
 
 def stand(container: Observed) -> Standing:

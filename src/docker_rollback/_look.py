@@ -1,4 +1,4 @@
-"""A look at several containers at once."""
+"""A look at containers, of which one may go meanwhile."""
 
 from __future__ import annotations
 
@@ -10,14 +10,17 @@ from docker_rollback._spec import observe
 from docker_rollback.errors import ContainerNotFoundError
 
 
+def look_at(engine: Engine, ref: str) -> Observed | None:
+    """Return the container of a name or a full id, None where there is none."""
+    try:
+        found = observe(engine.inspect_container(ref))
+    except ContainerNotFoundError:
+        return None
+    # An engine also takes the beginning of an id for a reference.
+    return found if ref in (found.id, found.name) else None
+
+
 def look_at_all(engine: Engine, where: ContainerFilter, *, but: Collection[str] = ()) -> list[Observed]:
     """Return the containers that `where` describes, but for some ids; one that goes meanwhile is left out."""
-    found = []
-    for container in engine.list_containers(where):
-        if container in but:
-            continue
-        try:
-            found.append(observe(engine.inspect_container(container)))
-        except ContainerNotFoundError:
-            continue
-    return found
+    found = [look_at(engine, container) for container in engine.list_containers(where) if container not in but]
+    return [container for container in found if container is not None]

@@ -8,7 +8,6 @@ another one, the mark is believed.
 from __future__ import annotations
 
 import logging
-import os
 import socket
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Final
 
 from docker_rollback._engine.port import Engine
 from docker_rollback._journal import Record
+from docker_rollback._labels import OPERATION_LABEL, ROLE_LABEL
 from docker_rollback._model import Resting
 from docker_rollback._store import BackupStore
 from docker_rollback.errors import (
@@ -31,8 +31,6 @@ logger = logging.getLogger("docker_rollback")
 _PREFIX: Final = "docker-rollback-busy-"
 _LONGEST: Final = 200
 
-_ROLE: Final = "docker-rollback.role"
-_OPERATION: Final = "docker-rollback.operation"
 _CONTAINER: Final = "docker-rollback.container"
 _HOST: Final = "docker-rollback.host"
 _BOOT: Final = "docker-rollback.boot"
@@ -76,8 +74,8 @@ class Markers:
 
     def _place(self, container: Resting, record: Record) -> None:
         labels = {
-            _ROLE: "marker",
-            _OPERATION: record.operation,
+            ROLE_LABEL: "marker",
+            OPERATION_LABEL: record.operation,
             _CONTAINER: container.id,
             _HOST: self._host,
             _BOOT: self._boot,
@@ -90,7 +88,7 @@ class Markers:
         try:
             self._engine.create_volume(request)
         except EngineConflictError:
-            if self._labels(container).get(_OPERATION) == record.operation:
+            if self._labels(container).get(OPERATION_LABEL) == record.operation:
                 # Of this very operation, from before its owner died.
                 return
             self._judge(container)
@@ -100,7 +98,7 @@ class Markers:
     def _judge(self, container: Resting) -> None:
         """Return where a mark has outlived its operation, and raise where it stands for something."""
         labels = self._labels(container)
-        operation, store = labels.get(_OPERATION, ""), labels.get(_STORE, "")
+        operation, store = labels.get(OPERATION_LABEL, ""), labels.get(_STORE, "")
         by_hand = f"if it is gone for good, remove the volume {_name(container)!r}"
         this_kernel = bool(self._boot) and labels.get(_BOOT) == self._boot
         same_folder = this_kernel and labels.get(_FOLDER) == _folder(self._store.path)
@@ -138,7 +136,7 @@ class Markers:
             return {}
 
     def _remove(self, container: Resting, record: Record) -> None:
-        if self._labels(container).get(_OPERATION) == record.operation:
+        if self._labels(container).get(OPERATION_LABEL) == record.operation:
             self._engine.remove_volume(_name(container))
 
 
@@ -161,8 +159,3 @@ def _folder(path: Path) -> str:
     except OSError:
         return ""
     return f"{found.st_dev}:{found.st_ino}"
-
-
-def owner() -> tuple[str, int]:
-    """Return who we are, for a record: this host's name and our process id."""
-    return socket.gethostname(), os.getpid()

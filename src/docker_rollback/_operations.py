@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import socket
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
@@ -13,20 +15,25 @@ from attrs import evolve
 from docker_rollback._engine.port import ContainerFilter, Engine
 from docker_rollback._folders import uses
 from docker_rollback._journal import Phase, Record, stand
-from docker_rollback._look import look_at_all
-from docker_rollback._marker import Markers, owner
+from docker_rollback._labels import ROLE_LABEL
+from docker_rollback._look import look_at, look_at_all
+from docker_rollback._marker import Markers
 from docker_rollback._model import Backup, Observed, Resting, is_folder
 from docker_rollback._quiesce import resting
 from docker_rollback._snapshotter import locked, now
-from docker_rollback._spec import observe
 from docker_rollback._store import BackupStore
-from docker_rollback._volumes import ROLE, ROLE_LABEL
-from docker_rollback.errors import ContainerNotFoundError, DockerRollbackError, StoreError
+from docker_rollback._volumes import ROLE
+from docker_rollback.errors import DockerRollbackError, StoreError
 
 logger = logging.getLogger("docker_rollback")
 
 HOLDER = "operation"
 """Under this name an operation holds its backup in the store."""
+
+
+def _owner() -> tuple[str, int]:
+    """Return who we are, for a record: this host's name and our process id."""
+    return socket.gethostname(), os.getpid()
 
 
 class Operation:
@@ -121,13 +128,9 @@ class Operation:
         known = {container.id for container in self.record.containers}
         found = {}
         for reference in (*known, *self.record.names):
-            try:
-                container = observe(self._engine.inspect_container(reference))
-            except ContainerNotFoundError:
-                continue
-            # An engine also takes the beginning of an id for a reference.
-            if container.id in known or container.name in self.record.names:
-                found[container.id] = container
+            standing = look_at(self._engine, reference)
+            if standing is not None:
+                found[standing.id] = standing
         for volume in self.record.volumes:
             where = ContainerFilter(volume=None if is_folder(volume) else volume)
             for container in look_at_all(self._engine, where, but=found.keys()):
@@ -147,7 +150,7 @@ class Operation:
         self._store.journal.remove(self.record.key)
 
     def _write(self, record: Record) -> None:
-        host, pid = owner()
+        host, pid = _owner()
         written = evolve(record, written=self._clock(), host=host, pid=pid)
         self._store.journal.put(record.key, written)
         self.record = written
@@ -204,7 +207,7 @@ class Operations:
         guests: Sequence[Resting],
         phase: Phase,
     ) -> Record:
-        host, pid = owner()
+        host, pid = _owner()
         return Record(
             operation=operation,
             phase=phase,

@@ -11,10 +11,11 @@ from typing import Any
 from docker_rollback._compare import Difference, compare, compare_across
 from docker_rollback._engine.port import ContainerFilter, Engine
 from docker_rollback._graph import with_ids
+from docker_rollback._look import look_at
 from docker_rollback._model import ContainerSnapshot, Observed
 from docker_rollback._snapshotter import ContainerSnapshotter, again
-from docker_rollback._spec import HELD, SHORT_ID, create_request, observe, restarts, started_at, user_endpoints
-from docker_rollback.errors import ContainerNotFoundError, EngineError, ImageNotFoundError, RestoreError
+from docker_rollback._spec import HELD, SHORT_ID, create_request, restarts, started_at, user_endpoints
+from docker_rollback.errors import EngineError, ImageNotFoundError, RestoreError
 
 logger = logging.getLogger("docker_rollback")
 
@@ -156,12 +157,7 @@ class Place:
             self._engine.remove_container(original.id)
 
     def _find(self, ref: str) -> Observed | None:
-        try:
-            found = observe(self._engine.inspect_container(ref))
-        except ContainerNotFoundError:
-            return None
-        # An engine also takes the beginning of an id for a reference.
-        return found if ref in (found.id, found.name) else None
+        return look_at(self._engine, ref)
 
     def _standing(self) -> Observed:
         standing = self._find(self._snapshot.name)

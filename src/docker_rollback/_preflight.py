@@ -135,12 +135,13 @@ class Preflight:
         """
         with ExitStack() as held:
             known: set[str] = set()
+            found = self.observe(containers)
             # Looked at again under the locks: whoever held them before may have made other containers of the names.
-            while any(found.id not in known for found in self.observe(containers)):
+            while any(one.id not in known for one in found):
                 held.close()
-                everything = self.observe(containers)
-                held.enter_context(locked(self._store, everything))
-                known = {found.id for found in everything}
+                held.enter_context(locked(self._store, found))
+                known = {one.id for one in found}
+                found = self.observe(containers)
             report = self.run(containers)
             report.raise_refusals()
             self._store.check(report.room)

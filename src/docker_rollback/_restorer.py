@@ -12,7 +12,8 @@ from attrs import evolve, field, frozen
 from docker_rollback._archiver import VolumeArchiver
 from docker_rollback._compare import compare_networks
 from docker_rollback._engine.port import Engine
-from docker_rollback._model import Backup, ContainerSnapshot, NetworkRecord, Observed, VolumeArchive, is_folder
+from docker_rollback._look import look_at
+from docker_rollback._model import Backup, ContainerSnapshot, NetworkRecord, VolumeArchive, is_folder
 from docker_rollback._place import Place
 from docker_rollback._plan import (
     ClearAside,
@@ -31,11 +32,10 @@ from docker_rollback._plan import (
 from docker_rollback._progress import Reporter
 from docker_rollback._quiesce import AtRest
 from docker_rollback._snapshotter import ContainerSnapshotter
-from docker_rollback._spec import network_request, observe, started_at, volume_request
+from docker_rollback._spec import network_request, started_at, volume_request
 from docker_rollback._store import BackupStore
 from docker_rollback._surroundings import Surroundings
 from docker_rollback.errors import (
-    ContainerNotFoundError,
     DockerRollbackError,
     EngineConflictError,
     EngineError,
@@ -167,7 +167,7 @@ class Restorer:
             RestoreError: something that was started now differs from what was captured.
             EngineError: the engine refused or failed.
         """
-        standings = {one.name: self._standing(one.name) for one in backup.containers}
+        standings = {one.name: look_at(self._engine, one.name) for one in backup.containers}
         ids = {one.id: found.id for one in backup.containers if (found := standings[one.name]) is not None}
         ids |= {network.id: str(self._engine.inspect_network(network.name)["Id"]) for network in backup.networks}
         ids = {old: new for old, new in ids.items() if old != new}
@@ -187,12 +187,6 @@ class Restorer:
         for container, place in going:
             self._report.step("restore", str(Compare(container)))
             place.compare()
-
-    def _standing(self, name: str) -> Observed | None:
-        try:
-            return observe(self._engine.inspect_container(name))
-        except ContainerNotFoundError:
-            return None
 
     def clear_aside(self, backup: Backup) -> None:
         """Remove what a restore put aside; what cannot be removed is named in the log, and everything else stands."""

@@ -97,6 +97,11 @@ def observe(inspection: Mapping[str, Any]) -> Observed:
     )
 
 
+def refers(reference: str, name: str, container_id: str) -> bool:
+    """Whether a name, an id or the beginning of one means the container of this name and id, as engines take it."""
+    return reference == name or (len(reference) >= SHORT_ID and container_id.startswith(reference))
+
+
 def started_at(inspection: Mapping[str, Any]) -> str:
     """Return when the container was last started, as its engine says it; empty where it never was.
 

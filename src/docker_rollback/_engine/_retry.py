@@ -10,13 +10,11 @@ from typing import TYPE_CHECKING, TypeVar
 from tenacity import RetryCallState, Retrying, retry_if_exception, wait_random_exponential
 
 from docker_rollback._engine.port import EVERY, Change, ContainerFilter, Engine, EngineInfo, Inspection, Process
+from docker_rollback._spec import SHORT_ID
 from docker_rollback.errors import ContainerNotFoundError, EngineError, NetworkNotFoundError
 
 _logger = logging.getLogger("docker_rollback")
 _Answer = TypeVar("_Answer")
-
-_SHORT_ID = 12
-"""How many characters of an id an engine takes for one."""
 
 
 class RetryingEngine:
@@ -211,7 +209,7 @@ class RetryingEngine:
 
     def _renamed(self, ref: str, name: str) -> None:
         found = self._engine.inspect_container(name)
-        if not (len(ref) >= _SHORT_ID and str(found["Id"]).startswith(ref)):
+        if not (len(ref) >= SHORT_ID and str(found["Id"]).startswith(ref)):
             raise ContainerNotFoundError(ref)
 
     def _network(self, request: Inspection) -> str:

@@ -3,7 +3,7 @@
 from docker_rollback._volumes._access import Reach, VolumeAccess
 from docker_rollback._volumes._capture import LIVE_FROM, Progress, VolumeCapture, read_archive
 from docker_rollback._volumes._flags import clear_flags
-from docker_rollback._volumes._helper import ROLE, ROLE_LABEL, remove_left_over
+from docker_rollback._volumes._helper import ROLE, remove_left_over
 from docker_rollback._volumes._host import PLACE
 from docker_rollback._volumes._root import drop_attributes
 from docker_rollback._volumes._tar import attributes, check_extracted, emptying, extract
@@ -12,7 +12,6 @@ __all__ = [
     "LIVE_FROM",
     "PLACE",
     "ROLE",
-    "ROLE_LABEL",
     "Progress",
     "Reach",
     "VolumeAccess",

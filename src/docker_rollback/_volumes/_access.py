@@ -14,12 +14,13 @@ from attrs import evolve, frozen
 
 from docker_rollback._engine.port import ContainerFilter, Engine, Inspection, Process
 from docker_rollback._folders import folder_of, inspection_of, uses
+from docker_rollback._labels import OPERATION_LABEL
 from docker_rollback._model import Way, is_folder
 from docker_rollback._spec import mounts
 from docker_rollback._store import FileLock
 from docker_rollback._volumes import _image, _proof, _tools
 from docker_rollback._volumes._direct import LocalProcess
-from docker_rollback._volumes._helper import OPERATION_LABEL, Helper
+from docker_rollback._volumes._helper import Helper
 from docker_rollback._volumes._helpers import Helpers, Use
 from docker_rollback._volumes._host import PLACE, HostFolders
 from docker_rollback.errors import ContainerNotFoundError, VolumeAccessError

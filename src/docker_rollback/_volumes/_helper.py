@@ -11,14 +11,13 @@ from typing import Any, Final
 from attrs import frozen
 
 from docker_rollback._engine.port import ContainerFilter, Engine, Process
+from docker_rollback._labels import OPERATION_LABEL, ROLE_LABEL
 from docker_rollback._volumes._image import Toolbox
 from docker_rollback.errors import ContainerNotFoundError, EngineError, ImageNotFoundError
 
 logger = logging.getLogger("docker_rollback")
 
-ROLE_LABEL: Final = "docker-rollback.role"
 ROLE: Final = "helper"
-OPERATION_LABEL: Final = "docker-rollback.operation"
 LOCK_LABEL: Final = "docker-rollback.lock"
 
 # Read and write every file as whoever owns it, devices included; SYS_ADMIN is for attributes that begin with trusted,

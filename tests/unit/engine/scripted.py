@@ -143,6 +143,21 @@ def scripted(path: Path) -> Iterator[ScriptedEngine]:
             thread.join(timeout=5)
 
 
+@contextmanager
+def hanging() -> Iterator[Answer]:
+    """Give an answer that does not come before the end of the block."""
+    over = threading.Event()
+
+    def hang(connection: socket.socket) -> None:
+        del connection
+        over.wait(10)
+
+    try:
+        yield hang
+    finally:
+        over.set()
+
+
 def _quietly(serve: Callable[[socket.socket], None], connection: socket.socket) -> None:
     with suppress(OSError):  # whoever asked has left
         serve(connection)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import socket
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +9,7 @@ import pytest
 
 from docker_rollback import EngineForbiddenError, EngineTimeoutError, rollback
 from docker_rollback.testing import FailingEngine, FakeEngine
-from tests.unit.engine.scripted import ScriptedEngine, refusal, scripted
+from tests.unit.engine.scripted import ScriptedEngine, hanging, refusal, scripted
 
 
 @pytest.fixture
@@ -46,18 +44,10 @@ def test_what_a_proxy_refuses_is_named(script: ScriptedEngine, method: str, patt
 
 def test_silence_is_no_permission(script: ScriptedEngine) -> None:
     """An engine that does not answer is an error of its own."""
-    hung = threading.Event()
-
-    def hang(connection: socket.socket) -> None:
-        del connection
-        hung.wait(10)
-
-    script.says("POST", r"/containers/[^/]+/stop", hang)
-    try:
+    with hanging() as hang:
+        script.says("POST", r"/containers/[^/]+/stop", hang)
         with pytest.raises(EngineTimeoutError):
             script.engine(timeout=0.2).forbidden()
-    finally:
-        hung.set()
 
 
 def test_nothing_is_touched_where_something_is_forbidden(tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ from docker_rollback.errors import (
     NetworkNotFoundError,
     VolumeNotFoundError,
 )
-from tests.unit.engine.scripted import CONTAINER, ID, VERSION, ScriptedEngine, answer, chunked, refusal
+from tests.unit.engine.scripted import CONTAINER, ID, VERSION, ScriptedEngine, answer, chunked, hanging, refusal
 
 NETWORK = {"Id": "cd" * 32, "Name": "net", "Labels": {}}
 
@@ -426,18 +426,10 @@ def test_a_stop_has_the_time_that_its_container_asks_for(own: int | None, second
 
 def test_every_answer_has_a_limit(script: ScriptedEngine) -> None:
     """Work that grows with data has a longer one, and a stop as long as its container needs."""
-    hung = threading.Event()
-
-    def hang(connection: socket.socket) -> None:
-        del connection
-        hung.wait(10)
-
-    script.says("POST", r"/commit.*", hang)
-    script.says("GET", "/containers/json.*", hang)
-    engine = script.engine(timeout=0.2, patience=0.4)
-    try:
+    with hanging() as hang:
+        script.says("POST", r"/commit.*", hang)
+        script.says("GET", "/containers/json.*", hang)
+        engine = script.engine(timeout=0.2, patience=0.4)
         for ask in (lambda: engine.commit_container("web", "kept:1"), engine.list_containers):
             with pytest.raises(EngineTimeoutError):
                 ask()
-    finally:
-        hung.set()

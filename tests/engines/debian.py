@@ -105,6 +105,7 @@ def make_root(
         DistributionError: mmdebstrap is missing and cannot be installed, or it failed.
     """
     need("mmdebstrap")
+    target.parent.mkdir(parents=True, exist_ok=True)
     include = [f"--include={','.join(packages)}"] if packages else []
     include += [f"--customize-hook={hook}" for hook in hooks]
     with tempfile.NamedTemporaryFile("w", suffix=".conf") as options:

@@ -85,7 +85,8 @@ def passed() -> dict[str, str]:
     settings = dict(re.findall(r"^global\.([\w-]+)='(.*)'$", listed.stdout, re.MULTILINE))
     environment = {f"PIP_{name.upper().replace('-', '_')}": value for name, value in settings.items()}
     environment |= {name: value for name, value in os.environ.items() if PASSED.fullmatch(name)}
-    for name in ("PIP_FIND_LINKS", "PIP_EXTRA_INDEX_URL"):  # folders of this machine are not there
+    # What names files of this machine is not there, and no way to the outside.
+    for name in ("PIP_CONSTRAINT", "PIP_EXTRA_INDEX_URL", "PIP_FIND_LINKS"):
         remote = [place for place in environment.pop(name, "").split() if not place.startswith(("/", "file:"))]
         environment |= {name: " ".join(remote)} if remote else {}
     return environment

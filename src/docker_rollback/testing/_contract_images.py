@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import tarfile
 from collections.abc import Iterator
 
 import pytest
@@ -156,6 +158,9 @@ class ImageContract(Contract):
     def test_a_stream_that_is_left_does_no_harm(self, engine: Engine, lab: Lab) -> None:
         """An archive of which nobody wants the rest can be left, and asked for again."""
         stream = engine.save_image(lab.image)
-        first = next(stream)
+        assert next(stream)
         del stream
-        assert next(engine.save_image(lab.image))[:1024] == first[:1024]
+        # An engine dates what it packs, so that two archives of an image are not the same to the byte.
+        whole = io.BytesIO(b"".join(engine.save_image(lab.image)))
+        with tarfile.open(fileobj=whole) as archive:
+            assert "manifest.json" in archive.getnames()

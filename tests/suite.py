@@ -152,6 +152,8 @@ class Suite:
                     engine.admit(unprivileged.USER)
                     peer.admit(unprivileged.USER)
                 self._test(run, engine, peer, home)
+                for ended in (one for one in (engine, peer) if one.pid is None):
+                    say(f"{run.name}: {ended.name} ended by itself; the end of its log:\n{ended.last_words()}")
         except EngineStartError as error:
             say(f"{run.name}: {error}")
             return None

@@ -121,9 +121,13 @@ class PrivateEngine:
             )
         (self.places.run / "leader").write_text(str(self._process.pid))
         if not _within(PATIENCE, lambda: self._ended() or answers(self.address)) or self._ended():
-            said = self.places.log.read_text(errors="replace")[-3000:]
+            said = self.last_words()
             self.stop()
             raise EngineStartError(f"{self.name} did not answer; the end of its log:\n{said}")
+
+    def last_words(self) -> str:
+        """Return the end of its log, until it is ended."""
+        return self.places.log.read_text(errors="replace")[-3000:]
 
     def admit(self, group: int) -> None:
         """Let the members of a group use its socket, as those of `docker` may by default."""

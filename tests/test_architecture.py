@@ -33,6 +33,7 @@ LAYERS = (
     ("_spec", "_folders"),
     ("_model",),
     ("errors",),
+    ("_engine_errors",),
 )
 """From the roof to the ground. A part is a module or a folder right below the package; it imports only from below."""
 

@@ -1,0 +1,104 @@
+"""The root of every error of this library, and what an engine says; `errors` has them all."""
+
+from __future__ import annotations
+
+import re
+
+_FULL_ID = re.compile(r"(container\W+(?:with (?:name or )?id\W+)?)([0-9a-f]{12})[0-9a-f]{52}\b", re.IGNORECASE)
+"""A container's id in a sentence, where twelve digits say as much; volumes have names that look the same."""
+
+
+class DockerRollbackError(Exception):
+    """The root of every error that this library raises.
+
+    All of them can be copied and pickled with all their fields; an exception's own way is by its message alone.
+    """
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _made_again, (type(self), self.args), dict(vars(self))
+
+
+def _made_again(kind: type[DockerRollbackError], words: tuple[object, ...]) -> DockerRollbackError:
+    return kind.__new__(kind, *words)
+
+
+class EngineError(DockerRollbackError):
+    """The engine refused or failed a request.
+
+    Attributes:
+        action: what was asked, in words ("stop container 'web'").
+        reason: what the engine answered.
+        status: the HTTP status of the answer, or None where there was none.
+        permanent: whether the same request would fail again.
+    """
+
+    permanent = True
+
+    def __init__(self, action: str, reason: str, *, status: int | None = None) -> None:
+        self.action = action
+        self.reason = reason
+        self.status = status
+        answer = f" (HTTP {status})" if status is not None else ""
+        super().__init__(_FULL_ID.sub(r"\1\2", f"could not {action}: {reason}{answer}"))
+        if status is not None and status >= 500:
+            self.permanent = False
+
+
+class EngineUnavailableError(EngineError):
+    """No engine answered at the address that was given."""
+
+    permanent = False
+
+
+class EngineTimeoutError(EngineError):
+    """The engine did not answer in time; it may have done what was asked all the same."""
+
+    permanent = False
+
+
+class EngineForbiddenError(EngineError):
+    """The engine, or a proxy in front of it, does not allow this request."""
+
+
+class EngineConflictError(EngineError):
+    """A name is taken, or the object is in a state that does not allow the request."""
+
+
+class NotFoundError(EngineError):
+    """The engine has no such object.
+
+    Attributes:
+        name: the name or id that was looked for.
+    """
+
+    kind = "object"
+
+    def __init__(self, name: str, *, action: str | None = None, status: int | None = 404) -> None:
+        self.name = name
+        super().__init__(
+            action or f"find {self.kind} {name!r}", f"the engine has no {self.kind} {name!r}", status=status
+        )
+
+
+class ContainerNotFoundError(NotFoundError):
+    """The engine has no such container."""
+
+    kind = "container"
+
+
+class ImageNotFoundError(NotFoundError):
+    """The engine has no such image."""
+
+    kind = "image"
+
+
+class NetworkNotFoundError(NotFoundError):
+    """The engine has no such network."""
+
+    kind = "network"
+
+
+class VolumeNotFoundError(NotFoundError):
+    """The engine has no such volume."""
+
+    kind = "volume"

@@ -14,6 +14,7 @@ from docker_rollback._compare import Difference, compare
 from docker_rollback._engine import Change, ContainerFilter, DockerEngine, Engine, EngineInfo, Finished, Process
 from docker_rollback._model import (
     Backup,
+    Clock,
     ContainerSnapshot,
     ContainerState,
     Descriptor,
@@ -77,6 +78,7 @@ __all__ = [
     "Change",
     "Check",
     "CheckedContainer",
+    "Clock",
     "ContainerBusyError",
     "ContainerFilter",
     "ContainerNotFoundError",

@@ -190,6 +190,19 @@ class ContainerSnapshot:
 
 
 @frozen
+class Clock:
+    """A machine's clock, as far as it takes to tell whether anybody has set it since.
+
+    Attributes:
+        boot: which start of the machine's kernel; empty where that cannot be told.
+        offset: nanoseconds that the time of day is ahead of the time since that start.
+    """
+
+    boot: str
+    offset: int
+
+
+@frozen
 class VolumeArchive:
     """One volume, or one folder of the engine's host that a container binds, captured.
 
@@ -202,7 +215,9 @@ class VolumeArchive:
         increment: what changed after the base, where there was a live pass; at most one.
         size: bytes of tar in base and increment, before compression.
         not_covered: what of it no archive can hold.
-        snapshot: tar's snapshot file of the base, put right for an increment, in zstd; None where none is to follow.
+        snapshot: tar's snapshot file of the base, put right for an increment, in zstd: the directories that were still
+            where they had been at the capture; None where there is no increment.
+        clock: the clock of the machine that took the base, when it began; None where there is no increment.
     """
 
     name: str
@@ -214,6 +229,7 @@ class VolumeArchive:
     size: int = 0
     not_covered: tuple[NotCovered, ...] = ()
     snapshot: Descriptor | None = None
+    clock: Clock | None = None
 
 
 @frozen

@@ -14,6 +14,7 @@ NAMES = [
     "Change",
     "Check",
     "CheckedContainer",
+    "Clock",
     "ContainerBusyError",
     "ContainerFilter",
     "ContainerNotFoundError",

@@ -21,6 +21,7 @@ from docker_rollback._volumes._increment import Increment, UnsoundError
 from docker_rollback._volumes._join import check_join
 from docker_rollback._volumes._live import Base, take_base
 from docker_rollback._volumes._members import MalformedArchiveError
+from docker_rollback._volumes._snapshot_file import SnapshotFile
 from docker_rollback._volumes._stream import CorruptStreamError, pack, packed, unpack
 from docker_rollback.errors import ArchiveError, CorruptBackupError
 
@@ -243,13 +244,14 @@ class VolumeCapture:
             increment=None if base is None else blob,
             size=sum(size for _, size in archives),
             not_covered=work.not_covered,
-            snapshot=None if base is None else self._keep(base),
+            snapshot=None if work.increment is None or base is None else self._keep(work.increment.snapshot),
+            clock=None if base is None else base.clock,
         )
 
-    def _keep(self, base: Base) -> Descriptor:
+    def _keep(self, snapshot: SnapshotFile) -> Descriptor:
         """Store the snapshot file of a base."""
         with self._draft.blob(SNAPSHOT_FILE) as writer:
-            for piece in packed([base.snapshot.written()]):
+            for piece in packed([snapshot.written()]):
                 writer.write(piece)
             return writer.close()
 

@@ -15,8 +15,9 @@ from docker_rollback._model import NotCovered
 from docker_rollback._store import BlobWriter
 from docker_rollback._volumes import _tar
 from docker_rollback._volumes._access import Reach
+from docker_rollback._volumes._clock import read_clock, was_set_back
 from docker_rollback._volumes._crew import Crew
-from docker_rollback._volumes._live import Base, drift, write_snapshot
+from docker_rollback._volumes._live import Base, write_snapshot
 from docker_rollback._volumes._members import Member, Members
 from docker_rollback._volumes._snapshot_file import ROOT, SnapshotFile
 from docker_rollback._volumes._stream import PIECE, pack
@@ -27,8 +28,6 @@ logger = logging.getLogger("docker_rollback")
 _PROBE: Final = ("xargs", "-0", "stat", "--printf", "%i %.9Y %.9Z %n\\0", "--")
 _SOME_GONE: Final = (0, 123)
 """How xargs ends: 123 where stat did not find one of the names."""
-_CLOCK_SET: Final = 1.0
-"""Seconds by which a clock that was not set may seem to have gone back."""
 _SECOND: Final = 1_000_000_000
 
 
@@ -57,12 +56,16 @@ class Increment:
         reach: the volume.
         base: what it follows.
         crew: what is at work.
+
+    Attributes:
+        snapshot: the snapshot file of the base; once it is taken, without the directories that have moved since.
     """
 
     def __init__(self, reach: Reach, base: Base, crew: Crew) -> None:
         self._reach = reach
         self._base = base
         self._crew = crew
+        self.snapshot = base.snapshot
         self._held = ExitStack()
         self._probe: Process | None = None
         self._tar: Process | None = None
@@ -95,7 +98,7 @@ class Increment:
         """
         if self._probe is None or self._tar is None:
             raise ValueError("it has to be ready first")
-        if drift() < self._base.drift - _CLOCK_SET:
+        if was_set_back(self._base.clock, read_clock()):
             raise UnsoundError("the clock was set back since its base was taken")
         self._put_right(places(self._reach.root, self._base.snapshot, self._probe))
         proof = Proof(self._base.attributes)
@@ -125,7 +128,8 @@ class Increment:
             # A file with names in and out of a directory that moved would come back as two files.
             raise UnsoundError("directories were moved, and there are files with several names")
         logger.debug("volume %s: %d directories are taken whole", self._reach.volume, len(gone))
-        write_snapshot(self._reach, self._crew, snapshot.without(gone))
+        self.snapshot = snapshot.without(gone)
+        write_snapshot(self._reach, self._crew, self.snapshot)
 
     def _lie_elsewhere(self, inodes: set[int]) -> bool:
         """Whether a directory of one of these numbers is anywhere in the volume."""

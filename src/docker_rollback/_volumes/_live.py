@@ -19,10 +19,11 @@ from typing import Final
 from attrs import field, frozen
 
 from docker_rollback._engine.port import Finished
-from docker_rollback._model import Descriptor, NotCovered
+from docker_rollback._model import Clock, Descriptor, NotCovered
 from docker_rollback._store import BlobWriter
 from docker_rollback._volumes import _tar
 from docker_rollback._volumes._access import Reach
+from docker_rollback._volumes._clock import read_clock
 from docker_rollback._volumes._crew import Crew
 from docker_rollback._volumes._members import Members
 from docker_rollback._volumes._snapshot_file import SnapshotFile
@@ -66,8 +67,7 @@ class Base:
         linked: whether a file had several names.
         attributes: the names of the extended attributes of each directory that has some.
         not_covered: what it does not hold.
-        drift: the clock's time less the time since this machine started, in seconds: another one, and the clock was
-            set.
+        clock: this machine's clock when it began.
     """
 
     blob: Descriptor
@@ -76,12 +76,7 @@ class Base:
     linked: bool
     attributes: Mapping[bytes, frozenset[bytes]] = field(repr=False)
     not_covered: tuple[NotCovered, ...]
-    drift: float
-
-
-def drift() -> float:
-    """Return by how much the clock is ahead of the time since this machine started, in seconds."""
-    return time.time() - time.monotonic()
+    clock: Clock
 
 
 def look(reach: Reach, crew: Crew) -> Look | None:
@@ -127,7 +122,7 @@ def take_base(
         ArchiveError: no base that an increment could follow came of it; the volume is fine.
         StoreError, EngineError: what they say.
     """
-    began, clock = time.monotonic(), drift()
+    began, clock = time.monotonic(), read_clock()
     found = look(reach, crew)
     if found is None or found.weight < live_from:
         return None

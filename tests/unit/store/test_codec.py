@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from docker_rollback._model import (
     Backup,
+    Clock,
     ContainerSnapshot,
     ContainerState,
     Descriptor,
@@ -69,6 +70,8 @@ volumes = st.builds(
     st.none() | descriptors,
     st.integers(0, 2**63),
     gaps,
+    st.none() | descriptors,
+    st.none() | st.builds(Clock, texts, st.integers(-(2**63), 2**63)),
 )
 zones = st.integers(-12 * 60, 12 * 60).map(lambda minutes: timezone(timedelta(minutes=minutes)))
 backups = st.builds(
@@ -108,6 +111,7 @@ def test_the_reference_has_every_field() -> None:
     page = (Path(__file__).parents[3] / "docs" / "reference" / "store-format.md").read_text()
     values = (
         Backup,
+        Clock,
         ContainerSnapshot,
         ContainerState,
         EngineRecord,

@@ -14,6 +14,7 @@ from attrs import evolve
 
 from docker_rollback._engine.port import Process
 from docker_rollback._volumes import _increment, _live
+from docker_rollback._volumes._clock import read_clock
 from docker_rollback._volumes._snapshot_file import SnapshotFile
 from tests.unit.volumes import awkward
 from tests.unit.volumes.comparing import picture
@@ -224,7 +225,8 @@ def test_a_clock_that_was_set_back_makes_no_increment(root: Path, monkeypatch: p
     tree(root)
 
     def change() -> None:
-        monkeypatch.setattr(_increment, "drift", lambda: _live.drift() - 5)
+        now = read_clock()
+        monkeypatch.setattr(_increment, "read_clock", lambda: evolve(now, offset=now.offset - 5 * 10**9))
 
     taken = capture(root, change)
     assert not taken.incremental

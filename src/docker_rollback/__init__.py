@@ -27,13 +27,15 @@ from docker_rollback._model import (
     Report,
     VolumeArchive,
 )
+from docker_rollback._outcome import ArchivedVolume, BackedUp, Outcome, RejectedCheck, Status, Trouble
 from docker_rollback._preflight import Preflight
 from docker_rollback._progress import Progress, Reporter
 from docker_rollback._recovery import Recovered, Recovery
 from docker_rollback._restorer import Restorer
-from docker_rollback._rollback import Rollback, Status
+from docker_rollback._rollback import Rollback
 from docker_rollback._snapshotter import ContainerSnapshotter
 from docker_rollback._store import BackupStore, Draft, Keep, PruneReport
+from docker_rollback._timeline import Downtime, StepTime, Timeline
 from docker_rollback.errors import (
     ArchiveError,
     BackupNotFoundError,
@@ -70,6 +72,8 @@ from docker_rollback.errors import (
 
 __all__ = [
     "ArchiveError",
+    "ArchivedVolume",
+    "BackedUp",
     "Backup",
     "BackupNotFoundError",
     "BackupStore",
@@ -90,6 +94,7 @@ __all__ = [
     "Difference",
     "DockerEngine",
     "DockerRollbackError",
+    "Downtime",
     "Draft",
     "Engine",
     "EngineConflictError",
@@ -110,6 +115,7 @@ __all__ = [
     "NotCovered",
     "NotFoundError",
     "Observed",
+    "Outcome",
     "Preflight",
     "Process",
     "Progress",
@@ -117,6 +123,7 @@ __all__ = [
     "Recovered",
     "Recovery",
     "RecoveryFailedError",
+    "RejectedCheck",
     "Report",
     "Reporter",
     "RestoreError",
@@ -126,9 +133,12 @@ __all__ = [
     "RollbackFailedError",
     "RollbackRequested",
     "Status",
+    "StepTime",
     "StoreError",
     "StoreFullError",
     "StoreNotWritableError",
+    "Timeline",
+    "Trouble",
     "UnfinishedRollbackError",
     "UnsupportedContainerError",
     "UnsupportedFormatError",

@@ -10,6 +10,7 @@ from docker_rollback._checked import Check
 from docker_rollback._checks import as_checks, healthy
 from docker_rollback._engine import Client, Engine, as_engine
 from docker_rollback._model import Backup, Quiesce, Shared, Way
+from docker_rollback._outcome import OutcomeListener
 from docker_rollback._parts import Parts
 from docker_rollback._progress import Listener
 from docker_rollback._recovery import Recovered
@@ -37,6 +38,7 @@ def rollback(
     way: Way | None = None,
     helper_image: str | None = None,
     progress: Listener | None = None,
+    on_outcome: OutcomeListener | None = None,
 ) -> Rollback:
     """Make an update of containers transactional: back them up, run the block, put them back where it fails.
 
@@ -59,6 +61,8 @@ def rollback(
         way: how volume data is reached, "direct" or "helper"; by default the first of them that works.
         helper_image: an image with GNU tar for the helper; by default one is made from this machine's own tar.
         progress: told what is being done, by `Progress` values.
+        on_outcome: told by one `Outcome` what became of the block, once that stands: committed, rolled back or failed,
+            also where entering failed. What it raises is logged and changes nothing.
 
     Returns:
         A `Rollback`, inert until entered.
@@ -96,6 +100,7 @@ def rollback(
         resume=resume,
         shared=shared,
         keep=keep,
+        on_outcome=on_outcome,
         report=parts.report,
     )
 

@@ -66,6 +66,8 @@ class Capture:
             ResumeError: a container could not be set going again.
             EngineError, VolumeError, StoreError: what they say.
         """
+        timeline = self._report.timeline
+        timeline.begin("live pass")
         snapshotter, numbered = self._snapshotter, list(enumerate(report.containers))
         tags = [snapshotter.tag(identity, number, container) for number, container in numbered]
         networks = self._networks(report)
@@ -79,6 +81,8 @@ class Capture:
                 at_rest = quiesce != "none" and not (report.guests and shared == "ignore")
                 if at_rest and any(_runs(container) for container in (*report.containers, *report.guests)):
                     archives.live_pass()
+                until_captured.push(lambda kind, *_: timeline.begin("seal") if kind is None else None)
+                timeline.begin("rest")
                 guests = until_captured.enter_context(AtRest(self._engine, quiesce, report=self._report))
                 for guest in report.guests if shared == "stop" else ():
                     guests.bring(guest)
@@ -87,6 +91,7 @@ class Capture:
                 for container in reversed(report.containers):
                     rest.bring(container)
                 created = self._clock()
+                timeline.begin("capture")
                 snapshots = _beside(
                     lambda: [
                         snapshotter.capture(container, tag=tag, folders=report.volumes)
@@ -97,6 +102,7 @@ class Capture:
                 )
                 rest.check_undisturbed()
                 guests.check_undisturbed()
+                timeline.begin("resume")
             backup = Backup(
                 id=identity,
                 created=created,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import time
+from collections.abc import Callable, Collection
 from typing import Self, get_args
 
 from attrs import frozen
@@ -18,6 +19,7 @@ from docker_rollback._recovery import Recovery
 from docker_rollback._restorer import Intruders, Restorer
 from docker_rollback._snapshotter import ContainerSnapshotter
 from docker_rollback._store import BackupStore
+from docker_rollback._timeline import Timeline
 
 
 @frozen
@@ -44,6 +46,7 @@ class Parts:
         quiesce: Quiesce = "stop",
         shared: Shared = "refuse",
         include_binds: Collection[str] = (),
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> Self:
         """Build the parts; raises `ValueError` for an argument that is none of its choices."""
         _one_of("quiesce", quiesce, get_args(Quiesce))
@@ -51,7 +54,7 @@ class Parts:
         _one_of("way", way, (None, *get_args(Way)))
         if isinstance(include_binds, str):
             raise TypeError(f"include_binds is a list of paths, not the string {include_binds!r}")
-        report = Reporter(progress)
+        report = Reporter(progress, timeline=Timeline(monotonic))
         snapshotter = ContainerSnapshotter(engine, store, export_image=export_image, report=report)
         archiver = VolumeArchiver(engine, store, way=way, helper_image=helper_image, progress=report.data)
         return cls(

@@ -8,6 +8,8 @@ from typing import Literal, TypeAlias
 
 from attrs import frozen
 
+from docker_rollback._timeline import Timeline
+
 logger = logging.getLogger("docker_rollback")
 
 StepName: TypeAlias = Literal["quiesce", "commit", "resume", "store", "restore", "data", "pull", "replace"]
@@ -40,9 +42,17 @@ class Reporter:
     """Passes news on to a listener, and steps to the log.
 
     A listener that raises is not asked again: nobody's display may keep a service down.
+
+    Args:
+        listener: who listens.
+        timeline: measures the operation that is told of.
+
+    Attributes:
+        timeline: the same.
     """
 
-    def __init__(self, listener: Listener | None = None) -> None:
+    def __init__(self, listener: Listener | None = None, *, timeline: Timeline | None = None) -> None:
+        self.timeline = timeline or Timeline()
         self._listener = listener
         self._expected: dict[str, int] = {}
 

@@ -92,6 +92,8 @@ class AtRest:
         self._report.step("quiesce", found.name)
         if starts:
             self._engine.update_container(found.id, {"RestartPolicy": dict(HELD)})
+        if found.how != "none":
+            self._report.timeline.down(found.name)
         if found.how == "pause":
             self._engine.pause_container(found.id)
         elif found.how == "stop":
@@ -193,6 +195,7 @@ class AtRest:
                 logger.warning("%s: it could not be set going: %s", found.name, error)
                 failure = error
             else:
+                self._report.timeline.up(found.name)
                 return None
         return failure
 

@@ -37,7 +37,7 @@ from docker_rollback.errors import (
 
 logger = logging.getLogger("docker_rollback")
 
-Outcome = Literal["discarded", "rolled back", "tidied up"]
+Ending = Literal["discarded", "rolled back", "tidied up"]
 """What became of an operation that was cut off: its containers do what they did before it and its half-made backup is
 gone; its backup was put back; or it had ended well already, and what was left of it is gone."""
 
@@ -55,7 +55,7 @@ class Recovered:
 
     operation: str
     containers: tuple[str, ...]
-    outcome: Outcome
+    outcome: Ending
     kept: str | None = None
 
 

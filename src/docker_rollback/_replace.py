@@ -240,12 +240,14 @@ class Replacer:
         if one.state.status == "paused":
             self._engine.unpause_container(one.id)
         if one.state.alive:
+            self._report.timeline.down(one.name)
             self._engine.stop_container(one.id)
 
     def _start(self, old: Observed, one: Observed, standing: str) -> None:
         """Start a container; where the new one has ended, and those bound to it cannot start, that is what is told."""
         try:
             self._engine.start_container(standing)
+            self._report.timeline.up(one.name)
         except EngineError as error:
             new = self._engine.inspect_container(old.name)
             if one is old or (observe(new).state.status == "running" and not new.get("RestartCount")):

@@ -250,6 +250,8 @@ class Restorer:
             case ProvideImage(container):
                 places[container.name].image_id = self._provide_image(container)
             case PutAside(container):
+                if container.state.alive:
+                    self._report.timeline.down(container.name)
                 Surroundings(self._engine, work.backup).make_way(container, work.guests)
                 places[container.name].put_aside()
             case RestoreNetwork(network):
@@ -269,6 +271,7 @@ class Restorer:
                 self._archiver.extract(volume, name, verify=False)
             case Resume(container):
                 places[container.name].resume()
+                self._report.timeline.up(container.name)
             case Compare(container):
                 places[container.name].compare()
             case ClearAside(container):

@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from datetime import datetime
-from enum import Enum
 from types import TracebackType
 from typing import Protocol, Self, TypeAlias, Unpack
 
@@ -16,6 +15,7 @@ from docker_rollback._checked import Check
 from docker_rollback._engine.port import Engine
 from docker_rollback._model import Backup, Quiesce, Report, Shared
 from docker_rollback._operations import Operation
+from docker_rollback._outcome import Account, Outcome, OutcomeListener, Status
 from docker_rollback._preflight import Preflight
 from docker_rollback._progress import Reporter
 from docker_rollback._recovery import Recovered, Recovery
@@ -42,18 +42,6 @@ ContainerArgument: TypeAlias = str | ContainerLike
 """A container's name, its id, or an object that has one."""
 
 
-class Status(Enum):
-    """How far a rollback has come; set after the fact, never before."""
-
-    NOT_STARTED = "not started"
-    CAPTURING = "capturing"
-    UPDATING = "updating"
-    COMMITTED = "committed"
-    ROLLING_BACK = "rolling back"
-    ROLLED_BACK = "rolled back"
-    FAILED = "failed"
-
-
 class Rollback:
     """Backs containers up when its block is entered, and puts them back when the block raises or a check rejects it.
 
@@ -73,7 +61,8 @@ class Rollback:
         shared: what becomes of containers outside that write to a volume of theirs.
         keep: which backups of these containers stay in the store when the block ends: so many, those no older than a
             `timedelta`, or both by `Keep`; None keeps all.
-        report: is told what `replace` does.
+        on_outcome: is told the `Outcome` of the block once it stands, also where entering failed.
+        report: is told what `replace` does, and measures the steps; the other parts had better have the same one.
         clock: the time, in UTC.
         monotonic: the time that checks measure by, in seconds.
         sleep: how checks wait, in seconds.
@@ -97,6 +86,7 @@ class Rollback:
         resume: bool = True,
         shared: Shared = "refuse",
         keep: KeepArgument = 3,
+        on_outcome: OutcomeListener | None = None,
         report: Reporter | None = None,
         clock: Callable[[], datetime] = now,
         monotonic: Callable[[], float] = time.monotonic,
@@ -115,9 +105,13 @@ class Rollback:
         self._resume = resume
         self._shared: Shared = shared
         self._keep = Keep.of(keep)
-        self._report = report
+        self._on_outcome = on_outcome
+        self._report = report or Reporter()
+        self._timeline = self._report.timeline
         self._replacer: Replacer | None = None
         self._clock = clock
+        self._account = Account(containers, store=str(store.path), timeline=self._timeline, clock=clock)
+        self._outcome: Outcome | None = None
         self._held = ExitStack()
         self._signals = Signals()
         self.status = Status.NOT_STARTED
@@ -131,6 +125,13 @@ class Rollback:
         if self._backup is None:
             raise RuntimeError("no backup has been taken: this Rollback has not been entered")
         return self._backup
+
+    @property
+    def outcome(self) -> Outcome:
+        """What became of the block, as `on_outcome` is told it; raises `RuntimeError` before that stands."""
+        if self._outcome is None:
+            raise RuntimeError(f"there is no outcome yet: this Rollback is {self.status.value}")
+        return self._outcome
 
     def check(self) -> Report:
         """Return what entering would back up, what it would refuse and how much room it needs; touches nothing.
@@ -156,18 +157,25 @@ class Rollback:
         if self.status is not Status.NOT_STARTED:
             raise RuntimeError(f"a Rollback is good for one block, and this one is {self.status.value}")
         self.status = Status.CAPTURING
+        self._account.begin()
         try:
             self._held.enter_context(self._signals)
-            report, self.recovered = self._held.enter_context(self._recovery.holding(self._containers))
-            self._verdict.begin(report.containers)
+            with self._timeline.during("look"):
+                report, self.recovered = self._held.enter_context(self._recovery.holding(self._containers))
+                self._account.found(report.containers, self.recovered)
+                self._verdict.begin(report.containers)
             self._operation, self._backup = self._recovery.begin(
                 report, quiesce=self._quiesce, resume=self._resume, shared=self._shared
             )
-        except BaseException:
+        except BaseException as error:
             self.status = Status.FAILED
+            self._account.because(error)
             self._held.close()
+            self._conclude(error)
             raise
         self.status = Status.UPDATING
+        self._account.entered = True
+        self._timeline.begin("block")
         return self
 
     def replace(
@@ -226,12 +234,23 @@ class Rollback:
                 put back.
             RollbackFailedError: the update failed, and so did putting things back.
         """
+        leaving = error
+        try:
+            return self._leave(error)
+        except BaseException as raised:
+            leaving = raised
+            raise
+        finally:
+            self._conclude(leaving)
+
+    def _leave(self, error: BaseException | None) -> bool:
         with self._held:
             if error is not None:
                 self._roll_back(error)
                 self._signals.deliver(error)
                 return isinstance(error, RollbackRequested)
             try:
+                self._timeline.begin("verify")
                 if self._replacer is not None:
                     self._replacer.check()
                 self._verdict.judge()
@@ -257,20 +276,25 @@ class Rollback:
         if operation is None:
             raise RuntimeError("nothing has been begun: this Rollback has not been entered")
         self.status = Status.ROLLING_BACK
+        self._account.because(error)
         names = [container.name for container in backup.containers]
-        lost = (self._clock() - backup.created).total_seconds()
+        self._account.lost = lost = (self._clock() - backup.created).total_seconds()
         logger.info("rolling back %s: %s", ", ".join(names), type(error).__name__)
         try:
             with self._signals.deferring("the rollback"):
+                self._timeline.begin("roll back")
                 self._recovery.put_back(operation, backup)
+                self._timeline.begin("verify again")
                 self._verdict.judge_again()
                 self.status = Status.ROLLED_BACK
                 self._finish()
         except Exception as failure:
             self.status = Status.FAILED
             failures = (isinstance(failure, RestoreError) and failure.failures) or (failure,)
+            self._account.failed(failures, backup.id)
             raise RollbackFailedError(backup.id, names, failures, store=str(self._store.path)) from error
         except BaseException as interruption:
+            self._account.interrupted()
             _note(
                 interruption,
                 f"docker-rollback: the rollback of {', '.join(names)} was interrupted; finish it by "
@@ -287,12 +311,29 @@ class Rollback:
         """Tidy up; the outcome stands whatever happens here, and what is left over is for `recover`."""
         if self._operation is None:
             return
+        self._timeline.begin("finish")
         try:
             self._recovery.settle(self._operation, self.backup, rolled_back=self.status is Status.ROLLED_BACK)
             if self._keep:
                 self._capture.prune(self.backup, keep=self._keep)
-        except Exception:
+        except Exception as error:
+            self._account.problem(error, left_over=True)
             logger.exception("backup %s: tidying up failed; the outcome stands", self.backup.id)
+
+    def _conclude(self, leaving: BaseException | None) -> None:
+        """Tell the outcome. It stands, whatever happens here, and so does the exception that leaves the block."""
+        self._outcome = self._account.outcome(self.status, self._backup)
+        logger.info("%s: %s", ", ".join(self._outcome.containers), self.status.value)
+        if self._on_outcome is None:
+            return
+        try:
+            self._on_outcome(self._outcome)
+        except Exception:
+            logger.exception("what was to be told the outcome raised; the outcome stands")
+        except BaseException:
+            if leaving is None or isinstance(leaving, RollbackRequested):
+                raise
+            logger.exception("what was to be told the outcome was interrupted; the outcome stands")
 
 
 def _note(error: BaseException, words: str) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 from docker_rollback import BackupStore, Rollback, compare, healthy, rollback
 from docker_rollback._engine.port import Engine
+from docker_rollback._parts import Parts
 from docker_rollback.testing import FakeClock, FakeEngine, Files
 
 
@@ -42,6 +43,24 @@ class Shop:
         """Return a rollback of the container that waits for nothing."""
         chosen: dict[str, Any] = {"verify": healthy(stable_for=0.0), **options}
         return rollback("shop", client=engine or self.engine, store=self.store, **chosen)
+
+    def timed(self, engine: Engine, **options: Any) -> Rollback:
+        """Return a rollback that measures by the clock of the shop, and takes what `Rollback` takes."""
+        parts = Parts.build(
+            engine, self.store, way=None, helper_image=None, progress=None, monotonic=self.clock.monotonic
+        )
+        return Rollback(
+            ["shop"],
+            engine=parts.engine,
+            store=parts.store,
+            preflight=parts.preflight,
+            capture=parts.capture,
+            recovery=parts.recovery("stop"),
+            report=parts.report,
+            monotonic=self.clock.monotonic,
+            sleep=self.clock.sleep,
+            **options,
+        )
 
     def break_it(self) -> None:
         """Do what a bad update does: replace the container, change its data, remove its network."""

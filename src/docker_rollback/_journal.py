@@ -15,7 +15,7 @@ from typing import Any, Literal, TypeAlias
 
 from attrs import field, frozen
 
-from docker_rollback._model import Observed, Resting
+from docker_rollback._model import Detached, Observed, Resting
 from docker_rollback._spec import refers, started_at, user_endpoints
 
 Phase: TypeAlias = Literal["capturing", "updating", "committed", "rolling back", "restored"]
@@ -60,6 +60,7 @@ class Record:
         containers: its containers, in the order in which they start, and how its capture brought each to rest.
         volumes: the volumes of these.
         guests: containers outside that rest meanwhile.
+        detached: containers outside that are off a network until it is made again.
         standing: what stood when this was written: its containers, and whatever else uses their names or volumes.
         kept: the id of the backup in which `recover` keeps the state that it found.
     """
@@ -73,6 +74,7 @@ class Record:
     containers: tuple[Resting, ...]
     volumes: tuple[str, ...] = ()
     guests: tuple[Resting, ...] = ()
+    detached: tuple[Detached, ...] = ()
     standing: tuple[Standing, ...] = field(default=(), repr=False)
     kept: str | None = None
 

@@ -139,6 +139,23 @@ class Resting:
 
 
 @frozen
+class Detached:
+    """A container outside that is taken off a network while that is made again, and what puts it back.
+
+    Attributes:
+        id: its full id.
+        name: without the leading slash.
+        network: the network's name.
+        endpoint: what its user asked for there: addresses, aliases, options.
+    """
+
+    id: str
+    name: str
+    network: str
+    endpoint: Mapping[str, Any] = field(factory=dict)
+
+
+@frozen
 class ImageSnapshot:
     """A container's file system, as an image.
 

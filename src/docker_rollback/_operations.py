@@ -18,7 +18,7 @@ from docker_rollback._journal import Phase, Record, stand
 from docker_rollback._labels import ROLE_LABEL
 from docker_rollback._look import look_at, look_at_all
 from docker_rollback._marker import Markers
-from docker_rollback._model import Backup, Observed, Resting, is_folder
+from docker_rollback._model import Backup, Detached, Observed, Resting, is_folder
 from docker_rollback._quiesce import resting
 from docker_rollback._snapshotter import locked, now
 from docker_rollback._store import BackupStore
@@ -118,6 +118,15 @@ class Operation:
             self._write(evolve(self.record, guests=(*others, guest)))
         except DockerRollbackError as error:
             logger.warning("container %s is brought to rest without a note: %s", guest.name, error)
+
+    def note_detached(self, found: Detached) -> None:
+        """Note a container outside, before it is taken off a network; what was noted first stands."""
+        if (found.id, found.network) in {(known.id, known.network) for known in self.record.detached}:
+            return
+        try:
+            self._write(evolve(self.record, detached=(*self.record.detached, found)))
+        except DockerRollbackError as error:
+            logger.warning("container %s is taken off %s without a note: %s", found.name, found.network, error)
 
     def note_kept(self, backup: str) -> None:
         """Note under which id the state that was found is kept, before that is done."""

@@ -24,6 +24,7 @@ from docker_rollback._restorer import Restorer
 from docker_rollback._snapshotter import now
 from docker_rollback._spec import started_at
 from docker_rollback._store import BackupStore
+from docker_rollback._surroundings import OffNetworks
 from docker_rollback.errors import (
     ContainerBusyError,
     DockerRollbackError,
@@ -225,7 +226,12 @@ class Recovery:
         operation.try_enter("rolling back")
         self._archiver.remove_left_over()
         with _not_done_by_an_error(operation), self._guests(operation) as guests:
-            self._restorer.put_back(backup, guests=guests, before_resume=lambda: operation.try_enter("restored"))
+            self._restorer.put_back(
+                backup,
+                guests=guests,
+                off=OffNetworks(self._engine, known=operation.record.detached, note=operation.note_detached),
+                before_resume=lambda: operation.try_enter("restored"),
+            )
 
     def _guests(self, operation: Operation) -> AtRest:
         """Return what brings containers outside to rest, with those that rest already. An error leaves them there."""

@@ -34,7 +34,7 @@ from docker_rollback._quiesce import AtRest
 from docker_rollback._snapshotter import ContainerSnapshotter
 from docker_rollback._spec import network_request, started_at, volume_request
 from docker_rollback._store import BackupStore
-from docker_rollback._surroundings import Surroundings
+from docker_rollback._surroundings import OffNetworks, Surroundings
 from docker_rollback.errors import (
     DockerRollbackError,
     EngineConflictError,
@@ -124,17 +124,23 @@ class Restorer:
             Surroundings(self._engine, backup).refuse()
 
     def put_back(
-        self, backup: Backup, *, guests: AtRest | None = None, before_resume: Callable[[], None] | None = None
+        self,
+        backup: Backup,
+        *,
+        guests: AtRest | None = None,
+        off: OffNetworks | None = None,
+        before_resume: Callable[[], None] | None = None,
     ) -> None:
         """Do all of `restore` between `check` and `clear_aside`: what stood in the way stays aside, stopped.
 
         Args:
             backup: what to put back.
             guests: brings to rest what was there before, and is in the way for the time of this.
+            off: takes what was there before off networks that have to be made again, and puts it back.
             before_resume: called once all is back, before the first container is started; not where a step failed.
         """
         guests = guests or AtRest(self._engine, "stop", held=True, after_errors=False, report=self._report)
-        work = _Restoration(backup, guests)
+        work = _Restoration(backup, guests, off or OffNetworks(self._engine))
         for container in backup.containers:
             work.places[container.name] = self._place(container, backup, work.ids)
         failures: list[Exception] = []
@@ -301,22 +307,22 @@ class Restorer:
             standing = self._engine.inspect_network(network.name)
         except NetworkNotFoundError:
             work.ids[network.id] = self._engine.create_network(network_request(network.inspection))
-            return
-        if not compare_networks(network.inspection, standing):
+        else:
             work.ids[network.id] = str(standing["Id"])
-            return
+            if compare_networks(network.inspection, standing):
+                work.ids[network.id] = self._make_network_again(network, work)
+        work.off.put_back(network.name)
+
+    def _make_network_again(self, network: NetworkRecord, work: _Restoration) -> str:
         # Those of the backup are at rest. There are others for a rollback alone; `check` has seen to that.
-        surroundings = Surroundings(self._engine, work.backup)
-        others = surroundings.others_in(network.name)
-        for other in others:
-            self._engine.disconnect_network(network.name, other.id, force=True)
-        self._engine.remove_network(network.name)
-        work.ids[network.id] = self._engine.create_network(network_request(network.inspection))
-        for other in others:
+        for other in Surroundings(self._engine, work.backup).others_in(network.name):
             if other.id in work.backup.bystanders:
-                surroundings.join_again(network.name, other)
+                work.off.take_off(other, network.name)
             else:
                 logger.warning("%s: it is taken off network %s, which was changed", other.name, network.name)
+                self._engine.disconnect_network(network.name, other.id, force=True)
+        self._engine.remove_network(network.name)
+        return self._engine.create_network(network_request(network.inspection))
 
     def _restore_volume(self, volume: VolumeArchive, work: _Restoration) -> None:
         if is_folder(volume.name):
@@ -345,11 +351,13 @@ class _Restoration:
     Attributes:
         backup: what is put back.
         guests: the containers that rest while the volumes that they share are filled.
+        off: the containers that are off a network until that is made again.
         places: the places of its containers, by name.
         ids: the new ids of what was made anew, by the old ones.
     """
 
     backup: Backup
     guests: AtRest
+    off: OffNetworks
     places: dict[str, Place] = field(factory=dict)
     ids: dict[str, str] = field(factory=dict)

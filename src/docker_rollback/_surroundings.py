@@ -3,18 +3,70 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Iterable
 
 from docker_rollback._compare import compare_networks
 from docker_rollback._conflict import conflict
 from docker_rollback._engine.port import ContainerFilter, Engine
-from docker_rollback._look import look_at_all
-from docker_rollback._model import Backup, ContainerSnapshot, NetworkRecord, Observed, is_folder
+from docker_rollback._look import look_at, look_at_all
+from docker_rollback._model import Backup, ContainerSnapshot, Detached, NetworkRecord, Observed, is_folder
 from docker_rollback._place import is_aside
 from docker_rollback._quiesce import AtRest
 from docker_rollback._spec import HELD, restarts, user_endpoints
 from docker_rollback.errors import EngineError, NetworkNotFoundError, RestoreError
 
 logger = logging.getLogger("docker_rollback")
+
+
+class OffNetworks:
+    """Containers outside that are taken off networks which are made again, to be put into them afterwards.
+
+    Args:
+        engine: where they are.
+        known: those that an attempt before this one took off.
+        note: told of each before it is taken off.
+    """
+
+    def __init__(
+        self, engine: Engine, *, known: Iterable[Detached] = (), note: Callable[[Detached], None] | None = None
+    ) -> None:
+        self._engine = engine
+        self._note = note
+        self._known = {(found.id, found.network): found for found in known}
+
+    def take_off(self, container: Observed, network: str) -> None:
+        """Take a container off a network; `put_back` attaches it again. Raises an `EngineError` where that fails."""
+        found = Detached(container.id, container.name, network, user_endpoints(container.inspection)[network])
+        if self._note is not None:
+            self._note(found)
+        # What an attempt before this one knew is what there was before any of them.
+        self._known.setdefault((found.id, network), found)
+        self._engine.disconnect_network(network, container.id, force=True)
+
+    def put_back(self, network: str) -> None:
+        """Attach whatever was taken off a network, with its addresses if they fit; who is in it stays as it is.
+
+        Raises:
+            EngineError: the engine does not answer. What it refuses is logged.
+        """
+        for found in [found for found in self._known.values() if found.network == network]:
+            standing = look_at(self._engine, found.id)
+            if standing is None:
+                logger.warning("%s: it was taken off network %s, and somebody removed it", found.name, network)
+            elif network not in user_endpoints(standing.inspection):
+                self._attach(found)
+
+    def _attach(self, found: Detached) -> None:
+        without_address = {key: value for key, value in found.endpoint.items() if key != "IPAMConfig"}
+        for settings in (found.endpoint, without_address):
+            try:
+                self._engine.connect_network(found.network, found.id, settings)
+            except EngineError as error:
+                if not error.permanent:
+                    raise
+                logger.warning("%s: it could not be put into network %s again: %s", found.name, found.network, error)
+            else:
+                return
 
 
 class Surroundings:
@@ -67,18 +119,6 @@ class Surroundings:
             and not is_aside(other.name)
             and network in user_endpoints(other.inspection)
         ]
-
-    def join_again(self, network: str, other: Observed) -> None:
-        """Put a container that was there before into a network that was made again, at its address if it fits."""
-        endpoint = user_endpoints(other.inspection)[network]
-        without_address = {key: value for key, value in endpoint.items() if key != "IPAMConfig"}
-        for settings in (endpoint, without_address):
-            try:
-                self._engine.connect_network(network, other.id, settings)
-            except EngineError as error:
-                logger.warning("%s: it could not be put into network %s again: %s", other.name, network, error)
-            else:
-                return
 
     def _refuse_changed_network(self, network: NetworkRecord) -> None:
         try:

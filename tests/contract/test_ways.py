@@ -13,6 +13,7 @@ from docker.tls import TLSConfig
 
 from docker_rollback._engine import DockerEngine, Engine
 from tests.contract.relay import certificate, relay
+from tests.programs import run_in
 
 pytestmark = pytest.mark.usefixtures("test_labels")  # by which the engine is left clean
 MUCH = "dd if=/dev/zero bs=1024 count=512"
@@ -79,8 +80,9 @@ def test_a_program_can_be_ended(distant: Engine, container: str, docker_client: 
     """A program that runs on is ended from afar."""
     with distant.exec(container, ["sleep", "1234"]):
         pass
-    processes = docker_client.containers.get(container).exec_run(["ps"]).output
-    assert b"1234" not in processes
+    code, processes = run_in(docker_client, container, ["ps"])
+    assert code == 0
+    assert "1234" not in processes
 
 
 def test_an_archive_goes_both_ways(distant: Engine, busybox_image: str) -> None:

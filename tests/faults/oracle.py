@@ -141,8 +141,7 @@ def leftovers(client: docker.DockerClient, held: set[str]) -> list[str]:
     standing = {client.api.inspect_container(one["Id"])["Image"] for one in client.api.containers(all=True)}
     for image in client.api.images():
         for tag in image["RepoTags"] or ():
-            bare = tag.removeprefix("localhost/")
-            if bare in IMAGES.values() or bare in held:
+            if tag in IMAGES.values() or tag.removeprefix("localhost/") in held:
                 continue
             if not (_OURS.match(tag) and image["Id"] in standing):
                 lines.append(f"image {tag}")

@@ -21,6 +21,7 @@ from attrs import define, field
 from demo.database import image
 from docker_rollback import BackupStore, RollbackRequested, healthy, recover, rollback
 from tests.engines import LOCAL, NAMES, PrivateEngine
+from tests.programs import run_in
 
 NAME: Final = "docker-rollback-faults-db"
 FOLDER: Final = "/var/lib/postgresql/data"
@@ -78,11 +79,10 @@ class Database:
 
     def run(self, script: str) -> str:
         """Run a script in it, and return what it prints; raises `DamagedError` where it fails."""
-        code, output = self.client.containers.get(NAME).exec_run(["sh", "-c", script])
-        text = (output if isinstance(output, bytes) else b"".join(output)).decode("utf-8", "replace").strip()
+        code, output = run_in(self.client, NAME, ["sh", "-c", script])
         if code != 0:
-            raise DamagedError(f"exit code {code}: {text[-2000:]}")
-        return text
+            raise DamagedError(f"exit code {code}: {output.strip()[-2000:]}")
+        return output.strip()
 
     def sql(self, statement: str) -> str:
         """Run SQL in it."""

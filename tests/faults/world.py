@@ -16,7 +16,8 @@ from tests.faults.cases import Scene
 from tests.unit.volumes import awkward
 
 NAME: Final = "shop"
-IMAGES: Final = {"1": "docker-rollback-faults:1", "2": "docker-rollback-faults:2"}
+# A name with its registry means the same on every engine.
+IMAGES: Final = {"1": "localhost/docker-rollback-faults:1", "2": "localhost/docker-rollback-faults:2"}
 NETWORK: Final = "front"
 VOLUME: Final = "orders"
 SUBNETS: Final = {"1": "10.217.3", "2": "10.217.4"}
@@ -85,8 +86,7 @@ class World:
         kept = set(IMAGES.values())
         for _ in range(3):  # children before parents, however they are listed
             for image in api.images(all=True):
-                tags = [tag.removeprefix("localhost/") for tag in image["RepoTags"] or ()]
-                if not kept.intersection(tags):
+                if not kept.intersection(image["RepoTags"] or ()):
                     with suppress(APIError):
                         api.remove_image(image["Id"], force=True)
 

@@ -25,6 +25,7 @@ from docker_rollback import (
 from docker_rollback._model import Way
 from docker_rollback._volumes import _proof
 from docker_rollback._volumes._image import pack_kit
+from tests.programs import run_in
 from tests.unit.volumes import awkward
 from tests.unit.volumes.comparing import differences, picture
 
@@ -174,7 +175,7 @@ def test_a_folder_of_the_same_path_here_may_be_another_one(host: Host) -> None:
             host.look("/srv:/srv", command=f"rm -r {folder}")
             raise RollbackRequested
         assert tx.status is Status.ROLLED_BACK
-        assert host.client.containers.get(host.name).exec_run(["cat", "/data/table"]).output == b"rows\n"
+        assert run_in(host.client, host.name, ["cat", "/data/table"]) == (0, "rows\n")
         if decoy:
             assert [path.name for path in folder.iterdir()] == ["ours"]
     finally:

@@ -11,6 +11,7 @@ import pytest
 
 from docker_rollback import BackupStore, DockerEngine, RollbackRequested, Status, compare, rollback
 from tests.engines import debian
+from tests.programs import run_in
 
 pytestmark = pytest.mark.engine
 
@@ -87,7 +88,7 @@ def test_compose_notices_nothing(
     assert tx.status is Status.ROLLED_BACK
     after = DockerEngine(docker_client).inspect_container(name)
     assert {found.path for found in compare(before, after)} <= {"Image"}
-    assert docker_client.containers.get(name).exec_run(["cat", "/data/table"]).output == b"row\n"
+    assert run_in(docker_client, name, ["cat", "/data/table"]) == (0, "row\n")
     assert web.exec_run(["nslookup", "store"]).exit_code == 0
 
     up = [docker_compose_command, "-f", docker_compose_file, "-p", docker_compose_project_name, "up", "-d"]

@@ -23,6 +23,7 @@ from docker_rollback import (
     recover,
     rollback,
 )
+from tests.programs import run_in
 
 pytestmark = pytest.mark.engine
 
@@ -34,16 +35,18 @@ import docker
 from docker_rollback import rollback, DockerEngine
 url, store, name = sys.argv[1:]
 client = docker.DockerClient(base_url=url)
+def die(*_, **__):
+    os.kill(os.getpid(), signal.SIGKILL)
 class Engine(DockerEngine):
-    def commit_container(self, ref, tag):
-        made = super().commit_container(ref, tag)
-        if {at_rest}:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return made
+    def {verb}(self, *words):
+        super().{verb}(*words)
+        die()
 with rollback(name, client=Engine(client), store=store, verify=None):
     found = client.containers.get(name)
     {update}
-    os.kill(os.getpid(), signal.SIGKILL)
+    if {in_body}:
+        die()
+    raise RuntimeError("the update failed")
 """
 
 
@@ -61,17 +64,17 @@ class Service:
         """Return what the library sees of the container."""
         return dict(DockerEngine(self.client).inspect_container(self.name))
 
-    def die(self, update: str = "pass", *, at_rest: bool = False) -> None:
-        """Let a process die in the body of a rollback after an update, or in its capture."""
-        program = CHILD.format(update=update, at_rest=at_rest)
+    def die(self, update: str = "pass", *, after: str = "") -> None:
+        """Let a process die in the body of a rollback, once it has updated; or after its first call of a verb."""
+        program = CHILD.format(update=update, verb=after or "never", in_body=not after)
         command = [sys.executable, "-c", program, self.url, str(self.store), self.name]
         died = subprocess.run(command, check=False, capture_output=True, text=True, timeout=120)
         assert died.returncode == -signal.SIGKILL, died.stderr
 
     def read(self, path: str) -> str:
         """Return what a file in the container holds, empty where there is none."""
-        output = self.client.containers.get(self.name).exec_run(["cat", path], stderr=False).output
-        return output.decode() if isinstance(output, bytes) else ""
+        code, output = run_in(self.client, self.name, ["cat", path])
+        return "" if code else output
 
     def check(self) -> None:
         """Assert that all is as it was, and that nothing of ours is left in the engine or noted in the store."""
@@ -124,7 +127,7 @@ def test_the_next_rollback_finishes_one_that_died_before_it_changed_anything(ser
 
 def test_a_death_in_the_capture_brings_the_service_back(service: Service) -> None:
     """It was stopped, and its half-made backup is gone."""
-    service.die(at_rest=True)
+    service.die(after="commit_container")
     assert service.client.containers.get(service.name).status != "running"
     (done,) = recover(client=service.client, store=service.store)
     assert done.outcome == "discarded"
@@ -153,6 +156,31 @@ def test_later_work_is_asked_about(service: Service) -> None:
     (done,) = recover(client=service.client, store=service.store)
     assert done.outcome == "rolled back"
     service.check()
+
+
+def test_who_was_taken_off_a_network_is_put_back(service: Service, test_labels: dict[str, str]) -> None:
+    """A death between the removal of a changed network and its return: who was in it before joins it again."""
+    client, network, watcher = service.client, f"{service.name}-net", f"{service.name}-watcher"
+    client.api.create_network(network, labels=test_labels)
+    client.api.connect_container_to_network(service.name, network, aliases=["till"])
+    service.before = service.inspect()
+    image = service.before["Config"]["Image"]
+    client.containers.run(image, ["sh", "-c", SERVICE], name=watcher, detach=True, labels=test_labels)
+    client.api.connect_container_to_network(watcher, network, aliases=["eyes"])
+    before = DockerEngine(client).inspect_container(watcher)
+    update = f"""
+    found.remove(force=True)
+    client.api.disconnect_container_from_network({watcher!r}, {network!r})
+    client.api.remove_network({network!r})
+    client.api.create_network({network!r}, internal=True, labels={test_labels!r})
+    client.api.connect_container_to_network({watcher!r}, {network!r}, aliases=["eyes"])
+    """
+    service.die(update=update.strip(), after="remove_network")
+    assert network not in client.containers.get(watcher).attrs["NetworkSettings"]["Networks"]
+    (done,) = recover(client=client, store=service.store)
+    assert done.outcome == "rolled back"
+    service.check()
+    assert compare(before, DockerEngine(client).inspect_container(watcher)) == []
 
 
 def test_two_stores_do_not_update_one_container_at_once(service: Service, tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from docker_rollback import (
     rollback,
 )
 from tests.engines.images import busybox_tar
+from tests.programs import run_in
 
 pytestmark = pytest.mark.engine
 
@@ -87,10 +88,9 @@ class Shop:
 
     def run(self, script: str, name: str | None = None) -> str:
         """Run a script in a container that has to succeed."""
-        code, output = self.client.containers.get(name or self.name).exec_run(["sh", "-c", script])
+        code, output = run_in(self.client, name or self.name, ["sh", "-c", script])
         assert code == 0, output
-        assert isinstance(output, bytes)
-        return output.decode().strip()
+        return output.strip()
 
     def inspect(self, name: str | None = None) -> Mapping[str, Any]:
         """Return the inspection of a container."""

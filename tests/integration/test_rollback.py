@@ -25,6 +25,7 @@ from docker_rollback import (
     restore,
     rollback,
 )
+from tests.programs import run_in
 
 pytestmark = pytest.mark.engine
 
@@ -121,11 +122,9 @@ class Shop:
 
     def run(self, script: str) -> str:
         """Run a shell script in the container and return what it prints; raises where it fails."""
-        code, output = self.client.containers.get(self.name).exec_run(["sh", "-c", script])
-        assert isinstance(output, bytes)
-        text = output.decode()
-        assert code == 0, text
-        return text
+        code, output = run_in(self.client, self.name, ["sh", "-c", script])
+        assert code == 0, output
+        return output
 
     def listing(self, path: str) -> str:
         """Return names, modes, owners, times, links and checksums of all below a path, but the growing log."""

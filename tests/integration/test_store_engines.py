@@ -30,6 +30,7 @@ from tests.conftest import TEST_LABEL
 from tests.engines import NAMES, PrivateEngine
 from tests.engines.images import busybox_tar
 from tests.engines.results import cannot
+from tests.programs import run_in
 from tests.unit.store import making
 
 REPOSITORY = "docker-rollback-test-store"
@@ -299,10 +300,9 @@ class Traveller:
 
     def run(self, bench: Bench, script: str) -> str:
         """Run a shell script in it, wherever it is now, and return what that prints."""
-        code, output = bench.client.containers.get(self.name).exec_run(["sh", "-c", script])
-        assert isinstance(output, bytes)
+        code, output = run_in(bench.client, self.name, ["sh", "-c", script])
         assert code == 0, output
-        return output.decode()
+        return output
 
     def picture(self, bench: Bench) -> tuple[str, str, int, str]:
         """Return all that is to be the same on every engine, by what its programs see and the engine says."""

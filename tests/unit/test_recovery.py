@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from docker_rollback import (
     Status,
     UnfinishedRollbackError,
     backup,
+    compare,
     recover,
     restore,
 )
@@ -378,3 +380,36 @@ def test_another_engine_is_not_touched(shop: Shop) -> None:
     die_in_the_body(shop, lambda: None)
     assert recover(client=FakeEngine(seed="another"), store=shop.store) == ()
     assert len(shop.store.journal.names()) == 1
+
+
+NETWORK_VERBS = frozenset({"disconnect_network", "remove_network", "create_network", "connect_network"})
+
+
+@pytest.mark.parametrize("after", [False, True])
+def test_who_was_taken_off_a_network_is_put_back_after_a_death(tmp_path: Path, *, after: bool) -> None:
+    """For every call that makes a changed network again: who was in it before is in it after recovery, as before."""
+    died = 0
+    while True:
+        shop = Shop(BackupStore(tmp_path / str(died)))
+        shop.engine.run("watcher", image="shop:1", networks={"front": {"Aliases": ["eyes"]}, "back": {}})
+        before = shop.engine.inspect_container("watcher")
+        failing = FailingEngine(shop.engine, at=died + 1, after=after, kill=True, verbs=NETWORK_VERBS)
+        with suppress(Killed), shop.rollback(failing):
+            shop.engine.remove_container("shop", force=True, volumes=True)
+            shop.engine.disconnect_network("front", "watcher", force=True)
+            shop.engine.remove_network("front")
+            shop.engine.create_network({"Name": "front", "Driver": "bridge", "Internal": True})
+            shop.engine.connect_network("front", "watcher", {"Aliases": ["eyes"]})
+            raise RollbackRequested
+        if failing.struck is None:
+            break
+        died += 1
+        for at in (1, 2):
+            # The recovery dies as well, and the next one a step further.
+            with suppress(Killed):
+                recovered(shop, FailingEngine(shop.engine, at=at, after=after, kill=True, verbs=NETWORK_VERBS))
+        recovered(shop)
+        assert compare(before, shop.engine.inspect_container("watcher")) == [], failing.story()
+        shop.check_restored()
+        check_clean(shop)
+    assert died >= 4, "a network was seen to be made again"

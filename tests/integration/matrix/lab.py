@@ -22,6 +22,7 @@ from docker_rollback import DockerEngine, EngineError, EngineInfo
 from docker_rollback._spec import observe
 from tests.engines.images import busybox_tar
 from tests.engines.results import cannot
+from tests.programs import run_in
 
 Body: TypeAlias = Mapping[str, Any]
 Target: TypeAlias = Literal["created", "running", "paused", "exited"]
@@ -31,9 +32,6 @@ PORT = 8000
 
 SERVICE = ["sh", "-c", f"trap 'exit 0' TERM; httpd -f -p {PORT} -h /etc & wait"]
 """A service that ends at once when it is asked to."""
-
-_END = "-- end of output --"
-"""Without it, an engine has lost output: Docker now and then does, of a program that ends at once."""
 
 
 @frozen(kw_only=True)
@@ -258,16 +256,9 @@ class Lab:
 
     def run(self, script: str, *, name: str | None = None, user: str = "") -> str:
         """Run a shell script in a container, the one under test by default, as its own user; return what it prints."""
-        marked = f"{script}\ncode=$?; echo; echo {_END}; exit $code"
-        for _ in range(5):
-            started: str = self.client.api.exec_create(name or self.name, ["sh", "-c", marked], user=user)["Id"]
-            said: bytes = self.client.api.exec_start(started)
-            code = self.client.api.exec_inspect(started)["ExitCode"]
-            assert code == 0, f"{script!r} ended with {code}: {said!r}"
-            output, end, _ = said.decode().rpartition(_END)
-            if end:
-                return output.strip()
-        raise AssertionError(f"the engine loses the output of {script!r}")
+        code, said = run_in(self.client, name or self.name, ["sh", "-c", script], user=user)
+        assert code == 0, f"{script!r} ended with {code}: {said!r}"
+        return said.strip()
 
     def address_of(self, host: str, *, seen_from: str | None = None, kind: str = "a") -> str:
         """Return the address that a name has in the DNS that another container asks."""

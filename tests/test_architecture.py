@@ -30,7 +30,7 @@ LAYERS = (
     ("_engine", "_store"),
     ("progress_rich",),
     ("_plan", "_journal", "_compare", "_conflict", "_graph", "_progress", "_upper", "_secrets", "_signals", "_labels"),
-    ("_update_spec", "_timeline"),
+    ("_update_spec", "_timeline", "_asked"),
     ("_spec", "_folders"),
     ("_model",),
     ("errors",),

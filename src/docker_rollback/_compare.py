@@ -55,6 +55,7 @@ _ENDPOINT_ASSIGNED = {
     "GlobalIPv6PrefixLen": "the network's",
     "MacAddress": "generated, unless Config.MacAddress names it, and that is compared",
     "DNSNames": "made from names that are compared, and from the id",
+    "Asked": "which of the addresses were asked for, where the engine does not tell (ours, for Podman)",
 }
 
 _SETS = ("HostConfig.CapAdd", "HostConfig.CapDrop", "HostConfig.GroupAdd", "HostConfig.Binds")

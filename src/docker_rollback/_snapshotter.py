@@ -11,8 +11,10 @@ from datetime import UTC, datetime
 
 from attrs import evolve
 
+from docker_rollback._asked import with_asked
 from docker_rollback._engine.port import Engine
 from docker_rollback._folders import holds
+from docker_rollback._look import look_at
 from docker_rollback._model import (
     Backup,
     ContainerSnapshot,
@@ -178,6 +180,11 @@ class ContainerSnapshotter:
 
     def seal(self, snapshot: ContainerSnapshot, draft: Draft) -> ContainerSnapshot:
         """Copy the snapshot's image into the store; return the snapshot that knows where it is and what it lacks."""
+        if self._engine.info().flavour == "podman":
+            # Stopped and started again by now, where it ran.
+            standing = look_at(self._engine, snapshot.id)
+            inspection, unknown = with_asked(snapshot.inspection, standing.inspection if standing else None)
+            snapshot = evolve(snapshot, inspection=inspection, not_covered=(*snapshot.not_covered, *unknown))
         if not snapshot.image.clean:
             lost = lost_by_commit(snapshot.inspection)
             snapshot = evolve(snapshot, not_covered=(*snapshot.not_covered, *lost))

@@ -19,6 +19,9 @@ from docker_rollback._model import ContainerState, Mount, Observed
 SHORT_ID = 12
 """How many characters of an id the engine uses where it wants a short one."""
 
+ASKED = "Asked"
+"""In an endpoint, a field of ours: what was asked for that the engine does not tell (see `_asked`)."""
+
 _PLAIN_NETWORKS = ("bridge", "host", "none", "default", "nat", "podman", "pasta", "slirp4netns", "private")
 """Network modes whose networks take no aliases and no static addresses (moby, daemon/container_operations.go)."""
 
@@ -135,6 +138,11 @@ def primary_network(inspection: Mapping[str, Any]) -> str:
         if mode == known or (len(mode) >= SHORT_ID and known.startswith(mode)):
             return str(name)
     return "bridge" if mode == "default" else mode
+
+
+def is_plain_network(name: str) -> bool:
+    """Whether a network is one of those that an engine has by itself, and that take neither aliases nor addresses."""
+    return name in _PLAIN_NETWORKS
 
 
 def attached_networks(inspection: Mapping[str, Any]) -> dict[str, Mapping[str, Any] | None]:
@@ -277,12 +285,13 @@ def _named_volumes(host_config: Mapping[str, Any]) -> frozenset[str]:
 
 
 def _user_endpoint(network: str, endpoint: Mapping[str, Any], container_id: str) -> dict[str, Any]:
-    if network in _PLAIN_NETWORKS:
+    asked = dict(endpoint.get(ASKED) or {})
+    if is_plain_network(network):
         # The engine refuses aliases and addresses there, and nobody can have set any.
-        return {key: endpoint[key] for key in ("DriverOpts", "GwPriority") if endpoint.get(key)}
+        return asked | {key: endpoint[key] for key in ("DriverOpts", "GwPriority") if endpoint.get(key)}
     kept = {key: endpoint[key] for key in ("IPAMConfig", "Links", "DriverOpts", "GwPriority") if endpoint.get(key)}
     aliases = user_aliases(endpoint.get("Aliases"), container_id)
-    return kept | ({"Aliases": aliases} if aliases else {})
+    return asked | kept | ({"Aliases": aliases} if aliases else {})
 
 
 def _entrypoint(config: Mapping[str, Any], image_config: Mapping[str, Any]) -> list[str] | None:

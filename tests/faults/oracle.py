@@ -49,7 +49,9 @@ _ASSIGNED: Final = (
     "Image",
 )
 _ENDPOINT_ASSIGNED: Final = ("EndpointID", "NetworkID", "MacAddress", "Gateway", "DNSNames", "IPv6Gateway")
-_OURS: Final = re.compile(r"^(?:localhost/)?docker-rollback(?:-kept)?:")
+_OURS: Final = re.compile(r"^(?:localhost/|docker\.io/library/)?docker-rollback(?:-kept)?:")
+_PODMANS_LATER: Final = "io.podman.annotations.pids-limit"
+"""An annotation that Podman writes once it has been asked for a limit, from a field that is compared."""
 _OUTSIDE: Final = frozenset(
     {"proc", "sys", "dev", "data", "cache", "witness", "etc/hosts", "etc/hostname", "etc/resolv.conf", "etc/mtab"}
     | {".dockerenv", "run", "run/.containerenv"}
@@ -194,6 +196,12 @@ def _container(inspection: Mapping[str, Any]) -> dict[str, Any]:
     state = inspection["State"]
     # Docker shows an empty list where it showed nothing, once it has been started again.
     found["HostConfig"] |= {key: found["HostConfig"].get(key) or [] for key in ("Dns", "DnsOptions", "DnsSearch")}
+    # Podman keeps variables and options in no order, and names each anonymous volume here.
+    found["Config"] |= {"Env": sorted(inspection["Config"].get("Env") or [])}
+    found["HostConfig"] |= {"Binds": sorted(map(_bind, inspection["HostConfig"].get("Binds") or []))}
+    annotations = inspection["HostConfig"].get("Annotations")
+    if annotations:
+        found["HostConfig"]["Annotations"] = {key: annotations[key] for key in annotations if key != _PODMANS_LATER}
     found["state"] = {key: state[key] for key in ("Status", "Running", "Paused", "Restarting", "OOMKilled", "Dead")}
     found["mounts"] = sorted(
         [
@@ -205,6 +213,12 @@ def _container(inspection: Mapping[str, Any]) -> dict[str, Any]:
         name: _endpoint(inspection, endpoint) for name, endpoint in inspection["NetworkSettings"]["Networks"].items()
     }
     return found
+
+
+def _bind(words: str) -> tuple[str, ...]:
+    source, *rest = words.split(":")
+    options = sorted(rest[1].split(",")) if len(rest) > 1 else []
+    return ("anonymous" if _is_generated(source) else source, *rest[:1], *options)
 
 
 def _mounted(mount: Mapping[str, Any]) -> str:

@@ -74,8 +74,7 @@ class World:
         """Remove every container, volume and network, and every image but those of the sweep."""
         api = self._client.api
         for container in api.containers(all=True):
-            with suppress(NotFound):
-                api.remove_container(container["Id"], force=True, v=True)
+            self._remove(str(container["Id"]))
         for volume in api.volumes()["Volumes"] or ():
             with suppress(NotFound):
                 api.remove_volume(volume["Name"], force=True)
@@ -89,6 +88,19 @@ class World:
                 if not kept.intersection(image["RepoTags"] or ()):
                     with suppress(APIError):
                         api.remove_image(image["Id"], force=True)
+
+    def _remove(self, container: str) -> None:
+        """Remove a container; Podman gives up where a program takes too long to die."""
+        for last in (False, False, True):
+            try:
+                self._client.api.remove_container(container, force=True, v=True)
+            except NotFound:
+                return
+            except APIError:
+                if last:
+                    raise
+            else:
+                return
 
     def update(self, told: Told) -> None:
         """Do what the update of this scene does: it changes container, volume and network."""

@@ -1,0 +1,90 @@
+"""Addresses that were asked for come back, also where the engine does not tell them from those that it chose."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import docker
+import pytest
+
+from docker_rollback import BackupStore, RollbackRequested, backup, rollback
+
+pytestmark = pytest.mark.engine
+
+MAC = "02:11:22:33:44:77"
+SERVICE = ["sh", "-c", "trap 'exit 0' TERM; sleep 100000 & wait"]
+
+
+class Host:
+    """A container with an address of its own in one network, and none of its own in another."""
+
+    def __init__(self, client: docker.DockerClient, image: str, labels: dict[str, str]) -> None:
+        self.client, self.labels = client, labels
+        self.name = f"addressed-{secrets.token_hex(3)}"
+        self.subnet = f"10.221.{int(self.name[-2:], 16)}"
+        self.front, self.back = f"{self.name}-front", f"{self.name}-back"
+        pool = docker.types.IPAMPool(subnet=f"{self.subnet}.0/24")
+        client.api.create_network(self.front, ipam=docker.types.IPAMConfig(pool_configs=[pool]), labels=labels)
+        client.api.create_network(self.back, labels=labels)
+        asked = {"Aliases": ["till"], "IPAMConfig": {"IPv4Address": f"{self.subnet}.77"}}
+        config: dict[str, Any] = {}
+        if tuple(map(int, client.api.api_version.split("."))) < (1, 44):
+            config["MacAddress"] = MAC
+        else:
+            asked["MacAddress"] = MAC
+        body = {
+            "Image": image,
+            "Cmd": SERVICE,
+            "HostConfig": {"NetworkMode": self.front},
+            "NetworkingConfig": {"EndpointsConfig": {self.front: asked}},
+            **config,
+        }
+        create: Any = client.api.create_container_from_config
+        client.api.start(create(body, self.name)["Id"])
+        client.api.connect_container_to_network(self.name, self.back)
+
+    def endpoints(self) -> Mapping[str, Any]:
+        """Return how it stands in its networks."""
+        found: Mapping[str, Any] = self.client.api.inspect_container(self.name)["NetworkSettings"]["Networks"]
+        return found
+
+    def check(self) -> None:
+        """Assert that it has what was asked for, and is in both networks."""
+        front = self.endpoints()[self.front]
+        assert (front["IPAddress"], front["MacAddress"]) == (f"{self.subnet}.77", MAC)
+        assert self.endpoints()[self.back]["IPAddress"]
+
+
+@pytest.fixture
+def host(docker_client: docker.DockerClient, busybox_image: str, test_labels: dict[str, str]) -> Host:
+    """A running container with addresses."""
+    return Host(docker_client, busybox_image, test_labels)
+
+
+@pytest.mark.parametrize("update", ["removed", "taken off", "untouched"])
+def test_an_address_that_was_asked_for_comes_back(host: Host, tmp_path: Path, update: str) -> None:
+    """Made anew or put back itself, the container has its address and its MAC address."""
+    host.check()
+    store = BackupStore(tmp_path / "store")
+    with rollback(host.name, client=host.client, store=store, verify=None) as tx:
+        host.check()
+        if update == "removed":
+            host.client.api.remove_container(host.name, force=True)
+            host.client.api.remove_network(host.front)
+        elif update == "taken off":
+            host.client.api.disconnect_container_from_network(host.name, host.front)
+        raise RollbackRequested
+    assert tx.backup.not_covered == ()
+    host.check()
+
+
+def test_what_only_a_start_could_tell_is_said(host: Host, tmp_path: Path) -> None:
+    """Captured by pause on Podman, nobody knows which address was asked for: the backup says so."""
+    podman = "Podman" in str(host.client.version().get("Components"))
+    store = BackupStore(tmp_path / "store")
+    taken = backup(host.name, client=host.client, store=store, quiesce="pause")
+    said = {gap.what for gap in taken.not_covered}
+    assert said == ({f"address on network {name}" for name in (host.front, host.back)} if podman else set())

@@ -26,14 +26,15 @@ LAYERS = (
     ("_surroundings",),
     ("_place",),
     ("_snapshotter", "_archiver"),
-    ("_volumes", "_quiesce", "_look", "_checked", "_marker"),
+    ("_volumes", "_quiesce", "_look", "_checked", "_marker", "_hooks"),
     ("_engine", "_store"),
     ("progress_rich",),
     ("_plan", "_journal", "_compare", "_conflict", "_graph", "_progress", "_upper", "_secrets", "_signals", "_labels"),
-    ("_update_spec", "_timeline", "_asked"),
+    ("_update_spec", "_timeline", "_asked", "_patience", "_limit"),
     ("_spec", "_folders"),
     ("_model",),
     ("errors",),
+    ("_store_errors",),
     ("_engine_errors",),
 )
 """From the roof to the ground. A part is a module or a folder right below the package; it imports only from below."""

@@ -12,6 +12,7 @@ from docker_rollback._checked import Check, CheckedContainer
 from docker_rollback._checks import eventually, healthy, http_ok, tcp_open
 from docker_rollback._compare import Difference, compare
 from docker_rollback._engine import Change, ContainerFilter, DockerEngine, Engine, EngineInfo, Finished, Process
+from docker_rollback._hooks import Call, Exec, Hooks
 from docker_rollback._model import (
     Backup,
     Clock,
@@ -44,11 +45,13 @@ from docker_rollback.errors import (
     ContainerNotFoundError,
     CorruptBackupError,
     DockerRollbackError,
+    DowntimeExceededError,
     EngineConflictError,
     EngineError,
     EngineForbiddenError,
     EngineTimeoutError,
     EngineUnavailableError,
+    HookError,
     ImageNotFoundError,
     ImagePlatformError,
     NetworkNotFoundError,
@@ -77,6 +80,7 @@ __all__ = [
     "Backup",
     "BackupNotFoundError",
     "BackupStore",
+    "Call",
     "Capture",
     "CaptureError",
     "Change",
@@ -95,6 +99,7 @@ __all__ = [
     "DockerEngine",
     "DockerRollbackError",
     "Downtime",
+    "DowntimeExceededError",
     "Draft",
     "Engine",
     "EngineConflictError",
@@ -104,7 +109,10 @@ __all__ = [
     "EngineRecord",
     "EngineTimeoutError",
     "EngineUnavailableError",
+    "Exec",
     "Finished",
+    "HookError",
+    "Hooks",
     "ImageNotFoundError",
     "ImagePlatformError",
     "ImageSnapshot",

@@ -9,6 +9,8 @@ from typing import TypeAlias
 from docker_rollback._checked import Check
 from docker_rollback._checks import as_checks, healthy
 from docker_rollback._engine import Client, Engine, as_engine
+from docker_rollback._hooks import HookArgument, Hooks
+from docker_rollback._limit import as_limit
 from docker_rollback._model import Backup, Quiesce, Shared, Way
 from docker_rollback._outcome import OutcomeListener
 from docker_rollback._parts import Parts
@@ -38,6 +40,10 @@ def rollback(
     way: Way | None = None,
     helper_image: str | None = None,
     progress: Listener | None = None,
+    max_downtime: float | None = None,
+    before_quiesce: HookArgument = (),
+    after_resume: HookArgument = (),
+    after_rollback: HookArgument = (),
     on_outcome: OutcomeListener | None = None,
 ) -> Rollback:
     """Make an update of containers transactional: back them up, run the block, put them back where it fails.
@@ -61,6 +67,14 @@ def rollback(
         way: how volume data is reached, "direct" or "helper"; by default the first of them that works.
         helper_image: an image with GNU tar for the helper; by default one is made from this machine's own tar.
         progress: told what is being done, by `Progress` values.
+        max_downtime: for how many seconds the containers may be at rest for the capture, from the first stop to the
+            capture's end; where it takes longer, they are set going again and entering fails. None is as long as it
+            takes.
+        before_quiesce: what is to be done right before they are brought to rest: a callable, a `Call` or an `Exec`, or
+            several. Where one fails, entering fails and nothing is brought to rest.
+        after_resume: what is to be done once they run again, after an error too; with ``resume=False`` after an error
+            alone. Where one fails, that is logged and in the outcome.
+        after_rollback: what is to be done once a rollback has put everything back; where one fails, likewise.
         on_outcome: told by one `Outcome` what became of the block, once that stands: committed, rolled back or failed,
             also where entering failed. What it raises is logged and changes nothing.
 
@@ -100,6 +114,14 @@ def rollback(
         resume=resume,
         shared=shared,
         keep=keep,
+        hooks=Hooks(
+            parts.engine,
+            before_quiesce=before_quiesce,
+            after_resume=after_resume,
+            after_rollback=after_rollback,
+            timeline=parts.report.timeline,
+        ),
+        max_downtime=max_downtime,
         on_outcome=on_outcome,
         report=parts.report,
     )
@@ -116,13 +138,16 @@ def backup(
     way: Way | None = None,
     helper_image: str | None = None,
     progress: Listener | None = None,
+    max_downtime: float | None = None,
+    before_quiesce: HookArgument = (),
+    after_resume: HookArgument = (),
 ) -> Backup:
     """Take a backup of containers, without an update; the arguments are those of `rollback`.
 
     Raises:
-        ContainerNotFoundError, UnsupportedContainerError, ContainerBusyError: nothing was touched.
-        StoreError, EngineError, VolumeError, CaptureError: the backup could not be taken; every container does what it
-            did.
+        ContainerNotFoundError, UnsupportedContainerError, ContainerBusyError, HookError: nothing was touched.
+        StoreError, EngineError, VolumeError, CaptureError, DowntimeExceededError: the backup could not be taken; every
+            container does what it did.
 
     Example:
         >>> backup("web", store="/var/backups/web").id
@@ -139,9 +164,13 @@ def backup(
         shared=shared,
         include_binds=include_binds,
     )
+    max_downtime = as_limit(max_downtime)
+    hooks = Hooks(parts.engine, before_quiesce=before_quiesce, after_resume=after_resume)
     recovery = parts.recovery("stop")
     with recovery.holding(_references(containers)) as (report, _):
-        operation, taken = recovery.begin(report, quiesce=quiesce, shared=shared, then="committed")
+        operation, taken = recovery.begin(
+            report, quiesce=quiesce, shared=shared, hooks=hooks, max_downtime=max_downtime, then="committed"
+        )
         recovery.settle(operation, taken, rolled_back=False)
     return taken
 

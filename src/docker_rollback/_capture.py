@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -10,12 +11,15 @@ from datetime import datetime
 
 from docker_rollback._archiver import VolumeArchiver
 from docker_rollback._engine.port import Engine
+from docker_rollback._hooks import Hooks
+from docker_rollback._limit import DowntimeLimit
 from docker_rollback._model import Backup, ContainerSnapshot, NetworkRecord, Observed, Quiesce, Report, Shared
 from docker_rollback._progress import Reporter
 from docker_rollback._quiesce import AtRest
 from docker_rollback._snapshotter import ContainerSnapshotter, now
 from docker_rollback._spec import user_endpoints
 from docker_rollback._store import BackupStore, KeepArgument
+from docker_rollback._volumes import VolumeCapture
 
 logger = logging.getLogger("docker_rollback")
 
@@ -33,6 +37,7 @@ class Capture:
         archiver: what captures the volumes.
         report: is told what is done.
         clock: the time, in UTC.
+        monotonic: the time that `max_downtime` is measured by, in seconds.
     """
 
     def __init__(
@@ -44,6 +49,7 @@ class Capture:
         *,
         report: Reporter | None = None,
         clock: Callable[[], datetime] = now,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._engine = engine
         self._store = store
@@ -51,9 +57,18 @@ class Capture:
         self._archiver = archiver
         self._report = report or Reporter()
         self._clock = clock
+        self._monotonic = monotonic
 
     def take(
-        self, report: Report, identity: str, *, quiesce: Quiesce, resume: bool = True, shared: Shared = "refuse"
+        self,
+        report: Report,
+        identity: str,
+        *,
+        quiesce: Quiesce,
+        resume: bool = True,
+        shared: Shared = "refuse",
+        hooks: Hooks | None = None,
+        max_downtime: float | None = None,
     ) -> Backup:
         """Take the backup `identity` of what `report` found, and return it once it is durable.
 
@@ -62,6 +77,8 @@ class Capture:
         long. The engine holds the images under names of ours until `release`.
 
         Raises:
+            HookError: a hook before the capture failed; nothing was brought to rest.
+            DowntimeExceededError: from the first stop to the end of the capture took more seconds than `max_downtime`.
             CaptureError: somebody disturbed the capture.
             ResumeError: a container could not be set going again.
             EngineError, VolumeError, StoreError: what they say.
@@ -79,29 +96,35 @@ class Capture:
                 ExitStack() as until_captured,
             ):
                 at_rest = quiesce != "none" and not (report.guests and shared == "ignore")
-                if at_rest and any(_runs(container) for container in (*report.containers, *report.guests)):
+                running = [one.name for one in (*report.containers, *report.guests) if _runs(one)]
+                if at_rest and running:
                     archives.live_pass()
                 until_captured.push(lambda kind, *_: timeline.begin("seal") if kind is None else None)
+                # The outermost: those after the rest run when all run again.
+                around = (hooks or Hooks(self._engine)).around_rest(resumes=resume)
+                (until_captured if resume else until_sealed).enter_context(around)
                 timeline.begin("rest")
                 guests = until_captured.enter_context(AtRest(self._engine, quiesce, report=self._report))
-                for guest in report.guests if shared == "stop" else ():
-                    guests.bring(guest)
                 rest = AtRest(self._engine, quiesce, report=self._report)
                 (until_captured if resume else until_sealed).enter_context(rest)
-                for container in reversed(report.containers):
-                    rest.bring(container)
-                created = self._clock()
-                timeline.begin("capture")
-                snapshots = _beside(
-                    lambda: [
-                        snapshotter.capture(container, tag=tag, folders=report.volumes)
-                        for container, tag in zip(report.containers, tags, strict=True)
-                    ],
-                    lambda: archives.capture(at_rest=at_rest),
-                    archives.stop,
-                )
-                rest.check_undisturbed()
-                guests.check_undisturbed()
+                with DowntimeLimit(
+                    max_downtime if quiesce != "none" and running else None,
+                    running,
+                    step=lambda: timeline.step,
+                    stop=archives.stop,
+                    clock=self._monotonic,
+                ) as limit:
+                    for guest in report.guests if shared == "stop" else ():
+                        guests.bring(guest)
+                        limit.check()
+                    for container in reversed(report.containers):
+                        rest.bring(container)
+                        limit.check()
+                    created = self._clock()
+                    timeline.begin("capture")
+                    snapshots = self._together(report, tags, archives, at_rest=at_rest)
+                    rest.check_undisturbed()
+                    guests.check_undisturbed()
                 timeline.begin("resume")
             backup = Backup(
                 id=identity,
@@ -118,6 +141,19 @@ class Capture:
                 rest.keep()
         logger.info("backup %s is taken", identity)
         return backup
+
+    def _together(
+        self, report: Report, tags: Sequence[str], archives: VolumeCapture, *, at_rest: bool
+    ) -> list[ContainerSnapshot]:
+        """Capture the containers, and their volumes beside them."""
+        return _beside(
+            lambda: [
+                self._snapshotter.capture(container, tag=tag, folders=report.volumes)
+                for container, tag in zip(report.containers, tags, strict=True)
+            ],
+            lambda: archives.capture(at_rest=at_rest),
+            archives.stop,
+        )
 
     def forget(self, identity: str, names: Sequence[str]) -> None:
         """Let the engine forget what a capture that was cut off may have made for the backup of some containers."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import http.client
-import queue
 import socket
 import threading
 import urllib.error
@@ -13,6 +12,7 @@ from typing import Any, Final
 
 from docker_rollback._checked import Check, CheckedContainer
 from docker_rollback._engine.port import Inspection
+from docker_rollback._patience import LateError, within
 from docker_rollback._spec import observe
 from docker_rollback.errors import ContainerNotFoundError
 
@@ -167,23 +167,12 @@ def _call(check: Check, container: CheckedContainer, patience: float) -> None:
         if given_up.is_set():
             raise SystemExit  # ends this thread, and no handler of errors holds it up
 
-    def work() -> None:
-        try:
-            check(container.hurried(clock=container.clock, sleep=sleep))
-        except BaseException as error:
-            outcome.put(error)
-        else:
-            outcome.put(None)
-
-    outcome: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
-    threading.Thread(target=work, name=f"check of {container.name}", daemon=True).start()
+    checked = container.hurried(clock=container.clock, sleep=sleep)
     try:
-        error = outcome.get(timeout=patience)
-    except queue.Empty:
+        within(patience, lambda: check(checked), name=f"check of {container.name}")
+    except LateError:
         given_up.set()
         raise container.reject(f"a check did not come back within {patience:.0f} s") from None
-    if error is not None:
-        raise error
 
 
 def _until(ask: Callable[[float], str | None], timeout: float) -> Check:

@@ -16,7 +16,7 @@ from docker_rollback._model import Backup, NotCovered, Observed, Way
 from docker_rollback._recovery import Recovered
 from docker_rollback._secrets import hide
 from docker_rollback._timeline import Downtime, OutcomeStep, StepTime, Timeline
-from docker_rollback.errors import ResumeError, UnfinishedRollbackError, UpdateRejectedError
+from docker_rollback.errors import HookError, ResumeError, UnfinishedRollbackError, UpdateRejectedError
 
 logger = logging.getLogger("docker_rollback")
 
@@ -209,7 +209,7 @@ class Account:
 
     def because(self, error: BaseException) -> None:
         """Note why there is no update, or no longer."""
-        self._reason = self._trouble(error)
+        self._reason = self._trouble(error, self._timeline.step)
         if isinstance(error, UpdateRejectedError):
             self._rejected = (
                 RejectedCheck(
@@ -224,7 +224,7 @@ class Account:
 
     def failed(self, failures: Sequence[BaseException], backup: str) -> None:
         """Note that the rollback failed."""
-        self._failures = tuple(self._trouble(failure) for failure in failures)
+        self._failures = tuple(self._trouble(failure, self._timeline.step) for failure in failures)
         self._to_do.append(
             f"the rollback failed: mend the cause, then call {self._recover}, "
             f"or docker_rollback.restore({backup!r}, store={self._store!r})"
@@ -236,7 +236,8 @@ class Account:
 
     def problem(self, error: BaseException, *, left_over: bool = False) -> None:
         """Note what went wrong and changes nothing, and whether something is left over in the engine or the store."""
-        self._problems.append(self._trouble(error))
+        step = error.hook if isinstance(error, HookError) else self._timeline.step
+        self._problems.append(self._trouble(error, step))
         if left_over:
             self._to_do.append(f"something is left over, which the next rollback removes, or {self._recover}")
 
@@ -263,13 +264,13 @@ class Account:
             recovered=self._recovered,
         )
 
-    def _trouble(self, error: BaseException) -> Trouble:
+    def _trouble(self, error: BaseException, step: OutcomeStep | None) -> Trouble:
         try:
             text = str(error)
         except Exception:
             # It is not ours, and need not be good at telling what it is.
             text = "(it does not say)"
-        return Trouble(type(error).__name__, hide(text, self._environment), self._timeline.step)
+        return Trouble(type(error).__name__, hide(text, self._environment), step)
 
 
 def _backed_up(backup: Backup, store: str) -> BackedUp:

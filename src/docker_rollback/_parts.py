@@ -71,7 +71,7 @@ class Parts:
                 include_binds=include_binds,
                 own_ids=own_ids(),
             ),
-            Capture(engine, store, snapshotter, archiver, report=report),
+            Capture(engine, store, snapshotter, archiver, report=report, monotonic=monotonic),
             report,
         )
 

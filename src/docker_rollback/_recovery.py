@@ -14,6 +14,7 @@ from attrs import evolve, frozen
 from docker_rollback._archiver import VolumeArchiver
 from docker_rollback._capture import Capture
 from docker_rollback._engine.port import Engine
+from docker_rollback._hooks import Hooks
 from docker_rollback._journal import Phase, interference
 from docker_rollback._model import Backup, Observed, Quiesce, Report, Shared, backup_id
 from docker_rollback._operations import HOLDER, Operation, Operations
@@ -129,6 +130,8 @@ class Recovery:
         quiesce: Quiesce,
         resume: bool = True,
         shared: Shared = "refuse",
+        hooks: Hooks | None = None,
+        max_downtime: float | None = None,
         then: Phase = "updating",
     ) -> tuple[Operation, Backup]:
         """Take a backup under the journal, and note what comes next.
@@ -138,11 +141,13 @@ class Recovery:
             quiesce: how the containers are brought to rest.
             resume: whether they are set going again.
             shared: what becomes of containers outside that write to their volumes.
+            hooks: what is to be done around that.
+            max_downtime: for how long they may be at rest, in seconds.
             then: "updating" where the backup is to be put back if nobody says otherwise, else "committed".
 
         Raises:
             ContainerBusyError, UnfinishedRollbackError: another host or store has an operation on one of them.
-            CaptureError, ResumeError, EngineError, VolumeError, StoreError: as `Capture.take` has them.
+            HookError, CaptureError, ResumeError, EngineError, VolumeError, StoreError: as `Capture.take` has them.
         """
         identity = backup_id(report.containers[0].name, self._clock(), secrets.token_hex(3))
         operation = self._operations.begin(
@@ -152,7 +157,15 @@ class Recovery:
             guests=[resting(guest, quiesce) for guest in report.guests if shared == "stop"],
         )
         try:
-            backup = self._capture.take(report, identity, quiesce=quiesce, resume=resume, shared=shared)
+            backup = self._capture.take(
+                report,
+                identity,
+                quiesce=quiesce,
+                resume=resume,
+                shared=shared,
+                hooks=hooks,
+                max_downtime=max_downtime,
+            )
             operation.enter(then)
         except BaseException as error:
             self._give_up(operation, error)

@@ -13,6 +13,8 @@ from typing import Protocol, Self, TypeAlias, Unpack
 from docker_rollback._capture import Capture
 from docker_rollback._checked import Check
 from docker_rollback._engine.port import Engine
+from docker_rollback._hooks import Hooks
+from docker_rollback._limit import as_limit
 from docker_rollback._model import Backup, Quiesce, Report, Shared
 from docker_rollback._operations import Operation
 from docker_rollback._outcome import Account, Outcome, OutcomeListener, Status
@@ -61,6 +63,9 @@ class Rollback:
         shared: what becomes of containers outside that write to a volume of theirs.
         keep: which backups of these containers stay in the store when the block ends: so many, those no older than a
             `timedelta`, or both by `Keep`; None keeps all.
+        hooks: what is to be done around the capture, and after a rollback.
+        max_downtime: for how long the containers may be at rest for the capture, in seconds; None for as long as it
+            takes.
         on_outcome: is told the `Outcome` of the block once it stands, also where entering failed.
         report: is told what `replace` does, and measures the steps; the other parts had better have the same one.
         clock: the time, in UTC.
@@ -86,6 +91,8 @@ class Rollback:
         resume: bool = True,
         shared: Shared = "refuse",
         keep: KeepArgument = 3,
+        hooks: Hooks | None = None,
+        max_downtime: float | None = None,
         on_outcome: OutcomeListener | None = None,
         report: Reporter | None = None,
         clock: Callable[[], datetime] = now,
@@ -105,6 +112,8 @@ class Rollback:
         self._resume = resume
         self._shared: Shared = shared
         self._keep = Keep.of(keep)
+        self._hooks = hooks or Hooks(engine)
+        self._max_downtime = as_limit(max_downtime)
         self._on_outcome = on_outcome
         self._report = report or Reporter()
         self._timeline = self._report.timeline
@@ -151,6 +160,8 @@ class Rollback:
             ContainerNotFoundError: one of the containers is not there.
             UnsupportedContainerError: one of them could not be put back exactly.
             ContainerBusyError: somebody else is at work on one of them.
+            HookError: a hook before the capture failed.
+            DowntimeExceededError: the containers had been at rest for `max_downtime`.
             StoreError, EngineError, VolumeError, CaptureError: the backup could not be taken; every container does
                 what it did.
         """
@@ -165,7 +176,12 @@ class Rollback:
                 self._account.found(report.containers, self.recovered)
                 self._verdict.begin(report.containers)
             self._operation, self._backup = self._recovery.begin(
-                report, quiesce=self._quiesce, resume=self._resume, shared=self._shared
+                report,
+                quiesce=self._quiesce,
+                resume=self._resume,
+                shared=self._shared,
+                hooks=self._hooks,
+                max_downtime=self._max_downtime,
             )
         except BaseException as error:
             self.status = Status.FAILED
@@ -287,6 +303,7 @@ class Rollback:
                 self._timeline.begin("verify again")
                 self._verdict.judge_again()
                 self.status = Status.ROLLED_BACK
+                self._hooks.after_rollback()
                 self._finish()
         except Exception as failure:
             self.status = Status.FAILED
@@ -322,6 +339,8 @@ class Rollback:
 
     def _conclude(self, leaving: BaseException | None) -> None:
         """Tell the outcome. It stands, whatever happens here, and so does the exception that leaves the block."""
+        for problem in self._hooks.problems:
+            self._account.problem(problem)
         self._outcome = self._account.outcome(self.status, self._backup)
         logger.info("%s: %s", ", ".join(self._outcome.containers), self.status.value)
         if self._on_outcome is None:

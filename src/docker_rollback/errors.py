@@ -27,6 +27,8 @@ has to say. ``RollbackRequested`` is control flow, not an error, and is delibera
     │   ├── CorruptBackupError
     │   └── UnsupportedFormatError      written by a newer version of this library
     ├── CaptureError                    the backup could not be taken; the service runs as before
+    │   └── DowntimeExceededError       it would have been down for longer than allowed
+    ├── HookError                       what the caller wanted done around it failed
     ├── ResumeError                     a container that was brought to rest could not be set going again
     ├── ImagePlatformError              the image is for another kind of machine
     ├── UpdateRejectedError             the update ended, its container is not well
@@ -38,6 +40,7 @@ has to say. ``RollbackRequested`` is control flow, not an error, and is delibera
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 from docker_rollback._engine_errors import (
     ContainerNotFoundError,
@@ -52,6 +55,14 @@ from docker_rollback._engine_errors import (
     NotFoundError,
     VolumeNotFoundError,
 )
+from docker_rollback._store_errors import (
+    BackupNotFoundError,
+    CorruptBackupError,
+    StoreError,
+    StoreFullError,
+    StoreNotWritableError,
+    UnsupportedFormatError,
+)
 
 __all__ = [
     "ArchiveError",
@@ -61,11 +72,13 @@ __all__ = [
     "ContainerNotFoundError",
     "CorruptBackupError",
     "DockerRollbackError",
+    "DowntimeExceededError",
     "EngineConflictError",
     "EngineError",
     "EngineForbiddenError",
     "EngineTimeoutError",
     "EngineUnavailableError",
+    "HookError",
     "ImageNotFoundError",
     "ImagePlatformError",
     "NetworkNotFoundError",
@@ -161,69 +174,6 @@ class ArchiveError(VolumeError):
     """Archiving or extracting a volume failed."""
 
 
-class StoreError(DockerRollbackError):
-    """Durable storage failed.
-
-    Attributes:
-        path: the file or folder it happened to.
-        reason: what happened, a sentence.
-    """
-
-    def __init__(self, path: str, reason: str) -> None:
-        self.path = path
-        self.reason = reason
-        super().__init__(f"store {path}: {reason}")
-
-
-class StoreNotWritableError(StoreError):
-    """The store's folder cannot be written by this user."""
-
-
-class StoreFullError(StoreError):
-    """There is no room left for the backup; what was half-written has been removed.
-
-    Attributes:
-        needed: bytes that would have been needed, at least; None where that is not known.
-        free: bytes that were there for them; None where that is not known, as under a quota.
-    """
-
-    def __init__(self, path: str, reason: str, *, needed: int | None = None, free: int | None = None) -> None:
-        self.needed = needed
-        self.free = free
-        numbers = [f"{needed / 1e6:,.2f} MB or more are needed"] if needed is not None else []
-        numbers += [f"{free / 1e6:,.2f} MB are free"] if free is not None else []
-        told = f"{reason}: {', '.join(numbers)}" if numbers else reason
-        super().__init__(path, f"{told}; remove old backups (BackupStore.prune), or give the store another place")
-
-
-class BackupNotFoundError(StoreError):
-    """The store holds no backup of that id.
-
-    Attributes:
-        backup_id: the id that was looked for.
-    """
-
-    def __init__(self, path: str, backup_id: str) -> None:
-        self.backup_id = backup_id
-        super().__init__(path, f"no backup {backup_id!r}; BackupStore.list() names those that are there")
-
-
-class CorruptBackupError(StoreError):
-    """What the store holds is not what was written; nothing has been touched.
-
-    Attributes:
-        blob: the digest of the blob, or the name of the file, that is damaged.
-    """
-
-    def __init__(self, path: str, blob: str, reason: str) -> None:
-        self.blob = blob
-        super().__init__(path, f"{blob} is damaged: {reason}")
-
-
-class UnsupportedFormatError(StoreError):
-    """The store, or a backup in it, was written in a format that this version does not know."""
-
-
 class CaptureError(DockerRollbackError):
     """The backup could not be taken; every container is in the state that it had.
 
@@ -236,6 +186,57 @@ class CaptureError(DockerRollbackError):
         self.container = container
         self.reason = reason
         super().__init__(f"could not back up container {container!r}: {reason}")
+
+
+class DowntimeExceededError(CaptureError):
+    """Bringing containers to rest and capturing them took longer than allowed; they run again, nothing is left over.
+
+    Attributes:
+        containers: the names of those that were at rest.
+        allowed: how long they might have been at rest, in seconds.
+        step: what was being done when that time was over, "rest" or "capture".
+    """
+
+    def __init__(self, containers: Sequence[str], allowed: float, step: str) -> None:
+        self.containers = tuple(containers)
+        self.allowed = allowed
+        self.step = step
+        super().__init__(
+            ", ".join(self.containers),
+            f"in step {step!r} it had been at rest for the {allowed:g} s that max_downtime allows; it does what it did",
+        )
+
+
+class HookError(DockerRollbackError):
+    """A hook failed. Where it is one before the capture, nothing was touched; a later one changes no outcome.
+
+    Attributes:
+        hook: which: "before_quiesce", "after_resume" or "after_rollback".
+        program: the program or the function that it runs.
+        container: the container in which that runs; None for a function.
+        reason: what happened, a sentence.
+        exit_code: of the program; None where it did not end by itself, and for a function.
+        stderr: the end of what the program said.
+    """
+
+    def __init__(
+        self,
+        hook: Literal["before_quiesce", "after_resume", "after_rollback"],
+        reason: str,
+        *,
+        program: str,
+        container: str | None = None,
+        exit_code: int | None = None,
+        stderr: str = "",
+    ) -> None:
+        self.hook: Literal["before_quiesce", "after_resume", "after_rollback"] = hook
+        self.program = program
+        self.container = container
+        self.reason = reason
+        self.exit_code = exit_code
+        self.stderr = stderr
+        place = f" in container {container!r}" if container is not None else ""
+        super().__init__(f"{hook}: {program!r}{place}: {reason}" + (f"\n{stderr}" if stderr else ""))
 
 
 class ResumeError(DockerRollbackError):

@@ -18,6 +18,7 @@ CLASSES = sorted(
 ID = "ab" * 32
 FAILURES = [errors.VolumeError("data", "gone"), ValueError("odd")]
 VALUES: dict[str, Any] = {
+    "allowed": 5.0,
     "containers": ["web", "db"],
     "differences": ["A: 1 became 2"],
     "failures": FAILURES,

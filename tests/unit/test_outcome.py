@@ -171,7 +171,8 @@ def test_an_entry_that_failed_is_told(shop: Shop, told: list[Outcome], asked: st
 
 
 def test_a_service_that_stays_down_is_left_to_somebody(shop: Shop, told: list[Outcome]) -> None:
-    """Where a container cannot be set going again, the report asks for it to be started."""
+    """Where a container cannot be set going again, the report asks for it to be started, and no hook says it runs."""
+    resumed: list[str] = []
 
     class Stubborn(FailingEngine):
         def start_container(self, ref: str) -> None:
@@ -179,8 +180,10 @@ def test_a_service_that_stays_down_is_left_to_somebody(shop: Shop, told: list[Ou
                 raise EngineError("start container 'shop'", "not today")
             super().start_container(ref)
 
-    with pytest.raises(ResumeError), shop.rollback(Stubborn(shop.engine), on_outcome=told.append):
+    tx = shop.rollback(Stubborn(shop.engine), on_outcome=told.append, after_resume=lambda: resumed.append("shop"))
+    with pytest.raises(ResumeError), tx:
         pytest.fail("the block was entered")
+    assert resumed == []
     assert any("'shop' could not be set going again" in todo for todo in told[0].to_do)
     assert any("docker_rollback.recover(" in todo for todo in told[0].to_do)
 

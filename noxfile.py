@@ -91,6 +91,13 @@ def demo(session: nox.Session) -> None:
 
 
 @nox.session
+def bench(session: nox.Session) -> None:
+    """Measure what backups and rollbacks cost, beside other ways, and write docs/reference/benchmarks.md."""
+    install(session, "tests")
+    session.run("python", "-m", "bench", *session.posargs)
+
+
+@nox.session
 def fresh(session: nox.Session) -> None:
     """Run the two commands of the README on a Debian just made, as root."""
     install(session, "tests")

@@ -2,33 +2,21 @@
 
 from __future__ import annotations
 
-import socket
-import struct
 import threading
 import time
 from types import TracebackType
 from typing import Self
 
-PROTOCOL = 3 << 16
-READY = b"Z"
-USER = b"user\0postgres\0\0"
+from demo.session import Session, SessionError
 
 
 def answers(port: int, *, timeout: float = 1.0) -> bool:
     """Say whether PostgreSQL on a local port opens a session; a port that is merely open does not count."""
-    hello = struct.pack("!ii", 8 + len(USER), PROTOCOL) + USER
     try:
-        with socket.create_connection(("127.0.0.1", port), timeout=timeout) as connection:
-            connection.sendall(hello)
-            with connection.makefile("rb") as answer:
-                while kind := answer.read(1):
-                    if kind == READY:
-                        return True
-                    (length,) = struct.unpack("!i", answer.read(4))
-                    answer.read(length - 4)
-    except (OSError, struct.error):
+        Session(port, timeout=timeout).close()
+    except SessionError:
         return False
-    return False
+    return True
 
 
 class Prober:

@@ -1,0 +1,82 @@
+"""The command (see the package)."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Collection
+from pathlib import Path
+
+from bench import catalog, report
+from bench.measure import Notebook, Rounds, say
+from bench.stage import machine, staged
+from bench.subjects import Subject
+from tests.engines import NAMES, EngineStartError
+from tests.engines.debian import DistributionError
+
+PROJECT = Path(__file__).resolve().parent.parent
+BY_DEFAULT = "docker-28.5"
+
+
+def main() -> int:
+    """Measure what the arguments choose; return 1 where a part of it failed."""
+    given = _parser().parse_args()
+    if os.geteuid() != 0:
+        sys.exit("bench: only root can start a private engine")
+    # A termination passes through here as an exception, so that the engine is ended.
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    known = catalog.cases(given.size)
+    chosen = [case for name in given.only or known for case in known[name]]
+    try:
+        results, failed = measure(given.engine, chosen, rounds=given.rounds, ways=given.ways)
+    except (EngineStartError, DistributionError) as error:
+        sys.exit(f"bench: {error}")
+    print(report.render(*report.parse(results)))
+    if given.keep is not None:
+        given.keep.write_text(results)
+    if failed:
+        say(f"failed: {', '.join(failed)}")
+    elif given.size == "full" and not given.only and not given.ways:
+        report.write(PROJECT, results)
+        say(f"{report.PAGE}, {report.CHART} and {report.RESULTS} are written")
+    return int(bool(failed))
+
+
+def measure(
+    engine: str, chosen: Collection[catalog.Case], *, rounds: int, ways: Collection[str] | None = None
+) -> tuple[str, list[str]]:
+    """Measure cases one after the other; return the results, and what failed."""
+    notebook, failed = Notebook(), []
+    with staged(engine, with_postgresql=any(case.kind == "postgresql" for case in chosen)) as stage:
+        shape = machine(stage)
+        for number, case in enumerate(chosen, start=1):
+            say(f"{case.name}: being made ({number} of {len(chosen)})")
+            subject = Subject(stage, case.name, f"bench{number}", case.kind, case.data)
+            wanted = {way: count for way, count in case.rounds(rounds).items() if not ways or way in ways}
+            try:
+                with subject.standing():
+                    Rounds(notebook, wanted, whole=case.whole).play(subject)
+            except Exception:
+                # The others can be measured all the same.
+                traceback.print_exc()
+                failed.append(case.name)
+    return report.dump(shape, notebook.samples), failed
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    names = tuple(catalog.cases("full"))
+    parser.add_argument("--only", nargs="+", choices=names, help="these alone, and nothing is written")
+    parser.add_argument("--ways", nargs="+", choices=catalog.EVERY_WAY, help="these alone, and nothing is written")
+    parser.add_argument("--rounds", type=int, default=3, metavar="N", help="how often each way is measured")
+    parser.add_argument("--size", choices=("small", "full"), default="full", help="small: does it work? writes nothing")
+    parser.add_argument("--engine", choices=NAMES, default=BY_DEFAULT)
+    parser.add_argument("--keep", type=Path, metavar="FILE", help="where to put all values, as JSON")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,115 @@
+"""The figures to reach: what was measured, beside what it may be at most. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+from attrs import frozen
+
+from bench import catalog, samples
+from bench.samples import Key, Medians
+
+WAYS: Final = (samples.DIRECT, samples.HELPER)
+SETS: Final = (catalog.POSTGRESQL, catalog.LARGE_FILES, catalog.SMALL_FILES)
+
+
+@frozen
+class Goal:
+    """A figure to reach.
+
+    Attributes:
+        figure: what it is.
+        of: of what, and by which way.
+        measured: what it is; None where a part of it was not measured.
+        limit: what it may be at most.
+        form: how both are written.
+    """
+
+    figure: str
+    of: str
+    measured: float | None
+    limit: float
+    form: str
+
+    @property
+    def reached(self) -> bool | None:
+        """Whether it is no more than it may be; None where it was not measured."""
+        return None if self.measured is None else self.measured <= self.limit
+
+    def written(self, value: float | None) -> str:
+        """Return a value as people read it."""
+        return "-" if value is None else self.form.format(value)
+
+
+def goals(known: Medians) -> Iterator[Goal]:
+    """Give every figure to reach, in the order of the tables."""
+
+    def get(subject: str, way: str, task: str, figure: str) -> float | None:
+        return known.get(Key(subject, way, task, figure))
+
+    def ratio(of: float | None, to: float | None) -> float | None:
+        return None if of is None or not to else of / to
+
+    def beyond(of: float | None, to: float | None) -> float | None:
+        return None if of is None or to is None else of - to
+
+    def down(subject: str, way: str) -> float | None:
+        """Return the downtime of a backup: of the first or the second, whichever is longer."""
+        both = (get(subject, way, task, samples.DOWN) for task in (samples.FIRST, samples.SECOND))
+        return max((value for value in both if value is not None), default=None)
+
+    def restart(subject: str) -> float | None:
+        return get(subject, samples.BARE, samples.RESTART, samples.DOWN)
+
+    def seconds(subject: str, way: str, task: str) -> float | None:
+        return get(subject, way, task, samples.SECONDS)
+
+    times, more, megabytes = "{:.2f} times", "{:+.2f} s", "{:.0f} MB"
+    _, middle, largest = catalog.SIZES
+    _, many = catalog.NUMBERS
+    for way in WAYS:
+        name = catalog.POSTGRESQL
+        value = ratio(down(name, way), restart(name))
+        yield Goal("downtime, against the bare restart", f"{name}; {way}", value, 1.25, times)
+    for way in WAYS:
+        name = catalog.SMALL_SERVER
+        value = beyond(down(name, way), restart(name))
+        yield Goal("downtime, beyond the bare restart", f"{name}; {way}", value, 0.15, more)
+    for way in WAYS:
+        value = ratio(down(largest, way), down(middle, way))
+        yield Goal("downtime, 10 GB against 1 GB", way, value, 1.15, times)
+    for way in WAYS:
+        value = beyond(down(many, way), restart(many))
+        yield Goal(f"downtime, {many} beyond the bare restart", way, value, 2.0, more)
+    for name, limit in zip(SETS, (1 / 10, 1 / 10, 1 / 6), strict=True):
+        first = (seconds(name, way, samples.FIRST) for way in (samples.DIRECT, samples.PLAIN))
+        yield Goal("first backup in total, against the plain procedure", f"{name}; direct", ratio(*first), limit, times)
+    for name in SETS:
+        first = (seconds(name, way, samples.FIRST) for way in (samples.HELPER, samples.DIRECT))
+        yield Goal("first backup in total, helper against direct", name, ratio(*first), 2.0, times)
+    for way in WAYS:
+        for name in SETS:
+            both = (seconds(name, way, task) for task in (samples.SECOND, samples.FIRST))
+            yield Goal(
+                "second backup in total, 1% changed, against the first", f"{name}; {way}", ratio(*both), 0.1, times
+            )
+    for way in WAYS:
+        for name in SETS:
+            bytes_of = (get(name, way, samples.SECOND, figure) for figure in (samples.STORED, samples.CHANGED))
+            text = "second backup, bytes stored against the changed files"
+            yield Goal(text, f"{name}; {way}", ratio(*bytes_of), 1.01, times)
+    for name in SETS:
+        value = ratio(seconds(name, samples.DIRECT, samples.ROLLBACK), seconds(name, samples.PLAIN, samples.ROLLBACK))
+        yield Goal("rollback in total, 1% changed, against the plain restore", f"{name}; direct", value, 0.25, times)
+    for name in SETS:
+        both = (seconds(name, samples.DIRECT, task) for task in (samples.ROLLBACK, samples.RESTORE))
+        yield Goal("the same against our own full restore", f"{name}; direct", ratio(*both), 0.5, times)
+    for name in (largest, catalog.MILLION):
+        for way in WAYS:
+            value = get(name, way, samples.FIRST, samples.MEMORY)
+            value = None if value is None else value / 1e6
+            yield Goal("peak memory of our process", f"{name}; {way}", value, 150, megabytes)
+    name = catalog.NO_VOLUMES
+    both = (seconds(name, way, samples.ENTRY) for way in (samples.DIRECT, samples.BARE))
+    yield Goal("entering and leaving, against the bare calls", name, ratio(*both), 1.5, times)

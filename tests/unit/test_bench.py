@@ -1,0 +1,148 @@
+"""The benchmarks themselves: what is made of samples, and that a client measures what it says."""
+
+from __future__ import annotations
+
+import http.server
+import json
+import threading
+import time
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+import pytest
+
+from bench import catalog, chart, report, samples
+from bench.clients import Watcher
+from bench.goals import goals
+from bench.measure import Notebook
+from bench.samples import Key, medians
+from bench.stage import peak, room
+
+PROJECT = Path(__file__).parent.parent.parent
+MACHINE = {"processors": "2", "memory": "4 GiB"}
+
+
+@pytest.fixture
+def notebook() -> Notebook:
+    """Give some samples of one data set: three rounds, of which one was disturbed."""
+    notebook = Notebook()
+    for down in (2.0, 9.0, 2.2):
+        notebook.note(catalog.POSTGRESQL, samples.BARE, samples.RESTART, samples.DOWN, down)
+        notebook.note(catalog.POSTGRESQL, samples.DIRECT, samples.FIRST, samples.DOWN, down + 0.1)
+        notebook.note(catalog.POSTGRESQL, samples.DIRECT, samples.SECOND, samples.DOWN, down + 1)
+    return notebook
+
+
+def test_the_median_counts(notebook: Notebook) -> None:
+    """One round that something disturbed changes nothing."""
+    key = Key(catalog.POSTGRESQL, samples.BARE, samples.RESTART, samples.DOWN)
+    assert medians(notebook.samples)[key] == 2.2
+
+
+def test_what_is_written_is_what_was_taken(notebook: Notebook) -> None:
+    """The results file holds every value and the machine, and gives the same medians."""
+    text = report.dump(MACHINE, notebook.samples)
+    machine, known = report.parse(text)
+    assert machine == MACHINE
+    assert known == pytest.approx(medians(notebook.samples))
+    assert sum(map(len, json.loads(text)["samples"].values())) == len(notebook.samples)
+
+
+def test_the_worse_backup_counts_for_the_downtime(notebook: Notebook) -> None:
+    """Of two backups, the one with the longer downtime is compared; what was not measured is no success."""
+    first, *others = goals(medians(notebook.samples))
+    assert first.measured == pytest.approx(3.2 / 2.2)
+    assert first.reached is False
+    assert {other.reached for other in others} == {None}
+
+
+@pytest.mark.parametrize(("measured", "written"), [(0.1, "yes"), (0.2, "**no**")])
+def test_a_figure_is_reached_or_not(measured: float, written: str) -> None:
+    """The table says so beside what was measured and what it may be."""
+    notebook = Notebook()
+    notebook.note(catalog.SMALL_SERVER, samples.BARE, samples.RESTART, samples.DOWN, 0.3)
+    notebook.note(catalog.SMALL_SERVER, samples.HELPER, samples.FIRST, samples.DOWN, 0.3 + measured)
+    page = report.render(MACHINE, medians(notebook.samples))
+    assert f"| small server; {samples.HELPER} | +{measured:.2f} s | +0.15 s | {written} |" in page
+
+
+def test_the_page_keeps_what_stands_around_the_tables() -> None:
+    """Tables go between the marks, again and again; a page without marks is refused."""
+    page = f"before\n{report.BEGIN}\nold\n{report.END}\nafter\n"
+    once = report.put_in(page, "new")
+    assert once == report.put_in(once, "new")
+    assert once.startswith("before\n")
+    assert once.endswith("\nafter\n")
+    assert "old" not in once
+    with pytest.raises(ValueError, match="lacks"):
+        report.put_in("no marks", "new")
+
+
+def test_the_chart_has_a_bar_for_each_value(notebook: Notebook) -> None:
+    """It is well-formed, and each value that was measured of its figures stands beside a bar."""
+    drawn = ET.fromstring(chart.draw(medians(notebook.samples)))
+    words = [text.text for text in drawn.iter("{http://www.w3.org/2000/svg}text")]
+    assert {"2.20", "2.30"} <= set(words)
+
+
+@pytest.mark.parametrize("size", ["small", "full"])
+def test_every_figure_to_reach_is_measured(size: catalog.Size) -> None:
+    """What a run measures is enough for every figure in the table."""
+    notebook = Notebook()
+    tasks = (samples.FIRST, samples.SECOND, samples.ROLLBACK, samples.RESTORE, samples.RESTART, samples.ENTRY)
+    figures = (samples.SECONDS, samples.DOWN, samples.STORED, samples.MEMORY, samples.CHANGED)
+    for case in (case for several in catalog.cases(size).values() for case in several):
+        for way in case.rounds(3):
+            for task in tasks:
+                for figure in figures:
+                    notebook.note(case.name, way, task, figure, 1.0)
+    assert all(goal.reached is not None for goal in goals(medians(notebook.samples)))
+
+
+class Service(http.server.BaseHTTPRequestHandler):
+    """Answers, but for a while not."""
+
+    asked = 0
+
+    def do_GET(self) -> None:
+        """Hang up on the twentieth question after a moment, and on the next four at once."""
+        Service.asked += 1
+        if Service.asked == 20:
+            time.sleep(0.3)
+        if not 20 <= Service.asked < 25:
+            self.send_error(404)
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+def test_a_watcher_sees_how_long_nobody_answers() -> None:
+    """From the last answer to the next, however many questions had none."""
+    with http.server.HTTPServer(("127.0.0.1", 0), Service) as server:
+        serving = threading.Thread(target=server.serve_forever)
+        serving.start()
+        try:
+            with Watcher("http", server.server_port) as watcher:
+                while not (down := watcher.take()):
+                    pass
+        finally:
+            server.shutdown()
+            serving.join()
+    assert Service.asked >= 25
+    assert down >= 0.3
+
+
+def test_room_counts_a_file_once(tmp_path: Path) -> None:
+    """A file of two names takes its room once."""
+    (tmp_path / "a").write_bytes(bytes(1000))
+    (tmp_path / "b").hardlink_to(tmp_path / "a")
+    assert room(tmp_path) == 1000
+
+
+def test_peak_is_that_of_this_process() -> None:
+    """It is some tens of megabytes, and no less after more was taken."""
+    before = peak()
+    taken = bytearray(b"x") * (before_size := 50_000_000)
+    assert peak() >= before
+    assert len(taken) == before_size
+    assert 1e6 < before < 4e9

@@ -16,9 +16,10 @@ from contextlib import suppress
 from typing import Any, Literal, NoReturn, TypeAlias
 
 import docker
+import pytest
 from attrs import field, frozen
 
-from docker_rollback import DockerEngine, EngineError, EngineInfo
+from docker_rollback import DockerEngine, EngineError, EngineInfo, ImageNotFoundError
 from docker_rollback._spec import observe
 from tests.engines.images import busybox_tar
 from tests.engines.results import cannot
@@ -26,6 +27,8 @@ from tests.programs import run_in
 
 Body: TypeAlias = Mapping[str, Any]
 Target: TypeAlias = Literal["created", "running", "paused", "exited"]
+Fate: TypeAlias = Literal["moved tag", "image rm", "image prune -a"]
+"""What becomes of the image of a container that is removed."""
 
 PORT = 8000
 """Where the service of a case answers; it serves /etc, and so the container's own host name."""
@@ -96,6 +99,7 @@ class Lab:
         self.name = f"matrix-{self.token}"
         self.image = f"docker-rollback-test-matrix:{self.token}"
         self.base = image
+        self._own_label = {"docker-rollback-matrix": self.token}
         self._others: list[str] = []
         self._networks: list[str] = []
         self._volumes: list[str] = []
@@ -107,8 +111,16 @@ class Lab:
             self.engine.remove_container(name, force=True, volumes=True)
         self.engine.remove_image(f"{self.image}-moved")
 
-    def forget(self) -> None:
-        """Do what a careless update does: remove the container and what else nobody uses, and move its image's tag."""
+    def own_image(self) -> None:
+        """Give the lab an image that nobody else has: removed, it is gone."""
+        whole = _with_files(busybox_tar(), {"etc/lab": self.token})
+        changes = [f"LABEL {key}={value}" for key, value in (self.labels | self._own_label).items()]
+        self.client.api.import_image_from_data(
+            whole, repository="docker-rollback-test-matrix", tag=self.token, changes=[*changes, 'CMD ["sh"]']
+        )
+
+    def forget(self, fate: Fate = "moved tag") -> None:
+        """Do what a careless update does: remove the container, what else nobody uses, and its image or that's tag."""
         self.engine.remove_container(self.name, force=True, volumes=True)
         for name in self._others:
             # A backup is not put back under the hands of whoever works on the same volume.
@@ -120,6 +132,20 @@ class Lab:
         for network in self._networks:
             with suppress(EngineError):
                 self.engine.remove_network(network)
+        if fate == "moved tag":
+            self._move_tag()
+            return
+        if fate == "image rm":
+            self.client.api.remove_image(self.image, force=True)
+        else:
+            # All that nobody uses, of this lab: an engine may be somebody's.
+            labels = [f"{key}={value}" for key, value in self._own_label.items()]
+            prune: Any = self.client.api.prune_images
+            prune(filters={"dangling": False, "label": labels})
+        with pytest.raises(ImageNotFoundError):
+            self.engine.inspect_image(self.image)
+
+    def _move_tag(self) -> None:
         other = self.engine.import_image([_with_files(busybox_tar(), {"other": self.token})], f"{self.image}-moved")
         self.engine.tag_image(other, self.image)
 
@@ -195,7 +221,7 @@ class Lab:
 
     def image_with(self, files: Mapping[str, str] | None = None, **config: Any) -> str:
         """Give the lab's image other settings, named as in an image, and further files; return its name."""
-        config = {"Cmd": ["sh"], **config, "Labels": {**self.labels, **config.get("Labels", {})}}
+        config = {"Cmd": ["sh"], **config, "Labels": {**self.labels, **self._own_label, **config.get("Labels", {})}}
         self.engine.load_image([_archive(_with_files(busybox_tar(), files or {}), config, self.image)])
         return self.image
 

@@ -382,6 +382,18 @@ def udp_port(lab: Lab) -> Case:
 
 
 @row
+def sctp_port(lab: Lab) -> Case:
+    """A port of SCTP beside one of TCP with the same number; never started, because few kernels have SCTP."""
+    port = str(lab.free_port())
+    wanted = {f"{PORT}/{kind}": [{"HostIp": "127.0.0.1", "HostPort": port}] for kind in ("sctp", "tcp")}
+    return Case(
+        body=lab.body(ExposedPorts={key: {} for key in wanted}, host={"PortBindings": wanted}),
+        shows={"HostConfig.PortBindings": wanted, "Config.ExposedPorts": {key: {} for key in wanted}},
+        state="created",
+    )
+
+
+@row
 def sixth_version_port(lab: Lab) -> Case:
     """A port that is published on an address of IPv6 alone."""
     port = lab.free_port(family=socket.AF_INET6)

@@ -119,6 +119,9 @@ class VolumeArchiver:
         identity = backup_id(name, created, secrets.token_hex(3))
         with self._store.draft(identity) as draft:
             with self.begin([name], draft, operation=identity) as capture:
+                if not in_use:
+                    # For the base, on which the next archive of this volume can build.
+                    capture.live_pass()
                 capture.capture(at_rest=not in_use)
             archives = capture.seal()
             draft.commit(
@@ -171,6 +174,7 @@ class VolumeArchiver:
                     level=self._level,
                     progress=self._progress,
                     live_from=self._live_from,
+                    formers=lambda: self._formers(set(volumes)),
                 )
                 try:
                     yield capture
@@ -301,6 +305,16 @@ class VolumeArchiver:
             self._locks[volume] = lock
             held.callback(self._locks.pop, volume)
             yield
+
+    def _formers(self, volumes: Collection[str]) -> dict[str, VolumeArchive]:
+        """Return of each volume the newest archive on this engine whose base may serve a second time."""
+        found: dict[str, VolumeArchive] = {}
+        if identity := self._engine.info().identity:
+            for backup in self._store.list():
+                if backup.engine.identity == identity:
+                    archives = (archive for archive in backup.volumes if archive.listing is not None)
+                    found |= {archive.name: archive for archive in archives if archive.name in volumes}
+        return found
 
     def _key(self, volume: str) -> str:
         """Return the name of a volume's lock: its own may be longer than that of a file, and a path is none at all."""

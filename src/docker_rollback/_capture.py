@@ -97,7 +97,7 @@ class Capture:
             ):
                 at_rest = quiesce != "none" and not (report.guests and shared == "ignore")
                 running = [one.name for one in (*report.containers, *report.guests) if _runs(one)]
-                if at_rest and running:
+                if at_rest:
                     archives.live_pass()
                 until_captured.push(lambda kind, *_: timeline.begin("seal") if kind is None else None)
                 # The outermost: those after the rest run when all run again.

@@ -235,6 +235,7 @@ class VolumeArchive:
         snapshot: tar's snapshot file of the base, put right for an increment, in zstd: the directories that were still
             where they had been at the capture; None where there is no increment.
         clock: the clock of the machine that took the base, when it began; None where there is no increment.
+        listing: what was known of each file that the base holds, in zstd, for an increment of a later backup.
     """
 
     name: str
@@ -247,6 +248,7 @@ class VolumeArchive:
     not_covered: tuple[NotCovered, ...] = ()
     snapshot: Descriptor | None = None
     clock: Clock | None = None
+    listing: Descriptor | None = None
 
 
 @frozen

@@ -8,7 +8,7 @@ from docker_rollback._store._blobs import BlobWriter
 from docker_rollback._store._draft import Draft
 from docker_rollback._store._files import Disk, make_folders, write_atomic
 from docker_rollback._store._locks import FileLock, LockedError
-from docker_rollback._store._oci import LAYER_ZSTD, SNAPSHOT_FILE_ZSTD
+from docker_rollback._store._oci import LAYER_ZSTD, LISTING_ZSTD, SNAPSHOT_FILE_ZSTD
 from docker_rollback._store._records import Records
 from docker_rollback._store._retention import Keep, KeepArgument, PruneReport
 from docker_rollback._store._store import BackupStore
@@ -19,7 +19,11 @@ VOLUME_ARCHIVE = LAYER_ZSTD
 SNAPSHOT_FILE = SNAPSHOT_FILE_ZSTD
 """The media type of the snapshot file that tar kept of an archive, in zstd."""
 
+LISTING = LISTING_ZSTD
+"""The media type of what is known of each file in an archive, in zstd."""
+
 __all__ = [
+    "LISTING",
     "SNAPSHOT_FILE",
     "VOLUME_ARCHIVE",
     "BackupStore",

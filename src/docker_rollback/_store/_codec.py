@@ -16,7 +16,7 @@ from cattrs import BaseValidationError, Converter
 from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn, override
 
 from docker_rollback._model import Backup, Descriptor
-from docker_rollback._store._oci import FORMAT, MalformedError, dump_json, load_json
+from docker_rollback._store._oci import FIRST_FORMAT, FORMAT, MalformedError, dump_json, load_json
 
 T = TypeVar("T")
 
@@ -27,7 +27,12 @@ class NewerFormatError(MalformedError):
 
 def dump_backup(backup: Backup) -> bytes:
     """Write a backup's record."""
-    return dump(backup, "backup")
+    return dump(backup, "backup", version=format_of(backup))
+
+
+def format_of(backup: Backup) -> int:
+    """Return the oldest version of the format whose readers understand a backup."""
+    return FORMAT if any(volume.listing is not None for volume in backup.volumes) else FIRST_FORMAT
 
 
 def load_backup(data: bytes) -> Backup:
@@ -35,9 +40,9 @@ def load_backup(data: bytes) -> Backup:
     return load(data, Backup, "backup")
 
 
-def dump(value: object, name: str) -> bytes:
+def dump(value: object, name: str, *, version: int = FIRST_FORMAT) -> bytes:
     """Write a value of the model under a name that says what it is."""
-    return dump_json({"format": FORMAT, "writer": _writer(), name: _CONVERTER.unstructure(value)})
+    return dump_json({"format": version, "writer": _writer(), name: _CONVERTER.unstructure(value)})
 
 
 def load(data: bytes, kind: type[T], name: str) -> T:

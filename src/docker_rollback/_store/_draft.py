@@ -66,6 +66,11 @@ class Draft:
         self._check_open()
         return self._bench.blob(media_type, annotations)
 
+    def adopt(self, blob: Descriptor) -> bool:
+        """Whether the store holds a blob that this backup is to have too, whole; if so, it stays from now on."""
+        self._check_open()
+        return self._bench.adopt(blob)
+
     def add_image(self, archive: Iterator[bytes], *, layers: Sequence[str]) -> Descriptor:
         """Take in an image as an engine exports it, as a stream.
 
@@ -135,7 +140,7 @@ class Draft:
                 for volume in backup.volumes
             ),
         ]
-        annotations = {_oci.CREATED: backup.created.isoformat(), _oci.FORMAT_KEY: str(_oci.FORMAT)}
+        annotations = {_oci.CREATED: backup.created.isoformat(), _oci.FORMAT_KEY: str(_codec.format_of(backup))}
         return add(_oci.INDEX, _oci.dump_index(children, artifact_type=_oci.BACKUP, annotations=annotations))
 
     def _artifact(
@@ -167,13 +172,14 @@ def _images_of(backup: Backup) -> list[Descriptor]:
 
 
 def _archives(volume: VolumeArchive) -> list[Descriptor]:
-    """Return a volume's archives as layers that tools write to files: the base first, tar's snapshot file last."""
+    """Return a volume's archives as layers that tools write to files: the base first."""
     # Of an engine's own names nothing is lost here; a driver's may hold what no file's name should.
     stem = re.sub(r"[^A-Za-z0-9_.-]", "_", volume.name).lstrip(".") or "volume"
     parts = [
         (volume.base, "base.tar.zst"),
         (volume.increment, "increment.tar.zst"),
         (volume.snapshot, "snapshot-file.zst"),
+        (volume.listing, "listing.zst"),
     ]
     return [
         Descriptor(blob.media_type, blob.digest, blob.size, {_oci.TITLE: f"{stem[:150]}.{part}"})

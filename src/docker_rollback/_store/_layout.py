@@ -72,7 +72,7 @@ class Layout:
                 # An empty one over blobs that are there would give them all up.
                 if self._has_blobs():
                     raise self.blobs.corrupt(_oci.INDEX_FILE, "it is missing")
-                empty = _oci.dump_index([], annotations={_oci.FORMAT_KEY: str(_oci.FORMAT)})
+                empty = _oci.dump_index([], annotations={_oci.FORMAT_KEY: str(_oci.STORE_FORMAT)})
                 write_atomic(index, empty, disk=self.disk)
             self.keep_reserve()
 
@@ -109,9 +109,9 @@ class Layout:
         version = index.annotations.get(_oci.FORMAT_KEY, "1")
         if not (version.isascii() and version.isdecimal() and len(version) < 10):
             raise self.blobs.corrupt(_oci.INDEX_FILE, "it does not say its format")
-        if int(version) > _oci.FORMAT:
+        if int(version) > _oci.STORE_FORMAT:
             raise UnsupportedFormatError(
-                str(self.root), f"it has format {version}, and this version reads formats up to {_oci.FORMAT}"
+                str(self.root), f"it has format {version}, and this version reads formats up to {_oci.STORE_FORMAT}"
             )
         return index
 
@@ -125,7 +125,7 @@ class Layout:
         """
         raw = dict(index.raw)
         raw["manifests"] = [dict(child) for child in children]
-        raw["annotations"] = {**index.annotations, _oci.FORMAT_KEY: str(_oci.FORMAT)}
+        raw["annotations"] = {**index.annotations, _oci.FORMAT_KEY: str(_oci.STORE_FORMAT)}
         try:
             write_atomic(self.root / _oci.INDEX_FILE, _oci.dump_json(raw), disk=self.disk)
         except StoreFullError:

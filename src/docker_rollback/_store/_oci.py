@@ -32,15 +32,20 @@ INDEXES = frozenset({INDEX, DOCKER_INDEX})
 MANIFESTS = frozenset({MANIFEST, DOCKER_MANIFEST})
 IMAGE_CONFIGS = frozenset({CONFIG, DOCKER_CONFIG})
 
-FORMAT = 1
-"""The version of the format that this library writes, and the newest that it reads."""
+STORE_FORMAT = 1
+"""The version of the format of ``index.json``: the newest that is read, and the one that is written."""
+FORMAT = 2
+"""The newest version of the format of a backup, or a note, that this library reads. Each is written in the oldest one
+whose readers understand it."""
+FIRST_FORMAT = 1
 
 _BACKUP_OF = "application/vnd.docker-rollback.backup.v"
-BACKUP = f"{_BACKUP_OF}{FORMAT}"
-VOLUME = f"application/vnd.docker-rollback.volume.v{FORMAT}"
-RECORD = f"application/vnd.docker-rollback.record.v{FORMAT}"
+BACKUP = f"{_BACKUP_OF}1"
+VOLUME = "application/vnd.docker-rollback.volume.v1"
+RECORD = "application/vnd.docker-rollback.record.v1"
 RECORD_JSON = RECORD + "+json"
-SNAPSHOT_FILE_ZSTD = f"application/vnd.docker-rollback.snapshot-file.v{FORMAT}+zstd"
+SNAPSHOT_FILE_ZSTD = "application/vnd.docker-rollback.snapshot-file.v1+zstd"
+LISTING_ZSTD = "application/vnd.docker-rollback.listing.v1+zstd"
 
 REF_NAME = "org.opencontainers.image.ref.name"
 TITLE = "org.opencontainers.image.title"

@@ -141,7 +141,7 @@ def _check_volumes(
     }
     found = set()
     for volume in volumes:
-        blobs = (volume.base, volume.increment, volume.snapshot)
+        blobs = (volume.base, volume.increment, volume.snapshot, volume.listing)
         layers = ((blob.digest, blob.size) for blob in blobs if blob is not None)
         artifact = artifacts.get((volume.name, *layers))
         if artifact is None:

@@ -4,24 +4,25 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from typing import Final, TypeAlias
 
-from attrs import define
+from attrs import define, evolve
 
 from docker_rollback._engine.port import Process
 from docker_rollback._model import Descriptor, NotCovered, VolumeArchive
-from docker_rollback._store import SNAPSHOT_FILE, VOLUME_ARCHIVE, BackupStore, BlobWriter, Draft
+from docker_rollback._store import LISTING, SNAPSHOT_FILE, VOLUME_ARCHIVE, BackupStore, BlobWriter, Draft
 from docker_rollback._volumes import _tar
 from docker_rollback._volumes._access import Reach
 from docker_rollback._volumes._crew import Crew
+from docker_rollback._volumes._former import Former
 from docker_rollback._volumes._increment import Increment, UnsoundError
-from docker_rollback._volumes._join import check_join
+from docker_rollback._volumes._join import check_join, names_in
+from docker_rollback._volumes._listing import Lister
 from docker_rollback._volumes._live import Base, take_base
 from docker_rollback._volumes._members import MalformedArchiveError
-from docker_rollback._volumes._snapshot_file import SnapshotFile
 from docker_rollback._volumes._stream import CorruptStreamError, pack, packed, unpack
 from docker_rollback.errors import ArchiveError, CorruptBackupError
 
@@ -77,6 +78,7 @@ class VolumeCapture:
         level: int,
         progress: Progress | None,
         live_from: int = LIVE_FROM,
+        formers: Callable[[], Mapping[str, VolumeArchive]] = dict,
     ) -> None:
         self._store = store
         self._draft = draft
@@ -86,6 +88,8 @@ class VolumeCapture:
         self._level = level
         self._progress = progress
         self._live_from = live_from
+        self._formers = formers
+        self._former: Mapping[str, VolumeArchive] = {}
         self._begun = self._ready = False
         self._blobs: dict[str, Descriptor] | None = None
         self._crew = Crew()
@@ -104,6 +108,7 @@ class VolumeCapture:
         if self._ready or self._begun:
             raise ValueError("a live pass comes once, and first")
         self._ready = True
+        self._former = self._formers()
         self._together(self._prepare)
 
     def capture(self, *, at_rest: bool = True) -> None:
@@ -164,28 +169,50 @@ class VolumeCapture:
 
     def _prepare(self, work: _Work, threads: int) -> None:
         reach = work.reach
-        with ExitStack() as attempt:
-            writer = attempt.enter_context(self._draft.blob(VOLUME_ARCHIVE))
-            try:
-                work.base = take_base(
-                    reach,
-                    writer,
-                    self._crew,
-                    live_from=self._live_from,
-                    level=self._level,
-                    threads=threads,
-                    progress=self._told(reach, 0),
-                )
-                if work.base is not None:
-                    work.increment = Increment(reach, work.base, self._crew)
-                    self._standing_by.enter_context(work.increment.ready())
-                    logger.info("volume %s is archived while in use (%d bytes)", reach.volume, work.base.size)
-                    return
-            except (ArchiveError, MalformedArchiveError) as error:
-                logger.info("volume %s: all of it is archived at rest: %s", reach.volume, error)
-                work.base = work.increment = None
+        try:
+            work.base = self._base(reach, threads, self._load(reach))
+            if work.base is not None and not self._may_build_on(work.base):
+                logger.warning("volume %s: its last base is damaged, and a new one is taken", reach.volume)
+                work.base = self._base(reach, threads, None)
+            if work.base is not None:
+                work.increment = Increment(reach, work.base, self._crew)
+                self._standing_by.enter_context(work.increment.ready())
+                return
+        except (ArchiveError, MalformedArchiveError) as error:
+            logger.info("volume %s: all of it is archived at rest: %s", reach.volume, error)
+            work.base = work.increment = None
         command = _tar.create(reach.root, reach.snapshot, waiting=True)
         work.waiting = self._standing_by.enter_context(self._crew.at_work(reach.run, command, stdin=True))
+
+    def _base(self, reach: Reach, threads: int, former: Former | None) -> Base | None:
+        with self._draft.blob(VOLUME_ARCHIVE) as writer:
+            base = take_base(
+                reach,
+                writer,
+                self._crew,
+                live_from=self._live_from,
+                level=self._level,
+                threads=threads,
+                progress=self._told(reach, 0),
+                former=former,
+            )
+        if base is not None:
+            how = "is archived while in use" if not base.former else "has its last base used again"
+            logger.info("volume %s %s (%d bytes)", reach.volume, how, base.about.size)
+        return base
+
+    def _load(self, reach: Reach) -> Former | None:
+        """Return the base of an earlier backup, as far as it can be read."""
+        archive = self._former.get(reach.volume)
+        try:
+            return None if archive is None else Former.load(archive, lambda blob: read_archive(self._store, blob))
+        except (ValueError, CorruptBackupError) as error:
+            logger.warning("volume %s: its last base cannot be used again: %s", reach.volume, error)
+            return None
+
+    def _may_build_on(self, base: Base) -> bool:
+        """Keep what this backup has of an earlier one from now on; False where that is damaged."""
+        return isinstance(base.listing, Lister) or all(map(self._draft.adopt, (base.blob, base.listing)))
 
     def _take(self, work: _Work, threads: int, *, at_rest: bool) -> None:
         if work.increment is not None and at_rest and self._take_increment(work, work.increment, threads):
@@ -212,7 +239,7 @@ class VolumeCapture:
             return False
         with ExitStack() as attempt:
             writer = attempt.enter_context(self._draft.blob(VOLUME_ARCHIVE))
-            told = self._told(reach, base.size)
+            told = self._told(reach, base.about.size)
             try:
                 work.size, work.not_covered = increment.take(writer, level=self._level, threads=threads, progress=told)
             except (UnsoundError, MalformedArchiveError) as error:
@@ -225,33 +252,42 @@ class VolumeCapture:
 
     def _seal(self, work: _Work, blob: Descriptor) -> VolumeArchive:
         reach, base = work.reach, work.base
-        archives = [(blob, work.size)] if base is None else [(base.blob, base.size), (blob, work.size)]
-        readers = [self._reader(blob, size) for blob, size in archives]
-        if base is None:
-            for _ in readers[0]:
-                pass
-        else:
-            try:
-                check_join(readers[0], readers[1], _tar.sockets(reach.volume, work.not_covered))
-            except MalformedArchiveError as error:
-                raise CorruptBackupError(str(self._store.path), blob.digest, str(error)) from error
-        return VolumeArchive(
+        reader = self._reader(blob, work.size)
+        archive = VolumeArchive(
             name=reach.volume,
             inspection=reach.inspection,
             anonymous=reach.volume in self._anonymous,
             way=reach.way,
-            base=archives[0][0],
-            increment=None if base is None else blob,
-            size=sum(size for _, size in archives),
+            base=blob,
+            size=work.size,
             not_covered=work.not_covered,
-            snapshot=None if work.increment is None or base is None else self._keep(work.increment.snapshot),
-            clock=None if base is None else base.clock,
+        )
+        if base is None or work.increment is None:
+            for _ in reader:
+                pass
+            return archive
+        # What an earlier backup has proven of its base was hashed again, and that is enough.
+        there = names_in(self._reader(base.blob, base.about.size)) if base.kept is None else base.kept
+        try:
+            check_join(there, reader, _tar.sockets(reach.volume, work.not_covered))
+        except MalformedArchiveError as error:
+            raise CorruptBackupError(str(self._store.path), blob.digest, str(error)) from error
+        return evolve(
+            archive,
+            base=base.blob,
+            increment=blob,
+            size=base.about.size + work.size,
+            snapshot=self._keep(SNAPSHOT_FILE, packed([work.increment.snapshot.written()])),
+            clock=base.clock,
+            listing=self._keep(LISTING, base.listing.written(base.about, there))
+            if isinstance(base.listing, Lister)
+            else base.listing,
         )
 
-    def _keep(self, snapshot: SnapshotFile) -> Descriptor:
-        """Store the snapshot file of a base."""
-        with self._draft.blob(SNAPSHOT_FILE) as writer:
-            for piece in packed([snapshot.written()]):
+    def _keep(self, kind: str, pieces: Iterable[bytes]) -> Descriptor:
+        """Store what lies beside a base."""
+        with self._draft.blob(kind) as writer:
+            for piece in pieces:
                 writer.write(piece)
             return writer.close()
 

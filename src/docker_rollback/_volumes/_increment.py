@@ -8,8 +8,6 @@ from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractContextManager, ExitStack
 from typing import Final
 
-from attrs import frozen
-
 from docker_rollback._engine.port import Process
 from docker_rollback._model import NotCovered
 from docker_rollback._store import BlobWriter
@@ -18,8 +16,9 @@ from docker_rollback._volumes._access import Reach
 from docker_rollback._volumes._clock import read_clock, was_set_back
 from docker_rollback._volumes._crew import Crew
 from docker_rollback._volumes._live import Base, write_snapshot
+from docker_rollback._volumes._look import Hashes, nanoseconds
 from docker_rollback._volumes._members import Member, Members
-from docker_rollback._volumes._snapshot_file import ROOT, SnapshotFile
+from docker_rollback._volumes._snapshot_file import ROOT, Place, SnapshotFile, moved
 from docker_rollback._volumes._stream import PIECE, pack
 from docker_rollback.errors import ArchiveError
 
@@ -28,25 +27,10 @@ logger = logging.getLogger("docker_rollback")
 _PROBE: Final = ("xargs", "-0", "stat", "--printf", "%i %.9Y %.9Z %n\\0", "--")
 _SOME_GONE: Final = (0, 123)
 """How xargs ends: 123 where stat did not find one of the names."""
-_SECOND: Final = 1_000_000_000
 
 
 class UnsoundError(Exception):
     """An increment on this base could miss something, or could not be extracted; the volume is fine."""
-
-
-@frozen
-class Place:
-    """A directory, as it is now.
-
-    Attributes:
-        inode: its number.
-        turned: when something about it was last changed beside what is in it, in nanoseconds since 1970; 0 where the
-            last change was of what is in it.
-    """
-
-    inode: int
-    turned: int
 
 
 class Increment:
@@ -101,7 +85,11 @@ class Increment:
         if was_set_back(self._base.clock, read_clock()):
             raise UnsoundError("the clock was set back since its base was taken")
         self._put_right(places(self._reach.root, self._base.snapshot, self._probe))
-        proof = Proof(self._base.attributes)
+        proof = Proof(
+            self._base.about.attributes,
+            kept=self._base.kept,
+            sockets=_tar.sockets(self._reach.volume, self._base.not_covered),
+        )
         with self._held:
             self._tar.write(_tar.GO)
             self._tar.close_input()
@@ -141,27 +129,6 @@ class Increment:
         return not inodes.isdisjoint(map(int, found.split()))
 
 
-def moved(snapshot: SnapshotFile, now: Mapping[bytes, Place]) -> set[bytes]:
-    """Return the directories of a snapshot file that an increment must take whole. Pure.
-
-    These are the ones that are not there any more, and the ones that something else has happened to than that entries
-    came and went: they may have been elsewhere while the base was read, and back before its end; then so have all that
-    are below them, and what the base has under their names may be of others.
-    """
-    gone = set()
-    turned: list[bytes] = []
-    for folder in snapshot.folders:
-        place = now.get(folder.name)
-        if place is None or place.inode != folder.inode:
-            gone.add(folder.name)
-        elif place.turned >= snapshot.began and folder.name != ROOT:
-            turned.append(folder.name)
-    if turned:
-        whole = set(turned)
-        gone |= {folder.name for folder in snapshot.folders if _within(folder.name, whole)}
-    return gone
-
-
 def places(root: str, snapshot: SnapshotFile, probe: Process) -> dict[bytes, Place]:
     """Ask a probe for the directories of a snapshot file, as they are now; those that are gone are left out.
 
@@ -185,7 +152,7 @@ def places(root: str, snapshot: SnapshotFile, probe: Process) -> dict[bytes, Pla
     found = {}
     for line in answer.split(b"\0")[:-1]:
         inode, modified, changed, name = line.split(b" ", 3)
-        turned = 0 if modified == changed else _nanoseconds(changed)
+        turned = 0 if modified == changed else nanoseconds(changed)
         found[name.removeprefix(above)] = Place(int(inode), turned)
     if finished.exit_code not in _SOME_GONE or ROOT not in found:
         raise UnsoundError(f"what became of its directories cannot be told: {finished.stderr[:300].strip()}")
@@ -197,10 +164,20 @@ class Proof:
 
     Args:
         attributes: the names of the extended attributes of each directory in its base that has some.
+        kept: the hashed paths of the files that its base holds as they are, where that is known by now.
+        sockets: the paths of those that no archive holds.
     """
 
-    def __init__(self, attributes: Mapping[bytes, frozenset[bytes]]) -> None:
+    def __init__(
+        self,
+        attributes: Mapping[bytes, frozenset[bytes]],
+        *,
+        kept: Hashes | None = None,
+        sockets: Collection[bytes] = (),
+    ) -> None:
         self._attributes = attributes
+        self._kept = kept
+        self._sockets = frozenset(sockets)
         self._members = Members()
         self._reason = ""
 
@@ -221,7 +198,16 @@ class Proof:
         if self._attributes.get(member.name, frozenset()) - member.attributes:
             # tar takes no attribute off a directory that is there.
             return f"the directory {member.name!r} has fewer attributes than in the base"
+        if self._kept is not None and (lacking := self._lacking(member, self._kept)):
+            return f"it leaves out {lacking!r}, which its base does not hold as it is"
         return ""
+
+    def _lacking(self, member: Member, kept: Hashes) -> bytes:
+        for letter, name in member.entries:
+            path = member.name + b"/" + name
+            if letter == b"N" and hash(path) not in kept and path not in self._sockets:
+                return path
+        return b""
 
 
 def _answer(process: Process) -> bytes:
@@ -229,16 +215,3 @@ def _answer(process: Process) -> bytes:
     while piece := process.read(PIECE):
         pieces.append(piece)
     return b"".join(pieces)
-
-
-def _nanoseconds(text: bytes) -> int:
-    seconds, _, fraction = text.partition(b".")
-    return int(seconds) * _SECOND + int(fraction.ljust(9, b"0")[:9] or b"0")
-
-
-def _within(name: bytes, folders: Collection[bytes]) -> bool:
-    while name:
-        if name in folders:
-            return True
-        name = name.rpartition(b"/")[0]
-    return False

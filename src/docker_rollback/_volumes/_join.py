@@ -9,38 +9,36 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Collection, Iterable
-from typing import Final
 
+from docker_rollback._volumes._look import Hashes
 from docker_rollback._volumes._members import MalformedArchiveError, Members
 
-_AT_ONCE: Final = 100_000
-"""How many names are compared at a time: a million of them at once would take a hundred megabytes."""
+
+def names_in(archive: Iterable[bytes]) -> Hashes:
+    """Read an archive to its end, and return the hashed paths of all that it holds but directories."""
+    there = array("q")
+    members = Members()
+    for data in archive:
+        for member in members.feed(data):
+            if not member.is_directory:
+                there.append(hash(member.name))
+    return Hashes(there)
 
 
-def check_join(base: Iterable[bytes], increment: Iterable[bytes], sockets: Collection[bytes]) -> None:
-    """Read two archives to their ends, and see that they make a whole.
+def check_join(there: Hashes, increment: Iterable[bytes], sockets: Collection[bytes]) -> None:
+    """Read an increment to its end, and see that it and its base make a whole.
 
     Args:
-        base: the tar of the one.
-        increment: the tar of the other.
+        there: the hashed paths of what the base holds.
+        increment: the tar of the increment.
         sockets: the paths of those that there were: no archive holds them.
 
     Raises:
         MalformedArchiveError: they do not.
     """
-    lacking = _needed(increment, frozenset(sockets))
-    there = array("q")
-    members = Members()
-    for data in base:
-        for member in members.feed(data):
-            if not member.is_directory:
-                there.append(hash(member.name))
-    parts = len(lacking) // _AT_ONCE + 1
-    for part in range(parts):
-        names = {name for name in lacking if name % parts == part}
-        names.difference_update(name for name in there if name % parts == part)
-        if names:
-            raise MalformedArchiveError(f"it builds upon {len(names)} files that its base does not hold")
+    lacking = sum(name not in there for name in _needed(increment, frozenset(sockets)))
+    if lacking:
+        raise MalformedArchiveError(f"it builds upon {lacking} files that its base does not hold")
 
 
 def _needed(increment: Iterable[bytes], sockets: frozenset[bytes]) -> array[int]:

@@ -13,21 +13,23 @@ import logging
 import posixpath
 import tarfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from typing import Final
 
 from attrs import field, frozen
 
-from docker_rollback._engine.port import Finished
 from docker_rollback._model import Clock, Descriptor, NotCovered
 from docker_rollback._store import BlobWriter
 from docker_rollback._volumes import _tar
 from docker_rollback._volumes._access import Reach
 from docker_rollback._volumes._clock import read_clock
 from docker_rollback._volumes._crew import Crew
+from docker_rollback._volumes._former import Comparison, Former
+from docker_rollback._volumes._listing import About, Lister
+from docker_rollback._volumes._look import Hashes, Look, check, ground, look, run
 from docker_rollback._volumes._members import Members
 from docker_rollback._volumes._snapshot_file import SnapshotFile
-from docker_rollback._volumes._stream import PIECE, pack
+from docker_rollback._volumes._stream import pack
 from docker_rollback.errors import ArchiveError
 
 logger = logging.getLogger("docker_rollback")
@@ -37,23 +39,6 @@ MARGIN: Final = 2.0
 _STAMPING: Final = ("btrfs", "ext2/ext3", "f2fs", "xfs")
 """File systems, as stat names them, where a flush has the next write to a mapped page stamp its file. On one in memory
 it never does again, and of others too little is known."""
-_A_FILE: Final = 16 << 10
-"""How many bytes a file counts for, beside its own: what reading them would take as long as opening it."""
-_MAY_VANISH: Final = (0, 1)
-"""How find ends: 1 where something vanished before it."""
-
-
-@frozen
-class Look:
-    """What a quick look at a volume in use found.
-
-    Attributes:
-        weight: the bytes of its files, and some more for each.
-        linked: whether a file has several names.
-    """
-
-    weight: int
-    linked: bool
 
 
 @frozen
@@ -62,39 +47,29 @@ class Base:
 
     Attributes:
         blob: the archive.
-        size: bytes of tar.
+        about: what is known of it as a whole.
         snapshot: tar's snapshot file, put right for an increment.
         linked: whether a file had several names.
-        attributes: the names of the extended attributes of each directory that has some.
         not_covered: what it does not hold.
         clock: this machine's clock when it began.
+        listing: the lines of the files that there were just before it was taken; of a former one, the blob of those
+            that it holds.
+        kept: the hashed paths of the files that a former base holds as they are.
     """
 
     blob: Descriptor
-    size: int
+    about: About = field(repr=False)
     snapshot: SnapshotFile = field(repr=False)
     linked: bool
-    attributes: Mapping[bytes, frozenset[bytes]] = field(repr=False)
     not_covered: tuple[NotCovered, ...]
     clock: Clock
+    listing: Lister | Descriptor = field(repr=False)
+    kept: Hashes | None = field(default=None, repr=False)
 
-
-def look(reach: Reach, crew: Crew) -> Look | None:
-    """Take a quick look at a volume; None where there is no GNU find next to it."""
-    weight, linked = 0, False
-    with crew.at_work(reach.run, ("find", reach.root, "-printf", "%y %n %b\\n")) as find:
-        rest = b""
-        while data := find.read(PIECE):
-            *lines, rest = (rest + data).split(b"\n")
-            for line in lines:
-                kind, names, blocks = line.split()
-                weight += int(blocks) * 512 + _A_FILE
-                linked = linked or (kind != b"d" and names != b"1")
-        finished = find.finish()
-    if finished.exit_code not in _MAY_VANISH or not weight:
-        logger.debug("volume %s: no look at it: %s", reach.volume, finished.stderr[:300])
-        return None
-    return Look(weight, linked)
+    @property
+    def former(self) -> bool:
+        """Whether an earlier backup took it."""
+        return self.kept is not None
 
 
 def take_base(
@@ -106,8 +81,9 @@ def take_base(
     level: int,
     threads: int,
     progress: Callable[[int], None] | None,
+    former: Former | None = None,
 ) -> Base | None:
-    """Archive a volume while it is in use; None where it is so small that it is not worth it.
+    """Archive a volume while it is in use, or find that a former base does; None where that is not worth it.
 
     Args:
         reach: the volume.
@@ -117,19 +93,26 @@ def take_base(
         level: of zstd.
         threads: how many compress.
         progress: told the bytes so far.
+        former: a base of an earlier backup, which is used again where that is sound, and little has changed.
 
     Raises:
         ArchiveError: no base that an increment could follow came of it; the volume is fine.
         StoreError, EngineError: what they say.
     """
     began, clock = time.monotonic(), read_clock()
-    found = look(reach, crew)
+    lister, comparison = Lister(), Comparison(former) if former is not None else None
+    found = look(reach, crew, [lister, comparison] if comparison is not None else [lister])
     if found is None or found.weight < live_from:
         return None
-    stamping = _run(reach, crew, ("stat", "-f", "-c", "%T", reach.root)).decode("utf-8", "replace").strip()
-    if stamping not in _STAMPING:
-        raise ArchiveError(reach.volume, f"what changes in it cannot be told for sure: its file system is {stamping}")
-    _run(reach, crew, ("sync", "-f", reach.root))
+    where = ground(reach, crew)
+    if where.kind not in _STAMPING:
+        raise ArchiveError(reach.volume, f"what changes in it cannot be told for sure: its file system is {where.kind}")
+    if former is not None and comparison is not None:
+        reason = comparison.why_not(found, where, clock)
+        if not reason:
+            return _again(reach, former, found, comparison.kept)
+        logger.info("volume %s: a new base is taken: %s", reach.volume, reason)
+    run(reach, crew, ("sync", "-f", reach.root))
     head = Head()
     with crew.at_work(reach.run, _tar.create(reach.root, reach.snapshot)) as tar:
         size = pack(tar, writer, level=level, threads=threads, progress=progress, look=head.feed)
@@ -137,13 +120,28 @@ def take_base(
     not_covered = _tar.check_created(reach.volume, finished, at_rest=False)
     missed = _tar.vanished(reach.volume, finished)
     try:
-        read = SnapshotFile.parse(_run(reach, crew, ("cat", reach.snapshot)))
+        read = SnapshotFile.parse(run(reach, crew, ("cat", reach.snapshot)))
     except ValueError as error:
         raise ArchiveError(reach.volume, f"tar's snapshot file cannot be used: {error}") from error
     snapshot = read.set_back(head.came - began + MARGIN).forgetting(missed)
     if snapshot is None:
         raise ArchiveError(reach.volume, "what vanished before it was read cannot be told")
-    return Base(writer.close(), size, snapshot, found.linked, head.attributes, not_covered, clock)
+    about = About(size, where, head.attributes)
+    return Base(writer.close(), about, snapshot, found.linked, not_covered, clock, lister)
+
+
+def _again(reach: Reach, former: Former, found: Look, kept: Hashes) -> Base:
+    """Return a former base, for one more increment on it."""
+    return Base(
+        former.base,
+        former.about,
+        former.snapshot,
+        found.linked,
+        tuple(_tar.socket_gap(reach.volume, _tar.quoted(path)) for path in found.sockets),
+        former.clock,
+        former.listing,
+        kept,
+    )
 
 
 class Head:
@@ -185,22 +183,4 @@ def write_snapshot(reach: Reach, crew: Crew, snapshot: SnapshotFile) -> None:
         archive.addfile(entry, io.BytesIO(data))
     with crew.at_work(reach.run, ("tar", "--extract", "--file=-", f"--directory={folder}"), stdin=True) as tar:
         tar.write(packed.getbuffer())
-        _check(reach, "writing tar's snapshot file", tar.finish())
-
-
-def _run(reach: Reach, crew: Crew, words: tuple[str, ...]) -> bytes:
-    """Run a program next to a volume, and return what it prints."""
-    with crew.at_work(reach.run, words) as process:
-        printed = b"".join(_output(process.read))
-        _check(reach, words[0], process.finish())
-    return printed
-
-
-def _check(reach: Reach, doing: str, finished: Finished) -> None:
-    if finished.exit_code != 0:
-        raise ArchiveError(reach.volume, f"{doing} failed with {finished.exit_code}: {finished.stderr[:300].strip()}")
-
-
-def _output(read: Callable[[int], bytes]) -> Iterator[bytes]:
-    while data := read(PIECE):
-        yield data
+        check(reach, "writing tar's snapshot file", tar.finish())

@@ -13,7 +13,7 @@ write and not extract.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from typing import Final, Self
 
 from attrs import evolve, field, frozen
@@ -37,6 +37,20 @@ class Folder:
     name: bytes
     inode: int
     record: bytes = field(repr=False)
+
+
+@frozen
+class Place:
+    """A directory, as it is now.
+
+    Attributes:
+        inode: its number.
+        turned: when something about it was last changed beside what is in it, in nanoseconds since 1970; 0 where the
+            last change was of what is in it.
+    """
+
+    inode: int
+    turned: int
 
 
 @frozen
@@ -109,6 +123,27 @@ class SnapshotFile:
         return evolve(self, folders=tuple(folders.values()))
 
 
+def moved(snapshot: SnapshotFile, now: Mapping[bytes, Place]) -> set[bytes]:
+    """Return the directories of a snapshot file that an increment must take whole. Pure.
+
+    These are the ones that are not there any more, and the ones that something else has happened to than that entries
+    came and went: they may have been elsewhere while the base was read, and back before its end; then so have all that
+    are below them, and what the base has under their names may be of others.
+    """
+    gone = set()
+    turned: list[bytes] = []
+    for folder in snapshot.folders:
+        place = now.get(folder.name)
+        if place is None or place.inode != folder.inode:
+            gone.add(folder.name)
+        elif place.turned >= snapshot.began and folder.name != ROOT:
+            turned.append(folder.name)
+    if turned:
+        whole = set(turned)
+        gone |= {folder.name for folder in snapshot.folders if _within(folder.name, whole)}
+    return gone
+
+
 def _without_entry(folder: Folder, name: bytes) -> bytes:
     match = _FOLDER.match(folder.record)
     if match is None:
@@ -120,3 +155,11 @@ def _without_entry(folder: Folder, name: bytes) -> bytes:
 
 def _is_below_any(path: bytes, others: Iterable[bytes]) -> bool:
     return any(path.startswith(other + b"/") for other in others)
+
+
+def _within(name: bytes, folders: Collection[bytes]) -> bool:
+    while name:
+        if name in folders:
+            return True
+        name = name.rpartition(b"/")[0]
+    return False

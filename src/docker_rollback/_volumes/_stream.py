@@ -67,12 +67,27 @@ def pack(
     return size
 
 
+class Packer:
+    """Makes a zstd stream of what comes, for what is small."""
+
+    def __init__(self) -> None:
+        self._compressor = zstd.ZstdCompressor(options={zstd.CompressionParameter.checksum_flag: 1})
+
+    def add(self, data: bytes) -> bytes:
+        """Take in the next piece; return what is ready."""
+        return self._compressor.compress(data)
+
+    def end(self) -> bytes:
+        """Return the rest."""
+        return self._compressor.flush()
+
+
 def packed(pieces: Iterable[bytes]) -> Iterator[bytes]:
     """Yield a zstd stream of what comes, for what is small."""
-    compressor = zstd.ZstdCompressor(options={zstd.CompressionParameter.checksum_flag: 1})
+    packer = Packer()
     for piece in pieces:
-        yield compressor.compress(piece)
-    yield compressor.flush()
+        yield packer.add(piece)
+    yield packer.end()
 
 
 def unpack(pieces: Iterable[bytes]) -> Iterator[bytes]:

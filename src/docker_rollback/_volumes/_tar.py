@@ -41,6 +41,7 @@ _SOCKET: Final = re.compile(r"^\S*tar: (?P<path>.*): socket ignored$")
 _VANISHED: Final = re.compile(r"^\S*tar: (?P<path>.*): File removed before we read it$")
 _ESCAPE: Final = re.compile(rb"\\([0-7]{3}|.)", re.DOTALL)
 _ESCAPED: Final = {b"a": b"\a", b"b": b"\b", b"f": b"\f", b"n": b"\n", b"r": b"\r", b"t": b"\t", b"v": b"\v"}
+_QUOTED: Final = {ord(char): "\\" + name.decode() for name, char in _ESCAPED.items()} | {ord("\\"): "\\\\"}
 _LOST_ATTRIBUTE: Final = re.compile(r"Cannot (l?listxattr|l?getxattr|set '|setfilecon|set POSIX|drop default POSIX)")
 # A file system without ACLs refuses even the ones that say no more than the mode; those lose nothing.
 _NO_ACLS: Final = re.compile(r"POSIX ACLs for file .*: Operation not supported$")
@@ -140,9 +141,13 @@ def check_created(volume: str, finished: Finished, *, at_rest: bool) -> tuple[No
         raise ArchiveError(volume, f"its files changed while they were read: {_said(finished)}")
     _check(volume, "archiving it", Finished(0, finished.stderr) if changed else finished)
     found = [match["path"] for line in finished.stderr.splitlines() if (match := _SOCKET.match(line))]
-    return tuple(
-        NotCovered(f"socket {path} in {_kind(volume)} {volume}", "no archive holds sockets; its program makes it anew")
-        for path in found
+    return tuple(socket_gap(volume, path) for path in found)
+
+
+def socket_gap(volume: str, path: str) -> NotCovered:
+    """Return the note that no archive holds a socket; its path is as tar writes it."""
+    return NotCovered(
+        f"socket {path} in {_kind(volume)} {volume}", "no archive holds sockets; its program makes it anew"
     )
 
 
@@ -182,6 +187,11 @@ def _check(volume: str, doing: str, finished: Finished) -> None:
         raise ArchiveError(volume, f"{doing} lost attributes of files: {_short(lost[0])}")
     for line in lines:
         logger.debug("volume %s: %s", volume, line)
+
+
+def quoted(path: bytes) -> str:
+    """Return a path as tar writes it in what it says."""
+    return "".join(_QUOTED.get(byte) or (chr(byte) if 32 <= byte < 127 else f"\\{byte:03o}") for byte in path)
 
 
 def _unquoted(path: str) -> bytes:

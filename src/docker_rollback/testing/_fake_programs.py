@@ -15,6 +15,8 @@ from docker_rollback.testing._fake_tar import DEVICE, tar
 from docker_rollback.testing._fake_tree import walk
 
 NOT_FOUND = 127
+_BOOTED = 1_000_000
+"""When the machine of this engine started, in seconds since 1970."""
 _LETTERS = {
     "file": "f",
     "directory": "d",
@@ -78,11 +80,20 @@ def _cat(run: Run) -> int:
     code = 0
     for path in run.arguments[1:] or ["-"]:
         try:
-            run.stdout += run.stdin if path == "-" else run.files.read(path)
+            run.stdout += run.stdin if path == "-" else _of_kernel(run, path) or run.files.read(path)
         except OSError as error:
             run.stderr.append(f"cat: {path}: {error.strerror}\n")
             code = 1
     return code
+
+
+def _of_kernel(run: Run, path: str) -> bytes:
+    """Return what a file of the kernel's says of time; nothing for any other file."""
+    if path == "/proc/sys/kernel/random/boot_id":
+        return b"7c9f5f9e-0000-4000-8000-6d656d6f7279\n"
+    if path == "/proc/uptime":
+        return f"{_moment(run.now() - _BOOTED * 1_000_000_000)} 0.00\n".encode()
+    return f"btime {_BOOTED}\n".encode() if path == "/proc/stat" else b""
 
 
 def _tee(run: Run) -> int:
@@ -111,7 +122,7 @@ def _rm(run: Run) -> int:
 def _stat(run: Run) -> int:
     """Print what ``-c`` or ``--printf`` asks for of device, inode, mode, owner, kind, size, times and name."""
     if run.arguments[1] == "-f":
-        run.stdout += b"ext2/ext3\n"
+        run.stdout += f"ext2/ext3 {DEVICE:x}\n".encode()
         return 0
     ends = "\n" if run.arguments[1] == "-c" else ""
     code = 0
@@ -138,19 +149,20 @@ def _moment(nanoseconds: int) -> str:
 
 
 def _find(run: Run) -> int:
-    """Print what ``-printf`` asks for of a tree: kind, names, blocks, inode; of directories alone with ``-type d``."""
+    """Print what ``-printf`` asks for of each file of a tree; of directories alone with ``-type d``."""
     found = list(walk(run.files.node(run.arguments[1])))
-    shape = run.arguments[run.arguments.index("-printf") + 1].replace("\\n", "\n")
+    shape = run.arguments[run.arguments.index("-printf") + 1].replace("\\n", "\n").replace("\\0", "\0")
     names = Counter(id(node) for _, node in found)
-    for _, node in found:
+    for path, node in found:
         if "-type" in run.arguments and node.kind != "directory":
             continue
         blocks = -(-len(node.content) // 512)
         shown = {"%y": _LETTERS[node.kind], "%n": names[id(node)], "%b": blocks, "%i": node.number}
+        shown |= {"%C@": _moment(node.ctime), "%T@": _moment(node.mtime), "%s": len(node.content), "%P": path}
         line = shape
         for word, value in shown.items():
             line = line.replace(word, str(value))
-        run.stdout += line.encode()
+        run.stdout += line.encode("utf-8", "surrogateescape")
     return 0
 
 

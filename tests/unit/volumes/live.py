@@ -7,18 +7,21 @@ import subprocess
 import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from datetime import UTC, datetime
 from pathlib import Path
 
 from attrs import frozen
 
 from docker_rollback._engine.port import Process
-from docker_rollback._model import VolumeArchive
+from docker_rollback._model import Backup, EngineRecord, VolumeArchive
 from docker_rollback._store import BackupStore
 from docker_rollback._volumes import _tar
 from docker_rollback._volumes._access import Reach, Run
 from docker_rollback._volumes._capture import VolumeCapture, read_archive
 from docker_rollback._volumes._direct import LocalProcess
 from tests.unit.volumes.comparing import differences, picture
+
+ENGINE = EngineRecord("docker", "28.5.2", "1.51", "x86_64", containerd_store=False, default_runtime="runc")
 
 
 @frozen
@@ -54,6 +57,8 @@ def capture(
     during: Callable[[], object] = lambda: None,
     live_from: int = 0,
     run: Run = run,
+    store: BackupStore | None = None,
+    number: int = 0,
 ) -> Taken:
     """Archive a folder while it is in use, change it, and archive what changed.
 
@@ -63,6 +68,8 @@ def capture(
         during: called when the first of the base has come, while tar waits for its reader.
         live_from: how much has to be in it.
         run: starts programs.
+        store: where the archive stays, as a backup, for others to be built on its base.
+        number: of that backup.
     """
     called: list[int] = []
 
@@ -72,11 +79,20 @@ def capture(
             during()
 
     with tempfile.TemporaryDirectory(dir=root.parent) as folder, ExitStack() as writers:
-        store = BackupStore(Path(folder, "store"))
+        kept, store = store, store or BackupStore(Path(folder, "store"))
+        formers = {} if kept is None else {one.name: one for backup in kept.list() for one in backup.volumes}
         reach = Reach("vol", {"Name": "vol"}, "direct", str(root), f"{folder}/snapshot", run)
-        with store.draft("live") as draft:
+        with store.draft(f"live-{number}") as draft:
             taking = VolumeCapture(
-                store, draft, [reach], writers, frozenset(), level=1, progress=progress, live_from=live_from
+                store,
+                draft,
+                [reach],
+                writers,
+                frozenset(),
+                level=1,
+                progress=progress,
+                live_from=live_from,
+                formers=lambda: formers,
             )
             taking.live_pass()
             change()
@@ -84,6 +100,9 @@ def capture(
             taking.stand_down()
             taking.flush()
             (archive,) = taking.seal()
+            if kept is not None:
+                taken_at = datetime.fromtimestamp(number, UTC)
+                draft.commit(Backup(f"live-{number}", taken_at, ENGINE, "stop", (), volumes=(archive,)))
             blobs = [archive.base, *([archive.increment] if archive.increment is not None else [])]
             return Taken(archive, tuple(b"".join(read_archive(store, blob)) for blob in blobs))
 

@@ -1,0 +1,134 @@
+"""The base of an earlier backup, used again: what it holds still, and whether that is worth it.
+
+Beside a base lie tar's snapshot file, by which an increment follows it, and a listing: a line for each file that it
+holds, taken before it was read. A later backup looks at the volume once more. A file whose line is the same is in the
+base as it is now; every other one, and nothing else, has to be in the increment. Where tar would leave one of these
+out, because the clock was set back and forth since, the base is given up.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Callable, Iterable
+from typing import Final, Self
+
+from attrs import field, frozen
+
+from docker_rollback._model import Clock, Descriptor, VolumeArchive
+from docker_rollback._volumes._clock import was_set_back
+from docker_rollback._volumes._listing import About, read_listing
+from docker_rollback._volumes._look import Ground, Hashes, Look, changed_of, path_of
+from docker_rollback._volumes._snapshot_file import ROOT, Place, SnapshotFile, moved
+
+SHARE: Final = 0.1
+"""What has changed since a base may weigh as much of the whole: about what costs least over many backups."""
+MOST: Final = 256 << 20
+"""Bytes: no more of what has changed is read while the service is at rest, but by a new base while it runs."""
+WASTE: Final = 2
+"""How many times as large as the volume a base may be: a restore reads all of it."""
+OLDEST: Final = 30 * 86400.0
+"""Seconds after which a new base is taken: not everything shall hang by one file for ever."""
+_SECOND: Final = 1_000_000_000
+
+
+@frozen
+class Former:
+    """The base of an earlier backup.
+
+    Attributes:
+        base: its blob.
+        listing: the blob of what lies beside it.
+        clock: of the machine that took it, when it began.
+        snapshot: tar's snapshot file of it.
+        about: what is known of it as a whole.
+        lines: the lines of the files that it holds.
+    """
+
+    base: Descriptor
+    listing: Descriptor
+    clock: Clock
+    snapshot: SnapshotFile = field(repr=False)
+    about: About
+    lines: Hashes = field(repr=False)
+
+    @classmethod
+    def load(cls, archive: VolumeArchive, read: Callable[[Descriptor], Iterable[bytes]]) -> Self | None:
+        """Read what lies beside a base; None where it has nothing of the kind.
+
+        Args:
+            archive: an archive of the volume.
+            read: returns what a blob in zstd holds.
+
+        Raises:
+            ListingError, ValueError: it cannot be used.
+            StoreError: what it says.
+        """
+        if archive.snapshot is None or archive.listing is None or archive.clock is None:
+            return None
+        snapshot = SnapshotFile.parse(b"".join(read(archive.snapshot)))
+        about, lines = read_listing(read(archive.listing))
+        hashed = Hashes(array("q", map(hash, lines)))
+        return cls(archive.base, archive.listing, archive.clock, snapshot, about, hashed)
+
+
+class Comparison:
+    """Compares a volume, while it is looked at, with what a former base holds.
+
+    Args:
+        former: that base.
+    """
+
+    def __init__(self, former: Former) -> None:
+        self._former = former
+        self._changed = 0
+        self._kept = array("q")
+        self._places: dict[bytes, Place] = {}
+        self._left_out: set[bytes] = set()
+
+    @property
+    def kept(self) -> Hashes:
+        """The hashed paths of the files that the base holds as they are."""
+        return Hashes(self._kept)
+
+    def folder(self, path: bytes, place: Place) -> None:
+        """Take note of a directory."""
+        self._places[path] = place
+
+    def file(self, line: bytes, weight: int) -> None:
+        """Hold a file against the base."""
+        if hash(line) in self._former.lines:
+            self._kept.append(hash(path_of(line)))
+            return
+        self._changed += weight
+        if changed_of(line) < self._former.snapshot.began:
+            self._left_out.add(path_of(line).rpartition(b"/")[0])
+
+    def why_not(self, found: Look, ground: Ground, clock: Clock) -> str:
+        """Return why a new base is to be taken; empty where an increment on the former one is as good.
+
+        Args:
+            found: what the look found.
+            ground: where the files lie now.
+            clock: this machine's clock.
+        """
+        snapshot, about = self._former.snapshot, self._former.about
+        began = snapshot.began / _SECOND
+        known = {folder.name: folder.inode for folder in snapshot.folders}
+        root = self._places.get(ROOT)
+        if not ground.is_that_of(about.ground) or root is None or known.get(ROOT) != root.inode:
+            return "it is of another folder, or the machine has started again since"
+        if was_set_back(self._former.clock, clock) or not began < ground.now:
+            return "the clock was set back"
+        if ground.now - began > OLDEST:
+            return f"it is older than {OLDEST / 86400:.0f} days"
+        if self._changed > min(SHARE * found.weight, MOST):
+            return f"{self._changed >> 20} MiB of {found.weight >> 20} have changed since"
+        if about.size > WASTE * found.weight:
+            return "most of what it holds is gone"
+        taken_whole = moved(snapshot, self._places)
+        there = {place.inode for place in self._places.values()}
+        if found.linked and not there.isdisjoint(known[folder] for folder in taken_whole):
+            return "directories were moved, and there are files with several names"
+        if any(folder in known and folder not in taken_whole for folder in self._left_out):
+            return "files have changed that bear times from before it"
+        return ""

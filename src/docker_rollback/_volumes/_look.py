@@ -1,0 +1,183 @@
+"""A quick look at every file of a volume in use: how much there is, and by what each can be known again.
+
+A file whose inode's number, time of change and size are what they were has the content that it had: the kernel stamps
+every change, and no program can set that stamp. So a line for each file, kept beside a base, tells later which of them
+the base still has. That holds until the machine starts again: after a crash, data may be on a disk whose stamp is not.
+"""
+
+from __future__ import annotations
+
+import logging
+from array import array
+from bisect import bisect_left
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from typing import Final, Protocol
+
+from attrs import frozen
+
+from docker_rollback._engine.port import Finished
+from docker_rollback._volumes._access import Reach
+from docker_rollback._volumes._crew import Crew
+from docker_rollback._volumes._snapshot_file import Place
+from docker_rollback._volumes._stream import PIECE
+from docker_rollback.errors import ArchiveError
+
+logger = logging.getLogger("docker_rollback")
+
+_A_FILE: Final = 16 << 10
+"""How many bytes a file counts for, beside its own: what reading them would take as long as opening it."""
+_SHAPE: Final = "%y %n %b %i %C@ %T@ %s %P\\0"
+_CLOCKS: Final = ("/proc/sys/kernel/random/boot_id", "/proc/uptime", "/proc/stat")
+_MAY_VANISH: Final = (0, 1)
+"""How find ends: 1 where something vanished before it."""
+_SECOND: Final = 1_000_000_000
+
+
+@frozen
+class Ground:
+    """Where a volume's files lie: what has to be the same for what was known of them to mean something.
+
+    Attributes:
+        kind: of the file system, as stat names it.
+        filesystem: its number.
+        boot: when the machine started last, as the kernel names it.
+        now: the time there, in seconds since 1970; 0 where it cannot be told.
+    """
+
+    kind: str
+    filesystem: str
+    boot: str
+    now: float
+
+    def is_that_of(self, other: Ground) -> bool:
+        """Whether it is the same one, on a machine that has not started again since."""
+        return bool(self.boot) and (self.kind, self.filesystem, self.boot) == (other.kind, other.filesystem, other.boot)
+
+
+@frozen
+class Look:
+    """What a look found.
+
+    Attributes:
+        weight: the bytes of its files, and some more for each.
+        linked: whether a file has several names.
+        sockets: the paths of its sockets, as tar has them.
+    """
+
+    weight: int
+    linked: bool
+    sockets: tuple[bytes, ...]
+
+
+class Onlooker(Protocol):
+    """Is told of everything in a volume while it is looked at."""
+
+    def folder(self, path: bytes, place: Place) -> None:
+        """Take note of a directory."""
+
+    def file(self, line: bytes, weight: int) -> None:
+        """Take note of anything else, by the line that tells it from what it will be once it has changed."""
+
+
+class Hashes:
+    """Names, or lines, that are asked for by their hashes: a million take eight megabytes."""
+
+    def __init__(self, hashed: Iterable[int]) -> None:
+        self._sorted = array("q", sorted(hashed))
+
+    def __contains__(self, hashed: int) -> bool:
+        at = bisect_left(self._sorted, hashed)
+        return at < len(self._sorted) and self._sorted[at] == hashed
+
+
+def path_of(line: bytes) -> bytes:
+    """Return the path, as tar has it, of the file that a line is of."""
+    return b"./" + line.split(b" ", 4)[4]
+
+
+def changed_of(line: bytes) -> int:
+    """Return when the file that a line is of was last changed, in nanoseconds since 1970."""
+    return nanoseconds(line.split(b" ", 2)[1])
+
+
+def look(reach: Reach, crew: Crew, onlookers: Collection[Onlooker] = ()) -> Look | None:
+    """Look at a volume; None where there is no GNU find next to it, or nothing in it.
+
+    Args:
+        reach: the volume.
+        crew: what is at work.
+        onlookers: are told of everything in it.
+    """
+    weight, linked, sockets = 0, False, []
+    with crew.at_work(reach.run, ("find", reach.root, "-printf", _SHAPE)) as find:
+        for line in _lines(find.read):
+            kind, names, blocks, rest = line.split(b" ", 3)
+            weighs = int(blocks) * 512 + _A_FILE
+            weight += weighs
+            if kind == b"d":
+                for onlooker in onlookers:
+                    onlooker.folder(*_folder(rest))
+                continue
+            linked = linked or names != b"1"
+            if kind == b"s":
+                sockets.append(path_of(rest))
+                continue
+            for onlooker in onlookers:
+                onlooker.file(rest, weighs)
+        finished = find.finish()
+    if finished.exit_code not in _MAY_VANISH or not weight:
+        logger.debug("volume %s: no look at it: %s", reach.volume, finished.stderr[:300])
+        return None
+    return Look(weight, linked, tuple(sockets))
+
+
+def ground(reach: Reach, crew: Crew) -> Ground:
+    """Return where a volume's files lie; raises `ArchiveError` where that cannot be told."""
+    said = run(reach, crew, ("stat", "-f", "-c", "%T %i", reach.root)).decode("utf-8", "replace").strip()
+    kind, _, filesystem = said.rpartition(" ")
+    clocks = run(reach, crew, ("cat", *_CLOCKS)).decode("utf-8", "replace").splitlines()
+    booted = [line.split()[1] for line in clocks if line.startswith("btime ")]
+    try:
+        # By the clock of the machine where the files are, not by ours.
+        now = float(booted[0]) + float(clocks[1].split()[0])
+    except (IndexError, ValueError):
+        now = 0
+    return Ground(kind, filesystem, clocks[0] if clocks else "", now)
+
+
+def run(reach: Reach, crew: Crew, words: Sequence[str]) -> bytes:
+    """Run a program next to a volume, and return what it prints; raises `ArchiveError` where it fails."""
+    with crew.at_work(reach.run, words) as process:
+        printed = b"".join(_pieces(process.read))
+        check(reach, words[0], process.finish())
+    return printed
+
+
+def check(reach: Reach, doing: str, finished: Finished) -> None:
+    """Raise an `ArchiveError` unless a program ended well."""
+    if finished.exit_code != 0:
+        raise ArchiveError(reach.volume, f"{doing} failed with {finished.exit_code}: {finished.stderr[:300].strip()}")
+
+
+def nanoseconds(text: bytes) -> int:
+    """Return a time, as programs print it with a fraction, in nanoseconds since 1970."""
+    seconds, _, fraction = text.partition(b".")
+    return int(seconds) * _SECOND + int(fraction.ljust(9, b"0")[:9] or b"0")
+
+
+def _folder(rest: bytes) -> tuple[bytes, Place]:
+    inode, changed, modified, _, path = rest.split(b" ", 4)
+    turned = 0 if modified == changed else nanoseconds(changed)
+    return b"./" + path if path else b".", Place(int(inode), turned)
+
+
+def _lines(read: Callable[[int], bytes]) -> Iterator[bytes]:
+    rest = b""
+    for data in _pieces(read):
+        *lines, rest = (rest + data).split(b"\0")
+        yield from lines
+
+
+def _pieces(read: Callable[[int], bytes]) -> Iterator[bytes]:
+    while data := read(PIECE):
+        yield data

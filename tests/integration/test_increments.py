@@ -1,0 +1,134 @@
+"""Bases, increments, and bases that are used again, on a real engine and by both ways."""
+
+from __future__ import annotations
+
+import secrets
+import shutil
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+import pytest
+
+from docker_rollback._archiver import VolumeArchiver
+from docker_rollback._model import Backup, VolumeArchive, Way
+from docker_rollback._volumes import _live
+from tests.integration.test_volumes import WAYS, Bench, bench, eyes
+from tests.unit.volumes import awkward
+from tests.unit.volumes.comparing import Node, differences, picture
+from tests.unit.volumes.live import let_age
+from tests.unit.volumes.test_increment import MOVES, move, tree
+
+__all__ = ["bench", "eyes"]
+
+pytestmark = [pytest.mark.engine, pytest.mark.usefixtures("eyes", "exact")]
+
+WRITES = "i=0; while :; do i=$((i+1)); echo $i >>/data/log; date >/data/now.$i; rm -f /data/now.$((i-9)); done"
+"""What a service does that writes all the time."""
+
+
+@pytest.fixture
+def exact(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have an increment take what is a moment old, not seconds, so that a test has something that is older."""
+    monkeypatch.setattr(_live, "MARGIN", 0.02)
+
+
+@pytest.fixture
+def volume(bench: Bench) -> str:
+    """Give a volume with two megabytes, and directories that can be moved."""
+    name = bench.volume()
+    tree(bench.folder(name))
+    (bench.folder(name) / "large").write_bytes(secrets.token_bytes(2_000_000))
+    let_age(bench.folder(name))
+    return name
+
+
+def capture(bench: Bench, volume: str, way: Way, change: Callable[[], object] = lambda: None) -> VolumeArchive:
+    """Archive a volume as the capture of a service does: a part while it runs, and after a change the rest."""
+    engine, store = bench.engine, bench.store
+    identity = f"taken-{secrets.token_hex(4)}"
+    archiver = VolumeArchiver(engine, store, way=way, live_from=0)
+    with store.draft(identity) as draft:
+        with archiver.begin([volume], draft, operation=identity) as taking:
+            taking.live_pass()
+            change()
+            taking.capture()
+        archives = taking.seal()
+        draft.commit(Backup(identity, datetime.now(UTC), engine.info().record(), "stop", (), archives))
+    assert archives[0].way == way
+    return archives[0]
+
+
+def check(bench: Bench, volume: str, way: Way, taken: VolumeArchive, before: dict[bytes, Node]) -> None:
+    """Fill the volume itself and a new one, and compare both with what there was."""
+    for name in (volume, bench.volume()):
+        VolumeArchiver(bench.engine, bench.store, way=way).extract(taken, name)
+        assert differences(before, picture(bench.folder(name), sockets=False)) == []
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_what_a_service_writes_while_it_is_archived_comes_back(bench: Bench, volume: str, way: Way) -> None:
+    """A container writes, makes and removes files throughout the live pass; what it left when it ended counts."""
+    root = bench.folder(volume)
+    writer = bench.container(f"{volume}:/data", command=WRITES, start=True)
+    while not (root / "log").exists():
+        time.sleep(0.01)
+    taken = capture(bench, volume, way, lambda: bench.client.api.kill(writer))
+    assert taken.increment is not None
+    check(bench, volume, way, taken, picture(root, sockets=False))
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_directories_that_change_places_come_back_where_they_are(bench: Bench, volume: str, way: Way) -> None:
+    """Rotated, swapped, nested: what tar alone can write and not extract."""
+    root = bench.folder(volume)
+
+    def rotate() -> None:
+        for name in ("rotated", "swapped-below", "child-becomes-parent"):
+            move(root, MOVES[name])
+
+    taken = capture(bench, volume, way, rotate)
+    assert taken.increment is not None
+    assert taken.increment.size < 100_000
+    check(bench, volume, way, taken, picture(root, sockets=False))
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_the_next_backup_builds_on_the_base_that_there_is(
+    bench: Bench, volume: str, way: Way, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three backups have one base, whose content is read once; each is what there was, also without the first."""
+    root = bench.folder(volume)
+    awkward.make(root)
+    monkeypatch.setattr("docker_rollback._volumes._former.SHARE", 0.5)
+    generations = []
+    for number in range(3):
+        (root / "which").write_text(f"generation {number}")
+        if number == 2:
+            shutil.rmtree(root / "p")
+        # The engine's machine tells whole seconds, rounded down.
+        time.sleep(1.1)
+        taken = capture(bench, volume, way)
+        generations.append((taken, picture(root, sockets=False)))
+    first, *later = (taken for taken, _ in generations)
+    for taken in later:
+        assert (taken.base, taken.listing) == (first.base, first.listing)
+        assert taken.increment is not None
+        assert taken.increment.size < first.base.size // 4
+    bench.store.delete(bench.store.list()[0].id)
+    for taken, before in generations[1:]:
+        check(bench, volume, way, taken, before)
+    for backup in bench.store.ids():
+        bench.store.verify(backup)
+
+
+def test_a_volume_made_again_under_its_name_has_a_new_base(bench: Bench, volume: str) -> None:
+    """The files are the same, and have the times that they had; they are others."""
+    first = capture(bench, volume, "helper")
+    VolumeArchiver(bench.engine, bench.store).extract(first, volume)
+    bench.client.api.remove_volume(volume)
+    bench.client.api.create_volume(volume, labels=bench.labels)
+    VolumeArchiver(bench.engine, bench.store).extract(first, volume)
+    second = capture(bench, volume, "helper")
+    assert second.listing != first.listing
+    check(bench, volume, "helper", second, picture(bench.folder(volume), sockets=False))

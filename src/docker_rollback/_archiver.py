@@ -6,7 +6,7 @@ import hashlib
 import logging
 import secrets
 import threading
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,7 +14,7 @@ from pathlib import Path
 from docker_rollback import _volumes
 from docker_rollback._engine.port import Engine, Inspection
 from docker_rollback._folders import uses
-from docker_rollback._model import Backup, Descriptor, VolumeArchive, Way, backup_id
+from docker_rollback._model import Backup, VolumeArchive, Way, backup_id
 from docker_rollback._spec import mounts
 from docker_rollback._store import BackupStore, Draft, FileLock, LockedError
 from docker_rollback._volumes import Progress, VolumeCapture
@@ -185,7 +185,8 @@ class VolumeArchiver:
     def extract(self, archive: VolumeArchive, volume: str | None = None, *, verify: bool = True) -> None:
         """Fill a volume that is there from its archive; what the archive does not hold is removed from it.
 
-        It can be done again from the start, also after it was cut off half way.
+        Files that are proven never to have been touched since the archive was taken are left alone; the result is the
+        same. It can be done again from the start, also after it was cut off half way.
 
         Args:
             archive: what to fill it from.
@@ -211,14 +212,7 @@ class VolumeArchiver:
         with self._alone([name]), self._access.filling(name, operation=filling, place=place) as reach:
             # Looked at again: the way here may have taken a while.
             self._refuse_users(name, self._access.users(name))
-            try:
-                done = self._fill_all(reach, blobs)
-            except (ArchiveError, OSError) as error:
-                cleared = _volumes.clear_flags(reach.root) if reach.way == "direct" else 0
-                if not cleared:
-                    raise
-                logger.warning("volume %s: flags of %d files that kept it from being filled: %s", name, cleared, error)
-                done = self._fill_all(reach, blobs)
+            done = _volumes.Filling(reach, archive, self._store, self._told(reach.volume)).fill()
             _flush(reach)
         logger.info("volume %s is filled (%s, %d bytes of tar)", name, reach.way, done)
 
@@ -322,27 +316,9 @@ class VolumeArchiver:
             self._identity = self._engine.info().identity
         return f"volume.{hashlib.sha256(f'{self._identity}/{volume}'.encode()).hexdigest()[:32]}"
 
-    def _fill_all(self, reach: _volumes.Reach, blobs: Sequence[Descriptor]) -> int:
-        _volumes.drop_attributes(reach, keep=_volumes.attributes(self._read(blobs[0])))
-        done = 0
-        for number, blob in enumerate(blobs):
-            done = self._fill(reach, blob, done, beginning=_volumes.emptying() if number == 0 else b"")
-        return done
-
-    def _fill(self, reach: _volumes.Reach, blob: Descriptor, done: int, *, beginning: bytes) -> int:
-        with reach.run(_volumes.extract(reach.root), stdin=True) as tar:
-            tar.write(beginning)
-            for data in self._read(blob):
-                tar.write(data)
-                done += len(data)
-                if self._progress is not None:
-                    self._progress(reach.volume, done)
-            tar.close_input()
-            _volumes.check_extracted(reach.volume, tar.finish())
-        return done
-
-    def _read(self, blob: Descriptor) -> Iterator[bytes]:
-        return _volumes.read_archive(self._store, blob)
+    def _told(self, volume: str) -> Callable[[int], None] | None:
+        progress = self._progress
+        return None if progress is None else lambda done: progress(volume, done)
 
     def _refuse_users(self, volume: str, users: Sequence[Inspection]) -> None:
         if users:

@@ -5,14 +5,17 @@ Python's own `tarfile` reads a stream too, at ten times the cost, and keeps ever
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Final
 
-from attrs import frozen
+from attrs import field, frozen
 
 _BLOCK: Final = 512
+_SECOND: Final = 1_000_000_000
 _DIRECTORY: Final = 0x35
 _LINK: Final = 0x31
+_FILES: Final = b"\x000"
+"""The letters of regular files."""
 _PAX: Final = 0x78
 _GLOBAL: Final = 0x67
 _BASE_256: Final = 0x80
@@ -33,13 +36,19 @@ class Member:
         link: the path of the member that it is another name of; None for one with content of its own.
         listing: of a directory, what was in it: entries that each begin with a letter and end with NUL.
         attributes: the names of its extended attributes.
+        head: all of its headers, as they came.
+        header: the last of them, and the one that every tar has.
+        records: what those before it say.
     """
 
     name: bytes
     is_directory: bool
-    link: bytes | None = None
-    listing: bytes | None = None
-    attributes: frozenset[bytes] = frozenset()
+    link: bytes | None
+    listing: bytes | None
+    attributes: frozenset[bytes]
+    head: bytes = field(repr=False)
+    header: bytes = field(repr=False)
+    records: Mapping[bytes, bytes] = field(repr=False)
 
     @property
     def entries(self) -> Iterator[tuple[bytes, bytes]]:
@@ -47,6 +56,34 @@ class Member:
         for entry in (self.listing or b"").split(b"\0"):
             if entry:
                 yield entry[:1], entry[1:]
+
+    @property
+    def is_file(self) -> bool:
+        """Whether it is a regular file that has its content here."""
+        return self.header[156] in _FILES
+
+    @property
+    def mode(self) -> int:
+        """Its mode, without its kind."""
+        return _number(self.header[100:108])
+
+    @property
+    def owner(self) -> tuple[int, int]:
+        """Its owner and its group."""
+        uid, gid = self.records.get(b"uid"), self.records.get(b"gid")
+        return int(uid or _number(self.header[108:116])), int(gid or _number(self.header[116:124]))
+
+    @property
+    def size(self) -> int:
+        """How long its content is, holes included."""
+        told = self.records.get(b"GNU.sparse.realsize") or self.records.get(b"size")
+        return int(told or _number(self.header[124:136]))
+
+    @property
+    def modified(self) -> int:
+        """When its content was changed last, in nanoseconds since 1970."""
+        told = self.records.get(b"mtime")
+        return _number(self.header[136:148]) * _SECOND if told is None else _nanoseconds(told)
 
 
 class Members:
@@ -57,25 +94,35 @@ class Members:
         self._skip = 0
         self._header: bytes | None = None
         self._need = _BLOCK
+        self._head: list[bytes] = []
         self._records: dict[bytes, bytes] = {}
 
     def feed(self, data: bytes) -> Iterator[Member]:
         """Take in the next piece; to be exhausted before the next one. Raises `MalformedArchiveError`."""
+        for part in self.parts(data):
+            if isinstance(part, Member):
+                yield part
+
+    def parts(self, data: bytes) -> Iterator[Member | memoryview]:
+        """Do as `feed`, and give out what follows each member's headers as well, as it comes."""
         at, end = 0, len(data)
         if self._rest:
             data = self._rest + data
             end = len(data)
             self._rest = b""
+        view = memoryview(data)
         while True:
             if self._skip:
                 step = min(self._skip, end - at)
                 self._skip -= step
+                yield view[at : at + step]
                 at += step
             if end - at < self._need or self._skip:
                 self._rest = data[at:end]
                 return
             piece = data[at : at + self._need]
             at += self._need
+            self._head.append(piece)
             member = self._take(piece)
             if member is not None:
                 yield member
@@ -89,6 +136,7 @@ class Members:
             self._header, self._need = None, _BLOCK
             return None
         if not piece.rstrip(b"\0"):
+            self._head.clear()
             return None
         kind = piece[156]
         if kind in (_PAX, _GLOBAL):
@@ -96,14 +144,17 @@ class Members:
             return None
         records, self._records = self._records, {}
         self._skip = _padded(int(records.get(b"size") or _size(piece)))
-        return _member(piece, kind, records)
+        head = b"".join(self._head)
+        self._head.clear()
+        return _member(head, piece, kind, records)
 
 
-def _member(header: bytes, kind: int, records: dict[bytes, bytes]) -> Member:
+def _member(head: bytes, header: bytes, kind: int, records: dict[bytes, bytes]) -> Member:
     name = records.get(b"GNU.sparse.name") or records.get(b"path") or _name(header)
     link = (records.get(b"linkpath") or _text(header[157:257])) if kind == _LINK else None
     attributes = frozenset(key[len(_ATTRIBUTE) :] for key in records if key.startswith(_ATTRIBUTE))
-    return Member(name.rstrip(b"/"), kind == _DIRECTORY, link, records.get(b"GNU.dumpdir"), attributes)
+    listing = records.get(b"GNU.dumpdir")
+    return Member(name.rstrip(b"/"), kind == _DIRECTORY, link, listing, attributes, head, header, records)
 
 
 def _records(data: bytes) -> dict[bytes, bytes]:
@@ -131,13 +182,22 @@ def _text(field: bytes) -> bytes:
 
 
 def _size(header: bytes) -> int:
-    field = header[124:136]
-    if field[0] & _BASE_256:
-        return int.from_bytes(field, "big") & ((1 << 95) - 1)
+    return _number(header[124:136])
+
+
+def _number(text: bytes) -> int:
+    if text[0] & _BASE_256:
+        return int.from_bytes(text, "big") & ((1 << (8 * len(text) - 1)) - 1)
     try:
-        return int(field.strip(b" \0") or b"0", 8)
+        return int(text.strip(b" \0") or b"0", 8)
     except ValueError as error:
-        raise MalformedArchiveError("a header's size is broken") from error
+        raise MalformedArchiveError("a header's number is broken") from error
+
+
+def _nanoseconds(told: bytes) -> int:
+    whole, _, fraction = told.partition(b".")
+    seconds, part = abs(int(whole)), int(fraction.ljust(9, b"0")[:9] or b"0")
+    return (-1 if whole.startswith(b"-") else 1) * (seconds * _SECOND + part)
 
 
 def _padded(size: int) -> int:

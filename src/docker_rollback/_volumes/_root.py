@@ -29,6 +29,11 @@ def drop_attributes(reach: Reach, *, keep: Collection[str]) -> None:
             logger.warning("volume %s: its root keeps the attribute %s, which was not there before", reach.volume, name)
 
 
+def foreign_attributes(folder: bytes, *, keep: Collection[bytes]) -> list[str]:
+    """Return the extended attributes that a folder of this machine has, and that the archive does not bring along."""
+    return [name for name in os.listxattr(folder) if os.fsencode(name) not in keep and not name.startswith(_NOT_OURS)]
+
+
 def _drop(reach: Reach, name: str) -> bool:
     if reach.way == "direct":
         os.removexattr(reach.root, name)

@@ -30,11 +30,13 @@ class Folder:
 
     Attributes:
         name: its path below the root, which itself is ``.``.
-        inode: its number.
+        device: the number of the file system that it is in.
+        inode: its number there.
         record: all that the file says of it.
     """
 
     name: bytes
+    device: int
     inode: int
     record: bytes = field(repr=False)
 
@@ -82,7 +84,7 @@ class SnapshotFile:
             if match is None or end < 0 or data[end + 2 : end + 3] != b"\0":
                 raise ValueError(f"it is broken after {len(folders)} directories")
             end += 3
-            folders.append(Folder(match[6], int(match[5]), data[at:end]))
+            folders.append(Folder(match[6], int(match[4]), int(match[5]), data[at:end]))
             at = end
         read = cls(data[: data.index(b"\n") + 1], int(head[1]) * _SECOND + int(head[2]), tuple(folders))
         if read.written() != data:

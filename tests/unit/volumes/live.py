@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from docker_rollback._engine.port import Process
 from docker_rollback._model import Backup, EngineRecord, VolumeArchive
@@ -50,6 +50,11 @@ def run(words: Sequence[str], /, *, stdin: bool = False) -> Process:
     return LocalProcess(words, stdin=stdin)
 
 
+def reach_of(root: Path) -> Reach:
+    """Return a folder as a volume that is reached directly."""
+    return Reach("vol", {"Name": "vol"}, "direct", str(root), "", run)
+
+
 def capture(
     root: Path,
     change: Callable[[], object] = lambda: None,
@@ -81,7 +86,7 @@ def capture(
     with tempfile.TemporaryDirectory(dir=root.parent) as folder, ExitStack() as writers:
         kept, store = store, store or BackupStore(Path(folder, "store"))
         formers = {} if kept is None else {one.name: one for backup in kept.list() for one in backup.volumes}
-        reach = Reach("vol", {"Name": "vol"}, "direct", str(root), f"{folder}/snapshot", run)
+        reach = evolve(reach_of(root), snapshot=f"{folder}/snapshot", run=run)
         with store.draft(f"live-{number}") as draft:
             taking = VolumeCapture(
                 store,

@@ -1,0 +1,246 @@
+"""A volume, filled from its archive: what is proven never to have been touched is left alone, the rest is written."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import stat
+from collections.abc import Callable, Iterable, Iterator
+from typing import Final
+
+from attrs import field, frozen
+
+from docker_rollback._model import Descriptor, VolumeArchive
+from docker_rollback._store import BackupStore
+from docker_rollback._volumes import _tar
+from docker_rollback._volumes._access import Reach
+from docker_rollback._volumes._capture import read_archive
+from docker_rollback._volumes._flags import clear_flags
+from docker_rollback._volumes._members import MalformedArchiveError, Member, Members
+from docker_rollback._volumes._root import drop_attributes, foreign_attributes
+from docker_rollback._volumes._untouched import Untouched, untouched
+from docker_rollback.errors import ArchiveError
+
+logger = logging.getLogger("docker_rollback")
+
+_END: Final = bytes(1024)
+"""Two empty blocks: the end of an archive."""
+_WORTH: Final = 256 << 10
+"""How many bytes are worth a call."""
+
+
+@frozen
+class _Folders:
+    """The directories of a capture, by their names in the archive.
+
+    Attributes:
+        listings: what was in each.
+        attributes: the names of the extended attributes of each that has some.
+    """
+
+    listings: dict[bytes, bytes] = field(factory=dict, repr=False)
+    attributes: dict[bytes, frozenset[bytes]] = field(factory=dict, repr=False)
+
+
+class Filling:
+    """Fills one volume that is within reach; it can be done again from the start.
+
+    Args:
+        reach: the volume.
+        archive: what it is filled from.
+        store: where that is.
+        progress: told the bytes of tar so far.
+    """
+
+    def __init__(
+        self, reach: Reach, archive: VolumeArchive, store: BackupStore, progress: Callable[[int], None] | None
+    ) -> None:
+        self._reach = reach
+        self._archive = archive
+        self._store = store
+        self._progress = progress
+        self._done = 0
+
+    def fill(self) -> int:
+        """Have the volume hold what the archive does and nothing else; return how many bytes of tar were read.
+
+        Raises:
+            ArchiveError: not everything could be put back.
+            CorruptBackupError: the archive is damaged.
+            StoreError, EngineError: what they say.
+        """
+        reach = self._reach
+        known = untouched(reach, self._archive, self._store)
+        if known is not None and self._archive.increment is not None:
+            try:
+                return self._write_changed(known, self._archive.increment)
+            except (ArchiveError, MalformedArchiveError, OSError) as error:
+                logger.warning("volume %s: all of it is written again: %s", reach.volume, error)
+        try:
+            return self._write_all()
+        except (ArchiveError, OSError) as error:
+            cleared = clear_flags(reach.root) if reach.way == "direct" else 0
+            if not cleared:
+                raise
+            logger.warning(
+                "volume %s: flags of %d files that kept it from being filled: %s", reach.volume, cleared, error
+            )
+            return self._write_all()
+
+    # All of it
+
+    def _write_all(self) -> int:
+        self._done = 0
+        base, increment = self._archive.base, self._archive.increment
+        drop_attributes(self._reach, keep=_tar.attributes(read_archive(self._store, base)))
+        self._extract([_tar.emptying()], self._read(base))
+        if increment is not None:
+            self._extract(self._read(increment))
+        return self._done
+
+    # What has changed
+
+    def _write_changed(self, known: Untouched, increment: Descriptor) -> int:
+        self._done = 0
+        folders = _Folders()
+        # By themselves first: from then on each path leads where it led, through no link.
+        self._extract(self._folders(increment, folders), [_END])
+        self._clear_away(folders)
+        base = self._read(self._archive.base)
+        needed = _Needed(self._reach.root, known, folders)
+        self._extract(
+            self._folders(increment, _Folders()),
+            _only(base, needed.of_base),
+            _only(self._read(increment), needed.of_increment),
+            [_END],
+        )
+        logger.debug("volume %s: %d files of it are left alone", self._reach.volume, needed.left_alone)
+        return self._done
+
+    def _folders(self, increment: Descriptor, folders: _Folders) -> Iterator[bytes]:
+        """Yield the directories at the beginning of an increment, and note them."""
+        members = Members()
+        for data in read_archive(self._store, increment):
+            for member in members.feed(data):
+                if not member.is_directory:
+                    return
+                if member.listing is None:
+                    raise MalformedArchiveError("a directory does not say what was in it")
+                folders.listings[member.name] = member.listing
+                if member.attributes:
+                    folders.attributes[member.name] = member.attributes
+                yield member.head
+
+    def _clear_away(self, folders: _Folders) -> None:
+        """Remove what tar leaves in directories that stay: attributes that they did not have, and sockets."""
+        root = os.fsencode(self._reach.root)
+        for name in folders.listings:
+            path = b"%b/%b" % (root, name)
+            for attribute in foreign_attributes(path, keep=folders.attributes.get(name, frozenset())):
+                os.removexattr(path, attribute)
+        for name in _tar.sockets(self._archive.name, self._archive.not_covered):
+            _remove(b"%b/%b" % (root, name))
+
+    # Both
+
+    def _read(self, blob: Descriptor) -> Iterator[bytes]:
+        for data in read_archive(self._store, blob):
+            yield data
+            self._done += len(data)
+            if self._progress is not None:
+                self._progress(self._done)
+
+    def _extract(self, *parts: Iterable[bytes | memoryview]) -> None:
+        with self._reach.run(_tar.extract(self._reach.root), stdin=True) as tar:
+            for part in parts:
+                for data in _gathered(part):
+                    tar.write(data)
+            tar.close_input()
+            _tar.check_extracted(self._reach.volume, tar.finish())
+
+
+class _Needed:
+    """Tells which members have to be written.
+
+    Args:
+        root: where the volume is.
+        known: tells which files are what they were.
+        folders: the directories of the capture.
+
+    Attributes:
+        left_alone: how many files need not be written.
+    """
+
+    def __init__(self, root: str, known: Untouched, folders: _Folders) -> None:
+        self.left_alone = 0
+        self._root = os.fsencode(root)
+        self._known = known
+        self._folders = folders
+        self._last: tuple[bytes, frozenset[bytes]] = (b"", frozenset())
+
+    def of_base(self, member: Member) -> bool:
+        """Whether a member of the base is still what was there at the capture, and has to be written."""
+        return not member.is_directory and not self._is_there(member) and self._is_from_base(member.name)
+
+    def of_increment(self, member: Member) -> bool:
+        """Whether a member of the increment has to be written; its directories go before."""
+        return not member.is_directory and not self._is_there(member)
+
+    def _is_there(self, member: Member) -> bool:
+        if self._known.holds(member):
+            self.left_alone += 1
+            return True
+        return False
+
+    def _is_from_base(self, path: bytes) -> bool:
+        folder, _, name = path.rpartition(b"/")
+        if folder != self._last[0]:
+            listing = self._folders.listings.get(folder, b"")
+            self._last = (folder, frozenset(entry[1:] for entry in listing.split(b"\0") if entry[:1] == b"N"))
+        if name not in self._last[1]:
+            return False
+        # tar does so by itself for what is in the increment, not for what an increment only refers to.
+        if _is_directory(b"%b/%b" % (self._root, path)):
+            _remove(b"%b/%b" % (self._root, path))
+        return True
+
+
+def _only(pieces: Iterable[bytes], is_wanted: Callable[[Member], bool]) -> Iterator[bytes | memoryview]:
+    """Yield the wanted members of an archive, to the letter; its end is left out."""
+    members = Members()
+    wanted = False
+    for data in pieces:
+        for part in members.parts(data):
+            if isinstance(part, Member):
+                wanted = is_wanted(part)
+            if wanted:
+                yield part.head if isinstance(part, Member) else part
+
+
+def _gathered(parts: Iterable[bytes | memoryview]) -> Iterator[bytes | memoryview]:
+    """Yield the same in fewer pieces."""
+    waiting = bytearray()
+    for part in parts:
+        if len(waiting) + len(part) < _WORTH:
+            waiting += part
+            continue
+        yield bytes(waiting)
+        waiting.clear()
+        yield part
+    yield bytes(waiting)
+
+
+def _is_directory(path: bytes) -> bool:
+    try:
+        return stat.S_ISDIR(os.lstat(path).st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+
+
+def _remove(path: bytes) -> None:
+    """Remove whatever has a name, where something has."""
+    if _is_directory(path):
+        shutil.rmtree(path)
+    elif os.path.lexists(path):
+        os.unlink(path)  # noqa: PTH108 - names are bytes here, which pathlib does not take

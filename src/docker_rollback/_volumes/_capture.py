@@ -19,10 +19,10 @@ from docker_rollback._volumes._access import Reach
 from docker_rollback._volumes._crew import Crew
 from docker_rollback._volumes._former import Former
 from docker_rollback._volumes._increment import Increment, UnsoundError
-from docker_rollback._volumes._join import check_join, names_in
+from docker_rollback._volumes._join import check_alone, check_join, names_in
 from docker_rollback._volumes._listing import Lister
 from docker_rollback._volumes._live import Base, take_base
-from docker_rollback._volumes._members import MalformedArchiveError
+from docker_rollback._volumes._members import MalformedArchiveError, PathTooLongError
 from docker_rollback._volumes._stream import CorruptStreamError, pack, packed, unpack
 from docker_rollback.errors import ArchiveError, CorruptBackupError
 
@@ -263,8 +263,10 @@ class VolumeCapture:
             not_covered=work.not_covered,
         )
         if base is None or work.increment is None:
-            for _ in reader:
-                pass
+            try:
+                check_alone(reader)
+            except PathTooLongError as error:
+                raise ArchiveError(reach.volume, str(error)) from error
             return archive
         # What an earlier backup has proven of its base was hashed again, and that is enough.
         there = names_in(self._reader(base.blob, base.about.size)) if base.kept is None else base.kept

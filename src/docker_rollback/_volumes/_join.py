@@ -25,6 +25,14 @@ def names_in(archive: Iterable[bytes]) -> Hashes:
     return Hashes(there)
 
 
+def check_alone(archive: Iterable[bytes]) -> None:
+    """Read an archive to its end, and see that tar can put all of it back; raises `PathTooLongError` where not."""
+    members = Members()
+    for data in archive:
+        for _ in members.feed(data):
+            pass
+
+
 def check_join(there: Hashes, increment: Iterable[bytes], sockets: Collection[bytes]) -> None:
     """Read an increment to its end, and see that it and its base make a whole.
 

@@ -22,8 +22,16 @@ _BASE_256: Final = 0x80
 _ATTRIBUTE: Final = b"SCHILY.xattr."
 
 
+_LONGEST_PATH: Final = 4096 - 32
+"""Bytes of a path that tar can put back: it sets attributes by ``/proc/self/fd/NUMBER/PATH``, of at most 4,095 bytes."""
+
+
 class MalformedArchiveError(Exception):
     """What passes by is not the tar that we have GNU tar write."""
+
+
+class PathTooLongError(MalformedArchiveError):
+    """What passes by has a path that tar can write into an archive, and not put back."""
 
 
 @frozen
@@ -151,6 +159,8 @@ class Members:
 
 def _member(head: bytes, header: bytes, kind: int, records: dict[bytes, bytes]) -> Member:
     name = records.get(b"GNU.sparse.name") or records.get(b"path") or _name(header)
+    if len(name) > _LONGEST_PATH:
+        raise PathTooLongError(f"a path of {len(name)} bytes is too long to be put back: {name[:80]!r}...")
     link = (records.get(b"linkpath") or _text(header[157:257])) if kind == _LINK else None
     attributes = frozenset(key[len(_ATTRIBUTE) :] for key in records if key.startswith(_ATTRIBUTE))
     listing = records.get(b"GNU.dumpdir")

@@ -296,6 +296,18 @@ with FileLock(Path(sys.argv[1])) as lock:
 # What is refused
 
 
+def test_a_path_that_cannot_be_put_back_is_refused(fake: FakeEngine, store: BackupStore) -> None:
+    """A path that tar archives and cannot set attributes by is found out by the backup, not once all is emptied."""
+    longest = "/" + "/".join(["d" * 100] * 40)
+    fake.volume("data").write(longest + "/" + "f" * 20, "deep")
+    archiver = VolumeArchiver(fake, store)
+    archiver.archive("data")
+    fake.volume("data").write(longest + "/" + "f" * 30, "deeper")
+    with pytest.raises(ArchiveError, match="volume 'data': a path of 4072 bytes is too long to be put back"):
+        archiver.archive("data")
+    assert len(store.list()) == 1
+
+
 def test_a_volume_in_use_is_not_filled(fake: FakeEngine, store: BackupStore) -> None:
     """A running container that mounts it, a paused one too, is named, and nothing is touched."""
     archiver = VolumeArchiver(fake, store)

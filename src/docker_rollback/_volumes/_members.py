@@ -23,7 +23,7 @@ _ATTRIBUTE: Final = b"SCHILY.xattr."
 
 
 _LONGEST_PATH: Final = 4096 - 32
-"""Bytes of a path that tar can put back: it sets attributes by ``/proc/self/fd/NUMBER/PATH``, of at most 4,095 bytes."""
+"""Bytes of a path that tar can put back: it sets attributes by ``/proc/self/fd/NUMBER/PATH``, of 4,095 bytes."""
 
 
 class MalformedArchiveError(Exception):

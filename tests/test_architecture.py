@@ -22,6 +22,7 @@ LAYERS = (
     ("_rollback",),
     ("_outcome",),
     ("_recovery", "_replace"),
+    ("_keeping",),
     ("_capture", "_restorer", "_checks", "_verdict", "_operations", "_preflight"),
     ("_surroundings",),
     ("_place",),

@@ -36,6 +36,7 @@ def rollback(
     include_binds: Collection[str] = (),
     verify: Check | Sequence[Check] | None = _HEALTHY,
     keep: KeepArgument = 3,
+    keep_failed: bool = False,
     export_image: bool = True,
     way: Way | None = None,
     helper_image: str | None = None,
@@ -62,6 +63,9 @@ def rollback(
         verify: what the update has to pass: a check, several, or None. By default `healthy()`.
         keep: which backups of the same containers stay when the block ends: so many, those no older than a
             `timedelta`, or both by `Keep`; None keeps all.
+        keep_failed: keep the state of an update that failed as a backup of its own before it is undone, to be looked
+            into later; its id is `outcome.kept`. Such states count for themselves in `keep`. Where it cannot be kept,
+            the rollback goes on without.
         export_image: whether the container's image goes into the store. Without, it stays in the engine: quicker, and
             `backup.durable` is False.
         way: how volume data is reached, "direct" or "helper"; by default the first of them that works.
@@ -114,6 +118,7 @@ def rollback(
         resume=resume,
         shared=shared,
         keep=keep,
+        keep_failed=keep_failed,
         hooks=Hooks(
             parts.engine,
             before_quiesce=before_quiesce,

@@ -69,12 +69,14 @@ class Capture:
         shared: Shared = "refuse",
         hooks: Hooks | None = None,
         max_downtime: float | None = None,
+        kept_for: Sequence[str] = (),
     ) -> Backup:
         """Take the backup `identity` of what `report` found, and return it once it is durable.
 
         Every container that ran runs again when this returns, and also after an error; with `resume` False they stay
         at rest, except after an error. With `shared` "stop", containers outside that write to the same volumes rest as
-        long. The engine holds the images under names of ours until `release`.
+        long. The engine holds the images under names of ours until `release`. `kept_for` are the containers
+        of a rollback for which this is kept, as `Backup.kept_for` has them.
 
         Raises:
             HookError: a hook before the capture failed; nothing was brought to rest.
@@ -96,7 +98,8 @@ class Capture:
                 ExitStack() as until_captured,
             ):
                 at_rest = quiesce != "none" and not (report.guests and shared == "ignore")
-                running = [one.name for one in (*report.containers, *report.guests) if _runs(one)]
+                guests_rest = report.guests if shared == "stop" else ()
+                running = [one.name for one in (*report.containers, *guests_rest) if _runs(one)]
                 if at_rest:
                     archives.live_pass()
                 until_captured.push(lambda kind, *_: timeline.begin("seal") if kind is None else None)
@@ -114,7 +117,7 @@ class Capture:
                     stop=archives.stop,
                     clock=self._monotonic,
                 ) as limit:
-                    for guest in report.guests if shared == "stop" else ():
+                    for guest in guests_rest:
                         guests.bring(guest)
                         limit.check()
                     for container in reversed(report.containers):
@@ -135,6 +138,7 @@ class Capture:
                 volumes=archives.seal(),
                 networks=networks,
                 bystanders=report.bystanders,
+                kept_for=tuple(kept_for),
             )
             draft.commit(backup)
             if not resume:

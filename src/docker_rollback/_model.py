@@ -297,6 +297,8 @@ class Backup:
         networks: the networks they were attached to.
         bystanders: the ids of all other containers that there were. One that is in the way of a rollback rests as long
             as that takes; what came later is stopped for good.
+        kept_for: of a state that was kept before a rollback undid it, the names of the containers that were rolled
+            back; empty for every other backup.
     """
 
     id: str
@@ -307,6 +309,7 @@ class Backup:
     volumes: tuple[VolumeArchive, ...] = ()
     networks: tuple[NetworkRecord, ...] = ()
     bystanders: tuple[str, ...] = ()
+    kept_for: tuple[str, ...] = ()
 
     @property
     def durable(self) -> bool:

@@ -9,13 +9,14 @@ from contextlib import contextmanager
 from datetime import datetime
 from typing import Literal
 
-from attrs import evolve, frozen
+from attrs import frozen
 
 from docker_rollback._archiver import VolumeArchiver
 from docker_rollback._capture import Capture
 from docker_rollback._engine.port import Engine
 from docker_rollback._hooks import Hooks
 from docker_rollback._journal import Phase, interference
+from docker_rollback._keeping import Keeper
 from docker_rollback._model import Backup, Observed, Quiesce, Report, Shared, backup_id
 from docker_rollback._operations import HOLDER, Operation, Operations
 from docker_rollback._preflight import Preflight
@@ -23,7 +24,6 @@ from docker_rollback._progress import Reporter
 from docker_rollback._quiesce import AtRest, resting
 from docker_rollback._restorer import Restorer
 from docker_rollback._snapshotter import now
-from docker_rollback._spec import started_at
 from docker_rollback._store import BackupStore
 from docker_rollback._surroundings import OffNetworks
 from docker_rollback.errors import (
@@ -34,7 +34,6 @@ from docker_rollback.errors import (
     UnfinishedRollbackError,
     UnsupportedContainerError,
     VolumeError,
-    VolumeNotFoundError,
 )
 
 logger = logging.getLogger("docker_rollback")
@@ -98,6 +97,7 @@ class Recovery:
         self._archiver = archiver
         self._report = report or Reporter()
         self._clock = clock
+        self._keeper = Keeper(store, preflight=preflight, capture=capture, archiver=archiver, clock=clock)
 
     # The way there
 
@@ -215,14 +215,29 @@ class Recovery:
             self._store.delete(record.operation)
         operation.end()
 
-    def put_back(self, operation: Operation, backup: Backup) -> None:
+    def put_back(self, operation: Operation, backup: Backup, *, first: Callable[[], None] | None = None) -> None:
         """Put a backup back; what stood in the way stays aside until `settle`.
+
+        Args:
+            operation: the operation.
+            backup: its backup.
+            first: called once it is known that this can begin, and before anything is touched.
 
         Raises:
             RestoreError, EngineError, VolumeError, StoreError: as `Restorer.restore` has them.
         """
         self._restorer.check(backup)
+        if first is not None:
+            first()
         self._put_back(operation, backup)
+
+    def keep_failed(self, operation: Operation) -> str | None:
+        """Keep the state of an update that failed, and leave it at rest; return the id of that backup, None of nothing.
+
+        Raises:
+            UnsupportedContainerError, CaptureError, EngineError, VolumeError, StoreError: it could not be kept.
+        """
+        return self._keeper.keep(operation, operation.look(), what="failed")
 
     def _put_back(self, operation: Operation, backup: Backup) -> None:
         try:
@@ -360,67 +375,26 @@ class Recovery:
             # Before anything that runs is stopped for it.
             self._restorer.check(backup)
             if keep_found and (reasons or record.phase == "updating"):
-                kept = self._keep(operation, found)
+                kept = self._keep_found(operation, found)
             self._put_back(operation, backup)
         self.settle(operation, backup, rolled_back=True)
         return Recovered(record.operation, record.names, "rolled back", kept)
+
+    def _keep_found(self, operation: Operation, found: Sequence[Observed]) -> str | None:
+        try:
+            return self._keeper.keep(operation, found, what="found")
+        except (UnsupportedContainerError, VolumeError) as error:
+            record = operation.record
+            reason = f"what stands there cannot be kept as a backup, and keep_found=False would give it up ({error})"
+            raise UnfinishedRollbackError(
+                record.operation, record.names, [reason], store=str(self._store.path)
+            ) from error
 
     def _set_going(self, operation: Operation, backup: Backup) -> None:
         """Start what a rollback had restored and not yet started; what runs, or ran since, is left as it is."""
         before = {standing.id: standing.started for standing in operation.record.standing}
         with _not_done_by_an_error(operation), self._guests(operation):
             self._restorer.set_going(backup, before)
-
-    def _keep(self, operation: Operation, found: Sequence[Observed]) -> str | None:
-        """Keep what stands as a backup, and leave it at rest; return its id, None where nothing stands."""
-        record = operation.record
-        if record.kept is not None and self._is_what_stands(record.kept, found):
-            return record.kept
-        known = {standing.id for standing in record.standing}
-        ours = {container.id for container in record.containers}
-        targets = [one.id for one in found if one.id in ours or one.name in record.names or one.id not in known]
-        try:
-            # Who shares a volume was allowed to when the operation began, and rests while the backup is put back.
-            report = self._with_volumes(self._preflight.sharing("ignore").run(targets), record.volumes)
-            report.raise_refusals()
-        except (UnsupportedContainerError, VolumeError) as error:
-            reason = f"what stands there cannot be kept as a backup, and keep_found=False would give it up ({error})"
-            raise UnfinishedRollbackError(
-                record.operation, record.names, [reason], store=str(self._store.path)
-            ) from error
-        if not report.containers and not report.volumes:
-            return None
-        kept = record.kept
-        if kept is not None:
-            # Of an attempt that was cut off, or that was overtaken by later work.
-            self._capture.forget(kept, [container.name for container in report.containers])
-        if kept is None or kept in self._store.ids():
-            kept = backup_id(f"{record.names[0]}-found", self._clock(), secrets.token_hex(3))
-        operation.note_kept(kept)
-        self._capture.take(report, kept, quiesce="stop", resume=False, shared="ignore")
-        logger.warning("the state that operation %s left is kept as backup %s", record.operation, kept)
-        return kept
-
-    def _is_what_stands(self, kept: str, found: Sequence[Observed]) -> bool:
-        """Whether nothing has run since a state was kept."""
-        if kept not in self._store.ids():
-            return False
-        started = {container.id: started_at(container.inspection) for container in self._store.get(kept).containers}
-        return all(
-            not container.state.alive and started.get(container.id, "") == started_at(container.inspection)
-            for container in found
-        )
-
-    def _with_volumes(self, report: Report, volumes: Sequence[str]) -> Report:
-        """Add the volumes that no container mounts any more."""
-        ways = dict(report.volumes)
-        for volume in volumes:
-            if volume not in ways:
-                try:
-                    ways |= self._archiver.probe([volume])
-                except VolumeNotFoundError:
-                    continue
-        return evolve(report, volumes=ways)
 
 
 @contextmanager

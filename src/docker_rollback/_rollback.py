@@ -63,6 +63,7 @@ class Rollback:
         shared: what becomes of containers outside that write to a volume of theirs.
         keep: which backups of these containers stay in the store when the block ends: so many, those no older than a
             `timedelta`, or both by `Keep`; None keeps all.
+        keep_failed: whether the state of an update that failed is kept as a backup of its own before it is undone.
         hooks: what is to be done around the capture, and after a rollback.
         max_downtime: for how long the containers may be at rest for the capture, in seconds; None for as long as it
             takes.
@@ -91,6 +92,7 @@ class Rollback:
         resume: bool = True,
         shared: Shared = "refuse",
         keep: KeepArgument = 3,
+        keep_failed: bool = False,
         hooks: Hooks | None = None,
         max_downtime: float | None = None,
         on_outcome: OutcomeListener | None = None,
@@ -112,6 +114,7 @@ class Rollback:
         self._resume = resume
         self._shared: Shared = shared
         self._keep = Keep.of(keep)
+        self._keep_failed = keep_failed
         self._hooks = hooks or Hooks(engine)
         self._max_downtime = as_limit(max_downtime)
         self._on_outcome = on_outcome
@@ -298,8 +301,8 @@ class Rollback:
         logger.info("rolling back %s: %s", ", ".join(names), type(error).__name__)
         try:
             with self._signals.deferring("the rollback"):
-                self._timeline.begin("roll back")
-                self._recovery.put_back(operation, backup)
+                self._timeline.begin("keep" if self._keep_failed else "roll back")
+                self._recovery.put_back(operation, backup, first=lambda: self._keep_what_failed(operation, error))
                 self._timeline.begin("verify again")
                 self._verdict.judge_again()
                 self.status = Status.ROLLED_BACK
@@ -323,6 +326,20 @@ class Rollback:
             f"docker-rollback: {', '.join(names)} rolled back to backup {backup.id}; "
             f"what was written in the {lost:.1f} s since then is discarded",
         )
+
+    def _keep_what_failed(self, operation: Operation, error: BaseException) -> None:
+        """Keep the state of the failed update, if that is wanted; where it cannot be, the rollback goes on without."""
+        if self._keep_failed:
+            try:
+                with self._timeline.during("keep"):
+                    self._account.kept = self._recovery.keep_failed(operation)
+            except Exception as failure:
+                self._account.problem(failure)
+                logger.warning("the state of the failed update could not be kept: %s", failure)
+                _note(error, f"docker-rollback: the state of the failed update could not be kept: {failure}")
+            else:
+                _note(error, f"docker-rollback: the state of the failed update is kept as backup {self._account.kept}")
+        self._timeline.begin("roll back")
 
     def _finish(self) -> None:
         """Tidy up; the outcome stands whatever happens here, and what is left over is for `recover`."""

@@ -97,8 +97,8 @@ class Timeline:
         return dict(self._downtime)
 
     def begin(self, step: OutcomeStep) -> None:
-        """Begin a step, which ends the one before it; a step within `during` is a part of that."""
-        if self._within:
+        """Begin a step, which ends the one before it; harmless where it has begun already, or within `during`."""
+        if self._within or step == self._now:
             return
         self._close()
         logger.info("step: %s", step)

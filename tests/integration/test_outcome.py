@@ -23,6 +23,7 @@ from docker_rollback import (
     UpdateRejectedError,
     healthy,
     recover,
+    restore,
     rollback,
 )
 from docker_rollback._store import Disk
@@ -173,6 +174,38 @@ def test_an_archive_that_takes_too_long_is_broken_off(
     assert docker_client.containers.get(shop).status == "running"
     assert store.list() == []
     assert recover(client=docker_client, store=store) == ()
+
+
+def test_a_failed_state_is_kept_and_the_good_one_comes_back(
+    docker_client: docker.DockerClient, busybox_image: str, test_labels: dict[str, str], tmp_path: Path
+) -> None:
+    """What a rejected update wrote is in a backup of its own, which puts it back; before, all is as it was."""
+    store = BackupStore(tmp_path / "store")
+    docker_client.volumes.create("outcome-data", labels=test_labels)
+    shop = run(docker_client, busybox_image, "outcome-quiet", "trap 'exit 0' TERM; while :; do sleep 0.1; done")
+    identity = docker_client.api.inspect_container(shop)["Id"]
+    outcomes: list[Outcome] = []
+    for _ in range(2):
+        with (
+            pytest.raises(UpdateRejectedError),
+            rollback(
+                shop, client=docker_client, store=store, keep=1, keep_failed=True, on_outcome=outcomes.append
+            ) as tx,
+        ):
+            tx.replace(shop, command=["sh", "-c", "echo half > /data/migrated; touch /trace; exit 4"])
+        assert docker_client.api.inspect_container(shop)["Id"] == identity
+        assert docker_client.containers.get(shop).exec_run(["test", "-e", "/data/migrated"]).exit_code == 1
+    last = outcomes[-1]
+    assert last.kept is not None
+    assert last.backup is not None
+    assert {found.id for found in store.list()} == {last.backup.id, last.kept}
+    assert last.problems == ()
+    store.verify(last.kept)
+    restore(last.kept, client=docker_client, store=store)
+    found = docker_client.containers.get(shop)
+    assert found.attrs["Config"]["Cmd"][-1].endswith("exit 4")
+    found.start()
+    assert found.wait()["StatusCode"] == 4
 
 
 def is_within_reach(client: docker.DockerClient) -> bool:

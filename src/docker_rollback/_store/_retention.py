@@ -2,7 +2,8 @@
 
 Backups of the same things on one engine are one series: a group is not thinned out by the backups of one of its
 members, a whole backup not by a snapshot of the container alone, an archive of one volume not by one of another, and
-none by those of a container that only has the same name on another engine.
+none by those of a container that only has the same name on another engine. States that were kept before a rollback
+undid them are a series of their own as well: however many updates fail, the backup of the last good state stays.
 """
 
 from __future__ import annotations
@@ -133,8 +134,11 @@ def choose(
     return Choice(tuple(removed), spared)
 
 
-_Things = tuple[str, tuple[str, ...], tuple[str, ...], bool]
+_Things = tuple[str, tuple[str, ...], tuple[str, ...], bool, bool]
 """What a series is of: an engine, containers or else volumes; and whether there is data of volumes in it.
+
+The last tells states that were kept before a rollback, which are sorted by the containers that it was of: what a failed
+update leaves may have others, and lack some.
 
 Backups of engines without an identity, taken before it was kept, are series of their own.
 """
@@ -144,10 +148,16 @@ def _series(backups: Iterable[Backup]) -> dict[_Things, list[Backup]]:
     """Sort backups into series, newest first in each."""
     series: dict[_Things, list[Backup]] = {}
     for backup in sorted(backups, key=lambda backup: (backup.created, backup.id), reverse=True):
-        containers = tuple(sorted({container.name for container in backup.containers}))
+        containers = tuple(sorted(set(backup.kept_for) or {container.name for container in backup.containers}))
         # The volumes of a container come and go with its versions; without one they are what the series is of.
         volumes = () if containers else tuple(sorted({volume.name for volume in backup.volumes}))
-        things = (backup.engine.identity, containers, volumes, bool(backup.volumes))
+        things = (
+            backup.engine.identity,
+            containers,
+            volumes,
+            bool(backup.volumes) and not backup.kept_for,
+            bool(backup.kept_for),
+        )
         series.setdefault(things, []).append(backup)
     return series
 

@@ -134,6 +134,16 @@ def test_parts_alone_are_series_of_their_own() -> None:
     assert chosen([first[0], taken(9, ("web",), ("data", "logs"))], keep=1)[0] == ["b0"]
 
 
+def test_states_kept_before_a_rollback_are_series_of_their_own() -> None:
+    """They push out no good one, whatever containers a failed update left, and are thinned out among themselves."""
+
+    def kept(number: int, *names: str) -> Backup:
+        return evolve(record(number, names), kept_for=("web",))
+
+    backups = [record(1), kept(2, "web"), kept(3, "web", "migrator"), kept(4)]
+    assert chosen(backups, keep=1) == (["b002", "b003"], {})
+
+
 def test_what_is_needed_stays() -> None:
     """A backup that a rollback needs stays, with the reason."""
     removed, spared = chosen(series(4), keep=1, needed={"b001": "a rollback needs it", "b003": "it is kept anyway"})

@@ -1,0 +1,104 @@
+"""The state that is about to be undone, kept as a backup of its own: what recovery finds, and what an update left."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from typing import Literal
+
+from attrs import evolve
+
+from docker_rollback._archiver import VolumeArchiver
+from docker_rollback._capture import Capture
+from docker_rollback._model import Observed, Report, backup_id
+from docker_rollback._operations import Operation
+from docker_rollback._preflight import Preflight
+from docker_rollback._spec import started_at
+from docker_rollback._store import BackupStore
+from docker_rollback.errors import VolumeNotFoundError
+
+logger = logging.getLogger("docker_rollback")
+
+
+class Keeper:
+    """Keeps what stands before a backup is put back in its place.
+
+    Args:
+        store: where it is kept.
+        preflight: looks at it.
+        capture: captures it.
+        archiver: knows the ways to volumes.
+        clock: the time, in UTC.
+    """
+
+    def __init__(
+        self,
+        store: BackupStore,
+        *,
+        preflight: Preflight,
+        capture: Capture,
+        archiver: VolumeArchiver,
+        clock: Callable[[], datetime],
+    ) -> None:
+        self._store = store
+        self._preflight = preflight
+        self._capture = capture
+        self._archiver = archiver
+        self._clock = clock
+
+    def keep(self, operation: Operation, found: Sequence[Observed], *, what: Literal["found", "failed"]) -> str | None:
+        """Keep what stands as a backup, and leave it at rest; return its id, None where nothing stands.
+
+        Args:
+            operation: the one that is about to be undone; its note says first under which id this is kept.
+            found: what stands.
+            what: what it is, for the backup's id.
+
+        Raises:
+            UnsupportedContainerError, VolumeError: it cannot be kept; nothing was touched.
+            CaptureError, EngineError, StoreError: it could not be kept; what ran runs again.
+        """
+        record = operation.record
+        if record.kept is not None and self._is_what_stands(record.kept, found):
+            return record.kept
+        known = {standing.id for standing in record.standing}
+        ours = {container.id for container in record.containers}
+        targets = [one.id for one in found if one.id in ours or one.name in record.names or one.id not in known]
+        # Who shares a volume was allowed to when the operation began, and rests while the backup is put back.
+        report = self._with_volumes(self._preflight.sharing("ignore").run(targets), record.volumes)
+        report.raise_refusals()
+        if not report.containers and not report.volumes:
+            return None
+        kept = record.kept
+        if kept is not None:
+            # Of an attempt that was cut off, or that was overtaken by later work.
+            self._capture.forget(kept, [container.name for container in report.containers])
+        if kept is None or kept in self._store.ids():
+            kept = backup_id(f"{record.names[0]}-{what}", self._clock(), secrets.token_hex(3))
+        operation.note_kept(kept)
+        self._capture.take(report, kept, quiesce="stop", resume=False, shared="ignore", kept_for=record.names)
+        logger.warning("the state that operation %s left is kept as backup %s", record.operation, kept)
+        return kept
+
+    def _is_what_stands(self, kept: str, found: Sequence[Observed]) -> bool:
+        """Whether nothing has run since a state was kept."""
+        if kept not in self._store.ids():
+            return False
+        started = {container.id: started_at(container.inspection) for container in self._store.get(kept).containers}
+        return all(
+            not container.state.alive and started.get(container.id, "") == started_at(container.inspection)
+            for container in found
+        )
+
+    def _with_volumes(self, report: Report, volumes: Sequence[str]) -> Report:
+        """Add the volumes that no container mounts any more."""
+        ways = dict(report.volumes)
+        for volume in volumes:
+            if volume not in ways:
+                try:
+                    ways |= self._archiver.probe([volume])
+                except VolumeNotFoundError:
+                    continue
+        return evolve(report, volumes=ways)

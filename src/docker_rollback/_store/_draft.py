@@ -14,6 +14,7 @@ from docker_rollback._store._bench import Bench
 from docker_rollback._store._blobs import BlobWriter
 from docker_rollback._store._intake import ImageIntake
 from docker_rollback._store._layout import Layout
+from docker_rollback._store._spool import Spool
 from docker_rollback.errors import StoreError
 
 
@@ -70,6 +71,11 @@ class Draft:
         """Whether the store holds a blob that this backup is to have too, whole; if so, it stays from now on."""
         self._check_open()
         return self._bench.adopt(blob)
+
+    def spool(self) -> Spool:
+        """Return a place for bytes that become a blob later, a context manager."""
+        self._check_open()
+        return self._bench.spool()
 
     def add_image(self, archive: Iterator[bytes], *, layers: Sequence[str]) -> Descriptor:
         """Take in an image as an engine exports it, as a stream.

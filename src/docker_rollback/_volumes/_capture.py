@@ -13,7 +13,7 @@ from attrs import define, evolve
 
 from docker_rollback._engine.port import Process
 from docker_rollback._model import Descriptor, NotCovered, VolumeArchive
-from docker_rollback._store import LISTING, SNAPSHOT_FILE, VOLUME_ARCHIVE, BackupStore, BlobWriter, Draft
+from docker_rollback._store import LISTING, SNAPSHOT_FILE, VOLUME_ARCHIVE, BackupStore, BlobWriter, Draft, Spool
 from docker_rollback._volumes import _tar
 from docker_rollback._volumes._access import Reach
 from docker_rollback._volumes._crew import Crew
@@ -46,6 +46,7 @@ class _Work:
         base: what was archived of it while it was in use; None where that was not done, or cannot be built upon.
         increment: what is to follow the base.
         waiting: tar, which waits to archive all of it, where there is no base.
+        spool: where its increment is put aside until the service runs again.
         writer: where its archive goes, or its increment.
         size: bytes of tar.
         not_covered: what no archive holds.
@@ -55,6 +56,7 @@ class _Work:
     base: Base | None = None
     increment: Increment | None = None
     waiting: Process | None = None
+    spool: Spool | None = None
     writer: BlobWriter | None = None
     size: int = 0
     not_covered: tuple[NotCovered, ...] = ()
@@ -138,6 +140,7 @@ class VolumeCapture:
     def flush(self) -> None:
         """Make what was captured durable; `VolumeArchiver.begin` does so when its block ends."""
         if self._begun and self._blobs is None:
+            self._together(self._pack)
             self._blobs = {work.reach.volume: work.writer.close() for work in self._works if work.writer is not None}
 
     def seal(self) -> tuple[VolumeArchive, ...]:
@@ -215,7 +218,7 @@ class VolumeCapture:
         return isinstance(base.listing, Lister) or all(map(self._draft.adopt, (base.blob, base.listing)))
 
     def _take(self, work: _Work, threads: int, *, at_rest: bool) -> None:
-        if work.increment is not None and at_rest and self._take_increment(work, work.increment, threads):
+        if work.increment is not None and at_rest and self._take_increment(work, work.increment):
             return
         reach, work.base = work.reach, None
         work.writer = self._stack.enter_context(self._draft.blob(VOLUME_ARCHIVE))
@@ -232,23 +235,32 @@ class VolumeCapture:
             work.not_covered = _tar.check_created(reach.volume, tar.finish(), at_rest=at_rest)
         logger.info("volume %s is archived (%s, %d bytes)", reach.volume, reach.way, work.size)
 
-    def _take_increment(self, work: _Work, increment: Increment, threads: int) -> bool:
-        """Archive what has changed since the base; tell whether that is enough."""
+    def _take_increment(self, work: _Work, increment: Increment) -> bool:
+        """Put aside what has changed since the base; tell whether that is enough.
+
+        It is not compressed and not hashed yet: that takes several times as long as reading it.
+        """
         reach, base = work.reach, work.base
         if base is None:
             return False
         with ExitStack() as attempt:
-            writer = attempt.enter_context(self._draft.blob(VOLUME_ARCHIVE))
+            spool = attempt.enter_context(self._draft.spool())
             told = self._told(reach, base.about.size)
             try:
-                work.size, work.not_covered = increment.take(writer, level=self._level, threads=threads, progress=told)
+                work.size, work.not_covered = increment.take(spool, progress=told)
             except (UnsoundError, MalformedArchiveError) as error:
                 logger.warning("volume %s: all of it is archived at rest: %s", reach.volume, error)
                 return False
-            work.writer = writer
+            work.spool = spool
             self._stack.push(attempt.pop_all())
         logger.info("volume %s: what changed is archived (%s, %d bytes)", reach.volume, reach.way, work.size)
         return True
+
+    def _pack(self, work: _Work, threads: int) -> None:
+        """Make a blob of what was put aside."""
+        if work.spool is not None:
+            work.writer = self._stack.enter_context(self._draft.blob(VOLUME_ARCHIVE))
+            pack(work.spool, work.writer, level=self._level, threads=threads)
 
     def _seal(self, work: _Work, blob: Descriptor) -> VolumeArchive:
         reach, base = work.reach, work.base

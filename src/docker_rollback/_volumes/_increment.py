@@ -10,7 +10,6 @@ from typing import Final
 
 from docker_rollback._engine.port import Process
 from docker_rollback._model import NotCovered
-from docker_rollback._store import BlobWriter
 from docker_rollback._volumes import _tar
 from docker_rollback._volumes._access import Reach
 from docker_rollback._volumes._clock import read_clock, was_set_back
@@ -19,7 +18,7 @@ from docker_rollback._volumes._live import Base, write_snapshot
 from docker_rollback._volumes._look import Hashes, nanoseconds
 from docker_rollback._volumes._members import Member, Members
 from docker_rollback._volumes._snapshot_file import ROOT, Place, SnapshotFile, moved
-from docker_rollback._volumes._stream import PIECE, pack
+from docker_rollback._volumes._stream import PIECE, Sink, carry
 from docker_rollback.errors import ArchiveError
 
 logger = logging.getLogger("docker_rollback")
@@ -70,9 +69,7 @@ class Increment:
             self._held = starting.pop_all()
         return self._held
 
-    def take(
-        self, writer: BlobWriter, *, level: int, threads: int, progress: Callable[[int], None] | None
-    ) -> tuple[int, tuple[NotCovered, ...]]:
+    def take(self, sink: Sink, *, progress: Callable[[int], None] | None) -> tuple[int, tuple[NotCovered, ...]]:
         """Archive what has changed; return how many bytes of tar that is, and what neither archive holds.
 
         Raises:
@@ -93,7 +90,7 @@ class Increment:
         with self._held:
             self._tar.write(_tar.GO)
             self._tar.close_input()
-            size = pack(self._tar, writer, level=level, threads=threads, progress=progress, look=proof.feed)
+            size = carry(self._tar, sink, progress=progress, look=proof.feed)
             finished = self._tar.finish()
         try:
             not_covered = _tar.check_created(self._reach.volume, finished, at_rest=True)

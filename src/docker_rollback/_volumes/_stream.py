@@ -6,8 +6,6 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from typing import Final, Protocol
 
-from docker_rollback._engine.port import Process
-
 if sys.version_info >= (3, 14):
     from compression import zstd
 else:
@@ -15,6 +13,13 @@ else:
 
 PIECE: Final = 1 << 20
 """Bytes that are handled at a time."""
+
+
+class Source(Protocol):
+    """Where bytes come from."""
+
+    def read(self, size: int, /) -> bytes:
+        """Return the next ones, at most so many; nothing at the end."""
 
 
 class Sink(Protocol):
@@ -28,8 +33,34 @@ class CorruptStreamError(Exception):
     """A zstd stream is broken: cut short, or not what its first bytes say."""
 
 
+def carry(
+    source: Source,
+    sink: Sink,
+    *,
+    progress: Callable[[int], None] | None = None,
+    look: Callable[[bytes], object] | None = None,
+) -> int:
+    """Carry all that comes from `source` into `sink`, and return how many bytes that were.
+
+    Args:
+        source: where they come from.
+        sink: where they go.
+        progress: told the bytes so far, after each piece.
+        look: given each piece, to look at.
+    """
+    size = 0
+    while data := source.read(PIECE):
+        size += len(data)
+        sink.write(data)
+        if look is not None:
+            look(data)
+        if progress is not None:
+            progress(size)
+    return size
+
+
 def pack(
-    process: Process,
+    source: Source,
     sink: Sink,
     *,
     level: int,
@@ -37,41 +68,36 @@ def pack(
     progress: Callable[[int], None] | None = None,
     look: Callable[[bytes], object] | None = None,
 ) -> int:
-    """Compress all that a process prints into `sink`, and return how many bytes it printed.
+    """Compress all that comes from `source` into `sink`, and return how many bytes came.
 
     Args:
-        process: what prints.
+        source: where they come from.
         sink: where the zstd stream goes.
         level: of zstd; 1 is the knee between time and size for most data.
         threads: how many compress, beside the one that calls.
         progress: told the bytes so far, after each piece.
         look: given each piece, to look at.
     """
-    parameter = zstd.CompressionParameter
-    options: dict[int, int] = {
-        parameter.compression_level: level,
-        parameter.nb_workers: threads,
-        parameter.checksum_flag: 1,
-    }
-    compressor = zstd.ZstdCompressor(options=options)
-    size = 0
-    while data := process.read(PIECE):
-        size += len(data)
-        if packed := compressor.compress(data):
-            sink.write(packed)
-        if look is not None:
-            look(data)
-        if progress is not None:
-            progress(size)
-    sink.write(compressor.flush())
+    packer = Packer(level=level, threads=threads)
+    size = carry(source, _Packing(packer, sink), progress=progress, look=look)
+    sink.write(packer.end())
     return size
 
 
 class Packer:
-    """Makes a zstd stream of what comes, for what is small."""
+    """Makes a zstd stream of what comes.
 
-    def __init__(self) -> None:
-        self._compressor = zstd.ZstdCompressor(options={zstd.CompressionParameter.checksum_flag: 1})
+    Args:
+        level: of zstd; None for its own.
+        threads: how many compress, beside the one that calls.
+    """
+
+    def __init__(self, *, level: int | None = None, threads: int = 0) -> None:
+        parameter = zstd.CompressionParameter
+        options: dict[int, int] = {parameter.checksum_flag: 1, parameter.nb_workers: threads}
+        if level is not None:
+            options[parameter.compression_level] = level
+        self._compressor = zstd.ZstdCompressor(options=options)
 
     def add(self, data: bytes) -> bytes:
         """Take in the next piece; return what is ready."""
@@ -80,6 +106,18 @@ class Packer:
     def end(self) -> bytes:
         """Return the rest."""
         return self._compressor.flush()
+
+
+class _Packing:
+    """A sink that hands on what comes, packed."""
+
+    def __init__(self, packer: Packer, sink: Sink) -> None:
+        self._packer = packer
+        self._sink = sink
+
+    def write(self, data: bytes, /) -> None:
+        if packed := self._packer.add(data):
+            self._sink.write(packed)
 
 
 def packed(pieces: Iterable[bytes]) -> Iterator[bytes]:

@@ -29,6 +29,9 @@ _FAITHFUL: Final = ("--xattrs", "--xattrs-include=*", "--acls", "--selinux", "--
 # the same archive byte for byte, which the store then holds once. Only sparse files do not: tar names them by its pid.
 _SAME_AGAIN: Final = "--pax-option=delete=atime,delete=ctime"
 
+# In blocks of 512 bytes; by itself it writes 20 at a time, and wakes up who reads it for each 10 KiB.
+_AT_A_TIME: Final = "--blocking-factor=128"
+
 GO: Final = b".\0"
 """What has a tar begin that waits."""
 
@@ -66,6 +69,7 @@ def create(root: str, snapshot: str, *, whole: bool = True, waiting: bool = Fals
         "--create",
         "--format=pax",
         _SAME_AGAIN,
+        _AT_A_TIME,
         *_FAITHFUL,
         "--sparse",
         "--no-check-device",

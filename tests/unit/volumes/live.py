@@ -60,6 +60,7 @@ def capture(
     change: Callable[[], object] = lambda: None,
     *,
     during: Callable[[], object] = lambda: None,
+    captured: Callable[[Path], object] = lambda _: None,
     live_from: int = 0,
     run: Run = run,
     store: BackupStore | None = None,
@@ -71,6 +72,7 @@ def capture(
         root: the folder.
         change: called between the two.
         during: called when the first of the base has come, while tar waits for its reader.
+        captured: called with the store's folder when all is captured, and the service may run again.
         live_from: how much has to be in it.
         run: starts programs.
         store: where the archive stays, as a backup, for others to be built on its base.
@@ -102,6 +104,7 @@ def capture(
             taking.live_pass()
             change()
             taking.capture()
+            captured(store.path)
             taking.stand_down()
             taking.flush()
             (archive,) = taking.seal()

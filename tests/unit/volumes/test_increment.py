@@ -118,6 +118,26 @@ def test_unchanged_files_are_not_archived_again(root: Path) -> None:
     check(root, taken)
 
 
+@pytest.mark.usefixtures("exact")
+def test_what_changed_is_put_aside_as_it_is_and_compressed_later(root: Path) -> None:
+    """While the service is at rest nothing is compressed: that waits until it runs again, and leaves nothing over."""
+    tree(root)
+    let_age(root)
+    sizes: list[list[int]] = []
+
+    def look(store: Path) -> None:
+        sizes.append([path.stat().st_size for path in (store / "drafts").rglob("*.spool")])
+        sizes.append([path.stat().st_size for path in (store / "blobs").rglob("*") if path.is_file()])
+
+    taken = capture(root, lambda: (root / "zeros").write_bytes(bytes(3_000_000)), captured=look)
+    check(root, taken)
+    (aside,), (base,) = sizes
+    assert aside == len(taken.tars[1]) > 3_000_000
+    assert taken.archive.increment is not None
+    assert taken.archive.increment.size < 100_000
+    assert base == taken.archive.base.size
+
+
 # Races
 
 

@@ -1,0 +1,49 @@
+"""What is put aside for a moment comes back as it was, and leaves nothing behind."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from docker_rollback._store import BackupStore, Draft
+
+
+@pytest.fixture
+def draft(tmp_path: Path) -> Iterator[Draft]:
+    """Give a draft that is never committed."""
+    with BackupStore(tmp_path / "store").draft("aside") as draft:
+        yield draft
+
+
+def put_aside(store: Path) -> list[Path]:
+    """List what is put aside in a store."""
+    return list((store / "drafts").rglob("*.spool"))
+
+
+def test_what_is_put_aside_comes_back(draft: Draft, tmp_path: Path) -> None:
+    """In the order in which it was written, in pieces of the size that is asked for; then nothing is left of it."""
+    with draft.spool() as spool:
+        for piece in (b"first ", b"", b"second"):
+            spool.write(piece)
+        (path,) = put_aside(tmp_path / "store")
+        assert path.stat().st_mode & 0o777 == 0o600
+        assert [spool.read(8), spool.read(8), spool.read(8)] == [b"first se", b"cond", b""]
+        with pytest.raises(ValueError, match="read already"):
+            spool.write(b"more")
+    assert put_aside(tmp_path / "store") == []
+
+
+def test_what_is_never_read_goes_too(draft: Draft, tmp_path: Path) -> None:
+    """The block's end removes it, and its error comes out."""
+    with pytest.raises(KeyError), draft.spool() as spool:
+        spool.write(b"data")
+        raise KeyError
+    assert put_aside(tmp_path / "store") == []
+
+
+def test_nothing_is_written_before_the_block(draft: Draft) -> None:
+    """A spool that is not entered takes nothing."""
+    with pytest.raises(ValueError, match="not open"):
+        draft.spool().write(b"data")

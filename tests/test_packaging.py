@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import tarfile
 import tomllib
 import zipfile
 from importlib.metadata import version
@@ -33,6 +34,18 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
     about = {name for name in packed if name.startswith("docker_rollback-")}
     assert packed - about == modules | {"docker_rollback/py.typed"}
     assert {Path(name).name for name in about} == {"METADATA", "WHEEL", "RECORD", "LICENSE"}
+
+
+def test_the_source_distribution_holds_what_its_tests_need(tmp_path: Path) -> None:
+    """Whoever unpacks it can lint, check and test it: every folder that a tool of the project names is in it."""
+    settings = tomllib.loads((PROJECT / "pyproject.toml").read_text())["tool"]
+    named = {*settings["mypy"]["files"], *settings["pytest"]["ini_options"]["testpaths"], "docs", "CHANGELOG.md"}
+    command = [sys.executable, "-m", "hatchling", "build", "--target", "sdist", "--directory", str(tmp_path)]
+    subprocess.run(command, cwd=PROJECT, check=True, capture_output=True)
+    (built,) = tmp_path.glob("*.tar.gz")
+    with tarfile.open(built) as packed:
+        tops = {name.split("/")[1] for name in packed.getnames()}
+    assert named <= tops
 
 
 def test_the_wheel_works_without_the_sources(wheel: Path, tmp_path: Path) -> None:

@@ -28,6 +28,7 @@ from docker_rollback._model import (
     Report,
     VolumeArchive,
 )
+from docker_rollback._operations import Operations
 from docker_rollback._outcome import ArchivedVolume, BackedUp, Outcome, RejectedCheck, Status, Trouble
 from docker_rollback._preflight import Preflight
 from docker_rollback._progress import Progress, Reporter
@@ -123,6 +124,7 @@ __all__ = [
     "NotCovered",
     "NotFoundError",
     "Observed",
+    "Operations",
     "Outcome",
     "Preflight",
     "Process",

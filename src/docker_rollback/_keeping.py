@@ -79,7 +79,8 @@ class Keeper:
             kept = backup_id(f"{record.names[0]}-{what}", self._clock(), secrets.token_hex(3))
         operation.note_kept(kept)
         self._capture.take(report, kept, quiesce="stop", resume=False, shared="ignore", kept_for=record.names)
-        logger.warning("the state that operation %s left is kept as backup %s", record.operation, kept)
+        level = logging.WARNING if what == "found" else logging.INFO
+        logger.log(level, "the state that operation %s left is kept as backup %s", record.operation, kept)
         return kept
 
     def _is_what_stands(self, kept: str, found: Sequence[Observed]) -> bool:

@@ -66,7 +66,7 @@ class DowntimeLimit:
     def __enter__(self) -> Self:
         if self._seconds is not None:
             self._deadline = self._clock() + self._seconds
-            watcher = threading.Thread(target=self._watch, name="docker-rollback-limit", daemon=True)
+            watcher = threading.Thread(target=self._watch, name="limit of downtime", daemon=True)
             watcher.start()
             self._watching.callback(watcher.join)
             self._watching.callback(self._ended.set)

@@ -144,4 +144,4 @@ def test_what_failed_by_itself_fails_for_that() -> None:
     limit = DowntimeLimit(3600.0, ["web"], step=lambda: "capture", stop=lambda: None)
     with pytest.raises(LookupError), limit:
         raise LookupError
-    assert not any(thread.name == "docker-rollback-limit" for thread in threading.enumerate())
+    assert not any(thread.name == "limit of downtime" for thread in threading.enumerate())

@@ -54,6 +54,7 @@ NAMES = [
     "NotCovered",
     "NotFoundError",
     "Observed",
+    "Operations",
     "Outcome",
     "Preflight",
     "Process",

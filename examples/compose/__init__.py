@@ -1,0 +1,1 @@
+"""A compose project, and the program that updates it."""

@@ -138,8 +138,16 @@ class Suite:
                     process.terminate()
 
     def _one(self, run: Run) -> dict[str, Any] | None:
+        shown, ended = self._attempt(run, self._folder / run.name)
+        if ended:
+            # The tests after that tell nothing; a second time would be a finding.
+            say(f"{run.name}: once more, from the beginning")
+            shown, _ = self._attempt(run, self._folder / f"{run.name}-again")
+        return shown
+
+    def _attempt(self, run: Run, home: Path) -> tuple[dict[str, Any] | None, bool]:
+        """Return what a run showed, and whether an engine ended by itself meanwhile."""
         begun = time.monotonic()
-        home = self._folder / run.name
         home.mkdir()
         if not run.root:
             os.chown(home, unprivileged.USER, unprivileged.USER)
@@ -152,11 +160,12 @@ class Suite:
                     engine.admit(unprivileged.USER)
                     peer.admit(unprivileged.USER)
                 self._test(run, engine, peer, home)
-                for ended in (one for one in (engine, peer) if one.pid is None):
-                    say(f"{run.name}: {ended.name} ended by itself; the end of its log:\n{ended.last_words()}")
+                ended = [one for one in (engine, peer) if one.pid is None]
+                for one in ended:
+                    say(f"{run.name}: {one.name} ended by itself; the end of its log:\n{one.last_words()}")
         except EngineStartError as error:
             say(f"{run.name}: {error}")
-            return None
+            return None, False
         try:
             shown: dict[str, Any] = json.loads((home / "results").read_text())
         except (OSError, ValueError):
@@ -169,7 +178,7 @@ class Suite:
         said = (home / "log").read_text(errors="replace")
         # Of a good run the end tells enough: what was slow and what was left out.
         print(said[-40_000:] if not _is_good(shown) else said[-3_000:], flush=True)
-        return shown
+        return shown, bool(ended)
 
     def _test(self, run: Run, engine: PrivateEngine, peer: PrivateEngine, home: Path) -> None:
         into = []

@@ -96,7 +96,7 @@ class PrivateEngine:
         except (OSError, ValueError):
             return None
         # The number may be another process's by now; its words are not.
-        return pid if os.fsencode(self.places.run) in told else None
+        return pid if _named_by(self.places.run) in told else None
 
     def fetch(self) -> None:
         """Get its programs, so that it starts at once; raises `DistributionError` where they cannot be had."""
@@ -248,10 +248,15 @@ def _bears_overlay(folder: Path) -> bool:
         return True
 
 
+def _named_by(folder: Path) -> bytes:
+    """Return what the words of an engine's programs have in them; not those of one whose name goes on after ours."""
+    return os.fsencode(folder) + b"/"
+
+
 def _left_over(folder: Path) -> Iterator[int]:
     """Find the processes of a dead engine: its programs that name its own folder, and what they started."""
     parents = dict(_processes())
-    mine = {pid for pid in parents if _program(pid) in PROGRAMS and os.fsencode(folder) in _words(pid)}
+    mine = {pid for pid in parents if _program(pid) in PROGRAMS and _named_by(folder) in _words(pid)}
     for pid in parents:
         line = [pid]
         while line[-1] in parents and line[-1] not in mine:

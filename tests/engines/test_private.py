@@ -52,6 +52,16 @@ def test_a_private_engine_lives_and_leaves_no_trace() -> None:
 
 @as_root
 @pytest.mark.engine
+def test_an_engine_ends_alone() -> None:
+    """Where an engine ends, one whose name only begins like its own goes on."""
+    with PrivateEngine(LOCAL, instance=f"{os.getpid()}x") as other:
+        with PrivateEngine(LOCAL, instance=str(os.getpid())):
+            pass
+        assert answers(other.address)
+
+
+@as_root
+@pytest.mark.engine
 def test_an_engine_that_is_killed_starts_again_with_what_it_had() -> None:
     """After a kill and a start, an engine has its images and its network, and starts what it is to keep running."""
     with PrivateEngine(LOCAL, instance=str(os.getpid())) as engine:

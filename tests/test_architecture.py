@@ -25,6 +25,7 @@ LAYERS = (
     ("_keeping",),
     ("_capture", "_restorer", "_checks", "_verdict", "_operations", "_preflight"),
     ("_surroundings",),
+    ("_project",),
     ("_place",),
     ("_snapshotter", "_archiver"),
     ("_volumes", "_quiesce", "_look", "_checked", "_marker", "_hooks"),

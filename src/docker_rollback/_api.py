@@ -28,6 +28,7 @@ _HEALTHY = healthy()
 
 def rollback(
     *containers: ContainerArgument,
+    project: str | None = None,
     client: Client | None = None,
     store: StoreArgument = None,
     quiesce: Quiesce = "stop",
@@ -50,7 +51,10 @@ def rollback(
     """Make an update of containers transactional: back them up, run the block, put them back where it fails.
 
     Args:
-        containers: names, ids, or docker-py `Container` objects.
+        containers: names, ids, or docker-py `Container` objects; none where a project is given, or others beside it.
+        project: the name of a compose project: all its containers, networks and volumes, by their labels. What the
+            update adds to it goes with a rollback, and what it takes away comes back. The checks are for the
+            containers that the project has after the update.
         client: a docker-py client, or an `Engine`; by default the one that a given `Container` belongs to, else the one
             that the environment names.
         store: where the backup goes; by default the user's data folder.
@@ -86,15 +90,17 @@ def rollback(
         A `Rollback`, inert until entered.
 
     Raises:
-        ValueError, TypeError: an argument is none of its choices, or no container was given.
+        ValueError, TypeError: an argument is none of its choices, or neither a container nor a project was given.
 
     Example:
         >>> with rollback("web") as tx:
         ...     deploy("web:2")
         >>> tx.status
         <Status.COMMITTED: 'committed'>
+        >>> with rollback(project="shop"):
+        ...     subprocess.run(["docker", "compose", "up", "--detach"], check=True)
     """
-    references, checks = _references(containers), as_checks(verify)
+    references, checks = _references(containers, project), as_checks(verify)
     parts = Parts.build(
         _engine(client, containers),
         _store(store),
@@ -119,6 +125,7 @@ def rollback(
         shared=shared,
         keep=keep,
         keep_failed=keep_failed,
+        project=project,
         hooks=Hooks(
             parts.engine,
             before_quiesce=before_quiesce,
@@ -134,6 +141,7 @@ def rollback(
 
 def backup(
     *containers: ContainerArgument,
+    project: str | None = None,
     client: Client | None = None,
     store: StoreArgument = None,
     quiesce: Quiesce = "stop",
@@ -150,7 +158,8 @@ def backup(
     """Take a backup of containers, without an update; the arguments are those of `rollback`.
 
     Raises:
-        ContainerNotFoundError, UnsupportedContainerError, ContainerBusyError, HookError: nothing was touched.
+        ContainerNotFoundError, ProjectNotFoundError, UnsupportedContainerError, ContainerBusyError, HookError: nothing
+            was touched.
         StoreError, EngineError, VolumeError, CaptureError, DowntimeExceededError: the backup could not be taken; every
             container does what it did.
 
@@ -172,7 +181,7 @@ def backup(
     max_downtime = as_limit(max_downtime)
     hooks = Hooks(parts.engine, before_quiesce=before_quiesce, after_resume=after_resume)
     recovery = parts.recovery("stop")
-    with recovery.holding(_references(containers)) as (report, _):
+    with recovery.holding(_references(containers, project), project=project) as (report, _):
         operation, taken = recovery.begin(
             report, quiesce=quiesce, shared=shared, hooks=hooks, max_downtime=max_downtime, then="committed"
         )
@@ -190,6 +199,9 @@ def restore(
     progress: Listener | None = None,
 ) -> list[str]:
     """Put a backup back, whatever stands in its place now; return the names of the containers that stand again.
+
+    With the backup of a compose project, containers and networks that came to the project since are removed. Volumes
+    that came since are left: they may hold what was never backed up.
 
     Args:
         backup: a backup, or its id in the store.
@@ -210,8 +222,10 @@ def restore(
     parts = Parts.build(as_engine(client), _store(store), way=way, helper_image=helper_image, progress=progress)
     found = parts.store.get(backup) if isinstance(backup, str) else backup
     recovery = parts.recovery("refuse")
-    recovery.finish_earlier([word for one in found.containers for word in (one.id, one.name)], but=found.id)
-    with locked(parts.store, found.containers):
+    project = found.project.name if found.project is not None else None
+    words = [word for one in found.containers for word in (one.id, one.name)]
+    recovery.finish_earlier(words, project=project, but=found.id)
+    with locked(parts.store, found.containers, project=project):
         recovery.restore(found)
     return [container.name for container in found.containers]
 
@@ -261,7 +275,9 @@ def _engine(client: Client | None, containers: Sequence[ContainerArgument]) -> E
     return as_engine(client)
 
 
-def _references(containers: Sequence[ContainerArgument]) -> list[str]:
+def _references(containers: Sequence[ContainerArgument], project: str | None) -> list[str]:
+    if project == "":
+        raise ValueError("project is an empty name; leave it out to name containers alone")
     for container in containers:
         if not isinstance(container, str) and not isinstance(getattr(container, "id", None), str):
             raise TypeError(f"a name, an id or an object with an id was expected for a container, not {container!r}")

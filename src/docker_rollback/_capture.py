@@ -13,13 +13,15 @@ from docker_rollback._archiver import VolumeArchiver
 from docker_rollback._engine.port import Engine
 from docker_rollback._hooks import Hooks
 from docker_rollback._limit import DowntimeLimit
-from docker_rollback._model import Backup, ContainerSnapshot, NetworkRecord, Observed, Quiesce, Report, Shared
+from docker_rollback._model import Backup, ContainerSnapshot, NetworkRecord, Observed, Project, Quiesce, Report, Shared
 from docker_rollback._progress import Reporter
+from docker_rollback._project import beyond, look_at_project
 from docker_rollback._quiesce import AtRest
 from docker_rollback._snapshotter import ContainerSnapshotter, now
-from docker_rollback._spec import user_endpoints
+from docker_rollback._spec import SHORT_ID, user_endpoints
 from docker_rollback._store import BackupStore, KeepArgument
 from docker_rollback._volumes import VolumeCapture
+from docker_rollback.errors import CaptureError
 
 logger = logging.getLogger("docker_rollback")
 
@@ -139,7 +141,9 @@ class Capture:
                 networks=networks,
                 bystanders=report.bystanders,
                 kept_for=tuple(kept_for),
+                project=report.project,
             )
+            self._refuse_newcomers(report)
             draft.commit(backup)
             if not resume:
                 rest.keep()
@@ -159,6 +163,18 @@ class Capture:
             archives.stop,
         )
 
+    def _refuse_newcomers(self, report: Report) -> None:
+        """Raise where something came to a project while its backup was taken: it would count as the update's."""
+        if report.project is None:
+            return
+        came = beyond(look_at_project(self._engine, report.project.name), report.project)
+        if came != Project(report.project.name):
+            names = [*(one[:SHORT_ID] for one in came.containers), *came.volumes, *came.networks]
+            raise CaptureError(
+                report.containers[0].name,
+                f"somebody else added to its project {report.project.name!r} meanwhile: {', '.join(names)}",
+            )
+
     def forget(self, identity: str, names: Sequence[str]) -> None:
         """Let the engine forget what a capture that was cut off may have made for the backup of some containers."""
         self._snapshotter.forget(identity, names)
@@ -169,15 +185,17 @@ class Capture:
             self._snapshotter.release(container)
 
     def prune(self, backup: Backup, *, keep: KeepArgument) -> None:
-        """Keep so much of the backups of the same containers; the engine forgets what only those that go held."""
+        """Keep so much of the backups of the same containers or project; the engine forgets what only those held."""
         listed = {found.id: found for found in self._store.list()}
-        names = [found.name for found in backup.containers]
-        for removed in self._store.prune(keep=keep, containers=names, engine=backup.engine.identity).removed:
+        project = backup.project.name if backup.project is not None else None
+        pruned = self._store.prune(keep=keep, containers=backup.beside, project=project, engine=backup.engine.identity)
+        for removed in pruned.removed:
             for container in listed[removed].containers if removed in listed else ():
                 self._engine.remove_image(container.image.tag)
 
     def _networks(self, report: Report) -> tuple[NetworkRecord, ...]:
         names = {name: None for container in report.containers for name in _networks_of(container)}
+        names |= dict.fromkeys(report.project.networks if report.project is not None else ())
         return tuple(self._network(name) for name in names if name not in _PREDEFINED)
 
     def _network(self, name: str) -> NetworkRecord:

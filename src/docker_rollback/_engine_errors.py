@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 _FULL_ID = re.compile(r"(container\W+(?:with (?:name or )?id\W+)?)([0-9a-f]{12})[0-9a-f]{52}\b", re.IGNORECASE)
 """A container's id in a sentence, where twelve digits say as much; volumes have names that look the same."""
@@ -86,6 +87,24 @@ class ContainerNotFoundError(NotFoundError):
     kind = "container"
 
 
+class ProjectNotFoundError(NotFoundError):
+    """The engine has no container of such a compose project.
+
+    Attributes:
+        projects: the names of the projects that it has containers of.
+    """
+
+    kind = "compose project"
+
+    def __init__(self, name: str, projects: Sequence[str] = ()) -> None:
+        self.name = name
+        self.projects = tuple(projects)
+        there = f"it has some of {', '.join(map(repr, self.projects))}" if self.projects else "nor of any other project"
+        EngineError.__init__(
+            self, f"find compose project {name!r}", f"the engine has no container of it; {there}. Bring it up first"
+        )
+
+
 class ImageNotFoundError(NotFoundError):
     """The engine has no such image."""
 
@@ -102,3 +121,14 @@ class VolumeNotFoundError(NotFoundError):
     """The engine has no such volume."""
 
     kind = "volume"
+
+
+def may_pass(error: BaseException) -> bool:
+    """Whether an engine that was away for a moment is behind a failure, or behind each of several."""
+    failures = getattr(error, "failures", ())
+    if failures:
+        return all(may_pass(failure) for failure in failures)
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, EngineError):
+        cause = cause.__cause__ or cause.__context__
+    return cause is not None and not cause.permanent

@@ -15,8 +15,9 @@ from docker_rollback._spec import SHORT_ID, refers
 
 _NAMESPACES = ("NetworkMode", "PidMode", "IpcMode")
 _SHARED = "container:"
+COMPOSE_PROJECT = "com.docker.compose.project"
+COMPOSE_ONE_OFF = "com.docker.compose.oneoff"
 _COMPOSE_DEPENDS = "com.docker.compose.depends_on"
-_COMPOSE_PROJECT = "com.docker.compose.project"
 _COMPOSE_SERVICE = "com.docker.compose.service"
 
 
@@ -47,6 +48,12 @@ def start_order(containers: Sequence[Observed]) -> tuple[Observed, ...]:
         ordered.append(chosen)
         waiting.remove(chosen)
     return tuple(ordered)
+
+
+def is_one_off(container: Observed) -> bool:
+    """Whether `compose run` made a container, for one command."""
+    labels = container.inspection["Config"].get("Labels") or {}
+    return str(labels.get(COMPOSE_ONE_OFF)).lower() == "true"
 
 
 def with_ids(inspection: Mapping[str, Any], ids: Mapping[str, str]) -> dict[str, Any]:
@@ -106,7 +113,7 @@ def _starts_after(one: Observed, other: Observed) -> bool:
     """Whether compose would start `one` after `other`; its label lists ``service:condition:restart``, by commas."""
     mine = one.inspection["Config"].get("Labels") or {}
     theirs = other.inspection["Config"].get("Labels") or {}
-    if not mine.get(_COMPOSE_PROJECT) or mine[_COMPOSE_PROJECT] != theirs.get(_COMPOSE_PROJECT):
+    if not mine.get(COMPOSE_PROJECT) or mine[COMPOSE_PROJECT] != theirs.get(COMPOSE_PROJECT):
         return False
     services = {part.partition(":")[0] for part in str(mine.get(_COMPOSE_DEPENDS) or "").split(",")}
     return theirs.get(_COMPOSE_SERVICE) in services

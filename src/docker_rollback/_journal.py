@@ -63,6 +63,9 @@ class Record:
         detached: containers outside that are off a network until it is made again.
         standing: what stood when this was written: its containers, and whatever else uses their names or volumes.
         kept: the id of the backup in which `recover` keeps the state that it found.
+        project: the name of the compose project that it is of.
+        spares: whether volumes that came to the project since its backup stay: a restore by itself knows of no update
+            that made them.
     """
 
     operation: str
@@ -77,6 +80,8 @@ class Record:
     detached: tuple[Detached, ...] = ()
     standing: tuple[Standing, ...] = field(default=(), repr=False)
     kept: str | None = None
+    project: str | None = None
+    spares: bool = False
 
     @property
     def key(self) -> str:
@@ -88,9 +93,18 @@ class Record:
         """The names of its containers."""
         return tuple(container.name for container in self.containers)
 
-    def concerns(self, references: Collection[str]) -> bool:
-        """Whether one of some names and ids is that of a container of it; the beginning of an id will do."""
-        return any(
+    @property
+    def marked(self) -> tuple[Resting, ...]:
+        """What has a mark in the engine as long as it lasts: its containers, and its project by a name of its own."""
+        if self.project is None:
+            return self.containers
+        # No container's name begins so; the id is the key of its lock.
+        mark = Resting(id=f"project.{self.project}", name=f"_project.{self.project}", how="none", started="")
+        return (*self.containers, mark)
+
+    def concerns(self, references: Collection[str], project: str | None = None) -> bool:
+        """Whether it is of a project, or one of some names and ids is of a container of it; the beginning will do."""
+        return (project is not None and project == self.project) or any(
             refers(reference, container.name, container.id) for reference in references for container in self.containers
         )
 

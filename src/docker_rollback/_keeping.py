@@ -12,9 +12,11 @@ from attrs import evolve
 
 from docker_rollback._archiver import VolumeArchiver
 from docker_rollback._capture import Capture
+from docker_rollback._engine.port import Engine
 from docker_rollback._model import Observed, Report, backup_id
 from docker_rollback._operations import Operation
 from docker_rollback._preflight import Preflight
+from docker_rollback._project import look_at_project
 from docker_rollback._spec import started_at
 from docker_rollback._store import BackupStore
 from docker_rollback.errors import VolumeNotFoundError
@@ -26,6 +28,7 @@ class Keeper:
     """Keeps what stands before a backup is put back in its place.
 
     Args:
+        engine: where it is.
         store: where it is kept.
         preflight: looks at it.
         capture: captures it.
@@ -35,6 +38,7 @@ class Keeper:
 
     def __init__(
         self,
+        engine: Engine,
         store: BackupStore,
         *,
         preflight: Preflight,
@@ -42,6 +46,7 @@ class Keeper:
         archiver: VolumeArchiver,
         clock: Callable[[], datetime],
     ) -> None:
+        self._engine = engine
         self._store = store
         self._preflight = preflight
         self._capture = capture
@@ -63,11 +68,14 @@ class Keeper:
         record = operation.record
         if record.kept is not None and self._is_what_stands(record.kept, found):
             return record.kept
+        # Of a project also what came to it, and what no container uses.
+        project = look_at_project(self._engine, record.project) if record.project is not None else None
         known = {standing.id for standing in record.standing}
-        ours = {container.id for container in record.containers}
+        ours = {container.id for container in record.containers} | set(project.containers if project else ())
         targets = [one.id for one in found if one.id in ours or one.name in record.names or one.id not in known]
         # Who shares a volume was allowed to when the operation began, and rests while the backup is put back.
-        report = self._with_volumes(self._preflight.sharing("ignore").run(targets), record.volumes)
+        report = evolve(self._preflight.sharing("ignore").run(targets), project=project)
+        report = self._with_volumes(report, [*record.volumes, *(project.volumes if project else ())])
         report.raise_refusals()
         if not report.containers and not report.volumes:
             return None
@@ -76,7 +84,7 @@ class Keeper:
             # Of an attempt that was cut off, or that was overtaken by later work.
             self._capture.forget(kept, [container.name for container in report.containers])
         if kept is None or kept in self._store.ids():
-            kept = backup_id(f"{record.names[0]}-{what}", self._clock(), secrets.token_hex(3))
+            kept = backup_id(f"{record.project or record.names[0]}-{what}", self._clock(), secrets.token_hex(3))
         operation.note_kept(kept)
         self._capture.take(report, kept, quiesce="stop", resume=False, shared="ignore", kept_for=record.names)
         level = logging.WARNING if what == "found" else logging.INFO

@@ -64,12 +64,12 @@ class Markers:
             UnfinishedRollbackError: its owner died, and the note from which to finish is in another store.
             EngineError: the engine refused or failed.
         """
-        for container in record.containers:
+        for container in record.marked:
             self._place(container, record)
 
     def remove(self, record: Record) -> None:
         """Remove the marks of an operation; harmless where they are gone. Raises `EngineError` where one stays."""
-        for container in record.containers:
+        for container in record.marked:
             self._remove(container, record)
 
     def _place(self, container: Resting, record: Record) -> None:

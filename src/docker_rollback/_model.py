@@ -284,6 +284,23 @@ class EngineRecord:
 
 
 @frozen
+class Project:
+    """A compose project, as it was found: whatever bears its label, by which compose itself knows what is its own.
+
+    Attributes:
+        name: its name.
+        containers: the full ids of its containers.
+        volumes: the names of its volumes, also of those that no container uses.
+        networks: the names of its networks, likewise.
+    """
+
+    name: str
+    containers: tuple[str, ...] = ()
+    volumes: tuple[str, ...] = ()
+    networks: tuple[str, ...] = ()
+
+
+@frozen
 class Backup:
     """An immutable record of one moment.
 
@@ -299,6 +316,8 @@ class Backup:
             as that takes; what came later is stopped for good.
         kept_for: of a state that was kept before a rollback undid it, the names of the containers that were rolled
             back; empty for every other backup.
+        project: the compose project that it is of, with what there was of it: what else bears its label, came later.
+            None where single containers were named alone.
     """
 
     id: str
@@ -310,6 +329,7 @@ class Backup:
     networks: tuple[NetworkRecord, ...] = ()
     bystanders: tuple[str, ...] = ()
     kept_for: tuple[str, ...] = ()
+    project: Project | None = None
 
     @property
     def durable(self) -> bool:
@@ -321,6 +341,12 @@ class Backup:
         """Everything that this backup does not hold."""
         containers = tuple(gap for container in self.containers for gap in container.not_covered)
         return containers + tuple(gap for volume in self.volumes for gap in volume.not_covered)
+
+    @property
+    def beside(self) -> tuple[str, ...]:
+        """The names of those of its containers that are no part of its compose project; of all where it has none."""
+        within = self.project.containers if self.project is not None else ()
+        return tuple(container.name for container in self.containers if container.id not in within)
 
     def volume(self, name: str) -> VolumeArchive:
         """Return the archive of one volume; raises `KeyError` where it holds none of that name."""
@@ -344,6 +370,7 @@ class Report:
         not_covered: what it would not hold.
         refused: why it would not begin, by container; empty where nothing stands against it.
         room: bytes that its images may take in the store, an estimate; what the volumes take is not counted.
+        project: the compose project that was asked for.
     """
 
     containers: tuple[Observed, ...]
@@ -355,6 +382,7 @@ class Report:
     not_covered: tuple[NotCovered, ...] = ()
     refused: Mapping[str, tuple[str, ...]] = field(factory=dict)
     room: int = 0
+    project: Project | None = None
 
     def raise_refusals(self) -> None:
         """Raise an `UnsupportedContainerError` for the first container that is refused."""

@@ -19,6 +19,7 @@ from docker_rollback._labels import ROLE_LABEL
 from docker_rollback._look import look_at, look_at_all
 from docker_rollback._marker import Markers
 from docker_rollback._model import Backup, Detached, Observed, Resting, is_folder
+from docker_rollback._project import members
 from docker_rollback._quiesce import resting
 from docker_rollback._snapshotter import locked, now
 from docker_rollback._store import BackupStore
@@ -133,7 +134,7 @@ class Operation:
         self._write(evolve(self.record, kept=backup))
 
     def look(self) -> list[Observed]:
-        """Return what stands: the containers of the operation, whatever has their names, and users of their volumes."""
+        """Return what stands: its containers, whatever has their names, users of their volumes, all of its project."""
         known = {container.id for container in self.record.containers}
         found = {}
         for reference in (*known, *self.record.names):
@@ -146,6 +147,8 @@ class Operation:
                 helps = (container.inspection["Config"].get("Labels") or {}).get(ROLE_LABEL) == ROLE
                 if not helps and any(uses(mount, volume) for mount in container.mounts):
                     found[container.id] = container
+        for member in members(self._engine, self.record.project) if self.record.project is not None else ():
+            found.setdefault(member.id, member)
         return list(found.values())
 
     def end(self) -> None:
@@ -187,6 +190,7 @@ class Operations:
         volumes: Iterable[str],
         *,
         guests: Sequence[Resting] = (),
+        project: str | None = None,
     ) -> Operation:
         """Begin an operation; the caller holds the locks of its containers.
 
@@ -195,17 +199,21 @@ class Operations:
             containers: its containers, in the order in which they start.
             volumes: their volumes.
             guests: containers outside that rest as long.
+            project: the compose project that all of it is of.
 
         Raises:
             ContainerBusyError, UnfinishedRollbackError: another one is at work on them, or was; nothing is noted.
             StoreError, EngineError: what they say; nothing is noted.
         """
-        return self._operation(self._record(operation, containers, volumes, guests, "capturing")).begin()
+        record = self._record(operation, containers, volumes, "capturing")
+        return self._operation(evolve(record, guests=tuple(guests), project=project)).begin()
 
     def restoring(self, backup: Backup) -> Operation:
         """Begin the restore of a backup, or go on with one that was cut off; raises as `begin` does."""
         containers = [resting(container, "stop") for container in backup.containers]
-        record = self._record(backup.id, containers, [one.name for one in backup.volumes], (), "rolling back")
+        record = self._record(backup.id, containers, [one.name for one in backup.volumes], "rolling back")
+        if backup.project is not None:
+            record = evolve(record, project=backup.project.name, spares=True)
         return self.resume(record) or self._operation(record).begin()
 
     def _record(
@@ -213,7 +221,6 @@ class Operations:
         operation: str,
         containers: Sequence[Resting],
         volumes: Iterable[str],
-        guests: Sequence[Resting],
         phase: Phase,
     ) -> Record:
         host, pid = _owner()
@@ -226,19 +233,20 @@ class Operations:
             engine=self._engine.info().identity,
             containers=tuple(containers),
             volumes=tuple(volumes),
-            guests=tuple(guests),
         )
 
     def unfinished(
         self,
         references: Collection[str] | None = None,
         *,
+        project: str | None = None,
         on_damage: Callable[[StoreError], None] | None = None,
     ) -> list[Operation]:
         """Return what is noted of operations on this engine, oldest first; their owners may be alive.
 
         Args:
             references: names and ids of containers, for the operations that concern one of them alone.
+            project: a compose project, for those that are of it as well.
             on_damage: told of each note that cannot be read, which is left out then.
 
         Raises:
@@ -260,7 +268,7 @@ class Operations:
         return [
             self._operation(record)
             for record in records
-            if record.engine == engine and (references is None or record.concerns(references))
+            if record.engine == engine and (references is None or record.concerns(references, project))
         ]
 
     def resume(self, record: Record) -> Operation | None:
@@ -279,7 +287,7 @@ class Operations:
         Raises:
             ContainerBusyError: its owner lives.
         """
-        with locked(self._store, operation.record.containers):
+        with locked(self._store, operation.record.containers, project=operation.record.project):
             yield self.resume(operation.record)
 
     def _operation(self, record: Record) -> Operation:

@@ -34,6 +34,16 @@ def is_aside(name: str) -> bool:
     return _ASIDE in name
 
 
+def hold(engine: Engine, container: Observed) -> None:
+    """Stop a container and keep its engine from starting it, also after a reboot."""
+    if restarts(container.inspection["HostConfig"]):
+        engine.update_container(container.id, {"RestartPolicy": dict(HELD)})
+    if container.state.status == "paused":
+        engine.unpause_container(container.id)
+    if container.state.alive:
+        engine.stop_container(container.id)
+
+
 class Place:
     """Restores one container in its place; each method leaves what its step in the plan promises.
 
@@ -77,10 +87,10 @@ class Place:
         """Bring to rest the original, wherever it is, and whatever else bears its name; that one loses the name."""
         original = self._find(self._snapshot.id)
         if original is not None:
-            self._hold(original)
+            hold(self._engine, original)
         named = self._find(self._snapshot.name)
         if named is not None and named.id != self._snapshot.id:
-            self._hold(named)
+            hold(self._engine, named)
             self._rename_aside(named)
 
     def restore(self) -> None:
@@ -95,6 +105,24 @@ class Place:
         logger.info("%s: making it anew", self._snapshot.name)
         self._at_rest = ""
         self._create()
+
+    def restore_image_name(self) -> None:
+        """Have the container's reference lead where it led, as far as that image is there; see `_named` for the rest.
+
+        An update that built or pulled an image took the name for that; by its name compose would take it again.
+        """
+        image = self._snapshot.image
+        if not image.named or not _is_tag(image.reference):
+            return
+        if self._image_named(image.reference) == image.original_id:
+            return
+        wanted = image.original_id if self._image_named(image.original_id) else self.image_id
+        if wanted != image.original_id and not image.clean:
+            logger.warning(
+                "%s: image %s is gone, so its name %s is left", self._snapshot.name, image.original_id, image.reference
+            )
+        else:
+            self._engine.tag_image(wanted, image.reference)
 
     def volume_at(self, destination: str) -> str:
         """Return the name of the volume that the container, as it stands, mounts at a path."""
@@ -164,15 +192,6 @@ class Place:
         if standing is None:
             raise RestoreError(self._snapshot.name, "it does not stand; somebody removed it while it was restored")
         return standing
-
-    def _hold(self, container: Observed) -> None:
-        """Stop a container and keep its engine from starting it, also after a reboot."""
-        if restarts(container.inspection["HostConfig"]):
-            self._engine.update_container(container.id, {"RestartPolicy": dict(HELD)})
-        if container.state.status == "paused":
-            self._engine.unpause_container(container.id)
-        if container.state.alive:
-            self._engine.stop_container(container.id)
 
     def _rename_aside(self, container: Observed) -> None:
         standing = self._find(container.id)

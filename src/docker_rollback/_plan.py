@@ -12,7 +12,7 @@ from typing import TypeAlias
 from attrs import frozen
 
 from docker_rollback._folders import called, uses
-from docker_rollback._model import Backup, ContainerSnapshot, NetworkRecord, VolumeArchive
+from docker_rollback._model import Backup, ContainerSnapshot, NetworkRecord, Project, VolumeArchive
 
 
 @frozen
@@ -33,6 +33,17 @@ class PutAside:
 
     def __str__(self) -> str:
         return f"put aside what stands in the place of container {self.container.name!r}"
+
+
+@frozen
+class HoldNewcomers:
+    """Nothing runs that came to the project since its backup."""
+
+    project: Project
+    containers: tuple[ContainerSnapshot, ...]
+
+    def __str__(self) -> str:
+        return f"hold what came to project {self.project.name!r} since"
 
 
 @frozen
@@ -63,6 +74,16 @@ class RestoreContainer:
 
     def __str__(self) -> str:
         return f"restore container {self.container.name!r}"
+
+
+@frozen
+class RestoreImageName:
+    """The name that the container was made from leads to the image that it led to: by it, compose decides."""
+
+    container: ContainerSnapshot
+
+    def __str__(self) -> str:
+        return f"restore image name {self.container.image.reference!r} of container {self.container.name!r}"
 
 
 @frozen
@@ -108,16 +129,29 @@ class ClearAside:
         return f"remove what was put aside for container {self.container.name!r}"
 
 
+@frozen
+class ClearNewcomers:
+    """What came to the project since its backup is gone: containers, networks, and the volumes of an update."""
+
+    project: Project
+
+    def __str__(self) -> str:
+        return f"remove what came to project {self.project.name!r} since"
+
+
 Step: TypeAlias = (
     ProvideImage
+    | HoldNewcomers
     | PutAside
     | RestoreNetwork
     | RestoreVolume
     | RestoreContainer
+    | RestoreImageName
     | FillVolume
     | Resume
     | Compare
     | ClearAside
+    | ClearNewcomers
 )
 
 
@@ -126,18 +160,22 @@ def plan_restore(backup: Backup) -> tuple[Step, ...]:
 
     All that can fail without having touched anything comes first; what stands in the way is put aside last to first;
     volumes are filled after their containers were created (an empty volume is filled from the image at creation) and
-    before anything starts; what was put aside is removed when everything else stands.
+    before anything starts; what was put aside is removed when everything else stands, and so is what came to a project.
     """
-    containers = backup.containers
+    containers, project = backup.containers, backup.project
+    of_project = [container for container in containers if project is not None and container.name not in backup.beside]
     steps: list[Step] = [ProvideImage(container) for container in containers]
+    steps += [HoldNewcomers(project, containers)] if project is not None else []
     steps += [PutAside(container) for container in reversed(containers)]
     steps += [RestoreNetwork(network) for network in backup.networks]
     steps += [RestoreVolume(volume) for volume in backup.volumes if not volume.anonymous]
     steps += [RestoreContainer(container) for container in containers]
+    steps += [RestoreImageName(container) for container in of_project]
     steps += [_fill(volume, containers) for volume in backup.volumes]
     steps += [Resume(container) for container in containers]
     steps += [Compare(container) for container in containers]
     steps += [ClearAside(container) for container in reversed(containers)]
+    steps += [ClearNewcomers(project)] if project is not None else []
     return tuple(steps)
 
 
@@ -149,6 +187,10 @@ def concerned(step: Step, containers: Iterable[ContainerSnapshot]) -> frozenset[
             return frozenset(name for name, settings in attached if network.name in (settings.get("Networks") or {}))
         case RestoreVolume(volume) | FillVolume(volume):
             return frozenset(one.name for one in containers if any(uses(mount, volume.name) for mount in one.mounts))
+        case HoldNewcomers(_, everything):
+            return frozenset(one.name for one in everything)
+        case ClearNewcomers():
+            return frozenset()
         case _:
             return frozenset({step.container.name})
 

@@ -13,11 +13,12 @@ from typing import Any, Self
 from docker_rollback._archiver import VolumeArchiver
 from docker_rollback._engine.port import ContainerFilter, Engine
 from docker_rollback._folders import called, folder_of, uses
-from docker_rollback._graph import bound_to, start_order
+from docker_rollback._graph import bound_to, is_one_off, start_order
 from docker_rollback._look import look_at_all
 from docker_rollback._model import Observed, Quiesce, Report, Shared, Way
+from docker_rollback._project import look_at_project, require_members
 from docker_rollback._snapshotter import gap_of, locked
-from docker_rollback._spec import attached_networks, observe
+from docker_rollback._spec import attached_networks, observe, refers
 from docker_rollback._store import BackupStore
 from docker_rollback.errors import EngineForbiddenError, VolumeError, VolumeNotFoundError
 
@@ -75,42 +76,54 @@ class Preflight:
         other._shared = shared
         return other
 
-    def observe(self, containers: Sequence[str]) -> tuple[Observed, ...]:
+    def observe(self, containers: Sequence[str], *, project: str | None = None) -> tuple[Observed, ...]:
         """Return the containers and those that are bound to them, each once, in the order in which they start.
 
+        Args:
+            containers: names or ids.
+            project: a compose project all of whose containers are meant as well.
+
         Raises:
-            ContainerNotFoundError: one of `containers` is not there.
+            ContainerNotFoundError, ProjectNotFoundError: one of `containers`, or the project, is not there.
         """
-        given = self._named(containers)
+        given = self._named(containers, project)
         others = look_at_all(self._engine, ContainerFilter(), but={container.id for container in given})
         return start_order([*given, *bound_to(given, others)])
 
-    def _named(self, containers: Sequence[str]) -> list[Observed]:
+    def _named(self, containers: Sequence[str], project: str | None) -> list[Observed]:
         named = [observe(self._engine.inspect_container(reference)) for reference in containers]
+        named += require_members(self._engine, project) if project is not None else []
         return list({container.id: container for container in named}.values())
 
-    def run(self, containers: Sequence[str]) -> Report:
-        """Return what a backup of `containers` would be.
+    def run(self, containers: Sequence[str], *, project: str | None = None) -> Report:
+        """Return what a backup of `containers` would be, or one of a compose project, or both as one.
 
         Raises:
-            ContainerNotFoundError: one of them is not there.
+            ContainerNotFoundError, ProjectNotFoundError: one of the containers, or the project, is not there.
             EngineForbiddenError: the engine does not allow something that this will need.
             EngineError: the engine does not answer.
             StoreNotWritableError: the store cannot be written.
         """
         self._refuse_without_rights()
-        given = self._named(containers)
+        given = self._named(containers, project)
+        whole = look_at_project(self._engine, project) if project is not None else None
         others = look_at_all(self._engine, ContainerFilter(), but={container.id for container in given})
         joined = bound_to(given, others)
         found = start_order([*given, *joined])
         outside = [other for other in others if other not in joined]
         data = {name for one in found for name in self._data_of(one)}
+        loose = [volume for volume in (whole.volumes if whole is not None else ()) if volume not in data]
+        data |= set(loose)
         guests = [other for other in outside if any(_writes_to(other, name) for name in data)]
         refused = {container.name: self._refusals(container, outside) for container in found}
+        if loose:
+            refused[found[0].name] += self._guest_refusals(loose, outside)
+        for one in given if whole is not None else ():
+            refused[one.name] += self._one_off_refusals(one, containers)
         for folder in self._folders:
             if folder not in data:
                 refused[found[0].name].append(_not_bound(folder, found))
-        ways = self._ways(found, refused)
+        ways = self._ways(found, loose, refused)
         self._store.check()
         named = {name for one in found for name, anonymous in one.volumes.items() if not anonymous}
         return Report(
@@ -123,26 +136,27 @@ class Preflight:
             not_covered=tuple(gap for one in found for mount in one.mounts if (gap := gap_of(mount, data)) is not None),
             refused={name: tuple(reasons) for name, reasons in refused.items() if reasons},
             room=sum(self._image_room(container) for container in found),
+            project=whole,
         )
 
     @contextmanager
-    def holding(self, containers: Sequence[str]) -> Iterator[Report]:
+    def holding(self, containers: Sequence[str], *, project: str | None = None) -> Iterator[Report]:
         """Hold the containers against other rollbacks and yield what was found of them, all of it good.
 
         Raises:
-            ContainerNotFoundError, ContainerBusyError, UnsupportedContainerError, EngineError, StoreError: what they
-                say; nothing was touched.
+            ContainerNotFoundError, ProjectNotFoundError, ContainerBusyError, UnsupportedContainerError, EngineError,
+                StoreError: what they say; nothing was touched.
         """
         with ExitStack() as held:
             known: set[str] = set()
-            found = self.observe(containers)
+            found = self.observe(containers, project=project)
             # Looked at again under the locks: whoever held them before may have made other containers of the names.
             while any(one.id not in known for one in found):
                 held.close()
-                held.enter_context(locked(self._store, found))
+                held.enter_context(locked(self._store, found, project=project))
                 known = {one.id for one in found}
-                found = self.observe(containers)
-            report = self.run(containers)
+                found = self.observe(containers, project=project)
+            report = self.run(containers, project=project)
             report.raise_refusals()
             self._store.check(report.room)
             yield report
@@ -156,16 +170,21 @@ class Preflight:
                 f"the engine, or a proxy before it, does not let us {', '.join(forbidden)}",
             )
 
-    def _ways(self, containers: Sequence[Observed], refused: Mapping[str, list[str]]) -> dict[str, Way]:
+    def _ways(
+        self, containers: Sequence[Observed], loose: Sequence[str], refused: Mapping[str, list[str]]
+    ) -> dict[str, Way]:
         """Return the way to each volume; where there is none, add the reason to what is refused."""
-        volumes = list(dict.fromkeys(volume for container in containers for volume in self._data_of(container)))
+        data = {container.name: self._data_of(container) for container in containers}
+        if loose:
+            data[containers[0].name] += loose
+        volumes = list(dict.fromkeys(volume for one in data.values() for volume in one))
         try:
             return self._archiver.probe(volumes) if volumes else {}
         except (VolumeError, VolumeNotFoundError):
             logger.info("looking for the way to each volume by itself, so that the reason is known for each")
         ways: dict[str, Way] = {}
         for container in containers:
-            for volume in self._data_of(container):
+            for volume in data[container.name]:
                 try:
                     ways |= self._archiver.probe([volume])
                 except (VolumeError, VolumeNotFoundError) as error:
@@ -181,10 +200,23 @@ class Preflight:
         reasons = [reason for reason in (refusal(container.inspection),) if reason]
         if container.id in self._own_ids:
             reasons.append("this program runs in it; stopping it would stop the rollback")
-        for other in outside:
-            for volume in self._data_of(container):
-                reasons += [reason for reason in (self._guest_refusal(other, volume),) if reason]
+        reasons += self._guest_refusals(self._data_of(container), outside)
         return reasons + [reason for volume in container.volumes if (reason := self._would_be_lost(container, volume))]
+
+    def _one_off_refusals(self, container: Observed, named: Sequence[str]) -> list[str]:
+        """Return why a member of a project that runs for one command alone makes a rollback of it impossible."""
+        by_name = any(refers(reference, container.name, container.id) for reference in named)
+        if not is_one_off(container) or not container.state.alive or by_name:
+            return []
+        reason = (
+            "it was made by `compose run` and is at work: a rollback would run its command again from the start; wait "
+            "until it has ended, stop it, or name it beside the project to treat it like any other"
+        )
+        return [reason]
+
+    def _guest_refusals(self, volumes: Iterable[str], outside: Iterable[Observed]) -> list[str]:
+        found = [self._guest_refusal(other, volume) for other in outside for volume in volumes]
+        return [reason for reason in found if reason is not None]
 
     def _guest_refusal(self, guest: Observed, volume: str) -> str | None:
         """Return why a container outside that has a volume in common makes a rollback impossible, or None."""

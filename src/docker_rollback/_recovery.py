@@ -14,6 +14,7 @@ from attrs import frozen
 from docker_rollback._archiver import VolumeArchiver
 from docker_rollback._capture import Capture
 from docker_rollback._engine.port import Engine
+from docker_rollback._engine_errors import may_pass
 from docker_rollback._hooks import Hooks
 from docker_rollback._journal import Phase, interference
 from docker_rollback._keeping import Keeper
@@ -29,7 +30,6 @@ from docker_rollback._surroundings import OffNetworks
 from docker_rollback.errors import (
     ContainerBusyError,
     DockerRollbackError,
-    EngineError,
     RecoveryFailedError,
     UnfinishedRollbackError,
     UnsupportedContainerError,
@@ -97,31 +97,37 @@ class Recovery:
         self._archiver = archiver
         self._report = report or Reporter()
         self._clock = clock
-        self._keeper = Keeper(store, preflight=preflight, capture=capture, archiver=archiver, clock=clock)
+        self._keeper = Keeper(engine, store, preflight=preflight, capture=capture, archiver=archiver, clock=clock)
 
     # The way there
 
     @contextmanager
-    def holding(self, references: Sequence[str]) -> Iterator[tuple[Report, tuple[Recovered, ...]]]:
+    def holding(
+        self, references: Sequence[str], *, project: str | None = None
+    ) -> Iterator[tuple[Report, tuple[Recovered, ...]]]:
         """Hold containers for an operation on them, once what an earlier one left undone is finished.
+
+        Args:
+            references: names and ids of containers.
+            project: a compose project that is held as a whole.
 
         Yields:
             What `Preflight.holding` found of them, and what was finished before.
 
         Raises:
             UnfinishedRollbackError: something was started or changed since the earlier one was cut off.
-            ContainerNotFoundError, ContainerBusyError, UnsupportedContainerError, EngineError, StoreError: as
-                `Preflight.holding` has them.
+            ContainerNotFoundError, ProjectNotFoundError, ContainerBusyError, UnsupportedContainerError, EngineError,
+                StoreError: as `Preflight.holding` has them.
         """
-        concerned, recovered = list(references), self.finish_earlier(references)
+        concerned, recovered = list(references), self.finish_earlier(references, project=project)
         while True:
-            with self._preflight.holding(references) as report:
+            with self._preflight.holding(references, project=project) as report:
                 # Those that join, and whatever another process left undone a moment ago.
                 concerned += [word for container in report.containers for word in (container.id, container.name)]
-                if not self._operations.unfinished(concerned):
+                if not self._operations.unfinished(concerned, project=project):
                     yield report, recovered
                     return
-            recovered += self.finish_earlier(concerned)
+            recovered += self.finish_earlier(concerned, project=project)
 
     def begin(
         self,
@@ -149,12 +155,14 @@ class Recovery:
             ContainerBusyError, UnfinishedRollbackError: another host or store has an operation on one of them.
             HookError, CaptureError, ResumeError, EngineError, VolumeError, StoreError: as `Capture.take` has them.
         """
-        identity = backup_id(report.containers[0].name, self._clock(), secrets.token_hex(3))
+        project = report.project.name if report.project is not None else None
+        identity = backup_id(project or report.containers[0].name, self._clock(), secrets.token_hex(3))
         operation = self._operations.begin(
             identity,
             [resting(container, quiesce) for container in report.containers],
             report.volumes,
             guests=[resting(guest, quiesce) for guest in report.guests if shared == "stop"],
+            project=project,
         )
         try:
             backup = self._capture.take(
@@ -243,7 +251,7 @@ class Recovery:
         try:
             self._put_back_once(operation, backup)
         except DockerRollbackError as error:
-            if not _may_pass(error):
+            if not may_pass(error):
                 raise
             logger.warning("operation %s begins to put back once more: %s", operation.record.operation, error)
             # Waits until it answers again, or says that it does not.
@@ -282,7 +290,7 @@ class Recovery:
             EngineError, StoreError: something is left over; `recover` finishes this.
         """
         if rolled_back:
-            self._restorer.clear_aside(backup)
+            self._restorer.clear_aside(backup, spare_volumes=operation.record.spares)
         else:
             self._restorer.clear_parked(backup)
         self._capture.release(backup)
@@ -321,11 +329,14 @@ class Recovery:
             raise RecoveryFailedError(failures, finished, store=str(self._store.path)) from failures[0]
         return tuple(done)
 
-    def finish_earlier(self, references: Collection[str], *, but: str | None = None) -> tuple[Recovered, ...]:
+    def finish_earlier(
+        self, references: Collection[str], *, project: str | None = None, but: str | None = None
+    ) -> tuple[Recovered, ...]:
         """Finish what earlier operations left undone on some containers, named or by id, where that is safe.
 
         Args:
             references: names and ids of containers.
+            project: a compose project; what is of it is finished as well.
             but: the id of one that is left as it is.
 
         Raises:
@@ -336,7 +347,7 @@ class Recovery:
         done: list[Recovered] = []
         # Of a death before anything was noted, too.
         left_over = self._archiver.remove_left_over()
-        for operation in self._operations.unfinished(references):
+        for operation in self._operations.unfinished(references, project=project):
             if operation.record.operation == but:
                 continue
             done += self._take_over(operation, asked=False, keep_found=True)
@@ -406,14 +417,3 @@ def _not_done_by_an_error(operation: Operation) -> Iterator[None]:
         if operation.record.phase == "restored":
             operation.try_enter("updating")
         raise
-
-
-def _may_pass(error: BaseException) -> bool:
-    """Whether an engine that was away for a moment is behind a failure, or behind each of several."""
-    failures = getattr(error, "failures", ())
-    if failures:
-        return all(_may_pass(failure) for failure in failures)
-    cause: BaseException | None = error
-    while cause is not None and not isinstance(cause, EngineError):
-        cause = cause.__cause__ or cause.__context__
-    return cause is not None and not cause.permanent

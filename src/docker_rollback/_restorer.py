@@ -17,11 +17,14 @@ from docker_rollback._model import Backup, ContainerSnapshot, NetworkRecord, Vol
 from docker_rollback._place import Place
 from docker_rollback._plan import (
     ClearAside,
+    ClearNewcomers,
     Compare,
     FillVolume,
+    HoldNewcomers,
     ProvideImage,
     PutAside,
     RestoreContainer,
+    RestoreImageName,
     RestoreNetwork,
     RestoreVolume,
     Resume,
@@ -150,7 +153,7 @@ class Restorer:
                 if isinstance(step, Resume) and before_resume is not None and not failures:
                     before_resume()
                     before_resume = None
-                if not isinstance(step, ClearAside):
+                if not isinstance(step, ClearAside | ClearNewcomers):
                     self._try_step(step, work, held, failures, failed)
             # Within the block: what the guests share may be half back.
             if len(failures) == 1:
@@ -194,8 +197,16 @@ class Restorer:
             self._report.step("restore", str(Compare(container)))
             place.compare()
 
-    def clear_aside(self, backup: Backup) -> None:
-        """Remove what a restore put aside; what cannot be removed is named in the log, and everything else stands."""
+    def clear_aside(self, backup: Backup, *, spare_volumes: bool = True) -> None:
+        """Remove what a restore put aside, and what came to the project of the backup since.
+
+        What cannot be removed is named in the log, and everything else stands.
+
+        Args:
+            backup: what was put back.
+            spare_volumes: whether the volumes that came to the project stay: without an update that made them, nobody
+                knows whose data is in them.
+        """
         # The last first: one that others live in cannot go before them.
         for container in reversed(backup.containers):
             self._report.step("restore", str(ClearAside(container)))
@@ -206,6 +217,12 @@ class Restorer:
         for volume in backup.volumes:
             if volume.anonymous:
                 self._drop_orphan(volume.name)
+        if backup.project is not None:
+            self._report.step("restore", str(ClearNewcomers(backup.project)))
+            try:
+                Surroundings(self._engine, backup).clear_newcomers(spare_volumes=spare_volumes)
+            except EngineError as error:
+                logger.warning("project %s: what came to it could not be looked at: %s", backup.project.name, error)
 
     def clear_parked(self, backup: Backup) -> None:
         """Remove the containers of a backup that stand aside for their successors: the update is there to stay."""
@@ -255,6 +272,10 @@ class Restorer:
         match step:
             case ProvideImage(container):
                 places[container.name].image_id = self._provide_image(container)
+            case HoldNewcomers():
+                Surroundings(self._engine, work.backup).hold_newcomers(work.guests)
+            case RestoreImageName(container):
+                places[container.name].restore_image_name()
             case PutAside(container):
                 if container.state.alive:
                     self._report.timeline.down(container.name)
@@ -306,7 +327,7 @@ class Restorer:
         try:
             standing = self._engine.inspect_network(network.name)
         except NetworkNotFoundError:
-            work.ids[network.id] = self._engine.create_network(network_request(network.inspection))
+            work.ids[network.id] = self._create_network(network, work)
         else:
             work.ids[network.id] = str(standing["Id"])
             if compare_networks(network.inspection, standing):
@@ -322,7 +343,18 @@ class Restorer:
                 logger.warning("%s: it is taken off network %s, which was changed", other.name, network.name)
                 self._engine.disconnect_network(network.name, other.id, force=True)
         self._engine.remove_network(network.name)
-        return self._engine.create_network(network_request(network.inspection))
+        return self._create_network(network, work)
+
+    def _create_network(self, network: NetworkRecord, work: _Restoration) -> str:
+        request = network_request(network.inspection)
+        try:
+            return self._engine.create_network(request)
+        except EngineError as error:
+            # One that came to the project may have taken its addresses.
+            logger.info("network %s cannot be made while others are there: %s", network.name, error)
+            if not Surroundings(self._engine, work.backup).drop_new_networks():
+                raise
+        return self._engine.create_network(request)
 
     def _restore_volume(self, volume: VolumeArchive, work: _Restoration) -> None:
         if is_folder(volume.name):
@@ -338,6 +370,7 @@ class Restorer:
             # A volume of that name with another driver, other options or labels is another volume.
             for place in work.places.values():
                 place.drop_users(volume.name)
+            Surroundings(self._engine, work.backup).drop_newcomers(volume.name)
             self._engine.remove_volume(volume.name)
             self._engine.create_volume(wanted)
         else:

@@ -51,7 +51,7 @@ class Rollback:
     parts of your own.
 
     Args:
-        containers: names or ids.
+        containers: names or ids; none where a project is given.
         engine: where they are.
         store: where the backup goes.
         preflight: what looks for everything that can be wrong beforehand.
@@ -64,6 +64,7 @@ class Rollback:
         keep: which backups of these containers stay in the store when the block ends: so many, those no older than a
             `timedelta`, or both by `Keep`; None keeps all.
         keep_failed: whether the state of an update that failed is kept as a backup of its own before it is undone.
+        project: a compose project all of whose containers, networks and volumes are meant as well.
         hooks: what is to be done around the capture, and after a rollback.
         max_downtime: for how long the containers may be at rest for the capture, in seconds; None for as long as it
             takes.
@@ -93,6 +94,7 @@ class Rollback:
         shared: Shared = "refuse",
         keep: KeepArgument = 3,
         keep_failed: bool = False,
+        project: str | None = None,
         hooks: Hooks | None = None,
         max_downtime: float | None = None,
         on_outcome: OutcomeListener | None = None,
@@ -101,9 +103,10 @@ class Rollback:
         monotonic: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        if not containers:
-            raise ValueError("rollback needs at least one container")
+        if not containers and project is None:
+            raise ValueError("rollback needs at least one container, or a compose project")
         self._containers = tuple(containers)
+        self._project = project
         self._engine = engine
         self._store = store
         self._preflight = preflight
@@ -149,18 +152,18 @@ class Rollback:
         """Return what entering would back up, what it would refuse and how much room it needs; touches nothing.
 
         Raises:
-            ContainerNotFoundError: one of the containers is not there.
+            ContainerNotFoundError, ProjectNotFoundError: one of the containers, or the project, is not there.
             EngineError: the engine does not answer.
             StoreError: the store cannot be written.
         """
-        return self._preflight.run(self._containers)
+        return self._preflight.run(self._containers, project=self._project)
 
     def __enter__(self) -> Self:
         """Take the backup; what an earlier rollback of these containers left undone is finished before.
 
         Raises:
             UnfinishedRollbackError: an earlier one was cut off, and something was started or changed since.
-            ContainerNotFoundError: one of the containers is not there.
+            ContainerNotFoundError, ProjectNotFoundError: one of the containers, or the project, is not there.
             UnsupportedContainerError: one of them could not be put back exactly.
             ContainerBusyError: somebody else is at work on one of them.
             HookError: a hook before the capture failed.
@@ -175,9 +178,11 @@ class Rollback:
         try:
             self._held.enter_context(self._signals)
             with self._timeline.during("look"):
-                report, self.recovered = self._held.enter_context(self._recovery.holding(self._containers))
+                report, self.recovered = self._held.enter_context(
+                    self._recovery.holding(self._containers, project=self._project)
+                )
                 self._account.found(report.containers, self.recovered)
-                self._verdict.begin(report.containers)
+                self._verdict.begin(report.containers, report.project)
             self._operation, self._backup = self._recovery.begin(
                 report,
                 quiesce=self._quiesce,

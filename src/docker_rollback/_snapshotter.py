@@ -301,13 +301,19 @@ def _part_of(container: str) -> str:
 
 
 @contextmanager
-def locked(store: BackupStore, containers: Iterable[ContainerSnapshot | Observed | Resting]) -> Iterator[None]:
+def locked(
+    store: BackupStore, containers: Iterable[ContainerSnapshot | Observed | Resting], *, project: str | None = None
+) -> Iterator[None]:
     """Hold containers against other operations on the same store, by id and by name: an update gives it another id.
+
+    A compose project is held by its name as well: an update may leave it none of its containers.
 
     Raises:
         ContainerBusyError: somebody else holds one of them.
     """
     with ExitStack() as held:
+        if project is not None:
+            held.enter_context(store.lock(f"project.{project}"[:_LONGEST_KEY], container=f"project {project}"))
         for container in containers:
             for key in (container.id, f"name.{container.name}"[:_LONGEST_KEY]):
                 held.enter_context(store.lock(key, container=container.name))

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 
 from docker_rollback._compare import compare_networks
 from docker_rollback._conflict import conflict
 from docker_rollback._engine.port import ContainerFilter, Engine
 from docker_rollback._look import look_at, look_at_all
 from docker_rollback._model import Backup, ContainerSnapshot, Detached, NetworkRecord, Observed, is_folder
-from docker_rollback._place import is_aside
+from docker_rollback._place import hold, is_aside
+from docker_rollback._project import newcomers
 from docker_rollback._quiesce import AtRest
-from docker_rollback._spec import HELD, restarts, user_endpoints
-from docker_rollback.errors import EngineError, NetworkNotFoundError, RestoreError
+from docker_rollback._spec import restarts, user_endpoints
+from docker_rollback.errors import (
+    ContainerNotFoundError,
+    EngineError,
+    NetworkNotFoundError,
+    RestoreError,
+)
 
 logger = logging.getLogger("docker_rollback")
 
@@ -82,13 +89,53 @@ class Surroundings:
         self._backup = backup
         self._ids = {member.id for member in backup.containers}
         self._names = {member.name for member in backup.containers}
+        self._newcomers = newcomers(engine, backup)
+
+    def hold_newcomers(self, guests: AtRest) -> None:
+        """Stop what came to the project since, and what uses those volumes of it that none of its containers used."""
+        for newcomer in reversed(self._newcomers.containers):
+            with suppress(ContainerNotFoundError):  # a stop removes it, or it was about to go
+                hold(self._engine, newcomer)
+        for user, reason in self._users_of_the_unused():
+            self._bring(user, reason, guests)
+
+    def drop_new_networks(self) -> bool:
+        """Remove the networks that came to the project since; say whether there were any."""
+        for network in self._newcomers.networks:
+            for other in self.others_in(network):
+                self._engine.disconnect_network(network, other.id, force=True)
+            self._engine.remove_network(network)
+        return bool(self._newcomers.networks)
+
+    def drop_newcomers(self, volume: str) -> None:
+        """Remove those that came to the project since and refer to a volume, which can then be made anew."""
+        for newcomer in self._newcomers.containers:
+            if volume in newcomer.volumes:
+                self._engine.remove_container(newcomer.id, force=True, volumes=True)
+
+    def clear_newcomers(self, *, spare_volumes: bool) -> None:
+        """Remove what came to the project since; what cannot be removed is named in the log."""
+        came = self._newcomers
+        # The last first: one that others live in cannot go before them.
+        for newcomer in reversed(came.containers):
+            with _left_where_it_fails(f"container {newcomer.name}"):
+                self._engine.remove_container(newcomer.id, force=True, volumes=True)
+        for network in came.networks:
+            with _left_where_it_fails(f"network {network}"):
+                self._engine.remove_network(network)
+        for volume in came.volumes:
+            if spare_volumes:
+                logger.warning("volume %s came to the project since the backup, and is left as it is", volume)
+                continue
+            with _left_where_it_fails(f"volume {volume}"):
+                self._engine.remove_volume(volume)
 
     def strangers(self) -> list[str]:
         """Return what came since the backup and is in its way, a sentence each."""
+        found = [one for container in self._backup.containers for one in self._in_the_way(container)]
         return [
             f"container {intruder.name!r}, which was not there, {reason}"
-            for container in self._backup.containers
-            for intruder, reason in self._in_the_way(container)
+            for intruder, reason in found + self._users_of_the_unused()
             if intruder.id not in self._backup.bystanders
         ]
 
@@ -96,13 +143,14 @@ class Surroundings:
         """Raise a `RestoreError` for the first thing in the way; nothing is touched."""
         for network in self._backup.networks:
             self._refuse_changed_network(network)
-        for container in self._backup.containers:
-            for intruder, reason in self._in_the_way(container):
-                raise RestoreError(
-                    container.name,
-                    f"container {intruder.name!r}, which is not part of backup {self._backup.id}, {reason}; "
-                    "stop it first. Nothing was touched",
-                )
+        found = [(container.name, one) for container in self._backup.containers for one in self._in_the_way(container)]
+        everybody = ", ".join(sorted(self._names))
+        for name, (intruder, reason) in found + [(everybody, one) for one in self._users_of_the_unused()]:
+            raise RestoreError(
+                name,
+                f"container {intruder.name!r}, which is not part of backup {self._backup.id}, {reason}; "
+                "stop it first. Nothing was touched",
+            )
 
     def make_way(self, container: ContainerSnapshot, guests: AtRest) -> None:
         """Bring to rest what is in a container's way, and hold what does not run and would find half of its data."""
@@ -120,6 +168,11 @@ class Surroundings:
             and network in user_endpoints(other.inspection)
         ]
 
+    @property
+    def _expected(self) -> set[str]:
+        """The ids of what the restore itself sees to."""
+        return self._ids | self._newcomers.ids
+
     def _refuse_changed_network(self, network: NetworkRecord) -> None:
         try:
             standing = self._engine.inspect_network(network.name)
@@ -129,7 +182,7 @@ class Surroundings:
         others = [
             str(member.get("Name") or identity)
             for identity, member in (standing.get("Containers") or {}).items()
-            if identity not in self._ids and member.get("Name") not in self._names
+            if identity not in self._expected and member.get("Name") not in self._names
         ]
         if differences and others:
             raise RestoreError(
@@ -142,13 +195,27 @@ class Surroundings:
     def _stop_intruders(self, container: ContainerSnapshot, guests: AtRest) -> None:
         """Bring to rest what is in the container's way: for a while what was there before, for good what came later."""
         for intruder, reason in self._in_the_way(container):
-            if intruder.id in self._backup.bystanders:
-                guests.bring(intruder)
-                continue
+            self._bring(intruder, reason, guests)
+
+    def _users_of_the_unused(self) -> list[tuple[Observed, str]]:
+        """Return the running containers that use a volume of the project which none of its containers used."""
+        if self._backup.project is None:
+            return []
+        used = {mount.source for container in self._backup.containers for mount in container.mounts}
+        unused = [volume.name for volume in self._backup.volumes if volume.name not in used]
+        return [
+            (user, f"uses volume {volume!r}")
+            for volume in unused
+            for user in look_at_all(self._engine, ContainerFilter(volume=volume, running=True), but=self._expected)
+            if user.name not in self._names
+        ]
+
+    def _bring(self, intruder: Observed, reason: str, guests: AtRest) -> None:
+        if intruder.id in self._backup.bystanders:
+            guests.bring(intruder)
+        else:
             logger.warning("%s: stopping it for good, because it %s", intruder.name, reason)
-            if restarts(intruder.inspection["HostConfig"]):
-                self._engine.update_container(intruder.id, {"RestartPolicy": dict(HELD)})
-            self._engine.stop_container(intruder.id)
+            hold(self._engine, intruder)
 
     def _hold_sleepers(self, container: ContainerSnapshot, guests: AtRest) -> None:
         """Keep the engine from starting, after a reboot, what does not run now and would find half of its data."""
@@ -159,9 +226,17 @@ class Surroundings:
 
     def _in_the_way(self, container: ContainerSnapshot) -> list[tuple[Observed, str]]:
         """Return the running containers that conflict with one, and stand in no place that the backup restores."""
-        others = look_at_all(self._engine, ContainerFilter(running=True), but=self._ids)
+        others = look_at_all(self._engine, ContainerFilter(running=True), but=self._expected)
         folders = [volume.name for volume in self._backup.volumes if is_folder(volume.name)]
         reasons = [
             (other, conflict(container, other, folders=folders)) for other in others if other.name not in self._names
         ]
         return [(other, reason) for other, reason in reasons if reason is not None]
+
+
+@contextmanager
+def _left_where_it_fails(what: str) -> Iterator[None]:
+    try:
+        yield
+    except EngineError as error:
+        logger.warning("%s, which came to the project, could not be removed: %s", what, error)

@@ -9,9 +9,13 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Final, TypeAlias
 
+from attrs import evolve
+
 from docker_rollback._checked import Check, CheckedContainer, holds_now, run_check
 from docker_rollback._engine.port import Engine
-from docker_rollback._model import Observed
+from docker_rollback._graph import is_one_off
+from docker_rollback._model import ContainerState, Observed, Project
+from docker_rollback._project import members
 from docker_rollback.errors import RestoreError, UpdateRejectedError
 
 logger = logging.getLogger("docker_rollback")
@@ -50,20 +54,45 @@ class Verdict:
         self._clock = clock
         self._sleep = sleep
         self._held: list[_Task] = []
+        self._project: Project | None = None
+        self._beside: set[str] = set()
 
-    def begin(self, containers: Sequence[Observed]) -> None:
-        """Note the containers, and which checks hold of each now: after a rollback no more is asked."""
-        checked = [
-            CheckedContainer.of(self._engine, container, clock=self._clock, sleep=self._sleep)
-            for container in containers
-        ]
+    def begin(self, containers: Sequence[Observed], project: Project | None = None) -> None:
+        """Note the containers, and which checks hold of each now: after a rollback no more is asked.
+
+        Args:
+            containers: what the backup is of.
+            project: the compose project that it is of. Which containers that has is for the update to say.
+        """
+        self._project = project
+        checked = [self._checked(container) for container in containers]
+        within = project.containers if project is not None else ()
+        self._beside = {container.name for container in containers if container.id not in within}
         self._held = [(one, tuple(check for check in self._checks if holds_now(check, one))) for one in checked]
 
     def judge(self) -> None:
         """Raise an `UpdateRejectedError` as soon as one check fails on one container; the others are given up."""
-        tasks = [(container, self._checks) for container, _ in self._held]
+        tasks = [(container, self._checks) for container in self._standing()]
         for failure in _side_by_side(tasks, _pass, until_first=True):
             raise failure
+
+    def _standing(self) -> list[CheckedContainer]:
+        """Return what is to be well after the update: the containers, of a project those that it has now."""
+        if self._project is None:
+            return [container for container, _ in self._held]
+        known = {container.name: container for container, _ in self._held}
+        now = [container for container in members(self._engine, self._project.name) if not is_one_off(container)]
+        if not now:
+            raise UpdateRejectedError(
+                self._project.name, "the update left no container of the project", details="it was running before"
+            )
+        new = ContainerState("running")
+        return [known[name] for name in self._beside] + [
+            known.get(one.name) or self._checked(evolve(one, state=new)) for one in now if one.name not in self._beside
+        ]
+
+    def _checked(self, container: Observed) -> CheckedContainer:
+        return CheckedContainer.of(self._engine, container, clock=self._clock, sleep=self._sleep)
 
     def judge_again(self) -> None:
         """Raise a `RestoreError` where a check fails that held before; every container is asked.

@@ -13,6 +13,7 @@ has to say. ``RollbackRequested`` is control flow, not an error, and is delibera
     │       ├── ContainerNotFoundError
     │       ├── ImageNotFoundError
     │       ├── NetworkNotFoundError
+    │       ├── ProjectNotFoundError
     │       └── VolumeNotFoundError
     ├── UnsupportedContainerError       cannot be put back exactly, so it is not touched
     ├── ContainerBusyError              another rollback holds it
@@ -53,6 +54,7 @@ from docker_rollback._engine_errors import (
     ImageNotFoundError,
     NetworkNotFoundError,
     NotFoundError,
+    ProjectNotFoundError,
     VolumeNotFoundError,
 )
 from docker_rollback._store_errors import (
@@ -83,6 +85,7 @@ __all__ = [
     "ImagePlatformError",
     "NetworkNotFoundError",
     "NotFoundError",
+    "ProjectNotFoundError",
     "RecoveryFailedError",
     "RestoreError",
     "ResumeError",

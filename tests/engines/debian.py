@@ -89,6 +89,19 @@ def root_of(wanted: str, packages: Sequence[str]) -> Path:
     return root
 
 
+def unpacked(wanted: str, package: str) -> Path:
+    """Return the folder with the files of a package of Debian suite `wanted`, unpacked and not installed, once."""
+    folder = data_folder() / f"{package}-{wanted}"
+    with _one_at_a_time(folder.name):
+        if not folder.exists():
+            say(f"fetching {package} of Debian {wanted}")
+            scratch = folder.with_suffix(".new")
+            shutil.rmtree(scratch, ignore_errors=True)
+            make_root(wanted, scratch, packages=[package], variant="extract")
+            scratch.rename(folder)
+    return folder
+
+
 def make_root(
     wanted: str, target: Path, *, packages: Sequence[str] = (), variant: str = "minbase", hooks: Sequence[str] = ()
 ) -> None:

@@ -13,18 +13,9 @@ import pytest
 from docker.errors import NotFound
 
 from docker_rollback import BackupStore, DockerEngine, RollbackRequested, Status, UpdateRejectedError, compare, rollback
+from tests.integration.counting import REQUESTS, SERVICE
 
 pytestmark = pytest.mark.engine
-
-REQUESTS = """
-trap 'stop=1' TERM
-n=$(cat /rows/count || echo 0)
-test "$n" = "$(cat /keys/count || echo 0)" || touch /rows/torn
-while [ -z "$stop" ]; do n=$((n+1)); echo $n > /rows/count; echo $n > /keys/count; done
-"""
-"""One request after the other, each counted in both stores. At its start it looks whether they agree."""
-
-SERVICE = "trap 'exit 0' TERM; while :; do sleep 0.1; done"
 
 
 class Group:

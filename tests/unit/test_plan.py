@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
 
-from docker_rollback._model import Mount, NetworkRecord
+from docker_rollback._model import Mount, NetworkRecord, Project
 from docker_rollback._plan import (
     ClearAside,
     Compare,
@@ -47,6 +48,16 @@ def test_a_plan_reads_as_what_will_be_done() -> None:
         "compare container 'web' with its snapshot",
         "remove what was put aside for container 'web'",
     ]
+
+
+def test_the_plan_of_a_project_has_what_came_to_it() -> None:
+    """Held before anything else is touched, removed last of all; a container beside it keeps its image's name."""
+    web, alone = snapshot("web"), snapshot("alone")
+    taken = evolve(backup(web, alone), project=Project("shop", (web.id,)))
+    plan = [str(step) for step in plan_restore(taken)]
+    assert plan.index("hold what came to project 'shop' since") == 2
+    assert plan[-1] == "remove what came to project 'shop' since"
+    assert [step for step in plan if "image name" in step] == ["restore image name 'web:1' of container 'web'"]
 
 
 def test_what_stands_is_put_aside_last_to_first() -> None:

@@ -59,6 +59,8 @@ NAMES = [
     "Preflight",
     "Process",
     "Progress",
+    "Project",
+    "ProjectNotFoundError",
     "PruneReport",
     "Recovered",
     "Recovery",

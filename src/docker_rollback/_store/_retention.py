@@ -103,6 +103,7 @@ def choose(
     keep: Keep,
     now: datetime,
     containers: Collection[str] | None = None,
+    project: str | None = None,
     engine: str | None = None,
     needed: Mapping[str, str],
     is_sound: Callable[[Backup], bool],
@@ -113,7 +114,9 @@ def choose(
         backups: all that there are.
         keep: what stays of each series; without a rule no backup goes.
         now: the time.
-        containers: only the series of exactly these containers; every series where None.
+        containers: only the series of exactly these containers, beside the project where one is given; every series
+            where None.
+        project: only the series of this compose project.
         engine: only the series of the engine with this identity; every series where None.
         needed: backups that stay whatever the rule says, with the reason.
         is_sound: whether a backup verifies; asked only where the answer decides.
@@ -122,7 +125,9 @@ def choose(
     spared: dict[str, str] = {}
     wanted = None if containers is None else tuple(sorted(set(containers)))
     for things, series in sorted(_series(backups).items()) if keep else ():
-        if wanted not in (None, things[1]) or engine not in (None, things[0]):
+        if wanted is not None and (wanted, project or "") != (things[1], things[5]):
+            continue
+        if engine not in (None, things[0]) or project not in (None, things[5]):
             continue
         going = [backup for place, backup in enumerate(series) if not keep.wants(place, now - backup.created)]
         spared.update({backup.id: needed[backup.id] for backup in going if backup.id in needed})
@@ -134,11 +139,13 @@ def choose(
     return Choice(tuple(removed), spared)
 
 
-_Things = tuple[str, tuple[str, ...], tuple[str, ...], bool, bool]
-"""What a series is of: an engine, containers or else volumes; and whether there is data of volumes in it.
+_Things = tuple[str, tuple[str, ...], tuple[str, ...], bool, bool, str]
+"""What a series is of: an engine, containers or else volumes; whether there is data of volumes in it; kept; a project.
 
-The last tells states that were kept before a rollback, which are sorted by the containers that it was of: what a failed
-update leaves may have others, and lack some.
+A project is one whatever its containers are, which come and go with its versions; those that are named beside it count.
+
+The one before the last tells states that were kept before a rollback, which are sorted by the containers that it was
+of: what a failed update leaves may have others, and lack some.
 
 Backups of engines without an identity, taken before it was kept, are series of their own.
 """
@@ -148,15 +155,17 @@ def _series(backups: Iterable[Backup]) -> dict[_Things, list[Backup]]:
     """Sort backups into series, newest first in each."""
     series: dict[_Things, list[Backup]] = {}
     for backup in sorted(backups, key=lambda backup: (backup.created, backup.id), reverse=True):
-        containers = tuple(sorted(set(backup.kept_for) or {container.name for container in backup.containers}))
+        project = backup.project.name if backup.project is not None else ""
+        containers = tuple(sorted(set(backup.beside if project else backup.kept_for or backup.beside)))
         # The volumes of a container come and go with its versions; without one they are what the series is of.
-        volumes = () if containers else tuple(sorted({volume.name for volume in backup.volumes}))
+        volumes = () if containers or project else tuple(sorted({volume.name for volume in backup.volumes}))
         things = (
             backup.engine.identity,
             containers,
             volumes,
             bool(backup.volumes) and not backup.kept_for,
             bool(backup.kept_for),
+            project,
         )
         series.setdefault(things, []).append(backup)
     return series

@@ -210,6 +210,7 @@ class BackupStore:
         *,
         keep: KeepArgument = None,
         containers: Collection[str] | None = None,
+        project: str | None = None,
         engine: str | None = None,
         protect: Collection[str] = (),
         dry_run: bool = False,
@@ -217,13 +218,15 @@ class BackupStore:
         """Remove old backups, and free every blob that nothing refers to.
 
         Backups of the same things on one engine are one series, and each rule counts within a series: whole backups of
-        the same containers, snapshots of them alone, archives of a volume alone. With both rules, a backup goes only if
-        neither wants it. With none, no backup goes. Never removed: the newest backup of a series that
-        verifies, and one that a rollback needs that has not ended. Damaged backups are left for `delete`.
+        the same containers or of one compose project, snapshots of containers alone, archives of a volume alone. With
+        both rules, a backup goes only if neither wants it. With none, no backup goes. Never removed: the newest backup
+        of a series that verifies, and one that a rollback needs that has not ended. Damaged backups are left for
+        `delete`.
 
         Args:
             keep: what to keep of each series: so many, those no older than a `timedelta`, or both by `Keep`.
-            containers: only the series of exactly these containers, by name.
+            containers: only the series of exactly these containers, by name; with `project`, of those beside it.
+            project: only the series of this compose project, whatever containers it had.
             engine: only the series of one engine, by its identity (`Backup.engine.identity`).
             protect: ids that stay whatever the rules say.
             dry_run: say what would go, and touch nothing.
@@ -249,6 +252,7 @@ class BackupStore:
             keep=rules,
             now=self._clock(),
             containers=containers,
+            project=project,
             engine=engine,
             needed=needed,
             is_sound=self._is_sound,

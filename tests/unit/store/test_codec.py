@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
+from typing import Any
 
 import pytest
 from attrs import evolve, fields
@@ -22,6 +23,7 @@ from docker_rollback._model import (
     Mount,
     NetworkRecord,
     NotCovered,
+    Project,
     VolumeArchive,
 )
 from docker_rollback._store._codec import NewerFormatError, dump_backup, load_backup
@@ -84,6 +86,8 @@ backups = st.builds(
     st.lists(volumes, max_size=2).map(tuple),
     st.lists(st.builds(NetworkRecord, texts, texts, inspections), max_size=2).map(tuple),
     few,
+    few,
+    st.none() | st.builds(Project, texts, few, few, few),
 )
 
 
@@ -119,6 +123,7 @@ def test_the_reference_has_every_field() -> None:
         Mount,
         NetworkRecord,
         NotCovered,
+        Project,
         VolumeArchive,
     )
     names = {field.name for value in values for field in fields(value)}
@@ -130,6 +135,13 @@ def raw() -> dict[str, object]:
     record = json.loads(dump_backup(making.backup_of("b1", [making.snapshot("web", making.small_image(), None)])))
     assert isinstance(record, dict)
     return record
+
+
+def test_an_older_record_is_of_no_project() -> None:
+    """It was written before there were any."""
+    record: Any = raw()
+    del record["backup"]["project"]
+    assert load_backup(json.dumps(record).encode()).project is None
 
 
 @pytest.mark.parametrize(

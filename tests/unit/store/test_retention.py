@@ -10,7 +10,7 @@ from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
 
-from docker_rollback._model import Backup, VolumeArchive
+from docker_rollback._model import Backup, Project, VolumeArchive
 from docker_rollback._store import BackupStore, Keep, KeepArgument
 from docker_rollback._store._retention import choose
 from docker_rollback.errors import BackupNotFoundError, StoreError
@@ -30,6 +30,13 @@ def record(number: int, names: tuple[str, ...] = ("web",), *, durable: bool = Tr
 def series(length: int) -> list[Backup]:
     """Return the records of so many backups, a day apart."""
     return [record(number) for number in range(length)]
+
+
+def of_shop(number: int, *names: str) -> Backup:
+    """Return the record of a backup of a project, whose containers are `web` and `new`."""
+    found = record(number, names)
+    containers = tuple(evolve(one, id=one.name) for one in found.containers)
+    return evolve(found, containers=containers, project=Project("shop", ("web", "new")))
 
 
 def chosen(
@@ -55,6 +62,39 @@ def chosen(
 def test_keep_counts() -> None:
     """The newest so many of a series stay."""
     assert chosen(series(5), keep=2) == (["b000", "b001", "b002"], {})
+
+
+def test_a_project_is_a_series_of_its_own() -> None:
+    """Whatever containers it has; those beside it tell one from another, and so does the project from a group."""
+    grown = [of_shop(2, "web"), of_shop(3, "web", "new")]
+    beside = of_shop(0, "web", "alone")
+    assert beside.beside == ("alone",)
+    assert chosen([beside, *series(2)[1:], *grown], keep=1) == (["b002"], {})
+
+
+@pytest.mark.parametrize(
+    ("project", "containers", "removed"),
+    [
+        ("shop", None, ["b002"]),
+        ("shop", (), ["b002"]),
+        ("shop", ("alone",), []),
+        (None, ("web",), ["b000"]),
+        ("other", None, []),
+        (None, None, ["b000", "b002"]),
+    ],
+)
+def test_one_series_can_be_meant(project: str | None, containers: tuple[str, ...] | None, removed: list[str]) -> None:
+    """That of some containers, that of a project, or all."""
+    choice = choose(
+        [*series(2), of_shop(2, "web"), of_shop(3, "web")],
+        keep=Keep.of(1),
+        now=EPOCH + days(3),
+        containers=containers,
+        project=project,
+        needed={},
+        is_sound=lambda _: True,
+    )
+    assert sorted(choice.removed) == removed
 
 
 def test_age_counts() -> None:

@@ -1,0 +1,104 @@
+"""A compose project as an engine has it: whatever bears its label, and what of that came since a backup."""
+
+from __future__ import annotations
+
+import logging
+from contextlib import suppress
+from datetime import datetime
+
+from attrs import frozen
+
+from docker_rollback._engine.port import ContainerFilter, Engine
+from docker_rollback._graph import COMPOSE_PROJECT, start_order
+from docker_rollback._labels import ROLE_LABEL
+from docker_rollback._look import look_at_all
+from docker_rollback._model import Backup, Observed, Project
+from docker_rollback._place import is_aside
+from docker_rollback.errors import NetworkNotFoundError, ProjectNotFoundError
+
+logger = logging.getLogger("docker_rollback")
+
+
+def members(engine: Engine, project: str) -> list[Observed]:
+    """Return the containers of a project, oldest first: compose makes what others depend on before them.
+
+    That order counts where compose did not write `depends_on` into a label, as before version 2. A helper of ours, made
+    from an image that was committed of a member, is none.
+    """
+    found = look_at_all(engine, ContainerFilter(labels={COMPOSE_PROJECT: project}))
+    found = [container for container in found if ROLE_LABEL not in container.inspection["Config"]["Labels"]]
+    return sorted(found, key=lambda container: datetime.fromisoformat(str(container.inspection["Created"])))
+
+
+def require_members(engine: Engine, project: str) -> list[Observed]:
+    """Return the containers of a project; raises `ProjectNotFoundError` where it has none."""
+    found = members(engine, project)
+    if not found:
+        everything = look_at_all(engine, ContainerFilter())
+        labels = [(container.inspection["Config"].get("Labels") or {}) for container in everything]
+        raise ProjectNotFoundError(project, sorted({one[COMPOSE_PROJECT] for one in labels if COMPOSE_PROJECT in one}))
+    return found
+
+
+def look_at_project(engine: Engine, project: str) -> Project:
+    """Return all that there is of a project; empty where there is nothing."""
+    label = {COMPOSE_PROJECT: project}
+    networks = []
+    for identity in engine.list_networks(labels=label):
+        with suppress(NetworkNotFoundError):
+            networks.append(str(engine.inspect_network(identity)["Name"]))
+    return Project(
+        name=project,
+        containers=tuple(sorted(container.id for container in members(engine, project))),
+        volumes=tuple(sorted(engine.list_volumes(labels=label))),
+        networks=tuple(sorted(set(networks))),
+    )
+
+
+def beyond(now: Project, before: Project) -> Project:
+    """Return what there is of a project that there was not before. Pure."""
+    return Project(
+        now.name,
+        tuple(one for one in now.containers if one not in before.containers),
+        tuple(one for one in now.volumes if one not in before.volumes),
+        tuple(one for one in now.networks if one not in before.networks),
+    )
+
+
+@frozen
+class Newcomers:
+    """What came to a project since its backup; nothing where the backup is of no project.
+
+    Attributes:
+        containers: those that bear its label, were not there, and stand in no place that the backup restores, in the
+            order in which they start.
+        volumes: the names of those that bear its label and were not there.
+        networks: likewise.
+    """
+
+    containers: tuple[Observed, ...] = ()
+    volumes: tuple[str, ...] = ()
+    networks: tuple[str, ...] = ()
+
+    @property
+    def ids(self) -> frozenset[str]:
+        """The ids of the containers."""
+        return frozenset(container.id for container in self.containers)
+
+
+def newcomers(engine: Engine, backup: Backup) -> Newcomers:
+    """Return what came to the project of a backup since.
+
+    An engine does not let anybody label what exists: what bears the label now and was not there was made since. What a
+    restore made anew is known by its name.
+    """
+    if backup.project is None:
+        return Newcomers()
+    names = {container.name for container in backup.containers}
+    found = [
+        one
+        for one in members(engine, backup.project.name)
+        if one.id not in backup.project.containers and one.name not in names and not is_aside(one.name)
+    ]
+    came = beyond(look_at_project(engine, backup.project.name), backup.project)
+    return Newcomers(start_order(found), came.volumes, came.networks)

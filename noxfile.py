@@ -76,11 +76,13 @@ def docs(session: nox.Session) -> None:
 
 @nox.session
 def faults(session: nox.Session) -> None:
-    """Break a rollback at every effect it has, and recover; -- --minutes N --seed S plays a sample."""
+    """Break a rollback at every effect it has, and recover; -- --engine NAME --minutes N --seed S plays a sample."""
     install(session, "tests")
     session.run("python", "-m", "tests.faults", *session.posargs)
     if not {"--only", "--list"}.intersection(session.posargs):
-        session.run("python", "-m", "tests.faults.postgres")
+        words = session.posargs
+        engine = words[words.index("--engine") :][:2] if "--engine" in words else []
+        session.run("python", "-m", "tests.faults.postgres", *engine)
 
 
 @nox.session

@@ -50,6 +50,7 @@ _ASSIGNED: Final = (
 )
 _ENDPOINT_ASSIGNED: Final = ("EndpointID", "NetworkID", "MacAddress", "Gateway", "DNSNames", "IPv6Gateway")
 _OURS: Final = re.compile(r"^(?:localhost/|docker\.io/library/)?docker-rollback(?:-kept)?:")
+_PARKED: Final = "-docker-rollback-"
 _PODMANS_LATER: Final = "io.podman.annotations.pids-limit"
 """An annotation that Podman writes once it has been asked for a limit, from a field that is compared."""
 _OUTSIDE: Final = frozenset(
@@ -82,9 +83,15 @@ class Picture:
     images: Mapping[str, str]
 
 
-def look(client: docker.DockerClient) -> Picture:
-    """Take the picture of an engine."""
+def look(client: docker.DockerClient, *, parked: bool = True) -> Picture:
+    """Take the picture of an engine.
+
+    Args:
+        client: a client of the engine.
+        parked: whether containers count that the library has put aside, and removes when the update stands.
+    """
     inspections = [client.api.inspect_container(one["Id"]) for one in client.api.containers(all=True)]
+    inspections = [one for one in inspections if parked or _PARKED not in one["Name"]]
     volumes = [
         client.api.inspect_volume(one["Name"])
         for one in client.api.volumes()["Volumes"] or ()

@@ -16,7 +16,7 @@ import time
 from typing import Final, Self
 
 import docker
-from attrs import define, field
+from attrs import define, field, frozen
 
 from demo.database import image
 from docker_rollback import BackupStore, RollbackRequested, healthy, recover, rollback
@@ -29,6 +29,8 @@ LATER: Final = 10**9
 """From this id on, rows were written after the capture."""
 
 PATIENCE: Final = 120.0
+GOES_BACK: Final = "the update has failed"
+"""What a victim says before it rolls back."""
 
 START: Final = f"""
 PATH="$PATH:$(echo /usr/lib/postgresql/*/bin)"; export PGDATA={FOLDER}/db
@@ -144,6 +146,14 @@ class Writer:
             self.committed = max([self.committed, *numbers])
 
 
+@frozen
+class Took:
+    """How many seconds a victim took: to its failed update, and back from there."""
+
+    there: float = 0.0
+    back: float = 0.0
+
+
 def victim(address: str, store: str) -> None:
     """Roll back, with an update that ruins everything; whoever started this kills it."""
     client = docker.DockerClient(address, timeout=60)
@@ -153,24 +163,35 @@ def victim(address: str, store: str) -> None:
         database.sql(f"INSERT INTO log SELECT {LATER} + n, 'later' FROM generate_series(1, 20000) AS n")
         database.sql("DELETE FROM log WHERE id % 3 = 0")
         client.containers.get(NAME).kill()
+        print(GOES_BACK, flush=True)
         raise RollbackRequested
 
 
-def play(client: docker.DockerClient, address: str, database: Database, dice: random.Random, longest: float) -> float:
-    """Play one kill, at a time that chance chooses; say what came of it, and return how long the victim took."""
+def play(client: docker.DockerClient, address: str, database: Database, dice: random.Random, took: Took) -> Took:
+    """Play one kill, at a time that chance chooses; say what came of it, and return how long the victim took.
+
+    Args:
+        client: a client of the engine.
+        address: of the engine.
+        database: what is updated.
+        dice: chooses the time; every other time on the way there, and on the way back.
+        took: how long one took that nobody killed; nothing yet for such a one.
+    """
     with (
         tempfile.TemporaryDirectory(prefix="docker-rollback-faults-", dir="/var/tmp") as store,
         Writer(client) as writer,
     ):
-        when = dice.random() * longest if longest else PATIENCE
-        began = time.monotonic()
+        back = dice.random() < 0.5
+        when = dice.random() * (took.back if back else took.there) if took.there else PATIENCE
         command = [sys.executable, "-m", "tests.faults.postgres", "--victim", address, store]
-        with subprocess.Popen(command) as process:
+        began = time.monotonic()
+        with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+            turned = began if took.there and not back else _turn(process)
             try:
                 process.wait(when)
             except subprocess.TimeoutExpired:
                 process.kill()
-        took = time.monotonic() - began
+        now = time.monotonic()
         done = recover(client=client, store=store)
         # Where it was killed before it had stopped anything, the writer is at work still.
         client.containers.get(NAME).restart()
@@ -179,9 +200,17 @@ def play(client: docker.DockerClient, address: str, database: Database, dice: ra
         for backup in BackupStore(store).list():
             BackupStore(store).verify(backup.id)
     outcome = ", ".join(one.outcome for one in done) or "nothing to do"
-    ended = "ended by itself" if process.returncode == 0 else f"killed after {took:.1f} s"
+    where = f"{now - turned:.1f} s into the {'way back' if back else 'way there'}"
+    ended = "ended by itself" if process.returncode == 0 else f"killed {where}"
     print(f"ok     postgres: {ended}; recover: {outcome}; sound, {said}", flush=True)
-    return took
+    return Took(turned - began, now - turned)
+
+
+def _turn(process: subprocess.Popen[bytes]) -> float:
+    """Wait until a victim rolls back, or ends; return when that was."""
+    if process.stdout is not None:
+        process.stdout.readline()
+    return time.monotonic()
 
 
 def main() -> int:
@@ -203,9 +232,9 @@ def main() -> int:
         with image(client) as made:
             database = Database(client, made)
             database.create()
-            longest = play(client, engine.address, database, dice, 0)
+            took = play(client, engine.address, database, dice, Took())
             for _ in range(given.kills):
-                play(client, engine.address, database, dice, longest)
+                play(client, engine.address, database, dice, took)
             client.containers.get(NAME).remove(force=True)
         client.close()
     return 0

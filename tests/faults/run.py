@@ -166,7 +166,7 @@ class Stage:
             self.trace[name] = past
         self.trace[phase] = []
         if phase in ("rollback", "commit"):
-            self.seen["after"] = oracle.look(self.client)
+            self.seen["after"] = oracle.look(self.client, parked=False)
             self.forget_starts()
         self.referee.enter(phase)
 

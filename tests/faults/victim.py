@@ -192,7 +192,7 @@ def play_rollback(job: dict[str, Any], control: Control) -> dict[str, Any]:
     try:
         with tx:
             control.tell(say="enter", phase="body")
-            world.update(lambda name: control.effect("data", name))
+            world.update(tx, lambda name: control.effect("data", name))
             control.tell(say="enter", phase="rollback" if job["fail"] else "commit")
             if job["fail"]:
                 raise UpdateFailedError

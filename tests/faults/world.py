@@ -12,6 +12,7 @@ from typing import Any, Final
 import docker
 from docker.errors import APIError, NotFound
 
+from docker_rollback import Rollback
 from tests.faults.cases import Scene
 from tests.unit.volumes import awkward
 
@@ -102,9 +103,13 @@ class World:
             else:
                 return
 
-    def update(self, told: Told) -> None:
+    def update(self, tx: Rollback, told: Told) -> None:
         """Do what the update of this scene does: it changes container, volume and network."""
         api = self._client.api
+        if self._scene.library:
+            tx.replace(NAME, image=IMAGES["2"], pull="never", environment={"VERSION": "2"})
+            self._change_data(told)
+            return
         api.stop(NAME)
         if self._scene.replace:
             api.remove_container(NAME, v=True)

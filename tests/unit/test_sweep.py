@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 
-from tests.faults.cases import FAULTS, PHASES, Case, Effect, Kind, Phase, all_cases, shuffled
+from tests.faults.cases import FAULTS, PHASES, SCENES, Case, Effect, Kind, Phase, all_cases, shuffled
 from tests.faults.referee import Referee
 from tests.faults.relay import effect_of
 
@@ -30,6 +30,15 @@ def test_every_fault_meets_every_effect_that_it_can() -> None:
     assert met["disk-full", "engine"] == met["error-500", "write"] == 0
     assert {fault for fault in FAULTS if met[fault, "engine"]} == FAULTS.keys() - {"disk-full"}
     assert all(met["kill-before", kind] == len(PHASES) for kind in ("engine", "write", "disk", "stream", "program"))
+
+
+def test_our_own_update_may_be_refused() -> None:
+    """What fails somebody else's update is no fault to be tried; `tx.replace` has to bear every fault there is."""
+    library = next(scene.name for scene in SCENES if scene.library)
+    body: Phase = "body"
+    found = {case.fault for case in all_cases({(library, body): effects("engine")})}
+    assert {"error-500", "timeout"} <= found
+    assert not {"error-500", "timeout"} & {case.fault for case in all_cases({("one", body): effects("engine")})}
 
 
 def test_a_sample_is_fair_and_the_same_for_a_seed() -> None:

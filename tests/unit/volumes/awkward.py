@@ -58,6 +58,9 @@ TARGETS = {
 }
 # Of the kernel's own format: version 2, cap_net_bind_service effective and permitted.
 CAPABILITY = struct.pack("<IIIII", 0x02000001, 1 << 10, 0, 0, 0)
+# Version 3: the same, in a user namespace whose root is 1000.
+CAPABILITY_ELSEWHERE = struct.pack("<IIIIII", 0x03000001, 1 << 10, 0, 0, 0, 1000)
+NESTED = (b"\xff\xfe", b"\x80" * 255, b" ", b"\n", b"...", b"\xc3(", b"\\", b"a\\nb", b"%s%n", b"SCHILY.xattr.user.a=b")
 
 
 def acl(*entries: tuple[int, int, int]) -> bytes:
@@ -86,6 +89,10 @@ def make(root: Path) -> None:
     _links(base)
     _sparse(base, dice)
     _special(base)
+    _twins(base)
+    _nested(base)
+    _heirs(base)
+    _many_attributes(base)
     _root(base)
 
 
@@ -272,6 +279,76 @@ def _special(base: bytes) -> None:
     os.mknod(base + b"/special/whiteout", stat.S_IFCHR, os.makedev(0, 0))
     os.mknod(base + b"/special/disk", stat.S_IFBLK | 0o600, os.makedev(259, 70_000))
     add_socket(Path(os.fsdecode(base)) / "special" / "socket\n1")
+
+
+def _twins(base: bytes) -> None:
+    """Make files and links with several names, of which each must have what the one inode has."""
+    folder = base + b"/twins"
+    for name, mode, capability in (
+        (b"capable", 0o755, CAPABILITY),
+        (b"elsewhere", 0o750, CAPABILITY_ELSEWHERE),
+        (b"suid", 0o6755, CAPABILITY),
+    ):
+        path = folder + b"/m-" + name
+        _write(path, name)
+        os.chown(path, 3, 4)
+        os.chmod(path, mode)
+        os.setxattr(path, b"security.capability", capability)
+        for other in (folder + b"/a-" + name, folder + b"/z-" + name):
+            os.link(path, other)
+    for number, moment in enumerate((1, -1, -5 * SECOND + 7, 1_600_000_000 * SECOND + 999_999_999)):
+        path = folder + b"/link-%d" % number
+        os.symlink(b"../somewhere/%d" % number, path)
+        os.lchown(path, number * 7, (1 << 31) + number)
+        os.link(path, path + b".again", follow_symlinks=False)
+        os.utime(path, ns=(0, moment), follow_symlinks=False)
+
+
+def _nested(base: bytes) -> None:
+    """Make odd names below odd names, and a path nearly as long as paths can be."""
+    path = base + b"/nested"
+    for name in NESTED:
+        path += b"/" + name
+        _write(path + b"/f\xf0(", name)
+        os.setxattr(path + b"/f\xf0(", b"user.name", name)
+        os.symlink(name + b"\xff", path + b"/link\xff")
+        os.link(path + b"/f\xf0(", path + b"/hard\xff")
+    path = base + b"/long"
+    while len(path) - len(base) < 3500:
+        path += b"/" + b"l" * 99
+    _write(path + b"/end", b"further down\n")
+
+
+def _heirs(base: bytes) -> None:
+    """Make folders that hand on their group and their default ACL, and some that do not take it."""
+    folder = base + b"/heirs"
+    os.mkdir(folder)
+    os.chown(folder, 5, 7)
+    os.chmod(folder, 0o2775)
+    os.setxattr(folder, b"system.posix_acl_default", DEFAULT)
+    os.makedirs(folder + b"/son/grandson")
+    _write(folder + b"/son/grandson/file", b"")
+    os.setxattr(folder + b"/son/grandson/file", b"system.posix_acl_access", ACCESS)
+    os.chmod(folder + b"/son", 0o700)
+    os.mkdir(folder + b"/stranger")
+    os.removexattr(folder + b"/stranger", b"system.posix_acl_default")
+    os.chmod(folder + b"/stranger", 0o755)
+
+
+def _many_attributes(base: bytes) -> None:
+    """Make a file with many attributes, and with names and values that mean something to whoever writes them down."""
+    path = base + b"/attributes/many"
+    _write(path, b"")
+    for number in range(40):
+        os.setxattr(path, b"user.%04d" % number, b"%d" % number)
+    for name, value in (
+        (b"user.\xff\xfe new\nline", b"\0\n\0="),
+        (b"user.a=b", b"c=d"),
+        (b"user.%3D%", b"c%3D"),
+        (b"user.*[a]?", b"glob"),
+        (b"user." + b"n" * 200, b""),
+    ):
+        os.setxattr(path, name, value)
 
 
 def add_socket(path: Path) -> None:

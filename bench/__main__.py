@@ -31,12 +31,10 @@ def main() -> int:
     known = catalog.cases(given.size)
     chosen = [case for name in given.only or known for case in known[name]]
     try:
-        results, failed = measure(given.engine, chosen, rounds=given.rounds, ways=given.ways)
+        results, failed = measure(given.engine, chosen, rounds=given.rounds, ways=given.ways, keep=given.keep)
     except (EngineStartError, DistributionError) as error:
         sys.exit(f"bench: {error}")
     print(report.render(*report.parse(results)))
-    if given.keep is not None:
-        given.keep.write_text(results)
     if failed:
         say(f"failed: {', '.join(failed)}")
     elif given.size == "full" and not given.only and not given.ways:
@@ -46,9 +44,22 @@ def main() -> int:
 
 
 def measure(
-    engine: str, chosen: Collection[catalog.Case], *, rounds: int, ways: Collection[str] | None = None
+    engine: str,
+    chosen: Collection[catalog.Case],
+    *,
+    rounds: int,
+    ways: Collection[str] | None = None,
+    keep: Path | None = None,
 ) -> tuple[str, list[str]]:
-    """Measure cases one after the other; return the results, and what failed."""
+    """Measure cases one after the other; return the results, and what failed.
+
+    Args:
+        engine: which private engine.
+        chosen: the cases.
+        rounds: how often.
+        ways: which ways alone.
+        keep: a file for the results so far, after each case.
+    """
     notebook, failed = Notebook(), []
     with staged(engine, with_postgresql=any(case.kind == "postgresql" for case in chosen)) as stage:
         shape = machine(stage)
@@ -63,6 +74,8 @@ def measure(
                 # The others can be measured all the same.
                 traceback.print_exc()
                 failed.append(case.name)
+            if keep is not None:
+                keep.write_text(report.dump(shape, notebook.samples))
     return report.dump(shape, notebook.samples), failed
 
 

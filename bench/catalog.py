@@ -60,18 +60,18 @@ class Case:
 def cases(size: Size) -> Mapping[str, tuple[Case, ...]]:
     """Return everything that is measured, by the names that `--only` takes."""
     full = size == "full"
-
+    accounts = Accounts(6_700_000 if full else 150_000)
+    large, small = Files(4, 500 * MB if full else 10 * MB), Files(50_000 if full else 1000, 3960)
+    many = Files(1_000_000 if full else 10_000, 0)
     return {
-        "postgresql": (
-            Case(POSTGRESQL, "postgresql", Accounts(6_700_000 if full else 150_000), EVERY_WAY, whole=True),
-        ),
-        "small-files": (Case(SMALL_FILES, "http", Files(50_000 if full else 1000, 3960), EVERY_WAY, whole=True),),
-        "large-files": (Case(LARGE_FILES, "http", Files(4, 500 * MB if full else 10 * MB), EVERY_WAY, whole=True),),
+        "entry": (Case(NO_VOLUMES, "http", None, (samples.BARE, samples.DIRECT), often=3),),
         "small-server": (Case(SMALL_SERVER, "http", Files(100, 1000), often=3),),
+        "large-files": (Case(LARGE_FILES, "http", large, EVERY_WAY, whole=True),),
+        "small-files": (Case(SMALL_FILES, "http", small, EVERY_WAY, whole=True),),
+        "postgresql": (Case(POSTGRESQL, "postgresql", accounts, EVERY_WAY, whole=True),),
         "sizes": tuple(_sizes(full=full)),
         "numbers": tuple(_numbers(full=full)),
-        "million": (Case(MILLION, "http", Files(1_000_000 if full else 10_000, 0), (samples.DIRECT, samples.HELPER)),),
-        "entry": (Case(NO_VOLUMES, "http", None, (samples.BARE, samples.DIRECT), often=3),),
+        "million": (Case(MILLION, "http", many, (samples.DIRECT, samples.HELPER)),),
     }
 
 

@@ -56,6 +56,20 @@ def test_what_was_just_taken_is_not_read_again(store: BackupStore) -> None:
     assert cost(store, deep=False) < SIZE / 20
 
 
+@pytest.mark.parametrize("read_back", [True, False])
+def test_what_its_maker_read_back_is_not_read_again(store: BackupStore, *, read_back: bool) -> None:
+    """Listing a backup reads what nobody has read since it was written, and that alone."""
+    with store.draft("b1") as draft:
+        volume = making.add_volume(draft, "data", os.urandom(SIZE))
+        settle(store)
+        if read_back:
+            for _ in store.open_blob(volume.base):
+                pass
+        before = bytes_read()
+        draft.commit(making.backup_of("b1", [], [volume]))
+        assert (bytes_read() - before < SIZE) is read_back
+
+
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_every_damage_since_is_found(store: BackupStore, damage: str) -> None:
     """Whatever befalls a blob after it was verified, the quick verification finds it, and names the blob."""

@@ -302,15 +302,16 @@ class Place:
             self._engine.tag_image(previous or self.image_id, before)
         elif noted == self.image_id:
             previous = None
-        self._engine.tag_image(self.image_id, reference)
+        name = _with_tag(reference)
+        self._engine.tag_image(self.image_id, name)
         try:
             yield reference
         finally:
             was_id = previous is not None and previous.removeprefix("sha256:").startswith(reference)
             if previous is not None and not was_id:
-                self._engine.tag_image(previous, reference)
+                self._engine.tag_image(previous, name)
             elif was_id or not (self._snapshot.image.clean and self._snapshot.image.named):
-                self._engine.remove_image(f"{reference}:latest" if was_id else reference)
+                self._engine.remove_image(name)
             self._engine.remove_image(before)
 
     def _image_named(self, reference: str) -> str | None:
@@ -329,6 +330,11 @@ class Place:
         if difference.path.startswith("State."):
             return not self._snapshot.state.alive or self._snapshot.state.status == "restarting"
         return False
+
+
+def _with_tag(reference: str) -> str:
+    """Return a name with its tag; without one, "latest" is meant."""
+    return reference if ":" in reference.rpartition("/")[2] else f"{reference}:latest"
 
 
 def _is_tag(reference: str) -> bool:

@@ -416,3 +416,18 @@ def test_a_listener_that_raises_does_no_harm(shop: Shop, caplog: pytest.LogCaptu
     assert tx.status is Status.COMMITTED
     assert len(calls) == 1
     assert "no terminal" in caplog.text
+
+
+def test_a_container_of_an_image_without_a_tag_is_made_anew_by_that_name(store: BackupStore) -> None:
+    """The name leads to the update's image by then; it is lent for the moment of creation, and leads there again."""
+    engine = FakeEngine()
+    engine.add_image("app", files={"/app": "old"})
+    engine.run("web", image="app")
+    new = engine.add_image("new:1", files={"/app": "new"})
+    with pytest.raises(UpdateFailedError), rollback("web", client=engine, store=store):
+        engine.tag_image(new, "app:latest")
+        engine.remove_container("web", force=True)
+        raise UpdateFailedError("no")
+    assert engine.inspect_container("web")["Config"]["Image"] == "app"
+    assert engine.container("web").read("/app") == b"old"
+    assert engine.inspect_image("app")["Id"] == new

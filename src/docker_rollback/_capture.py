@@ -92,6 +92,7 @@ class Capture:
         snapshotter, numbered = self._snapshotter, list(enumerate(report.containers))
         tags = [snapshotter.tag(identity, number, container) for number, container in numbered]
         networks = self._networks(report)
+        snapshotter.expect(report.containers)
         with ExitStack() as until_sealed, self._store.draft(identity) as draft, snapshotter.discarding(tags):
             with (
                 self._archiver.begin(

@@ -148,15 +148,15 @@ class Preflight:
                 StoreError: what they say; nothing was touched.
         """
         with ExitStack() as held:
-            known: set[str] = set()
             found = self.observe(containers, project=project)
-            # Looked at again under the locks: whoever held them before may have made other containers of the names.
-            while any(one.id not in known for one in found):
-                held.close()
+            while True:
                 held.enter_context(locked(self._store, found, project=project))
-                known = {one.id for one in found}
-                found = self.observe(containers, project=project)
-            report = self.run(containers, project=project)
+                # Looked at again under the locks: whoever held them before may have made other containers of the names.
+                report = self.run(containers, project=project)
+                if {one.id for one in report.containers} <= {one.id for one in found}:
+                    break
+                held.close()
+                found = report.containers
             report.raise_refusals()
             self._store.check(report.room)
             yield report

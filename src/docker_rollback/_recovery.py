@@ -13,7 +13,7 @@ from attrs import frozen
 
 from docker_rollback._archiver import VolumeArchiver
 from docker_rollback._capture import Capture
-from docker_rollback._engine.port import Engine
+from docker_rollback._engine.port import ContainerFilter, Engine
 from docker_rollback._engine_errors import may_pass
 from docker_rollback._hooks import Hooks
 from docker_rollback._journal import Phase, interference
@@ -224,7 +224,7 @@ class Recovery:
         operation.end()
 
     def put_back(self, operation: Operation, backup: Backup, *, first: Callable[[], None] | None = None) -> None:
-        """Put a backup back; what stood in the way stays aside until `settle`.
+        """Put a backup back that was taken a moment ago; what stood in the way stays aside until `settle`.
 
         Args:
             operation: the operation.
@@ -234,7 +234,7 @@ class Recovery:
         Raises:
             RestoreError, EngineError, VolumeError, StoreError: as `Restorer.restore` has them.
         """
-        self._restorer.check(backup)
+        self._restorer.check(backup, anew=False)
         if first is not None:
             first()
         self._put_back(operation, backup)
@@ -255,7 +255,7 @@ class Recovery:
                 raise
             logger.warning("operation %s begins to put back once more: %s", operation.record.operation, error)
             # Waits until it answers again, or says that it does not.
-            self._engine.info()
+            self._engine.list_containers(ContainerFilter(running=True))
             self._put_back_once(operation, backup)
 
     def _put_back_once(self, operation: Operation, backup: Backup) -> None:

@@ -114,15 +114,19 @@ class Restorer:
         self.clear_aside(backup)
         return [container.name for container in backup.containers]
 
-    def check(self, backup: Backup) -> None:
+    def check(self, backup: Backup, *, anew: bool = True) -> None:
         """Read and verify everything in a backup, and look for what is in its way; nothing is touched.
+
+        Args:
+            backup: what is to be put back.
+            anew: without, what this store has read and found right is not read again, unless its files have changed.
 
         Raises:
             CorruptBackupError: the backup is damaged.
             RestoreError: something outside the backup is in the way.
             EngineError, StoreError: what they say.
         """
-        self._store.verify(backup.id)
+        self._store.verify(backup.id, deep=anew)
         if self._intruders == "refuse":
             Surroundings(self._engine, backup).refuse()
 

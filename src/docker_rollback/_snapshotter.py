@@ -18,6 +18,7 @@ from docker_rollback._look import look_at
 from docker_rollback._model import (
     Backup,
     ContainerSnapshot,
+    Descriptor,
     ImageSnapshot,
     Mount,
     NotCovered,
@@ -86,6 +87,7 @@ class ContainerSnapshotter:
         self._quiesce: Quiesce = quiesce
         self._report = report or Reporter()
         self._clock = clock
+        self._known_layers: dict[str, tuple[str, ...]] = {}
 
     def snapshot(self, container: str) -> ContainerSnapshot:
         """Capture one container, without the data of its volumes, as a backup of its own in the store.
@@ -108,6 +110,7 @@ class ContainerSnapshotter:
             self._store.draft(identity) as draft,
             self.discarding([tag]),
         ):
+            self.expect([observed])
             with AtRest(self._engine, self._quiesce, report=self._report) as rest:
                 rest.bring(observed)
                 snapshot = self.capture(observed, tag=tag)
@@ -138,6 +141,11 @@ class ContainerSnapshotter:
         """Look at a container, by name or id, while it does whatever it does."""
         return observe(self._engine.inspect_container(container))
 
+    def expect(self, containers: Iterable[Observed]) -> None:
+        """Ask for all that `capture` needs to know of containers and that can be had before they are at rest."""
+        for container in containers:
+            self._layers(str(container.inspection["Image"]))
+
     def capture(self, container: Observed, *, tag: str, folders: Collection[str] = ()) -> ContainerSnapshot:
         """Commit a container that is at rest; the engine holds the image under `tag` until `release`.
 
@@ -153,12 +161,6 @@ class ContainerSnapshotter:
         layers = self._layers(committed)
         original = str(container.inspection["Image"])
         clean = self._is_clean(container, layers)
-        if clean:
-            # The original is the better image: it holds all there is, and its id is the one the container shows. The
-            # commit keeps a name until it is gone: whoever dies here leaves nothing that cannot be found.
-            self._engine.tag_image(committed, again(tag))
-            self._engine.tag_image(original, tag)
-            self._forget(container.name, again(tag))
         image = ImageSnapshot(
             reference=str(container.inspection["Config"]["Image"]),
             original_id=original,
@@ -185,7 +187,9 @@ class ContainerSnapshotter:
             standing = look_at(self._engine, snapshot.id)
             inspection, unknown = with_asked(snapshot.inspection, standing.inspection if standing else None)
             snapshot = evolve(snapshot, inspection=inspection, not_covered=(*snapshot.not_covered, *unknown))
-        if not snapshot.image.clean:
+        if snapshot.image.clean:
+            self._give_up_commit(snapshot)
+        else:
             lost = lost_by_commit(snapshot.inspection)
             snapshot = evolve(snapshot, not_covered=(*snapshot.not_covered, *lost))
         image = evolve(snapshot.image, named=self._leads_to(snapshot.image.reference, snapshot.image.original_id))
@@ -193,8 +197,36 @@ class ContainerSnapshotter:
         if not self._export_image:
             return snapshot
         self._report.step("store", snapshot.name)
-        manifest = draft.add_image(self._engine.save_image(image.id), layers=image.layers)
+        manifest = self._stored(image, draft)
+        if manifest is None:
+            manifest = draft.add_image(self._engine.save_image(image.id), layers=image.layers)
         return evolve(snapshot, image=evolve(image, manifest=manifest))
+
+    def _give_up_commit(self, snapshot: ContainerSnapshot) -> None:
+        """Have the engine hold the original in place of the commit that showed that nothing was written.
+
+        The original is the better image: it holds all there is, and its id is the one the container shows. The commit
+        keeps a name until it is gone: whoever dies here leaves nothing that cannot be found.
+        """
+        tag = snapshot.image.tag
+        self._engine.tag_image(tag, again(tag))
+        self._engine.tag_image(snapshot.image.original_id, tag)
+        self._forget(snapshot.name, again(tag))
+
+    def _stored(self, image: ImageSnapshot, draft: Draft) -> Descriptor | None:
+        """Return the manifest of the same image where the store holds it, whole, for an earlier backup.
+
+        An engine names an image by what is in it, so one of the same id need not be exported again. What an engine
+        exports it writes to its disk first, however little of it is new.
+        """
+        for backup in reversed(self._store.list()):
+            for container in backup.containers:
+                held = container.image
+                if (held.id, held.layers) == (image.id, image.layers) and held.manifest is not None:
+                    if draft.adopt_image(held.manifest):
+                        return held.manifest
+                    break
+        return None
 
     def release(self, snapshot: ContainerSnapshot) -> None:
         """Let the engine forget the names of ours that this container's images have, where nobody needs them.
@@ -266,7 +298,11 @@ class ContainerSnapshotter:
             return False
 
     def _layers(self, image: str) -> tuple[str, ...]:
-        return tuple((self._engine.inspect_image(image).get("RootFS") or {}).get("Layers") or ())
+        """Return the layers of an image, by its id; they never change, and are asked for once."""
+        if image not in self._known_layers:
+            found = self._engine.inspect_image(image).get("RootFS") or {}
+            self._known_layers[image] = tuple(found.get("Layers") or ())
+        return self._known_layers[image]
 
     def _is_clean(self, container: Observed, layers: tuple[str, ...]) -> bool:
         """Whether the writable layer holds nothing but places for mounts, which a create makes again by itself."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Final, Self
 
 import docker
 from docker import APIClient, DockerClient
@@ -22,6 +22,9 @@ from docker_rollback._engine._docker_networks import DockerNetworks, DockerVolum
 from docker_rollback._engine._docker_rights import forbidden
 from docker_rollback._engine._docker_wire import Wire
 from docker_rollback._engine.port import Engine, EngineInfo
+
+_STANDS: Final = 10.0
+"""Seconds for which what an engine says of itself stands."""
 
 
 class DockerEngine(DockerContainers, DockerImages, DockerNetworks, DockerVolumes):
@@ -64,6 +67,7 @@ class DockerEngine(DockerContainers, DockerImages, DockerNetworks, DockerVolumes
             clock,
         )
         self._address = address
+        self._info: tuple[EngineInfo | None, float] = (None, 0.0)
 
     @classmethod
     def from_env(cls, *, timeout: float = 60.0) -> Self:
@@ -87,7 +91,14 @@ class DockerEngine(DockerContainers, DockerImages, DockerNetworks, DockerVolumes
         return forbidden(self._wire)
 
     def info(self) -> EngineInfo:
-        return describe(self._wire, self._wire.json("GET", "/info", Asking("ask the engine who it is")), self._address)
+        # An engine counts and measures a good deal for this answer, of which nothing here changes from call to call.
+        known, asked = self._info
+        now = self._clock()
+        if known is None or not asked <= now < asked + _STANDS:
+            said = self._wire.json("GET", "/info", Asking("ask the engine who it is"))
+            known = describe(self._wire, said, self._address)
+            self._info = known, now
+        return known
 
 
 if TYPE_CHECKING:

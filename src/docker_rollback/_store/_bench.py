@@ -99,6 +99,16 @@ class Bench:
             self._proven.add(blob.digest)
         return True
 
+    def adopt_image(self, manifest: Descriptor) -> bool:
+        """Whether the store holds an image with all its parts, whole; if so, they are kept like those of `adopt`."""
+        letters = manifest.annotations.get(_oci.KNOWN_AS_KEY, "").split()
+        try:
+            parts = [*self.layout.tree(manifest, absent=_fail)]
+            parts += [self.layout.blobs.find(_oci.JSON, digest) for digest in letters]
+        except StoreError:
+            return False
+        return all(map(self.adopt, parts))
+
     def list(self, backup_id: str, root: Descriptor, *, deep: bool = False) -> Parts:
         """Name a backup in ``index.json`` once all that its index refers to is durable, read back and proven.
 

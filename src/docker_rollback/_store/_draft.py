@@ -77,6 +77,11 @@ class Draft:
         self._check_open()
         return self._bench.spool()
 
+    def adopt_image(self, manifest: Descriptor) -> bool:
+        """Whether the store holds an image that this backup is to have too, whole; if so, it stays from now on."""
+        self._check_open()
+        return self._bench.adopt_image(manifest)
+
     def add_image(self, archive: Iterator[bytes], *, layers: Sequence[str]) -> Descriptor:
         """Take in an image as an engine exports it, as a stream.
 

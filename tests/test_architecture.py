@@ -35,6 +35,7 @@ LAYERS = (
     ("_update_spec", "_timeline", "_asked", "_patience", "_limit"),
     ("_spec", "_folders"),
     ("_model",),
+    ("_exclude",),
     ("errors",),
     ("_store_errors",),
     ("_engine_errors",),

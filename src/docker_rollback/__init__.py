@@ -12,6 +12,7 @@ from docker_rollback._checked import Check, CheckedContainer
 from docker_rollback._checks import eventually, healthy, http_ok, tcp_open
 from docker_rollback._compare import Difference, compare
 from docker_rollback._engine import Change, ContainerFilter, DockerEngine, Engine, EngineInfo, Finished, Process
+from docker_rollback._exclude import Exclude, ExcludeArgument
 from docker_rollback._hooks import Call, Exec, Hooks
 from docker_rollback._model import (
     Backup,
@@ -112,6 +113,8 @@ __all__ = [
     "EngineRecord",
     "EngineTimeoutError",
     "EngineUnavailableError",
+    "Exclude",
+    "ExcludeArgument",
     "Exec",
     "Finished",
     "HookError",

@@ -9,6 +9,7 @@ from typing import TypeAlias
 from docker_rollback._checked import Check
 from docker_rollback._checks import as_checks, healthy
 from docker_rollback._engine import Client, Engine, as_engine
+from docker_rollback._exclude import ExcludeArgument
 from docker_rollback._hooks import HookArgument, Hooks
 from docker_rollback._limit import as_limit
 from docker_rollback._model import Backup, Quiesce, Shared, Way
@@ -35,6 +36,7 @@ def rollback(
     resume: bool = True,
     shared: Shared = "refuse",
     include_binds: Collection[str] = (),
+    exclude: Collection[ExcludeArgument] = (),
     verify: Check | Sequence[Check] | None = _HEALTHY,
     keep: KeepArgument = 3,
     keep_failed: bool = False,
@@ -64,6 +66,8 @@ def rollback(
             it for the capture as well, or "ignore" it, and the archive may be a mixture of moments.
         include_binds: folders of the engine's host whose content is backed up and put back like a volume's, by their
             paths, as the containers bind them. Without, a bind mount is attached again and its content left alone.
+        exclude: what is neither backed up nor touched when things are put back: ``"cache"`` is a whole volume,
+            ``"data:tmp/*.log"`` paths within one; see `Exclude`.
         verify: what the update has to pass: a check, several, or None. By default `healthy()`.
         keep: which backups of the same containers stay when the block ends: so many, those no older than a
             `timedelta`, or both by `Keep`; None keeps all.
@@ -111,6 +115,7 @@ def rollback(
         quiesce=quiesce,
         shared=shared,
         include_binds=include_binds,
+        exclude=exclude,
     )
     return Rollback(
         references,
@@ -147,6 +152,7 @@ def backup(
     quiesce: Quiesce = "stop",
     shared: Shared = "refuse",
     include_binds: Collection[str] = (),
+    exclude: Collection[ExcludeArgument] = (),
     export_image: bool = True,
     way: Way | None = None,
     helper_image: str | None = None,
@@ -177,6 +183,7 @@ def backup(
         quiesce=quiesce,
         shared=shared,
         include_binds=include_binds,
+        exclude=exclude,
     )
     max_downtime = as_limit(max_downtime)
     hooks = Hooks(parts.engine, before_quiesce=before_quiesce, after_resume=after_resume)

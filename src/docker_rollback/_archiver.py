@@ -6,13 +6,16 @@ import hashlib
 import logging
 import secrets
 import threading
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
+from attrs import evolve
+
 from docker_rollback import _volumes
 from docker_rollback._engine.port import Engine, Inspection
+from docker_rollback._exclude import Exclude, ExcludeArgument, as_excludes
 from docker_rollback._folders import uses
 from docker_rollback._model import Backup, VolumeArchive, Way, backup_id
 from docker_rollback._spec import mounts
@@ -94,18 +97,20 @@ class VolumeArchiver:
         with self._alone(volumes):
             return self._access.probe(volumes)
 
-    def archive(self, volume: str, *, in_use: bool = False) -> VolumeArchive:
+    def archive(self, volume: str, *, in_use: bool = False, exclude: Iterable[ExcludeArgument] = ()) -> VolumeArchive:
         """Archive one volume by itself, as a backup in the store that holds no container.
 
         Args:
             volume: its name.
             in_use: archive it even while a running container can write to it; what that writes meanwhile makes the
                 archive a mixture of moments.
+            exclude: paths in it that are left out, each an `Exclude` or a text such as ``"data:tmp/*.log"``.
 
         Returns:
             The archive, durable and verified.
 
         Raises:
+            ValueError: `exclude` names another volume, or all of this one.
             VolumeNotFoundError: the engine has no such volume.
             VolumeAccessError: there is no way to it, or a running container can write to it.
             ArchiveError: its data could not be read as a whole.
@@ -115,10 +120,13 @@ class VolumeArchiver:
         name = str(self._access.inspect(volume)["Name"])
         if not in_use:
             self._refuse_users(name, [user for user in self._access.users(name) if _may_write(user, name)])
+        excluded = as_excludes(exclude)
+        if wrong := [what for what in excluded if what.volume != name or not what.path]:
+            raise ValueError(f"exclude leaves paths out of volume {name!r}; {str(wrong[0])!r} is none")
         created = datetime.now(UTC)
         identity = backup_id(name, created, secrets.token_hex(3))
         with self._store.draft(identity) as draft:
-            with self.begin([name], draft, operation=identity) as capture:
+            with self.begin([name], draft, operation=identity, exclude=excluded) as capture:
                 if not in_use:
                     # For the base, on which the next archive of this volume can build.
                     capture.live_pass()
@@ -132,6 +140,7 @@ class VolumeArchiver:
                     quiesce="none",
                     containers=(),
                     volumes=archives,
+                    excluded=excluded,
                 )
             )
         return archives[0]
@@ -145,6 +154,7 @@ class VolumeArchiver:
         operation: str,
         anonymous: Collection[str] = (),
         ways: Mapping[str, Way] | None = None,
+        exclude: Collection[Exclude] = (),
     ) -> Iterator[VolumeCapture]:
         """Have everything ready for a capture, for the time of a block; to be entered while the service still runs.
 
@@ -157,24 +167,29 @@ class VolumeArchiver:
             operation: what a helper serves, for whoever finds it left over.
             anonymous: those of them that go with their container.
             ways: the ways that `probe` found.
+            exclude: paths in them that are left out.
 
         Raises:
             VolumeNotFoundError: the engine has no such volume.
             VolumeAccessError: there is no way to one of them.
             EngineError, StoreError: what they say.
         """
+        excluded = {
+            volume: tuple(sorted(what.path for what in exclude if what.volume == volume and what.path))
+            for volume in volumes
+        }
         with self._alone(volumes), ExitStack() as writers:
             with self._access.reading(volumes, operation=operation, ways=ways) as reaches:
                 capture = VolumeCapture(
                     self._store,
                     draft,
-                    reaches,
+                    [evolve(reach, excluded=excluded[reach.volume]) for reach in reaches],
                     writers,
                     frozenset(anonymous),
                     level=self._level,
                     progress=self._progress,
                     live_from=self._live_from,
-                    formers=lambda: self._formers(set(volumes)),
+                    formers=lambda: self._formers(excluded),
                 )
                 try:
                     yield capture
@@ -300,14 +315,18 @@ class VolumeArchiver:
             held.callback(self._locks.pop, volume)
             yield
 
-    def _formers(self, volumes: Collection[str]) -> dict[str, VolumeArchive]:
-        """Return of each volume the newest archive on this engine whose base may serve a second time."""
+    def _formers(self, excluded: Mapping[str, tuple[str, ...]]) -> dict[str, VolumeArchive]:
+        """Return of each volume the newest archive on this engine whose base may serve a second time.
+
+        Args:
+            excluded: the volumes, each with the paths that are left out of it.
+        """
         found: dict[str, VolumeArchive] = {}
         if identity := self._engine.info().identity:
             for backup in self._store.list():
                 if backup.engine.identity == identity:
                     archives = (archive for archive in backup.volumes if archive.listing is not None)
-                    found |= {archive.name: archive for archive in archives if archive.name in volumes}
+                    found |= {one.name: one for one in archives if excluded.get(one.name) == one.excluded}
         return found
 
     def _key(self, volume: str) -> str:

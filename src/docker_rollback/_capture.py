@@ -96,7 +96,12 @@ class Capture:
         with ExitStack() as until_sealed, self._store.draft(identity) as draft, snapshotter.discarding(tags):
             with (
                 self._archiver.begin(
-                    list(report.volumes), draft, operation=identity, anonymous=report.anonymous, ways=report.volumes
+                    list(report.volumes),
+                    draft,
+                    operation=identity,
+                    anonymous=report.anonymous,
+                    ways=report.volumes,
+                    exclude=report.excluded,
                 ) as archives,
                 ExitStack() as until_captured,
             ):
@@ -143,6 +148,7 @@ class Capture:
                 bystanders=report.bystanders,
                 kept_for=tuple(kept_for),
                 project=report.project,
+                excluded=report.excluded,
             )
             self._refuse_newcomers(report)
             draft.commit(backup)

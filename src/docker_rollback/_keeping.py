@@ -74,8 +74,11 @@ class Keeper:
         ours = {container.id for container in record.containers} | set(project.containers if project else ())
         targets = [one.id for one in found if one.id in ours or one.name in record.names or one.id not in known]
         # Who shares a volume was allowed to when the operation began, and rests while the backup is put back.
-        report = evolve(self._preflight.sharing("ignore").run(targets), project=project)
-        report = self._with_volumes(report, [*record.volumes, *(project.volumes if project else ())])
+        excluded = self._store.get(record.operation).excluded
+        report = self._preflight.sharing("ignore").excluding(excluded).run(targets)
+        left_out = {what.volume for what in excluded if not what.path}
+        volumes = [*record.volumes, *(one for one in (project.volumes if project else ()) if one not in left_out)]
+        report = self._with_volumes(evolve(report, project=project), volumes)
         report.raise_refusals()
         if not report.containers and not report.volumes:
             return None

@@ -12,6 +12,7 @@ from typing import Any, Literal, TypeAlias
 
 from attrs import field, frozen
 
+from docker_rollback._exclude import Exclude
 from docker_rollback.errors import UnsupportedContainerError
 
 Quiesce: TypeAlias = Literal["stop", "pause", "none"]
@@ -235,6 +236,7 @@ class VolumeArchive:
         snapshot: tar's snapshot file of the base, put right for an increment, in zstd: the directories that were still
             where they had been at the capture; None where there is no increment.
         clock: the clock of the machine that took the base, when it began; None where there is no increment.
+        excluded: the paths in it that were left out on purpose, and are left alone by a restore.
         listing: what was known of each file that the base holds, in zstd, for an increment of a later backup.
     """
 
@@ -249,6 +251,7 @@ class VolumeArchive:
     snapshot: Descriptor | None = None
     clock: Clock | None = None
     listing: Descriptor | None = None
+    excluded: tuple[str, ...] = ()
 
 
 @frozen
@@ -318,6 +321,7 @@ class Backup:
             back; empty for every other backup.
         project: the compose project that it is of, with what there was of it: what else bears its label, came later.
             None where single containers were named alone.
+        excluded: what was left out on purpose.
     """
 
     id: str
@@ -330,6 +334,7 @@ class Backup:
     bystanders: tuple[str, ...] = ()
     kept_for: tuple[str, ...] = ()
     project: Project | None = None
+    excluded: tuple[Exclude, ...] = ()
 
     @property
     def durable(self) -> bool:
@@ -340,7 +345,8 @@ class Backup:
     def not_covered(self) -> tuple[NotCovered, ...]:
         """Everything that this backup does not hold."""
         containers = tuple(gap for container in self.containers for gap in container.not_covered)
-        return containers + tuple(gap for volume in self.volumes for gap in volume.not_covered)
+        volumes = tuple(gap for volume in self.volumes for gap in volume.not_covered)
+        return containers + volumes + tuple(left_out(what) for what in self.excluded if not what.path)
 
     @property
     def beside(self) -> tuple[str, ...]:
@@ -369,6 +375,7 @@ class Report:
         anonymous: those of them that go with their container.
         not_covered: what it would not hold.
         refused: why it would not begin, by container; empty where nothing stands against it.
+        excluded: what it would leave out on purpose.
         room: bytes that its images may take in the store, an estimate; what the volumes take is not counted.
         project: the compose project that was asked for.
     """
@@ -383,11 +390,17 @@ class Report:
     refused: Mapping[str, tuple[str, ...]] = field(factory=dict)
     room: int = 0
     project: Project | None = None
+    excluded: tuple[Exclude, ...] = ()
 
     def raise_refusals(self) -> None:
         """Raise an `UnsupportedContainerError` for the first container that is refused."""
         for name, reasons in self.refused.items():
             raise UnsupportedContainerError(name, reasons)
+
+
+def left_out(what: Exclude, *, found: bool = True) -> NotCovered:
+    """Return the note that something was left out on purpose, and whether anything of the kind was found."""
+    return NotCovered(str(what), "it is excluded" if found else "it is excluded; there was nothing of the kind")
 
 
 def backup_id(name: str, created: datetime, token: str) -> str:

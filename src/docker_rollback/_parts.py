@@ -11,6 +11,7 @@ from attrs import frozen
 from docker_rollback._archiver import VolumeArchiver
 from docker_rollback._capture import Capture
 from docker_rollback._engine.port import Engine
+from docker_rollback._exclude import ExcludeArgument
 from docker_rollback._model import Quiesce, Shared, Way
 from docker_rollback._operations import Operations
 from docker_rollback._preflight import Preflight, own_ids
@@ -46,6 +47,7 @@ class Parts:
         quiesce: Quiesce = "stop",
         shared: Shared = "refuse",
         include_binds: Collection[str] = (),
+        exclude: Collection[ExcludeArgument] = (),
         monotonic: Callable[[], float] = time.monotonic,
     ) -> Self:
         """Build the parts; raises `ValueError` for an argument that is none of its choices."""
@@ -69,6 +71,7 @@ class Parts:
                 quiesce=quiesce,
                 shared=shared,
                 include_binds=include_binds,
+                exclude=exclude,
                 own_ids=own_ids(),
             ),
             Capture(engine, store, snapshotter, archiver, report=report, monotonic=monotonic),

@@ -12,10 +12,11 @@ from typing import Any, Self
 
 from docker_rollback._archiver import VolumeArchiver
 from docker_rollback._engine.port import ContainerFilter, Engine
+from docker_rollback._exclude import Exclude, ExcludeArgument, as_excludes
 from docker_rollback._folders import called, folder_of, uses
 from docker_rollback._graph import bound_to, is_one_off, start_order
 from docker_rollback._look import look_at_all
-from docker_rollback._model import Observed, Quiesce, Report, Shared, Way
+from docker_rollback._model import Observed, Quiesce, Report, Shared, Way, is_folder, left_out
 from docker_rollback._project import look_at_project, require_members
 from docker_rollback._snapshotter import gap_of, locked
 from docker_rollback._spec import attached_networks, observe, refers
@@ -43,6 +44,7 @@ class Preflight:
         quiesce: how the containers are to be brought to rest.
         shared: what becomes of containers outside that write to a volume of theirs.
         include_binds: folders of the engine's host that are archived as well, where the containers bind them.
+        exclude: volumes, and paths within them, that are not archived.
         own_ids: the ids of the container that this program runs in, where it does; see `own_ids`.
 
     Raises:
@@ -59,6 +61,7 @@ class Preflight:
         quiesce: Quiesce = "stop",
         shared: Shared = "refuse",
         include_binds: Iterable[str] = (),
+        exclude: Iterable[ExcludeArgument] = (),
         own_ids: frozenset[str] = frozenset(),
     ) -> None:
         self._engine = engine
@@ -68,12 +71,20 @@ class Preflight:
         self._quiesce = quiesce
         self._shared = shared
         self._folders = tuple(dict.fromkeys(map(folder_of, include_binds)))
+        self._exclude = as_excludes(exclude)
+        self._may_lack: bool = False
         self._own_ids = own_ids
 
     def sharing(self, shared: Shared) -> Self:
         """Return one like this to which containers outside that write to the same volumes are what `shared` says."""
         other = copy.copy(self)
         other._shared = shared
+        return other
+
+    def excluding(self, excluded: Iterable[Exclude]) -> Self:
+        """Return one like this that leaves out what an earlier backup did, as far as it is still there."""
+        other = copy.copy(self)
+        other._exclude, other._may_lack = tuple(excluded), True
         return other
 
     def observe(self, containers: Sequence[str], *, project: str | None = None) -> tuple[Observed, ...]:
@@ -112,7 +123,8 @@ class Preflight:
         found = start_order([*given, *joined])
         outside = [other for other in others if other not in joined]
         data = {name for one in found for name in self._data_of(one)}
-        loose = [volume for volume in (whole.volumes if whole is not None else ()) if volume not in data]
+        beside = [volume for volume in (whole.volumes if whole is not None else ()) if volume not in data]
+        loose = [volume for volume in beside if volume not in self._left_out]
         data |= set(loose)
         guests = [other for other in outside if any(_writes_to(other, name) for name in data)]
         refused = {container.name: self._refusals(container, outside) for container in found}
@@ -123,6 +135,8 @@ class Preflight:
         for folder in self._folders:
             if folder not in data:
                 refused[found[0].name].append(_not_bound(folder, found))
+        if wrong := self._wrong_excludes(found, beside):
+            refused[found[0].name] += wrong
         ways = self._ways(found, loose, refused)
         self._store.check()
         named = {name for one in found for name, anonymous in one.volumes.items() if not anonymous}
@@ -133,7 +147,11 @@ class Preflight:
             bystanders=tuple(other.id for other in outside),
             volumes=ways,
             anonymous=frozenset(name for one in found for name in one.volumes) - named,
-            not_covered=tuple(gap for one in found for mount in one.mounts if (gap := gap_of(mount, data)) is not None),
+            not_covered=(
+                *(gap for one in found for mount in one.mounts if (gap := gap_of(mount, data)) is not None),
+                *map(left_out, self._exclude),
+            ),
+            excluded=self._exclude,
             refused={name: tuple(reasons) for name, reasons in refused.items() if reasons},
             room=sum(self._image_room(container) for container in found),
             project=whole,
@@ -193,8 +211,32 @@ class Preflight:
 
     def _data_of(self, container: Observed) -> list[str]:
         """Return what of a container is archived: its volumes, and those folders that it binds."""
+        return [name for name in self._has(container) if name not in self._left_out]
+
+    @property
+    def _left_out(self) -> frozenset[str]:
+        """The volumes that are excluded as a whole."""
+        return frozenset(what.volume for what in self._exclude if not what.path)
+
+    def _has(self, container: Observed) -> list[str]:
+        """Return the same, and what is excluded."""
         bound = [mount.source for mount in container.mounts if mount.kind == "bind" and mount.source in self._folders]
         return list(dict.fromkeys([*container.volumes, *bound]))
+
+    def _wrong_excludes(self, containers: Sequence[Observed], beside: Iterable[str]) -> list[str]:
+        """Return what is wrong with what is to be excluded; `beside` are volumes of a project that none of them has."""
+        there = {name for one in containers for name in self._has(one)}.union(beside)
+        anonymous = {name for one in containers for name, generated in one.volumes.items() if generated}
+        reasons = []
+        for what in () if self._may_lack else self._exclude:
+            if what.volume not in there:
+                known = f"they have {', '.join(sorted(map(repr, there)))}" if there else "they have nothing that is"
+                reasons.append(f"exclude names {what.volume!r}, of which nothing would be backed up; {known}")
+            elif not what.path and what.volume in anonymous:
+                reasons.append(f"exclude names the volume {what.volume!r}, which goes with its container")
+            elif not what.path and is_folder(what.volume):
+                reasons.append(f"exclude names {what.volume!r}, and so does include_binds; leave it out of both")
+        return reasons
 
     def _refusals(self, container: Observed, outside: Iterable[Observed]) -> list[str]:
         reasons = [reason for reason in (refusal(container.inspection),) if reason]

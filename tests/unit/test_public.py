@@ -40,6 +40,8 @@ NAMES = [
     "EngineRecord",
     "EngineTimeoutError",
     "EngineUnavailableError",
+    "Exclude",
+    "ExcludeArgument",
     "Exec",
     "Finished",
     "HookError",

@@ -32,7 +32,8 @@ def dump_backup(backup: Backup) -> bytes:
 
 def format_of(backup: Backup) -> int:
     """Return the oldest version of the format whose readers understand a backup."""
-    return FORMAT if any(volume.listing is not None for volume in backup.volumes) else FIRST_FORMAT
+    newer = backup.excluded or any(volume.listing is not None or volume.excluded for volume in backup.volumes)
+    return FORMAT if newer else FIRST_FORMAT
 
 
 def load_backup(data: bytes) -> Backup:

@@ -13,6 +13,7 @@ from typing import Protocol
 from attrs import evolve, frozen
 
 from docker_rollback._engine.port import ContainerFilter, Engine, Inspection, Process
+from docker_rollback._exclude import Paths
 from docker_rollback._folders import folder_of, inspection_of, uses
 from docker_rollback._labels import OPERATION_LABEL
 from docker_rollback._model import Way, is_folder
@@ -45,6 +46,7 @@ class Reach:
         root: where its files are, as the programs see it that `run` starts.
         snapshot: a file, not there yet, for tar's record of its directories; empty where it is to be filled.
         run: starts a program next to its files.
+        excluded: the paths in it that are left out, and left alone.
     """
 
     volume: str
@@ -53,6 +55,12 @@ class Reach:
     root: str
     snapshot: str
     run: Run
+    excluded: tuple[str, ...] = ()
+
+    @property
+    def left_out(self) -> Paths:
+        """The same paths, to be asked for others."""
+        return Paths(self.excluded)
 
 
 class VolumeAccess:

@@ -23,6 +23,7 @@ from docker_rollback._volumes._join import check_alone, check_join, names_in
 from docker_rollback._volumes._listing import Lister
 from docker_rollback._volumes._live import Base, take_base
 from docker_rollback._volumes._members import MalformedArchiveError, PathTooLongError
+from docker_rollback._volumes._spared import Listed
 from docker_rollback._volumes._stream import CorruptStreamError, pack, packed, unpack
 from docker_rollback.errors import ArchiveError, CorruptBackupError
 
@@ -184,7 +185,7 @@ class VolumeCapture:
         except (ArchiveError, MalformedArchiveError) as error:
             logger.info("volume %s: all of it is archived at rest: %s", reach.volume, error)
             work.base = work.increment = None
-        command = _tar.create(reach.root, reach.snapshot, waiting=True)
+        command = _tar.create(reach.root, reach.snapshot, waiting=True, excluded=reach.excluded)
         work.waiting = self._standing_by.enter_context(self._crew.at_work(reach.run, command, stdin=True))
 
     def _base(self, reach: Reach, threads: int, former: Former | None) -> Base | None:
@@ -225,7 +226,7 @@ class VolumeCapture:
         with ExitStack() as attempt:
             tar = work.waiting
             if tar is None:
-                command = _tar.create(reach.root, reach.snapshot)
+                command = _tar.create(reach.root, reach.snapshot, excluded=reach.excluded)
                 tar = attempt.enter_context(self._crew.at_work(reach.run, command))
             else:
                 tar.write(_tar.GO)
@@ -264,7 +265,8 @@ class VolumeCapture:
 
     def _seal(self, work: _Work, blob: Descriptor) -> VolumeArchive:
         reach, base = work.reach, work.base
-        reader = self._reader(blob, work.size)
+        listed = Listed(reach.excluded)
+        reader = listed.passing(self._reader(blob, work.size))
         archive = VolumeArchive(
             name=reach.volume,
             inspection=reach.inspection,
@@ -272,18 +274,18 @@ class VolumeCapture:
             way=reach.way,
             base=blob,
             size=work.size,
-            not_covered=work.not_covered,
+            excluded=reach.excluded,
         )
         if base is None or work.increment is None:
             try:
                 check_alone(reader)
             except PathTooLongError as error:
                 raise ArchiveError(reach.volume, str(error)) from error
-            return archive
+            return evolve(archive, not_covered=(*work.not_covered, *listed.gaps(reach.volume)))
         # What an earlier backup has proven of its base was hashed again, and that is enough.
         there = names_in(self._reader(base.blob, base.about.size)) if base.kept is None else base.kept
         try:
-            check_join(there, reader, _tar.sockets(reach.volume, work.not_covered))
+            check_join(there, reader, _tar.sockets(reach.volume, work.not_covered), reach.left_out)
         except MalformedArchiveError as error:
             raise CorruptBackupError(str(self._store.path), blob.digest, str(error)) from error
         return evolve(
@@ -291,6 +293,7 @@ class VolumeCapture:
             base=base.blob,
             increment=blob,
             size=base.about.size + work.size,
+            not_covered=(*work.not_covered, *listed.gaps(reach.volume)),
             snapshot=self._keep(SNAPSHOT_FILE, packed([work.increment.snapshot.written()])),
             clock=base.clock,
             listing=self._keep(LISTING, base.listing.written(base.about, there))

@@ -17,8 +17,11 @@ from docker_rollback._volumes import _tar
 from docker_rollback._volumes._access import Reach
 from docker_rollback._volumes._capture import read_archive
 from docker_rollback._volumes._flags import clear_flags
+from docker_rollback._volumes._live import attributes_of_folders
 from docker_rollback._volumes._members import MalformedArchiveError, Member, Members
 from docker_rollback._volumes._root import drop_attributes, foreign_attributes
+from docker_rollback._volumes._snapshot_file import ROOT
+from docker_rollback._volumes._spared import Spared
 from docker_rollback._volumes._untouched import Untouched, untouched
 from docker_rollback.errors import ArchiveError
 
@@ -61,6 +64,7 @@ class Filling:
         self._store = store
         self._progress = progress
         self._done = 0
+        self._spared = Spared({})
 
     def fill(self) -> int:
         """Have the volume hold what the archive does and nothing else; return how many bytes of tar were read.
@@ -71,6 +75,7 @@ class Filling:
             StoreError, EngineError: what they say.
         """
         reach = self._reach
+        self._spared = Spared.look(reach, self._archive.excluded)
         known = untouched(reach, self._archive, self._store)
         if known is not None and self._archive.increment is not None:
             try:
@@ -94,10 +99,19 @@ class Filling:
         self._done = 0
         base, increment = self._archive.base, self._archive.increment
         drop_attributes(self._reach, keep=_tar.attributes(read_archive(self._store, base)))
-        self._extract([_tar.emptying()], self._read(base))
+        self._drop_on_the_way(base)
+        self._extract([self._spared.emptying()], self._spared.amended(self._read(base)))
         if increment is not None:
-            self._extract(self._read(increment))
+            self._extract(self._spared.amended(self._read(increment)))
         return self._done
+
+    def _drop_on_the_way(self, base: Descriptor) -> None:
+        """Drop the attributes of folders that stay because something below them does, and did not have them."""
+        folders = [folder for folder in self._spared.folders if folder != ROOT]
+        known = attributes_of_folders(read_archive(self._store, base)) if folders else {}
+        for folder in folders:
+            keep = frozenset(map(os.fsdecode, known.get(folder, ())))
+            drop_attributes(self._reach, keep=keep, folder=os.fsdecode(folder))
 
     # What has changed
 
@@ -130,7 +144,7 @@ class Filling:
                 folders.listings[member.name] = member.listing
                 if member.attributes:
                     folders.attributes[member.name] = member.attributes
-                yield member.head
+                yield self._spared.head(member)
 
     def _clear_away(self, folders: _Folders) -> None:
         """Remove what tar leaves in directories that stay: attributes that they did not have, and sockets."""

@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager, ExitStack
 from typing import Final
 
 from docker_rollback._engine.port import Process
+from docker_rollback._exclude import NONE, Paths
 from docker_rollback._model import NotCovered
 from docker_rollback._volumes import _tar
 from docker_rollback._volumes._access import Reach
@@ -63,7 +64,8 @@ class Increment:
         run = self._reach.run
         with ExitStack() as starting:
             write_snapshot(self._reach, self._crew, self._base.snapshot)
-            command = _tar.create(self._reach.root, self._reach.snapshot, whole=False, waiting=True)
+            reach = self._reach
+            command = _tar.create(reach.root, reach.snapshot, whole=False, waiting=True, excluded=reach.excluded)
             self._probe = starting.enter_context(self._crew.at_work(run, _PROBE, stdin=True))
             self._tar = starting.enter_context(self._crew.at_work(run, command, stdin=True))
             self._held = starting.pop_all()
@@ -86,6 +88,7 @@ class Increment:
             self._base.about.attributes,
             kept=self._base.kept,
             sockets=_tar.sockets(self._reach.volume, self._base.not_covered),
+            left_out=self._reach.left_out,
         )
         with self._held:
             self._tar.write(_tar.GO)
@@ -163,6 +166,7 @@ class Proof:
         attributes: the names of the extended attributes of each directory in its base that has some.
         kept: the hashed paths of the files that its base holds as they are, where that is known by now.
         sockets: the paths of those that no archive holds.
+        left_out: the paths that are left out on purpose.
     """
 
     def __init__(
@@ -171,10 +175,12 @@ class Proof:
         *,
         kept: Hashes | None = None,
         sockets: Collection[bytes] = (),
+        left_out: Paths = NONE,
     ) -> None:
         self._attributes = attributes
         self._kept = kept
         self._sockets = frozenset(sockets)
+        self._left_out = left_out
         self._members = Members()
         self._reason = ""
 
@@ -202,7 +208,7 @@ class Proof:
     def _lacking(self, member: Member, kept: Hashes) -> bytes:
         for letter, name in member.entries:
             path = member.name + b"/" + name
-            if letter == b"N" and hash(path) not in kept and path not in self._sockets:
+            if letter == b"N" and not (hash(path) in kept or path in self._sockets or path in self._left_out):
                 return path
         return b""
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Collection, Iterable
 
+from docker_rollback._exclude import NONE, Paths
 from docker_rollback._volumes._look import Hashes
 from docker_rollback._volumes._members import MalformedArchiveError, Members
 
@@ -33,23 +34,24 @@ def check_alone(archive: Iterable[bytes]) -> None:
             pass
 
 
-def check_join(there: Hashes, increment: Iterable[bytes], sockets: Collection[bytes]) -> None:
+def check_join(there: Hashes, increment: Iterable[bytes], sockets: Collection[bytes], left_out: Paths = NONE) -> None:
     """Read an increment to its end, and see that it and its base make a whole.
 
     Args:
         there: the hashed paths of what the base holds.
         increment: the tar of the increment.
         sockets: the paths of those that there were: no archive holds them.
+        left_out: the paths that are left out on purpose.
 
     Raises:
         MalformedArchiveError: they do not.
     """
-    lacking = sum(name not in there for name in _needed(increment, frozenset(sockets)))
+    lacking = sum(name not in there for name in _needed(increment, frozenset(sockets), left_out))
     if lacking:
         raise MalformedArchiveError(f"it builds upon {lacking} files that its base does not hold")
 
 
-def _needed(increment: Iterable[bytes], sockets: frozenset[bytes]) -> array[int]:
+def _needed(increment: Iterable[bytes], sockets: frozenset[bytes], left_out: Paths) -> array[int]:
     """Return the names, hashed, that an increment lists and does not hold."""
     needed = array("q")
     members = Members()
@@ -60,7 +62,7 @@ def _needed(increment: Iterable[bytes], sockets: frozenset[bytes]) -> array[int]
             held.add(member.name)
             for letter, name in member.entries:
                 path = member.name + b"/" + name
-                if letter == b"N" and path not in sockets:
+                if letter == b"N" and path not in sockets and path not in left_out:
                     needed.append(hash(path))
                 elif letter in (b"Y", b"D") and path not in sockets:
                     wanted.add(path)

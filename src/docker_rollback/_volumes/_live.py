@@ -13,7 +13,7 @@ import logging
 import posixpath
 import tarfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 from attrs import field, frozen
@@ -114,7 +114,7 @@ def take_base(
         logger.info("volume %s: a new base is taken: %s", reach.volume, reason)
     run(reach, crew, ("sync", "-f", reach.root))
     head = Head()
-    with crew.at_work(reach.run, _tar.create(reach.root, reach.snapshot)) as tar:
+    with crew.at_work(reach.run, _tar.create(reach.root, reach.snapshot, excluded=reach.excluded)) as tar:
         size = pack(tar, writer, level=level, threads=threads, progress=progress, look=head.feed)
         finished = tar.finish()
     not_covered = _tar.check_created(reach.volume, finished, at_rest=False)
@@ -150,26 +150,37 @@ class Head:
     Attributes:
         came: when the first of it came, by the monotonic clock.
         attributes: the names of the extended attributes of each directory that has some.
+        over: whether it has passed.
     """
 
     def __init__(self) -> None:
         self.came = time.monotonic()
         self.attributes: dict[bytes, frozenset[bytes]] = {}
         self._members: Members | None = None
-        self._over = False
+        self.over = False
 
     def feed(self, data: bytes) -> None:
         """Take in the next piece; raises `MalformedArchiveError`."""
-        if self._over:
+        if self.over:
             return
         if self._members is None:
             self._members, self.came = Members(), time.monotonic()
         for member in self._members.feed(data):
             if not member.is_directory:
-                self._over = True
+                self.over = True
                 return
             if member.attributes:
                 self.attributes[member.name] = member.attributes
+
+
+def attributes_of_folders(archive: Iterable[bytes]) -> dict[bytes, frozenset[bytes]]:
+    """Return the names of the extended attributes of each directory in an archive that has some; reads no further."""
+    head = Head()
+    for data in archive:
+        head.feed(data)
+        if head.over:
+            break
+    return head.attributes
 
 
 def write_snapshot(reach: Reach, crew: Crew, snapshot: SnapshotFile) -> None:

@@ -108,10 +108,12 @@ def look(reach: Reach, crew: Crew, onlookers: Collection[Onlooker] = ()) -> Look
         crew: what is at work.
         onlookers: are told of everything in it.
     """
-    weight, linked, sockets = 0, False, []
+    weight, linked, sockets, left_out = 0, False, [], reach.left_out
     with crew.at_work(reach.run, ("find", reach.root, "-printf", _SHAPE)) as find:
         for line in _lines(find.read):
             kind, names, blocks, rest = line.split(b" ", 3)
+            if left_out and path_of(rest) in left_out:
+                continue
             weighs = int(blocks) * 512 + _A_FILE
             weight += weighs
             if kind == b"d":

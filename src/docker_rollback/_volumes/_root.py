@@ -17,16 +17,18 @@ logger = logging.getLogger("docker_rollback")
 _NOT_OURS = ("security.selinux", "system.")
 
 
-def drop_attributes(reach: Reach, *, keep: Collection[str]) -> None:
-    """Remove the extended attributes of a volume's root but those that the archive brings along.
+def drop_attributes(reach: Reach, *, keep: Collection[str], folder: str = ".") -> None:
+    """Remove the extended attributes of a volume's root, or of a folder in it, but those that the archive brings along.
 
     Where nothing at hand can remove one, which is so in a helper without ``setfattr``, a warning of the log names it.
     """
-    with reach.run(_tar.show_root(reach.root)) as process:
+    path = reach.root if folder == "." else f"{reach.root}/{folder}"
+    with reach.run(_tar.show_root(path)) as process:
         present = _tar.attributes(_output(process))
     for name in sorted(present - frozenset(keep)):
-        if not name.startswith(_NOT_OURS) and not _drop(reach, name):
-            logger.warning("volume %s: its root keeps the attribute %s, which was not there before", reach.volume, name)
+        if not name.startswith(_NOT_OURS) and not _drop(reach, path, name):
+            where = "its root" if folder == "." else folder
+            logger.warning("volume %s: %s keeps the attribute %s, which it did not have", reach.volume, where, name)
 
 
 def foreign_attributes(folder: bytes, *, keep: Collection[bytes]) -> list[str]:
@@ -34,11 +36,11 @@ def foreign_attributes(folder: bytes, *, keep: Collection[bytes]) -> list[str]:
     return [name for name in os.listxattr(folder) if os.fsencode(name) not in keep and not name.startswith(_NOT_OURS)]
 
 
-def _drop(reach: Reach, name: str) -> bool:
+def _drop(reach: Reach, path: str, name: str) -> bool:
     if reach.way == "direct":
-        os.removexattr(reach.root, name)
+        os.removexattr(path, name)
         return True
-    with reach.run(("setfattr", f"--remove={name}", reach.root)) as process:
+    with reach.run(("setfattr", f"--remove={name}", path)) as process:
         return process.finish().exit_code == 0
 
 

@@ -10,10 +10,11 @@ import io
 import logging
 import re
 import tarfile
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import TYPE_CHECKING, Final
 
 from docker_rollback._engine.port import Finished
+from docker_rollback._exclude import for_tar
 from docker_rollback._model import NotCovered, is_folder
 from docker_rollback.errors import ArchiveError
 
@@ -54,7 +55,9 @@ _ATTRIBUTE: Final = "SCHILY.xattr."
 _PIECE: Final = 1 << 20
 
 
-def create(root: str, snapshot: str, *, whole: bool = True, waiting: bool = False) -> tuple[str, ...]:
+def create(
+    root: str, snapshot: str, *, whole: bool = True, waiting: bool = False, excluded: Collection[str] = ()
+) -> tuple[str, ...]:
     """Return the command that prints an archive of what is under `root`.
 
     Args:
@@ -63,6 +66,7 @@ def create(root: str, snapshot: str, *, whole: bool = True, waiting: bool = Fals
         whole: whether all is archived, and the snapshot file replaced: a record of an earlier pass would turn this
             archive into an increment without a word. Else only what that record says has changed.
         waiting: whether it does nothing until its input says `GO` and ends. It reads the snapshot file after that.
+        excluded: paths that are left out, as `Exclude` has them; the archive says of their folders that they are there.
     """
     return (
         "tar",
@@ -77,6 +81,8 @@ def create(root: str, snapshot: str, *, whole: bool = True, waiting: bool = Fals
         f"--listed-incremental={snapshot}",
         "--file=-",
         f"--directory={root}",
+        *(("--anchored", "--no-wildcards-match-slash") if excluded else ()),
+        *(f"--exclude={for_tar(path)}" for path in excluded),
         *(("--null", "--files-from=-") if waiting else (".",)),
     )
 

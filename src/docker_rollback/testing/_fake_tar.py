@@ -13,6 +13,7 @@ from typing import Any
 
 from attrs import define, field, frozen
 
+from docker_rollback._exclude import NONE, Paths
 from docker_rollback.testing._fake_archives import KINDS, TYPES, XATTR, entries
 from docker_rollback.testing._fake_exec import Run
 from docker_rollback.testing._fake_tree import Node
@@ -27,9 +28,11 @@ DEVICE = 2049
 _FLAGS = frozenset(
     {
         "--acls",
+        "--anchored",
         "--atime-preserve=system",
         "--format=pax",
         "--no-check-device",
+        "--no-wildcards-match-slash",
         "--null",
         "--numeric-owner",
         "--pax-option=delete=atime,delete=ctime",
@@ -45,6 +48,7 @@ _FLAGS = frozenset(
 )
 _SHORT = {"-c": "--create", "-x": "--extract", "-t": "--list"}
 _SHORT_WITH_A_VALUE = {"-f": "--file", "-C": "--directory"}
+_ESCAPED = re.compile(r"\\(.)")
 _FIELD = re.compile(rb"([^\0]*)\0")
 
 
@@ -59,6 +63,7 @@ class Options:
         level: 0 to begin anew whatever the snapshot file holds.
         recursive: whether what is in a directory is archived with it.
         members: what to archive, or take out.
+        excluded: paths below the folder that are not archived.
     """
 
     action: str
@@ -67,6 +72,7 @@ class Options:
     level: int | None
     recursive: bool
     members: tuple[str, ...]
+    excluded: Paths = NONE
 
 
 def tar(run: Run) -> int:
@@ -85,6 +91,7 @@ def tar(run: Run) -> int:
 
 def _options(run: Run) -> Options | str:
     action, folder, snapshot, level, recursive, members = "", "/", None, None, True, []
+    excluded = []
     for argument in _long(run.arguments[1:]):
         name, _, value = argument.partition("=")
         if argument in ("--create", "--extract", "--list", "--version"):
@@ -93,6 +100,8 @@ def _options(run: Run) -> Options | str:
             folder = value
         elif name == "--listed-incremental":
             snapshot = value
+        elif name == "--exclude":
+            excluded.append(_ESCAPED.sub(r"\1", value.removeprefix("./")))
         elif argument == "--no-recursion":
             recursive = False
         elif name == "--level":
@@ -109,7 +118,7 @@ def _options(run: Run) -> Options | str:
         return "You must specify one of the '-Acdtrux', '--delete' or '--test-label' options"
     if action == "create" and not members:
         return "Cowardly refusing to create an empty archive"
-    return Options(action, folder, snapshot, level, recursive, tuple(members))
+    return Options(action, folder, snapshot, level, recursive, tuple(members), Paths(excluded))
 
 
 def _long(arguments: list[str]) -> list[str]:
@@ -200,7 +209,9 @@ def _create(run: Run, options: Options) -> int:
             run.stderr.append(f"tar: {options.snapshot}: {error}\n")
             return 2
     after = Snapshot(began)
-    archiver = _Archiver(run, before, after, incremental=options.snapshot is not None, recursive=options.recursive)
+    archiver = _Archiver(
+        run, before, after, options.excluded, incremental=options.snapshot is not None, recursive=options.recursive
+    )
     for member in options.members:
         start = run.files.node(f"{options.folder}/{member}", follow=False)
         archiver.add(member.rstrip("/") or _ROOT, start, whole=before is None)
@@ -217,6 +228,7 @@ class _Archiver:
     run: Run
     before: Snapshot | None
     after: Snapshot
+    excluded: Paths
     incremental: bool
     recursive: bool
     _buffer: io.BytesIO = field(factory=io.BytesIO)
@@ -247,7 +259,9 @@ class _Archiver:
         listed_before = {entry[1:] for entry in known.entries} if known is not None else set()
         entries = {
             child: (
-                b"D"
+                b"N"
+                if f"{name}/{child}".encode("utf-8", "surrogateescape") in self.excluded
+                else b"D"
                 if below.kind == "directory"
                 else b"Y"
                 if whole or self._newer(below) or child.encode("utf-8", "surrogateescape") not in listed_before
@@ -379,7 +393,7 @@ def _purge(node: Node, entry: tarfile.TarInfo, run: Run) -> None:
         return
     flags = {part[1:]: part[0] for part in listed.split("\0") if part}
     for name, child in list(node.children.items()):
-        if name not in flags or (flags[name] == "D") != (child.kind == "directory"):
+        if name not in flags or (flags[name] != "N" and (flags[name] == "D") != (child.kind == "directory")):
             del node.children[name]
     node.ctime = run.now()
 

@@ -65,6 +65,7 @@ def capture(
     run: Run = run,
     store: BackupStore | None = None,
     number: int = 0,
+    excluded: tuple[str, ...] = (),
 ) -> Taken:
     """Archive a folder while it is in use, change it, and archive what changed.
 
@@ -77,6 +78,7 @@ def capture(
         run: starts programs.
         store: where the archive stays, as a backup, for others to be built on its base.
         number: of that backup.
+        excluded: paths that are left out.
     """
     called: list[int] = []
 
@@ -88,7 +90,7 @@ def capture(
     with tempfile.TemporaryDirectory(dir=root.parent) as folder, ExitStack() as writers:
         kept, store = store, store or BackupStore(Path(folder, "store"))
         formers = {} if kept is None else {one.name: one for backup in kept.list() for one in backup.volumes}
-        reach = evolve(reach_of(root), snapshot=f"{folder}/snapshot", run=run)
+        reach = evolve(reach_of(root), snapshot=f"{folder}/snapshot", run=run, excluded=excluded)
         with store.draft(f"live-{number}") as draft:
             taking = VolumeCapture(
                 store,

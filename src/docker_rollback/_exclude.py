@@ -1,0 +1,118 @@
+"""What a backup leaves out on purpose, and a restore leaves alone: whole volumes, and paths within them; pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable
+from typing import Final, Self, TypeAlias
+
+from attrs import field, frozen
+
+_ANY: Final = {"*": "[^/]*", "?": "[^/]"}
+_SPECIAL: Final = re.compile(r"[\\\[\]]")
+
+
+def _checked_path(path: str) -> str:
+    if not path:
+        return path
+    parts = path.strip("/").split("/")
+    if path.startswith("/") or any(part in ("", ".", "..") for part in parts) or "\0" in path:
+        raise ValueError(f"{path!r} is no path within a volume: names with / between, below its root, please")
+    return "/".join(parts)
+
+
+@frozen
+class Exclude:
+    """Something that a backup leaves out, and a restore leaves alone, neither removed nor overwritten.
+
+    Wherever one is asked for, it can be written as a text: ``"cache"`` for a whole volume, ``"data:tmp/*.log"`` for
+    paths within one. This class says the same where a folder's path has a colon.
+
+    Args:
+        volume: the volume's name; or the path of a folder of the host, as in `include_binds`.
+        path: a path below its root; ``*`` stands for any characters of one name, and ``?`` for one. It leaves out what
+            matches, with all that is below it. Empty for the whole volume.
+
+    Raises:
+        ValueError: it names nothing, or a path that leads elsewhere.
+
+    Example:
+        >>> Exclude.of("data:tmp/*.log")
+        Exclude(volume='data', path='tmp/*.log')
+    """
+
+    volume: str
+    path: str = field(default="", converter=_checked_path)
+
+    def __attrs_post_init__(self) -> None:
+        """Refuse what names no volume."""
+        if not self.volume:
+            raise ValueError(f"{self!r} names no volume; write it as 'volume' or 'volume:path'")
+
+    @classmethod
+    def of(cls, what: ExcludeArgument) -> Self | Exclude:
+        """Return what a text says; raises `ValueError` where it says nothing, `TypeError` for what is no text."""
+        if isinstance(what, Exclude):
+            return what
+        if not isinstance(what, str):
+            raise TypeError(f"'volume', 'volume:path' or an Exclude was expected, not {what!r}")
+        volume, colon, path = what.partition(":")
+        if colon and not path:
+            raise ValueError(f"{what!r} names no path; leave the colon out for the whole volume")
+        return cls(volume, path)
+
+    def __str__(self) -> str:
+        """Say what it is, for people."""
+        kind = "folder" if self.volume.startswith("/") else "volume"
+        return f"{self.path} in {kind} {self.volume}" if self.path else f"{kind} {self.volume}"
+
+
+ExcludeArgument: TypeAlias = Exclude | str
+"""Something to leave out: an `Exclude`, or the text that says the same."""
+
+
+def as_excludes(given: Iterable[ExcludeArgument]) -> tuple[Exclude, ...]:
+    """Return what is to be left out, each once; raises as `Exclude.of`."""
+    if isinstance(given, str | Exclude):
+        raise TypeError(f"exclude is a list of what to leave out, not {given!r} alone")
+    return tuple(dict.fromkeys(map(Exclude.of, given)))
+
+
+class Paths:
+    """Paths that are left out of one volume.
+
+    Args:
+        patterns: the paths of `Exclude`.
+    """
+
+    def __init__(self, patterns: Collection[str] = ()) -> None:
+        each = "|".join(_expression(pattern) for pattern in patterns)
+        self._match = re.compile(rf"\./(?:{each})(?:/|\Z)".encode("latin-1"), re.DOTALL).match if patterns else None
+        self._itself = re.compile(rf"\./(?:{each})\Z".encode("latin-1"), re.DOTALL).match if patterns else None
+
+    def __bool__(self) -> bool:
+        """Whether there are any."""
+        return self._match is not None
+
+    def __contains__(self, path: bytes) -> bool:
+        """Whether a path, as tar has it (``./tmp/x``), is one of them or below one."""
+        return self._match is not None and self._match(path) is not None
+
+    def begins(self, path: bytes) -> bool:
+        """Whether a path is one of them itself."""
+        return self._itself is not None and self._itself(path) is not None
+
+
+NONE: Final = Paths()
+"""No paths."""
+
+
+def for_tar(pattern: str) -> str:
+    """Return a path of `Exclude` as tar's ``--exclude`` takes it."""
+    return "./" + _SPECIAL.sub(r"\\\g<0>", pattern)
+
+
+def _expression(pattern: str) -> str:
+    # The names of files are bytes; a text that has others than UTF-8 has them as surrogates, as everywhere in Python.
+    escaped = (_ANY.get(char) or re.escape(char) for char in pattern)
+    return "".join(escaped).encode("utf-8", "surrogateescape").decode("latin-1")

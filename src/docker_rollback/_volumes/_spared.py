@@ -1,0 +1,167 @@
+"""What a restore leaves alone in a volume: paths that its archive left out on purpose.
+
+tar removes from each directory what the archive does not list in it. An archive lists what was left out as well, if
+it was there at the capture. For what came later, the directories' lists are amended as they pass by.
+"""
+
+from __future__ import annotations
+
+import logging
+import tarfile
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from typing import Final, Self
+
+from docker_rollback._exclude import Exclude, Paths
+from docker_rollback._model import NotCovered, left_out
+from docker_rollback._volumes import _tar
+from docker_rollback._volumes._access import Reach
+from docker_rollback._volumes._members import Member, Members
+from docker_rollback._volumes._snapshot_file import ROOT
+from docker_rollback._volumes._stream import PIECE
+from docker_rollback.errors import ArchiveError
+
+logger = logging.getLogger("docker_rollback")
+
+_DUMPDIR: Final = b"GNU.dumpdir"
+_END: Final = bytes(1024)
+
+
+class Listed:
+    """Looks at an archive as it passes by, for what its directories list that was left out.
+
+    Args:
+        excluded: the paths that are left out.
+    """
+
+    def __init__(self, excluded: Collection[str]) -> None:
+        self._paths = {path: Paths([path]) for path in excluded}
+        self._found: set[str] = set()
+
+    def passing(self, archive: Iterable[bytes]) -> Iterator[bytes]:
+        """Yield an archive as it comes."""
+        members = Members()
+        over = not self._paths
+        for data in archive:
+            yield data
+            for member in () if over else members.feed(data):
+                if not member.is_directory:
+                    # They come first.
+                    over = True
+                    break
+                for _, name in member.entries:
+                    path = member.name + b"/" + name
+                    self._found.update(one for one, paths in self._paths.items() if paths.begins(path))
+
+    def gaps(self, volume: str) -> tuple[NotCovered, ...]:
+        """Return what the archive does not hold; a path of which there was nothing is told in the log as well."""
+        for path in self._paths.keys() - self._found:
+            logger.warning("volume %s: there is nothing of the kind of %r, which is excluded", volume, path)
+        return tuple(left_out(Exclude(volume, path), found=path in self._found) for path in self._paths)
+
+
+class Spared:
+    """The excluded paths that a volume has now, and archives amended so that tar removes none of them.
+
+    Args:
+        names: their names, by the folders in which they are.
+    """
+
+    def __init__(self, names: Mapping[bytes, Collection[bytes]]) -> None:
+        self._names = {folder: frozenset(found) for folder, found in names.items()}
+
+    @classmethod
+    def look(cls, reach: Reach, excluded: Collection[str]) -> Self:
+        """Look for them; a path below another one that is excluded does not count.
+
+        Raises:
+            ArchiveError: there is no telling; nothing was touched.
+        """
+        paths = Paths(excluded)
+        names: dict[bytes, set[bytes]] = {}
+        for path in _all_below(reach) if excluded else ():
+            folder, _, name = path.rpartition(b"/")
+            if path in paths and folder not in paths:
+                names.setdefault(folder, set()).add(name)
+        return cls(names)
+
+    @property
+    def folders(self) -> tuple[bytes, ...]:
+        """The folders on the way to them, the outer ones first."""
+        found = {b"."} if self._names else set()
+        for folder in self._names:
+            parts = folder.split(b"/")
+            found.update(b"/".join(parts[:end]) for end in range(1, len(parts) + 1))
+        return tuple(sorted(found))
+
+    def emptying(self) -> bytes:
+        """Return the beginning of an archive that has `extract` remove all but these before it goes on."""
+        if not self._names:
+            return _tar.emptying()
+        folders = self.folders
+        beginning = []
+        for folder in folders:
+            ways = (other.rpartition(b"/") for other in folders if other != ROOT)
+            stay = self._names.get(folder, frozenset()).union(name for above, _, name in ways if above == folder)
+            header = tarfile.TarInfo("./")
+            header.type, header.mode = tarfile.DIRTYPE, 0o700
+            beginning.append(
+                _headers(header.tobuf(tarfile.USTAR_FORMAT), {b"path": folder + b"/", _DUMPDIR: _listing(b"", stay)})
+            )
+        return b"".join(beginning)
+
+    def head(self, member: Member) -> bytes:
+        """Return the headers of a directory, which list what is to stay in it too."""
+        names = self._names.get(member.name)
+        if names is None or member.listing is None:
+            return member.head
+        return _headers(member.header, {**member.records, _DUMPDIR: _listing(member.listing, names)})
+
+    def amended(self, archive: Iterable[bytes]) -> Iterator[bytes | memoryview]:
+        """Yield an archive whose directories list what is to stay."""
+        if not self._names:
+            yield from archive
+            return
+        members = Members()
+        for data in archive:
+            for part in members.parts(data):
+                if isinstance(part, Member):
+                    yield self.head(part) if part.is_directory else part.head
+                else:
+                    yield part
+        yield _END
+
+
+def _all_below(reach: Reach) -> Iterator[bytes]:
+    """Yield the path of everything in a volume."""
+    with reach.run(("find", reach.root, "-printf", "%P\\0")) as find:
+        rest = b""
+        while data := find.read(PIECE):
+            *paths, rest = (rest + data).split(b"\0")
+            yield from (b"./" + path for path in paths if path)
+        finished = find.finish()
+    if finished.exit_code != 0:
+        said = finished.stderr[:300].strip()
+        raise ArchiveError(reach.volume, f"what is to be left alone in it cannot be told; nothing was touched: {said}")
+
+
+def _listing(listed: bytes, names: Collection[bytes]) -> bytes:
+    """Return a directory's list with more names in it; tar looks names up in their order."""
+    entries = {entry[1:]: entry for entry in listed.split(b"\0") if entry}
+    entries = {**{name: b"N" + name for name in names}, **entries}
+    return b"".join(entries[name] + b"\0" for name in sorted(entries)) + b"\0"
+
+
+def _headers(header: bytes, records: Mapping[bytes, bytes]) -> bytes:
+    """Return a member's headers, with records before the one that every tar has."""
+    data = b"".join(_record(key, value) for key, value in records.items())
+    before = tarfile.TarInfo("././@PaxHeader")
+    before.type, before.size = tarfile.XHDTYPE, len(data)
+    return before.tobuf(tarfile.USTAR_FORMAT) + data + bytes(-len(data) % tarfile.BLOCKSIZE) + header
+
+
+def _record(key: bytes, value: bytes) -> bytes:
+    rest = b" %b=%b\n" % (key, value)
+    length = len(rest)
+    while length != len(rest) + len(str(length)):
+        length = len(rest) + len(str(length))
+    return b"%d%b" % (length, rest)

@@ -136,7 +136,7 @@ class Middleware:
         """Put the parts together: one set for each upgrade, so that each is measured for itself."""
         engine, store = self._engine, self._store
         report = Reporter(timeline=Timeline(self._monotonic))
-        archiver = VolumeArchiver(engine, store, progress=report.data)
+        archiver = VolumeArchiver(engine, store, progress=report.data, expect=report.expect)
         snapshotter = ContainerSnapshotter(engine, store, report=report)
         preflight = Preflight(engine, store, archiver)
         capture = Capture(engine, store, snapshotter, archiver, report=report, clock=self._clock)
@@ -164,7 +164,7 @@ class Middleware:
                 engine,
                 before_quiesce=lambda: self._maintenance(True),  # noqa: FBT003  (on)
                 after_resume=lambda: self._maintenance(False),  # noqa: FBT003  (off)
-                timeline=report.timeline,
+                report=report,
             ),
             report=report,
             clock=self._clock,

@@ -136,7 +136,7 @@ def rollback(
             before_quiesce=before_quiesce,
             after_resume=after_resume,
             after_rollback=after_rollback,
-            timeline=parts.report.timeline,
+            report=parts.report,
         ),
         max_downtime=max_downtime,
         on_outcome=on_outcome,
@@ -186,7 +186,7 @@ def backup(
         exclude=exclude,
     )
     max_downtime = as_limit(max_downtime)
-    hooks = Hooks(parts.engine, before_quiesce=before_quiesce, after_resume=after_resume)
+    hooks = Hooks(parts.engine, before_quiesce=before_quiesce, after_resume=after_resume, report=parts.report)
     recovery = parts.recovery("stop")
     with recovery.holding(_references(containers, project), project=project) as (report, _):
         operation, taken = recovery.begin(

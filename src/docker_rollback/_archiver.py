@@ -20,7 +20,7 @@ from docker_rollback._folders import uses
 from docker_rollback._model import Backup, VolumeArchive, Way, backup_id
 from docker_rollback._spec import mounts
 from docker_rollback._store import BackupStore, Draft, FileLock, LockedError
-from docker_rollback._volumes import Progress, VolumeCapture
+from docker_rollback._volumes import Expect, Progress, VolumeCapture
 from docker_rollback.errors import (
     ArchiveError,
     ContainerBusyError,
@@ -50,6 +50,7 @@ class VolumeArchiver:
             programs.
         level: of zstd; 1 is fastest, 3 takes half as long again and saves little.
         progress: told how far each volume is.
+        expect: told before about how many bytes there are of it; None where that is not known.
         live_from: from how many bytes on a volume of a group is archived while it is in use, and what changed after
             that when it is at rest; each file counts for 16 KiB beside its own.
 
@@ -68,6 +69,7 @@ class VolumeArchiver:
         helper_image: str | None = None,
         level: int = 1,
         progress: Progress | None = None,
+        expect: Expect | None = None,
         live_from: int = _volumes.LIVE_FROM,
     ) -> None:
         self._engine = engine
@@ -84,6 +86,7 @@ class VolumeArchiver:
         self._identity: str | None = None
         self._level = level
         self._progress = progress
+        self._expect = expect
         self._live_from = live_from
 
     def probe(self, volumes: Sequence[str]) -> dict[str, Way]:
@@ -188,6 +191,7 @@ class VolumeArchiver:
                     frozenset(anonymous),
                     level=self._level,
                     progress=self._progress,
+                    expect=self._expect,
                     live_from=self._live_from,
                     formers=lambda: self._formers(excluded),
                 )

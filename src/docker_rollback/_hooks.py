@@ -11,8 +11,8 @@ from attrs import field, frozen
 
 from docker_rollback._engine.port import Engine
 from docker_rollback._patience import LateError, within
+from docker_rollback._progress import Reporter
 from docker_rollback._secrets import hide
-from docker_rollback._timeline import Timeline
 from docker_rollback.errors import EngineError, HookError, ResumeError
 
 logger = logging.getLogger("docker_rollback")
@@ -81,7 +81,7 @@ class Hooks:
         before_quiesce: before the first container is brought to rest, once nothing else is left to do before it.
         after_resume: once every container that was brought to rest runs again.
         after_rollback: once everything is put back and well.
-        timeline: measures them.
+        report: is told when they begin, and measures them.
 
     Attributes:
         problems: why hooks failed whose failure changes nothing.
@@ -97,13 +97,13 @@ class Hooks:
         before_quiesce: HookArgument = (),
         after_resume: HookArgument = (),
         after_rollback: HookArgument = (),
-        timeline: Timeline | None = None,
+        report: Reporter | None = None,
     ) -> None:
         self._engine = engine
         self._before_quiesce = _as_hooks("before_quiesce", before_quiesce)
         self._after_resume = _as_hooks("after_resume", after_resume)
         self._after_rollback = _as_hooks("after_rollback", after_rollback)
-        self._timeline = timeline or Timeline()
+        self._report = report or Reporter()
         self.problems: list[HookError] = []
 
     @contextmanager
@@ -144,7 +144,8 @@ class Hooks:
 
     def _run(self, name: HookName, hooks: Sequence[Call | Exec]) -> None:
         if hooks:
-            self._timeline.begin(name)
+            self._report.timeline.begin(name)
+            self._report.step("hook", name)
         for hook in hooks:
             if isinstance(hook, Exec):
                 self._exec(name, hook)

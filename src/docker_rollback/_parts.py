@@ -58,7 +58,9 @@ class Parts:
             raise TypeError(f"include_binds is a list of paths, not the string {include_binds!r}")
         report = Reporter(progress, timeline=Timeline(monotonic))
         snapshotter = ContainerSnapshotter(engine, store, export_image=export_image, report=report)
-        archiver = VolumeArchiver(engine, store, way=way, helper_image=helper_image, progress=report.data)
+        archiver = VolumeArchiver(
+            engine, store, way=way, helper_image=helper_image, progress=report.data, expect=report.expect
+        )
         return cls(
             engine,
             store,

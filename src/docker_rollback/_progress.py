@@ -12,9 +12,12 @@ from docker_rollback._timeline import Timeline
 
 logger = logging.getLogger("docker_rollback")
 
-StepName: TypeAlias = Literal["quiesce", "commit", "resume", "store", "restore", "data", "pull", "replace"]
-"""What can be going on: three steps of a capture and the storing of its images, a step of a restore's plan, the data
-of a volume on its way into the store or back, an image on its way into the engine, and a container being replaced."""
+StepName: TypeAlias = Literal[
+    "hook", "quiesce", "commit", "resume", "store", "restore", "data", "pull", "replace", "verify"
+]
+"""What can be going on: the hooks of one name, three steps of a capture and the storing of its images, a step of a
+restore's plan, the data of a volume on its way into the store or back, an image on its way into the engine, a container
+being replaced, and the checks of one."""
 
 
 @frozen
@@ -23,9 +26,10 @@ class Progress:
 
     Attributes:
         step: what is being done.
-        subject: to which container, volume or image; for "restore", the step of the plan in words.
+        subject: to which container, volume or image; for "restore", the step of the plan in words; for "hook", which.
         done: bytes so far; for "data" alone.
-        expected: how many there will be; for "data" alone, and None where nobody knows.
+        expected: how many there will be, about so many where a volume is archived; for "data" alone, and None where
+            nobody knows.
     """
 
     step: StepName

@@ -142,6 +142,10 @@ class Rollback:
         return self._backup
 
     @property
+    def _names(self) -> str:
+        return ", ".join(container.name for container in self.backup.containers)
+
+    @property
     def outcome(self) -> Outcome:
         """What became of the block, as `on_outcome` is told it; raises `RuntimeError` before that stands."""
         if self._outcome is None:
@@ -275,6 +279,7 @@ class Rollback:
                 return isinstance(error, RollbackRequested)
             try:
                 self._timeline.begin("verify")
+                self._report.step("verify", self._names)
                 if self._replacer is not None:
                     self._replacer.check()
                 self._verdict.judge()
@@ -309,6 +314,7 @@ class Rollback:
                 self._timeline.begin("keep" if self._keep_failed else "roll back")
                 self._recovery.put_back(operation, backup, first=lambda: self._keep_what_failed(operation, error))
                 self._timeline.begin("verify again")
+                self._report.step("verify", self._names)
                 self._verdict.judge_again()
                 self.status = Status.ROLLED_BACK
                 self._hooks.after_rollback()

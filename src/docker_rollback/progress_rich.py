@@ -23,6 +23,7 @@ from rich.progress import Progress as Bars
 from docker_rollback._progress import Progress, StepName
 
 _WORDS: Final[Mapping[StepName, str]] = {
+    "hook": "running what is to be done at {}",
     "quiesce": "bringing {} to rest",
     "commit": "capturing {}",
     "resume": "setting {} going again",
@@ -30,6 +31,7 @@ _WORDS: Final[Mapping[StepName, str]] = {
     "pull": "fetching image {}",
     "replace": "replacing {}",
     "restore": "{}",
+    "verify": "checking {}",
 }
 
 

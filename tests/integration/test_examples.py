@@ -17,6 +17,7 @@ import pytest
 from docker.errors import NotFound
 
 from tests.engines import debian
+from tests.engines.images import busybox_tar
 from tests.programs import run_in
 
 pytestmark = pytest.mark.engine
@@ -26,28 +27,24 @@ WAIT = "trap 'exit 0' TERM; while :; do sleep 0.1; done"
 
 
 class Images:
-    """Two versions of a program as images, the second of which may be a bad one."""
+    """Makes versions of a program as images."""
 
-    def __init__(self, client: docker.DockerClient, base: str, token: str) -> None:
+    def __init__(self, client: docker.DockerClient, labels: dict[str, str]) -> None:
         self._client = client
-        self._base = base
-        self._token = token
+        self._labels = [f"LABEL {key}={value}" for key, value in labels.items()]
+        self._repository = f"docker-rollback-test-example-{secrets.token_hex(4)}"
 
     def make(self, tag: str, script: str) -> str:
         """Make an image whose program is a shell script, and return its name."""
-        repository = f"docker-rollback-test-example-{self._token}"
-        made = self._client.api.create_container(self._base, ["true"])["Id"]
-        # The command of a commit is that of its container, unless it is said anew.
-        changes = [f"CMD {json.dumps(['sh', '-c', script])}"]
-        self._client.api.commit(made, repository=repository, tag=tag, changes=changes)
-        self._client.api.remove_container(made)
-        return f"{repository}:{tag}"
+        changes = [*self._labels, f"CMD {json.dumps(['sh', '-c', script])}"]
+        self._client.api.import_image_from_data(busybox_tar(), repository=self._repository, tag=tag, changes=changes)
+        return f"{self._repository}:{tag}"
 
 
 @pytest.fixture
-def images(docker_client: docker.DockerClient, busybox_image: str) -> Images:
-    """What makes images; they go with the base that they inherit their label from."""
-    return Images(docker_client, busybox_image, secrets.token_hex(4))
+def images(docker_client: docker.DockerClient, test_labels: dict[str, str]) -> Images:
+    """What makes images, of which none stays after the tests: they bear the label."""
+    return Images(docker_client, test_labels)
 
 
 def run(engine_url: str, *words: str) -> subprocess.CompletedProcess[str]:
@@ -65,7 +62,7 @@ def run(engine_url: str, *words: str) -> subprocess.CompletedProcess[str]:
 
 def reference(client: docker.DockerClient, name: str) -> str:
     """Return what a container was made from, without the registry that Podman puts before it."""
-    return str(client.api.inspect_container(name)["Config"]["Image"]).removeprefix("localhost/")
+    return str(client.api.inspect_container(name)["Config"]["Image"]).rpartition("/")[2]
 
 
 def test_the_deployment_script(

@@ -32,6 +32,9 @@ logger = logging.getLogger("docker_rollback")
 Progress: TypeAlias = Callable[[str, int], None]
 """Told a volume's name and the bytes of tar that were read or written so far; called from several threads."""
 
+Expect: TypeAlias = Callable[[str, int | None], None]
+"""Told a volume's name and about how many bytes of tar there will be, None where that is not known."""
+
 LIVE_FROM: Final = 16 << 20
 """From how many bytes on a volume is archived while it is in use; each file counts for 16 KiB beside its own.
 
@@ -80,6 +83,7 @@ class VolumeCapture:
         *,
         level: int,
         progress: Progress | None,
+        expect: Expect | None = None,
         live_from: int = LIVE_FROM,
         formers: Callable[[], Mapping[str, VolumeArchive]] = dict,
     ) -> None:
@@ -90,6 +94,7 @@ class VolumeCapture:
         self._anonymous = anonymous
         self._level = level
         self._progress = progress
+        self._expect = expect or (lambda _volume, _size: None)
         self._live_from = live_from
         self._formers = formers
         self._former: Mapping[str, VolumeArchive] = {}
@@ -198,6 +203,7 @@ class VolumeCapture:
                 level=self._level,
                 threads=threads,
                 progress=self._told(reach, 0),
+                expect=lambda size: self._expect(reach.volume, size),
                 former=former,
             )
         if base is not None:
@@ -246,6 +252,8 @@ class VolumeCapture:
             return False
         with ExitStack() as attempt:
             spool = attempt.enter_context(self._draft.spool())
+            # How much has changed nobody knows.
+            self._expect(reach.volume, None)
             told = self._told(reach, base.about.size)
             try:
                 work.size, work.not_covered = increment.take(spool, progress=told)

@@ -81,6 +81,7 @@ def take_base(
     level: int,
     threads: int,
     progress: Callable[[int], None] | None,
+    expect: Callable[[int], None] | None = None,
     former: Former | None = None,
 ) -> Base | None:
     """Archive a volume while it is in use, or find that a former base does; None where that is not worth it.
@@ -93,6 +94,7 @@ def take_base(
         level: of zstd.
         threads: how many compress.
         progress: told the bytes so far.
+        expect: told before about how many there are, wherever that is known.
         former: a base of an earlier backup, which is used again where that is sound, and little has changed.
 
     Raises:
@@ -102,6 +104,8 @@ def take_base(
     began, clock = time.monotonic(), read_clock()
     lister, comparison = Lister(), Comparison(former) if former is not None else None
     found = look(reach, crew, [lister, comparison] if comparison is not None else [lister])
+    if found is not None and expect is not None:
+        expect(found.size)
     if found is None or found.weight < live_from:
         return None
     where = ground(reach, crew)

@@ -26,6 +26,8 @@ logger = logging.getLogger("docker_rollback")
 
 _A_FILE: Final = 16 << 10
 """How many bytes a file counts for, beside its own: what reading them would take as long as opening it."""
+_HEADERS: Final = 1536
+"""How many bytes tar prints for a file beside its own: its header, and one of attributes before it."""
 _SHAPE: Final = "%y %n %b %i %C@ %T@ %s %P\\0"
 _CLOCKS: Final = ("/proc/sys/kernel/random/boot_id", "/proc/uptime", "/proc/stat")
 _MAY_VANISH: Final = (0, 1)
@@ -60,11 +62,13 @@ class Look:
 
     Attributes:
         weight: the bytes of its files, and some more for each.
+        size: about how many bytes tar prints of all of it.
         linked: whether a file has several names.
         sockets: the paths of its sockets, as tar has them.
     """
 
     weight: int
+    size: int
     linked: bool
     sockets: tuple[bytes, ...]
 
@@ -108,7 +112,7 @@ def look(reach: Reach, crew: Crew, onlookers: Collection[Onlooker] = ()) -> Look
         crew: what is at work.
         onlookers: are told of everything in it.
     """
-    weight, linked, sockets, left_out = 0, False, [], reach.left_out
+    weight, size, linked, sockets, left_out = 0, 0, False, [], reach.left_out
     with crew.at_work(reach.run, ("find", reach.root, "-printf", _SHAPE)) as find:
         for line in _lines(find.read):
             kind, names, blocks, rest = line.split(b" ", 3)
@@ -116,10 +120,12 @@ def look(reach: Reach, crew: Crew, onlookers: Collection[Onlooker] = ()) -> Look
                 continue
             weighs = int(blocks) * 512 + _A_FILE
             weight += weighs
+            size += _HEADERS
             if kind == b"d":
                 for onlooker in onlookers:
                     onlooker.folder(*_folder(rest))
                 continue
+            size += weighs - _A_FILE
             linked = linked or names != b"1"
             if kind == b"s":
                 sockets.append(path_of(rest))
@@ -130,7 +136,7 @@ def look(reach: Reach, crew: Crew, onlookers: Collection[Onlooker] = ()) -> Look
     if finished.exit_code not in _MAY_VANISH or not weight:
         logger.debug("volume %s: no look at it: %s", reach.volume, finished.stderr[:300])
         return None
-    return Look(weight, linked, tuple(sockets))
+    return Look(weight, size, linked, tuple(sockets))
 
 
 def ground(reach: Reach, crew: Crew) -> Ground:

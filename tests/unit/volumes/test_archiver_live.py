@@ -43,3 +43,28 @@ def test_what_is_captured_is_what_there_was_at_rest(tmp_path: Path, live_from: i
     assert not files.exists("/gone")
     assert not files.exists("/stray")
     assert fake.list_containers() == []
+
+
+def test_how_much_there_will_be_is_told_before(tmp_path: Path) -> None:
+    """A listener knows about how long the bar is; of what has changed since, nobody knows how much it is."""
+    fake, store = FakeEngine(), BackupStore(tmp_path / "store")
+    for number in range(4):
+        fake.volume("data").write(f"/{number}", b"x" * 1_000_000)
+    told: list[tuple[str, int | None]] = []
+    archiver = VolumeArchiver(
+        fake,
+        store,
+        live_from=0,
+        progress=lambda _, done: told.append(("done", done)),
+        expect=lambda _, size: told.append(("expect", size)),
+    )
+    with store.draft("live") as draft:
+        with archiver.begin(["data"], draft, operation="op") as capture:
+            capture.live_pass()
+            (first, *between) = list(told)
+            capture.capture()
+        capture.seal()
+    assert first[0] == "expect"
+    assert first[1] == pytest.approx(between[-1][1], rel=0.05)
+    assert {kind for kind, _ in between} == {"done"}
+    assert told[len(between) + 1] == ("expect", None)

@@ -213,7 +213,8 @@ class Place:
         """Undo what was changed about the original container; False where something cannot be undone in place."""
         if original.name != self._snapshot.name:
             self._engine.rename_container(original.id, self._snapshot.name)
-        self._put_back_networks(original)
+        if not self._put_back_networks(original):
+            return False
         resources = self._changed_resources(original)
         if resources:
             self._engine.update_container(original.id, resources)
@@ -228,7 +229,8 @@ class Place:
             logger.info("%s: cannot be undone in place: %s", self._snapshot.name, difference)
         return not left
 
-    def _put_back_networks(self, original: Observed) -> None:
+    def _put_back_networks(self, original: Observed) -> bool:
+        """Attach the original to its networks as it was; False where the engine would forget what was asked for."""
         wanted = user_endpoints(self._snapshot.inspection)
         present = user_endpoints(original.inspection)
         attached = original.inspection["NetworkSettings"]["Networks"] or {}
@@ -237,10 +239,20 @@ class Place:
             for name, endpoint in present.items()
             if wanted.get(name) != endpoint or self._is_stale(name, attached[name] or {})
         }
+        missing = wanted.keys() - (present.keys() - wrong)
+        if any("MacAddress" in wanted[name] for name in missing) and self._takes_addresses_at_creation_alone():
+            logger.info("%s: its MAC address can be given back to another container alone", self._snapshot.name)
+            return False
         for name in wrong:
             self._engine.disconnect_network(name, original.id, force=True)
-        for name in wanted.keys() - (present.keys() - wrong):
+        for name in missing:
             self._engine.connect_network(name, original.id, wanted[name])
+        return True
+
+    def _takes_addresses_at_creation_alone(self) -> bool:
+        """Whether a MAC address is an endpoint's, and not kept where that is made by a connect (Docker 25 to 28)."""
+        engine = self._engine.info()
+        return engine.flavour == "docker" and tuple(map(int, engine.api_version.split("."))) >= (1, 44)
 
     def _is_stale(self, network: str, endpoint: Mapping[str, Any]) -> bool:
         """Whether an endpoint belongs to a network that was removed and made again under the same name."""

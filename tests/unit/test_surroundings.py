@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from attrs import evolve
 
 from docker_rollback import (
     BackupStore,
+    EngineInfo,
     RestoreError,
     RollbackRequested,
     Status,
@@ -69,6 +71,24 @@ def test_a_network_that_is_meant_by_its_id_may_be_made_anew(shop: Shop, containe
     made = shop.engine.inspect_network("inner")["Id"]
     assert made != network
     assert after["HostConfig"]["NetworkMode"] == made[:digits]
+
+
+@pytest.mark.parametrize(("api", "kept"), [("1.41", True), ("1.44", False), ("1.51", False)])
+def test_a_mac_address_that_a_connect_forgets_takes_another_container(shop: Shop, api: str, *, kept: bool) -> None:
+    """Docker 25 and later keep it from a creation alone: the original, taken off its network, cannot be put back."""
+
+    class Docker(FailingEngine):
+        def info(self) -> EngineInfo:
+            return evolve(super().info(), flavour="docker", api_version=api)
+
+    desk = shop.engine.run("desk", image="shop:1", networks={"front": {"MacAddress": "02:11:22:33:44:55"}})
+    before = shop.engine.inspect_container("desk")
+    with rollback("desk", client=Docker(shop.engine), store=shop.store, verify=None) as tx:
+        shop.engine.disconnect_network("front", "desk", force=True)
+        raise RollbackRequested
+    assert tx.status is Status.ROLLED_BACK
+    assert (shop.engine.container("desk").id == desk) == kept
+    assert compare(before, shop.engine.inspect_container("desk")) == []
 
 
 def test_what_lives_in_its_network_follows_it(shop: Shop) -> None:

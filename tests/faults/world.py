@@ -75,33 +75,18 @@ class World:
         """Remove every container, volume and network, and every image but those of the sweep."""
         api = self._client.api
         for container in api.containers(all=True):
-            self._remove(str(container["Id"]))
+            _removed(api.remove_container, container["Id"], force=True, v=True)
         for volume in api.volumes()["Volumes"] or ():
-            with suppress(NotFound):
-                api.remove_volume(volume["Name"], force=True)
+            _removed(api.remove_volume, volume["Name"], force=True)
         for network in api.networks():
             if network["Name"] not in ("bridge", "host", "none", "podman"):
-                with suppress(NotFound):
-                    api.remove_network(network["Id"])
+                _removed(api.remove_network, network["Id"])
         kept = set(IMAGES.values())
         for _ in range(3):  # children before parents, however they are listed
             for image in api.images(all=True):
                 if not kept.intersection(image["RepoTags"] or ()):
                     with suppress(APIError):
                         api.remove_image(image["Id"], force=True)
-
-    def _remove(self, container: str) -> None:
-        """Remove a container; Podman gives up where a program takes too long to die."""
-        for last in (False, False, True):
-            try:
-                self._client.api.remove_container(container, force=True, v=True)
-            except NotFound:
-                return
-            except APIError:
-                if last:
-                    raise
-            else:
-                return
 
     def update(self, tx: Rollback, told: Told) -> None:
         """Do what the update of this scene does: it changes container, volume and network."""
@@ -187,3 +172,17 @@ class World:
         }
         create: Any = self._client.api.create_container_from_config
         return str(create(body, NAME)["Id"])
+
+
+def _removed(remove: Callable[..., None], name: str, **options: bool) -> None:
+    """Remove something; Podman gives up where a program takes its time to die, or where it was killed in a removal."""
+    for last in (False, False, True):
+        try:
+            remove(name, **options)
+        except NotFound:
+            return
+        except APIError:
+            if last:
+                raise
+        else:
+            return

@@ -10,13 +10,16 @@ import os
 import secrets
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
+from pathlib import Path
 
 import docker
 import pytest
 from docker.errors import NotFound
 
+from docker_rollback import DockerEngine
 from tests.engines import LOCAL, NAMES, EngineStartError, PrivateEngine, debian, join_network, running_engine
 from tests.engines.images import busybox_tar
+from tests.engines.results import cannot
 
 TEST_LABEL = "docker-rollback.test"
 """The label of everything that a test makes; its value tells one run of the tests from another on the same engine."""
@@ -69,6 +72,14 @@ def busybox_image(docker_client: docker.DockerClient, test_labels: dict[str, str
     for image in docker_client.api.images(all=True, filters=_labelled(test_labels)):
         with suppress(NotFound):  # untagged along with another
             docker_client.api.remove_image(image["Id"], force=True)
+
+
+@pytest.fixture
+def _probes(docker_client: docker.DockerClient) -> None:
+    """Need an engine that runs health checks; Podman leaves that to systemd's timers."""
+    is_podman = DockerEngine(docker_client).info().flavour == "podman"
+    if is_podman and not Path("/run/systemd/system").exists():
+        cannot(docker_client, "it has systemd run health checks, which is not here")
 
 
 @pytest.fixture(autouse=True)

@@ -29,6 +29,7 @@ LAYERS = (
     ("_place",),
     ("_snapshotter", "_archiver"),
     ("_volumes", "_quiesce", "_look", "_checked", "_marker", "_hooks"),
+    ("_readiness",),
     ("_engine", "_store"),
     ("progress_rich",),
     ("_plan", "_journal", "_compare", "_conflict", "_graph", "_progress", "_upper", "_secrets", "_signals", "_labels"),

@@ -59,8 +59,7 @@ class Project:
 def update(project: Project, changes: Mapping[str, str], store: BackupStore) -> Outcome:
     """Bring a project up with changed settings; where that fails, all is as it was, and so are the settings."""
     before = project.settings
-    containers = project.compose("ps", "--quiet").split()
-    tx = rollback(*containers, store=store, verify=healthy(stable_for=2.0), keep_failed=True)
+    tx = rollback(project=project.name, store=store, verify=healthy(stable_for=2.0), keep_failed=True)
     try:
         with tx:
             project.write({**before, **changes})

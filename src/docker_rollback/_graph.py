@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from docker_rollback._model import Observed
+from docker_rollback._model import ContainerSnapshot, Observed
 from docker_rollback._spec import SHORT_ID, refers
 
 _NAMESPACES = ("NetworkMode", "PidMode", "IpcMode")
@@ -109,11 +109,25 @@ def _is_bound(one: Observed, other: Observed) -> bool:
     return any(refers(reference, other.name, other.id) for reference in references)
 
 
+def starts_once_healthy(one: Observed | ContainerSnapshot, other: Observed | ContainerSnapshot) -> bool:
+    """Whether compose would start `one` once `other` is healthy."""
+    return _condition(one, other) == "service_healthy"
+
+
 def _starts_after(one: Observed, other: Observed) -> bool:
-    """Whether compose would start `one` after `other`; its label lists ``service:condition:restart``, by commas."""
+    """Whether compose would start `one` after `other`."""
+    return _condition(one, other) is not None
+
+
+def _condition(one: Observed | ContainerSnapshot, other: Observed | ContainerSnapshot) -> str | None:
+    """Return on which condition compose would start `one` after `other`; None where it would not wait for it.
+
+    Its label lists ``service:condition:restart``, by commas.
+    """
     mine = one.inspection["Config"].get("Labels") or {}
     theirs = other.inspection["Config"].get("Labels") or {}
     if not mine.get(COMPOSE_PROJECT) or mine[COMPOSE_PROJECT] != theirs.get(COMPOSE_PROJECT):
-        return False
-    services = {part.partition(":")[0] for part in str(mine.get(_COMPOSE_DEPENDS) or "").split(",")}
-    return theirs.get(_COMPOSE_SERVICE) in services
+        return None
+    depends = [part.split(":") for part in str(mine.get(_COMPOSE_DEPENDS) or "").split(",")]
+    conditions = {service: (more or [""])[0] for service, *more in depends}
+    return conditions.get(str(theirs.get(_COMPOSE_SERVICE) or "?"))

@@ -11,6 +11,7 @@ from typing import Self
 from docker_rollback._engine.port import Engine
 from docker_rollback._model import ContainerSnapshot, Observed, Quiesce, Resting
 from docker_rollback._progress import Reporter
+from docker_rollback._readiness import await_needed
 from docker_rollback._spec import HELD, observe, restarts, started_at
 from docker_rollback.errors import CaptureError, ContainerNotFoundError, EngineError, ResumeError
 
@@ -77,6 +78,7 @@ class AtRest:
         self._note = note
         self._after_errors = after_errors
         self._resting: list[Resting] = []
+        self._seen: dict[str, Observed] = {}
         self._keep = False
 
     def bring(self, container: Observed) -> None:
@@ -87,6 +89,7 @@ class AtRest:
             return
         if self._note is not None:
             self._note(found)
+        self._seen[found.id] = container
         # Noted first: a stop whose answer is lost may have stopped it all the same.
         self._resting.append(found)
         self._report.step("quiesce", found.name)
@@ -181,6 +184,9 @@ class AtRest:
 
         Tried again also after an error that looks final: a service that stays down is worse than a call too many.
         """
+        seen = self._seen.get(found.id)
+        if seen is not None and found.how == "stop":
+            await_needed(self._engine, seen, self._seen.values(), sleep=self._sleep)
         failure = None
         for attempt in range(_TRIES):
             if attempt:

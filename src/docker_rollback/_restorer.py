@@ -34,6 +34,7 @@ from docker_rollback._plan import (
 )
 from docker_rollback._progress import Reporter
 from docker_rollback._quiesce import AtRest
+from docker_rollback._readiness import await_needed
 from docker_rollback._snapshotter import ContainerSnapshotter
 from docker_rollback._spec import network_request, started_at, volume_request
 from docker_rollback._store import BackupStore
@@ -195,6 +196,7 @@ class Restorer:
                 place = self._place(container, backup, ids)
                 place.image_id = self._provide_image(container)
                 self._report.step("restore", str(Resume(container)))
+                self._await_needed(container, backup)
                 place.resume()
                 going.append((container, place))
         for container, place in going:
@@ -244,6 +246,10 @@ class Restorer:
             logger.debug("volume %s is in use", volume)
         except EngineError as error:
             logger.warning("volume %s is left over: %s", volume, error)
+
+    def _await_needed(self, container: ContainerSnapshot, backup: Backup) -> None:
+        if container.state.alive:
+            await_needed(self._engine, container, backup.containers)
 
     def _place(self, container: ContainerSnapshot, backup: Backup, ids: dict[str, str]) -> Place:
         archived = {volume.name for volume in backup.volumes}
@@ -301,6 +307,7 @@ class Restorer:
                 self._report.expect(name, volume.size)
                 self._archiver.extract(volume, name, verify=False)
             case Resume(container):
+                self._await_needed(container, work.backup)
                 places[container.name].resume()
                 self._report.timeline.up(container.name)
             case Compare(container):

@@ -23,7 +23,6 @@ from docker_rollback import (
     rollback,
 )
 from docker_rollback._model import ContainerState
-from tests.engines.results import cannot
 
 pytestmark = pytest.mark.engine
 
@@ -95,14 +94,6 @@ def test_a_container_that_runs_out_of_memory_is_rejected(run: Run) -> None:
 def probing(test: str) -> dict[str, Any]:
     """Return a health check that decides within seconds."""
     return {"Test": ["CMD-SHELL", test], "Interval": 300_000_000, "Timeout": 5_000_000_000, "Retries": 2}
-
-
-@pytest.fixture
-def _probes(docker_client: docker.DockerClient) -> None:
-    """Need an engine that runs health checks; Podman leaves that to systemd's timers."""
-    is_podman = DockerEngine(docker_client).info().flavour == "podman"
-    if is_podman and not Path("/run/systemd/system").exists():
-        cannot(docker_client, "it has systemd run health checks, which is not here")
 
 
 @pytest.mark.usefixtures("_probes")

@@ -340,3 +340,27 @@ def test_a_project_that_was_taken_down_is_restored(project: Project, docker_clie
     assert index in project.stock()["volumes"]
     docker_client.api.remove_volume(index)
     check_restored(project, before)
+
+
+@NEWER
+@pytest.mark.usefixtures("_probes")
+def test_a_service_that_needs_a_healthy_one_starts_after_it(
+    project: Project, docker_client: Any, store: BackupStore
+) -> None:
+    """By the capture and by the rollback as by compose: it would end at once where the other one is not ready."""
+    file = project.old()
+    late = "trap 'rm /rows/ready; exit 0' TERM; sleep 1; touch /rows/ready; while :; do sleep 0.1; done"
+    health = {"test": ["CMD", "test", "-e", "/rows/ready"], "interval": "1s", "retries": 30}
+    file["services"]["db"] = service(project.image, late, volumes=["rows:/rows"], healthcheck=health)
+    needy = f"test -e /rows/ready || exit 5; {SERVICE}"
+    file["services"]["web"] = service(
+        project.image, needy, volumes=["rows:/rows"], depends_on={"db": {"condition": "service_healthy"}}
+    )
+    project.write(file)
+    project.up()
+    with rollback(project=project.name, client=docker_client, store=store) as tx:
+        assert project.containers()[project.one("web")]["State"]["Status"] == "running"
+        project.client.containers.get(project.one("db")).exec_run(["touch", "/spoilt"])
+        raise RollbackRequested
+    assert tx.status is Status.ROLLED_BACK
+    assert project.containers()[project.one("web")]["State"]["Status"] == "running"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from datetime import datetime
@@ -118,19 +118,10 @@ class Capture:
                 guests = until_captured.enter_context(AtRest(self._engine, quiesce, report=self._report))
                 rest = AtRest(self._engine, quiesce, report=self._report)
                 (until_captured if resume else until_sealed).enter_context(rest)
-                with DowntimeLimit(
-                    max_downtime if quiesce != "none" and running else None,
-                    running,
-                    step=lambda: timeline.step,
-                    stop=archives.stop,
-                    clock=self._monotonic,
-                ) as limit:
-                    for guest in guests_rest:
-                        guests.bring(guest)
-                        limit.check()
-                    for container in reversed(report.containers):
-                        rest.bring(container)
-                        limit.check()
+                allowed = max_downtime if quiesce != "none" and running else None
+                with self._limit(allowed, running, archives) as limit:
+                    _bring(guests_rest, guests, limit)
+                    _bring(reversed(report.containers), rest, limit)
                     created = self._clock()
                     timeline.begin("capture")
                     snapshots = self._together(report, tags, archives, at_rest=at_rest)
@@ -156,6 +147,10 @@ class Capture:
                 rest.keep()
         logger.info("backup %s is taken", identity)
         return backup
+
+    def _limit(self, seconds: float | None, containers: Sequence[str], archives: VolumeCapture) -> DowntimeLimit:
+        timeline = self._report.timeline
+        return DowntimeLimit(seconds, containers, step=lambda: timeline.step, stop=archives.stop, clock=self._monotonic)
 
     def _together(
         self, report: Report, tags: Sequence[str], archives: VolumeCapture, *, at_rest: bool
@@ -208,6 +203,13 @@ class Capture:
     def _network(self, name: str) -> NetworkRecord:
         inspection = {key: value for key, value in self._engine.inspect_network(name).items() if key != "Containers"}
         return NetworkRecord(name=name, id=str(inspection["Id"]), inspection=inspection)
+
+
+def _bring(containers: Iterable[Observed], rest: AtRest, limit: DowntimeLimit) -> None:
+    """Bring containers to rest, one after the other, as long as there is time."""
+    for container in containers:
+        rest.bring(container)
+        limit.check()
 
 
 def _beside(

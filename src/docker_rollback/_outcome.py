@@ -64,6 +64,7 @@ class BackedUp:
         store: the path of the store that has it.
         created: the moment of the capture, in UTC.
         durable: whether the store alone is enough to restore it.
+        project: the compose project that it is of; None where it is of containers alone.
         containers: the names of its containers, in the order in which they start.
         volumes: its volumes and folders.
         networks: the names of its networks.
@@ -74,6 +75,7 @@ class BackedUp:
     store: str
     created: datetime
     durable: bool
+    project: str | None
     containers: tuple[str, ...]
     volumes: tuple[ArchivedVolume, ...]
     networks: tuple[str, ...]
@@ -279,6 +281,7 @@ def _backed_up(backup: Backup, store: str) -> BackedUp:
         store=store,
         created=backup.created,
         durable=backup.durable,
+        project=backup.project.name if backup.project is not None else None,
         containers=tuple(container.name for container in backup.containers),
         volumes=tuple(
             ArchivedVolume(

@@ -340,7 +340,7 @@ def test_json_has_these_keys(shop: Shop, told: list[Outcome]) -> None:
     assert (found["format"], found["status"], found["entered"]) == (1, "rolled back", True)
     assert found["begun"] == "2026-01-01T00:00:00+00:00" or found["begun"].endswith("+00:00")
     assert found["backup"].keys() == {
-        "id", "store", "created", "durable", "containers", "volumes", "networks", "not_covered",
+        "id", "store", "created", "durable", "project", "containers", "volumes", "networks", "not_covered",
     }  # fmt: skip
     assert found["backup"]["volumes"][0].keys() == {"name", "way", "size", "stored"}
     assert found["reason"].keys() == {"type", "text", "step"}

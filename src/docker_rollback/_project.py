@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Collection
 from contextlib import suppress
 from datetime import datetime
 
@@ -19,13 +20,18 @@ from docker_rollback.errors import NetworkNotFoundError, ProjectNotFoundError
 logger = logging.getLogger("docker_rollback")
 
 
-def members(engine: Engine, project: str) -> list[Observed]:
+def members(engine: Engine, project: str, *, but: Collection[str] = ()) -> list[Observed]:
     """Return the containers of a project, oldest first: compose makes what others depend on before them.
 
     That order counts where compose did not write `depends_on` into a label, as before version 2. A helper of ours, made
     from an image that was committed of a member, is none.
+
+    Args:
+        engine: where they are.
+        project: its name.
+        but: the ids of some that are not asked for, nor looked at.
     """
-    found = look_at_all(engine, ContainerFilter(labels={COMPOSE_PROJECT: project}))
+    found = look_at_all(engine, ContainerFilter(labels={COMPOSE_PROJECT: project}), but=but)
     found = [container for container in found if ROLE_LABEL not in container.inspection["Config"]["Labels"]]
     return sorted(found, key=lambda container: datetime.fromisoformat(str(container.inspection["Created"])))
 
@@ -42,17 +48,20 @@ def require_members(engine: Engine, project: str) -> list[Observed]:
 
 def look_at_project(engine: Engine, project: str) -> Project:
     """Return all that there is of a project; empty where there is nothing."""
-    label = {COMPOSE_PROJECT: project}
-    networks = []
-    for identity in engine.list_networks(labels=label):
-        with suppress(NetworkNotFoundError):
-            networks.append(str(engine.inspect_network(identity)["Name"]))
     return Project(
         name=project,
         containers=tuple(sorted(container.id for container in members(engine, project))),
-        volumes=tuple(sorted(engine.list_volumes(labels=label))),
-        networks=tuple(sorted(set(networks))),
+        volumes=tuple(sorted(engine.list_volumes(labels={COMPOSE_PROJECT: project}))),
+        networks=_networks(engine, project),
     )
+
+
+def _networks(engine: Engine, project: str) -> tuple[str, ...]:
+    found = set()
+    for identity in engine.list_networks(labels={COMPOSE_PROJECT: project}):
+        with suppress(NetworkNotFoundError):
+            found.add(str(engine.inspect_network(identity)["Name"]))
+    return tuple(sorted(found))
 
 
 def beyond(now: Project, before: Project) -> Project:
@@ -94,11 +103,13 @@ def newcomers(engine: Engine, backup: Backup) -> Newcomers:
     """
     if backup.project is None:
         return Newcomers()
-    names = {container.name for container in backup.containers}
+    name, before = backup.project.name, backup.project
+    in_place = {container.name for container in backup.containers}
     found = [
         one
-        for one in members(engine, backup.project.name)
-        if one.id not in backup.project.containers and one.name not in names and not is_aside(one.name)
+        for one in members(engine, name, but=before.containers)
+        if one.name not in in_place and not is_aside(one.name)
     ]
-    came = beyond(look_at_project(engine, backup.project.name), backup.project)
+    now = Project(name, (), tuple(sorted(engine.list_volumes(labels={COMPOSE_PROJECT: name}))), _networks(engine, name))
+    came = beyond(now, before)
     return Newcomers(start_order(found), came.volumes, came.networks)

@@ -132,3 +132,17 @@ def test_a_volume_made_again_under_its_name_has_a_new_base(bench: Bench, volume:
     second = capture(bench, volume, "helper")
     assert second.listing != first.listing
     check(bench, volume, "helper", second, picture(bench.folder(volume), sockets=False))
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_what_nobody_touched_is_left_alone(bench: Bench, volume: str, way: Way) -> None:
+    """Directly, a file that lies where it lay is not written again; by a helper, all is. What comes out is the same."""
+    root = bench.folder(volume)
+    let_age(root, 0.5)
+    taken = capture(bench, volume, way)
+    before, large = picture(root, sockets=False), (root / "large").stat()
+    move(root, MOVES["rotated"])
+    (root / "a/x/which").write_text("changed")
+    VolumeArchiver(bench.engine, bench.store, way=way).extract(taken)
+    assert differences(before, picture(root, sockets=False)) == []
+    assert ((root / "large").stat().st_ctime_ns == large.st_ctime_ns) == (way == "direct")

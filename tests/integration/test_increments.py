@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import secrets
 import shutil
 import time
@@ -43,11 +44,33 @@ def volume(bench: Bench) -> str:
     return name
 
 
-def capture(bench: Bench, volume: str, way: Way, change: Callable[[], object] = lambda: None) -> VolumeArchive:
-    """Archive a volume as the capture of a service does: a part while it runs, and after a change the rest."""
+def capture(
+    bench: Bench,
+    volume: str,
+    way: Way,
+    change: Callable[[], object] = lambda: None,
+    *,
+    during: Callable[[], object] = lambda: None,
+) -> VolumeArchive:
+    """Archive a volume as the capture of a service does: a part while it runs, and after a change the rest.
+
+    Args:
+        bench: the engine and the store.
+        volume: which.
+        way: how it is reached.
+        change: called between the two.
+        during: called once the first of the base has come.
+    """
+    begun: list[int] = []
+
+    def progress(_: str, done: int) -> None:
+        if done and not begun:
+            begun.append(done)
+            during()
+
     engine, store = bench.engine, bench.store
     identity = f"taken-{secrets.token_hex(4)}"
-    archiver = VolumeArchiver(engine, store, way=way, live_from=0)
+    archiver = VolumeArchiver(engine, store, way=way, live_from=0, progress=progress)
     with store.draft(identity) as draft:
         with archiver.begin([volume], draft, operation=identity) as taking:
             taking.live_pass()
@@ -76,6 +99,42 @@ def test_what_a_service_writes_while_it_is_archived_comes_back(bench: Bench, vol
     taken = capture(bench, volume, way, lambda: bench.client.api.kill(writer))
     assert taken.increment is not None
     check(bench, volume, way, taken, picture(root, sockets=False))
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_file_that_is_written_again_and_again_is_taken_as_it_was_last(bench: Bench, volume: str, way: Way) -> None:
+    """Before its base, while that is read, and after it, within the same tick of the clock for files or not."""
+    path = bench.folder(volume) / "again"
+
+    def write(word: str) -> Callable[[], object]:
+        return lambda: [path.write_text(f"{word} {number:04}") for number in range(200)]
+
+    write("before")()
+    taken = capture(bench, volume, way, write("after"), during=write("during"))
+    assert taken.increment is not None
+    assert path.read_text() == "after 0199"
+    check(bench, volume, way, taken, picture(bench.folder(volume), sockets=False))
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_mapped_page_that_stays_dirty_is_taken(bench: Bench, volume: str, way: Way) -> None:
+    """A program maps a file, and writes to a page that is dirty already: by itself that marks no time."""
+    root = bench.folder(volume)
+    path = root / "mapped"
+    path.write_bytes(b"-" * 8192)
+    with path.open("r+b") as file, mmap.mmap(file.fileno(), 8192) as mapped:
+        mapped[0:6] = b"before"
+        let_age(root, 0.3)
+        mapped[0:6] = b"dirty!"
+
+        def change() -> None:
+            mapped[0:6] = b"after!"
+
+        taken = capture(bench, volume, way, change)
+        assert taken.increment is not None
+        before = picture(root, sockets=False)
+    assert path.read_bytes().startswith(b"after!")
+    check(bench, volume, way, taken, before)
 
 
 @pytest.mark.parametrize("way", WAYS)

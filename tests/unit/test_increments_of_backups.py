@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from docker_rollback import VolumeArchiver
 from docker_rollback._model import VolumeArchive
 from docker_rollback._store import BackupStore, Keep
+from docker_rollback._store._codec import dump_backup, load_backup
 from docker_rollback.testing import FakeEngine
 
 
@@ -111,3 +113,16 @@ def test_a_backup_with_a_listing_says_the_format_that_has_it(fake: FakeEngine, s
     assert [sum(text.startswith(head) for text in texts) for head in formats] == [1, 1]
     for backup in store.ids():
         store.verify(backup)
+
+
+def test_a_record_of_the_first_format_is_read(fake: FakeEngine, store: BackupStore) -> None:
+    """What came with the second has a value that stands for nothing; the backup restores as ever."""
+    archive = VolumeArchiver(fake, store, live_from=1 << 40).archive("data")
+    (backup,) = store.list()
+    record = json.loads(dump_backup(backup))
+    del record["backup"]["excluded"]
+    for volume in record["backup"]["volumes"]:
+        del volume["listing"], volume["excluded"]
+    assert record["format"] == 1
+    assert load_backup(json.dumps(record).encode()) == backup
+    assert (archive.listing, archive.excluded, backup.excluded) == (None, (), ())

@@ -8,7 +8,6 @@ out, because the clock was set back and forth since, the base is given up.
 
 from __future__ import annotations
 
-from array import array
 from collections.abc import Callable, Iterable
 from typing import Final, Self
 
@@ -67,7 +66,7 @@ class Former:
             return None
         snapshot = SnapshotFile.parse(b"".join(read(archive.snapshot)))
         about, lines = read_listing(read(archive.listing))
-        hashed = Hashes(array("q", map(hash, lines)))
+        hashed = Hashes(map(hash, lines))
         return cls(archive.base, archive.listing, archive.clock, snapshot, about, hashed)
 
 
@@ -76,19 +75,17 @@ class Comparison:
 
     Args:
         former: that base.
+
+    Attributes:
+        kept: the hashed paths of the files that the base holds as they are.
     """
 
     def __init__(self, former: Former) -> None:
         self._former = former
         self._changed = 0
-        self._kept = array("q")
+        self.kept = Hashes()
         self._places: dict[bytes, Place] = {}
         self._left_out: set[bytes] = set()
-
-    @property
-    def kept(self) -> Hashes:
-        """The hashed paths of the files that the base holds as they are."""
-        return Hashes(self._kept)
 
     def folder(self, path: bytes, place: Place) -> None:
         """Take note of a directory."""
@@ -97,7 +94,7 @@ class Comparison:
     def file(self, line: bytes, weight: int) -> None:
         """Hold a file against the base."""
         if hash(line) in self._former.lines:
-            self._kept.append(hash(path_of(line)))
+            self.kept.add(hash(path_of(line)))
             return
         self._changed += weight
         if changed_of(line) < self._former.snapshot.began:

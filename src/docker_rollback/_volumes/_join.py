@@ -17,13 +17,13 @@ from docker_rollback._volumes._members import MalformedArchiveError, Members
 
 def names_in(archive: Iterable[bytes]) -> Hashes:
     """Read an archive to its end, and return the hashed paths of all that it holds but directories."""
-    there = array("q")
+    there = Hashes()
     members = Members()
     for data in archive:
         for member in members.feed(data):
             if not member.is_directory:
-                there.append(hash(member.name))
-    return Hashes(there)
+                there.add(hash(member.name))
+    return there
 
 
 def check_alone(archive: Iterable[bytes]) -> None:

@@ -30,6 +30,7 @@ _HEADERS: Final = 1536
 """How many bytes tar prints for a file beside its own: its header, and one of attributes before it."""
 _SHAPE: Final = "%y %n %b %i %C@ %T@ %s %P\\0"
 _CLOCKS: Final = ("/proc/sys/kernel/random/boot_id", "/proc/uptime", "/proc/stat")
+_PARTS: Final = 256
 _MAY_VANISH: Final = (0, 1)
 """How find ends: 1 where something vanished before it."""
 _SECOND: Final = 1_000_000_000
@@ -84,14 +85,30 @@ class Onlooker(Protocol):
 
 
 class Hashes:
-    """Names, or lines, that are asked for by their hashes: a million take eight megabytes."""
+    """Names, or lines, that are asked for by their hashes: a million take eight megabytes, also while they are sorted.
 
-    def __init__(self, hashed: Iterable[int]) -> None:
-        self._sorted = array("q", sorted(hashed))
+    Args:
+        hashed: the first of them.
+    """
+
+    def __init__(self, hashed: Iterable[int] = ()) -> None:
+        self._parts = [array("q") for _ in range(_PARTS)]
+        self._is_sorted = False
+        for one in hashed:
+            self.add(one)
+
+    def add(self, hashed: int) -> None:
+        """Take one more."""
+        self._parts[hashed % _PARTS].append(hashed)
+        self._is_sorted = False
 
     def __contains__(self, hashed: int) -> bool:
-        at = bisect_left(self._sorted, hashed)
-        return at < len(self._sorted) and self._sorted[at] == hashed
+        if not self._is_sorted:
+            self._parts = [array("q", sorted(part)) for part in self._parts]
+            self._is_sorted = True
+        part = self._parts[hashed % _PARTS]
+        at = bisect_left(part, hashed)
+        return at < len(part) and part[at] == hashed
 
 
 def path_of(line: bytes) -> bytes:

@@ -288,3 +288,31 @@ def test_a_moved_directory_with_names_of_files_elsewhere_has_a_new_base(root: Pa
     first, second = twice(root, store, rename)
     assert not again((first, second))
     assert second.incremental
+
+
+def test_a_base_that_goes_before_it_is_taken_over_is_not_missed(root: Path, store: BackupStore) -> None:
+    """Another process deletes the only backup that has it while the volume is looked at: a new one is taken."""
+    let_age(root)
+    first = capture(root, store=store, number=1)
+
+    def deleting(words: Sequence[str], /, *, stdin: bool = False) -> Process:
+        if words[0] == "find" and store.ids() == ["live-1"]:
+            store.delete("live-1")
+        return run(words, stdin=stdin)
+
+    (root / "d1/1").write_text("new")
+    second = capture(root, store=store, number=2, run=deleting)
+    assert second.archive.base != first.archive.base
+    store.verify("live-2")
+    check(root, second)
+
+
+def test_a_base_that_was_taken_over_stays(root: Path, store: BackupStore) -> None:
+    """Once it is chosen, whoever deletes the backup that took it leaves it where it is."""
+    let_age(root)
+    first = capture(root, store=store, number=1)
+    (root / "d1/1").write_text("new")
+    second = capture(root, lambda: store.delete("live-1"), store=store, number=2)
+    assert again((first, second))
+    store.verify("live-2")
+    check(root, second)

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, ExitStack
 from typing import Final
 
 from docker_rollback._engine.port import Process
-from docker_rollback._exclude import NONE, Paths
 from docker_rollback._model import NotCovered
 from docker_rollback._volumes import _tar
 from docker_rollback._volumes._access import Reach
 from docker_rollback._volumes._clock import read_clock, was_set_back
 from docker_rollback._volumes._crew import Crew
 from docker_rollback._volumes._live import Base, write_snapshot
-from docker_rollback._volumes._look import Hashes, nanoseconds
+from docker_rollback._volumes._look import nanoseconds
 from docker_rollback._volumes._members import Member, Members
 from docker_rollback._volumes._snapshot_file import ROOT, Place, SnapshotFile, moved
 from docker_rollback._volumes._stream import PIECE, Sink, carry
@@ -84,12 +83,7 @@ class Increment:
         if was_set_back(self._base.clock, read_clock()):
             raise UnsoundError("the clock was set back since its base was taken")
         self._put_right(places(self._reach.root, self._base.snapshot, self._probe))
-        proof = Proof(
-            self._base.about.attributes,
-            kept=self._base.kept,
-            sockets=_tar.sockets(self._reach.volume, self._base.not_covered),
-            left_out=self._reach.left_out,
-        )
+        proof = Proof(self._base.about.attributes)
         with self._held:
             self._tar.write(_tar.GO)
             self._tar.close_input()
@@ -164,23 +158,10 @@ class Proof:
 
     Args:
         attributes: the names of the extended attributes of each directory in its base that has some.
-        kept: the hashed paths of the files that its base holds as they are, where that is known by now.
-        sockets: the paths of those that no archive holds.
-        left_out: the paths that are left out on purpose.
     """
 
-    def __init__(
-        self,
-        attributes: Mapping[bytes, frozenset[bytes]],
-        *,
-        kept: Hashes | None = None,
-        sockets: Collection[bytes] = (),
-        left_out: Paths = NONE,
-    ) -> None:
+    def __init__(self, attributes: Mapping[bytes, frozenset[bytes]]) -> None:
         self._attributes = attributes
-        self._kept = kept
-        self._sockets = frozenset(sockets)
-        self._left_out = left_out
         self._members = Members()
         self._reason = ""
 
@@ -201,16 +182,7 @@ class Proof:
         if self._attributes.get(member.name, frozenset()) - member.attributes:
             # tar takes no attribute off a directory that is there.
             return f"the directory {member.name!r} has fewer attributes than in the base"
-        if self._kept is not None and (lacking := self._lacking(member, self._kept)):
-            return f"it leaves out {lacking!r}, which its base does not hold as it is"
         return ""
-
-    def _lacking(self, member: Member, kept: Hashes) -> bytes:
-        for letter, name in member.entries:
-            path = member.name + b"/" + name
-            if letter == b"N" and not (hash(path) in kept or path in self._sockets or path in self._left_out):
-                return path
-        return b""
 
 
 def _answer(process: Process) -> bytes:

@@ -18,7 +18,9 @@ from hypothesis import strategies as st
 from docker_rollback._engine.port import Process
 from docker_rollback._store import BackupStore
 from docker_rollback._volumes import _former, _live
+from docker_rollback._volumes._former import Comparison
 from docker_rollback._volumes._look import Hashes, ground
+from docker_rollback.errors import CorruptBackupError
 from tests.unit.volumes.comparing import picture
 from tests.unit.volumes.live import Taken, capture, check, let_age, run
 from tests.unit.volumes.test_increment_any import HISTORY, Deed, do
@@ -316,3 +318,21 @@ def test_a_base_that_was_taken_over_stays(root: Path, store: BackupStore) -> Non
     assert again((first, second))
     store.verify("live-2")
     check(root, second)
+
+
+def test_what_the_look_did_not_find_unchanged_must_be_in_the_increment(
+    root: Path, store: BackupStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file that tar leaves out, and that the base may not hold as it is, gives the backup up before it is listed."""
+    let_age(root)
+    capture(root, store=store, number=1)
+    kept = Comparison.file
+
+    def file(self: Comparison, line: bytes, weight: int) -> None:
+        if not line.endswith(b" d1/7"):
+            kept(self, line, weight)
+
+    monkeypatch.setattr(Comparison, "file", file)
+    with pytest.raises(CorruptBackupError, match="builds upon 1 files"):
+        capture(root, store=store, number=2)
+    assert store.ids() == ["live-1"]

@@ -142,17 +142,21 @@ def calls(shop: Shop) -> tuple[int, int]:
     return begun[0], next(number for number in holds if number > begun[0]) - 1
 
 
-def test_a_death_while_it_is_kept_is_recovered(shop: Shop) -> None:
-    """Recovery keeps what it finds and rolls back, as if nothing had been kept yet."""
-    failing = FailingEngine(shop.engine, at=2, verbs={"commit_container"}, kill=True)
-    with pytest.raises(Killed), shop.rollback(failing, keep_failed=True):
-        shop.break_it()
-        raise RollbackRequested
-    (done,) = recover(client=shop.engine, store=shop.store)
-    assert done.outcome == "rolled back"
-    assert done.kept is not None
-    assert shop.store.get(done.kept).kept_for == ("shop",)
-    shop.check_restored()
+def test_wherever_it_dies_while_it_is_kept_recovery_finishes_it(tmp_path: Path) -> None:
+    """For every call that changes something in it: recovery keeps what it finds, and rolls back; nothing is left."""
+    begun, ended = calls(Shop(BackupStore(tmp_path / "count")))
+    for k in range(begun + 1, ended + 1):
+        shop = Shop(BackupStore(tmp_path / str(k)))
+        failing = FailingEngine(shop.engine, at=k, after=k % 2 == 0, kill=True)
+        with pytest.raises(Killed), shop.rollback(failing, keep_failed=True):
+            shop.break_it()
+            raise RollbackRequested
+        (done,) = recover(client=shop.engine, store=shop.store)
+        assert done.outcome == "rolled back", failing.story()
+        assert done.kept is not None
+        assert shop.store.get(done.kept).kept_for == ("shop",)
+        shop.check_restored()
+        check_clean(shop)
 
 
 def test_a_backup_that_cannot_be_read_is_found_out_before_anything_stops(shop: Shop) -> None:

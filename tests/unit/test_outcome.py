@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from docker_rollback import (
     ContainerNotFoundError,
     EngineError,
     Outcome,
+    Progress,
     RestoreError,
     ResumeError,
     RollbackFailedError,
@@ -294,6 +296,31 @@ def test_replacing_is_downtime_of_the_update(shop: Shop, told: list[Outcome]) ->
     with shop.rollback(on_outcome=told.append) as tx:
         tx.replace("shop", image="shop:2")
     assert told[0].downtime["shop"].update > 0
+
+
+def test_a_rollback_that_is_broken_off_is_told(shop: Shop, told: list[Outcome]) -> None:
+    """The second Ctrl-C ends it at once; the report says that it is not over, and which call finishes it."""
+
+    def listen(news: Progress) -> None:
+        if news.step == "restore" and news.subject == "fill volume 'orders'":
+            for _ in range(2):
+                signal.raise_signal(signal.SIGINT)
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt), shop.rollback(progress=listen, on_outcome=told.append):
+            shop.break_it()
+            raise UpdateFailedError
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert told[0].status is Status.ROLLING_BACK
+    assert told[0].rolled_back == ()
+    assert told[0].reason is not None
+    assert told[0].reason.type == "UpdateFailedError"
+    (todo,) = told[0].to_do
+    assert f"docker_rollback.recover(store={str(shop.store.path)!r})" in todo
+    recover(client=shop.engine, store=shop.store)
+    shop.check_restored()
 
 
 class Slow(FailingEngine):

@@ -112,7 +112,7 @@ class Capture:
                     archives.live_pass()
                 until_captured.push(lambda kind, *_: timeline.begin("seal") if kind is None else None)
                 # The outermost: those after the rest run when all run again.
-                around = (hooks or Hooks(self._engine)).around_rest(resumes=resume)
+                around = (hooks or Hooks(self._engine)).around_rest(report.containers, resumes=resume)
                 (until_captured if resume else until_sealed).enter_context(around)
                 timeline.begin("rest")
                 guests = until_captured.enter_context(AtRest(self._engine, quiesce, report=self._report))

@@ -10,6 +10,7 @@ from typing import Any, Final, Literal, TypeAlias, TypeVar
 from attrs import field, frozen
 
 from docker_rollback._engine.port import Engine
+from docker_rollback._model import Observed
 from docker_rollback._patience import LateError, within
 from docker_rollback._progress import Reporter
 from docker_rollback._secrets import hide
@@ -104,21 +105,24 @@ class Hooks:
         self._after_resume = _as_hooks("after_resume", after_resume)
         self._after_rollback = _as_hooks("after_rollback", after_rollback)
         self._report = report or Reporter()
+        self._environment: list[str] = []
         self.problems: list[HookError] = []
 
     @contextmanager
-    def around_rest(self, *, resumes: bool) -> Iterator[None]:
+    def around_rest(self, containers: Sequence[Observed], *, resumes: bool) -> Iterator[None]:
         """Run those before a block in which containers are at rest, and those after it.
 
         Those after it run also where the block ends with an error, for the containers run again then too; not where one
         does not (`ResumeError`).
 
         Args:
+            containers: those that are at rest; no value of their environments is told by an error.
             resumes: whether they run again after a block that ends well.
 
         Raises:
             HookError: one of those before it failed; the block is not entered, and those after it do not run.
         """
+        self._environment = [str(entry) for one in containers for entry in one.inspection["Config"].get("Env") or ()]
         self._run("before_quiesce", self._before_quiesce)
         try:
             yield
@@ -150,13 +154,13 @@ class Hooks:
             if isinstance(hook, Exec):
                 self._exec(name, hook)
             else:
-                _call(name, hook)
+                self._call(name, hook)
 
     def _exec(self, name: HookName, hook: Exec) -> None:
         container, program = hook.container, hook.command[0]
-        environment: Sequence[str] = ()
+        environment = list(self._environment)
         try:
-            environment = self._engine.inspect_container(hook.container)["Config"].get("Env") or ()
+            environment += self._engine.inspect_container(hook.container)["Config"].get("Env") or ()
             with self._engine.exec(hook.container, hook.command) as process:
                 ended = _in_time(hook, process.finish, name=name)
         except LateError:
@@ -174,15 +178,15 @@ class Hooks:
                 stderr=hide(ended.stderr, environment).strip(),
             )
 
-
-def _call(name: HookName, hook: Call) -> None:
-    program = str(getattr(hook.function, "__qualname__", type(hook.function).__name__))
-    try:
-        _in_time(hook, hook.function, name=name)
-    except LateError:
-        raise HookError(name, f"it did not come back within {hook.timeout:g} s", program=program) from None
-    except Exception as error:
-        raise HookError(name, f"it raised {type(error).__name__}: {error}", program=program) from error
+    def _call(self, name: HookName, hook: Call) -> None:
+        program = str(getattr(hook.function, "__qualname__", type(hook.function).__name__))
+        try:
+            _in_time(hook, hook.function, name=name)
+        except LateError:
+            raise HookError(name, f"it did not come back within {hook.timeout:g} s", program=program) from None
+        except Exception as error:
+            said = hide(str(error), self._environment)
+            raise HookError(name, f"it raised {type(error).__name__}: {said}", program=program) from error
 
 
 def _in_time(hook: Call | Exec, work: Callable[[], T], *, name: HookName) -> T:

@@ -16,7 +16,16 @@ from typing import Any
 import docker
 import pytest
 
-from docker_rollback import BackupStore, DockerRollbackError, Progress, RollbackRequested, backup, restore, rollback
+from docker_rollback import (
+    BackupStore,
+    DockerRollbackError,
+    Exec,
+    Progress,
+    RollbackRequested,
+    backup,
+    restore,
+    rollback,
+)
 from docker_rollback._model import Way
 from docker_rollback.testing import CHANGING, READING, FailingEngine, FakeEngine
 
@@ -108,17 +117,28 @@ def test_a_planted_secret_is_in_blobs_alone(
         told.append(repr(news))
         looks.add(shown(docker_client))
 
+    def complain() -> None:
+        raise ValueError(f"the login by {secret} was refused")
+
+    options: dict[str, Any] = {
+        "before_quiesce": Exec(name, ["sh", "-c", "echo $DB_PASSWORD >&2"]),
+        "after_resume": complain,
+        "after_rollback": Exec(name, ["sh", "-c", "echo $DB_PASSWORD >&2; exit 1"]),
+        "keep_failed": True,
+    }
     watch = Watch()
     with watch.running():
         taken = backup(name, client=docker_client, store=store, way=way, progress=listen)
-        with rollback(name, client=docker_client, store=store, way=way, progress=listen, verify=None) as tx:
+        with rollback(name, client=docker_client, store=store, way=way, progress=listen, verify=None, **options) as tx:
             in_flight = outside_of_blobs(store, secret)
             docker_client.api.remove_container(name, force=True)
-            raise RollbackRequested
+            raise RollbackRequested(f"the login by {secret} was refused")
         restore(taken, client=docker_client, store=store, way=way, progress=listen)
     # Each of these has seen what it would have told of.
     assert len(told) > 20
     assert len(looks) > 2
+    assert [problem.step for problem in tx.outcome.problems] == ["after_resume", "after_rollback"]
+    assert "${DB_PASSWORD}" in tx.outcome.to_json()
     assert f"backup {taken.id} is taken" in caplog.text
     assert any(b"--listed-incremental" in words for words in watch.seen)
     found = {
@@ -128,6 +148,7 @@ def test_a_planted_secret_is_in_blobs_alone(
         "names and labels": any(secret in look for look in looks),
         "the store, in flight": in_flight,
         "the store": outside_of_blobs(store, secret),
+        "the outcome": secret in tx.outcome.to_json(),
         "what is printed": secret in f"{taken!r} {tx.backup!r} {tx!r}",
     }
     assert {place for place, is_there in found.items() if is_there} == set()

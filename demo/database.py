@@ -17,6 +17,7 @@ from docker.models.containers import Container
 
 from demo.prober import answers
 from tests.engines import debian
+from tests.programs import run_in
 
 NAME = "docker-rollback-demo"
 ROWS = 200_000
@@ -130,11 +131,10 @@ class Database:
     def sql(self, statement: str) -> str:
         """Run SQL in it and return what it prints; raises `SqlError` with what it complains about."""
         command = ["psql", "-h", "127.0.0.1", "-v", "ON_ERROR_STOP=1", "--quiet", "-At", "-c", statement]
-        code, output = self.container.exec_run(command)
-        said = (output if isinstance(output, bytes) else b"".join(output)).decode().strip()
+        code, said = run_in(self._client, NAME, command)
         if code != 0:
-            raise SqlError(said)
-        return said
+            raise SqlError(said.strip())
+        return said.strip()
 
     def facts(self) -> Facts:
         """Look at it."""

@@ -38,11 +38,13 @@ import docker
 import pytest
 from attrs import frozen
 from docker.errors import NotFound
+from docker.models.containers import Container, ExecResult
 
 import docker_rollback
 import docker_rollback.testing
 from docker_rollback.__main__ import _parser
 from tests.engines import debian
+from tests.programs import run_in
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -178,6 +180,13 @@ class Reader:
         return done.stdout
 
 
+def exec_run(self: Container, command: list[str]) -> ExecResult:
+    """Run a program in a container, as docker-py's method of that name does, and lose nothing that it prints."""
+    assert self.client is not None
+    code, output = run_in(self.client, str(self.id), command)
+    return ExecResult(code, output.encode())
+
+
 @pytest.fixture
 def reader(
     request: pytest.FixtureRequest,
@@ -204,6 +213,8 @@ def reader(
     # What a page calls python is the one that has the library.
     folders = (str(debian.busybox().parent), str(Path(sys.executable).parent), os.environ["PATH"])
     monkeypatch.setenv("PATH", ":".join(folders))
+    # On a busy machine docker-py's own loses what a page is to print (see tests.programs).
+    monkeypatch.setattr(Container, "exec_run", exec_run)
     sitting = Reader(page, tmp_path)
     try:
         if setup := SETUP.search(page.read_text()):

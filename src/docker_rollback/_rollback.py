@@ -1,4 +1,4 @@
-"""One update, made transactional: capture, body, verdict, and back where that is needed."""
+"""One update, made transactional: capture, block, verdict, and back where that is needed."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Rollback:
         recovery: what notes how far this has come, puts the backup back, and finishes what an earlier one left undone.
         verify: the checks that the update has to pass.
         quiesce: how the containers are brought to rest for the capture.
-        resume: whether they run again before the body starts.
+        resume: whether they run again before the block starts.
         shared: what becomes of containers outside that write to a volume of theirs.
         keep: which backups of these containers stay in the store when the block ends: so many, those no older than a
             `timedelta`, or both by `Keep`; None keeps all.

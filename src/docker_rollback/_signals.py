@@ -18,7 +18,7 @@ _Handler: TypeAlias = Callable[[int, FrameType | None], None]
 class Signals:
     """The signals of the main thread for the time of a block; in any other thread, nothing.
 
-    SIGTERM becomes `SystemExit` (143, as a shell counts), so that a body that is asked to end is rolled back. Within
+    SIGTERM becomes `SystemExit` (143, as a shell counts), so that a block that is asked to end is rolled back. Within
     `deferring`, the first SIGINT or SIGTERM waits for the end of it, and a second one ends it at once. Every handler
     that was there before is there again afterwards; a signal that was ignored stays so.
     """

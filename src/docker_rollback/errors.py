@@ -342,7 +342,7 @@ class RestoreError(DockerRollbackError):
 class RollbackFailedError(DockerRollbackError):
     """The update failed and so did its rollback; the backup is kept, unless a failure says that it cannot be read.
 
-    The exception that left the body of the ``with`` block is the ``__cause__``.
+    The exception that left the ``with`` block is the ``__cause__``.
 
     Attributes:
         backup_id: the backup from which ``restore`` can try again.

@@ -125,9 +125,9 @@ def choose(
     spared: dict[str, str] = {}
     wanted = None if containers is None else tuple(sorted(set(containers)))
     for things, series in sorted(_series(backups).items()) if keep else ():
-        if wanted is not None and (wanted, project or "") != (things[1], things[5]):
+        if wanted is not None and (wanted, project or "") != (things.containers, things.project):
             continue
-        if engine not in (None, things[0]) or project not in (None, things[5]):
+        if engine not in (None, things.engine) or project not in (None, things.project):
             continue
         going = [backup for place, backup in enumerate(series) if not keep.wants(place, now - backup.created)]
         spared.update({backup.id: needed[backup.id] for backup in going if backup.id in needed})
@@ -139,35 +139,49 @@ def choose(
     return Choice(tuple(removed), spared)
 
 
-_Things = tuple[str, tuple[str, ...], tuple[str, ...], bool, bool, str]
-"""What a series is of: an engine, containers or else volumes; whether there is data of volumes in it; kept; a project.
+@frozen(order=True)
+class _Things:
+    """What a series is of.
 
-A project is one whatever its containers are, which come and go with its versions; those that are named beside it count.
+    Attributes:
+        engine: the identity of its engine. Backups of engines without one, taken before it was kept, are series of
+            their own.
+        containers: their names. Of a project those that are named beside it: its own come and go with its versions. Of
+            kept states those that the rollback was of: what a failed update leaves may have others, and lack some.
+        volumes: the names of volumes, where there are neither containers nor a project: else they come and go, too.
+        has_data: whether there is data of volumes in it.
+        is_kept: whether it is of states that were kept before a rollback undid them.
+        project: the name of a project, or nothing.
+    """
 
-The one before the last tells states that were kept before a rollback, which are sorted by the containers that it was
-of: what a failed update leaves may have others, and lack some.
+    engine: str
+    containers: tuple[str, ...]
+    volumes: tuple[str, ...]
+    has_data: bool
+    is_kept: bool
+    project: str
 
-Backups of engines without an identity, taken before it was kept, are series of their own.
-"""
+    @classmethod
+    def of(cls, backup: Backup) -> Self:
+        """Return what the series of a backup is of."""
+        project = backup.project.name if backup.project is not None else ""
+        containers = backup.beside if project else backup.kept_for or backup.beside
+        named = containers or project
+        return cls(
+            engine=backup.engine.identity,
+            containers=tuple(sorted(set(containers))),
+            volumes=() if named else tuple(sorted({volume.name for volume in backup.volumes})),
+            has_data=bool(backup.volumes) and not backup.kept_for,
+            is_kept=bool(backup.kept_for),
+            project=project,
+        )
 
 
 def _series(backups: Iterable[Backup]) -> dict[_Things, list[Backup]]:
     """Sort backups into series, newest first in each."""
     series: dict[_Things, list[Backup]] = {}
     for backup in sorted(backups, key=lambda backup: (backup.created, backup.id), reverse=True):
-        project = backup.project.name if backup.project is not None else ""
-        containers = tuple(sorted(set(backup.beside if project else backup.kept_for or backup.beside)))
-        # The volumes of a container come and go with its versions; without one they are what the series is of.
-        volumes = () if containers or project else tuple(sorted({volume.name for volume in backup.volumes}))
-        things = (
-            backup.engine.identity,
-            containers,
-            volumes,
-            bool(backup.volumes) and not backup.kept_for,
-            bool(backup.kept_for),
-            project,
-        )
-        series.setdefault(things, []).append(backup)
+        series.setdefault(_Things.of(backup), []).append(backup)
     return series
 
 

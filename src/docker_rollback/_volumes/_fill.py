@@ -18,7 +18,7 @@ from docker_rollback._volumes._access import Reach
 from docker_rollback._volumes._capture import read_archive
 from docker_rollback._volumes._flags import clear_flags
 from docker_rollback._volumes._live import attributes_of_folders
-from docker_rollback._volumes._members import MalformedArchiveError, Member, Members
+from docker_rollback._volumes._members import END, MalformedArchiveError, Member, Members
 from docker_rollback._volumes._root import drop_attributes, foreign_attributes
 from docker_rollback._volumes._snapshot_file import ROOT
 from docker_rollback._volumes._spared import Spared
@@ -27,8 +27,6 @@ from docker_rollback.errors import ArchiveError
 
 logger = logging.getLogger("docker_rollback")
 
-_END: Final = bytes(1024)
-"""Two empty blocks: the end of an archive."""
 _WORTH: Final = 256 << 10
 """How many bytes are worth a call."""
 
@@ -119,7 +117,7 @@ class Filling:
         self._done = 0
         folders = _Folders()
         # By themselves first: from then on each path leads where it led, through no link.
-        self._extract(self._folders(increment, folders), [_END])
+        self._extract(self._folders(increment, folders), [END])
         self._clear_away(folders)
         base = self._read(self._archive.base)
         needed = _Needed(self._reach.root, known, folders)
@@ -127,7 +125,7 @@ class Filling:
             self._folders(increment, _Folders()),
             _only(base, needed.of_base),
             _only(self._read(increment), needed.of_increment),
-            [_END],
+            [END],
         )
         logger.debug("volume %s: %d files of it are left alone", self._reach.volume, needed.left_alone)
         return self._done

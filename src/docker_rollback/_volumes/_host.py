@@ -12,7 +12,7 @@ from attrs import asdict
 from docker_rollback import _folders
 from docker_rollback._engine.port import Engine, Process
 from docker_rollback._folders import Spot
-from docker_rollback._volumes._stream import PIECE
+from docker_rollback._volumes._stream import pieces_of
 from docker_rollback.errors import VolumeAccessError
 
 _BOOT_ID = "/proc/sys/kernel/random/boot_id"
@@ -118,12 +118,5 @@ class HostFolders:
 def _said(run: _Runs, *words: str) -> str | None:
     """Return what a program next to a folder prints; None where it failed."""
     with run(words) as process:
-        said = _all_of(process)
+        said = b"".join(pieces_of(process))
         return said.decode("utf-8", "surrogateescape") if process.finish().exit_code == 0 else None
-
-
-def _all_of(process: Process) -> bytes:
-    found = bytearray()
-    while piece := process.read(PIECE):
-        found += piece
-    return bytes(found)

@@ -18,7 +18,7 @@ from docker_rollback._volumes._live import Base, write_snapshot
 from docker_rollback._volumes._look import nanoseconds
 from docker_rollback._volumes._members import Member, Members
 from docker_rollback._volumes._snapshot_file import ROOT, Place, SnapshotFile, moved
-from docker_rollback._volumes._stream import PIECE, Sink, carry
+from docker_rollback._volumes._stream import Sink, carry, pieces_of
 from docker_rollback.errors import ArchiveError
 
 logger = logging.getLogger("docker_rollback")
@@ -117,7 +117,7 @@ class Increment:
         """Whether a directory of one of these numbers is anywhere in the volume."""
         words = ("find", self._reach.root, "-type", "d", "-printf", "%i\\n")
         with self._crew.at_work(self._reach.run, words) as find:
-            found = _answer(find)
+            found = b"".join(pieces_of(find))
             if find.finish().exit_code != 0:
                 return True
         return not inodes.isdisjoint(map(int, found.split()))
@@ -139,7 +139,7 @@ def places(root: str, snapshot: SnapshotFile, probe: Process) -> dict[bytes, Pla
     asking = threading.Thread(target=ask, name="asking where directories are")
     asking.start()
     try:
-        answer = _answer(probe)
+        answer = b"".join(pieces_of(probe))
     finally:
         asking.join()
     finished = probe.finish()
@@ -183,10 +183,3 @@ class Proof:
             # tar takes no attribute off a directory that is there.
             return f"the directory {member.name!r} has fewer attributes than in the base"
         return ""
-
-
-def _answer(process: Process) -> bytes:
-    pieces = []
-    while piece := process.read(PIECE):
-        pieces.append(piece)
-    return b"".join(pieces)

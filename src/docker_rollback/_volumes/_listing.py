@@ -15,7 +15,7 @@ from attrs import field, frozen
 
 from docker_rollback._volumes._look import Ground, Hashes, path_of
 from docker_rollback._volumes._snapshot_file import Place
-from docker_rollback._volumes._stream import Packer, packed, unpack
+from docker_rollback._volumes._stream import Packer, packed, split, unpack
 
 _AT_ONCE: Final = 10_000
 
@@ -107,10 +107,7 @@ def _ended(lines: Iterable[bytes]) -> bytes:
 
 
 def _split(pieces: Iterable[bytes]) -> Iterator[bytes]:
-    rest = b""
-    for piece in pieces:
-        *lines, rest = (rest + piece).split(b"\0")
-        yield from lines
+    rest = yield from split(pieces)
     if rest:
         raise ListingError("a listing is cut short")
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from array import array
 from bisect import bisect_left
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Final, Protocol
 
 from attrs import frozen
@@ -19,7 +19,7 @@ from docker_rollback._engine.port import Finished
 from docker_rollback._volumes._access import Reach
 from docker_rollback._volumes._crew import Crew
 from docker_rollback._volumes._snapshot_file import Place
-from docker_rollback._volumes._stream import PIECE
+from docker_rollback._volumes._stream import pieces_of, split
 from docker_rollback.errors import ArchiveError
 
 logger = logging.getLogger("docker_rollback")
@@ -131,7 +131,7 @@ def look(reach: Reach, crew: Crew, onlookers: Collection[Onlooker] = ()) -> Look
     """
     weight, size, linked, sockets, left_out = 0, 0, False, [], reach.left_out
     with crew.at_work(reach.run, ("find", reach.root, "-printf", _SHAPE)) as find:
-        for line in _lines(find.read):
+        for line in split(pieces_of(find)):
             kind, names, blocks, rest = line.split(b" ", 3)
             if left_out and path_of(rest) in left_out:
                 continue
@@ -173,7 +173,7 @@ def ground(reach: Reach, crew: Crew) -> Ground:
 def run(reach: Reach, crew: Crew, words: Sequence[str]) -> bytes:
     """Run a program next to a volume, and return what it prints; raises `ArchiveError` where it fails."""
     with crew.at_work(reach.run, words) as process:
-        printed = b"".join(_pieces(process.read))
+        printed = b"".join(pieces_of(process))
         check(reach, words[0], process.finish())
     return printed
 
@@ -194,15 +194,3 @@ def _folder(rest: bytes) -> tuple[bytes, Place]:
     inode, changed, modified, _, path = rest.split(b" ", 4)
     turned = 0 if modified == changed else nanoseconds(changed)
     return b"./" + path if path else b".", Place(int(inode), turned)
-
-
-def _lines(read: Callable[[int], bytes]) -> Iterator[bytes]:
-    rest = b""
-    for data in _pieces(read):
-        *lines, rest = (rest + data).split(b"\0")
-        yield from lines
-
-
-def _pieces(read: Callable[[int], bytes]) -> Iterator[bytes]:
-    while data := read(PIECE):
-        yield data

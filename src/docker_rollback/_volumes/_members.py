@@ -10,6 +10,10 @@ from typing import Final
 
 from attrs import field, frozen
 
+DUMPDIR: Final = b"GNU.dumpdir"
+"""The record of a directory that lists what was in it."""
+END: Final = bytes(1024)
+"""Two empty blocks: the end of an archive."""
 _BLOCK: Final = 512
 _SECOND: Final = 1_000_000_000
 _DIRECTORY: Final = 0x35
@@ -163,7 +167,7 @@ def _member(head: bytes, header: bytes, kind: int, records: dict[bytes, bytes]) 
         raise PathTooLongError(f"a path of {len(name)} bytes is too long to be put back: {name[:80]!r}...")
     link = (records.get(b"linkpath") or _text(header[157:257])) if kind == _LINK else None
     attributes = frozenset(key[len(_ATTRIBUTE) :] for key in records if key.startswith(_ATTRIBUTE))
-    listing = records.get(b"GNU.dumpdir")
+    listing = records.get(DUMPDIR)
     return Member(name.rstrip(b"/"), kind == _DIRECTORY, link, listing, attributes, head, header, records)
 
 

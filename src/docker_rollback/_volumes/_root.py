@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 
-from docker_rollback._engine.port import Process
 from docker_rollback._volumes import _tar
 from docker_rollback._volumes._access import Reach
-from docker_rollback._volumes._stream import PIECE
+from docker_rollback._volumes._stream import pieces_of
 
 logger = logging.getLogger("docker_rollback")
 
@@ -24,7 +23,7 @@ def drop_attributes(reach: Reach, *, keep: Collection[str], folder: str = ".") -
     """
     path = reach.root if folder == "." else f"{reach.root}/{folder}"
     with reach.run(_tar.show_root(path)) as process:
-        present = _tar.attributes(_output(process))
+        present = _tar.attributes(pieces_of(process))
     for name in sorted(present - frozenset(keep)):
         if not name.startswith(_NOT_OURS) and not _drop(reach, path, name):
             where = "its root" if folder == "." else folder
@@ -42,8 +41,3 @@ def _drop(reach: Reach, path: str, name: str) -> bool:
         return True
     with reach.run(("setfattr", f"--remove={name}", path)) as process:
         return process.finish().exit_code == 0
-
-
-def _output(process: Process) -> Iterator[bytes]:
-    while data := process.read(PIECE):
-        yield data

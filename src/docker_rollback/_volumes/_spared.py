@@ -9,21 +9,18 @@ from __future__ import annotations
 import logging
 import tarfile
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from typing import Final, Self
+from typing import Self
 
 from docker_rollback._exclude import Exclude, Paths
 from docker_rollback._model import NotCovered, left_out
 from docker_rollback._volumes import _tar
 from docker_rollback._volumes._access import Reach
-from docker_rollback._volumes._members import Member, Members
+from docker_rollback._volumes._members import DUMPDIR, END, Member, Members
 from docker_rollback._volumes._snapshot_file import ROOT
-from docker_rollback._volumes._stream import PIECE
+from docker_rollback._volumes._stream import pieces_of, split
 from docker_rollback.errors import ArchiveError
 
 logger = logging.getLogger("docker_rollback")
-
-_DUMPDIR: Final = b"GNU.dumpdir"
-_END: Final = bytes(1024)
 
 
 class Listed:
@@ -105,7 +102,7 @@ class Spared:
             header = tarfile.TarInfo("./")
             header.type, header.mode = tarfile.DIRTYPE, 0o700
             beginning.append(
-                _headers(header.tobuf(tarfile.USTAR_FORMAT), {b"path": folder + b"/", _DUMPDIR: _listing(b"", stay)})
+                _headers(header.tobuf(tarfile.USTAR_FORMAT), {b"path": folder + b"/", DUMPDIR: _listing(b"", stay)})
             )
         return b"".join(beginning)
 
@@ -114,7 +111,7 @@ class Spared:
         names = self._names.get(member.name)
         if names is None or member.listing is None:
             return member.head
-        return _headers(member.header, {**member.records, _DUMPDIR: _listing(member.listing, names)})
+        return _headers(member.header, {**member.records, DUMPDIR: _listing(member.listing, names)})
 
     def amended(self, archive: Iterable[bytes]) -> Iterator[bytes | memoryview]:
         """Yield an archive whose directories list what is to stay."""
@@ -128,16 +125,13 @@ class Spared:
                     yield self.head(part) if part.is_directory else part.head
                 else:
                     yield part
-        yield _END
+        yield END
 
 
 def _all_below(reach: Reach) -> Iterator[bytes]:
     """Yield the path of everything in a volume."""
     with reach.run(("find", reach.root, "-printf", "%P\\0")) as find:
-        rest = b""
-        while data := find.read(PIECE):
-            *paths, rest = (rest + data).split(b"\0")
-            yield from (b"./" + path for path in paths if path)
+        yield from (b"./" + path for path in split(pieces_of(find)) if path)
         finished = find.finish()
     if finished.exit_code != 0:
         said = finished.stderr[:300].strip()

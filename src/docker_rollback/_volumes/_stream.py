@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import Final, Protocol
 
 if sys.version_info >= (3, 14):
@@ -33,6 +33,21 @@ class CorruptStreamError(Exception):
     """A zstd stream is broken: cut short, or not what its first bytes say."""
 
 
+def pieces_of(source: Source) -> Iterator[bytes]:
+    """Yield all that comes from `source`, a piece at a time."""
+    while data := source.read(PIECE):
+        yield data
+
+
+def split(pieces: Iterable[bytes]) -> Generator[bytes, None, bytes]:
+    """Yield the texts that end with NUL each; return what follows the last of them."""
+    rest = b""
+    for piece in pieces:
+        *texts, rest = (rest + piece).split(b"\0")
+        yield from texts
+    return rest
+
+
 def carry(
     source: Source,
     sink: Sink,
@@ -49,7 +64,7 @@ def carry(
         look: given each piece, to look at.
     """
     size = 0
-    while data := source.read(PIECE):
+    for data in pieces_of(source):
         size += len(data)
         sink.write(data)
         if look is not None:

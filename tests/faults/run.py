@@ -248,11 +248,18 @@ class Sweep:
     Args:
         stage: where.
         dice: decides what a case leaves open: whether and where its recovery is killed too.
+        daemon: whether the engine itself may be killed meanwhile.
     """
 
-    def __init__(self, stage: Stage, dice: random.Random) -> None:
+    def __init__(self, stage: Stage, dice: random.Random, *, daemon: bool = True) -> None:
         self._stage = stage
         self._dice = dice
+        self._recovery_faults = (
+            "kill-before",
+            "kill-after",
+            "kill-before",
+            "daemon-before" if daemon else "kill-after",
+        )
 
     def count(self, scene: Scene) -> dict[tuple[str, Phase], Sequence[Effect]]:
         """Run a scene twice without a fault, and return the effects of each phase."""
@@ -320,7 +327,7 @@ class Sweep:
         stage.forget_starts()
         words = []
         if self._dice.random() < 0.35:
-            fault = self._dice.choice(("kill-before", "kill-after", "kill-before", "daemon-before"))
+            fault = self._dice.choice(self._recovery_faults)
             plan = ("recover", fault, self._dice.randint(1, 60))
             ended = stage.play(plan, play="recover", scene=scene.name)
             struck = stage.referee.struck

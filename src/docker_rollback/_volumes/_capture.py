@@ -302,7 +302,7 @@ class VolumeCapture:
             increment=blob,
             size=base.about.size + work.size,
             not_covered=(*work.not_covered, *listed.gaps(reach.volume)),
-            snapshot=self._keep(SNAPSHOT_FILE, packed([work.increment.snapshot.written()])),
+            snapshot=self._keep(SNAPSHOT_FILE, packed(work.increment.snapshot.pieces())),
             clock=base.clock,
             listing=self._keep(LISTING, base.listing.written(base.about, there))
             if isinstance(base.listing, Lister)

@@ -13,7 +13,7 @@ write and not extract.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Final, Self
 
 from attrs import evolve, field, frozen
@@ -93,8 +93,13 @@ class SnapshotFile:
 
     def written(self) -> bytes:
         """Return it as a file."""
-        moment = b"%d\0%d\0" % divmod(self.began, _SECOND)
-        return b"".join((self.line, moment, *(folder.record for folder in self.folders)))
+        return b"".join(self.pieces())
+
+    def pieces(self) -> Iterator[bytes]:
+        """Yield it as a file, piece by piece: of a million files it has some twenty megabytes."""
+        yield self.line + b"%d\0%d\0" % divmod(self.began, _SECOND)
+        for folder in self.folders:
+            yield folder.record
 
     def set_back(self, seconds: float) -> SnapshotFile:
         """Return it with an earlier moment: what has changed since then is taken again."""

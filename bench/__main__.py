@@ -58,7 +58,7 @@ def measure(
         chosen: the cases.
         rounds: how often.
         ways: which ways alone.
-        keep: a file for the results so far, after each case.
+        keep: a file for the results so far, after each case and where this is broken off.
     """
     notebook, failed = Notebook(), []
     with staged(engine, with_postgresql=any(case.kind == "postgresql" for case in chosen)) as stage:
@@ -74,8 +74,9 @@ def measure(
                 # The others can be measured all the same.
                 traceback.print_exc()
                 failed.append(case.name)
-            if keep is not None:
-                keep.write_text(report.dump(shape, notebook.samples))
+            finally:
+                if keep is not None:
+                    keep.write_text(report.dump(shape, notebook.samples))
     return report.dump(shape, notebook.samples), failed
 
 

@@ -16,7 +16,7 @@ Size: TypeAlias = Literal["small", "full"]
 MB: Final = 1_000_000
 GB: Final = 1000 * MB
 
-EVERY_WAY: Final = (samples.BARE, samples.PLAIN, samples.RESTIC, samples.DIRECT, samples.HELPER)
+EVERY_WAY: Final = (samples.BARE, samples.DIRECT, samples.HELPER, samples.RESTIC, samples.PLAIN)
 OURS: Final = (samples.BARE, samples.DIRECT, samples.HELPER)
 
 SLOW: Final = (samples.PLAIN,)
@@ -66,9 +66,9 @@ def cases(size: Size) -> Mapping[str, tuple[Case, ...]]:
     return {
         "entry": (Case(NO_VOLUMES, "http", None, (samples.BARE, samples.DIRECT), often=3),),
         "small-server": (Case(SMALL_SERVER, "http", Files(100, 1000), often=3),),
-        "large-files": (Case(LARGE_FILES, "http", large, EVERY_WAY, whole=True),),
         "small-files": (Case(SMALL_FILES, "http", small, EVERY_WAY, whole=True),),
         "postgresql": (Case(POSTGRESQL, "postgresql", accounts, EVERY_WAY, whole=True),),
+        "large-files": (Case(LARGE_FILES, "http", large, EVERY_WAY, whole=True),),
         "sizes": tuple(_sizes(full=full)),
         "numbers": tuple(_numbers(full=full)),
         "million": (Case(MILLION, "http", many, (samples.DIRECT, samples.HELPER)),),

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Final, Protocol
 
 from attrs import define, field, frozen
-from docker.errors import NotFound
+from docker.errors import APIError, NotFound
 
 from bench.clients import Kind, Load, Watcher, ask_http, ask_postgresql
 from bench.stage import BUSYBOX, LABEL, Stage
@@ -143,8 +143,10 @@ class Subject:
                 self.data.fill(self)
             yield
         finally:
-            self.remove_container()
-            self.remove_volume()
+            # What a program that broke off still holds goes with the engine, and must not hide why it did.
+            with suppress(APIError):
+                self.remove_container()
+                self.remove_volume()
 
 
 @frozen

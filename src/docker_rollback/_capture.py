@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from datetime import datetime
+from typing import TypeVar
 
 from docker_rollback._archiver import VolumeArchiver
 from docker_rollback._engine.port import Engine
@@ -24,6 +25,9 @@ from docker_rollback._volumes import VolumeCapture
 from docker_rollback.errors import CaptureError
 
 logger = logging.getLogger("docker_rollback")
+
+Side = TypeVar("Side")
+Main = TypeVar("Main")
 
 _PREDEFINED = ("bridge", "host", "none", "podman")
 """Networks that an engine has by itself and does not let anyone make."""
@@ -128,13 +132,19 @@ class Capture:
                     rest.check_undisturbed()
                     guests.check_undisturbed()
                 timeline.begin("resume")
+            # What was written of the volumes is read back while the engine exports the images.
+            volumes, containers = _beside(
+                archives.seal,
+                lambda: tuple(snapshotter.seal(snapshot, draft) for snapshot in snapshots),
+                archives.stop,
+            )
             backup = Backup(
                 id=identity,
                 created=created,
                 engine=self._engine.info().record(),
                 quiesce=quiesce,
-                containers=tuple(snapshotter.seal(snapshot, draft) for snapshot in snapshots),
-                volumes=archives.seal(),
+                containers=containers,
+                volumes=volumes,
                 networks=networks,
                 bystanders=report.bystanders,
                 kept_for=tuple(kept_for),
@@ -156,7 +166,7 @@ class Capture:
         self, report: Report, tags: Sequence[str], archives: VolumeCapture, *, at_rest: bool
     ) -> list[ContainerSnapshot]:
         """Capture the containers, and their volumes beside them."""
-        return _beside(
+        snapshots, _ = _beside(
             lambda: [
                 self._snapshotter.capture(container, tag=tag, folders=report.volumes)
                 for container, tag in zip(report.containers, tags, strict=True)
@@ -164,6 +174,7 @@ class Capture:
             lambda: archives.capture(at_rest=at_rest),
             archives.stop,
         )
+        return snapshots
 
     def _refuse_newcomers(self, report: Report) -> None:
         """Raise where something came to a project while its backup was taken: it would count as the update's."""
@@ -212,25 +223,26 @@ def _bring(containers: Iterable[Observed], rest: AtRest, limit: DowntimeLimit) -
         limit.check()
 
 
-def _beside(
-    commits: Callable[[], list[ContainerSnapshot]], data: Callable[[], object], stop: Callable[[], object]
-) -> list[ContainerSnapshot]:
-    """Take commits in a thread of their own while this one takes data; return the commits when both have ended.
+def _beside(side: Callable[[], Side], main: Callable[[], Main], stop: Callable[[], object]) -> tuple[Side, Main]:
+    """Do one thing in a thread of its own while this one does another; return both when both have ended.
 
-    Where the commits fail, `stop` ends the other. Where both fail, the error is that of the commits, and the other one
-    its cause; but an interruption comes before any error.
+    Where the first fails, and on an interruption, `stop` ends what it can of the rest. Where both fail, the error is
+    that of the first, and the other one its cause; but an interruption comes before any error.
     """
-    with ThreadPoolExecutor(1, thread_name_prefix="commits") as pool:
-        job = pool.submit(commits)
+    with ThreadPoolExecutor(1, thread_name_prefix="beside") as pool:
+        job = pool.submit(side)
         job.add_done_callback(lambda done: stop() if done.exception() is not None else None)
         try:
-            data()
+            done = main()
+            return job.result(), done
         except Exception as error:
             failure = job.exception()
-            if failure is None:
+            if failure is None or failure is error:
                 raise
             raise failure from error
-        return job.result()
+        except BaseException:
+            stop()
+            raise
 
 
 def _runs(container: Observed) -> bool:

@@ -23,7 +23,7 @@ def test_both_are_at_work_together() -> None:
         meeting.wait()
         return []
 
-    assert _beside(commits, meeting.wait, nothing) == []
+    assert _beside(commits, meeting.wait, nothing)[0] == []
 
 
 def test_a_failed_commit_ends_the_archiving() -> None:
@@ -61,3 +61,29 @@ def test_failed_data_waits_for_the_commits_to_end() -> None:
     with pytest.raises(ArchiveError):
         _beside(commits, data, nothing)
     assert ended == ["commits"]
+
+
+def test_an_interruption_ends_the_other_and_comes_out() -> None:
+    """Ctrl-C is raised at once: what is done beside is told to end."""
+    stopped = threading.Event()
+
+    def side() -> None:
+        assert stopped.wait(30)
+        raise ArchiveError("data", "it was given up")
+
+    def main() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        _beside(side, main, stopped.set)
+    assert stopped.is_set()
+
+
+def test_a_failure_beside_comes_out_when_this_one_is_done() -> None:
+    """Nothing that failed in the other thread is lost."""
+
+    def side() -> None:
+        raise ArchiveError("data", "it cannot be read")
+
+    with pytest.raises(ArchiveError):
+        _beside(side, lambda: 1, nothing)

@@ -136,7 +136,7 @@ class VolumeCapture:
         self._together(lambda work, threads: self._take(work, threads, at_rest=at_rest))
 
     def stop(self) -> None:
-        """End all programs that are at work, from whatever thread; what waits for them fails."""
+        """End all that is at work, from whatever thread; what waits for it fails."""
         self._crew.stop()
 
     def stand_down(self) -> None:
@@ -320,6 +320,8 @@ class VolumeCapture:
         """Yield the tar that an archive holds; raises `CorruptBackupError` where it is not as long as it was."""
         size = 0
         for data in read_archive(self._store, blob):
+            if self._crew.stopped:
+                raise CorruptBackupError(str(self._store.path), blob.digest, "it was not read back to its end")
             size += len(data)
             yield data
         if size != wanted:

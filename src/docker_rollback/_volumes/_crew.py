@@ -22,6 +22,11 @@ class Crew:
         self._working: set[Process] = set()
         self._stopped = False
 
+    @property
+    def stopped(self) -> bool:
+        """Whether all was ended."""
+        return self._stopped
+
     @contextmanager
     def at_work(self, run: Run, words: Sequence[str], *, stdin: bool = False) -> Iterator[Process]:
         """Have a program at work for the time of a block."""

@@ -15,7 +15,7 @@ from typing import Any, Literal, TypeAlias
 
 from attrs import field, frozen
 
-from docker_rollback._model import Detached, Observed, Resting
+from docker_rollback._model import Detached, Observed, Project, Resting
 from docker_rollback._spec import refers, started_at, user_endpoints
 
 Phase: TypeAlias = Literal["capturing", "updating", "committed", "rolling back", "restored"]
@@ -66,6 +66,7 @@ class Record:
         project: the name of the compose project that it is of.
         spares: whether volumes that came to the project since its backup stay: a restore by itself knows of no update
             that made them.
+        came: what there was of the project when the way back began. What is not in it came later, and is no update's.
     """
 
     operation: str
@@ -82,6 +83,7 @@ class Record:
     kept: str | None = None
     project: str | None = None
     spares: bool = False
+    came: Project | None = None
 
     @property
     def key(self) -> str:

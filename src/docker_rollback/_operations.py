@@ -18,10 +18,11 @@ from docker_rollback._journal import Phase, Record, stand
 from docker_rollback._labels import ROLE_LABEL
 from docker_rollback._look import look_at, look_at_all
 from docker_rollback._marker import Markers
-from docker_rollback._model import Backup, Detached, Observed, Resting, is_folder
-from docker_rollback._project import members
+from docker_rollback._model import Backup, Detached, Observed, Project, Resting, is_folder
+from docker_rollback._project import look_at_project, members, newcomers
 from docker_rollback._quiesce import resting
 from docker_rollback._snapshotter import locked, now
+from docker_rollback._spec import started_at
 from docker_rollback._store import BackupStore
 from docker_rollback._volumes import ROLE
 from docker_rollback.errors import DockerRollbackError, StoreError
@@ -84,7 +85,7 @@ class Operation:
         if phase in ("updating", "rolling back"):
             self._store.hold(self.record.operation, HOLDER, "it is needed until the rollback has ended")
         standing = () if phase == "committed" else tuple(stand(container) for container in self.look())
-        self._write(evolve(self.record, phase=phase, standing=standing))
+        self._write(evolve(self.record, phase=phase, standing=standing, came=self._came(phase)))
 
     def commit(self) -> None:
         """Note durably that the update stands.
@@ -151,6 +152,22 @@ class Operation:
             found.setdefault(member.id, member)
         return list(found.values())
 
+    def of_the_update(self, backup: Backup) -> Project:
+        """Return what came to its project and may be removed by somebody who finds this operation cut off.
+
+        What came after the way back began stays. Once everything stands again, people are at work: where something was
+        started since, the volumes and networks stay too.
+        """
+        came = self.record.came or Project(self.record.project or "")
+        if self.record.phase != "restored":
+            return came
+        started = {standing.id: standing.started for standing in self.record.standing}
+        found = newcomers(self._engine, backup).containers
+        idle = [
+            one.id for one in found if one.id in came.containers and started_at(one.inspection) == started.get(one.id)
+        ]
+        return evolve(came if len(idle) == len(found) else Project(came.name), containers=tuple(idle))
+
     def end(self) -> None:
         """Let the backup and the containers go, and forget the operation; harmless where that is done.
 
@@ -160,6 +177,12 @@ class Operation:
         self._store.release(self.record.operation, HOLDER)
         self._markers.remove(self.record)
         self._store.journal.remove(self.record.key)
+
+    def _came(self, phase: Phase) -> Project | None:
+        record = self.record
+        if record.project is None or phase != "rolling back" or (record.came is not None and record.phase == phase):
+            return record.came
+        return look_at_project(self._engine, record.project)
 
     def _write(self, record: Record) -> None:
         host, pid = _owner()

@@ -94,6 +94,22 @@ class Newcomers:
         """The ids of the containers."""
         return frozenset(container.id for container in self.containers)
 
+    def within(self, project: Project) -> Newcomers:
+        """Return those of them that were there when a project was found; what came later is named in the log."""
+        found = Newcomers(
+            tuple(one for one in self.containers if one.id in project.containers),
+            tuple(one for one in self.volumes if one in project.volumes),
+            tuple(one for one in self.networks if one in project.networks),
+        )
+        later = [
+            *(f"container {one.name}" for one in self.containers if one not in found.containers),
+            *(f"volume {one}" for one in self.volumes if one not in found.volumes),
+            *(f"network {one}" for one in self.networks if one not in found.networks),
+        ]
+        for what in later:
+            logger.warning("%s is left as it is: it may have nothing to do with the update that is undone", what)
+        return found
+
 
 def newcomers(engine: Engine, backup: Backup) -> Newcomers:
     """Return what came to the project of a backup since.

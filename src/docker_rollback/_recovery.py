@@ -18,7 +18,7 @@ from docker_rollback._engine_errors import may_pass
 from docker_rollback._hooks import Hooks
 from docker_rollback._journal import Phase, interference
 from docker_rollback._keeping import Keeper
-from docker_rollback._model import Backup, Observed, Quiesce, Report, Shared, backup_id
+from docker_rollback._model import Backup, Observed, Project, Quiesce, Report, Shared, backup_id
 from docker_rollback._operations import HOLDER, Operation, Operations
 from docker_rollback._preflight import Preflight
 from docker_rollback._progress import Reporter
@@ -283,14 +283,20 @@ class Recovery:
             guests.adopt(guest)
         return guests
 
-    def settle(self, operation: Operation, backup: Backup, *, rolled_back: bool) -> None:
+    def settle(self, operation: Operation, backup: Backup, *, rolled_back: bool, only: Project | None = None) -> None:
         """Tidy up after an operation whose outcome stands, and forget it.
+
+        Args:
+            operation: the operation.
+            backup: its backup.
+            rolled_back: whether that was put back.
+            only: what may go of what came to its project; all of it where None.
 
         Raises:
             EngineError, StoreError: something is left over; `recover` finishes this.
         """
         if rolled_back:
-            self._restorer.clear_aside(backup, spare_volumes=operation.record.spares)
+            self._restorer.clear_aside(backup, spare_volumes=operation.record.spares, only=only)
         else:
             self._restorer.clear_parked(backup)
         self._capture.release(backup)
@@ -375,7 +381,8 @@ class Recovery:
             self.settle(operation, self._store.get(record.operation), rolled_back=False)
             return Recovered(record.operation, record.names, "tidied up")
         backup = self._store.get(record.operation)
-        kept = record.kept
+        # What somebody made since it was cut off is not the update's, and goes only where it is kept.
+        kept, only = record.kept, None if record.phase == "updating" else operation.of_the_update(backup)
         if record.phase == "restored":
             self._set_going(operation, backup)
         else:
@@ -387,8 +394,9 @@ class Recovery:
             self._restorer.check(backup)
             if keep_found and (reasons or record.phase == "updating"):
                 kept = self._keep_found(operation, found)
+                only = self._store.get(kept).project if kept is not None else None
             self._put_back(operation, backup)
-        self.settle(operation, backup, rolled_back=True)
+        self.settle(operation, backup, rolled_back=True, only=only)
         return Recovered(record.operation, record.names, "rolled back", kept)
 
     def _keep_found(self, operation: Operation, found: Sequence[Observed]) -> str | None:

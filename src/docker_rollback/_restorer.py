@@ -13,7 +13,7 @@ from docker_rollback._archiver import VolumeArchiver
 from docker_rollback._compare import compare_networks
 from docker_rollback._engine.port import Engine
 from docker_rollback._look import look_at
-from docker_rollback._model import Backup, ContainerSnapshot, NetworkRecord, VolumeArchive, is_folder
+from docker_rollback._model import Backup, ContainerSnapshot, NetworkRecord, Project, VolumeArchive, is_folder
 from docker_rollback._place import Place
 from docker_rollback._plan import (
     ClearAside,
@@ -203,7 +203,7 @@ class Restorer:
             self._report.step("restore", str(Compare(container)))
             place.compare()
 
-    def clear_aside(self, backup: Backup, *, spare_volumes: bool = True) -> None:
+    def clear_aside(self, backup: Backup, *, spare_volumes: bool = True, only: Project | None = None) -> None:
         """Remove what a restore put aside, and what came to the project of the backup since.
 
         What cannot be removed is named in the log, and everything else stands.
@@ -212,6 +212,7 @@ class Restorer:
             backup: what was put back.
             spare_volumes: whether the volumes that came to the project stay: without an update that made them, nobody
                 knows whose data is in them.
+            only: what may go of what came to the project; all of it where None.
         """
         # The last first: one that others live in cannot go before them.
         for container in reversed(backup.containers):
@@ -226,7 +227,7 @@ class Restorer:
         if backup.project is not None:
             self._report.step("restore", str(ClearNewcomers(backup.project)))
             try:
-                Surroundings(self._engine, backup).clear_newcomers(spare_volumes=spare_volumes)
+                Surroundings(self._engine, backup).clear_newcomers(spare_volumes=spare_volumes, only=only)
             except EngineError as error:
                 logger.warning("project %s: what came to it could not be looked at: %s", backup.project.name, error)
 

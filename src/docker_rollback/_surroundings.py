@@ -10,7 +10,7 @@ from docker_rollback._compare import compare_networks
 from docker_rollback._conflict import conflict
 from docker_rollback._engine.port import ContainerFilter, Engine
 from docker_rollback._look import look_at, look_at_all
-from docker_rollback._model import Backup, ContainerSnapshot, Detached, NetworkRecord, Observed, is_folder
+from docker_rollback._model import Backup, ContainerSnapshot, Detached, NetworkRecord, Observed, Project, is_folder
 from docker_rollback._place import hold, is_aside
 from docker_rollback._project import newcomers
 from docker_rollback._quiesce import AtRest
@@ -111,15 +111,20 @@ class Surroundings:
         """Remove those that came to the project since and refer to a volume, which can then be made anew."""
         for newcomer in self._newcomers.containers:
             if volume in newcomer.volumes:
-                self._engine.remove_container(newcomer.id, force=True, volumes=True)
+                self._engine.remove_container(newcomer.id, force=True)
 
-    def clear_newcomers(self, *, spare_volumes: bool) -> None:
-        """Remove what came to the project since; what cannot be removed is named in the log."""
-        came = self._newcomers
+    def clear_newcomers(self, *, spare_volumes: bool, only: Project | None = None) -> None:
+        """Remove what came to the project since; what cannot be removed is named in the log.
+
+        Args:
+            spare_volumes: whether volumes stay, anonymous ones too.
+            only: what may go at all; everything where None.
+        """
+        came = self._newcomers if only is None else self._newcomers.within(only)
         # The last first: one that others live in cannot go before them.
         for newcomer in reversed(came.containers):
             with _left_where_it_fails(f"container {newcomer.name}"):
-                self._engine.remove_container(newcomer.id, force=True, volumes=True)
+                self._engine.remove_container(newcomer.id, force=True, volumes=not spare_volumes)
         for network in came.networks:
             with _left_where_it_fails(f"network {network}"):
                 self._engine.remove_network(network)

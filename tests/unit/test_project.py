@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 from hypothesis import given, settings
@@ -37,6 +37,7 @@ from docker_rollback._engine.port import Engine
 from docker_rollback._labels import ROLE_LABEL
 from docker_rollback.testing import FailingEngine, FakeClock, FakeEngine, Killed
 
+T = TypeVar("T")
 NAME = "shop"
 PROJECT = {"com.docker.compose.project": NAME}
 ORDER = ["shop-db-1", "shop-worker-2", "shop-worker-1", "shop-web-1", "shop-migrate-1"]
@@ -343,6 +344,77 @@ def test_a_restore_removes_what_came_but_for_data(town: Town) -> None:
     assert town.engine.volume("shop_index").read("/words") == b"many"
     town.engine.remove_volume("shop_index")
     town.check_restored()
+
+
+def test_a_restore_leaves_volumes_without_a_name_as_well(town: Town) -> None:
+    """Nobody knows more of what is in them; their containers go."""
+    taken = backup(project=NAME, client=town.engine, store=town.store)
+    town.run("search", anonymous=["/words"])
+    (mount,) = town.engine.inspect_container("shop-search-1")["Mounts"]
+    town.engine.volume(mount["Name"]).write("/words", "many")
+    restore(taken, client=town.engine, store=town.store)
+    assert town.engine.volume(mount["Name"]).read("/words") == b"many"
+    town.check_restored()
+
+
+class Dying(FailingEngine):
+    """An engine as a process sees it that dies at a call, once it is on its way back."""
+
+    def __init__(self, engine: Engine, verb: str) -> None:
+        super().__init__(engine, verbs={"kill_container"}, at=1, kill=True)
+        self._verb = verb
+        self.is_on_its_way_back = False
+
+    def pass_on(self, verb: str, work: Callable[[], T], *arguments: object) -> T:
+        """Do one call, or die."""
+        if verb == self._verb and self.is_on_its_way_back:
+            self.is_on_its_way_back = False
+            self.kill_container("alone")
+        return super().pass_on(verb, work, *arguments)
+
+
+def die_on_the_way_back(town: Town, verb: str) -> None:
+    """Have an update fail, and die at a call of the way back."""
+    dying = Dying(town.engine, verb)
+    with pytest.raises(Killed), town.rollback(engine=dying):
+        town.update()
+        dying.is_on_its_way_back = True
+        raise UpdateFailedError
+
+
+@pytest.mark.parametrize("verb", ["create_container", "start_container", "remove_container"])
+def test_what_is_made_after_a_death_is_not_the_updates(town: Town, verb: str) -> None:
+    """A volume that came once the way back had begun is in no backup: who finishes it leaves it alone."""
+    die_on_the_way_back(town, verb)
+    town.make_volume("shop_later")
+    town.engine.volume("shop_later").write("/words", "dear")
+    (done,) = recover(client=town.engine, store=town.store)
+    assert done.outcome == "rolled back"
+    assert town.engine.volume("shop_later").read("/words") == b"dear"
+    town.engine.remove_volume("shop_later")
+    town.check_restored()
+
+
+def test_who_works_on_after_a_death_keeps_the_work(town: Town) -> None:
+    """All was back already, and the update was done again by hand: on a volume that the first one had left."""
+
+    def end() -> None:
+        raise SystemExit
+
+    with pytest.raises(SystemExit), town.rollback(after_rollback=end):
+        town.update()
+        raise UpdateFailedError
+    town.run("later", volumes={"shop_index": "/i"}, anonymous=["/l"])
+    town.engine.volume("shop_index").write("/words", "dear")
+    town.engine.remove_container("shop-search-1", force=True)
+    town.engine.start_container("shop-worker-3")
+    with town.rollback() as tx:
+        pass
+    assert [done.outcome for done in tx.recovered] == ["rolled back"]
+    for name in ("shop-later-1", "shop-worker-3"):
+        assert town.engine.inspect_container(name)["State"]["Status"] == "running"
+    town.engine.remove_container("shop-later-1", force=True, volumes=True)
+    assert town.engine.volume("shop_index").read("/words") == b"dear"
 
 
 def test_a_project_is_one_series_whatever_it_consists_of(town: Town) -> None:

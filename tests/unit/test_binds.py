@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,12 +23,6 @@ from docker_rollback import (
 from docker_rollback.testing import CHANGING, FailingEngine, FakeEngine
 
 DATA = "/srv/data"
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> BackupStore:
-    """An empty store."""
-    return BackupStore(tmp_path / "store")
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -27,12 +26,6 @@ from tests.unit.mortal import Life, MortalDisk, MortalEngine
 
 EXCLUDE: list[ExcludeArgument] = ["cache", "data:tmp/*.log", Exclude("/srv/app", "media")]
 BOUND = "/srv/app"
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> BackupStore:
-    """Give an empty store."""
-    return BackupStore(tmp_path / "store")
 
 
 @pytest.fixture

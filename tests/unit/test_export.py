@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -58,12 +57,6 @@ def engine() -> Watched:
     made.run("web", image="app:1")
     made.calls.clear()
     return made
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> BackupStore:
-    """Give an empty store."""
-    return BackupStore(tmp_path / "store")
 
 
 def update(engine: Watched, store: BackupStore) -> str:

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from docker_rollback import (
-    BackupStore,
     Call,
     EngineError,
     Exec,
@@ -25,12 +23,6 @@ from docker_rollback import (
 )
 from docker_rollback.testing import FailingEngine, Killed, Run
 from tests.unit.shop import Shop, UpdateFailedError
-
-
-@pytest.fixture
-def shop(tmp_path: Path) -> Shop:
-    """A running service."""
-    return Shop(BackupStore(tmp_path / "store"))
 
 
 class Story:

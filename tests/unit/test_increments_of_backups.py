@@ -24,12 +24,6 @@ def fake() -> FakeEngine:
     return engine
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> BackupStore:
-    """Give an empty store."""
-    return BackupStore(tmp_path / "store")
-
-
 def take(fake: FakeEngine, store: BackupStore, number: int, volume: str = "data") -> VolumeArchive:
     """Change a file, as the service would some time later, and archive the volume."""
     fake.volume(volume).write("/changed", f"generation {number}")

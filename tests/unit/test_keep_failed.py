@@ -22,12 +22,6 @@ from tests.unit.shop import Shop, UpdateFailedError
 from tests.unit.test_recovery import check_clean, die_in_the_body
 
 
-@pytest.fixture
-def shop(tmp_path: Path) -> Shop:
-    """A running service."""
-    return Shop(BackupStore(tmp_path / "store"))
-
-
 def failed_update(shop: Shop, **options: Any) -> Rollback:
     """Roll back an update that broke the shop, and return how."""
     with shop.rollback(keep_failed=True, **options) as tx:

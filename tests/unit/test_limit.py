@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from docker_rollback import (
     ArchiveError,
-    BackupStore,
     CaptureError,
     DowntimeExceededError,
     EngineError,
@@ -23,12 +21,6 @@ from docker_rollback import (
 from docker_rollback._limit import DowntimeLimit
 from docker_rollback.testing import FailingEngine, FakeClock, Run
 from tests.unit.shop import Shop
-
-
-@pytest.fixture
-def shop(tmp_path: Path) -> Shop:
-    """A running service."""
-    return Shop(BackupStore(tmp_path / "store"))
 
 
 class Slow(FailingEngine):

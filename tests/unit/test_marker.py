@@ -14,12 +14,6 @@ from tests.unit.shop import Shop
 MARK = "docker-rollback-busy-shop"
 
 
-@pytest.fixture
-def shop(tmp_path: Path) -> Shop:
-    """A running service."""
-    return Shop(BackupStore(tmp_path / "store"))
-
-
 def mark(shop: Shop, **labels: str) -> None:
     """Have the mark of somebody else's operation in the engine."""
     own = {

@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 
 from docker_rollback import (
-    BackupStore,
     CheckedContainer,
     ContainerNotFoundError,
     EngineError,
@@ -33,12 +32,6 @@ from docker_rollback.testing import FailingEngine, FakeContainer, FakeEngine, Ki
 from tests.unit.shop import Shop, UpdateFailedError
 
 STEPS_IN = ("look", "live pass", "rest", "capture", "resume", "seal", "block")
-
-
-@pytest.fixture
-def shop(tmp_path: Path) -> Shop:
-    """A running service."""
-    return Shop(BackupStore(tmp_path / "store"))
 
 
 @pytest.fixture

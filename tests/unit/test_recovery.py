@@ -54,18 +54,6 @@ class MortalDisk(Disk):
         super().remove(path)
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> BackupStore:
-    """An empty store."""
-    return BackupStore(tmp_path / "store")
-
-
-@pytest.fixture
-def shop(store: BackupStore) -> Shop:
-    """A running service."""
-    return Shop(store)
-
-
 def recovered(shop: Shop, engine: FailingEngine | None = None) -> tuple[Recovered, ...]:
     """Recover as a new process would: with nothing but the engine and the path of the store."""
     return recover(client=engine or shop.engine, store=shop.store.path)

@@ -25,12 +25,6 @@ from tests.unit.shop import Shop
 from tests.unit.test_recovery import die_in_the_body, recovered
 
 
-@pytest.fixture
-def shop(tmp_path: Path) -> Shop:
-    """A running service."""
-    return Shop(BackupStore(tmp_path / "store"))
-
-
 def elsewhere(shop: Shop, path: Path) -> Shop:
     """Return the same service, seen by a process with another store."""
     other = Shop.__new__(Shop)

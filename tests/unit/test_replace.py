@@ -27,12 +27,6 @@ from docker_rollback.testing import FailingEngine, FakeEngine, Killed
 from tests.unit.shop import Shop, UpdateFailedError
 
 
-@pytest.fixture
-def shop(tmp_path: Path) -> Shop:
-    """A running service with an empty store."""
-    return Shop(BackupStore(tmp_path / "store"))
-
-
 def aside(engine: FakeEngine) -> list[str]:
     """Return the names of what stands aside."""
     names = [engine.container(one).name for one in engine.list_containers()]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import pytest
 
@@ -28,18 +27,6 @@ from docker_rollback import (
 )
 from docker_rollback.testing import FakeEngine
 from tests.unit.shop import Shop, UpdateFailedError
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> BackupStore:
-    """An empty store."""
-    return BackupStore(tmp_path / "store")
-
-
-@pytest.fixture
-def shop(store: BackupStore) -> Shop:
-    """A running service."""
-    return Shop(store)
 
 
 @pytest.mark.parametrize("raised", [UpdateFailedError("no"), KeyboardInterrupt(), SystemExit(3)])

@@ -17,12 +17,6 @@ from docker_rollback import BackupStore, CheckedContainer, Progress, Status, rec
 from tests.unit.shop import Shop, UpdateFailedError
 
 
-@pytest.fixture
-def shop(tmp_path: Path) -> Shop:
-    """A running service."""
-    return Shop(BackupStore(tmp_path / "store"))
-
-
 @pytest.fixture(autouse=True)
 def handlers() -> Iterator[None]:
     """Hold that every test leaves the handlers as they were: Python's own, whatever the tests were started with."""

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 from attrs import evolve
 
 from docker_rollback import (
-    BackupStore,
     EngineInfo,
     RestoreError,
     RollbackRequested,
@@ -23,12 +20,6 @@ from docker_rollback._archiver import VolumeArchiver
 from docker_rollback._preflight import Preflight, refusal
 from docker_rollback.testing import FailingEngine
 from tests.unit.shop import Shop
-
-
-@pytest.fixture
-def shop(tmp_path: Path) -> Shop:
-    """A running service with an empty store."""
-    return Shop(BackupStore(tmp_path / "store"))
 
 
 def test_what_lives_in_its_network_stops_and_starts_with_it(shop: Shop) -> None:

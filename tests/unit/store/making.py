@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-import pytest
 from attrs import frozen
 
 if sys.version_info >= (3, 14):
@@ -436,12 +435,6 @@ class FailingDisk(Disk):
         """Count, then do it."""
         self._count(f"remove_folder {path.name}")
         super().remove_folder(path)
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> BackupStore:
-    """Give a store that is not there yet."""
-    return BackupStore(tmp_path / "store")
 
 
 def add_nothing() -> Descriptor:

@@ -15,12 +15,6 @@ from docker_rollback._store import Disk
 NOTE = Resting(id="1" * 64, name="wéb", how="stop", started="2026-01-02T03:04:05Z", policy={"Name": "always"})
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> BackupStore:
-    """An empty store."""
-    return BackupStore(tmp_path / "store")
-
-
 def test_a_note_comes_back_as_it_was(store: BackupStore) -> None:
     """What was put is got, by another process's store too; the file is private."""
     store.journal.put("one", NOTE)

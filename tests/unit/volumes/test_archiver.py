@@ -6,7 +6,6 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 from attrs import evolve
@@ -34,12 +33,6 @@ def fake() -> FakeEngine:
     engine.run("app", image="app", volumes={"data": "/data"}, start=False)
     fill(engine.volume("data"))
     return engine
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> BackupStore:
-    """Give an empty store."""
-    return BackupStore(tmp_path / "store")
 
 
 def fill(files: Files) -> None:

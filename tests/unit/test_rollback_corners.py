@@ -1,14 +1,12 @@
-"""Corners of a rollback that a reader found: each test failed before its mend."""
+"""Corners of a rollback: failures of every part of it, and states that an update may leave behind."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from docker_rollback import (
-    BackupStore,
     CheckedContainer,
     ContainerBusyError,
     ContainerSnapshotter,
@@ -27,12 +25,6 @@ from docker_rollback import (
 )
 from docker_rollback.testing import FailingEngine, FakeClock
 from tests.unit.shop import Shop
-
-
-@pytest.fixture
-def shop(tmp_path: Path) -> Shop:
-    """A running service with an empty store."""
-    return Shop(BackupStore(tmp_path / "store"))
 
 
 def test_nobody_starts_on_a_volume_that_could_not_be_filled(shop: Shop) -> None:

@@ -313,8 +313,6 @@ class Restorer:
                 self._report.timeline.up(container.name)
             case Compare(container):
                 places[container.name].compare()
-            case ClearAside(container):
-                places[container.name].clear_aside()
 
     def _provide_image(self, container: ContainerSnapshot) -> str:
         """Return the id, in this engine, of the image that holds the container's file system; load it where missing."""

@@ -10,6 +10,8 @@ from contextlib import ExitStack
 from datetime import datetime
 from typing import TypeVar
 
+from attrs import frozen
+
 from docker_rollback._archiver import VolumeArchiver
 from docker_rollback._engine.port import Engine
 from docker_rollback._hooks import Hooks
@@ -31,6 +33,51 @@ Main = TypeVar("Main")
 
 _PREDEFINED = ("bridge", "host", "none", "podman")
 """Networks that an engine has by itself and does not let anyone make."""
+
+
+@frozen
+class _Taking:
+    """One backup while it is taken.
+
+    Attributes:
+        report: what it is of.
+        tags: the names of its images in the engine, in the order of its containers.
+        archives: its volumes.
+        quiesce: how its containers are brought to rest.
+        resume: whether they run again once they are captured, or rest on.
+        shared: what becomes of containers outside that write to the same volumes.
+        hooks: what is done before and after the rest.
+        max_downtime: for how long they may rest, in seconds.
+    """
+
+    report: Report
+    tags: Sequence[str]
+    archives: VolumeCapture
+    quiesce: Quiesce
+    resume: bool
+    shared: Shared
+    hooks: Hooks
+    max_downtime: float | None
+
+    @property
+    def guests(self) -> tuple[Observed, ...]:
+        """The containers outside that rest as well."""
+        return self.report.guests if self.shared == "stop" else ()
+
+    @property
+    def is_still(self) -> bool:
+        """Whether nobody writes to the volumes while they are captured."""
+        return self.quiesce != "none" and not (self.report.guests and self.shared == "ignore")
+
+    @property
+    def running(self) -> list[str]:
+        """The names of those that run, and are brought to rest."""
+        return [one.name for one in (*self.report.containers, *self.guests) if _runs(one)]
+
+    @property
+    def limit(self) -> float | None:
+        """For how long they may rest; None where nobody is brought to rest."""
+        return self.max_downtime if self.quiesce != "none" and self.running else None
 
 
 class Capture:
@@ -93,10 +140,11 @@ class Capture:
         """
         timeline = self._report.timeline
         timeline.begin("live pass")
-        snapshotter, numbered = self._snapshotter, list(enumerate(report.containers))
-        tags = [snapshotter.tag(identity, number, container) for number, container in numbered]
+        snapshotter = self._snapshotter
+        tags = [snapshotter.tag(identity, number, container) for number, container in enumerate(report.containers)]
         networks = self._networks(report)
         snapshotter.expect(report.containers)
+        hooks = hooks or Hooks(self._engine)
         with ExitStack() as until_sealed, self._store.draft(identity) as draft, snapshotter.discarding(tags):
             with (
                 self._archiver.begin(
@@ -109,28 +157,10 @@ class Capture:
                 ) as archives,
                 ExitStack() as until_captured,
             ):
-                at_rest = quiesce != "none" and not (report.guests and shared == "ignore")
-                guests_rest = report.guests if shared == "stop" else ()
-                running = [one.name for one in (*report.containers, *guests_rest) if _runs(one)]
-                if at_rest:
+                taking = _Taking(report, tags, archives, quiesce, resume, shared, hooks, max_downtime)
+                if taking.is_still:
                     archives.live_pass()
-                until_captured.push(lambda kind, *_: timeline.begin("seal") if kind is None else None)
-                # The outermost: those after the rest run when all run again.
-                around = (hooks or Hooks(self._engine)).around_rest(report.containers, resumes=resume)
-                (until_captured if resume else until_sealed).enter_context(around)
-                timeline.begin("rest")
-                guests = until_captured.enter_context(AtRest(self._engine, quiesce, report=self._report))
-                rest = AtRest(self._engine, quiesce, report=self._report)
-                (until_captured if resume else until_sealed).enter_context(rest)
-                allowed = max_downtime if quiesce != "none" and running else None
-                with self._limit(allowed, running, archives) as limit:
-                    _bring(guests_rest, guests, limit)
-                    _bring(reversed(report.containers), rest, limit)
-                    created = self._clock()
-                    timeline.begin("capture")
-                    snapshots = self._together(report, tags, archives, at_rest=at_rest)
-                    rest.check_undisturbed()
-                    guests.check_undisturbed()
+                created, snapshots, rest = self._at_rest(taking, until_captured, until_sealed)
                 timeline.begin("resume")
             # What was written of the volumes is read back while the engine exports the images.
             volumes, containers = _beside(
@@ -158,20 +188,45 @@ class Capture:
         logger.info("backup %s is taken", identity)
         return backup
 
-    def _limit(self, seconds: float | None, containers: Sequence[str], archives: VolumeCapture) -> DowntimeLimit:
-        timeline = self._report.timeline
-        return DowntimeLimit(seconds, containers, step=lambda: timeline.step, stop=archives.stop, clock=self._monotonic)
+    def _at_rest(
+        self, taking: _Taking, until_captured: ExitStack, until_sealed: ExitStack
+    ) -> tuple[datetime, list[ContainerSnapshot], AtRest]:
+        """Bring everything to rest and capture it; return when that was, and what holds the containers at rest.
 
-    def _together(
-        self, report: Report, tags: Sequence[str], archives: VolumeCapture, *, at_rest: bool
-    ) -> list[ContainerSnapshot]:
+        Args:
+            taking: the backup.
+            until_captured: sets going again, when it ends, what rests for the capture alone.
+            until_sealed: likewise what rests until the backup is durable, and after it.
+        """
+        timeline, archives, containers = self._report.timeline, taking.archives, taking.report.containers
+        until_captured.push(lambda kind, *_: timeline.begin("seal") if kind is None else None)
+        until_resumed = until_captured if taking.resume else until_sealed
+        # The outermost: those after the rest run when all run again.
+        until_resumed.enter_context(taking.hooks.around_rest(containers, resumes=taking.resume))
+        timeline.begin("rest")
+        guests = until_captured.enter_context(AtRest(self._engine, taking.quiesce, report=self._report))
+        rest = until_resumed.enter_context(AtRest(self._engine, taking.quiesce, report=self._report))
+        with DowntimeLimit(
+            taking.limit, taking.running, step=lambda: timeline.step, stop=archives.stop, clock=self._monotonic
+        ) as limit:
+            _bring(taking.guests, guests, limit)
+            _bring(reversed(containers), rest, limit)
+            created = self._clock()
+            timeline.begin("capture")
+            snapshots = self._together(taking)
+            rest.check_undisturbed()
+            guests.check_undisturbed()
+        return created, snapshots, rest
+
+    def _together(self, taking: _Taking) -> list[ContainerSnapshot]:
         """Capture the containers, and their volumes beside them."""
+        report, archives = taking.report, taking.archives
         snapshots, _ = _beside(
             lambda: [
                 self._snapshotter.capture(container, tag=tag, folders=report.volumes)
-                for container, tag in zip(report.containers, tags, strict=True)
+                for container, tag in zip(report.containers, taking.tags, strict=True)
             ],
-            lambda: archives.capture(at_rest=at_rest),
+            lambda: archives.capture(at_rest=taking.is_still),
             archives.stop,
         )
         return snapshots

@@ -14,6 +14,7 @@ from docker_rollback._compare import Difference, compare
 from docker_rollback._engine import Change, ContainerFilter, DockerEngine, Engine, EngineInfo, Finished, Process
 from docker_rollback._exclude import Exclude, ExcludeArgument
 from docker_rollback._hooks import Call, Exec, Hooks
+from docker_rollback._journal import Recovered
 from docker_rollback._model import (
     Backup,
     Clock,
@@ -34,7 +35,7 @@ from docker_rollback._operations import Operations
 from docker_rollback._outcome import ArchivedVolume, BackedUp, Outcome, RejectedCheck, Status, Trouble
 from docker_rollback._preflight import Preflight
 from docker_rollback._progress import Progress, Reporter
-from docker_rollback._recovery import Recovered, Recovery
+from docker_rollback._recovery import Recovery
 from docker_rollback._restorer import Restorer
 from docker_rollback._rollback import Rollback
 from docker_rollback._snapshotter import ContainerSnapshotter

@@ -152,3 +152,25 @@ def interference(record: Record, found: Iterable[Observed]) -> list[str]:
 
 def _digest(value: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+Ending: TypeAlias = Literal["discarded", "rolled back", "tidied up"]
+"""What became of an operation that was cut off: its containers do what they did before it and its half-made backup is
+gone; its backup was put back; or it had ended well already, and what was left of it is gone."""
+
+
+@frozen
+class Recovered:
+    """An operation that was cut off, and is finished now.
+
+    Attributes:
+        operation: its id, which is that of its backup.
+        containers: the names of its containers.
+        outcome: what became of it.
+        kept: the id of the backup of the state that was found; None where there was nothing to keep.
+    """
+
+    operation: str
+    containers: tuple[str, ...]
+    outcome: Ending
+    kept: str | None = None

@@ -7,16 +7,13 @@ import secrets
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
-from typing import Literal
-
-from attrs import frozen
 
 from docker_rollback._archiver import VolumeArchiver
 from docker_rollback._capture import Capture
 from docker_rollback._engine.port import ContainerFilter, Engine
 from docker_rollback._engine_errors import may_pass
 from docker_rollback._hooks import Hooks
-from docker_rollback._journal import Phase, interference
+from docker_rollback._journal import Phase, Recovered, interference
 from docker_rollback._keeping import Keeper
 from docker_rollback._model import Backup, Observed, Project, Quiesce, Report, Shared, backup_id
 from docker_rollback._operations import HOLDER, Operation, Operations
@@ -37,27 +34,6 @@ from docker_rollback.errors import (
 )
 
 logger = logging.getLogger("docker_rollback")
-
-Ending = Literal["discarded", "rolled back", "tidied up"]
-"""What became of an operation that was cut off: its containers do what they did before it and its half-made backup is
-gone; its backup was put back; or it had ended well already, and what was left of it is gone."""
-
-
-@frozen
-class Recovered:
-    """An operation that was cut off, and is finished now.
-
-    Attributes:
-        operation: its id, which is that of its backup.
-        containers: the names of its containers.
-        outcome: what became of it.
-        kept: the id of the backup of the state that was found; None where there was nothing to keep.
-    """
-
-    operation: str
-    containers: tuple[str, ...]
-    outcome: Ending
-    kept: str | None = None
 
 
 class Recovery:

@@ -62,6 +62,7 @@ class Lister:
         self._packer = Packer()
         self._waiting: list[bytes] = []
         self._packed: list[bytes] = []
+        self._is_whole = False
 
     def folder(self, path: bytes, place: Place) -> None:
         """Pass over a directory: those are in the snapshot file."""
@@ -79,10 +80,15 @@ class Lister:
             about: what is known of it as a whole.
             held: the hashed paths of the files that it holds.
         """
-        self._pack()
-        self._packed.append(self._packer.end())
-        lines = (line for line in _split(unpack(self._packed)) if hash(path_of(line)) in held)
-        return packed(_together(about.written(), lines))
+        return packed(_together(about.written(), (line for line in self.lines() if hash(path_of(line)) in held)))
+
+    def lines(self) -> Iterator[bytes]:
+        """Yield all lines; nothing more can be written down from now on."""
+        if not self._is_whole:
+            self._pack()
+            self._packed.append(self._packer.end())
+            self._is_whole = True
+        return _split(unpack(self._packed))
 
     def _pack(self) -> None:
         self._packed.append(self._packer.add(_ended(self._waiting)))

@@ -28,6 +28,7 @@ from docker_rollback._volumes._former import Comparison, Former
 from docker_rollback._volumes._listing import About, Lister
 from docker_rollback._volumes._look import Hashes, Look, check, ground, look, run
 from docker_rollback._volumes._members import Members
+from docker_rollback._volumes._seen import Held, Seen
 from docker_rollback._volumes._snapshot_file import SnapshotFile
 from docker_rollback._volumes._stream import pack
 from docker_rollback.errors import ArchiveError
@@ -102,8 +103,8 @@ def take_base(
         StoreError, EngineError: what they say.
     """
     began, clock = time.monotonic(), read_clock()
-    lister, comparison = Lister(), Comparison(former) if former is not None else None
-    found = look(reach, crew, [lister, comparison] if comparison is not None else [lister])
+    lister, seen, comparison = Lister(), Seen(), Comparison(former) if former is not None else None
+    found = look(reach, crew, [lister, seen, comparison] if comparison is not None else [lister, seen])
     if found is not None and expect is not None:
         expect(found.size)
     if found is None or found.weight < live_from:
@@ -117,9 +118,14 @@ def take_base(
             return _again(reach, former, found, comparison.kept)
         logger.info("volume %s: a new base is taken: %s", reach.volume, reason)
     run(reach, crew, ("sync", "-f", reach.root))
-    head = Head()
+    head, held = Head(), Held()
+
+    def passing(data: bytes) -> None:
+        head.feed(data)
+        held.feed(data)
+
     with crew.at_work(reach.run, _tar.create(reach.root, reach.snapshot, excluded=reach.excluded)) as tar:
-        size = pack(tar, writer, level=level, threads=threads, progress=progress, look=head.feed)
+        size = pack(tar, writer, level=level, threads=threads, progress=progress, look=passing)
         finished = tar.finish()
     not_covered = _tar.check_created(reach.volume, finished, at_rest=False)
     missed = _tar.vanished(reach.volume, finished)
@@ -130,6 +136,10 @@ def take_base(
     snapshot = read.set_back(head.came - began + MARGIN).forgetting(missed)
     if snapshot is None:
         raise ArchiveError(reach.volume, "what vanished before it was read cannot be told")
+    moved, from_elsewhere = seen.moved(snapshot)
+    if found.linked and from_elsewhere:
+        raise ArchiveError(reach.volume, "directories were moved, and there are files with several names")
+    snapshot = snapshot.without(moved).retaking(held.lacking(lister.lines()))
     about = About(size, where, head.attributes)
     return Base(writer.close(), about, snapshot, found.linked, not_covered, clock, lister)
 

@@ -109,6 +109,18 @@ class SnapshotFile:
         """Return it without these directories, so that they are taken whole where they are."""
         return evolve(self, folders=tuple(folder for folder in self.folders if folder.name not in gone))
 
+    def retaking(self, files: Iterable[bytes]) -> SnapshotFile:
+        """Return it without these files, so that they are taken again, whatever times they bear."""
+        names: dict[bytes, set[bytes]] = {}
+        for path in files:
+            above, _, name = path.rpartition(b"/")
+            names.setdefault(above, set()).add(name)
+        folders = (
+            evolve(folder, record=_without_entries(folder, names[folder.name])) if folder.name in names else folder
+            for folder in self.folders
+        )
+        return evolve(self, folders=tuple(folders))
+
     def forgetting(self, missed: Iterable[bytes]) -> SnapshotFile | None:
         """Return it without what the pass did not get to read; None where it does not tell where that was.
 
@@ -124,7 +136,7 @@ class SnapshotFile:
             above, _, name = path.rpartition(b"/")
             parent = folders.get(above)
             if parent is not None:
-                folders[above] = evolve(parent, record=_without_entry(parent, name))
+                folders[above] = evolve(parent, record=_without_entries(parent, {name}))
             elif not _is_below_any(path, missed):
                 return None
         return evolve(self, folders=tuple(folders.values()))
@@ -151,12 +163,12 @@ def moved(snapshot: SnapshotFile, now: Mapping[bytes, Place]) -> set[bytes]:
     return gone
 
 
-def _without_entry(folder: Folder, name: bytes) -> bytes:
+def _without_entries(folder: Folder, names: Collection[bytes]) -> bytes:
     match = _FOLDER.match(folder.record)
     if match is None:
         raise ValueError("a directory's record is broken")
     entries = folder.record[match.end() : -2].split(b"\0")
-    kept = b"".join(entry + b"\0" for entry in entries if entry and entry[1:] != name)
+    kept = b"".join(entry + b"\0" for entry in entries if entry and entry[1:] not in names)
     return folder.record[: match.end()] + kept + b"\0\0"
 
 

@@ -207,6 +207,53 @@ def test_directories_that_change_places_while_they_are_read_and_back_are_taken_w
 
 
 @pytest.mark.usefixtures("exact")
+def test_directories_that_had_changed_places_look_like_any_others_once_something_is_made_in_them(root: Path) -> None:
+    """Their times are then those of directories that stayed where they were; the files in the base are not theirs."""
+    (root / "0-first").write_bytes(random.Random(1).randbytes(20_000_000))
+    for age, name in enumerate("pq"):
+        (root / name / "deep").mkdir(parents=True)
+        (root / name / "deep/which").write_text(name)
+        (root / name / "deep/link").symlink_to(name)
+        for file in ("which", "link"):
+            os.utime(root / name / "deep" / file, (age, age), follow_symlinks=False)
+    let_age(root)
+
+    swap = "p>t q>p t>q"
+
+    def change() -> None:
+        move(root, swap)
+        for name in "pq":
+            (root / name / "news").touch()
+            (root / name / "deep/news").touch()
+
+    taken = capture(root, change, during=lambda: move(root, swap))
+    assert taken.incremental
+    assert (root / "p/deep/which").read_text() == "p"
+    check(root, taken)
+
+
+@pytest.mark.usefixtures("exact")
+def test_a_directory_that_came_before_it_was_read_is_taken_whole(root: Path) -> None:
+    """The look saw other files under its name."""
+    for name in "pq":
+        (root / name).mkdir()
+        (root / name / "which").write_text(name)
+        os.utime(root / name / "which", (1, 1))
+    let_age(root)
+    swap = "p>t q>p t>q"
+
+    def swapping(words: Sequence[str], /, *, stdin: bool = False) -> Process:
+        if words[0] == "sync":
+            move(root, swap)
+        return run(words, stdin=stdin)
+
+    taken = capture(root, (root / "p/news").touch, run=swapping)
+    assert taken.incremental
+    assert b"./p/which" in taken.tars[1]
+    check(root, taken)
+
+
+@pytest.mark.usefixtures("exact")
 def test_a_directory_that_was_away_while_it_was_to_be_read_is_taken(root: Path) -> None:
     """The base has nothing of it, and it came back as it was."""
     (root / "0-first").write_bytes(random.Random(1).randbytes(20_000_000))

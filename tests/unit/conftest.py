@@ -1,4 +1,4 @@
-"""What most unit tests begin with: an empty store, and a service that runs on an engine in memory."""
+"""What most unit tests begin with: an empty store, and a service or a project that runs on an engine in memory."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import pytest
 
 from docker_rollback import BackupStore
 from tests.unit.shop import Shop
+from tests.unit.town import Town
 
 
 @pytest.fixture
@@ -20,3 +21,9 @@ def store(tmp_path: Path) -> BackupStore:
 def shop(store: BackupStore) -> Shop:
     """Give a running service whose backups go into the empty store."""
     return Shop(store)
+
+
+@pytest.fixture
+def town(store: BackupStore) -> Town:
+    """Give a compose project and its neighbours, whose backups go into the empty store."""
+    return Town(store)

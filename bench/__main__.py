@@ -62,7 +62,7 @@ def measure(
     """
     notebook, failed = Notebook(), []
     with staged(engine, with_postgresql=any(case.kind == "postgresql" for case in chosen)) as stage:
-        shape = machine(stage)
+        shape = {**machine(stage), "rounds": str(rounds)}
         for number, case in enumerate(chosen, start=1):
             say(f"{case.name}: being made ({number} of {len(chosen)})")
             subject = Subject(stage, case.name, f"bench{number}", case.kind, case.data)

@@ -88,13 +88,14 @@ def _remove_containers(client: docker.DockerClient) -> None:
 
 
 def machine(stage: Stage) -> dict[str, str]:
-    """Return what the figures depend on: the machine's shape, and versions."""
+    """Return what the figures depend on: the machine's shape, what else it has to do, and versions."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     version = stage.client.version()
     found = stage.run("findmnt", "-n", "-o", "FSTYPE", "--target", str(stage.folder))
     engine = next(part for part in version["Components"] if part["Name"] in ("Engine", "Podman Engine"))
     return {
         "processors": str(len(os.sched_getaffinity(0))),
+        "load before": f"{os.getloadavg()[1]:.1f}",
         "memory": f"{memory / 2**30:.0f} GiB",
         "file system": found,
         "kernel": os.uname().release.split("-")[0],

@@ -17,7 +17,9 @@ from bench.stage import BUSYBOX, LABEL, Stage
 from demo.database import FOLDER, START, free_port
 from demo.session import Session
 
-PATIENCE: Final = 120.0
+PATIENCE: Final = 1800.0
+"""Seconds that a data set gets to be made: a machine that does other things as well is no error."""
+
 PART: Final = 100
 """One of so many parts changes at a time: 1%."""
 

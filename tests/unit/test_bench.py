@@ -78,6 +78,14 @@ def test_the_page_keeps_what_stands_around_the_tables() -> None:
         report.put_in("no marks", "new")
 
 
+def test_the_docs_show_what_was_measured() -> None:
+    """The tables and the chart of the documentation are those of the results that are kept."""
+    machine, known = report.parse((PROJECT / report.RESULTS).read_text())
+    page = (PROJECT / report.PAGE).read_text()
+    assert page == report.put_in(page, report.render(machine, known))
+    assert (PROJECT / report.CHART).read_text() == chart.draw(known)
+
+
 def test_the_chart_has_a_bar_for_each_value(notebook: Notebook) -> None:
     """It is well-formed, and each value that was measured of its figures stands beside a bar."""
     drawn = ET.fromstring(chart.draw(medians(notebook.samples)))

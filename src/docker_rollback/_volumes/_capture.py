@@ -25,7 +25,7 @@ from docker_rollback._volumes._live import Base, take_base
 from docker_rollback._volumes._members import MalformedArchiveError, PathTooLongError
 from docker_rollback._volumes._spared import Listed
 from docker_rollback._volumes._stream import CorruptStreamError, pack, packed, unpack
-from docker_rollback.errors import ArchiveError, CorruptBackupError
+from docker_rollback.errors import ArchiveError, CorruptBackupError, StoreError
 
 logger = logging.getLogger("docker_rollback")
 
@@ -216,7 +216,7 @@ class VolumeCapture:
         archive = self._former.get(reach.volume)
         try:
             return None if archive is None else Former.load(archive, lambda blob: read_archive(self._store, blob))
-        except (ValueError, CorruptBackupError) as error:
+        except (ValueError, StoreError) as error:
             logger.warning("volume %s: its last base cannot be used again: %s", reach.volume, error)
             return None
 

@@ -16,11 +16,12 @@ from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
 from docker_rollback._engine.port import Process
+from docker_rollback._model import Descriptor
 from docker_rollback._store import BackupStore
 from docker_rollback._volumes import _former, _live
 from docker_rollback._volumes._former import Comparison
 from docker_rollback._volumes._look import Hashes, ground
-from docker_rollback.errors import CorruptBackupError
+from docker_rollback.errors import CorruptBackupError, StoreError
 from tests.unit.volumes.comparing import picture
 from tests.unit.volumes.live import Taken, capture, check, let_age, run
 from tests.unit.volumes.test_increment_any import HISTORY, Deed, do
@@ -191,6 +192,27 @@ def test_a_base_grows_old(root: Path, store: BackupStore, monkeypatch: pytest.Mo
         )
 
     assert not again(twice(root, store, wait))
+
+
+@pytest.mark.parametrize("part", ["snapshot", "listing"])
+def test_a_base_that_the_disk_does_not_give_is_not_used_again(root: Path, store: BackupStore, part: str) -> None:
+    """A bad sector under an earlier backup keeps nobody from the next one."""
+    let_age(root)
+    first = capture(root, store=store, number=1)
+    blob = getattr(first.archive, part)
+
+    class BadDisk(BackupStore):
+        """A store with a file that cannot be read."""
+
+        def open_blob(self, wanted: Descriptor) -> Iterator[bytes]:
+            if wanted == blob:
+                raise StoreError(str(self.path), "it cannot be read (Input/output error)")
+            return super().open_blob(wanted)
+
+    (root / "d1/1").write_text("new")
+    second = capture(root, store=BadDisk(store.path), number=2)
+    assert not again((first, second))
+    check(root, second)
 
 
 @pytest.mark.parametrize("part", ["base", "snapshot", "listing"])

@@ -91,6 +91,12 @@ class Capture:
         report: is told what is done.
         clock: the time, in UTC.
         monotonic: the time that `max_downtime` is measured by, in seconds.
+
+    Example:
+        >>> capture = Capture(engine, store, ContainerSnapshotter(engine, store), archiver)
+        >>> with preflight.holding(["web"]) as report:
+        ...     taken = capture.take(report, "20260102T030405Z-web-a1b2c3", quiesce="stop")
+        ...     capture.release(taken)
     """
 
     def __init__(

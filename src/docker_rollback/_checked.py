@@ -26,6 +26,11 @@ class CheckedContainer:
         before: what it was doing when the backup was taken.
         clock: the time that a check measures by, in seconds.
         sleep: how a check waits, in seconds. It does not come back where the check is not needed any more.
+
+    Example:
+        >>> def is_unchanged(container):
+        ...     if container.inspect()["RestartCount"]:
+        ...         container.reject("its engine had to start it again")
     """
 
     def __init__(

@@ -74,6 +74,11 @@ def http_ok(url: str, *, timeout: float = 30.0, status: int | None = None) -> Ch
 
     Raises:
         UpdateRejectedError: by the check, where it does not; at once where the container has ended with an error.
+        ValueError: the address is neither ``http`` nor ``https``.
+
+    Example:
+        >>> with rollback("web", verify=[healthy(), http_ok("http://localhost:8080/ready")]):
+        ...     update()
     """
     if not url.startswith(("http://", "https://")):
         raise ValueError(f"not an http or https address: {url!r}")
@@ -100,6 +105,10 @@ def tcp_open(host: str, port: int, *, timeout: float = 30.0) -> Check:
 
     Raises:
         UpdateRejectedError: by the check, where it does not; at once where the container has ended with an error.
+
+    Example:
+        >>> with rollback("db", verify=tcp_open("localhost", 5432, timeout=60)):
+        ...     update()
     """
 
     def ask(patience: float) -> str | None:

@@ -61,6 +61,10 @@ class Call:
         function: what is called, in a thread of its own.
         timeout: how long it may take, in seconds; it is waited for no longer then, and has failed. With None it runs in
             the thread of the caller, for as long as it wants.
+
+    Example:
+        >>> with rollback("web", before_quiesce=Call(maintenance_on, timeout=5), after_resume=maintenance_off):
+        ...     update()
     """
 
     function: Callable[[], object]
@@ -89,6 +93,9 @@ class Hooks:
 
     Raises:
         TypeError: a hook is none.
+
+    Example:
+        >>> Hooks(engine, before_quiesce=Exec("db", ["sync"]), after_rollback=[tell_the_team, maintenance_off])
     """
 
     def __init__(

@@ -198,6 +198,10 @@ class Operations:
         engine: where the containers are.
         store: where the notes are.
         clock: the time, in UTC.
+
+    Example:
+        >>> [operation.record.phase for operation in Operations(engine, store).unfinished()]
+        ['updating']
     """
 
     def __init__(self, engine: Engine, store: BackupStore, *, clock: Callable[[], datetime] = now) -> None:

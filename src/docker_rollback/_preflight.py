@@ -49,6 +49,11 @@ class Preflight:
 
     Raises:
         ValueError: one of `include_binds` is no absolute path.
+
+    Example:
+        >>> report = Preflight(engine, store, VolumeArchiver(engine, store)).run(["web"])
+        >>> report.refused, report.room
+        ({}, 52428800)
     """
 
     def __init__(

@@ -53,6 +53,9 @@ class Reporter:
 
     Attributes:
         timeline: the same.
+
+    Example:
+        >>> Capture(engine, store, snapshotter, archiver, report=Reporter(print))
     """
 
     def __init__(self, listener: Listener | None = None, *, timeline: Timeline | None = None) -> None:

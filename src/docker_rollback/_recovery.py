@@ -49,6 +49,11 @@ class Recovery:
         archiver: knows the ways to volumes.
         report: is told what is done.
         clock: the time, in UTC.
+
+    Example:
+        >>> with recovery.holding(["web"]) as (report, _):
+        ...     operation, taken = recovery.begin(report, quiesce="stop", then="committed")
+        ...     recovery.settle(operation, taken, rolled_back=False)
     """
 
     def __init__(

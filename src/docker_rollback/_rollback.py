@@ -78,6 +78,10 @@ class Rollback:
     Attributes:
         status: how far it has come.
         recovered: what earlier operations on these containers had left undone, and entering has finished.
+
+    Example:
+        >>> with Rollback(["web"], engine=engine, store=store, preflight=preflight, capture=capture, recovery=recovery):
+        ...     update()
     """
 
     def __init__(

@@ -70,6 +70,14 @@ class Timeline:
 
     Args:
         clock: the time, in seconds.
+
+    Example:
+        >>> timeline = Timeline()
+        >>> with timeline.during("look"):
+        ...     report = preflight.run(["web"])
+        >>> timeline.end()
+        >>> timeline.steps
+        (StepTime(step='look', seconds=0.0412),)
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:

@@ -11,7 +11,7 @@ from attrs import evolve, field, frozen
 
 from docker_rollback._archiver import VolumeArchiver
 from docker_rollback._compare import compare_networks
-from docker_rollback._engine.port import Engine
+from docker_rollback._engine.port import ContainerFilter, Engine
 from docker_rollback._look import look_at
 from docker_rollback._model import Backup, ContainerSnapshot, NetworkRecord, Project, VolumeArchive, is_folder
 from docker_rollback._place import Place
@@ -223,7 +223,7 @@ class Restorer:
                 logger.warning("%s: what was put aside could not be removed: %s", container.name, error)
         for volume in backup.volumes:
             if volume.anonymous:
-                self._drop_orphan(volume.name)
+                self._drop_orphan(volume)
         if backup.project is not None:
             self._report.step("restore", str(ClearNewcomers(backup.project)))
             try:
@@ -239,21 +239,32 @@ class Restorer:
             except EngineError as error:
                 logger.warning("%s: what it was before could not be removed: %s", container.name, error)
 
-    def _drop_orphan(self, volume: str) -> None:
+    def _drop_orphan(self, volume: VolumeArchive) -> None:
         """Remove an anonymous volume whose container is gone: its data is in the volume of the new one."""
+        name = volume.name
         try:
-            self._engine.remove_volume(volume)
+            if not volume.excluded:
+                self._engine.remove_volume(name)
+            elif self._is_there(name) and not self._engine.list_containers(ContainerFilter(volume=name)):
+                logger.warning("volume %s is left over: what was excluded of it is nowhere else", name)
         except EngineConflictError:
-            logger.debug("volume %s is in use", volume)
+            logger.debug("volume %s is in use", name)
         except EngineError as error:
-            logger.warning("volume %s is left over: %s", volume, error)
+            logger.warning("volume %s is left over: %s", name, error)
+
+    def _is_there(self, volume: str) -> bool:
+        try:
+            return bool(self._engine.inspect_volume(volume))
+        except VolumeNotFoundError:
+            return False
 
     def _await_needed(self, container: ContainerSnapshot, backup: Backup) -> None:
         if container.state.alive:
             await_needed(self._engine, container, backup.containers)
 
     def _place(self, container: ContainerSnapshot, backup: Backup, ids: dict[str, str]) -> Place:
-        archived = {volume.name for volume in backup.volumes}
+        # Of an anonymous volume that goes, what was excluded would be nowhere.
+        archived = {volume.name for volume in backup.volumes if not (volume.anonymous and volume.excluded)}
         mounted = {mount.source for mount in container.mounts if mount.kind == "volume"}
         here = self._engine.info().record()
         # An engine was not always told from others of its kind.

@@ -130,6 +130,29 @@ def test_an_anonymous_volume_cannot_be_left_out_as_a_whole(store: BackupStore) -
     assert backup("app", client=fake, store=store, exclude=[f"{name}:x"]).excluded == (Exclude(name, "x"),)
 
 
+@pytest.mark.parametrize("removed", [True, False])
+def test_paths_of_an_anonymous_volume_outlive_their_container(store: BackupStore, *, removed: bool) -> None:
+    """One that is made anew has another volume, in which they are not: so the old volume is nobody's to remove."""
+    fake = FakeEngine()
+    fake.add_image("app")
+    fake.run("app", image="app", anonymous=["/data"])
+    (mount,) = fake.inspect_container("app")["Mounts"]
+    data = fake.volume(mount["Name"])
+    data.write("/table", "rows")
+    data.write("/media/film", "a film")
+    with rollback("app", client=fake, store=store, verify=None, exclude=[f"{mount['Name']}:media"]):
+        if removed:
+            fake.remove_container("app", force=True)
+        else:
+            fake.container("app").write("/etc/motd", "hello")
+        raise RollbackRequested
+    (now,) = fake.inspect_container("app")["Mounts"]
+    assert now["Name"] != mount["Name"]
+    assert fake.volume(now["Name"]).read("/table") == b"rows"
+    assert data.read("/media/film") == b"a film"
+    assert fake.has_volume(mount["Name"])
+
+
 def test_who_writes_to_an_excluded_volume_does_no_harm(fake: FakeEngine, store: BackupStore) -> None:
     """A container outside that shares it is neither refused nor stopped."""
     fake.run("other", image="app", volumes={"cache": "/cache"})

@@ -20,7 +20,7 @@ from docker_rollback._folders import uses
 from docker_rollback._model import Backup, VolumeArchive, Way, backup_id
 from docker_rollback._spec import mounts
 from docker_rollback._store import BackupStore, Draft, FileLock, LockedError
-from docker_rollback._volumes import Expect, Progress, VolumeCapture
+from docker_rollback._volumes import ByteListener, SizeListener, VolumeCapture
 from docker_rollback.errors import (
     ArchiveError,
     ContainerBusyError,
@@ -68,8 +68,8 @@ class VolumeArchiver:
         way: Way | None = None,
         helper_image: str | None = None,
         level: int = 1,
-        progress: Progress | None = None,
-        expect: Expect | None = None,
+        progress: ByteListener | None = None,
+        expect: SizeListener | None = None,
         live_from: int = _volumes.LIVE_FROM,
     ) -> None:
         self._engine = engine

@@ -1,7 +1,7 @@
 """Volume data out and in: directly or by a helper, behind one face."""
 
 from docker_rollback._volumes._access import Reach, VolumeAccess
-from docker_rollback._volumes._capture import LIVE_FROM, Expect, Progress, VolumeCapture
+from docker_rollback._volumes._capture import LIVE_FROM, ByteListener, SizeListener, VolumeCapture
 from docker_rollback._volumes._fill import Filling
 from docker_rollback._volumes._helper import ROLE, remove_left_over
 from docker_rollback._volumes._host import PLACE
@@ -10,10 +10,10 @@ __all__ = [
     "LIVE_FROM",
     "PLACE",
     "ROLE",
-    "Expect",
+    "ByteListener",
     "Filling",
-    "Progress",
     "Reach",
+    "SizeListener",
     "VolumeAccess",
     "VolumeCapture",
     "remove_left_over",

@@ -29,10 +29,10 @@ from docker_rollback.errors import ArchiveError, CorruptBackupError, StoreError
 
 logger = logging.getLogger("docker_rollback")
 
-Progress: TypeAlias = Callable[[str, int], None]
+ByteListener: TypeAlias = Callable[[str, int], None]
 """Told a volume's name and the bytes of tar that were read or written so far; called from several threads."""
 
-Expect: TypeAlias = Callable[[str, int | None], None]
+SizeListener: TypeAlias = Callable[[str, int | None], None]
 """Told a volume's name and about how many bytes of tar there will be, None where that is not known."""
 
 LIVE_FROM: Final = 16 << 20
@@ -82,8 +82,8 @@ class VolumeCapture:
         anonymous: frozenset[str],
         *,
         level: int,
-        progress: Progress | None,
-        expect: Expect | None = None,
+        progress: ByteListener | None,
+        expect: SizeListener | None = None,
         live_from: int = LIVE_FROM,
         formers: Callable[[], Mapping[str, VolumeArchive]] = dict,
     ) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from bench import catalog, chart, samples
-from bench.goals import goals
+from bench.goals import Goal, goals
 from bench.samples import Key, Medians
 
 BEGIN: Final = "<!-- figures: written by `nox -s bench` -->"
@@ -42,7 +42,7 @@ def render(machine: Mapping[str, str], known: Medians) -> str:
 
 def _goals(known: Medians) -> Iterator[str]:
     rows = [
-        [goal.figure, goal.of, goal.written(goal.measured), goal.written(goal.limit), _yes(goal.reached)]
+        [goal.figure, goal.of, goal.written(goal.measured), goal.written(goal.limit), _verdict(goal)]
         for goal in goals(known)
     ]
     yield _table(["figure", "of", "measured", "at most", "reached"], rows)
@@ -103,8 +103,8 @@ def _written(known: Medians, key: Key) -> str:
     return f"{value:.2f} s" if value < 10 else f"{value:.1f} s"
 
 
-def _yes(reached: bool | None) -> str:  # noqa: FBT001
-    return {None: "-", True: "yes", False: "**no**"}[reached]
+def _verdict(goal: Goal) -> str:
+    return {None: "-", True: "yes", False: "**no**"}[goal.reached]
 
 
 def _table(head: list[str], rows: Iterable[list[str]]) -> str:

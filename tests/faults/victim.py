@@ -23,8 +23,7 @@ from typing import Any, Final
 import docker
 import requests
 
-import docker_rollback
-from docker_rollback import BackupStore, RollbackFailedError, healthy, rollback
+from docker_rollback import BackupStore, RollbackFailedError, healthy, recover, rollback
 from docker_rollback._store import Disk
 from docker_rollback._volumes import _access
 from docker_rollback._volumes._direct import LocalProcess
@@ -213,7 +212,6 @@ def play_recovery(job: dict[str, Any], control: Control) -> dict[str, Any]:
     client = client_of(job["relay"])
     store = BackupStore(job["store"], disk=ToldDisk(control))
     control.tell(say="enter", phase="recover")
-    recover: Any = getattr(docker_rollback, "recover")  # noqa: B009
     try:
         done = recover(store=store, client=client, way=scene.way)
     except Exception as raised:
@@ -233,7 +231,7 @@ def play(job: dict[str, Any]) -> None:
         filename=job["log"], filemode="w", format="%(relativeCreated)6d %(levelname)s %(message)s", level="INFO"
     )
     control = Control(job["control"])
-    setattr(_access, "LocalProcess", told_program(control))  # noqa: B010
+    setattr(_access, "LocalProcess", told_program(control))  # noqa: B010  (a class in the place of another type)
     result = PLAYS[job["play"]](job, control)
     control.tell(say="result", result=result)
 

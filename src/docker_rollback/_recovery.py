@@ -277,7 +277,11 @@ class Recovery:
             EngineError, StoreError: something is left over; `recover` finishes this.
         """
         if rolled_back:
-            self._restorer.clear_aside(backup, spare_volumes=operation.record.spares, only=only)
+            record = operation.record
+            # Before it was noted what stands when all is back, there is no telling.
+            standing = record.standing if record.phase == "restored" else ()
+            back = {container.id for container in standing if container.name in record.names}
+            self._restorer.clear_aside(backup, spare_volumes=record.spares, only=only, back=back)
         else:
             self._restorer.clear_parked(backup)
         self._capture.release(backup)

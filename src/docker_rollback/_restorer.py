@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import ExitStack
 from typing import Literal, TypeAlias
 
@@ -203,7 +203,14 @@ class Restorer:
             self._report.step("restore", str(Compare(container)))
             place.compare()
 
-    def clear_aside(self, backup: Backup, *, spare_volumes: bool = True, only: Project | None = None) -> None:
+    def clear_aside(
+        self,
+        backup: Backup,
+        *,
+        spare_volumes: bool = True,
+        only: Project | None = None,
+        back: Collection[str] = (),
+    ) -> None:
         """Remove what a restore put aside, and what came to the project of the backup since.
 
         What cannot be removed is named in the log, and everything else stands.
@@ -213,6 +220,7 @@ class Restorer:
             spare_volumes: whether the volumes that came to the project stay: without an update that made them, nobody
                 knows whose data is in them.
             only: what may go of what came to the project; all of it where None.
+            back: the ids of containers that had their places again; their anonymous volumes are no left-overs.
         """
         # The last first: one that others live in cannot go before them.
         for container in reversed(backup.containers):
@@ -221,8 +229,11 @@ class Restorer:
                 self._place(container, backup, {}).clear_aside()
             except EngineError as error:
                 logger.warning("%s: what was put aside could not be removed: %s", container.name, error)
+        in_place = {
+            mount.source for container in backup.containers if container.id in back for mount in container.mounts
+        }
         for volume in backup.volumes:
-            if volume.anonymous:
+            if volume.anonymous and volume.name not in in_place:
                 self._drop_orphan(volume)
         if backup.project is not None:
             self._report.step("restore", str(ClearNewcomers(backup.project)))

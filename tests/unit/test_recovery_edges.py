@@ -16,6 +16,7 @@ from docker_rollback import (
     RollbackFailedError,
     RollbackRequested,
     UnfinishedRollbackError,
+    recover,
     restore,
     rollback,
 )
@@ -55,6 +56,27 @@ def test_work_of_a_service_that_was_stopped_since_is_kept(shop: Shop) -> None:
     assert done.kept is not None
     restore(done.kept, client=shop.engine, store=shop.store)
     assert shop.engine.volume("orders").exists("/late")
+
+
+def test_a_volume_whose_container_was_back_is_nobodys_to_remove(store: BackupStore) -> None:
+    """All was back but for a last step; then its container was made anew by hand, and its data is in the old volume."""
+    fake = FakeEngine()
+    fake.add_image("app")
+    fake.run("app", image="app", anonymous=["/data"])
+    (mount,) = fake.inspect_container("app")["Mounts"]
+
+    def end() -> None:
+        raise SystemExit
+
+    with pytest.raises(SystemExit), rollback("app", client=fake, store=store, verify=None, after_rollback=end):
+        raise RollbackRequested
+    fake.volume(mount["Name"]).write("/late", "order")
+    fake.remove_container("app", force=True)
+    fake.run("app", image="app", anonymous=["/data"])
+    (done,) = recover(client=fake, store=store)
+    assert done.outcome == "rolled back"
+    assert fake.volume(mount["Name"]).read("/late") == b"order"
+    assert fake.has_volume(mount["Name"])
 
 
 def test_a_backup_that_cannot_be_read_stops_nothing(shop: Shop) -> None:

@@ -175,7 +175,12 @@ class Place:
     def clear_aside(self) -> None:
         """Remove what was put aside, and let the engine forget what nobody needs any more."""
         for aside in self._engine.list_containers(ContainerFilter(name_prefix=self._snapshot.name + _ASIDE)):
-            self._engine.remove_container(aside, force=True, volumes=self._has_archives)
+            standing = self._find(aside)
+            if standing is not None and standing.state.alive:
+                # It was stopped, and held: somebody wants it.
+                logger.warning("%s was put aside and started since; it is left as it is", standing.name)
+            else:
+                self._engine.remove_container(aside, force=True, volumes=self._has_archives)
         self._snapshotter.release(self._snapshot)
 
     def clear_parked(self) -> None:

@@ -79,6 +79,22 @@ def test_a_volume_whose_container_was_back_is_nobodys_to_remove(store: BackupSto
     assert fake.has_volume(mount["Name"])
 
 
+def test_what_stood_aside_and_was_started_by_somebody_stays(shop: Shop) -> None:
+    """All was back but for a last step, and somebody goes on with what the update had made."""
+
+    def end() -> None:
+        raise SystemExit
+
+    with pytest.raises(SystemExit), shop.rollback(after_rollback=end):
+        shop.engine.remove_container("shop", force=True)
+        updated = shop.engine.run("shop", image="shop:1")
+        raise RollbackRequested
+    shop.engine.start_container(updated)
+    (done,) = recover(client=shop.engine, store=shop.store)
+    assert done.outcome == "rolled back"
+    assert shop.engine.inspect_container(updated)["State"]["Status"] == "running"
+
+
 def test_a_backup_that_cannot_be_read_stops_nothing(shop: Shop) -> None:
     """Recovery finds that out before it brings to rest what runs; once it is mended, recovery does its work."""
     die_in_the_body(shop, lambda: shop.engine.volume("orders").write("/table", "newer"))

@@ -113,8 +113,10 @@ class Lab:
 
     def own_image(self) -> None:
         """Give the lab an image that nobody else has: removed, it is gone."""
+        # What is made of it has the label too, so that rows find it among the labels that they expect.
+        self.labels |= self._own_label
         whole = _with_files(busybox_tar(), {"etc/lab": self.token})
-        changes = [f"LABEL {key}={value}" for key, value in (self.labels | self._own_label).items()]
+        changes = [f"LABEL {key}={value}" for key, value in self.labels.items()]
         self.client.api.import_image_from_data(
             whole, repository="docker-rollback-test-matrix", tag=self.token, changes=[*changes, 'CMD ["sh"]']
         )

@@ -106,9 +106,15 @@ class Filling:
         base, increment = self._archive.base, self._archive.increment
         drop_attributes(self._reach, keep=_tar.attributes(read_archive(self._store, base)))
         self._drop_on_the_way(base)
-        self._extract([self._spared.emptying()], self._spared.amended(self._read(base)))
+        spared = self._spared
+        if increment is not None and spared.folders:
+            folders = _Folders()
+            for _ in self._folders(increment, folders):
+                pass
+            spared = spared.within(folders.listings)
+        self._extract([spared.emptying()], spared.amended(self._read(base), is_last=increment is None))
         if increment is not None:
-            self._extract(self._spared.amended(self._read(increment)))
+            self._extract(spared.amended(self._read(increment)))
         return self._done
 
     def _drop_on_the_way(self, base: Descriptor) -> None:

@@ -65,6 +65,11 @@ class Spared:
 
     def __init__(self, names: Mapping[bytes, Collection[bytes]]) -> None:
         self._names = {folder: frozenset(found) for folder, found in names.items()}
+        ways = [other.rpartition(b"/") for other in self.folders if other != ROOT]
+        self._staying = {
+            folder: self._names.get(folder, frozenset()).union(name for above, _, name in ways if above == folder)
+            for folder in self.folders
+        }
 
     @classmethod
     def look(cls, reach: Reach, excluded: Collection[str]) -> Self:
@@ -94,11 +99,8 @@ class Spared:
         """Return the beginning of an archive that has `extract` remove all but these before it goes on."""
         if not self._names:
             return _tar.emptying()
-        folders = self.folders
         beginning = []
-        for folder in folders:
-            ways = (other.rpartition(b"/") for other in folders if other != ROOT)
-            stay = self._names.get(folder, frozenset()).union(name for above, _, name in ways if above == folder)
+        for folder, stay in self._staying.items():
             header = tarfile.TarInfo("./")
             header.type, header.mode = tarfile.DIRTYPE, 0o700
             beginning.append(
@@ -106,25 +108,33 @@ class Spared:
             )
         return b"".join(beginning)
 
+    def within(self, folders: Collection[bytes]) -> Self:
+        """Return those of them whose folder is one of these; with any other, they go."""
+        return type(self)({folder: names for folder, names in self._names.items() if folder in folders})
+
     def head(self, member: Member) -> bytes:
         """Return the headers of a directory, which list what is to stay in it too."""
-        names = self._names.get(member.name)
-        if names is None or member.listing is None:
-            return member.head
-        return _headers(member.header, {**member.records, DUMPDIR: _listing(member.listing, names)})
+        return _with(member, self._names.get(member.name))
 
-    def amended(self, archive: Iterable[bytes]) -> Iterator[bytes | memoryview]:
-        """Yield an archive whose directories list what is to stay."""
+    def amended(self, archive: Iterable[bytes], *, is_last: bool = True) -> Iterator[bytes | memoryview]:
+        """Yield an archive whose directories list what is to stay.
+
+        Args:
+            archive: a base or an increment.
+            is_last: False for a base that an increment follows. The folders on the way may be in that alone, and must
+                outlast this one: they are listed too, and what the base has in their place is left out.
+        """
         if not self._names:
             yield from archive
             return
-        members = Members()
+        members, is_wanted = Members(), True
+        staying = self._names if is_last else self._staying
         for data in archive:
             for part in members.parts(data):
                 if isinstance(part, Member):
-                    yield self.head(part) if part.is_directory else part.head
-                else:
-                    yield part
+                    is_wanted = is_last or part.is_directory or part.name not in self._staying
+                if is_wanted:
+                    yield _with(part, staying.get(part.name)) if isinstance(part, Member) else part
         yield END
 
 
@@ -138,10 +148,20 @@ def _all_below(reach: Reach) -> Iterator[bytes]:
         raise ArchiveError(reach.volume, f"what is to be left alone in it cannot be told; nothing was touched: {said}")
 
 
+def _with(member: Member, names: Collection[bytes] | None) -> bytes:
+    """Return a member's headers; those of a directory list these names too."""
+    if names is None or member.listing is None:
+        return member.head
+    return _headers(member.header, {**member.records, DUMPDIR: _listing(member.listing, names)})
+
+
 def _listing(listed: bytes, names: Collection[bytes]) -> bytes:
-    """Return a directory's list with more names in it; tar looks names up in their order."""
+    """Return a directory's list with more names in it; tar looks names up in their order.
+
+    They are listed as what is not in the archive, of whatever kind: tar removes what is of another kind than it lists.
+    """
     entries = {entry[1:]: entry for entry in listed.split(b"\0") if entry}
-    entries = {**{name: b"N" + name for name in names}, **entries}
+    entries |= {name: b"N" + name for name in names}
     return b"".join(entries[name] + b"\0" for name in sorted(entries)) + b"\0"
 
 

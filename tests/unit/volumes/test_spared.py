@@ -232,6 +232,47 @@ def test_whatever_happens_the_one_is_put_back_and_the_other_left(
         assert differences(spared, only(now, paths, excluded=True)) == []
 
 
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("place", ["nothing", "file", "link"])
+def test_what_is_left_alone_outlasts_a_base_without_its_folder(field: Path, place: str, way: Way) -> None:
+    """A folder that came after the base keeps what is excluded in it, whatever the base has in its place."""
+    root, store = field / "root", BackupStore(field / "store")
+    (root / "b").mkdir(parents=True)
+    (root / "c/c").mkdir(parents=True)
+    if place == "file":
+        (root / "b/b").write_text("was here")
+    elif place == "link":
+        (root / "b/b").symlink_to("/nowhere")
+    let_age(root)
+
+    def change() -> None:
+        (root / "b/b").unlink(missing_ok=True)
+        (root / "c").rename(root / "b/b")
+
+    taken = capture(root, change, store=store, excluded=("b/?/c",))
+    assert taken.incremental
+    (root / "b/b/c/cached").write_text("of the update")
+    (root / "b/b/stray").touch()
+    Volume(root, store, taken).fill(way)
+    assert (root / "b/b/c/cached").read_text() == "of the update"
+    assert not (root / "b/b/stray").exists()
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_what_is_left_alone_goes_with_a_folder_that_was_none(field: Path, way: Way) -> None:
+    """Where a file was at the capture, it is again, though the update has a folder there with something excluded."""
+    root, store = field / "root", BackupStore(field / "store")
+    (root / "b").mkdir(parents=True)
+    (root / "b/b").write_text("was here")
+    let_age(root)
+    taken = capture(root, (root / "other").touch, store=store, excluded=("b/?/c",))
+    assert taken.incremental
+    (root / "b/b").unlink()
+    (root / "b/b/c").mkdir(parents=True)
+    Volume(root, store, taken).fill(way)
+    assert (root / "b/b").read_text() == "was here"
+
+
 def _has_its_folder(name: bytes, was: dict[bytes, Node], left: dict[bytes, Node]) -> bool:
     """Whether the folder in which an excluded path is came back, which is all that keeps it."""
     folder = name.rpartition(b"/")[0]

@@ -274,7 +274,10 @@ class Traveller:
             _own_system(token), repository=REPOSITORY, tag=token, changes=[f"LABEL {k}={v}" for k, v in labels.items()]
         )
         client.api.create_volume(self.volume, labels=labels)
-        client.api.create_network(self.network, driver="bridge", labels=labels)
+        # Not the engine's choice: another engine may have given the same addresses to a network of its own.
+        subnet = f"10.{200 + int(token[:2], 16) % 50}.{int(token[2:4], 16)}.0/24"
+        pools = docker.types.IPAMConfig(pool_configs=[docker.types.IPAMPool(subnet=subnet)])
+        client.api.create_network(self.network, driver="bridge", labels=labels, ipam=pools)
         policy: Any = {"Name": "unless-stopped"}
         client.containers.run(
             self.image,

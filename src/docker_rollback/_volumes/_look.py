@@ -185,7 +185,10 @@ def check(reach: Reach, doing: str, finished: Finished) -> None:
 
 
 def nanoseconds(text: bytes) -> int:
-    """Return a time, as programs print it with a fraction, in nanoseconds since 1970."""
+    """Return a time, as programs print it with a fraction, in nanoseconds since 1970.
+
+    Before that, as find prints it: a second and a half before 1970 is "-2.5". tar and stat print "-1.5".
+    """
     seconds, _, fraction = text.partition(b".")
     return int(seconds) * _SECOND + int(fraction.ljust(9, b"0")[:9] or b"0")
 

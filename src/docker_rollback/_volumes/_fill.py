@@ -86,7 +86,7 @@ class Filling:
             reason = self._why_again(error)
             if not reason:
                 raise
-            logger.warning("volume %s: filled once more from the start, for %s: %s", reach.volume, reason, error)
+            logger.warning("volume %s: filled once more from the start, since %s: %s", reach.volume, reason, error)
             return self._write_all()
 
     def _why_again(self, error: Exception) -> str:

@@ -87,7 +87,9 @@ def main() -> int:
         runs.append(Run(WITHOUT_ROOT, root=False))
     try:
         debian.need(*PACKAGES)
+        # A run without root can fetch nothing.
         debian.busybox()
+        debian.compose()
         for run in runs:
             PrivateEngine(run.engine).fetch()
     except debian.DistributionError as error:

@@ -92,6 +92,8 @@ def root_of(wanted: str, packages: Sequence[str]) -> Path:
 def unpacked(wanted: str, package: str) -> Path:
     """Return the folder with the files of a package of Debian suite `wanted`, unpacked and not installed, once."""
     folder = data_folder() / f"{package}-{wanted}"
+    if folder.exists():  # and whole; the lock is for those alone who may make it
+        return folder
     with _one_at_a_time(folder.name):
         if not folder.exists():
             say(f"fetching {package} of Debian {wanted}")
@@ -100,6 +102,11 @@ def unpacked(wanted: str, package: str) -> Path:
             make_root(wanted, scratch, packages=[package], variant="extract")
             scratch.rename(folder)
     return folder
+
+
+def compose() -> Path:
+    """Return the path of compose 2.x, of Debian's testing suite, fetched on first use."""
+    return unpacked("forky", "docker-compose") / "usr/libexec/docker/cli-plugins/docker-compose"
 
 
 def make_root(

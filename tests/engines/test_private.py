@@ -33,6 +33,17 @@ def test_an_unknown_engine_is_named_with_those_there_are() -> None:
         PrivateEngine("docker-0.1")
 
 
+def test_what_was_fetched_before_is_there_for_who_may_not_fetch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A package that is unpacked already takes no lock, which a user without root could not open."""
+    monkeypatch.setenv("DOCKER_ROLLBACK_ENGINES", str(tmp_path))
+    kept = tmp_path / "docker-compose-forky"
+    kept.mkdir()
+    assert debian.compose().is_relative_to(kept)
+    assert list(tmp_path.iterdir()) == [kept]
+
+
 @as_root
 @pytest.mark.engine
 def test_a_private_engine_lives_and_leaves_no_trace() -> None:

@@ -20,6 +20,7 @@ from docker_rollback import DockerEngine
 from tests.engines import LOCAL, NAMES, EngineStartError, PrivateEngine, debian, join_network, running_engine
 from tests.engines.images import busybox_tar
 from tests.engines.results import cannot
+from tests.removal import remove_container
 
 TEST_LABEL = "docker-rollback.test"
 """The label of everything that a test makes; its value tells one run of the tests from another on the same engine."""
@@ -92,8 +93,7 @@ def _clean_engine(request: pytest.FixtureRequest) -> Iterator[None]:
     where = _labelled(request.getfixturevalue("test_labels"))
     yield
     for container in client.api.containers(all=True, filters=where):
-        with suppress(NotFound):  # one that removes itself
-            client.api.remove_container(container["Id"], force=True, v=True)
+        remove_container(client, container["Id"])
         # The mark of a rollback that the test left unfinished.
         for name in container["Names"]:
             with suppress(NotFound):

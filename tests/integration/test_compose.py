@@ -14,31 +14,22 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 import docker
 import pytest
-from docker.errors import APIError, NotFound
+from docker.errors import NotFound
 
 from docker_rollback import BackupStore, RollbackRequested, Status, backup, recover, restore, rollback
 from tests.engines import debian
 from tests.integration.counting import REQUESTS, SERVICE
+from tests.removal import remove_container, unless_gone
 
 pytestmark = pytest.mark.engine
 
 Version: TypeAlias = Literal["1", "2"]
-
-
-@contextmanager
-def unless_gone() -> Iterator[None]:
-    """Let a container go meanwhile; Podman has it in one place and not in another then, and answers 500."""
-    try:
-        yield
-    except APIError as error:
-        if error.status_code != 404 and "no such container" not in str(error):
-            raise
 
 
 def service(image: str, *script: str, **more: Any) -> dict[str, Any]:
@@ -172,8 +163,7 @@ class Project:
     def remove(self) -> None:
         """Remove all that is left of it."""
         for name in self.containers():
-            with unless_gone():
-                self.client.api.remove_container(name, force=True, v=True)
+            remove_container(self.client, name)
             with suppress(NotFound):
                 self.client.api.remove_volume(f"docker-rollback-busy-{name}", force=True)
         for volume in [*self.stock()["volumes"], f"docker-rollback-busy-_project.{self.name}"]:

@@ -65,7 +65,7 @@ def test_an_update_that_fails_is_told(docker_client: docker.DockerClient, store:
     told: list[Outcome] = []
     with (
         pytest.raises(UpdateRejectedError),
-        rollback(shop, client=docker_client, store=store, verify=healthy(stable_for=0.5), on_outcome=told.append) as tx,
+        rollback(shop, client=docker_client, store=store, verify=healthy(stable_for=3.0), on_outcome=told.append) as tx,
     ):
         tx.replace(shop, command=["sh", "-c", "echo no tables; exit 4"])
     (outcome,) = told
@@ -141,11 +141,11 @@ def test_a_limit_that_is_passed_lets_the_service_run(
 
 
 class SlowDisk(Disk):
-    """A disk that takes 5 MB a second, as one over a network may."""
+    """A disk that takes a megabyte a second, as one over a network may."""
 
     def write(self, fd: int, data: bytes | memoryview) -> None:
         """Write, and take the time for it."""
-        time.sleep(len(data) / 5e6)
+        time.sleep(len(data) / 1e6)
         super().write(fd, data)
 
 
@@ -153,7 +153,7 @@ class SlowDisk(Disk):
 def test_an_archive_that_takes_too_long_is_broken_off(
     docker_client: docker.DockerClient, tmp_path: Path, shop: str, way: Literal["direct", "helper"]
 ) -> None:
-    """Where the data takes ten seconds and two are allowed, tar is ended, by either way, and the service runs on."""
+    """Where the data takes most of a minute and five seconds are allowed, tar is ended, and the service runs on."""
     if way == "direct" and not is_within_reach(docker_client):
         pytest.skip("the engine's volumes are not visible here")
     store = BackupStore(tmp_path / "store", disk=SlowDisk())
@@ -163,14 +163,14 @@ def test_an_archive_that_takes_too_long_is_broken_off(
         store=store,
         quiesce="pause",
         way=way,
-        max_downtime=2.0,
+        max_downtime=5.0,
         # Too late for a pass while the service runs.
         before_quiesce=Exec(shop, ["dd", "if=/dev/urandom", "of=/data/large", "bs=1M", "count=50"]),
     )
     with pytest.raises(DowntimeExceededError) as failed, tx:
         pytest.fail("the block was entered")
     assert failed.value.step == "capture"
-    assert tx.outcome.downtime[shop].capture < 8.0
+    assert tx.outcome.downtime[shop].capture < 40.0
     assert docker_client.containers.get(shop).status == "running"
     assert store.list() == []
     assert recover(client=docker_client, store=store) == ()
@@ -189,7 +189,13 @@ def test_a_failed_state_is_kept_and_the_good_one_comes_back(
         with (
             pytest.raises(UpdateRejectedError),
             rollback(
-                shop, client=docker_client, store=store, keep=1, keep_failed=True, on_outcome=outcomes.append
+                shop,
+                client=docker_client,
+                store=store,
+                verify=healthy(stable_for=3.0),
+                keep=1,
+                keep_failed=True,
+                on_outcome=outcomes.append,
             ) as tx,
         ):
             tx.replace(shop, command=["sh", "-c", "echo half > /data/migrated; touch /trace; exit 4"])

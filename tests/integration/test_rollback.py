@@ -189,7 +189,7 @@ def test_a_removed_container_comes_back_equal_again_and_again(
     for _ in range(20):
         with (
             pytest.raises(UpdateFailedError),
-            rollback(shop.name, client=client, store=store, verify=healthy(timeout=20)) as tx,
+            rollback(shop.name, client=client, store=store, verify=healthy(timeout=120)) as tx,
         ):
             assert shop.inspect()["State"]["Running"]
             shop.remove()
@@ -242,7 +242,7 @@ def test_a_good_update_stays(client: docker.DockerClient, shop: Shop, store: Bac
     """An update that passes its checks is kept, and the backup with it."""
     # Podman has systemd ask for a container's health; where that is not there, nobody does.
     podman = DockerEngine(client).info().flavour == "podman"
-    with rollback(shop.name, client=client, store=store, verify=None if podman else healthy(timeout=20)) as tx:
+    with rollback(shop.name, client=client, store=store, verify=None if podman else healthy(timeout=120)) as tx:
         shop.run("echo updated > /data/version")
     assert tx.status is Status.COMMITTED
     assert shop.run("cat /data/version") == "updated\n"
@@ -255,7 +255,7 @@ def test_an_update_that_does_not_run_is_rejected(client: docker.DockerClient, sh
     before = shop.inspect()
     with (
         pytest.raises(UpdateRejectedError, match="exit code 3") as rejected,
-        rollback(shop.name, client=client, store=store) as tx,
+        rollback(shop.name, client=client, store=store, verify=healthy(stable_for=3.0)) as tx,
     ):
         client.api.remove_container(shop.name, force=True)
         shop.create(shop.name, shop.image, Cmd=["sh", "-c", "echo no luck; exit 3"], HostConfig={})

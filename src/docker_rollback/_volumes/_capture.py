@@ -19,7 +19,7 @@ from docker_rollback._volumes._access import Reach
 from docker_rollback._volumes._crew import Crew
 from docker_rollback._volumes._former import Former
 from docker_rollback._volumes._increment import Increment, UnsoundError
-from docker_rollback._volumes._join import check_alone, check_join, names_in
+from docker_rollback._volumes._join import check_alone, check_join
 from docker_rollback._volumes._listing import Lister
 from docker_rollback._volumes._live import Base, take_base
 from docker_rollback._volumes._members import MalformedArchiveError, PathTooLongError
@@ -290,10 +290,13 @@ class VolumeCapture:
             except PathTooLongError as error:
                 raise ArchiveError(reach.volume, str(error)) from error
             return evolve(archive, not_covered=(*work.not_covered, *listed.gaps(reach.volume)))
-        # What an earlier backup has proven of its base was hashed again, and that is enough.
-        there = names_in(self._reader(base.blob, base.about.size)) if base.kept is None else base.kept
+        if not base.former:
+            # Its checksum tells that what comes back is what tar printed, and that was looked into when it was. What an
+            # earlier backup has proven of its base was hashed again, and that is enough.
+            for _ in self._reader(base.blob, base.about.size):
+                pass
         try:
-            check_join(there, reader, _tar.sockets(reach.volume, work.not_covered), reach.left_out)
+            check_join(base.there, reader, _tar.sockets(reach.volume, work.not_covered), reach.left_out)
         except MalformedArchiveError as error:
             raise CorruptBackupError(str(self._store.path), blob.digest, str(error)) from error
         return evolve(
@@ -304,7 +307,7 @@ class VolumeCapture:
             not_covered=(*work.not_covered, *listed.gaps(reach.volume)),
             snapshot=self._keep(SNAPSHOT_FILE, packed(work.increment.snapshot.pieces())),
             clock=base.clock,
-            listing=self._keep(LISTING, base.listing.written(base.about, there))
+            listing=self._keep(LISTING, base.listing.written(base.about, base.there))
             if isinstance(base.listing, Lister)
             else base.listing,
         )

@@ -15,17 +15,6 @@ from docker_rollback._volumes._look import Hashes
 from docker_rollback._volumes._members import MalformedArchiveError, Members
 
 
-def names_in(archive: Iterable[bytes]) -> Hashes:
-    """Read an archive to its end, and return the hashed paths of all that it holds but directories."""
-    there = Hashes()
-    members = Members()
-    for data in archive:
-        for member in members.feed(data):
-            if not member.is_directory:
-                there.add(hash(member.name))
-    return there
-
-
 def check_alone(archive: Iterable[bytes]) -> None:
     """Read an archive to its end, and see that tar can put all of it back; raises `PathTooLongError` where not."""
     members = Members()

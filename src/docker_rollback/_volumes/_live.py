@@ -55,7 +55,8 @@ class Base:
         clock: this machine's clock when it began.
         listing: the lines of the files that there were just before it was taken; of a former one, the blob of those
             that it holds.
-        kept: the hashed paths of the files that a former base holds as they are.
+        there: the hashed paths of what it holds beside directories; of a former one, of the files that it holds as they
+            are.
     """
 
     blob: Descriptor
@@ -65,12 +66,12 @@ class Base:
     not_covered: tuple[NotCovered, ...]
     clock: Clock
     listing: Lister | Descriptor = field(repr=False)
-    kept: Hashes | None = field(default=None, repr=False)
+    there: Hashes = field(repr=False)
 
     @property
     def former(self) -> bool:
         """Whether an earlier backup took it."""
-        return self.kept is not None
+        return isinstance(self.listing, Descriptor)
 
 
 def take_base(
@@ -118,14 +119,9 @@ def take_base(
             return _again(reach, former, found, comparison.kept)
         logger.info("volume %s: a new base is taken: %s", reach.volume, reason)
     run(reach, crew, ("sync", "-f", reach.root))
-    head, held = Head(), Held()
-
-    def passing(data: bytes) -> None:
-        head.feed(data)
-        held.feed(data)
-
+    held = Held()
     with crew.at_work(reach.run, _tar.create(reach.root, reach.snapshot, excluded=reach.excluded)) as tar:
-        size = pack(tar, writer, level=level, threads=threads, progress=progress, look=passing)
+        size = pack(tar, writer, level=level, threads=threads, progress=progress, look=held.feed)
         finished = tar.finish()
     not_covered = _tar.check_created(reach.volume, finished, at_rest=False)
     missed = _tar.vanished(reach.volume, finished)
@@ -133,15 +129,15 @@ def take_base(
         read = SnapshotFile.parse(run(reach, crew, ("cat", reach.snapshot)))
     except ValueError as error:
         raise ArchiveError(reach.volume, f"tar's snapshot file cannot be used: {error}") from error
-    snapshot = read.set_back(head.came - began + MARGIN).forgetting(missed)
+    snapshot = read.set_back(held.came - began + MARGIN).forgetting(missed)
     if snapshot is None:
         raise ArchiveError(reach.volume, "what vanished before it was read cannot be told")
     moved, from_elsewhere = seen.moved(snapshot)
     if found.linked and from_elsewhere:
         raise ArchiveError(reach.volume, "directories were moved, and there are files with several names")
     snapshot = snapshot.without(moved).retaking(held.lacking(lister.lines()))
-    about = About(size, where, head.attributes)
-    return Base(writer.close(), about, snapshot, found.linked, not_covered, clock, lister)
+    about = About(size, where, held.attributes)
+    return Base(writer.close(), about, snapshot, found.linked, not_covered, clock, lister, held.names)
 
 
 def _again(reach: Reach, former: Former, found: Look, kept: Hashes) -> Base:
@@ -158,43 +154,20 @@ def _again(reach: Reach, former: Former, found: Look, kept: Hashes) -> Base:
     )
 
 
-class Head:
-    """The beginning of an archive, where all directories are, told while it passes by.
-
-    Attributes:
-        came: when the first of it came, by the monotonic clock.
-        attributes: the names of the extended attributes of each directory that has some.
-        over: whether it has passed.
-    """
-
-    def __init__(self) -> None:
-        self.came = time.monotonic()
-        self.attributes: dict[bytes, frozenset[bytes]] = {}
-        self._members: Members | None = None
-        self.over = False
-
-    def feed(self, data: bytes) -> None:
-        """Take in the next piece; raises `MalformedArchiveError`."""
-        if self.over:
-            return
-        if self._members is None:
-            self._members, self.came = Members(), time.monotonic()
-        for member in self._members.feed(data):
-            if not member.is_directory:
-                self.over = True
-                return
-            if member.attributes:
-                self.attributes[member.name] = member.attributes
-
-
 def attributes_of_folders(archive: Iterable[bytes]) -> dict[bytes, frozenset[bytes]]:
-    """Return the names of the extended attributes of each directory in an archive that has some; reads no further."""
-    head = Head()
+    """Return the names of the extended attributes of each directory in an archive that has some.
+
+    It reads no further than its beginning, where all directories are.
+    """
+    found: dict[bytes, frozenset[bytes]] = {}
+    members = Members()
     for data in archive:
-        head.feed(data)
-        if head.over:
-            break
-    return head.attributes
+        for member in members.feed(data):
+            if not member.is_directory:
+                return found
+            if member.attributes:
+                found[member.name] = member.attributes
+    return found
 
 
 def write_snapshot(reach: Reach, crew: Crew, snapshot: SnapshotFile) -> None:

@@ -190,7 +190,7 @@ def nanoseconds(text: bytes) -> int:
     Before that, as find prints it: a second and a half before 1970 is "-2.5". tar and stat print "-1.5".
     """
     seconds, _, fraction = text.partition(b".")
-    return int(seconds) * _SECOND + int(fraction.ljust(9, b"0")[:9] or b"0")
+    return int(seconds) * _SECOND + int(fraction[:9].ljust(9, b"0"))
 
 
 def _folder(rest: bytes) -> tuple[bytes, Place]:

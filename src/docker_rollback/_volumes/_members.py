@@ -6,6 +6,7 @@ Python's own `tarfile` reads a stream too, at ten times the cost, and keeps ever
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from struct import Struct
 from typing import Final
 
 from attrs import field, frozen
@@ -16,12 +17,14 @@ END: Final = bytes(1024)
 """Two empty blocks: the end of an archive."""
 _BLOCK: Final = 512
 _SECOND: Final = 1_000_000_000
-_DIRECTORY: Final = 0x35
-_LINK: Final = 0x31
-_FILES: Final = b"\x000"
-"""The letters of regular files."""
-_PAX: Final = 0x78
-_GLOBAL: Final = 0x67
+_EMPTY: Final = bytes(_BLOCK)
+_HEADER: Final = Struct("100s24x12s20xc188x155s12x")
+"""Of a header, what everybody asks for: a name, a size, the letter of a kind, and what comes before a long name."""
+_DIRECTORY: Final = b"5"
+_FILES: Final = (b"0", b"\0")
+_PAX: Final = b"x"
+_BEFORE: Final = (_PAX, b"g")
+"""Headers that say something of the next ones; what one says for all that follows is passed over."""
 _BASE_256: Final = 0x80
 _ATTRIBUTE: Final = b"SCHILY.xattr."
 
@@ -40,27 +43,41 @@ class PathTooLongError(MalformedArchiveError):
 
 @frozen
 class Member:
-    """One member of an archive.
+    """One member of an archive. What not everybody asks for is read from its headers when it is asked for.
 
     Attributes:
         name: its path, as the archive has it, without a slash at the end.
-        is_directory: whether it is one.
-        link: the path of the member that it is another name of; None for one with content of its own.
-        listing: of a directory, what was in it: entries that each begin with a letter and end with NUL.
-        attributes: the names of its extended attributes.
+        kind: the letter of its kind.
+        size: how long its content is, holes included.
         head: all of its headers, as they came.
-        header: the last of them, and the one that every tar has.
-        records: what those before it say.
+        records: what those before the last of them say.
     """
 
     name: bytes
-    is_directory: bool
-    link: bytes | None
-    listing: bytes | None
-    attributes: frozenset[bytes]
+    kind: bytes
+    size: int
     head: bytes = field(repr=False)
-    header: bytes = field(repr=False)
     records: Mapping[bytes, bytes] = field(repr=False)
+
+    @property
+    def header(self) -> bytes:
+        """The last of its headers, and the one that every tar has."""
+        return self.head[-_BLOCK:]
+
+    @property
+    def is_directory(self) -> bool:
+        """Whether it is one."""
+        return self.kind == _DIRECTORY
+
+    @property
+    def is_file(self) -> bool:
+        """Whether it is a regular file that has its content here."""
+        return self.kind in _FILES
+
+    @property
+    def listing(self) -> bytes | None:
+        """Of a directory, what was in it: entries that each begin with a letter and end with NUL."""
+        return self.records.get(DUMPDIR)
 
     @property
     def entries(self) -> Iterator[tuple[bytes, bytes]]:
@@ -70,9 +87,9 @@ class Member:
                 yield entry[:1], entry[1:]
 
     @property
-    def is_file(self) -> bool:
-        """Whether it is a regular file that has its content here."""
-        return self.header[156] in _FILES
+    def attributes(self) -> frozenset[bytes]:
+        """The names of its extended attributes."""
+        return frozenset(key.removeprefix(_ATTRIBUTE) for key in self.records if key.startswith(_ATTRIBUTE))
 
     @property
     def mode(self) -> int:
@@ -82,14 +99,8 @@ class Member:
     @property
     def owner(self) -> tuple[int, int]:
         """Its owner and its group."""
-        uid, gid = self.records.get(b"uid"), self.records.get(b"gid")
-        return int(uid or _number(self.header[108:116])), int(gid or _number(self.header[116:124]))
-
-    @property
-    def size(self) -> int:
-        """How long its content is, holes included."""
-        told = self.records.get(b"GNU.sparse.realsize") or self.records.get(b"size")
-        return int(told or _number(self.header[124:136]))
+        header, uid, gid = self.header, self.records.get(b"uid"), self.records.get(b"gid")
+        return int(uid or _number(header[108:116])), int(gid or _number(header[116:124]))
 
     @property
     def modified(self) -> int:
@@ -102,101 +113,113 @@ class Members:
     """Takes in an archive piece by piece, and gives out its members as their headers have passed."""
 
     def __init__(self) -> None:
-        self._rest = b""
-        self._skip = 0
-        self._header: bytes | None = None
-        self._need = _BLOCK
-        self._head: list[bytes] = []
-        self._records: dict[bytes, bytes] = {}
+        self._begun: list[bytes] = []
+        self._missing = 0
+        self._left = 0
 
     def feed(self, data: bytes) -> Iterator[Member]:
         """Take in the next piece; to be exhausted before the next one. Raises `MalformedArchiveError`."""
-        for part in self.parts(data):
-            if isinstance(part, Member):
-                yield part
-
-    def parts(self, data: bytes) -> Iterator[Member | memoryview]:
-        """Do as `feed`, and give out what follows each member's headers as well, as it comes."""
-        at, end = 0, len(data)
-        if self._rest:
-            data = self._rest + data
-            end = len(data)
-            self._rest = b""
-        view = memoryview(data)
-        while True:
-            if self._skip:
-                step = min(self._skip, end - at)
-                self._skip -= step
-                yield view[at : at + step]
-                at += step
-            if end - at < self._need or self._skip:
-                self._rest = data[at:end]
-                return
-            piece = data[at : at + self._need]
-            at += self._need
-            self._head.append(piece)
-            member = self._take(piece)
+        for member, _, _ in self._pass(data):
             if member is not None:
                 yield member
 
-    def _take(self, piece: bytes) -> Member | None:
-        """Take in a header, or the records that one announced."""
-        if self._header is not None:
-            size = _size(self._header)
-            if self._header[156] == _PAX:
-                self._records = _records(piece[:size])
-            self._header, self._need = None, _BLOCK
-            return None
-        if not piece.rstrip(b"\0"):
-            self._head.clear()
-            return None
-        kind = piece[156]
-        if kind in (_PAX, _GLOBAL):
-            self._header, self._need = piece, max(_padded(_size(piece)), _BLOCK)
-            return None
-        records, self._records = self._records, {}
-        self._skip = _padded(int(records.get(b"size") or _size(piece)))
-        head = b"".join(self._head)
-        self._head.clear()
-        return _member(head, piece, kind, records)
+    def parts(self, data: bytes) -> Iterator[Member | memoryview]:
+        """Do as `feed`, and give out what follows each member's headers as well, as it comes."""
+        view = memoryview(data)
+        for member, begin, end in self._pass(data):
+            if member is not None:
+                yield member
+            if begin < end:
+                yield view[begin:end]
+
+    def _pass(self, data: bytes) -> Iterator[tuple[Member | None, int, int]]:
+        """Yield each member whose headers end in a piece, and where the content is that follows in it.
+
+        Where the piece begins with content, or with the rest of headers that are not whole yet, that comes without one.
+        """
+        size = len(data)
+        at = min(self._left, size)
+        self._left -= at
+        yield None, 0, at
+        while at < size:
+            if self._missing:
+                piece = data[at : at + self._missing]
+                at += len(piece)
+                member, follows = self._rest_of_headers(piece)
+            else:
+                begun = at
+                member, at, follows = _headers(data, begun)
+                if at > size:
+                    self._begun, self._missing = [data[begun:]], at - size
+                    return
+            begin, at = at, min(at + follows, size)
+            self._left = follows - (at - begin)
+            yield member, begin, at
+
+    def _rest_of_headers(self, data: bytes) -> tuple[Member | None, int]:
+        """Take in more of headers that began in an earlier piece; return what `_headers` does once they are whole."""
+        self._begun.append(data)
+        self._missing -= len(data)
+        if self._missing:
+            return None, 0
+        begun = b"".join(self._begun)
+        member, end, follows = _headers(begun, 0)
+        self._missing = end - len(begun)
+        self._begun = [begun] if self._missing else []
+        return member, follows
 
 
-def _member(head: bytes, header: bytes, kind: int, records: dict[bytes, bytes]) -> Member:
-    name = records.get(b"GNU.sparse.name") or records.get(b"path") or _name(header)
-    if len(name) > _LONGEST_PATH:
-        raise PathTooLongError(f"a path of {len(name)} bytes is too long to be put back: {name[:80]!r}...")
-    link = (records.get(b"linkpath") or _text(header[157:257])) if kind == _LINK else None
-    attributes = frozenset(key[len(_ATTRIBUTE) :] for key in records if key.startswith(_ATTRIBUTE))
-    listing = records.get(DUMPDIR)
-    return Member(name.rstrip(b"/"), kind == _DIRECTORY, link, listing, attributes, head, header, records)
+def _headers(data: bytes, at: int) -> tuple[Member | None, int, int]:
+    """Read the headers that begin there: return their member, where they end, and how many bytes of content follow.
+
+    There is no member where an empty block is, nor where they do not end in what is there: told is then how far that
+    has to reach at least.
+    """
+    if data.startswith(_EMPTY, at):
+        return None, at + _BLOCK, 0
+    begin = at
+    records: dict[bytes, bytes] = {}
+    while (end := at + _BLOCK) <= len(data):
+        name, digits, kind, prefix = _HEADER.unpack_from(data, at)
+        size = _number(digits)
+        if kind not in _BEFORE:
+            stored = int(records.get(b"size") or size)
+            whole = int(records.get(b"GNU.sparse.realsize") or stored)
+            member = Member(_path(prefix, name, records), kind, whole, data[begin:end], records)
+            return member, end, _padded(stored)
+        at = end + _padded(size)
+        if kind == _PAX and at <= len(data):
+            records = _records(data[end : end + size])
+    return None, end, 0
 
 
 def _records(data: bytes) -> dict[bytes, bytes]:
     records = {}
-    at = 0
-    while at < len(data):
+    at, size = 0, len(data)
+    while at < size:
         space = data.find(b" ", at, at + 20)
-        length = data[at:space] if space > 0 else b""
-        if not length.isdigit() or not space - at < int(length) <= len(data) - at:
+        length = data[at:space]
+        if space < 0 or not length.isdigit() or not space < (end := at + int(length)) <= size:
             raise MalformedArchiveError("a header's records are broken")
-        end = at + int(length)
         key, _, value = data[space + 1 : end - 1].partition(b"=")
         records[key] = value
         at = end
     return records
 
 
-def _name(header: bytes) -> bytes:
-    prefix = _text(header[345:500])
-    return prefix + b"/" + _text(header[:100]) if prefix else _text(header[:100])
+def _path(prefix: bytes, name: bytes, records: Mapping[bytes, bytes]) -> bytes:
+    path = records.get(b"GNU.sparse.name") or records.get(b"path")
+    if path is None:
+        path = _text(name)
+        if above := _text(prefix):
+            path = above + b"/" + path
+    if len(path) > _LONGEST_PATH:
+        raise PathTooLongError(f"a path of {len(path)} bytes is too long to be put back: {path[:80]!r}...")
+    return path.rstrip(b"/")
 
 
 def _text(field: bytes) -> bytes:
     return field.partition(b"\0")[0]
-
-
-def _size(header: bytes) -> int:
-    return _number(header[124:136])
 
 
 def _number(text: bytes) -> int:
@@ -209,9 +232,8 @@ def _number(text: bytes) -> int:
 
 
 def _nanoseconds(told: bytes) -> int:
-    whole, _, fraction = told.partition(b".")
-    seconds, part = abs(int(whole)), int(fraction.ljust(9, b"0")[:9] or b"0")
-    return (-1 if whole.startswith(b"-") else 1) * (seconds * _SECOND + part)
+    seconds, _, fraction = told.partition(b".")
+    return int(seconds + fraction[:9].ljust(9, b"0"))
 
 
 def _padded(size: int) -> int:

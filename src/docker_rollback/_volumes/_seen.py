@@ -8,6 +8,7 @@ to in common; and a directory that was elsewhere before has another number.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Iterator
 
 from docker_rollback._volumes._look import Hashes, nanoseconds, path_of
@@ -16,24 +17,37 @@ from docker_rollback._volumes._snapshot_file import ROOT, Place, SnapshotFile
 
 
 class Held:
-    """Takes note of the files in a base while it passes by."""
+    """Takes note of what is in a base while it passes by.
+
+    Attributes:
+        came: when the first of it came, by the monotonic clock.
+        names: the hashed paths of all that it holds but directories.
+        attributes: the names of the extended attributes of each directory that has some.
+    """
 
     def __init__(self) -> None:
-        self._members = Members()
+        self.came = 0.0
+        self.names = Hashes()
+        self.attributes: dict[bytes, frozenset[bytes]] = {}
         self._files = Hashes()
+        self._members = Members()
 
     def feed(self, data: bytes) -> None:
         """Take in the next piece; raises `MalformedArchiveError`."""
+        self.came = self.came or time.monotonic()
         for member in self._members.feed(data):
             if not member.is_directory:
                 size = (member.size,) if member.is_file else ()
                 self._files.add(hash((member.name, member.modified, *size)))
+                self.names.add(hash(member.name))
+            elif attributes := member.attributes:
+                self.attributes[member.name] = attributes
 
     def lacking(self, lines: Iterable[bytes]) -> Iterator[bytes]:
         """Yield the paths of those files of a look that it does not hold as they were seen."""
         for line in lines:
-            path, (_, _, modified, size, _) = path_of(line), line.split(b" ", 4)
-            when = nanoseconds(modified)
+            _, _, modified, size, _ = line.split(b" ", 4)
+            path, when = path_of(line), nanoseconds(modified)
             if hash((path, when, int(size))) not in self._files and hash((path, when)) not in self._files:
                 yield path
 

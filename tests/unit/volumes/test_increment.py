@@ -16,6 +16,7 @@ from docker_rollback._engine.port import Process
 from docker_rollback._volumes import _increment, _live
 from docker_rollback._volumes._clock import read_clock
 from docker_rollback._volumes._snapshot_file import SnapshotFile
+from docker_rollback.errors import CorruptBackupError
 from tests.unit.volumes import awkward
 from tests.unit.volumes.comparing import picture
 from tests.unit.volumes.live import capture, check, let_age, plain_increment, run
@@ -139,6 +140,23 @@ def test_what_changed_is_put_aside_as_it_is_and_compressed_later(root: Path) -> 
 
 
 # Races
+
+
+@pytest.mark.usefixtures("exact")
+def test_a_base_that_the_disk_does_not_give_back_as_it_was_is_noticed(root: Path) -> None:
+    """Before the update starts, and not when it is to be restored."""
+    (root / "file").write_bytes(os.urandom(100_000))
+    let_age(root)
+
+    def rot(store: Path) -> None:
+        (base,) = (path for path in (store / "blobs").rglob("*") if path.is_file() and path.stat().st_size > 100_000)
+        data = bytearray(base.read_bytes())
+        data[50_000] ^= 1
+        base.chmod(0o600)
+        base.write_bytes(data)
+
+    with pytest.raises(CorruptBackupError):
+        capture(root, captured=rot)
 
 
 def test_a_file_written_within_a_tick_of_the_clock_for_files_is_taken(root: Path) -> None:

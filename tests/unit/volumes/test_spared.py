@@ -20,7 +20,8 @@ from docker_rollback._model import Way
 from docker_rollback._store import BackupStore
 from docker_rollback._volumes import _live, _tar
 from docker_rollback._volumes._fill import Filling
-from docker_rollback._volumes._join import names_in
+from docker_rollback._volumes._look import Hashes
+from docker_rollback._volumes._seen import Held
 from docker_rollback.errors import ArchiveError
 from tests.unit.volumes.comparing import Node, differences, picture
 from tests.unit.volumes.live import Taken, capture, let_age, reach_of, run
@@ -48,6 +49,13 @@ class Volume:
         """Fill the folder as a restore by that way does."""
         reach = evolve(reach_of(self.root), way=way)
         assert Filling(reach, self.taken.archive, self.store, None).fill() > 0
+
+
+def names_in(archive: bytes) -> Hashes:
+    """Return the hashed paths of all that an archive holds but directories."""
+    held = Held()
+    held.feed(archive)
+    return held.names
 
 
 def make(folder: Path, excluded: Sequence[str] = EXCLUDED) -> Volume:
@@ -105,7 +113,7 @@ def only(seen: dict[bytes, Node], paths: Paths, *, excluded: bool) -> dict[bytes
 def test_nothing_that_is_excluded_is_archived(field: Path) -> None:
     """Neither its content nor its names below what matches; the archive says what it left out."""
     taken = make(field, (*EXCLUDED, "nothing/like*this")).taken
-    for held in (names_in([data]) for data in taken.tars):
+    for held in map(names_in, taken.tars):
         assert hash(b"./cache/deep/file") not in held
         assert hash(b"./tmp/old.log") not in held
     assert not any(b"before, in cache" in data or b"a log" in data for data in taken.tars)
@@ -191,7 +199,7 @@ def test_tar_leaves_out_what_we_say(field: Path, patterns: list[str], names: lis
         with run(_tar.create(str(root), f"{folder}/snapshot", excluded=patterns)) as tar:
             data = b"".join(iter(partial(tar.read, 1 << 20), b""))
             assert tar.finish().exit_code == 0
-        held = names_in([data])
+        held = names_in(data)
         paths = Paths(patterns)
         for path in root.rglob("c"):
             name = b"./" + os.fsencode(path.relative_to(root))

@@ -319,18 +319,19 @@ class VolumeArchiver:
             held.callback(self._locks.pop, volume)
             yield
 
-    def _formers(self, excluded: Mapping[str, tuple[str, ...]]) -> dict[str, VolumeArchive]:
-        """Return of each volume the newest archive on this engine whose base may serve a second time.
+    def _formers(self, excluded: Mapping[str, tuple[str, ...]]) -> dict[str, list[VolumeArchive]]:
+        """Return of each volume the archives on this engine whose bases may serve a second time, the newest last.
 
         Args:
             excluded: the volumes, each with the paths that are left out of it.
         """
-        found: dict[str, VolumeArchive] = {}
+        found: dict[str, list[VolumeArchive]] = {}
         if identity := self._engine.info().identity:
             for backup in self._store.list():
                 if backup.engine.identity == identity:
-                    archives = (archive for archive in backup.volumes if archive.listing is not None)
-                    found |= {one.name: one for one in archives if excluded.get(one.name) == one.excluded}
+                    for one in backup.volumes:
+                        if one.listing is not None and excluded.get(one.name) == one.excluded:
+                            found.setdefault(one.name, []).append(one)
         return found
 
     def _key(self, volume: str) -> str:

@@ -10,6 +10,7 @@ from attrs import field, frozen
 
 _ANY: Final = {"*": "[^/]*", "?": "[^/]"}
 _SPECIAL: Final = re.compile(r"[\\\[\]]")
+_MEANING: Final = re.compile(r"[\\\[\]*?]")
 
 
 def _checked_path(path: str) -> str:
@@ -110,6 +111,11 @@ NONE: Final = Paths()
 def for_tar(pattern: str) -> str:
     """Return a path of `Exclude` as tar's ``--exclude`` takes it."""
     return "./" + _SPECIAL.sub(r"\\\g<0>", pattern)
+
+
+def itself_for_tar(path: bytes) -> str:
+    """Return a path, as tar has it (``./tmp/x``), as ``--exclude`` takes it to mean no other one."""
+    return _MEANING.sub(r"\\\g<0>", path.decode("utf-8", "surrogateescape"))
 
 
 def _expression(pattern: str) -> str:

@@ -153,13 +153,10 @@ def test_directories_that_change_places_come_back_where_they_are(bench: Bench, v
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_the_next_backup_builds_on_the_base_that_there_is(
-    bench: Bench, volume: str, way: Way, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_next_backup_builds_on_the_base_that_there_is(bench: Bench, volume: str, way: Way) -> None:
     """Three backups have one base, whose content is read once; each is what there was, also without the first."""
     root = bench.folder(volume)
     awkward.make(root)
-    monkeypatch.setattr("docker_rollback._volumes._former.SHARE", 0.5)
     generations = []
     for number in range(3):
         (root / "which").write_text(f"generation {number}")

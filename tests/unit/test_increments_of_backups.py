@@ -11,6 +11,7 @@ from docker_rollback import VolumeArchiver
 from docker_rollback._model import VolumeArchive
 from docker_rollback._store import BackupStore, Keep
 from docker_rollback._store._codec import dump_backup, load_backup
+from docker_rollback._volumes import _former
 from docker_rollback.testing import FakeEngine
 
 
@@ -22,6 +23,12 @@ def fake() -> FakeEngine:
     for number in range(40):
         files.write(f"/d{number % 4}/{number}", bytes([number]) * 100_000)
     return engine
+
+
+@pytest.fixture(autouse=True)
+def always(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have the base used again, though all files are as young as it is, and so in each increment."""
+    monkeypatch.setattr(_former, "TOGETHER", 100.0)
 
 
 def take(fake: FakeEngine, store: BackupStore, number: int, volume: str = "data") -> VolumeArchive:

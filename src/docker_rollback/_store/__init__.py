@@ -11,7 +11,7 @@ from docker_rollback._store._locks import FileLock, LockedError
 from docker_rollback._store._oci import LAYER_ZSTD, LISTING_ZSTD, SNAPSHOT_FILE_ZSTD
 from docker_rollback._store._records import Records
 from docker_rollback._store._retention import Keep, KeepArgument, PruneReport
-from docker_rollback._store._spool import Spool
+from docker_rollback._store._spool import FileCopy, Spool
 from docker_rollback._store._store import BackupStore
 
 VOLUME_ARCHIVE = LAYER_ZSTD
@@ -31,6 +31,7 @@ __all__ = [
     "BlobWriter",
     "Disk",
     "Draft",
+    "FileCopy",
     "FileLock",
     "Keep",
     "KeepArgument",

@@ -21,7 +21,7 @@ from docker_rollback._store._blobs import BlobWriter
 from docker_rollback._store._files import open_private, translated
 from docker_rollback._store._layout import Layout
 from docker_rollback._store._locks import FileLock
-from docker_rollback._store._spool import Spool
+from docker_rollback._store._spool import FileCopy, Spool
 from docker_rollback._store._sweep import DRAFT_LOCK, DRAFT_PINS, clear_dead_drafts, remove_draft, sweep
 from docker_rollback._store._verify import Parts, verify
 from docker_rollback.errors import StoreError
@@ -74,6 +74,10 @@ class Bench:
     def spool(self) -> Spool:
         """Return a file for what is put aside."""
         return Spool(self._folder / f"{next(self._numbers)}.spool", disk=self.layout.disk)
+
+    def copy(self) -> FileCopy:
+        """Return a file for the copy of another one."""
+        return FileCopy(self._folder / f"{next(self._numbers)}.copy", disk=self.layout.disk)
 
     def add_bytes(self, media_type: str, data: bytes, annotations: Mapping[str, str] | None = None) -> Descriptor:
         """Write a small blob whole."""

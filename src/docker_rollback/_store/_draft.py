@@ -12,9 +12,10 @@ from docker_rollback._model import Backup, Descriptor, VolumeArchive
 from docker_rollback._store import _codec, _oci
 from docker_rollback._store._bench import Bench
 from docker_rollback._store._blobs import BlobWriter
+from docker_rollback._store._files import translated
 from docker_rollback._store._intake import ImageIntake
 from docker_rollback._store._layout import Layout
-from docker_rollback._store._spool import Spool
+from docker_rollback._store._spool import FileCopy, Spool
 from docker_rollback.errors import StoreError
 
 
@@ -76,6 +77,16 @@ class Draft:
         """Return a place for bytes that become a blob later, a context manager."""
         self._check_open()
         return self._bench.spool()
+
+    def copy(self) -> FileCopy:
+        """Return a place for the copy of a file, a context manager."""
+        self._check_open()
+        return self._bench.copy()
+
+    def room(self) -> int:
+        """Return how many bytes there is room for; raises `StoreError`."""
+        with translated(self._layout.root):
+            return self._layout.disk.room(self._layout.root)
 
     def adopt_image(self, manifest: Descriptor) -> bool:
         """Whether the store holds an image that this backup is to have too, whole; if so, it stays from now on."""

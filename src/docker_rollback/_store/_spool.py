@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Final, Self
 
 from docker_rollback._store._files import DISK, Disk, translated
+from docker_rollback.errors import StoreError
+
+_BLOCK: Final = 64 << 10
+"""Bytes that are compared, and written anew, at a time: a database changes few pages, here and there."""
+_PIECE: Final = 1 << 20
 
 
 class Spool:
@@ -63,3 +69,79 @@ class Spool:
         fd, self._written = self._written, None
         if fd is not None:
             self._disk.close(fd)
+
+
+class FileCopy:
+    """A copy of a file that changes, in a temporary file of a draft: what has changed since is all that is written.
+
+    To compare a file with its copy takes a fraction of the time that copying it takes. Nothing of it is flushed or
+    hashed; it is gone when its block ends. One copy belongs to one thread at a time.
+
+    Args:
+        path: where it lies.
+        disk: what effects go through.
+    """
+
+    def __init__(self, path: Path, *, disk: Disk = DISK) -> None:
+        self._path = path
+        self._disk = disk
+        self._written = self._read = -1
+        self._held = 0
+        self.size = 0
+
+    def update(self, source: int, size: int, check: Callable[[], object]) -> int:
+        """Make it equal to an open file; return how many bytes were written.
+
+        Args:
+            source: the descriptor of that file.
+            size: how many bytes of it.
+            check: called again and again; raises where this is to end early.
+
+        Raises:
+            StoreFullError: there is no room.
+            OSError: the file could not be read.
+        """
+        ours, theirs = bytearray(_BLOCK), bytearray(_BLOCK)
+        written = at = 0
+        while at < size:
+            check()
+            wanted = min(_BLOCK, size - at)
+            found = os.preadv(source, [memoryview(theirs)[:wanted]], at)
+            if found == 0:
+                break
+            block = memoryview(theirs)[:found]
+            with translated(self._path):
+                if at + found > self._held or os.preadv(self._read, [ours], at) < found or ours[:found] != block:
+                    os.lseek(self._written, at, os.SEEK_SET)
+                    self._disk.write(self._written, block)
+                    written += found
+            at += found
+        self._held, self.size = max(self._held, at), at
+        return written
+
+    def pieces(self) -> Iterator[bytes]:
+        """Yield what it holds."""
+        at = 0
+        while at < self.size:
+            with translated(self._path):
+                data = os.pread(self._read, min(_PIECE, self.size - at), at)
+            if not data:
+                raise StoreError(str(self._path), "it is shorter than it was")
+            yield data
+            at += len(data)
+
+    def __enter__(self) -> Self:
+        with translated(self._path):
+            self._written = self._disk.create(self._path)
+            self._read = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        # What cannot be removed goes with its draft.
+        with suppress(OSError):
+            self._disk.close(self._written)
+        os.close(self._read)
+        with suppress(OSError):
+            self._disk.remove(self._path)

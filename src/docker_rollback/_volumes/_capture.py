@@ -16,6 +16,7 @@ from docker_rollback._model import Descriptor, NotCovered, VolumeArchive
 from docker_rollback._store import LISTING, SNAPSHOT_FILE, VOLUME_ARCHIVE, BackupStore, BlobWriter, Draft, Spool
 from docker_rollback._volumes import _tar
 from docker_rollback._volumes._access import Reach
+from docker_rollback._volumes._copies import Copies
 from docker_rollback._volumes._crew import Crew
 from docker_rollback._volumes._former import Former
 from docker_rollback._volumes._increment import Increment, UnsoundError
@@ -24,7 +25,7 @@ from docker_rollback._volumes._listing import Lister
 from docker_rollback._volumes._live import Base, take_base
 from docker_rollback._volumes._members import MalformedArchiveError, PathTooLongError
 from docker_rollback._volumes._spared import Listed
-from docker_rollback._volumes._stream import CorruptStreamError, pack, packed, unpack
+from docker_rollback._volumes._stream import CorruptStreamError, gathered, pack, packed, pieces_of, unpack
 from docker_rollback.errors import ArchiveError, CorruptBackupError, StoreError
 
 logger = logging.getLogger("docker_rollback")
@@ -85,7 +86,7 @@ class VolumeCapture:
         progress: ByteListener | None,
         expect: SizeListener | None = None,
         live_from: int = LIVE_FROM,
-        formers: Callable[[], Mapping[str, VolumeArchive]] = dict,
+        formers: Callable[[], Mapping[str, Sequence[VolumeArchive]]] = dict,
     ) -> None:
         self._store = store
         self._draft = draft
@@ -97,7 +98,7 @@ class VolumeCapture:
         self._expect = expect or (lambda _volume, _size: None)
         self._live_from = live_from
         self._formers = formers
-        self._former: Mapping[str, VolumeArchive] = {}
+        self._former: Mapping[str, Sequence[VolumeArchive]] = {}
         self._begun = self._ready = False
         self._blobs: dict[str, Descriptor] | None = None
         self._crew = Crew()
@@ -184,7 +185,10 @@ class VolumeCapture:
                 logger.warning("volume %s: its last base is damaged, and a new one is taken", reach.volume)
                 work.base = self._base(reach, threads, None)
             if work.base is not None:
-                work.increment = Increment(reach, work.base, self._crew)
+                copies = Copies(reach, self._draft, self._stack, self._crew)
+                if reach.way == "direct":
+                    copies.take(work.base.flux)
+                work.increment = Increment(reach, work.base, copies, self._crew)
                 self._standing_by.enter_context(work.increment.ready())
                 return
         except (ArchiveError, MalformedArchiveError) as error:
@@ -213,9 +217,9 @@ class VolumeCapture:
 
     def _load(self, reach: Reach) -> Former | None:
         """Return the base of an earlier backup, as far as it can be read."""
-        archive = self._former.get(reach.volume)
+        archives = self._former.get(reach.volume, ())
         try:
-            return None if archive is None else Former.load(archive, lambda blob: read_archive(self._store, blob))
+            return Former.load(archives, lambda blob: read_archive(self._store, blob)) if archives else None
         except (ValueError, StoreError) as error:
             logger.warning("volume %s: its last base cannot be used again: %s", reach.volume, error)
             return None
@@ -225,7 +229,7 @@ class VolumeCapture:
         return isinstance(base.listing, Lister) or all(map(self._draft.adopt, (base.blob, base.listing)))
 
     def _take(self, work: _Work, threads: int, *, at_rest: bool) -> None:
-        if work.increment is not None and at_rest and self._take_increment(work, work.increment):
+        if work.increment is not None and at_rest and self._take_increment(work, work.increment, threads):
             return
         reach, work.base = work.reach, None
         work.writer = self._stack.enter_context(self._draft.blob(VOLUME_ARCHIVE))
@@ -238,11 +242,11 @@ class VolumeCapture:
                 tar.write(_tar.GO)
                 tar.close_input()
             told = self._told(reach, 0)
-            work.size = pack(tar, work.writer, level=self._level, threads=threads, progress=told)
+            work.size = pack(pieces_of(tar), work.writer, level=self._level, threads=threads, progress=told)
             work.not_covered = _tar.check_created(reach.volume, tar.finish(), at_rest=at_rest)
         logger.info("volume %s is archived (%s, %d bytes)", reach.volume, reach.way, work.size)
 
-    def _take_increment(self, work: _Work, increment: Increment) -> bool:
+    def _take_increment(self, work: _Work, increment: Increment, threads: int) -> bool:
         """Put aside what has changed since the base; tell whether that is enough.
 
         It is not compressed and not hashed yet: that takes several times as long as reading it.
@@ -256,7 +260,7 @@ class VolumeCapture:
             self._expect(reach.volume, None)
             told = self._told(reach, base.about.size)
             try:
-                work.size, work.not_covered = increment.take(spool, progress=told)
+                work.size, work.not_covered = increment.take(spool, threads=threads, progress=told)
             except (UnsoundError, MalformedArchiveError) as error:
                 logger.warning("volume %s: all of it is archived at rest: %s", reach.volume, error)
                 return False
@@ -267,9 +271,10 @@ class VolumeCapture:
 
     def _pack(self, work: _Work, threads: int) -> None:
         """Make a blob of what was put aside."""
-        if work.spool is not None:
+        if work.spool is not None and work.increment is not None:
             work.writer = self._stack.enter_context(self._draft.blob(VOLUME_ARCHIVE))
-            pack(work.spool, work.writer, level=self._level, threads=threads)
+            whole = gathered(work.increment.copies.joined(pieces_of(work.spool)))
+            work.size = pack(whole, work.writer, level=self._level, threads=threads)
 
     def _seal(self, work: _Work, blob: Descriptor) -> VolumeArchive:
         reach, base = work.reach, work.base

@@ -7,7 +7,6 @@ import os
 import shutil
 import stat
 from collections.abc import Callable, Iterable, Iterator
-from typing import Final
 
 from attrs import field, frozen
 
@@ -22,13 +21,11 @@ from docker_rollback._volumes._members import END, MalformedArchiveError, Member
 from docker_rollback._volumes._root import drop_attributes, foreign_attributes
 from docker_rollback._volumes._snapshot_file import ROOT
 from docker_rollback._volumes._spared import Spared
+from docker_rollback._volumes._stream import gathered
 from docker_rollback._volumes._untouched import Untouched, untouched
 from docker_rollback.errors import ArchiveError, EngineError
 
 logger = logging.getLogger("docker_rollback")
-
-_WORTH: Final = 256 << 10
-"""How many bytes are worth a call."""
 
 
 @frozen
@@ -180,7 +177,7 @@ class Filling:
     def _extract(self, *parts: Iterable[bytes | memoryview]) -> None:
         with self._reach.run(_tar.extract(self._reach.root), stdin=True) as tar:
             for part in parts:
-                for data in _gathered(part):
+                for data in gathered(part):
                     tar.write(data)
             tar.close_input()
             _tar.check_extracted(self._reach.volume, tar.finish())
@@ -242,19 +239,6 @@ def _only(pieces: Iterable[bytes], is_wanted: Callable[[Member], bool]) -> Itera
                 wanted = is_wanted(part)
             if wanted:
                 yield part.head if isinstance(part, Member) else part
-
-
-def _gathered(parts: Iterable[bytes | memoryview]) -> Iterator[bytes | memoryview]:
-    """Yield the same in fewer pieces."""
-    waiting = bytearray()
-    for part in parts:
-        if len(waiting) + len(part) < _WORTH:
-            waiting += part
-            continue
-        yield bytes(waiting)
-        waiting.clear()
-        yield part
-    yield bytes(waiting)
 
 
 def _is_directory(path: bytes) -> bool:

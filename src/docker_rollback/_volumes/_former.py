@@ -8,7 +8,7 @@ out, because the clock was set back and forth since, the base is given up.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final, Self
 
 from attrs import field, frozen
@@ -19,10 +19,12 @@ from docker_rollback._volumes._listing import About, read_listing
 from docker_rollback._volumes._look import Ground, Hashes, Look, changed_of, path_of
 from docker_rollback._volumes._snapshot_file import ROOT, Place, SnapshotFile, moved
 
-SHARE: Final = 0.1
-"""What has changed since a base may weigh as much of the whole: about what costs least over many backups."""
+SHARE: Final = 0.5
+"""What has changed since a base may weigh as much of the whole: a restore reads it twice."""
+TOGETHER: Final = 1.0
+"""How many times as much as their base the increments on it may take together: never twice what would be best."""
 MOST: Final = 256 << 20
-"""Bytes: no more of what has changed is read while the service is at rest, but by a new base while it runs."""
+"""Bytes: no more of what has changed goes through tar while the service is at rest, but by a new base while it runs."""
 WASTE: Final = 2
 """How many times as large as the volume a base may be: a restore reads all of it."""
 OLDEST: Final = 30 * 86400.0
@@ -41,6 +43,7 @@ class Former:
         snapshot: tar's snapshot file of it.
         about: what is known of it as a whole.
         lines: the lines of the files that it holds.
+        followed: the bytes of tar in the increments that later backups in the store have on it.
     """
 
     base: Descriptor
@@ -49,25 +52,30 @@ class Former:
     snapshot: SnapshotFile = field(repr=False)
     about: About
     lines: Hashes = field(repr=False)
+    followed: int
 
     @classmethod
-    def load(cls, archive: VolumeArchive, read: Callable[[Descriptor], Iterable[bytes]]) -> Self | None:
-        """Read what lies beside a base; None where it has nothing of the kind.
+    def load(cls, archives: Sequence[VolumeArchive], read: Callable[[Descriptor], Iterable[bytes]]) -> Self | None:
+        """Read what lies beside the newest base of a volume; None where it has nothing of the kind.
 
         Args:
-            archive: an archive of the volume.
+            archives: those of the volume, the newest last.
             read: returns what a blob in zstd holds.
 
         Raises:
             ListingError, ValueError: it cannot be used.
             StoreError: what it says.
         """
+        archive = archives[-1]
         if archive.snapshot is None or archive.listing is None or archive.clock is None:
             return None
         snapshot = SnapshotFile.parse(b"".join(read(archive.snapshot)))
         about, lines = read_listing(read(archive.listing))
         hashed = Hashes(map(hash, lines))
-        return cls(archive.base, archive.listing, archive.clock, snapshot, about, hashed)
+        # The one that came with it had no choice.
+        on_it = [one for one in archives if one.base == archive.base][1:]
+        sizes = {one.increment.digest: one.size - about.size for one in on_it if one.increment is not None}
+        return cls(archive.base, archive.listing, archive.clock, snapshot, about, hashed, sum(sizes.values()))
 
 
 class Comparison:
@@ -100,13 +108,14 @@ class Comparison:
         if changed_of(line) < self._former.snapshot.began:
             self._left_out.add(path_of(line).rpartition(b"/")[0])
 
-    def why_not(self, found: Look, ground: Ground, clock: Clock) -> str:
+    def why_not(self, found: Look, ground: Ground, clock: Clock, *, copied: int) -> str:
         """Return why a new base is to be taken; empty where an increment on the former one is as good.
 
         Args:
             found: what the look found.
             ground: where the files lie now.
             clock: this machine's clock.
+            copied: how many bytes of what has changed are read before the service is at rest.
         """
         snapshot, about = self._former.snapshot, self._former.about
         began = snapshot.began / _SECOND
@@ -118,8 +127,11 @@ class Comparison:
             return "the clock was set back"
         if ground.now - began > OLDEST:
             return f"it is older than {OLDEST / 86400:.0f} days"
-        if self._changed > min(SHARE * found.weight, MOST):
+        share = self._changed / found.weight
+        if share > SHARE or self._changed - copied > MOST:
             return f"{self._changed >> 20} MiB of {found.weight >> 20} have changed since"
+        if share + self._former.followed / about.size > TOGETHER:
+            return "what has changed since takes as much in several backups as a new one"
         if about.size > WASTE * found.weight:
             return "most of what it holds is gone"
         taken_whole = moved(snapshot, self._places)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack
 from typing import Final
 
@@ -13,6 +14,7 @@ from docker_rollback._model import NotCovered
 from docker_rollback._volumes import _tar
 from docker_rollback._volumes._access import Reach
 from docker_rollback._volumes._clock import read_clock, was_set_back
+from docker_rollback._volumes._copies import Copies
 from docker_rollback._volumes._crew import Crew
 from docker_rollback._volumes._live import Base, write_snapshot
 from docker_rollback._volumes._look import nanoseconds
@@ -38,15 +40,18 @@ class Increment:
     Args:
         reach: the volume.
         base: what it follows.
+        copies: what tar passes over.
         crew: what is at work.
 
     Attributes:
+        copies: the same.
         snapshot: the snapshot file of the base; once it is taken, without the directories that have moved since.
     """
 
-    def __init__(self, reach: Reach, base: Base, crew: Crew) -> None:
+    def __init__(self, reach: Reach, base: Base, copies: Copies, crew: Crew) -> None:
         self._reach = reach
         self._base = base
+        self.copies = copies
         self._crew = crew
         self.snapshot = base.snapshot
         self._held = ExitStack()
@@ -64,14 +69,31 @@ class Increment:
         with ExitStack() as starting:
             write_snapshot(self._reach, self._crew, self._base.snapshot)
             reach = self._reach
-            command = _tar.create(reach.root, reach.snapshot, whole=False, waiting=True, excluded=reach.excluded)
+            command = _tar.create(
+                reach.root,
+                reach.snapshot,
+                whole=False,
+                waiting=True,
+                excluded=reach.excluded,
+                passed_over=self.copies.paths,
+            )
             self._probe = starting.enter_context(self._crew.at_work(run, _PROBE, stdin=True))
             self._tar = starting.enter_context(self._crew.at_work(run, command, stdin=True))
             self._held = starting.pop_all()
         return self._held
 
-    def take(self, sink: Sink, *, progress: Callable[[int], None] | None) -> tuple[int, tuple[NotCovered, ...]]:
-        """Archive what has changed; return how many bytes of tar that is, and what neither archive holds.
+    def take(
+        self, sink: Sink, *, threads: int, progress: Callable[[int], None] | None
+    ) -> tuple[int, tuple[NotCovered, ...]]:
+        """Archive what has changed, but for the files that there are copies of: these are brought up to date.
+
+        Args:
+            sink: where the archive goes.
+            threads: how many compare files with their copies.
+            progress: told the bytes so far.
+
+        Returns:
+            How many bytes of tar that is, and what neither archive holds.
 
         Raises:
             UnsoundError: everything has to be archived instead.
@@ -84,10 +106,11 @@ class Increment:
             raise UnsoundError("the clock was set back since its base was taken")
         self._put_right(places(self._reach.root, self._base.snapshot, self._probe))
         proof = Proof(self._base.about.attributes)
-        with self._held:
+        with self._held, ThreadPoolExecutor(1, thread_name_prefix="docker-rollback-copies") as pool:
+            updated = pool.submit(self.copies.update, threads)
             self._tar.write(_tar.GO)
             self._tar.close_input()
-            size = carry(self._tar, sink, progress=progress, look=proof.feed)
+            size = carry(pieces_of(self._tar), sink, progress=progress, look=proof.feed)
             finished = self._tar.finish()
         try:
             not_covered = _tar.check_created(self._reach.volume, finished, at_rest=True)
@@ -96,6 +119,8 @@ class Increment:
                 raise
             raise UnsoundError(str(error)) from error
         proof.check()
+        if reason := updated.result():
+            raise UnsoundError(reason)
         sockets = {gap.what: gap for gap in (*self._base.not_covered, *not_covered)}
         return size, tuple(sockets.values())
 

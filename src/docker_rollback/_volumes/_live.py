@@ -24,13 +24,14 @@ from docker_rollback._volumes import _tar
 from docker_rollback._volumes._access import Reach
 from docker_rollback._volumes._clock import read_clock
 from docker_rollback._volumes._crew import Crew
+from docker_rollback._volumes._flux import at_work, changed_since, largest
 from docker_rollback._volumes._former import Comparison, Former
 from docker_rollback._volumes._listing import About, Lister
 from docker_rollback._volumes._look import Hashes, Look, check, ground, look, run
 from docker_rollback._volumes._members import Members
 from docker_rollback._volumes._seen import Held, Seen
 from docker_rollback._volumes._snapshot_file import SnapshotFile
-from docker_rollback._volumes._stream import pack
+from docker_rollback._volumes._stream import pack, pieces_of
 from docker_rollback.errors import ArchiveError
 
 logger = logging.getLogger("docker_rollback")
@@ -57,6 +58,7 @@ class Base:
             that it holds.
         there: the hashed paths of what it holds beside directories; of a former one, of the files that it holds as they
             are.
+        flux: the large files that an increment has to hold, as far as can be known beforehand.
     """
 
     blob: Descriptor
@@ -67,6 +69,7 @@ class Base:
     clock: Clock
     listing: Lister | Descriptor = field(repr=False)
     there: Hashes = field(repr=False)
+    flux: tuple[bytes, ...] = ()
 
     @property
     def former(self) -> bool:
@@ -114,14 +117,19 @@ def take_base(
     if where.kind not in _STAMPING:
         raise ArchiveError(reach.volume, f"what changes in it cannot be told for sure: its file system is {where.kind}")
     if former is not None and comparison is not None:
-        reason = comparison.why_not(found, where, clock)
+        changed = [one for one in found.large if hash(one.path) not in comparison.kept]
+        flux = largest(changed)
+        copied = sum(one.size for one in changed if one.path in flux) if reach.way == "direct" else 0
+        reason = comparison.why_not(found, where, clock, copied=copied)
         if not reason:
-            return _again(reach, former, found, comparison.kept)
+            return _again(reach, former, found, comparison.kept, flux)
         logger.info("volume %s: a new base is taken: %s", reach.volume, reason)
+    busy = at_work(found, where)
     run(reach, crew, ("sync", "-f", reach.root))
     held = Held()
-    with crew.at_work(reach.run, _tar.create(reach.root, reach.snapshot, excluded=reach.excluded)) as tar:
-        size = pack(tar, writer, level=level, threads=threads, progress=progress, look=held.feed)
+    command = _tar.create(reach.root, reach.snapshot, excluded=reach.excluded, passed_over=busy)
+    with crew.at_work(reach.run, command) as tar:
+        size = pack(pieces_of(tar), writer, level=level, threads=threads, progress=progress, look=held.feed)
         finished = tar.finish()
     not_covered = _tar.check_created(reach.volume, finished, at_rest=False)
     missed = _tar.vanished(reach.volume, finished)
@@ -137,10 +145,14 @@ def take_base(
         raise ArchiveError(reach.volume, "directories were moved, and there are files with several names")
     snapshot = snapshot.without(moved).retaking(held.lacking(lister.lines()))
     about = About(size, where, held.attributes)
-    return Base(writer.close(), about, snapshot, found.linked, not_covered, clock, lister, held.names)
+    # Others may have begun to change while it was read.
+    later = look(reach, crew) if found.large else None
+    begun = changed_since(later.large, snapshot.began) if later is not None else ()
+    flux = tuple(sorted({*busy, *begun}))
+    return Base(writer.close(), about, snapshot, found.linked, not_covered, clock, lister, held.names, flux)
 
 
-def _again(reach: Reach, former: Former, found: Look, kept: Hashes) -> Base:
+def _again(reach: Reach, former: Former, found: Look, kept: Hashes, flux: tuple[bytes, ...]) -> Base:
     """Return a former base, for one more increment on it."""
     return Base(
         former.base,
@@ -151,6 +163,7 @@ def _again(reach: Reach, former: Former, found: Look, kept: Hashes) -> Base:
         former.clock,
         former.listing,
         kept,
+        flux,
     )
 
 

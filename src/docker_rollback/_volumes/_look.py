@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from array import array
 from bisect import bisect_left
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Final, Protocol
 
 from attrs import frozen
@@ -34,6 +34,8 @@ _PARTS: Final = 256
 _MAY_VANISH: Final = (0, 1)
 """How find ends: 1 where something vanished before it."""
 _SECOND: Final = 1_000_000_000
+LARGE: Final = 4 << 20
+"""From how many bytes on a file counts as large: what a pass over it takes is worth a thought of its own."""
 
 
 @frozen
@@ -58,6 +60,21 @@ class Ground:
 
 
 @frozen
+class Large:
+    """A large file that has one name and no holes.
+
+    Attributes:
+        path: as tar has it.
+        size: its bytes.
+        changed: when it was last changed, in nanoseconds since 1970.
+    """
+
+    path: bytes
+    size: int
+    changed: int
+
+
+@frozen
 class Look:
     """What a look found.
 
@@ -66,12 +83,14 @@ class Look:
         size: about how many bytes tar prints of all of it.
         linked: whether a file has several names.
         sockets: the paths of its sockets, as tar has them.
+        large: its large files.
     """
 
     weight: int
     size: int
     linked: bool
     sockets: tuple[bytes, ...]
+    large: tuple[Large, ...] = ()
 
 
 class Onlooker(Protocol):
@@ -130,6 +149,7 @@ def look(reach: Reach, crew: Crew, onlookers: Collection[Onlooker] = ()) -> Look
         onlookers: are told of everything in it.
     """
     weight, size, linked, sockets, left_out = 0, 0, False, [], reach.left_out
+    large: list[Large] = []
     with crew.at_work(reach.run, ("find", reach.root, "-printf", _SHAPE)) as find:
         for line in split(pieces_of(find)):
             kind, names, blocks, rest = line.split(b" ", 3)
@@ -147,13 +167,15 @@ def look(reach: Reach, crew: Crew, onlookers: Collection[Onlooker] = ()) -> Look
             if kind == b"s":
                 sockets.append(path_of(rest))
                 continue
+            if weighs > LARGE and kind == b"f" and names == b"1":
+                large.extend(_large(rest, weighs - _A_FILE))
             for onlooker in onlookers:
                 onlooker.file(rest, weighs)
         finished = find.finish()
     if finished.exit_code not in _MAY_VANISH or not weight:
         logger.debug("volume %s: no look at it: %s", reach.volume, finished.stderr[:300])
         return None
-    return Look(weight, size, linked, tuple(sockets))
+    return Look(weight, size, linked, tuple(sockets), tuple(large))
 
 
 def ground(reach: Reach, crew: Crew) -> Ground:
@@ -191,6 +213,13 @@ def nanoseconds(text: bytes) -> int:
     """
     seconds, _, fraction = text.partition(b".")
     return int(seconds) * _SECOND + int(fraction[:9].ljust(9, b"0"))
+
+
+def _large(line: bytes, on_disk: int) -> Iterator[Large]:
+    """Yield the large file that a line is of, unless it is none, or has holes."""
+    size = int(line.split(b" ", 4)[3])
+    if LARGE <= size <= on_disk:
+        yield Large(path_of(line), size, changed_of(line))
 
 
 def _folder(rest: bytes) -> tuple[bytes, Place]:

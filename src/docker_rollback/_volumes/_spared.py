@@ -7,20 +7,23 @@ it was there at the capture. For what came later, the directories' lists are ame
 from __future__ import annotations
 
 import logging
-import tarfile
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from typing import Self
+from typing import Final, Self
 
 from docker_rollback._exclude import Exclude, Paths
 from docker_rollback._model import NotCovered, left_out
 from docker_rollback._volumes import _tar
 from docker_rollback._volumes._access import Reach
-from docker_rollback._volumes._members import DUMPDIR, END, Member, Members
+from docker_rollback._volumes._headers import listing_more, listing_with, of_folder
+from docker_rollback._volumes._members import END, Member, Members
 from docker_rollback._volumes._snapshot_file import ROOT
 from docker_rollback._volumes._stream import pieces_of, split
 from docker_rollback.errors import ArchiveError
 
 logger = logging.getLogger("docker_rollback")
+
+_STAYS: Final = b"N"
+"""Listed as what is not in the archive, of whatever kind: tar removes what is of another kind than it lists."""
 
 
 class Listed:
@@ -99,14 +102,7 @@ class Spared:
         """Return the beginning of an archive that has `extract` remove all but these before it goes on."""
         if not self._names:
             return _tar.emptying()
-        beginning = []
-        for folder, stay in self._staying.items():
-            header = tarfile.TarInfo("./")
-            header.type, header.mode = tarfile.DIRTYPE, 0o700
-            beginning.append(
-                _headers(header.tobuf(tarfile.USTAR_FORMAT), {b"path": folder + b"/", DUMPDIR: _listing(b"", stay)})
-            )
-        return b"".join(beginning)
+        return b"".join(of_folder(path, listing_with(b"", _STAYS, stay)) for path, stay in self._staying.items())
 
     def within(self, folders: Collection[bytes]) -> Self:
         """Return those of them whose folder is one of these; with any other, they go."""
@@ -114,7 +110,7 @@ class Spared:
 
     def head(self, member: Member) -> bytes:
         """Return the headers of a directory, which list what is to stay in it too."""
-        return _with(member, self._names.get(member.name))
+        return listing_more(member, _STAYS, self._names.get(member.name, ()))
 
     def amended(self, archive: Iterable[bytes], *, is_last: bool = True) -> Iterator[bytes | memoryview]:
         """Yield an archive whose directories list what is to stay.
@@ -134,7 +130,7 @@ class Spared:
                 if isinstance(part, Member):
                     is_wanted = is_last or part.is_directory or part.name not in self._staying
                 if is_wanted:
-                    yield _with(part, staying.get(part.name)) if isinstance(part, Member) else part
+                    yield listing_more(part, _STAYS, staying.get(part.name, ())) if isinstance(part, Member) else part
         yield END
 
 
@@ -146,36 +142,3 @@ def _all_below(reach: Reach) -> Iterator[bytes]:
     if finished.exit_code != 0:
         said = finished.stderr[:300].strip()
         raise ArchiveError(reach.volume, f"what is to be left alone in it cannot be told; nothing was touched: {said}")
-
-
-def _with(member: Member, names: Collection[bytes] | None) -> bytes:
-    """Return a member's headers; those of a directory list these names too."""
-    if names is None or member.listing is None:
-        return member.head
-    return _headers(member.header, {**member.records, DUMPDIR: _listing(member.listing, names)})
-
-
-def _listing(listed: bytes, names: Collection[bytes]) -> bytes:
-    """Return a directory's list with more names in it; tar looks names up in their order.
-
-    They are listed as what is not in the archive, of whatever kind: tar removes what is of another kind than it lists.
-    """
-    entries = {entry[1:]: entry for entry in listed.split(b"\0") if entry}
-    entries |= {name: b"N" + name for name in names}
-    return b"".join(entries[name] + b"\0" for name in sorted(entries)) + b"\0"
-
-
-def _headers(header: bytes, records: Mapping[bytes, bytes]) -> bytes:
-    """Return a member's headers, with records before the one that every tar has."""
-    data = b"".join(_record(key, value) for key, value in records.items())
-    before = tarfile.TarInfo("././@PaxHeader")
-    before.type, before.size = tarfile.XHDTYPE, len(data)
-    return before.tobuf(tarfile.USTAR_FORMAT) + data + bytes(-len(data) % tarfile.BLOCKSIZE) + header
-
-
-def _record(key: bytes, value: bytes) -> bytes:
-    rest = b" %b=%b\n" % (key, value)
-    length = len(rest)
-    while length != len(rest) + len(str(length)):
-        length = len(rest) + len(str(length))
-    return b"%d%b" % (length, rest)

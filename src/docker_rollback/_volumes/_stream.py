@@ -13,6 +13,8 @@ else:
 
 PIECE: Final = 1 << 20
 """Bytes that are handled at a time."""
+_WORTH: Final = 256 << 10
+"""How many bytes are worth a call."""
 
 
 class Source(Protocol):
@@ -48,23 +50,36 @@ def split(pieces: Iterable[bytes]) -> Generator[bytes, None, bytes]:
     return rest
 
 
+def gathered(parts: Iterable[bytes | memoryview]) -> Iterator[bytes]:
+    """Yield the same in fewer pieces."""
+    waiting = bytearray()
+    for part in parts:
+        if len(waiting) + len(part) < _WORTH:
+            waiting += part
+            continue
+        yield bytes(waiting)
+        waiting.clear()
+        yield bytes(part)
+    yield bytes(waiting)
+
+
 def carry(
-    source: Source,
+    pieces: Iterable[bytes],
     sink: Sink,
     *,
     progress: Callable[[int], None] | None = None,
     look: Callable[[bytes], object] | None = None,
 ) -> int:
-    """Carry all that comes from `source` into `sink`, and return how many bytes that were.
+    """Carry bytes into `sink`, and return how many those were.
 
     Args:
-        source: where they come from.
+        pieces: the bytes.
         sink: where they go.
         progress: told the bytes so far, after each piece.
         look: given each piece, to look at.
     """
     size = 0
-    for data in pieces_of(source):
+    for data in pieces:
         size += len(data)
         sink.write(data)
         if look is not None:
@@ -75,7 +90,7 @@ def carry(
 
 
 def pack(
-    source: Source,
+    pieces: Iterable[bytes],
     sink: Sink,
     *,
     level: int,
@@ -83,10 +98,10 @@ def pack(
     progress: Callable[[int], None] | None = None,
     look: Callable[[bytes], object] | None = None,
 ) -> int:
-    """Compress all that comes from `source` into `sink`, and return how many bytes came.
+    """Compress bytes into `sink`, and return how many came.
 
     Args:
-        source: where they come from.
+        pieces: the bytes.
         sink: where the zstd stream goes.
         level: of zstd; 1 is the knee between time and size for most data.
         threads: how many compress, beside the one that calls.
@@ -94,7 +109,7 @@ def pack(
         look: given each piece, to look at.
     """
     packer = Packer(level=level, threads=threads)
-    size = carry(source, _Packing(packer, sink), progress=progress, look=look)
+    size = carry(pieces, _Packing(packer, sink), progress=progress, look=look)
     sink.write(packer.end())
     return size
 

@@ -14,7 +14,7 @@ from collections.abc import Collection, Iterable
 from typing import TYPE_CHECKING, Final
 
 from docker_rollback._engine.port import Finished
-from docker_rollback._exclude import for_tar
+from docker_rollback._exclude import for_tar, itself_for_tar
 from docker_rollback._model import NotCovered, is_folder
 from docker_rollback.errors import ArchiveError
 
@@ -56,7 +56,13 @@ _PIECE: Final = 1 << 20
 
 
 def create(
-    root: str, snapshot: str, *, whole: bool = True, waiting: bool = False, excluded: Collection[str] = ()
+    root: str,
+    snapshot: str,
+    *,
+    whole: bool = True,
+    waiting: bool = False,
+    excluded: Collection[str] = (),
+    passed_over: Collection[bytes] = (),
 ) -> tuple[str, ...]:
     """Return the command that prints an archive of what is under `root`.
 
@@ -67,7 +73,9 @@ def create(
             archive into an increment without a word. Else only what that record says has changed.
         waiting: whether it does nothing until its input says `GO` and ends. It reads the snapshot file after that.
         excluded: paths that are left out, as `Exclude` has them; the archive says of their folders that they are there.
+        passed_over: single files that are left out likewise, by their paths as tar has them.
     """
+    left_out = [*map(for_tar, excluded), *map(itself_for_tar, passed_over)]
     return (
         "tar",
         "--create",
@@ -81,8 +89,8 @@ def create(
         f"--listed-incremental={snapshot}",
         "--file=-",
         f"--directory={root}",
-        *(("--anchored", "--no-wildcards-match-slash") if excluded else ()),
-        *(f"--exclude={for_tar(path)}" for path in excluded),
+        *(("--anchored", "--no-wildcards-match-slash") if left_out else ()),
+        *(f"--exclude={pattern}" for pattern in left_out),
         *(("--null", "--files-from=-") if waiting else (".",)),
     )
 

@@ -89,7 +89,7 @@ def capture(
 
     with tempfile.TemporaryDirectory(dir=root.parent) as folder, ExitStack() as writers:
         kept, store = store, store or BackupStore(Path(folder, "store"))
-        formers = {} if kept is None else {one.name: one for backup in kept.list() for one in backup.volumes}
+        formers = {} if kept is None else {"vol": [one for backup in kept.list() for one in backup.volumes]}
         reach = evolve(reach_of(root), snapshot=f"{folder}/snapshot", run=run, excluded=excluded)
         with store.draft(f"live-{number}") as draft:
             taking = VolumeCapture(

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from docker_rollback._engine.port import Process
 from docker_rollback._model import Descriptor
 from docker_rollback._store import BackupStore
-from docker_rollback._volumes import _former, _live
+from docker_rollback._volumes import _former, _live, _look
 from docker_rollback._volumes._former import Comparison
 from docker_rollback._volumes._look import Hashes, ground
 from docker_rollback.errors import CorruptBackupError, StoreError
@@ -58,6 +58,7 @@ def exact(monkeypatch: pytest.MonkeyPatch) -> None:
 def always(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have a base used again however much has changed."""
     monkeypatch.setattr(_former, "SHARE", 100.0)
+    monkeypatch.setattr(_former, "TOGETHER", 1e9)
     monkeypatch.setattr(_former, "WASTE", 1 << 40)
 
 
@@ -104,9 +105,33 @@ def test_no_content_is_read_again_while_the_volume_is_in_use(root: Path, store: 
 
 
 def test_a_new_base_is_taken_once_much_has_changed(root: Path, store: BackupStore) -> None:
-    """A tenth of the volume is the limit; what changed is then archived while the volume is in use."""
-    taken = twice(root, store, lambda: [(root / f"d0/{one}").write_bytes(b"x" * 50_000) for one in (0, 3, 6, 9)])
-    assert not again(taken)
+    """Half of the volume is the limit; what changed is then archived while the volume is in use."""
+
+    def change(names: Sequence[int]) -> None:
+        for number in names:
+            (root / f"d{number % 3}/{number}").write_bytes(os.urandom(50_000))
+
+    first, second = twice(root, store, partial(change, range(9)))
+    assert again((first, second))
+    let_age(root)
+    change(range(11))
+    third = capture(root, store=store, number=3)
+    assert not again((first, third))
+    check(root, third)
+
+
+def test_a_new_base_is_taken_once_increments_have_taken_as_much(root: Path, store: BackupStore) -> None:
+    """Small steps: each increment holds all since the base, until together they are as large as it is."""
+    let_age(root)
+    bases = []
+    for number in range(9):
+        for step in range(3):
+            (root / f"d{step % 3}/{step}").write_bytes(os.urandom(50_000))
+        let_age(root)
+        taken = capture(root, store=store, number=number)
+        bases.append(taken.archive.base.digest)
+    # Nearly a fifth each time; the first of them came with the base, and does not count.
+    assert [bases.count(base) for base in dict.fromkeys(bases)] == [6, 3]
 
 
 def test_a_new_base_is_taken_once_most_of_the_old_one_is_gone(root: Path, store: BackupStore) -> None:
@@ -270,14 +295,18 @@ def test_each_of_many_backups_on_one_base_is_what_there_was(root: Path, store: B
 
 
 @pytest.mark.usefixtures("always")
+@pytest.mark.parametrize("large", [_look.LARGE, 1], ids=("by tar", "by copies"))
 @settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(generations=st.lists(st.tuples(HISTORY, HISTORY), min_size=2, max_size=4))
 def test_every_generation_is_what_was_there(
-    field: Path,
-    generations: Sequence[tuple[History, History]],
+    field: Path, large: int, generations: Sequence[tuple[History, History]]
 ) -> None:
     """Whatever is done to a tree before and within each of several backups on one base, each gives what was there."""
-    with tempfile.TemporaryDirectory(dir=field, ignore_cleanup_errors=True) as folder:
+    with (
+        tempfile.TemporaryDirectory(dir=field, ignore_cleanup_errors=True) as folder,
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        patch.setattr(_look, "LARGE", large)
         root = Path(folder, "root")
         (root / "a/b/c").mkdir(parents=True)
         (root / "kept").write_text("older than the base, and never touched")

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from docker_rollback._volumes._direct import LocalProcess
-from docker_rollback._volumes._stream import PIECE, CorruptStreamError, pack, unpack
+from docker_rollback._volumes._stream import PIECE, CorruptStreamError, pack, pieces_of, unpack
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -81,7 +81,7 @@ def test_packing_counts_and_tells() -> None:
     """All that a program prints goes into the sink, its size is returned, and the progress ends with it."""
     sink, told = Sink(), list[int]()
     with LocalProcess((sys.executable, "-c", "print('x' * 4_000_000, end='')")) as process:
-        assert pack(process, sink, level=1, threads=2, progress=told.append) == 4_000_000
+        assert pack(pieces_of(process), sink, level=1, threads=2, progress=told.append) == 4_000_000
     assert whole([sink.data]) == b"x" * 4_000_000
     assert told[-1] == 4_000_000
     assert told == sorted(told)

@@ -1,0 +1,206 @@
+"""Large files that change all the time, copied while their service runs, and brought up to date while it rests.
+
+tar takes a file that has changed as a whole: its bytes go through a pipe and are written to a disk before the service
+may run again. A copy that was taken before differs from its file in a few places, and to find these takes a fraction
+of the time. So tar passes these files over, and they come into the increment once the service runs again.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import stat
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from typing import Final
+
+from attrs import define, frozen
+
+from docker_rollback._store import Draft, FileCopy
+from docker_rollback._volumes._access import Reach
+from docker_rollback._volumes._crew import Crew
+from docker_rollback._volumes._headers import listing_more, of_file
+from docker_rollback._volumes._members import END, Member, Members
+from docker_rollback.errors import ArchiveError
+
+logger = logging.getLogger("docker_rollback")
+
+_TARS_OWN: Final = ("security.selinux", "system.")
+"""Attributes that tar has words of its own for: labels, and ACLs."""
+_LEADS_NOWHERE: Final = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
+_PARTS_OF_ROOM: Final = 2
+"""One of so many parts of the room in the store may be taken by copies."""
+_HELD: Final = b"Y"
+"""Listed as what is in the archive."""
+_BLOCK: Final = 512
+
+
+@define(eq=False)
+class _Copy:
+    """A file and its copy.
+
+    Attributes:
+        path: as tar has it.
+        file: the copy.
+        header: what an archive says of the file; empty where it is gone.
+    """
+
+    path: bytes
+    file: FileCopy
+    header: bytes = b""
+
+
+class Copies:
+    """The copies of large files of one volume that is reached directly.
+
+    Args:
+        reach: the volume.
+        draft: the backup that they are taken for.
+        held: ends them, when it ends.
+        crew: what is at work.
+    """
+
+    def __init__(self, reach: Reach, draft: Draft, held: ExitStack, crew: Crew) -> None:
+        self._reach = reach
+        self._draft = draft
+        self._held = held
+        self._crew = crew
+        self._copies: list[_Copy] = []
+
+    @property
+    def paths(self) -> tuple[bytes, ...]:
+        """The files that there are copies of."""
+        return tuple(copy.path for copy in self._copies)
+
+    def take(self, paths: Sequence[bytes]) -> None:
+        """Copy files while they are in use; those of which a copy would not do are left to tar.
+
+        Raises:
+            StoreError: a copy could not be written.
+            ArchiveError: all was ended meanwhile.
+        """
+        room = self._draft.room() // _PARTS_OF_ROOM if paths else 0
+        for path in paths:
+            try:
+                with ExitStack() as attempt, _opened(self._reach.root, path) as found:
+                    if found.status.st_size > room:
+                        continue
+                    room -= found.status.st_size
+                    copy = _Copy(path, attempt.enter_context(self._draft.copy()))
+                    copy.file.update(found.file, found.status.st_size, self._go_on)
+                    self._copies.append(copy)
+                    self._held.push(attempt.pop_all())
+            except (OSError, _UnfitError) as error:
+                logger.debug("volume %s: %r is left to tar: %s", self._reach.volume, path, error)
+        if self._copies:
+            size = sum(copy.file.size for copy in self._copies) >> 20
+            logger.debug("volume %s: %d large files are copied (%d MiB)", self._reach.volume, len(self._copies), size)
+
+    def update(self, threads: int) -> str:
+        """Bring the copies up to date while their files are at rest; return why that will not do, empty where it does.
+
+        Raises:
+            ArchiveError: a file changed meanwhile, or all was ended.
+            StoreError: a copy could not be written.
+        """
+        with ThreadPoolExecutor(threads, thread_name_prefix="docker-rollback-copy") as pool:
+            return next(filter(None, pool.map(self._update, self._copies)), "")
+
+    def joined(self, increment: Iterable[bytes]) -> Iterator[bytes | memoryview]:
+        """Yield an increment that passed the files over, with them in it."""
+        if not self._copies:
+            yield from increment
+            return
+        names: dict[bytes, set[bytes]] = {}
+        for copy in self._copies:
+            if copy.header:
+                folder, _, name = copy.path.rpartition(b"/")
+                names.setdefault(folder, set()).add(name)
+        members = Members()
+        for data in increment:
+            for part in members.parts(data):
+                yield listing_more(part, _HELD, names.get(part.name, ())) if isinstance(part, Member) else part
+        for copy in self._copies:
+            if copy.header:
+                yield copy.header
+                yield from copy.file.pieces()
+                yield bytes(-copy.file.size % _BLOCK)
+        yield END
+
+    def _update(self, copy: _Copy) -> str:
+        try:
+            with _opened(self._reach.root, copy.path) as found:
+                before = found.status
+                copy.file.update(found.file, before.st_size, self._go_on)
+                after = os.fstat(found.file)
+        except FileNotFoundError:
+            return ""
+        except _UnfitError as error:
+            return f"{copy.path!r} {error}"
+        except OSError as error:
+            raise ArchiveError(self._reach.volume, f"{copy.path!r} could not be read: {error}") from error
+        if _state(before) != _state(after) or copy.file.size != after.st_size:
+            raise ArchiveError(self._reach.volume, f"its files changed while they were read: {copy.path!r}")
+        copy.header = of_file(copy.path, before, found.attributes)
+        return ""
+
+    def _go_on(self) -> None:
+        if self._crew.stopped:
+            raise ArchiveError(self._reach.volume, "archiving it was ended")
+
+
+@frozen
+class _Found:
+    """A file that is open, what the kernel says of it, and its extended attributes."""
+
+    file: int
+    status: os.stat_result
+    attributes: Mapping[str, bytes]
+
+
+class _UnfitError(Exception):
+    """Of this file a copy and a header of ours would not tell all."""
+
+
+@contextmanager
+def _opened(root: str, path: bytes) -> Iterator[_Found]:
+    """Have a file open for the time of a block, through no symbolic link.
+
+    Raises:
+        FileNotFoundError: there is nothing of that name.
+        _UnfitError: it is no regular file, or one with more to it than its bytes.
+    """
+    with ExitStack() as opened:
+
+        def open_(name: bytes | str, flags: int, above: int | None = None) -> int:
+            descriptor = os.open(name, flags | os.O_CLOEXEC, dir_fd=above)
+            opened.callback(os.close, descriptor)
+            return descriptor
+
+        above = open_(root, os.O_RDONLY | os.O_DIRECTORY)
+        *folders, name = path.split(b"/")[1:]
+        try:
+            for folder in folders:
+                above = open_(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, above)
+        except OSError as error:
+            if error.errno not in _LEADS_NOWHERE:
+                raise
+            raise FileNotFoundError(errno.ENOENT, "its folder is gone") from error
+        # What is opened must not be a device, or a FIFO that waits for its writer.
+        if not stat.S_ISREG(os.stat(name, dir_fd=above, follow_symlinks=False).st_mode):
+            raise _UnfitError("is no regular file any more")
+        file = open_(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, above)
+        status = os.fstat(file)
+        attributes = {key: os.getxattr(file, key) for key in os.listxattr(file)}
+        if status.st_nlink != 1 or status.st_blocks * _BLOCK < status.st_size:
+            raise _UnfitError("has several names, or holes")
+        if any(key.startswith(_TARS_OWN) for key in attributes):
+            raise _UnfitError("has an ACL, or a label")
+        yield _Found(file, status, attributes)
+
+
+def _state(status: os.stat_result) -> tuple[int, ...]:
+    """Return what changes when a file does."""
+    return status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns

@@ -1,0 +1,295 @@
+"""Large files that change while their service runs: copied before, brought up to date at rest, then archived whole."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import tempfile
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, event, given, settings
+
+from docker_rollback._store import BackupStore, FileCopy
+from docker_rollback._volumes import _live, _look
+from docker_rollback._volumes._copies import Copies
+from docker_rollback._volumes._crew import Crew
+from docker_rollback._volumes._flux import MOST, at_work, largest
+from docker_rollback._volumes._look import LARGE, Ground, Large, Look
+from docker_rollback._volumes._members import Members
+from docker_rollback.errors import ArchiveError
+from tests.unit.volumes.awkward import ACCESS, SECOND
+from tests.unit.volumes.live import capture, check, let_age, reach_of
+from tests.unit.volumes.test_increment_any import HISTORY, Deed, do
+
+History = Sequence[tuple[Deed, str, str, int]]
+SIZE = LARGE + 5_000
+
+
+@pytest.fixture
+def root(field: Path) -> Path:
+    """Give a folder with a table that is at work, one that is not, and a small file."""
+    made = field / "root"
+    (made / "base").mkdir(parents=True)
+    for name in ("table", "idle", "other"):
+        (made / "base" / name).write_bytes(random.Random(name).randbytes(SIZE))
+    (made / "small").write_text("small")
+    return made
+
+
+@pytest.fixture
+def busy(monkeypatch: pytest.MonkeyPatch, root: Path) -> None:
+    """Have the table alone count as at work, and an increment take what is a moment old, not seconds."""
+    monkeypatch.setattr(_live, "at_work", lambda *_: (b"./base/table",))
+    monkeypatch.setattr(_live, "MARGIN", 0.02)
+    let_age(root)
+
+
+@pytest.fixture
+def copied(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    """Give the files that copies are taken of, as they come."""
+    paths: list[bytes] = []
+    take = Copies.take
+
+    def told(self: Copies, wanted: Sequence[bytes]) -> None:
+        take(self, wanted)
+        paths.extend(self.paths)
+
+    monkeypatch.setattr(Copies, "take", told)
+    return paths
+
+
+def touch_page(path: Path, at: int = 8192) -> None:
+    """Rewrite a page of a file."""
+    with path.open("r+b") as file:
+        file.seek(at)
+        file.write(os.urandom(4096))
+
+
+def held(tar: bytes) -> list[bytes]:
+    """Return the files that an archive holds."""
+    return [member.name for member in Members().feed(tar) if not member.is_directory]
+
+
+@pytest.mark.usefixtures("busy")
+def test_what_is_at_work_is_in_the_increment_alone(root: Path, copied: list[bytes]) -> None:
+    """A base passes over a large file that was changed a moment ago, and the increment holds it as it is at rest."""
+    taken = capture(root, lambda: touch_page(root / "base/table"))
+    assert taken.incremental
+    assert copied == [b"./base/table"]
+    assert b"./base/table" not in held(taken.tars[0])
+    assert b"./base/idle" in held(taken.tars[0])
+    assert held(taken.tars[1]).count(b"./base/table") == 1
+    check(root, taken)
+
+
+@pytest.mark.usefixtures("busy")
+def test_what_was_at_work_and_has_come_to_rest_is_not_lost(root: Path, copied: list[bytes]) -> None:
+    """What the base passed over is in the increment, also where nothing has changed it since."""
+    taken = capture(root)
+    assert copied == [b"./base/table"]
+    check(root, taken)
+
+
+@pytest.mark.usefixtures("busy")
+def test_what_begins_to_change_while_the_base_is_read_is_copied_too(root: Path, copied: list[bytes]) -> None:
+    """A file that the base holds, and that has changed since, is copied before the rest."""
+    taken = capture(root, lambda: touch_page(root / "base/other"), during=lambda: touch_page(root / "base/other", 0))
+    assert copied == [b"./base/other", b"./base/table"]
+    assert b"./base/other" in held(taken.tars[0])
+    check(root, taken)
+
+
+ENDS: dict[str, Callable[[Path], object]] = {
+    "grown": lambda path: path.write_bytes(path.read_bytes() + os.urandom(100_001)),
+    "cut short": lambda path: os.truncate(path, 70_000),
+    "emptied": lambda path: os.truncate(path, 0),
+    "removed": lambda path: path.unlink(),
+    "renamed": lambda path: path.rename(path.with_name("moved")),
+    "replaced": lambda path: (
+        shutil.copy(path.with_name("idle"), path.with_name("new")) and path.with_name("new").rename(path)
+    ),
+    "its owner changed": lambda path: os.chown(path, 3_000_000, 2_100_000),
+    "its mode changed": lambda path: path.chmod(0o4751),
+    "its time set back": lambda path: os.utime(path, ns=(5, -1_500_000_001)),
+    "an attribute set": lambda path: os.setxattr(path, "user.note", b"a\nb\0=c"),
+}
+
+
+def as_directory(path: Path) -> None:
+    """Put a directory in a file's place."""
+    path.unlink()
+    path.mkdir()
+    (path / "x").write_text("x")
+
+
+def as_link(path: Path) -> None:
+    """Put a symbolic link in a file's place."""
+    path.unlink()
+    path.symlink_to("/etc/passwd")
+
+
+def as_fifo(path: Path) -> None:
+    """Put a FIFO in a file's place."""
+    path.unlink()
+    os.mkfifo(path)
+
+
+UNFIT: dict[str, Callable[[Path], object]] = {
+    "a directory": as_directory,
+    "a link": as_link,
+    "a FIFO": as_fifo,
+    "two names": lambda path: path.with_name("second").hardlink_to(path),
+    "a hole": lambda path: os.truncate(path, 8 * SIZE),
+    "an ACL": lambda path: os.setxattr(path, "system.posix_acl_access", ACCESS),
+}
+
+
+@pytest.mark.usefixtures("busy")
+@pytest.mark.parametrize("end", ENDS.values(), ids=ENDS)
+def test_whatever_becomes_of_a_copied_file_is_captured(root: Path, end: Callable[[Path], object]) -> None:
+    """A copied file that was changed, cut, replaced or removed comes back as it was at rest, by base and increment."""
+    taken = capture(root, lambda: end(root / "base/table"))
+    assert taken.incremental
+    check(root, taken)
+
+
+@pytest.mark.usefixtures("busy")
+@pytest.mark.parametrize("end", UNFIT.values(), ids=UNFIT)
+def test_what_a_copy_cannot_tell_is_archived_whole(root: Path, end: Callable[[Path], object]) -> None:
+    """Where a copied file has become something else, tar archives all of the volume at rest."""
+    taken = capture(root, lambda: end(root / "base/table"))
+    assert not taken.incremental
+    check(root, taken)
+
+
+@pytest.mark.usefixtures("busy")
+def test_a_folder_that_became_a_link_leads_nowhere(root: Path, copied: list[bytes], field: Path) -> None:
+    """A copy follows no link out of the volume: what lies behind it is not in the archive."""
+    outside = field / "outside"
+    outside.mkdir()
+    (outside / "table").write_bytes(b"secret" * 1000)
+
+    def replace() -> None:
+        shutil.rmtree(root / "base")
+        (root / "base").symlink_to(outside)
+
+    taken = capture(root, replace)
+    assert copied == [b"./base/table"]
+    assert not any(b"secret" in tar for tar in taken.tars)
+    check(root, taken)
+
+
+@pytest.mark.usefixtures("busy")
+def test_names_that_mean_something_to_tar_are_taken_at_their_word(
+    root: Path, copied: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file with the name of a pattern is passed over by itself, and not the ones that the pattern would mean."""
+    names = [
+        b"./base/" + name for name in (b"t*", b"t?[a]", b"i[d]le", b"back\\slash", b"new\nline", b"-x", "ü".encode())
+    ]
+    for name in names:
+        Path(os.fsdecode(os.fsencode(root) + name[1:])).write_bytes(os.urandom(SIZE))
+    let_age(root)
+    monkeypatch.setattr(_live, "at_work", lambda *_: names)
+    taken = capture(root, lambda: touch_page(root / "base/t*"))
+    assert copied == sorted(names)
+    assert sorted(held(taken.tars[0])) == [b"./base/idle", b"./base/other", b"./base/table", b"./small"]
+    check(root, taken)
+
+
+def test_what_was_changed_a_moment_ago_is_at_work() -> None:
+    """Of the large files that a look finds, those are at work that were changed shortly before, the largest first."""
+    files = [
+        Large(b"./old", 9 * LARGE, 993 * SECOND),
+        Large(b"./small", LARGE, 996 * SECOND),
+        Large(b"./big", 2 * LARGE, 999 * SECOND),
+        Large(b"./no\xffutf", LARGE, 999 * SECOND),
+    ]
+    found = Look(1, 1, linked=False, sockets=(), large=tuple(files))
+    assert at_work(found, Ground("xfs", "1", "boot", 1000.0)) == (b"./big", b"./small")
+    assert at_work(found, Ground("xfs", "1", "boot", 0.0)) == ()
+
+
+def test_a_command_line_names_so_many_files() -> None:
+    """Of very many large files, the largest are named."""
+    files = [Large(b"./%d" % number, LARGE + number, 0) for number in range(1000)]
+    named = largest(files)
+    assert len(named) == MOST
+    assert named[0] == b"./999"
+
+
+@pytest.mark.usefixtures("busy")
+def test_where_there_is_no_room_tar_takes_the_file(
+    root: Path, copied: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Copies take no more than half of the room in the store."""
+    monkeypatch.setattr("docker_rollback._store._files.Disk.room", lambda *_: 2 * SIZE - 2)
+    taken = capture(root, lambda: touch_page(root / "base/table"))
+    assert copied == []
+    assert taken.incremental
+    check(root, taken)
+
+
+def test_a_file_that_changes_at_rest_is_an_error(root: Path) -> None:
+    """Who writes while all is to be at rest is noticed, as by tar."""
+    with BackupStore(root.parent / "store").draft("x") as draft, ExitStack() as held:
+        copies = Copies(reach_of(root), draft, held, Crew())
+        copies.take([b"./base/table"])
+        update = FileCopy.update
+
+        def meddled_with(copy: FileCopy, source: int, size: int, check: Callable[[], object]) -> int:
+            touch_page(root / "base/table")
+            return update(copy, source, size, check)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(FileCopy, "update", meddled_with)
+            with pytest.raises(ArchiveError, match="changed while they were read"):
+                copies.update(1)
+
+
+def test_an_end_ends_the_comparing(root: Path) -> None:
+    """Where all is ended, a comparison under way ends too."""
+    crew = Crew()
+    with BackupStore(root.parent / "store").draft("x") as draft, ExitStack() as held:
+        copies = Copies(reach_of(root), draft, held, crew)
+        copies.take([b"./base/table"])
+        crew.stop()
+        with pytest.raises(ArchiveError, match="ended"):
+            copies.update(1)
+
+
+def test_only_what_differs_is_written(root: Path) -> None:
+    """Of a copy, those blocks are written that differ from the file."""
+    with BackupStore(root.parent / "store").draft("x") as draft, draft.copy() as copy:
+        path = root / "base/table"
+        with path.open("rb") as file:
+            assert copy.update(file.fileno(), SIZE, lambda: None) == SIZE
+            assert copy.update(file.fileno(), SIZE, lambda: None) == 0
+            touch_page(path)
+            assert copy.update(file.fileno(), SIZE, lambda: None) == 64 << 10
+        assert b"".join(copy.pieces()) == path.read_bytes()
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(before=HISTORY, after=HISTORY)
+def test_any_file_may_be_copied(field: Path, before: History, after: History) -> None:
+    """Whatever a tree was, and whatever was done to it: with every file copied, the archives give what was there."""
+    with (
+        tempfile.TemporaryDirectory(dir=field, ignore_cleanup_errors=True) as folder,
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        patch.setattr(_look, "LARGE", 1)
+        patch.setattr(_live, "MARGIN", 0.02)
+        root = Path(folder, "root")
+        root.mkdir()
+        for name in ("a/b", "b/c", "c"):
+            (root / name).mkdir(parents=True)
+            (root / name / "file").write_text(name)
+        do(root, before)
+        taken = capture(root, lambda: do(root, after))
+        event("by increment" if taken.incremental else "whole")
+        check(root, taken)

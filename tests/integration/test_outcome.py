@@ -27,6 +27,7 @@ from docker_rollback import (
     rollback,
 )
 from docker_rollback._store import Disk
+from tests.integration.test_volumes import WAYS
 from tests.programs import run_in
 
 pytestmark = pytest.mark.engine
@@ -149,7 +150,7 @@ class SlowDisk(Disk):
         super().write(fd, data)
 
 
-@pytest.mark.parametrize("way", ["direct", "helper"])
+@pytest.mark.parametrize("way", WAYS)
 def test_an_archive_that_takes_too_long_is_broken_off(
     docker_client: docker.DockerClient, tmp_path: Path, shop: str, way: Literal["direct", "helper"]
 ) -> None:

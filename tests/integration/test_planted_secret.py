@@ -28,6 +28,7 @@ from docker_rollback import (
 )
 from docker_rollback._model import Way
 from docker_rollback.testing import CHANGING, READING, FailingEngine, FakeEngine
+from tests.integration.test_volumes import WAYS
 
 pytestmark = pytest.mark.engine
 
@@ -82,7 +83,7 @@ def outside_of_blobs(store: BackupStore, secret: str) -> list[str]:
     return [str(path) for path in files if secret.encode() in path.read_bytes() or secret in str(path)]
 
 
-@pytest.mark.parametrize("way", ["direct", "helper"])
+@pytest.mark.parametrize("way", WAYS)
 def test_a_planted_secret_is_in_blobs_alone(
     docker_client: docker.DockerClient,
     busybox_image: str,

@@ -18,6 +18,7 @@ from docker.errors import NotFound
 from docker_rollback import BackupStore, VolumeArchiver, backup
 from docker_rollback._engine import DockerEngine
 from docker_rollback._model import Way
+from tests.integration.test_volumes import WAYS
 from tests.unit.store import making
 
 logger = logging.getLogger(__name__)
@@ -120,7 +121,7 @@ def test_ten_backups_cost_one_image_and_the_changes(service: Service, store: Bac
         store.verify(made.id)
 
 
-@pytest.mark.parametrize("way", ["direct", "helper"])
+@pytest.mark.parametrize("way", WAYS)
 def test_a_volume_that_did_not_change_costs_nothing(service: Service, store: BackupStore, way: Way) -> None:
     """A second archive of a volume that was only read since is the same blob; one of a changed volume is another."""
     service.change()
@@ -138,6 +139,7 @@ def test_a_volume_that_did_not_change_costs_nothing(service: Service, store: Bac
     assert archiver.archive(service.volume, in_use=True).base.digest != first.base.digest
 
 
+@pytest.mark.direct
 def test_both_ways_make_the_same_archive(service: Service, store: BackupStore) -> None:
     """What was archived directly and what a helper archived of the same volume is one blob in the store."""
     service.change()

@@ -197,6 +197,7 @@ class VolumeArchiver:
                 )
                 try:
                     yield capture
+                    capture.fetch()
                 finally:
                     capture.stand_down()
             capture.flush()

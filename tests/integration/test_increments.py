@@ -202,3 +202,26 @@ def test_what_nobody_touched_is_left_alone(bench: Bench, volume: str, way: Way) 
     VolumeArchiver(bench.engine, bench.store, way=way).extract(taken)
     assert differences(before, picture(root, sockets=False)) == []
     assert ((root / "large").stat().st_ctime_ns == large.st_ctime_ns) == (way == "direct")
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_large_file_that_changes_all_the_time_is_taken_as_it_is_at_rest(
+    bench: Bench, volume: str, way: Way, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A base passes it over. Directly it is copied before, by a helper put aside; and it is what it was at rest."""
+    monkeypatch.setattr("docker_rollback._volumes._capture.ASIDE_FROM", 4 << 20)
+    root = bench.folder(volume)
+    path = root / "l/table"
+    path.write_bytes(secrets.token_bytes(9_000_000))
+
+    def write_pages() -> None:
+        with path.open("r+b") as file:
+            for page in (0, 17, 1000):
+                file.seek(page * 8192)
+                file.write(secrets.token_bytes(8192))
+
+    taken = capture(bench, volume, way, write_pages, during=write_pages)
+    assert taken.increment is not None
+    assert taken.base.size < 4_000_000
+    assert taken.increment.size > 9_000_000
+    check(bench, volume, way, taken, picture(root, sockets=False))

@@ -16,6 +16,8 @@ from docker_rollback._model import Descriptor, NotCovered, VolumeArchive
 from docker_rollback._store import LISTING, SNAPSHOT_FILE, VOLUME_ARCHIVE, BackupStore, BlobWriter, Draft, Spool
 from docker_rollback._volumes import _tar
 from docker_rollback._volumes._access import Reach
+from docker_rollback._volumes._aside import FROM as ASIDE_FROM
+from docker_rollback._volumes._aside import Aside
 from docker_rollback._volumes._copies import Copies
 from docker_rollback._volumes._crew import Crew
 from docker_rollback._volumes._former import Former
@@ -144,6 +146,10 @@ class VolumeCapture:
         """End the programs that wait; `VolumeArchiver.begin` does so when its block ends."""
         self._standing_by.close()
 
+    def fetch(self) -> None:
+        """Have here what was put aside next to its volume; `VolumeArchiver.begin` does so when its block ends well."""
+        self._together(self._fetch)
+
     def flush(self) -> None:
         """Make what was captured durable; `VolumeArchiver.begin` does so when its block ends."""
         if self._begun and self._blobs is None:
@@ -187,8 +193,8 @@ class VolumeCapture:
             if work.base is not None:
                 copies = Copies(reach, self._draft, self._stack, self._crew)
                 if reach.way == "direct":
-                    copies.take(work.base.flux)
-                work.increment = Increment(reach, work.base, copies, self._crew)
+                    copies.take([one.path for one in work.base.flux])
+                work.increment = Increment(reach, work.base, copies, self._crew, self._aside(reach, work.base))
                 self._standing_by.enter_context(work.increment.ready())
                 return
         except (ArchiveError, MalformedArchiveError) as error:
@@ -223,6 +229,14 @@ class VolumeCapture:
         except (ValueError, StoreError) as error:
             logger.warning("volume %s: its last base cannot be used again: %s", reach.volume, error)
             return None
+
+    def _aside(self, reach: Reach, base: Base) -> Aside | None:
+        """Return where a large increment is to wait, if it cannot come quickly enough."""
+        size = sum(one.size for one in base.flux)
+        if reach.way == "direct" or size < ASIDE_FROM:
+            return None
+        aside = Aside(reach, self._crew)
+        return aside if aside.has_room(size) else None
 
     def _may_build_on(self, base: Base) -> bool:
         """Keep what this backup has of an earlier one from now on; False where that is damaged."""
@@ -268,6 +282,10 @@ class VolumeCapture:
             self._stack.push(attempt.pop_all())
         logger.info("volume %s: what changed is archived (%s, %d bytes)", reach.volume, reach.way, work.size)
         return True
+
+    def _fetch(self, work: _Work, _: int) -> None:
+        if work.spool is not None and work.increment is not None:
+            work.increment.fetch(work.spool)
 
     def _pack(self, work: _Work, threads: int) -> None:
         """Make a blob of what was put aside."""

@@ -19,25 +19,24 @@ MOST: Final = 256
 _SECOND: Final = 1_000_000_000
 
 
-def at_work(found: Look, where: Ground) -> tuple[bytes, ...]:
+def at_work(found: Look, where: Ground) -> tuple[Large, ...]:
     """Return the large files that were changed shortly before a look at them; none where no clock tells."""
     return changed_since(found.large, int((where.now - RECENT) * _SECOND)) if where.now else ()
 
 
-def changed_since(large: Iterable[Large], moment: int) -> tuple[bytes, ...]:
+def changed_since(large: Iterable[Large], moment: int) -> tuple[Large, ...]:
     """Return those of some large files that were changed at a moment or later, in nanoseconds since 1970."""
     return largest(one for one in large if one.changed >= moment)
 
 
-def largest(files: Iterable[Large]) -> tuple[bytes, ...]:
-    """Return the paths of the largest of some files, of those that a command line can name."""
-    by_size = sorted((one for one in files if _can_be_named(one.path)), key=lambda one: one.size, reverse=True)
-    return tuple(one.path for one in by_size[:MOST])
+def largest(files: Iterable[Large]) -> tuple[Large, ...]:
+    """Return the largest of some files, of those that a command line can name, the largest first."""
+    return tuple(sorted(filter(_can_be_named, files), key=lambda one: one.size, reverse=True)[:MOST])
 
 
-def _can_be_named(path: bytes) -> bool:
+def _can_be_named(file: Large) -> bool:
     try:
-        path.decode()
+        file.path.decode()
     except UnicodeDecodeError:
         # An engine takes the words of a command as JSON.
         return False

@@ -13,6 +13,7 @@ from docker_rollback._engine.port import Process
 from docker_rollback._model import NotCovered
 from docker_rollback._volumes import _tar
 from docker_rollback._volumes._access import Reach
+from docker_rollback._volumes._aside import Aside
 from docker_rollback._volumes._clock import read_clock, was_set_back
 from docker_rollback._volumes._copies import Copies
 from docker_rollback._volumes._crew import Crew
@@ -42,17 +43,19 @@ class Increment:
         base: what it follows.
         copies: what tar passes over.
         crew: what is at work.
+        aside: where it waits until it is fetched; None where it comes at once.
 
     Attributes:
         copies: the same.
         snapshot: the snapshot file of the base; once it is taken, without the directories that have moved since.
     """
 
-    def __init__(self, reach: Reach, base: Base, copies: Copies, crew: Crew) -> None:
+    def __init__(self, reach: Reach, base: Base, copies: Copies, crew: Crew, aside: Aside | None = None) -> None:
         self._reach = reach
         self._base = base
         self.copies = copies
         self._crew = crew
+        self._aside = aside
         self.snapshot = base.snapshot
         self._held = ExitStack()
         self._probe: Process | None = None
@@ -67,6 +70,9 @@ class Increment:
         """
         run = self._reach.run
         with ExitStack() as starting:
+            if self._aside is not None:
+                starting.enter_context(self._aside.ready())
+            self._held = starting.enter_context(ExitStack())
             write_snapshot(self._reach, self._crew, self._base.snapshot)
             reach = self._reach
             command = _tar.create(
@@ -76,11 +82,11 @@ class Increment:
                 waiting=True,
                 excluded=reach.excluded,
                 passed_over=self.copies.paths,
+                into="-" if self._aside is None else self._aside.file,
             )
-            self._probe = starting.enter_context(self._crew.at_work(run, _PROBE, stdin=True))
-            self._tar = starting.enter_context(self._crew.at_work(run, command, stdin=True))
-            self._held = starting.pop_all()
-        return self._held
+            self._probe = self._held.enter_context(self._crew.at_work(run, _PROBE, stdin=True))
+            self._tar = self._held.enter_context(self._crew.at_work(run, command, stdin=True))
+            return starting.pop_all()
 
     def take(
         self, sink: Sink, *, threads: int, progress: Callable[[int], None] | None
@@ -118,11 +124,18 @@ class Increment:
             if finished.exit_code == _tar.CHANGED:
                 raise
             raise UnsoundError(str(error)) from error
+        if self._aside is not None:
+            size = self._aside.carry_head(sink, proof.feed)
         proof.check()
         if reason := updated.result():
             raise UnsoundError(reason)
         sockets = {gap.what: gap for gap in (*self._base.not_covered, *not_covered)}
         return size, tuple(sockets.values())
+
+    def fetch(self, sink: Sink) -> None:
+        """Have all of it in the sink that `take` was given, where a part was put aside; raises `ArchiveError`."""
+        if self._aside is not None:
+            self._aside.carry_rest(sink)
 
     def _put_right(self, now: Mapping[bytes, Place]) -> None:
         """Have tar forget the directories that are not where they were."""
@@ -188,13 +201,18 @@ class Proof:
     def __init__(self, attributes: Mapping[bytes, frozenset[bytes]]) -> None:
         self._attributes = attributes
         self._members = Members()
+        self._over = False
         self._reason = ""
 
-    def feed(self, data: bytes) -> None:
-        """Take in the next piece; raises `MalformedArchiveError`."""
-        for member in self._members.feed(data):
-            if member.is_directory and not self._reason:
-                self._reason = self._against(member)
+    def feed(self, data: bytes) -> bool:
+        """Take in the next piece; tell whether all directories have passed. Raises `MalformedArchiveError`."""
+        for member in () if self._over else self._members.feed(data):
+            if not member.is_directory:
+                # They come first.
+                self._over = True
+                break
+            self._reason = self._reason or self._against(member)
+        return self._over
 
     def check(self) -> None:
         """Raise an `UnsoundError` where something was found."""

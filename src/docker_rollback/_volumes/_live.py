@@ -13,7 +13,7 @@ import logging
 import posixpath
 import tarfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Final
 
 from attrs import field, frozen
@@ -27,7 +27,7 @@ from docker_rollback._volumes._crew import Crew
 from docker_rollback._volumes._flux import at_work, changed_since, largest
 from docker_rollback._volumes._former import Comparison, Former
 from docker_rollback._volumes._listing import About, Lister
-from docker_rollback._volumes._look import Hashes, Look, check, ground, look, run
+from docker_rollback._volumes._look import Hashes, Large, Look, check, ground, look, run
 from docker_rollback._volumes._members import Members
 from docker_rollback._volumes._seen import Held, Seen
 from docker_rollback._volumes._snapshot_file import SnapshotFile
@@ -69,7 +69,7 @@ class Base:
     clock: Clock
     listing: Lister | Descriptor = field(repr=False)
     there: Hashes = field(repr=False)
-    flux: tuple[bytes, ...] = ()
+    flux: tuple[Large, ...] = ()
 
     @property
     def former(self) -> bool:
@@ -117,9 +117,8 @@ def take_base(
     if where.kind not in _STAMPING:
         raise ArchiveError(reach.volume, f"what changes in it cannot be told for sure: its file system is {where.kind}")
     if former is not None and comparison is not None:
-        changed = [one for one in found.large if hash(one.path) not in comparison.kept]
-        flux = largest(changed)
-        copied = sum(one.size for one in changed if one.path in flux) if reach.way == "direct" else 0
+        flux = largest(one for one in found.large if hash(one.path) not in comparison.kept)
+        copied = sum(one.size for one in flux) if reach.way == "direct" else 0
         reason = comparison.why_not(found, where, clock, copied=copied)
         if not reason:
             return _again(reach, former, found, comparison.kept, flux)
@@ -127,17 +126,14 @@ def take_base(
     busy = at_work(found, where)
     run(reach, crew, ("sync", "-f", reach.root))
     held = Held()
-    command = _tar.create(reach.root, reach.snapshot, excluded=reach.excluded, passed_over=busy)
+    passed_over = [one.path for one in busy]
+    command = _tar.create(reach.root, reach.snapshot, excluded=reach.excluded, passed_over=passed_over)
     with crew.at_work(reach.run, command) as tar:
         size = pack(pieces_of(tar), writer, level=level, threads=threads, progress=progress, look=held.feed)
         finished = tar.finish()
     not_covered = _tar.check_created(reach.volume, finished, at_rest=False)
-    missed = _tar.vanished(reach.volume, finished)
-    try:
-        read = SnapshotFile.parse(run(reach, crew, ("cat", reach.snapshot)))
-    except ValueError as error:
-        raise ArchiveError(reach.volume, f"tar's snapshot file cannot be used: {error}") from error
-    snapshot = read.set_back(held.came - began + MARGIN).forgetting(missed)
+    read = _snapshot(reach, crew).set_back(held.came - began + MARGIN)
+    snapshot = read.forgetting(_tar.vanished(reach.volume, finished))
     if snapshot is None:
         raise ArchiveError(reach.volume, "what vanished before it was read cannot be told")
     moved, from_elsewhere = seen.moved(snapshot)
@@ -145,14 +141,26 @@ def take_base(
         raise ArchiveError(reach.volume, "directories were moved, and there are files with several names")
     snapshot = snapshot.without(moved).retaking(held.lacking(lister.lines()))
     about = About(size, where, held.attributes)
-    # Others may have begun to change while it was read.
-    later = look(reach, crew) if found.large else None
-    begun = changed_since(later.large, snapshot.began) if later is not None else ()
-    flux = tuple(sorted({*busy, *begun}))
+    flux = (*busy, *_begun(reach, crew, found, busy, snapshot.began))
     return Base(writer.close(), about, snapshot, found.linked, not_covered, clock, lister, held.names, flux)
 
 
-def _again(reach: Reach, former: Former, found: Look, kept: Hashes, flux: tuple[bytes, ...]) -> Base:
+def _snapshot(reach: Reach, crew: Crew) -> SnapshotFile:
+    """Return what tar wrote into its snapshot file."""
+    try:
+        return SnapshotFile.parse(run(reach, crew, ("cat", reach.snapshot)))
+    except ValueError as error:
+        raise ArchiveError(reach.volume, f"tar's snapshot file cannot be used: {error}") from error
+
+
+def _begun(reach: Reach, crew: Crew, found: Look, busy: Collection[Large], moment: int) -> tuple[Large, ...]:
+    """Return the large files that have begun to change since a moment, while the others were read."""
+    later = look(reach, crew) if found.large else None
+    known = {one.path for one in busy}
+    return changed_since((one for one in later.large if one.path not in known), moment) if later is not None else ()
+
+
+def _again(reach: Reach, former: Former, found: Look, kept: Hashes, flux: tuple[Large, ...]) -> Base:
     """Return a former base, for one more increment on it."""
     return Base(
         former.base,

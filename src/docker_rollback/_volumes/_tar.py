@@ -63,8 +63,9 @@ def create(
     waiting: bool = False,
     excluded: Collection[str] = (),
     passed_over: Collection[bytes] = (),
+    into: str = "-",
 ) -> tuple[str, ...]:
-    """Return the command that prints an archive of what is under `root`.
+    """Return the command that prints an archive of what is under `root`, or writes it to a file.
 
     Args:
         root: the volume's root.
@@ -74,6 +75,7 @@ def create(
         waiting: whether it does nothing until its input says `GO` and ends. It reads the snapshot file after that.
         excluded: paths that are left out, as `Exclude` has them; the archive says of their folders that they are there.
         passed_over: single files that are left out likewise, by their paths as tar has them.
+        into: the file; by default it is printed.
     """
     left_out = [*map(for_tar, excluded), *map(itself_for_tar, passed_over)]
     return (
@@ -87,7 +89,7 @@ def create(
         "--no-check-device",
         *(("--level=0",) if whole else ()),
         f"--listed-incremental={snapshot}",
-        "--file=-",
+        f"--file={into}",
         f"--directory={root}",
         *(("--anchored", "--no-wildcards-match-slash") if left_out else ()),
         *(f"--exclude={pattern}" for pattern in left_out),

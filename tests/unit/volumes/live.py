@@ -13,7 +13,7 @@ from pathlib import Path
 from attrs import evolve, frozen
 
 from docker_rollback._engine.port import Process
-from docker_rollback._model import Backup, EngineRecord, VolumeArchive
+from docker_rollback._model import Backup, EngineRecord, VolumeArchive, Way
 from docker_rollback._store import BackupStore
 from docker_rollback._volumes import _tar
 from docker_rollback._volumes._access import Reach, Run
@@ -66,6 +66,7 @@ def capture(
     store: BackupStore | None = None,
     number: int = 0,
     excluded: tuple[str, ...] = (),
+    way: Way = "direct",
 ) -> Taken:
     """Archive a folder while it is in use, change it, and archive what changed.
 
@@ -79,6 +80,7 @@ def capture(
         store: where the archive stays, as a backup, for others to be built on its base.
         number: of that backup.
         excluded: paths that are left out.
+        way: as which it counts.
     """
     called: list[int] = []
 
@@ -90,7 +92,7 @@ def capture(
     with tempfile.TemporaryDirectory(dir=root.parent) as folder, ExitStack() as writers:
         kept, store = store, store or BackupStore(Path(folder, "store"))
         formers = {} if kept is None else {"vol": [one for backup in kept.list() for one in backup.volumes]}
-        reach = evolve(reach_of(root), snapshot=f"{folder}/snapshot", run=run, excluded=excluded)
+        reach = evolve(reach_of(root), snapshot=f"{folder}/snapshot", run=run, excluded=excluded, way=way)
         with store.draft(f"live-{number}") as draft:
             taking = VolumeCapture(
                 store,
@@ -107,6 +109,7 @@ def capture(
             change()
             taking.capture()
             captured(store.path)
+            taking.fetch()
             taking.stand_down()
             taking.flush()
             (archive,) = taking.seal()

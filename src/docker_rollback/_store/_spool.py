@@ -105,19 +105,22 @@ class FileCopy:
         written = at = 0
         while at < size:
             check()
-            wanted = min(_BLOCK, size - at)
-            found = os.preadv(source, [memoryview(theirs)[:wanted]], at)
+            found = min(os.preadv(source, [theirs], at), size - at)
             if found == 0:
                 break
-            block = memoryview(theirs)[:found]
             with translated(self._path):
-                if at + found > self._held or os.preadv(self._read, [ours], at) < found or ours[:found] != block:
+                if at + found > self._held or not self._is_same(at, found, ours, theirs):
                     os.lseek(self._written, at, os.SEEK_SET)
-                    self._disk.write(self._written, block)
+                    self._disk.write(self._written, memoryview(theirs)[:found])
                     written += found
             at += found
         self._held, self.size = max(self._held, at), at
         return written
+
+    def _is_same(self, at: int, size: int, ours: bytearray, theirs: bytearray) -> bool:
+        os.preadv(self._read, [ours], at)
+        # What a slice would copy costs as much as the comparison.
+        return ours == theirs if size == _BLOCK else ours[:size] == theirs[:size]
 
     def pieces(self) -> Iterator[bytes]:
         """Yield what it holds."""

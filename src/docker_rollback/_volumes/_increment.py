@@ -110,10 +110,10 @@ class Increment:
             raise ValueError("it has to be ready first")
         if was_set_back(self._base.clock, read_clock()):
             raise UnsoundError("the clock was set back since its base was taken")
-        self._put_right(places(self._reach.root, self._base.snapshot, self._probe))
         proof = Proof(self._base.about.attributes)
         with self._held, ThreadPoolExecutor(1, thread_name_prefix="docker-rollback-copies") as pool:
             updated = pool.submit(self.copies.update, threads)
+            self._put_right(places(self._reach.root, self._base.snapshot, self._probe))
             self._tar.write(_tar.GO)
             self._tar.close_input()
             size = carry(pieces_of(self._tar), sink, progress=progress, look=proof.feed)

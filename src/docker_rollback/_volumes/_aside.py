@@ -16,8 +16,10 @@ from docker_rollback._volumes._crew import Crew
 from docker_rollback._volumes._look import check, run
 from docker_rollback._volumes._stream import Sink, carry, pieces_of
 
-FROM: Final = 64 << 20
+ASIDE_FROM: Final = 64 << 20
 """From how many bytes on it is worth it: what is smaller comes as quickly by the stream."""
+MOST_ASIDE: Final = 1 << 30
+"""So many bytes of what has changed are rather put aside at rest than read by a new base while the service runs."""
 _PARTS_OF_ROOM: Final = 4
 """One of so many parts of the room that the engine has may be taken by it."""
 _READER: Final = ("xargs", "-0", "cat", "--")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from typing import Final, TypeAlias
@@ -16,8 +16,7 @@ from docker_rollback._model import Descriptor, NotCovered, VolumeArchive
 from docker_rollback._store import LISTING, SNAPSHOT_FILE, VOLUME_ARCHIVE, BackupStore, BlobWriter, Draft, Spool
 from docker_rollback._volumes import _tar
 from docker_rollback._volumes._access import Reach
-from docker_rollback._volumes._aside import FROM as ASIDE_FROM
-from docker_rollback._volumes._aside import Aside
+from docker_rollback._volumes._aside import ASIDE_FROM, MOST_ASIDE, Aside
 from docker_rollback._volumes._copies import Copies
 from docker_rollback._volumes._crew import Crew
 from docker_rollback._volumes._former import Former
@@ -25,6 +24,7 @@ from docker_rollback._volumes._increment import Increment, UnsoundError
 from docker_rollback._volumes._join import check_alone, check_join
 from docker_rollback._volumes._listing import Lister
 from docker_rollback._volumes._live import Base, take_base
+from docker_rollback._volumes._look import Large
 from docker_rollback._volumes._members import MalformedArchiveError, PathTooLongError
 from docker_rollback._volumes._spared import Listed
 from docker_rollback._volumes._stream import CorruptStreamError, gathered, pack, packed, pieces_of, unpack
@@ -194,7 +194,7 @@ class VolumeCapture:
                 copies = Copies(reach, self._draft, self._stack, self._crew)
                 if reach.way == "direct":
                     copies.take([one.path for one in work.base.flux])
-                work.increment = Increment(reach, work.base, copies, self._crew, self._aside(reach, work.base))
+                work.increment = Increment(reach, work.base, copies, self._crew, self._aside(reach, work.base.flux))
                 self._standing_by.enter_context(work.increment.ready())
                 return
         except (ArchiveError, MalformedArchiveError) as error:
@@ -215,6 +215,7 @@ class VolumeCapture:
                 progress=self._told(reach, 0),
                 expect=lambda size: self._expect(reach.volume, size),
                 former=former,
+                hastened=lambda flux: self._hastened(reach, flux),
             )
         if base is not None:
             how = "is archived while in use" if not base.former else "has its last base used again"
@@ -230,9 +231,16 @@ class VolumeCapture:
             logger.warning("volume %s: its last base cannot be used again: %s", reach.volume, error)
             return None
 
-    def _aside(self, reach: Reach, base: Base) -> Aside | None:
-        """Return where a large increment is to wait, if it cannot come quickly enough."""
-        size = sum(one.size for one in base.flux)
+    def _hastened(self, reach: Reach, flux: Collection[Large]) -> int:
+        """Return how many bytes of large files do not have to come by the stream at rest."""
+        size = sum(one.size for one in flux)
+        if reach.way == "direct":
+            return size
+        return min(size, MOST_ASIDE) if self._aside(reach, flux) is not None else 0
+
+    def _aside(self, reach: Reach, flux: Collection[Large]) -> Aside | None:
+        """Return where a large increment is to wait; None where it comes quickly enough, or there is no room."""
+        size = sum(one.size for one in flux)
         if reach.way == "direct" or size < ASIDE_FROM:
             return None
         aside = Aside(reach, self._crew)

@@ -108,14 +108,14 @@ class Comparison:
         if changed_of(line) < self._former.snapshot.began:
             self._left_out.add(path_of(line).rpartition(b"/")[0])
 
-    def why_not(self, found: Look, ground: Ground, clock: Clock, *, copied: int) -> str:
+    def why_not(self, found: Look, ground: Ground, clock: Clock, *, hastened: int) -> str:
         """Return why a new base is to be taken; empty where an increment on the former one is as good.
 
         Args:
             found: what the look found.
             ground: where the files lie now.
             clock: this machine's clock.
-            copied: how many bytes of what has changed are read before the service is at rest.
+            hastened: how many bytes of what has changed nobody has to wait for at rest.
         """
         snapshot, about = self._former.snapshot, self._former.about
         began = snapshot.began / _SECOND
@@ -128,7 +128,7 @@ class Comparison:
         if ground.now - began > OLDEST:
             return f"it is older than {OLDEST / 86400:.0f} days"
         share = self._changed / found.weight
-        if share > SHARE or self._changed - copied > MOST:
+        if share > SHARE or self._changed - hastened > MOST:
             return f"{self._changed >> 20} MiB of {found.weight >> 20} have changed since"
         if share + self._former.followed / about.size > TOGETHER:
             return "what has changed since takes as much in several backups as a new one"

@@ -88,6 +88,7 @@ def take_base(
     progress: Callable[[int], None] | None,
     expect: Callable[[int], None] | None = None,
     former: Former | None = None,
+    hastened: Callable[[Collection[Large]], int] = lambda _: 0,
 ) -> Base | None:
     """Archive a volume while it is in use, or find that a former base does; None where that is not worth it.
 
@@ -101,6 +102,7 @@ def take_base(
         progress: told the bytes so far.
         expect: told before about how many there are, wherever that is known.
         former: a base of an earlier backup, which is used again where that is sound, and little has changed.
+        hastened: tells how many bytes of large files that have changed nobody has to wait for at rest.
 
     Raises:
         ArchiveError: no base that an increment could follow came of it; the volume is fine.
@@ -118,8 +120,7 @@ def take_base(
         raise ArchiveError(reach.volume, f"what changes in it cannot be told for sure: its file system is {where.kind}")
     if former is not None and comparison is not None:
         flux = largest(one for one in found.large if hash(one.path) not in comparison.kept)
-        copied = sum(one.size for one in flux) if reach.way == "direct" else 0
-        reason = comparison.why_not(found, where, clock, copied=copied)
+        reason = comparison.why_not(found, where, clock, hastened=hastened(flux))
         if not reason:
             return _again(reach, former, found, comparison.kept, flux)
         logger.info("volume %s: a new base is taken: %s", reach.volume, reason)

@@ -7,11 +7,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
+from attrs import evolve
 
 from docker_rollback._engine.port import Process
-from docker_rollback._volumes import _aside, _capture, _live
+from docker_rollback._store import BackupStore
+from docker_rollback._volumes import _aside, _capture, _former, _live
 from docker_rollback._volumes._aside import Aside
-from docker_rollback._volumes._look import LARGE, Large
+from docker_rollback._volumes._look import LARGE, Large, ground
 from docker_rollback.errors import ArchiveError
 from tests.unit.volumes.live import capture, check, let_age, run
 
@@ -95,3 +97,23 @@ def test_what_cannot_be_fetched_is_an_error(root: Path, fetched: list[int]) -> N
     with pytest.raises(ArchiveError, match="fetching what changed failed"):
         capture(root, change(root), run=gone, way="helper")
     assert fetched != []
+
+
+def test_what_can_be_put_aside_does_not_take_a_new_base(
+    root: Path, monkeypatch: pytest.MonkeyPatch, fetched: list[int]
+) -> None:
+    """A large file that has changed comes quickly enough at rest; by the stream it would be too much."""
+    monkeypatch.setattr(_former, "MOST", 100_000)
+    monkeypatch.setattr(_former, "SHARE", 100.0)
+    monkeypatch.setattr(_live, "ground", lambda reach, crew: evolve(found := ground(reach, crew), now=found.now + 1))
+    monkeypatch.setattr(_live, "at_work", lambda *_: ())
+    store = BackupStore(root.parent / "store")
+    first = capture(root, store=store, number=1, way="helper")
+    change(root)()
+    second = capture(root, store=store, number=2, way="helper")
+    assert second.archive.base == first.archive.base
+    assert fetched != []
+    check(root, second)
+    monkeypatch.setattr(_capture, "ASIDE_FROM", 1 << 40)
+    third = capture(root, store=store, number=3, way="helper")
+    assert third.archive.base != first.archive.base

@@ -16,10 +16,11 @@ from tests.engines.results import cannot
 from tests.integration.matrix import Lab
 from tests.unit.volumes.test_flags import flag
 
-pytestmark = [
-    pytest.mark.engine,
-    pytest.mark.skipif(not _proof.may_do_anything(), reason="looking into volumes takes root, with every capability"),
-]
+pytestmark = pytest.mark.engine
+
+takes_root = pytest.mark.skipif(
+    not _proof.may_do_anything(), reason="looking into volumes and layers takes root, with every capability"
+)
 
 
 @pytest.fixture
@@ -31,6 +32,7 @@ def lab(docker_client: docker.DockerClient, busybox_image: str, test_labels: dic
 
 
 @pytest.mark.direct
+@takes_root
 @pytest.mark.parametrize("container", ["kept", "made anew"])
 def test_a_volume_whose_folder_is_gone_is_healed(lab: Lab, tmp_path: Path, container: str) -> None:
     """The folders of a named and of an anonymous volume are made again and filled; the service runs on its data."""
@@ -52,6 +54,7 @@ def test_a_volume_whose_folder_is_gone_is_healed(lab: Lab, tmp_path: Path, conta
 
 
 @pytest.mark.direct
+@takes_root
 def test_a_bind_that_is_gone_is_named(lab: Lab, tmp_path: Path) -> None:
     """What the container binds, and cannot be without, is named; with it there again the backup is restored."""
     folder = Path(lab.engine.inspect_volume(lab.volume("folder", stays=True))["Mountpoint"]) / "bound"
@@ -76,6 +79,7 @@ def test_a_bind_that_is_gone_is_named(lab: Lab, tmp_path: Path) -> None:
 
 
 @pytest.mark.direct
+@takes_root
 def test_files_that_nothing_may_change_are_filled_over(lab: Lab, tmp_path: Path) -> None:
     """What the service, or the update, made immutable or append-only does not stand against a rollback next to it."""
     named = lab.volume("named", stays=True)
@@ -96,7 +100,9 @@ def test_files_that_nothing_may_change_are_filled_over(lab: Lab, tmp_path: Path)
         clear_flags(str(root))
 
 
-@pytest.mark.parametrize("place", ["of the image", "of the engine"])
+@pytest.mark.parametrize(
+    "place", ["of the image", pytest.param("of the engine", marks=[pytest.mark.direct, takes_root])]
+)
 def test_the_mode_of_a_folder_above_a_mount_comes_back(lab: Lab, tmp_path: Path, place: str) -> None:
     """Where nothing but the mode of a folder on the way to a volume was changed, the container made anew has it."""
     lab.image_with({"/srv/app/data/seed" if place == "of the image" else "/srv/app/other": "x"})

@@ -1,8 +1,10 @@
-"""What one running container keeps another from: its volumes, its ports, its addresses. Pure."""
+"""What a running container keeps another from (volumes, ports, addresses), and a network another. Pure."""
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Collection, Iterator, Mapping
+from itertools import product
 from typing import Any
 
 from docker_rollback._folders import uses
@@ -41,6 +43,34 @@ def conflict(wanted: ContainerSnapshot, running: Observed, *, folders: Collectio
         if (network, address) in theirs:
             return f"holds address {address} in network {network!r}"
     return None
+
+
+def common_subnet(wanted: Mapping[str, Any], standing: Mapping[str, Any]) -> str | None:
+    """Return the subnet of one network that another has too, in whole or in part; None where both can stand.
+
+    Networks of different reach, or whose addresses somebody else gives out, do not meet; those that share a subnet on
+    purpose have a range of it each.
+
+    Args:
+        wanted: the inspection of the network that is to be made.
+        standing: the inspection of the other one.
+    """
+    if _source_of_addresses(wanted) != _source_of_addresses(standing):
+        return None
+    for mine, theirs in product(_whole_subnets(wanted), _whole_subnets(standing)):
+        if mine.version == theirs.version and mine.overlaps(theirs):
+            return str(mine)
+    return None
+
+
+def _source_of_addresses(network: Mapping[str, Any]) -> tuple[object, object]:
+    return network.get("Scope"), (network.get("IPAM") or {}).get("Driver")
+
+
+def _whole_subnets(network: Mapping[str, Any]) -> Iterator[ipaddress.IPv4Network | ipaddress.IPv6Network]:
+    for pool in (network.get("IPAM") or {}).get("Config") or ():
+        if pool.get("Subnet") and not pool.get("IPRange"):
+            yield ipaddress.ip_network(pool["Subnet"], strict=False)
 
 
 def _volumes(container: ContainerSnapshot) -> set[str]:

@@ -64,7 +64,7 @@ class Restorer:
         archiver: what fills the volumes; by default one on the same engine and store.
         intruders: "refuse" leaves everything untouched where a running container outside the backup has a volume, a
             port or an address of one in it; "stop" stops it, for a rollback, where only the failed update can have
-            made it.
+            made it. Likewise a network outside that has addresses of one that is to be made: it is refused, or removed.
         report: is told what is done.
 
     Example:
@@ -368,25 +368,40 @@ class Restorer:
 
     def _make_network_again(self, network: NetworkRecord, work: _Restoration) -> str:
         # Those of the backup are at rest. There are others for a rollback alone; `check` has seen to that.
-        for other in Surroundings(self._engine, work.backup).others_in(network.name):
-            if other.id in work.backup.bystanders:
-                work.off.take_off(other, network.name)
-            else:
-                logger.warning("%s: it is taken off network %s, which was changed", other.name, network.name)
-                self._engine.disconnect_network(network.name, other.id, force=True)
-        self._engine.remove_network(network.name)
+        self._remove_network(network.name, work, "which was changed")
         return self._create_network(network, work)
+
+    def _remove_network(self, name: str, work: _Restoration, why: str) -> None:
+        for other in Surroundings(self._engine, work.backup).others_in(name):
+            if other.id in work.backup.bystanders:
+                work.off.take_off(other, name)
+            else:
+                logger.warning("%s: it is taken off network %s, %s", other.name, name, why)
+                self._engine.disconnect_network(name, other.id, force=True)
+        self._engine.remove_network(name)
 
     def _create_network(self, network: NetworkRecord, work: _Restoration) -> str:
         request = network_request(network.inspection)
         try:
             return self._engine.create_network(request)
         except EngineError as error:
-            # One that came to the project may have taken its addresses.
             logger.info("network %s cannot be made while others are there: %s", network.name, error)
-            if not Surroundings(self._engine, work.backup).drop_new_networks():
+            if not self._make_room(network, work):
                 raise
         return self._engine.create_network(request)
+
+    def _make_room(self, network: NetworkRecord, work: _Restoration) -> bool:
+        """Remove the networks that came since and may have the addresses of one; say whether there were any."""
+        surroundings = Surroundings(self._engine, work.backup)
+        dropped = surroundings.drop_new_networks()
+        # Engines choose what has become free for the next network: that of an update, under another name.
+        taken = surroundings.addresses_taken(network) if self._intruders == "stop" else []
+        for other, subnet in taken:
+            logger.warning(
+                "removing network %s, because it has addresses of network %s: %s", other, network.name, subnet
+            )
+            self._remove_network(other, work, "which is in the way")
+        return dropped or bool(taken)
 
     def _restore_volume(self, volume: VolumeArchive, work: _Restoration) -> None:
         if is_folder(volume.name):

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 
 from docker_rollback._compare import compare_networks
-from docker_rollback._conflict import conflict
+from docker_rollback._conflict import common_subnet, conflict
 from docker_rollback._engine.port import ContainerFilter, Engine
 from docker_rollback._look import look_at, look_at_all
 from docker_rollback._model import Backup, ContainerSnapshot, Detached, NetworkRecord, Observed, Project, is_folder
@@ -107,6 +107,22 @@ class Surroundings:
             self._engine.remove_network(network)
         return bool(self._newcomers.networks)
 
+    def addresses_taken(self, network: NetworkRecord) -> list[tuple[str, str]]:
+        """Return the networks that have addresses of one that is to be made, each with the subnet.
+
+        They came since: while that one stood, its engine would not have made them. What came to the project is left
+        out, and what the backup restores.
+        """
+        ours = {*self._newcomers.networks, *(one.name for one in self._backup.networks)}
+        found = []
+        for identity in self._engine.list_networks():
+            with suppress(NetworkNotFoundError):
+                other = self._engine.inspect_network(identity)
+                subnet = common_subnet(network.inspection, other)
+                if subnet is not None and other["Name"] not in ours:
+                    found.append((str(other["Name"]), subnet))
+        return found
+
     def drop_newcomers(self, volume: str) -> None:
         """Remove those that came to the project since and refer to a volume, which can then be made anew."""
         for newcomer in self._newcomers.containers:
@@ -138,16 +154,24 @@ class Surroundings:
     def strangers(self) -> list[str]:
         """Return what came since the backup and is in its way, a sentence each."""
         found = [one for container in self._backup.containers for one in self._in_the_way(container)]
-        return [
+        containers = [
             f"container {intruder.name!r}, which was not there, {reason}"
             for intruder, reason in found + self._users_of_the_unused()
             if intruder.id not in self._backup.bystanders
         ]
+        networks = [f"network {name!r}, which was not there, {reason}" for name, reason in self._networks_in_the_way()]
+        return containers + networks
 
     def refuse(self) -> None:
         """Raise a `RestoreError` for the first thing in the way; nothing is touched."""
         for network in self._backup.networks:
             self._refuse_changed_network(network)
+        for other, reason in self._networks_in_the_way():
+            raise RestoreError(
+                ", ".join(sorted(self._names)),
+                f"network {other!r}, which is not part of backup {self._backup.id}, {reason}; "
+                "remove it first. Nothing was touched",
+            )
         found = [(container.name, one) for container in self._backup.containers for one in self._in_the_way(container)]
         everybody = ", ".join(sorted(self._names))
         for name, (intruder, reason) in found + [(everybody, one) for one in self._users_of_the_unused()]:
@@ -196,6 +220,21 @@ class Surroundings:
                 "Nothing was touched",
                 [str(difference) for difference in differences],
             )
+
+    def _networks_in_the_way(self) -> list[tuple[str, str]]:
+        """Return the networks that keep one of the backup from being made, each with the reason."""
+        return [
+            (other, f"has addresses of network {network.name!r}, {subnet}")
+            for network in self._backup.networks
+            if not self._stands(network)
+            for other, subnet in self.addresses_taken(network)
+        ]
+
+    def _stands(self, network: NetworkRecord) -> bool:
+        try:
+            return not compare_networks(network.inspection, self._engine.inspect_network(network.name))
+        except NetworkNotFoundError:
+            return False
 
     def _stop_intruders(self, container: ContainerSnapshot, guests: AtRest) -> None:
         """Bring to rest what is in the container's way: for a while what was there before, for good what came later."""

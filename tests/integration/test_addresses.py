@@ -10,7 +10,7 @@ from typing import Any
 import docker
 import pytest
 
-from docker_rollback import BackupStore, RollbackRequested, backup, rollback
+from docker_rollback import BackupStore, RestoreError, RollbackRequested, Status, backup, restore, rollback
 
 pytestmark = pytest.mark.engine
 
@@ -26,8 +26,7 @@ class Host:
         self.name = f"addressed-{secrets.token_hex(3)}"
         self.subnet = f"10.221.{int(self.name[-2:], 16)}"
         self.front, self.back = f"{self.name}-front", f"{self.name}-back"
-        pool = docker.types.IPAMPool(subnet=f"{self.subnet}.0/24")
-        client.api.create_network(self.front, ipam=docker.types.IPAMConfig(pool_configs=[pool]), labels=labels)
+        self.network(self.front)
         client.api.create_network(self.back, labels=labels)
         asked = {"Aliases": ["till"], "IPAMConfig": {"IPv4Address": f"{self.subnet}.77"}}
         config: dict[str, Any] = {}
@@ -45,6 +44,11 @@ class Host:
         create: Any = client.api.create_container_from_config
         client.api.start(create(body, self.name)["Id"])
         client.api.connect_container_to_network(self.name, self.back)
+
+    def network(self, name: str) -> None:
+        """Make a network that has the subnet."""
+        pool = docker.types.IPAMPool(subnet=f"{self.subnet}.0/24")
+        self.client.api.create_network(name, ipam=docker.types.IPAMConfig(pool_configs=[pool]), labels=self.labels)
 
     def endpoints(self) -> Mapping[str, Any]:
         """Return how it stands in its networks."""
@@ -78,6 +82,38 @@ def test_an_address_that_was_asked_for_comes_back(host: Host, tmp_path: Path, up
             host.client.api.disconnect_container_from_network(host.name, host.front)
         raise RollbackRequested
     assert tx.backup.not_covered == ()
+    host.check()
+
+
+def test_addresses_that_the_network_of_an_update_has_come_back(host: Host, busybox_image: str, tmp_path: Path) -> None:
+    """The network got another name and the container with it, beside a new one; engines give freed subnets away."""
+    new, beside = f"{host.name}-new", f"{host.name}-beside"
+    with rollback(host.name, client=host.client, store=BackupStore(tmp_path / "store"), verify=None) as tx:
+        host.client.api.remove_container(host.name, force=True)
+        host.client.api.remove_network(host.front)
+        host.network(new)
+        for name in (host.name, beside):
+            host.client.containers.run(busybox_image, SERVICE, name=name, network=new, detach=True)
+        raise RollbackRequested
+    assert tx.status is Status.ROLLED_BACK
+    host.check()
+    assert host.client.networks.list(names=[new]) == []
+    assert host.client.containers.get(beside).status == "running"
+
+
+def test_a_restore_names_the_network_that_has_the_addresses(host: Host, tmp_path: Path) -> None:
+    """It may be anybody's: nothing is touched."""
+    store = BackupStore(tmp_path / "store")
+    taken = backup(host.name, client=host.client, store=store)
+    host.client.api.disconnect_container_from_network(host.name, host.front)
+    host.client.api.remove_network(host.front)
+    host.network(f"{host.name}-other")
+    before = host.client.api.inspect_container(host.name)
+    with pytest.raises(RestoreError, match=f"'{host.name}-other'.*has addresses of network '{host.front}'"):
+        restore(taken, client=host.client, store=store)
+    assert host.client.api.inspect_container(host.name) == before
+    host.client.api.remove_network(f"{host.name}-other")
+    restore(taken, client=host.client, store=store)
     host.check()
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from attrs import evolve
 
-from docker_rollback._conflict import conflict
+from docker_rollback._conflict import common_subnet, conflict
 from docker_rollback._model import ContainerSnapshot, Mount, Observed
 from docker_rollback._spec import observe
 from tests.unit.inspections import OTHER_ID, inspection
@@ -69,3 +69,27 @@ def test_a_taken_address_is_a_conflict() -> None:
         "holds address 10.0.0.7 in network 'front'"
     )
     assert conflict(wanted(), other({"back": {"IPAddress": "10.0.0.7"}})) is None
+
+
+def network(*subnets: str, scope: str = "local", ipam: str = "default", **pool: str) -> dict[str, Any]:
+    """Return the inspection of a network."""
+    return {"Scope": scope, "IPAM": {"Driver": ipam, "Config": [{"Subnet": subnet, **pool} for subnet in subnets]}}
+
+
+@pytest.mark.parametrize(
+    ("other", "common"),
+    [
+        (network("10.1.0.0/24"), "10.1.0.0/16"),
+        (network("10.2.0.0/16", "fd00:1::/64"), "fd00:1::/48"),
+        (network("10.2.0.0/16", "fd00:2::/64"), None),
+        (network("10.1.0.0/24", scope="swarm"), None),
+        (network("10.1.0.0/24", ipam="null"), None),
+        (network("10.1.0.0/24", IPRange="10.1.0.128/25"), None),
+        (network(""), None),
+        ({"Scope": "local", "IPAM": {"Driver": "default", "Config": None}}, None),
+        ({"Scope": "local", "IPAM": None}, None),
+    ],
+)
+def test_networks_with_common_addresses_cannot_both_stand(other: dict[str, Any], common: str | None) -> None:
+    """Unless somebody else gives the addresses out, or has divided them."""
+    assert common_subnet(network("10.1.0.0/16", "fd00:1::/48"), other) == common

@@ -267,6 +267,24 @@ def test_a_change_of_configuration_is_later_work(shop: Shop) -> None:
         pytest.fail("the block was entered")
 
 
+def test_a_network_in_the_place_of_another_is_later_work(shop: Shop) -> None:
+    """It has the addresses of one that is gone: it is not removed unasked, and makes room when asked."""
+    (pool,) = shop.engine.inspect_network("front")["IPAM"]["Config"]
+
+    def renumber() -> None:
+        shop.engine.disconnect_network("front", "shop", force=True)
+        shop.engine.remove_network("front")
+        shop.engine.create_network({"Name": "anybody's", "IPAM": {"Config": [{"Subnet": pool["Subnet"]}]}})
+
+    die_in_the_body(shop, renumber)
+    with pytest.raises(UnfinishedRollbackError, match="has addresses of network 'front'"), shop.rollback():
+        pytest.fail("the block was entered")
+    assert shop.engine.has_network("anybody's")
+    assert recovered(shop)[0].outcome == "rolled back"
+    assert not shop.engine.has_network("anybody's")
+    shop.check_restored()
+
+
 def test_a_service_that_ran_on_is_kept_before_it_is_rolled_back(shop: Shop) -> None:
     """Nobody touched the container, but it may have written for days: that is a backup before it is undone."""
     die_in_the_body(shop, lambda: shop.engine.volume("orders").write("/late", "order"))

@@ -17,6 +17,7 @@ from docker_rollback import (
     rollback,
 )
 from docker_rollback._archiver import VolumeArchiver
+from docker_rollback._engine.port import Inspection
 from docker_rollback._preflight import Preflight, refusal
 from docker_rollback.testing import FailingEngine
 from tests.unit.shop import Shop
@@ -261,3 +262,58 @@ def test_the_mode_of_a_folder_above_a_mount_is_not_lost(shop: Shop) -> None:
         raise RollbackRequested
     assert tx.status is Status.ROLLED_BACK
     assert shop.engine.container("deep").node("/srv/app").mode == 0o700
+
+
+FIXED = {"IPAM": {"Config": [{"Subnet": "10.98.0.0/24"}]}}
+
+
+@pytest.fixture
+def desk(shop: Shop) -> str:
+    """A container on a network; return its id."""
+    shop.engine.create_network({"Name": "inner", **FIXED})
+    return shop.engine.run("desk", image="shop:1", networks=["inner"])
+
+
+def test_a_network_that_came_since_and_has_the_addresses_makes_room(shop: Shop, desk: str) -> None:
+    """An update gave the network another name, and the engine the subnet again: to the new one."""
+    guest = shop.engine.run("guest", image="shop:1", networks=["front"])
+    before = shop.engine.inspect_container("desk")
+    with rollback("desk", client=shop.engine, store=shop.store, verify=None) as tx:
+        shop.engine.disconnect_network("inner", desk, force=True)
+        shop.engine.remove_network("inner")
+        shop.engine.create_network({"Name": "inner-2", **FIXED})
+        shop.engine.connect_network("inner-2", desk, {})
+        shop.engine.connect_network("inner-2", guest, {})
+        raise RollbackRequested
+    assert tx.status is Status.ROLLED_BACK
+    assert compare(before, shop.engine.inspect_container("desk")) == []
+    assert not shop.engine.has_network("inner-2")
+    assert shop.engine.container("guest").status == "running"
+    assert list(shop.engine.inspect_container("guest")["NetworkSettings"]["Networks"]) == ["front"]
+
+
+def test_a_restore_leaves_a_network_that_has_the_addresses_alone(shop: Shop, desk: str) -> None:
+    """Nobody knows whose it is: it is named, and nothing is touched."""
+    taken = backup("desk", client=shop.engine, store=shop.store)
+    shop.engine.disconnect_network("inner", desk, force=True)
+    shop.engine.remove_network("inner")
+    shop.engine.create_network({"Name": "other", "IPAM": {"Config": [{"Subnet": "10.98.0.128/25"}]}})
+    with pytest.raises(RestoreError, match=r"'other'.* has addresses of network 'inner', 10\.98\.0\.0/24.*remove it"):
+        restore(taken, client=shop.engine, store=shop.store)
+    assert shop.engine.container("desk").status == "running"
+    shop.engine.remove_network("other")
+    assert restore(taken, client=shop.engine, store=shop.store) == ["desk"]
+
+
+def test_a_network_that_stands_is_in_no_networks_way(shop: Shop) -> None:
+    """An engine that lets two networks share addresses knows why."""
+
+    class Shared(FailingEngine):
+        def inspect_network(self, ref: str) -> Inspection:
+            found = super().inspect_network(ref)
+            return {**found, "IPAM": {**found["IPAM"], "Config": FIXED["IPAM"]["Config"]}}
+
+    taken = backup("shop", client=Shared(shop.engine), store=shop.store)
+    shop.engine.create_network({"Name": "twin"})
+    assert restore(taken, client=Shared(shop.engine), store=shop.store) == ["shop"]
+    assert shop.engine.has_network("twin")

@@ -59,12 +59,13 @@ _NEVER_SENT = (
 _TIMEOUTS = (requests.Timeout, urllib3.exceptions.TimeoutError, TimeoutError)
 _DENIED = frozenset({errno.EACCES, errno.EPERM})
 
-# Docker answers 403 not only for what is forbidden: a network that is in use, or joined already, has it too. Podman
-# answers 500 for most states that do not allow a request.
+# Docker answers 403 not only for what is forbidden: a network that is in use, or joined already, or whose addresses
+# another one has, gets it too. Podman answers 500 for most states that do not allow a request.
 _CONFLICT_TEXTS = re.compile(
     r"already in use|has active endpoints|has associated containers|being used|already exists in network"
     r"|already connected|container state improper|is not running|is not paused|already paused|is in use"
-    r"|UNIQUE constraint failed|more than one tag|referenced in multiple repositories",
+    r"|UNIQUE constraint failed|more than one tag|referenced in multiple repositories|pool overlaps"
+    r"|already used on the host",
     re.IGNORECASE,
 )
 _FULL_TEXTS = re.compile(r"no space left on device|disk quota exceeded", re.IGNORECASE)

@@ -168,9 +168,8 @@ class Networks:
         for network in self.known.values():
             for pool in network.pools:
                 if ipaddress.ip_network(subnet).overlaps(ipaddress.ip_network(pool["Subnet"])):
-                    raise refusal(
-                        action, 403, "invalid pool request: Pool overlaps with other one on this address space"
-                    )
+                    reason = "invalid pool request: Pool overlaps with other one on this address space"
+                    raise EngineConflictError(action, reason, status=403)
 
     def remove(self, ref: str) -> None:
         """Remove a network; raises `EngineConflictError` while used, `EngineForbiddenError` for the engine's own."""

@@ -12,7 +12,13 @@ import urllib3
 from docker.errors import DockerException, TLSParameterError
 
 from docker_rollback._engine._docker_errors import Asking, secrets_of
-from docker_rollback.errors import EngineError, EngineForbiddenError, EngineTimeoutError, EngineUnavailableError
+from docker_rollback.errors import (
+    EngineConflictError,
+    EngineError,
+    EngineForbiddenError,
+    EngineTimeoutError,
+    EngineUnavailableError,
+)
 
 ASKING = Asking("ask", secrets=("hunter2", "hunter2-hunter2"))
 
@@ -65,6 +71,20 @@ def test_the_systems_words_are_told() -> None:
     with pytest.raises(EngineUnavailableError) as caught, ASKING.translated():
         raise _wrapped(FileNotFoundError(errno.ENOENT, "No such file or directory"))
     assert str(caught.value) == "could not ask: no engine answers: No such file or directory"
+
+
+@pytest.mark.parametrize(
+    ("status", "reason"),
+    [
+        (403, "invalid pool request: Pool overlaps with other one on this address space"),
+        (500, "subnet 10.89.0.0/24 is already used on the host or by another config"),
+    ],
+)
+def test_addresses_that_are_taken_are_a_conflict(status: int, reason: str) -> None:
+    """Docker calls it forbidden, Podman its own error."""
+    error = ASKING.refused(status, f'{{"message": "{reason}"}}')
+    assert isinstance(error, EngineConflictError)
+    assert error.permanent
 
 
 def test_secrets_are_taken_out_whole() -> None:

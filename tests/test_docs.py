@@ -55,8 +55,8 @@ RUN = {"python", "sh"}
 BLOCK = re.compile(r"^(?P<indent> *)```(?P<kind>\S*)\n(?P<source>.*?)^(?P=indent)```$", re.MULTILINE | re.DOTALL)
 SETUP = re.compile(r"^<!-- setup\n(?P<source>.*?)^-->$", re.MULTILINE | re.DOTALL)
 MAKES = re.compile(r"<!-- run:(?P<what>[^>]*)-->")
-NOT_IN_AN_ENGINE = {"docker-rollback-archive", "docker-rollback.json"}
-"""Names of ours that no engine sees: that of a thread, and that of a file in an exported backup."""
+NOT_IN_AN_ENGINE = {"docker-rollback-archive", "docker-rollback-copies", "docker-rollback-copy", "docker-rollback.json"}
+"""Names of ours that no engine sees: those of threads, and that of a file in an exported backup."""
 
 PATIENCE = 120.0
 

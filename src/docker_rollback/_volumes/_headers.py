@@ -47,7 +47,7 @@ def of_file(path: bytes, status: os.stat_result, attributes: Mapping[str, bytes]
         b"path": path,
         b"mtime": _moment(status.st_mtime_ns),
         **{key: b"%d" % value for key, value, largest in _numbers(status) if value > largest},
-        **{b"SCHILY.xattr." + os.fsencode(name): value for name, value in attributes.items()},
+        **{b"SCHILY.xattr." + _quoted(os.fsencode(name)): value for name, value in attributes.items()},
     }
     return headers(header.tobuf(tarfile.USTAR_FORMAT, "latin-1"), records)
 
@@ -73,6 +73,11 @@ def _numbers(status: os.stat_result) -> tuple[tuple[bytes, int, int], ...]:
         (b"uid", status.st_uid, _LARGEST_ID),
         (b"gid", status.st_gid, _LARGEST_ID),
     )
+
+
+def _quoted(name: bytes) -> bytes:
+    """Return an attribute's name as tar writes it: an equals sign would end it."""
+    return name.replace(b"%", b"%25").replace(b"=", b"%3D")
 
 
 def _moment(nanoseconds: int) -> bytes:

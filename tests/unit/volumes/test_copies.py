@@ -117,6 +117,8 @@ ENDS: dict[str, Callable[[Path], object]] = {
     "its mode changed": lambda path: path.chmod(0o4751),
     "its time set back": lambda path: os.utime(path, ns=(5, -1_500_000_001)),
     "an attribute set": lambda path: os.setxattr(path, "user.note", b"a\nb\0=c"),
+    "an attribute with no plain name set": lambda path: os.setxattr(path, b"user.a=b%3D\xff\n%", b"c=d"),
+    "an empty attribute set": lambda path: os.setxattr(path, "trusted.empty", b""),
 }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -75,7 +75,8 @@ class FileCopy:
     """A copy of a file that changes, in a temporary file of a draft: what has changed since is all that is written.
 
     To compare a file with its copy takes a fraction of the time that copying it takes. Nothing of it is flushed or
-    hashed; it is gone when its block ends. One copy belongs to one thread at a time.
+    hashed; it is gone when its block ends. One copy belongs to one thread at a time. It is open while it is worked on
+    alone: there may be hundreds of them.
 
     Args:
         path: where it lies.
@@ -85,7 +86,6 @@ class FileCopy:
     def __init__(self, path: Path, *, disk: Disk = DISK) -> None:
         self._path = path
         self._disk = disk
-        self._written = self._read = -1
         self._held = 0
         self.size = 0
 
@@ -103,40 +103,36 @@ class FileCopy:
         """
         ours, theirs = bytearray(_BLOCK), bytearray(_BLOCK)
         written = at = 0
-        while at < size:
-            check()
-            found = min(os.preadv(source, [theirs], at), size - at)
-            if found == 0:
-                break
-            with translated(self._path):
-                if at + found > self._held or not self._is_same(at, found, ours, theirs):
-                    os.lseek(self._written, at, os.SEEK_SET)
-                    self._disk.write(self._written, memoryview(theirs)[:found])
-                    written += found
-            at += found
+        with self._opened(os.O_RDWR) as copy:
+            while at < size:
+                check()
+                found = min(os.preadv(source, [theirs], at), size - at)
+                if found == 0:
+                    break
+                with translated(self._path):
+                    if at + found > self._held or not _is_same(copy, at, found, ours, theirs):
+                        os.lseek(copy, at, os.SEEK_SET)
+                        self._disk.write(copy, memoryview(theirs)[:found])
+                        written += found
+                at += found
         self._held, self.size = max(self._held, at), at
         return written
-
-    def _is_same(self, at: int, size: int, ours: bytearray, theirs: bytearray) -> bool:
-        os.preadv(self._read, [ours], at)
-        # What a slice would copy costs as much as the comparison.
-        return ours == theirs if size == _BLOCK else ours[:size] == theirs[:size]
 
     def pieces(self) -> Iterator[bytes]:
         """Yield what it holds."""
         at = 0
-        while at < self.size:
-            with translated(self._path):
-                data = os.pread(self._read, min(_PIECE, self.size - at), at)
-            if not data:
-                raise StoreError(str(self._path), "it is shorter than it was")
-            yield data
-            at += len(data)
+        with self._opened(os.O_RDONLY) as copy:
+            while at < self.size:
+                with translated(self._path):
+                    data = os.pread(copy, min(_PIECE, self.size - at), at)
+                if not data:
+                    raise StoreError(str(self._path), "it is shorter than it was")
+                yield data
+                at += len(data)
 
     def __enter__(self) -> Self:
         with translated(self._path):
-            self._written = self._disk.create(self._path)
-            self._read = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+            self._disk.close(self._disk.create(self._path))
         return self
 
     def __exit__(
@@ -144,7 +140,19 @@ class FileCopy:
     ) -> None:
         # What cannot be removed goes with its draft.
         with suppress(OSError):
-            self._disk.close(self._written)
-        os.close(self._read)
-        with suppress(OSError):
             self._disk.remove(self._path)
+
+    @contextmanager
+    def _opened(self, flags: int) -> Iterator[int]:
+        with translated(self._path):
+            copy = os.open(self._path, flags | os.O_CLOEXEC | os.O_NOFOLLOW)
+        try:
+            yield copy
+        finally:
+            os.close(copy)
+
+
+def _is_same(copy: int, at: int, size: int, ours: bytearray, theirs: bytearray) -> bool:
+    os.preadv(copy, [ours], at)
+    # What a slice would copy costs as much as the comparison.
+    return ours == theirs if size == _BLOCK else ours[:size] == theirs[:size]

@@ -32,6 +32,8 @@ _TARS_OWN: Final = ("security.selinux", "system.")
 _LEADS_NOWHERE: Final = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 _PARTS_OF_ROOM: Final = 2
 """One of so many parts of the room in the store may be taken by copies."""
+_FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+_NO_FILE: Final = "is no regular file any more"
 _HELD: Final = b"Y"
 """Listed as what is in the archive."""
 _BLOCK: Final = 512
@@ -172,33 +174,40 @@ def _opened(root: str, path: bytes) -> Iterator[_Found]:
         FileNotFoundError: there is nothing of that name.
         _UnfitError: it is no regular file, or one with more to it than its bytes.
     """
-    with ExitStack() as opened:
-
-        def open_(name: bytes | str, flags: int, above: int | None = None) -> int:
-            descriptor = os.open(name, flags | os.O_CLOEXEC, dir_fd=above)
-            opened.callback(os.close, descriptor)
-            return descriptor
-
-        above = open_(root, os.O_RDONLY | os.O_DIRECTORY)
-        *folders, name = path.split(b"/")[1:]
-        try:
-            for folder in folders:
-                above = open_(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, above)
-        except OSError as error:
-            if error.errno not in _LEADS_NOWHERE:
-                raise
-            raise FileNotFoundError(errno.ENOENT, "its folder is gone") from error
-        # What is opened must not be a device, or a FIFO that waits for its writer.
-        if not stat.S_ISREG(os.stat(name, dir_fd=above, follow_symlinks=False).st_mode):
-            raise _UnfitError("is no regular file any more")
-        file = open_(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, above)
+    file = _open(root, path)
+    try:
         status = os.fstat(file)
+        if not stat.S_ISREG(status.st_mode):
+            raise _UnfitError(_NO_FILE)
         attributes = {key: os.getxattr(file, key) for key in os.listxattr(file)}
         if status.st_nlink != 1 or status.st_blocks * _BLOCK < status.st_size:
             raise _UnfitError("has several names, or holes")
         if any(key.startswith(_TARS_OWN) for key in attributes):
             raise _UnfitError("has an ACL, or a label")
         yield _Found(file, status, attributes)
+    finally:
+        os.close(file)
+
+
+def _open(root: str, path: bytes) -> int:
+    """Open what is most likely a regular file; it takes two descriptors at a time, however deep that lies."""
+    *folders, name = path.split(b"/")[1:]
+    above = os.open(root, _FOLDER)
+    try:
+        for folder in folders:
+            try:
+                above, outer = os.open(folder, _FOLDER | os.O_NOFOLLOW, dir_fd=above), above
+            except OSError as error:
+                if error.errno not in _LEADS_NOWHERE:
+                    raise
+                raise FileNotFoundError(errno.ENOENT, "its folder is gone") from error
+            os.close(outer)
+        # What is opened must not be a device, or a FIFO that waits for its writer.
+        if not stat.S_ISREG(os.stat(name, dir_fd=above, follow_symlinks=False).st_mode):
+            raise _UnfitError(_NO_FILE)
+        return os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=above)
+    finally:
+        os.close(above)
 
 
 def _state(status: os.stat_result) -> tuple[int, ...]:

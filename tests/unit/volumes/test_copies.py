@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import resource
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
@@ -235,6 +236,38 @@ def test_where_there_is_no_room_tar_takes_the_file(
     assert copied == []
     assert taken.incremental
     check(root, taken)
+
+
+def held_open() -> int:
+    """Return how many descriptors this process has."""
+    return sum(1 for _ in Path("/proc/self/fd").iterdir())
+
+
+def test_no_descriptor_is_held_open_for_a_copy(root: Path) -> None:
+    """There may be hundreds of copies, of several volumes, and a process may often have 1,024 files open."""
+    with BackupStore(root.parent / "store").draft("x") as draft, ExitStack() as held:
+        copies = Copies(reach_of(root), draft, held, Crew())
+        before = held_open()
+        copies.take([b"./base/table", b"./base/idle"])
+        assert len(copies.paths) == 2
+        copies.update(1)
+        assert held_open() == before
+
+
+def test_a_file_that_lies_deep_takes_no_more_descriptors(root: Path) -> None:
+    """A path may have two thousand folders in it."""
+    depth = 200
+    deep = root.joinpath(*["d"] * depth)
+    deep.mkdir(parents=True)
+    (deep / "file").write_text("x")
+    softly, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with BackupStore(root.parent / "store").draft("x") as draft, ExitStack() as held:
+        copies = Copies(reach_of(root), draft, held, Crew())
+        highest = max(int(one.name) for one in Path("/proc/self/fd").iterdir())
+        resource.setrlimit(resource.RLIMIT_NOFILE, (highest + depth // 2, hard))
+        held.callback(resource.setrlimit, resource.RLIMIT_NOFILE, (softly, hard))
+        copies.take([b"./" + b"d/" * depth + b"file"])
+        assert len(copies.paths) == 1
 
 
 def test_a_file_that_changes_at_rest_is_an_error(root: Path) -> None:

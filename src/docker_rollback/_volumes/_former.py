@@ -15,9 +15,11 @@ from attrs import field, frozen
 
 from docker_rollback._model import Clock, Descriptor, VolumeArchive
 from docker_rollback._volumes._clock import was_set_back
+from docker_rollback._volumes._hashes import Hashes
 from docker_rollback._volumes._listing import About, read_listing
-from docker_rollback._volumes._look import Ground, Hashes, Look, changed_of, path_of
+from docker_rollback._volumes._look import Ground, Look, changed_of, path_of
 from docker_rollback._volumes._snapshot_file import ROOT, Place, SnapshotFile, moved
+from docker_rollback._volumes._stream import whole
 
 SHARE: Final = 0.5
 """What has changed since a base may weigh as much of the whole: a restore reads it twice."""
@@ -69,7 +71,7 @@ class Former:
         archive = archives[-1]
         if archive.snapshot is None or archive.listing is None or archive.clock is None:
             return None
-        snapshot = SnapshotFile.parse(b"".join(read(archive.snapshot)))
+        snapshot = SnapshotFile.parse(whole(read(archive.snapshot)))
         about, lines = read_listing(read(archive.listing))
         hashed = Hashes(map(hash, lines))
         # The one that came with it had no choice.

@@ -11,7 +11,7 @@ from array import array
 from collections.abc import Collection, Iterable
 
 from docker_rollback._exclude import NONE, Paths
-from docker_rollback._volumes._look import Hashes
+from docker_rollback._volumes._hashes import Hashes
 from docker_rollback._volumes._members import MalformedArchiveError, Members
 
 
@@ -35,28 +35,22 @@ def check_join(there: Hashes, increment: Iterable[bytes], sockets: Collection[by
     Raises:
         MalformedArchiveError: they do not.
     """
-    lacking = sum(name not in there for name in _needed(increment, frozenset(sockets), left_out))
-    if lacking:
-        raise MalformedArchiveError(f"it builds upon {lacking} files that its base does not hold")
-
-
-def _needed(increment: Iterable[bytes], sockets: frozenset[bytes], left_out: Paths) -> array[int]:
-    """Return the names, hashed, that an increment lists and does not hold."""
-    needed = array("q")
-    members = Members()
-    held: set[bytes] = set()
-    wanted: set[bytes] = set()
+    members, ours = Members(), frozenset(sockets)
+    held, wanted, lacking = Hashes(), array("q"), 0
     for data in increment:
         for member in members.feed(data):
-            held.add(member.name)
+            held.add(hash(member.name))
             for letter, name in member.entries:
                 path = member.name + b"/" + name
-                if letter == b"N" and path not in sockets and path not in left_out:
-                    needed.append(hash(path))
-                elif letter in (b"Y", b"D") and path not in sockets:
-                    wanted.add(path)
-                elif letter not in (b"N", b"Y", b"D"):
+                if letter not in (b"N", b"Y", b"D"):
                     raise MalformedArchiveError(f"it does with directories what {letter!r} stands for")
-    if missing := wanted - held:
-        raise MalformedArchiveError(f"it lists {len(missing)} files as its own that it does not hold")
-    return needed
+                if path in ours:
+                    continue
+                if letter != b"N":
+                    wanted.append(hash(path))
+                elif hash(path) not in there and path not in left_out:
+                    lacking += 1
+    if missing := sum(one not in held for one in wanted):
+        raise MalformedArchiveError(f"it lists {missing} files as its own that it does not hold")
+    if lacking:
+        raise MalformedArchiveError(f"it builds upon {lacking} files that its base does not hold")

@@ -13,7 +13,8 @@ from typing import Final, Self
 
 from attrs import field, frozen
 
-from docker_rollback._volumes._look import Ground, Hashes, path_of
+from docker_rollback._volumes._hashes import Hashes
+from docker_rollback._volumes._look import Ground, path_of
 from docker_rollback._volumes._snapshot_file import Place
 from docker_rollback._volumes._stream import Packer, packed, split, unpack
 

@@ -8,12 +8,12 @@ first, then the file system is flushed, which makes every page clean, and then t
 
 from __future__ import annotations
 
-import io
 import logging
 import posixpath
 import tarfile
 import time
 from collections.abc import Callable, Collection, Iterable
+from itertools import chain
 from typing import Final
 
 from attrs import field, frozen
@@ -26,12 +26,13 @@ from docker_rollback._volumes._clock import read_clock
 from docker_rollback._volumes._crew import Crew
 from docker_rollback._volumes._flux import at_work, changed_since, largest
 from docker_rollback._volumes._former import Comparison, Former
+from docker_rollback._volumes._hashes import Hashes
 from docker_rollback._volumes._listing import About, Lister
-from docker_rollback._volumes._look import Hashes, Large, Look, check, ground, look, run
-from docker_rollback._volumes._members import Members
+from docker_rollback._volumes._look import Large, Look, check, ground, look, run
+from docker_rollback._volumes._members import END, Members
 from docker_rollback._volumes._seen import Held, Seen
 from docker_rollback._volumes._snapshot_file import SnapshotFile
-from docker_rollback._volumes._stream import pack, pieces_of
+from docker_rollback._volumes._stream import gathered, pack, pieces_of
 from docker_rollback.errors import ArchiveError
 
 logger = logging.getLogger("docker_rollback")
@@ -133,6 +134,9 @@ def take_base(
         size = pack(pieces_of(tar), writer, level=level, threads=threads, progress=progress, look=held.feed)
         finished = tar.finish()
     not_covered = _tar.check_created(reach.volume, finished, at_rest=False)
+    # What these take for a while is free again for the snapshot file.
+    held.names.sort()
+    lacking = list(held.lacking(lister.lines()))
     read = _snapshot(reach, crew).set_back(held.came - began + MARGIN)
     snapshot = read.forgetting(_tar.vanished(reach.volume, finished))
     if snapshot is None:
@@ -140,7 +144,7 @@ def take_base(
     moved, from_elsewhere = seen.moved(snapshot)
     if found.linked and from_elsewhere:
         raise ArchiveError(reach.volume, "directories were moved, and there are files with several names")
-    snapshot = snapshot.without(moved).retaking(held.lacking(lister.lines()))
+    snapshot = snapshot.without(moved).retaking(lacking)
     about = About(size, where, held.attributes)
     flux = (*busy, *_begun(reach, crew, found, busy, snapshot.began))
     return Base(writer.close(), about, snapshot, found.linked, not_covered, clock, lister, held.names, flux)
@@ -194,13 +198,11 @@ def attributes_of_folders(archive: Iterable[bytes]) -> dict[bytes, frozenset[byt
 
 def write_snapshot(reach: Reach, crew: Crew, snapshot: SnapshotFile) -> None:
     """Put a snapshot file where tar looks for it, next to the volume."""
-    data = snapshot.written()
     folder, name = posixpath.split(reach.snapshot)
     entry = tarfile.TarInfo(name)
-    entry.mode, entry.size = 0o600, len(data)
-    packed = io.BytesIO()
-    with tarfile.open(fileobj=packed, mode="w", format=tarfile.PAX_FORMAT) as archive:
-        archive.addfile(entry, io.BytesIO(data))
+    entry.mode, entry.size = 0o600, snapshot.size
+    end = bytes(-entry.size % tarfile.BLOCKSIZE) + END
     with crew.at_work(reach.run, ("tar", "--extract", "--file=-", f"--directory={folder}"), stdin=True) as tar:
-        tar.write(packed.getbuffer())
+        for data in gathered(chain([entry.tobuf(tarfile.PAX_FORMAT)], snapshot.pieces(), [end])):
+            tar.write(data)
         check(reach, "writing tar's snapshot file", tar.finish())

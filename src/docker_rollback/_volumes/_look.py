@@ -8,9 +8,7 @@ the base still has. That holds until the machine starts again: after a crash, da
 from __future__ import annotations
 
 import logging
-from array import array
-from bisect import bisect_left
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Final, Protocol
 
 from attrs import frozen
@@ -19,7 +17,7 @@ from docker_rollback._engine.port import Finished
 from docker_rollback._volumes._access import Reach
 from docker_rollback._volumes._crew import Crew
 from docker_rollback._volumes._snapshot_file import Place
-from docker_rollback._volumes._stream import pieces_of, split
+from docker_rollback._volumes._stream import pieces_of, split, whole
 from docker_rollback.errors import ArchiveError
 
 logger = logging.getLogger("docker_rollback")
@@ -30,7 +28,6 @@ _HEADERS: Final = 1536
 """How many bytes tar prints for a file beside its own: its header, and one of attributes before it."""
 _SHAPE: Final = "%y %n %b %i %C@ %T@ %s %P\\0"
 _CLOCKS: Final = ("/proc/sys/kernel/random/boot_id", "/proc/uptime", "/proc/stat")
-_PARTS: Final = 256
 _MAY_VANISH: Final = (0, 1)
 """How find ends: 1 where something vanished before it."""
 _SECOND: Final = 1_000_000_000
@@ -103,33 +100,6 @@ class Onlooker(Protocol):
         """Take note of anything else, by the line that tells it from what it will be once it has changed."""
 
 
-class Hashes:
-    """Names, or lines, that are asked for by their hashes: a million take eight megabytes, also while they are sorted.
-
-    Args:
-        hashed: the first of them.
-    """
-
-    def __init__(self, hashed: Iterable[int] = ()) -> None:
-        self._parts = [array("q") for _ in range(_PARTS)]
-        self._is_sorted = False
-        for one in hashed:
-            self.add(one)
-
-    def add(self, hashed: int) -> None:
-        """Take one more."""
-        self._parts[hashed % _PARTS].append(hashed)
-        self._is_sorted = False
-
-    def __contains__(self, hashed: int) -> bool:
-        if not self._is_sorted:
-            self._parts = [array("q", sorted(part)) for part in self._parts]
-            self._is_sorted = True
-        part = self._parts[hashed % _PARTS]
-        at = bisect_left(part, hashed)
-        return at < len(part) and part[at] == hashed
-
-
 def path_of(line: bytes) -> bytes:
     """Return the path, as tar has it, of the file that a line is of."""
     return b"./" + line.split(b" ", 4)[4]
@@ -195,7 +165,7 @@ def ground(reach: Reach, crew: Crew) -> Ground:
 def run(reach: Reach, crew: Crew, words: Sequence[str]) -> bytes:
     """Run a program next to a volume, and return what it prints; raises `ArchiveError` where it fails."""
     with crew.at_work(reach.run, words) as process:
-        printed = b"".join(pieces_of(process))
+        printed = whole(pieces_of(process))
         check(reach, words[0], process.finish())
     return printed
 

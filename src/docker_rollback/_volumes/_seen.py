@@ -11,7 +11,8 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator
 
-from docker_rollback._volumes._look import Hashes, nanoseconds, path_of
+from docker_rollback._volumes._hashes import Hashes
+from docker_rollback._volumes._look import nanoseconds, path_of
 from docker_rollback._volumes._members import Members
 from docker_rollback._volumes._snapshot_file import ROOT, Place, SnapshotFile
 
@@ -62,7 +63,7 @@ class Seen:
     def folder(self, path: bytes, place: Place) -> None:
         """Take note of a directory."""
         self._folders.add(hash((path, place.inode)))
-        self._inodes.add(place.inode)
+        self._inodes.add(hash((place.inode,)))
 
     def file(self, line: bytes, weight: int) -> None:
         """Pass over a file."""
@@ -74,4 +75,4 @@ class Seen:
             for folder in snapshot.folders
             if folder.name != ROOT and hash((folder.name, folder.inode)) not in self._folders
         ]
-        return {folder.name for folder in others}, any(folder.inode in self._inodes for folder in others)
+        return {folder.name for folder in others}, any(hash((folder.inode,)) in self._inodes for folder in others)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import Final, Protocol
@@ -39,6 +40,14 @@ def pieces_of(source: Source) -> Iterator[bytes]:
     """Yield all that comes from `source`, a piece at a time."""
     while data := source.read(PIECE):
         yield data
+
+
+def whole(pieces: Iterable[bytes]) -> bytes:
+    """Return all of it in one piece; no more of it is in memory than that."""
+    gathered = io.BytesIO()
+    for piece in pieces:
+        gathered.write(piece)
+    return gathered.getvalue()
 
 
 def split(pieces: Iterable[bytes]) -> Generator[bytes, None, bytes]:

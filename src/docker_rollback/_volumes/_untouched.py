@@ -19,6 +19,7 @@ from docker_rollback._volumes._capture import read_archive
 from docker_rollback._volumes._clock import ran_on, read_clock
 from docker_rollback._volumes._members import Member
 from docker_rollback._volumes._snapshot_file import ROOT, SnapshotFile
+from docker_rollback._volumes._stream import whole
 
 logger = logging.getLogger("docker_rollback")
 
@@ -86,7 +87,7 @@ def untouched(reach: Reach, archive: VolumeArchive, store: BackupStore) -> Untou
         logger.debug("volume %s: all of it is written again: %s", reach.volume, reason)
         return None
     try:
-        snapshot = SnapshotFile.parse(b"".join(read_archive(store, archive.snapshot)))
+        snapshot = SnapshotFile.parse(whole(read_archive(store, archive.snapshot)))
         root = next(folder for folder in snapshot.folders if folder.name == ROOT)
         seen = os.stat(reach.root)  # noqa: PTH116 - beside os.lstat above, of the same root
     except (ValueError, StopIteration, OSError) as error:

@@ -20,7 +20,8 @@ from docker_rollback._model import Descriptor
 from docker_rollback._store import BackupStore
 from docker_rollback._volumes import _former, _live, _look
 from docker_rollback._volumes._former import Comparison
-from docker_rollback._volumes._look import Hashes, ground
+from docker_rollback._volumes._hashes import Hashes
+from docker_rollback._volumes._look import ground
 from docker_rollback.errors import CorruptBackupError, StoreError
 from tests.unit.volumes.comparing import picture
 from tests.unit.volumes.live import Taken, capture, check, let_age, run

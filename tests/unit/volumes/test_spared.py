@@ -20,7 +20,7 @@ from docker_rollback._model import Way
 from docker_rollback._store import BackupStore
 from docker_rollback._volumes import _live, _tar
 from docker_rollback._volumes._fill import Filling
-from docker_rollback._volumes._look import Hashes
+from docker_rollback._volumes._hashes import Hashes
 from docker_rollback._volumes._seen import Held
 from docker_rollback.errors import ArchiveError
 from tests.unit.volumes.comparing import Node, differences, picture

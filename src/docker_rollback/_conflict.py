@@ -12,6 +12,8 @@ from docker_rollback._model import ContainerSnapshot, Observed
 from docker_rollback._spec import user_endpoints
 
 _EVERY_ADDRESS = ("", "0.0.0.0", "::")
+_OWN_SOURCES = ("default", "host-local")
+"""Who gives addresses out for an engine itself, as Docker and Podman call it; others have rules of their own."""
 
 
 def conflict(wanted: ContainerSnapshot, running: Observed, *, folders: Collection[str] = ()) -> str | None:
@@ -55,7 +57,8 @@ def common_subnet(wanted: Mapping[str, Any], standing: Mapping[str, Any]) -> str
         wanted: the inspection of the network that is to be made.
         standing: the inspection of the other one.
     """
-    if _source_of_addresses(wanted) != _source_of_addresses(standing):
+    source = _source_of_addresses(wanted)
+    if source != _source_of_addresses(standing) or source[1] not in _OWN_SOURCES:
         return None
     for mine, theirs in product(_whole_subnets(wanted), _whole_subnets(standing)):
         if mine.version == theirs.version and mine.overlaps(theirs):

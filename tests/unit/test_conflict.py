@@ -93,3 +93,8 @@ def network(*subnets: str, scope: str = "local", ipam: str = "default", **pool: 
 def test_networks_with_common_addresses_cannot_both_stand(other: dict[str, Any], common: str | None) -> None:
     """Unless somebody else gives the addresses out, or has divided them."""
     assert common_subnet(network("10.1.0.0/16", "fd00:1::/48"), other) == common
+
+
+def test_networks_whose_addresses_the_engine_does_not_give_out_do_not_meet() -> None:
+    """Docker shows every address there is for a network that gets its own from elsewhere, such as by DHCP."""
+    assert common_subnet(network("0.0.0.0/0", ipam="null"), network("0.0.0.0/0", ipam="null")) is None

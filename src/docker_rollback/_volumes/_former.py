@@ -96,6 +96,8 @@ class Comparison:
         self.kept = Hashes()
         self._places: dict[bytes, Place] = {}
         self._left_out: set[bytes] = set()
+        self._folders = {folder.name: folder for folder in former.snapshot.folders}
+        self._asked: tuple[bytes, frozenset[bytes]] = (b"", frozenset())
 
     def folder(self, path: bytes, place: Place) -> None:
         """Take note of a directory."""
@@ -108,7 +110,16 @@ class Comparison:
             return
         self._changed += weight
         if changed_of(line) < self._former.snapshot.began:
-            self._left_out.add(path_of(line).rpartition(b"/")[0])
+            folder, _, name = path_of(line).rpartition(b"/")
+            if name in self._listed(folder):
+                self._left_out.add(folder)
+
+    def _listed(self, folder: bytes) -> frozenset[bytes]:
+        """Return what the base knows in a folder: whatever time it bears, tar takes what is new there."""
+        if folder != self._asked[0]:
+            known = self._folders.get(folder)
+            self._asked = (folder, known.names if known is not None else frozenset())
+        return self._asked[1]
 
     def why_not(self, found: Look, ground: Ground, clock: Clock, *, hastened: int) -> str:
         """Return why a new base is to be taken; empty where an increment on the former one is as good.
@@ -121,9 +132,8 @@ class Comparison:
         """
         snapshot, about = self._former.snapshot, self._former.about
         began = snapshot.began / _SECOND
-        known = {folder.name: folder.inode for folder in snapshot.folders}
-        root = self._places.get(ROOT)
-        if not ground.is_that_of(about.ground) or root is None or known.get(ROOT) != root.inode:
+        root, was = self._places.get(ROOT), self._folders.get(ROOT)
+        if not ground.is_that_of(about.ground) or root is None or was is None or was.inode != root.inode:
             return "it is of another folder, or the machine has started again since"
         if was_set_back(self._former.clock, clock) or not began < ground.now:
             return "the clock was set back"
@@ -138,8 +148,8 @@ class Comparison:
             return "most of what it holds is gone"
         taken_whole = moved(snapshot, self._places)
         there = {place.inode for place in self._places.values()}
-        if found.linked and not there.isdisjoint(known[folder] for folder in taken_whole):
+        if found.linked and not there.isdisjoint(self._folders[name].inode for name in taken_whole):
             return "directories were moved, and there are files with several names"
-        if any(folder in known and folder not in taken_whole for folder in self._left_out):
+        if not self._left_out <= taken_whole:
             return "files have changed that bear times from before it"
         return ""

@@ -40,6 +40,11 @@ class Folder:
     inode: int
     record: bytes = field(repr=False)
 
+    @property
+    def names(self) -> frozenset[bytes]:
+        """The names of what is known to be in it."""
+        return frozenset(entry[1:] for entry in _entries(self.record)[1] if entry)
+
 
 @frozen
 class Place:
@@ -170,12 +175,17 @@ def moved(snapshot: SnapshotFile, now: Mapping[bytes, Place]) -> set[bytes]:
 
 
 def _without_entries(folder: Folder, names: Collection[bytes]) -> bytes:
-    match = _FOLDER.match(folder.record)
+    head, entries = _entries(folder.record)
+    kept = b"".join(entry + b"\0" for entry in entries if entry and entry[1:] not in names)
+    return head + kept + b"\0\0"
+
+
+def _entries(record: bytes) -> tuple[bytes, list[bytes]]:
+    """Return what a directory's record begins with, and its entries; some may be empty."""
+    match = _FOLDER.match(record)
     if match is None:
         raise ValueError("a directory's record is broken")
-    entries = folder.record[match.end() : -2].split(b"\0")
-    kept = b"".join(entry + b"\0" for entry in entries if entry and entry[1:] not in names)
-    return folder.record[: match.end()] + kept + b"\0\0"
+    return record[: match.end()], record[match.end() : -2].split(b"\0")
 
 
 def _is_below_any(path: bytes, others: Iterable[bytes]) -> bool:

@@ -21,7 +21,8 @@ from docker_rollback._store import BackupStore
 from docker_rollback._volumes import _former, _live, _look
 from docker_rollback._volumes._former import Comparison
 from docker_rollback._volumes._hashes import Hashes
-from docker_rollback._volumes._look import ground
+from docker_rollback._volumes._look import Large, ground
+from docker_rollback._volumes._members import Members
 from docker_rollback.errors import CorruptBackupError, StoreError
 from tests.unit.volumes.comparing import picture
 from tests.unit.volumes.live import Taken, capture, check, let_age, run
@@ -103,6 +104,21 @@ def test_no_content_is_read_again_while_the_volume_is_in_use(root: Path, store: 
     capture(root, store=store, number=2, run=noting)
     assert sum(words == "tar --create" for words in started) == 1
     assert not any(words.startswith("sync") for words in started)
+
+
+def test_what_the_base_passed_over_and_has_come_to_rest_takes_no_new_one(
+    root: Path, store: BackupStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file that an increment takes because the base has none of it may bear whatever time it likes."""
+    with monkeypatch.context() as patch:
+        patch.setattr(_live, "at_work", lambda *_: (Large(b"./d1/4", 50_000, 0),))
+        let_age(root)
+        first = capture(root, store=store, number=1)
+    assert b"./d1/4" not in {member.name for member in Members().feed(first.tars[0])}
+    let_age(root)
+    second = capture(root, store=store, number=2)
+    assert again((first, second))
+    check(root, second)
 
 
 def test_a_new_base_is_taken_once_much_has_changed(root: Path, store: BackupStore) -> None:

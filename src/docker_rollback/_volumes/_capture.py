@@ -17,8 +17,9 @@ from docker_rollback._store import LISTING, SNAPSHOT_FILE, VOLUME_ARCHIVE, Backu
 from docker_rollback._volumes import _tar
 from docker_rollback._volumes._access import Reach
 from docker_rollback._volumes._aside import ASIDE_FROM, MOST_ASIDE, Aside
-from docker_rollback._volumes._copies import Copies
+from docker_rollback._volumes._copies import Copies, Room
 from docker_rollback._volumes._crew import Crew
+from docker_rollback._volumes._former import MOST as MOST_BY_TAR
 from docker_rollback._volumes._former import Former
 from docker_rollback._volumes._increment import Increment, UnsoundError
 from docker_rollback._volumes._join import check_alone, check_join
@@ -104,6 +105,7 @@ class VolumeCapture:
         self._begun = self._ready = False
         self._blobs: dict[str, Descriptor] | None = None
         self._crew = Crew()
+        self._room = Room(draft)
         self._standing_by = ExitStack()
 
     def live_pass(self) -> None:
@@ -185,21 +187,26 @@ class VolumeCapture:
 
     def _prepare(self, work: _Work, threads: int) -> None:
         reach = work.reach
+        copies = Copies(reach, self._draft, self._stack, self._crew, self._room)
         try:
             work.base = self._base(reach, threads, self._load(reach))
             if work.base is not None and not self._may_build_on(work.base):
                 logger.warning("volume %s: its last base is damaged, and a new one is taken", reach.volume)
                 work.base = self._base(reach, threads, None)
+            if work.base is not None and not _copy(reach, work.base, copies):
+                logger.info("volume %s: a new base is taken: no copy will do of much that has changed", reach.volume)
+                copies.drop()
+                work.base = self._base(reach, threads, None)
+                if work.base is not None:
+                    _copy(reach, work.base, copies)
             if work.base is not None:
-                copies = Copies(reach, self._draft, self._stack, self._crew)
-                if reach.way == "direct":
-                    copies.take([one.path for one in work.base.flux])
                 work.increment = Increment(reach, work.base, copies, self._crew, self._aside(reach, work.base.flux))
                 self._standing_by.enter_context(work.increment.ready())
                 return
         except (ArchiveError, MalformedArchiveError) as error:
             logger.info("volume %s: all of it is archived at rest: %s", reach.volume, error)
             work.base = work.increment = None
+            copies.drop()
         command = _tar.create(reach.root, reach.snapshot, waiting=True, excluded=reach.excluded)
         work.waiting = self._standing_by.enter_context(self._crew.at_work(reach.run, command, stdin=True))
 
@@ -285,6 +292,7 @@ class VolumeCapture:
                 work.size, work.not_covered = increment.take(spool, threads=threads, progress=told)
             except (UnsoundError, MalformedArchiveError) as error:
                 logger.warning("volume %s: all of it is archived at rest: %s", reach.volume, error)
+                increment.copies.drop()
                 return False
             work.spool = spool
             self._stack.push(attempt.pop_all())
@@ -374,6 +382,12 @@ def read_archive(store: BackupStore, blob: Descriptor) -> Iterator[bytes]:
         yield from unpack(store.open_blob(blob))
     except CorruptStreamError as error:
         raise CorruptBackupError(str(store.path), blob.digest, f"its zstd stream is broken: {error}") from error
+
+
+def _copy(reach: Reach, base: Base, copies: Copies) -> bool:
+    """Copy what is at work, where that can be done; False where a former base leaves too much to tar all the same."""
+    left = copies.take(base.flux) if reach.way == "direct" else 0
+    return not base.former or left <= MOST_BY_TAR
 
 
 def _processors() -> int:

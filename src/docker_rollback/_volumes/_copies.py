@@ -11,7 +11,8 @@ import errno
 import logging
 import os
 import stat
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import threading
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from typing import Final
@@ -22,8 +23,9 @@ from docker_rollback._store import Draft, FileCopy
 from docker_rollback._volumes._access import Reach
 from docker_rollback._volumes._crew import Crew
 from docker_rollback._volumes._headers import listing_more, of_file
+from docker_rollback._volumes._look import Large
 from docker_rollback._volumes._members import END, Member, Members
-from docker_rollback.errors import ArchiveError
+from docker_rollback.errors import ArchiveError, StoreFullError
 
 logger = logging.getLogger("docker_rollback")
 
@@ -54,6 +56,28 @@ class _Copy:
     header: bytes = b""
 
 
+class Room:
+    """The room in the store that copies may take, those of all volumes together.
+
+    Args:
+        draft: the backup that they are taken for.
+    """
+
+    def __init__(self, draft: Draft) -> None:
+        self._draft = draft
+        self._guard = threading.Lock()
+        self._taken = 0
+
+    def take(self, size: int) -> bool:
+        """Take so many bytes of it; tell whether they were left."""
+        with self._guard:
+            # What was copied by now is no room any more, and counts twice: who may fill a disk had better be modest.
+            if self._taken + size > self._draft.room() // _PARTS_OF_ROOM:
+                return False
+            self._taken += size
+            return True
+
+
 class Copies:
     """The copies of large files of one volume that is reached directly.
 
@@ -62,13 +86,15 @@ class Copies:
         draft: the backup that they are taken for.
         held: ends them, when it ends.
         crew: what is at work.
+        room: the room that there is for them, and for those of other volumes.
     """
 
-    def __init__(self, reach: Reach, draft: Draft, held: ExitStack, crew: Crew) -> None:
+    def __init__(self, reach: Reach, draft: Draft, held: ExitStack, crew: Crew, room: Room | None = None) -> None:
         self._reach = reach
         self._draft = draft
-        self._held = held
+        self._held = held.enter_context(ExitStack())
         self._crew = crew
+        self._room = room or Room(draft)
         self._copies: list[_Copy] = []
 
     @property
@@ -76,29 +102,29 @@ class Copies:
         """The files that there are copies of."""
         return tuple(copy.path for copy in self._copies)
 
-    def take(self, paths: Sequence[bytes]) -> None:
-        """Copy files while they are in use; those of which a copy would not do are left to tar.
+    def take(self, files: Iterable[Large]) -> int:
+        """Copy files while they are in use; return how many bytes are left to tar, because a copy would not do.
 
         Raises:
-            StoreError: a copy could not be written.
+            StoreError: a copy could not be written, for another reason than that there is no room.
             ArchiveError: all was ended meanwhile.
         """
-        room = self._draft.room() // _PARTS_OF_ROOM if paths else 0
-        for path in paths:
+        left = 0
+        for path, size in ((one.path, one.size) for one in files):
             try:
-                with ExitStack() as attempt, _opened(self._reach.root, path) as found:
-                    if found.status.st_size > room:
-                        continue
-                    room -= found.status.st_size
-                    copy = _Copy(path, attempt.enter_context(self._draft.copy()))
-                    copy.file.update(found.file, found.status.st_size, self._go_on)
-                    self._copies.append(copy)
-                    self._held.push(attempt.pop_all())
-            except (OSError, _UnfitError) as error:
+                self._take(path)
+            except (OSError, _UnfitError, StoreFullError) as error:
+                left += size
                 logger.debug("volume %s: %r is left to tar: %s", self._reach.volume, path, error)
         if self._copies:
             size = sum(copy.file.size for copy in self._copies) >> 20
             logger.debug("volume %s: %d large files are copied (%d MiB)", self._reach.volume, len(self._copies), size)
+        return left
+
+    def drop(self) -> None:
+        """Remove all copies: tar has all of these files to take."""
+        self._copies.clear()
+        self._held.close()
 
     def update(self, threads: int) -> str:
         """Bring the copies up to date while their files are at rest; return why that will not do, empty where it does.
@@ -130,6 +156,15 @@ class Copies:
                 yield from copy.file.pieces()
                 yield bytes(-copy.file.size % _BLOCK)
         yield END
+
+    def _take(self, path: bytes) -> None:
+        with ExitStack() as attempt, _opened(self._reach.root, path) as found:
+            if not self._room.take(found.status.st_size):
+                raise _UnfitError("is too large for the room that there is")
+            copy = _Copy(path, attempt.enter_context(self._draft.copy()))
+            copy.file.update(found.file, found.status.st_size, self._go_on)
+            self._copies.append(copy)
+            self._held.push(attempt.pop_all())
 
     def _update(self, copy: _Copy) -> str:
         try:

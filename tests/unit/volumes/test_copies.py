@@ -12,16 +12,17 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from attrs import evolve
 from hypothesis import HealthCheck, event, given, settings
 
 from docker_rollback._store import BackupStore, FileCopy
-from docker_rollback._volumes import _live, _look
-from docker_rollback._volumes._copies import Copies
+from docker_rollback._volumes import _capture, _former, _live, _look
+from docker_rollback._volumes._copies import Copies, Room
 from docker_rollback._volumes._crew import Crew
 from docker_rollback._volumes._flux import MOST, at_work, largest
-from docker_rollback._volumes._look import LARGE, Ground, Large, Look
+from docker_rollback._volumes._look import LARGE, Ground, Large, Look, ground
 from docker_rollback._volumes._members import Members
-from docker_rollback.errors import ArchiveError
+from docker_rollback.errors import ArchiveError, StoreFullError
 from tests.unit.volumes.awkward import ACCESS, SECOND
 from tests.unit.volumes.live import capture, check, let_age, reach_of
 from tests.unit.volumes.test_increment_any import HISTORY, Deed, do
@@ -29,6 +30,7 @@ from tests.unit.volumes.test_increment_any import HISTORY, Deed, do
 History = Sequence[tuple[Deed, str, str, int]]
 SIZE = LARGE + 5_000
 TABLE = Large(b"./base/table", SIZE, 0)
+IDLE = Large(b"./base/idle", SIZE, 0)
 
 
 @pytest.fixture
@@ -56,9 +58,10 @@ def copied(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
     paths: list[bytes] = []
     take = Copies.take
 
-    def told(self: Copies, wanted: Sequence[bytes]) -> None:
-        take(self, wanted)
+    def told(self: Copies, wanted: Sequence[Large]) -> int:
+        left = take(self, wanted)
         paths.extend(self.paths)
+        return left
 
     monkeypatch.setattr(Copies, "take", told)
     return paths
@@ -238,6 +241,59 @@ def test_where_there_is_no_room_tar_takes_the_file(
     check(root, taken)
 
 
+def test_volumes_share_the_room(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The copies of several volumes, taken at once, are not half of the room each."""
+    monkeypatch.setattr("docker_rollback._store._files.Disk.room", lambda *_: 3 * SIZE)
+    with BackupStore(root.parent / "store").draft("x") as draft, ExitStack() as held:
+        room = Room(draft)
+        first, second = (Copies(reach_of(root), draft, held, Crew(), room) for _ in range(2))
+        assert first.take([TABLE]) == 0
+        assert second.take([TABLE]) == SIZE
+        assert second.paths == ()
+
+
+@pytest.mark.usefixtures("busy")
+def test_a_copy_for_which_the_disk_is_too_full_is_none(
+    root: Path, copied: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What others write to the disk meanwhile does not keep a backup from being taken without copies."""
+    update = FileCopy.update
+
+    def full(copy: FileCopy, source: int, size: int, check: Callable[[], object]) -> int:
+        update(copy, source, size // 2, check)
+        raise StoreFullError("store", "there is no room left", free=0)
+
+    monkeypatch.setattr(FileCopy, "update", full)
+    taken = capture(root, lambda: touch_page(root / "base/table"))
+    assert copied == []
+    assert taken.incremental
+    check(root, taken)
+
+
+def test_a_former_base_is_of_no_use_where_too_much_cannot_be_copied(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What has changed, and has an ACL, would all go through tar at rest; a new base takes it while it is in use."""
+    monkeypatch.setattr(_former, "TOGETHER", 1e9)
+    for module, name, value in ((_former, "MOST", SIZE), (_capture, "MOST_BY_TAR", SIZE), (_former, "SHARE", 1e9)):
+        monkeypatch.setattr(module, name, value)
+    monkeypatch.setattr(_live, "MARGIN", 0.02)
+    monkeypatch.setattr(_live, "ground", lambda reach, crew: evolve(found := ground(reach, crew), now=found.now + 1))
+    monkeypatch.setattr(_live, "at_work", lambda *_: ())
+    store = BackupStore(root.parent / "store")
+    let_age(root)
+    bases = []
+    for number in range(3):
+        taken = capture(root, store=store, number=number)
+        bases.append(taken.archive.base)
+        for name in ("table", "other"):
+            if number == 1:
+                os.setxattr(root / "base" / name, "system.posix_acl_access", ACCESS)
+            touch_page(root / "base" / name)
+        let_age(root)
+    assert bases[0] == bases[1] != bases[2]
+
+
 def held_open() -> int:
     """Return how many descriptors this process has."""
     return sum(1 for _ in Path("/proc/self/fd").iterdir())
@@ -248,7 +304,7 @@ def test_no_descriptor_is_held_open_for_a_copy(root: Path) -> None:
     with BackupStore(root.parent / "store").draft("x") as draft, ExitStack() as held:
         copies = Copies(reach_of(root), draft, held, Crew())
         before = held_open()
-        copies.take([b"./base/table", b"./base/idle"])
+        copies.take([TABLE, IDLE])
         assert len(copies.paths) == 2
         copies.update(1)
         assert held_open() == before
@@ -266,7 +322,7 @@ def test_a_file_that_lies_deep_takes_no_more_descriptors(root: Path) -> None:
         highest = max(int(one.name) for one in Path("/proc/self/fd").iterdir())
         resource.setrlimit(resource.RLIMIT_NOFILE, (highest + depth // 2, hard))
         held.callback(resource.setrlimit, resource.RLIMIT_NOFILE, (softly, hard))
-        copies.take([b"./" + b"d/" * depth + b"file"])
+        copies.take([Large(b"./" + b"d/" * depth + b"file", 1, 0)])
         assert len(copies.paths) == 1
 
 
@@ -274,7 +330,7 @@ def test_a_file_that_changes_at_rest_is_an_error(root: Path) -> None:
     """Who writes while all is to be at rest is noticed, as by tar."""
     with BackupStore(root.parent / "store").draft("x") as draft, ExitStack() as held:
         copies = Copies(reach_of(root), draft, held, Crew())
-        copies.take([b"./base/table"])
+        copies.take([TABLE])
         update = FileCopy.update
 
         def meddled_with(copy: FileCopy, source: int, size: int, check: Callable[[], object]) -> int:
@@ -292,7 +348,7 @@ def test_an_end_ends_the_comparing(root: Path) -> None:
     crew = Crew()
     with BackupStore(root.parent / "store").draft("x") as draft, ExitStack() as held:
         copies = Copies(reach_of(root), draft, held, crew)
-        copies.take([b"./base/table"])
+        copies.take([TABLE])
         crew.stop()
         with pytest.raises(ArchiveError, match="ended"):
             copies.update(1)

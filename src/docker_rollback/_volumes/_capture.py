@@ -6,7 +6,7 @@ import logging
 import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from typing import Final, TypeAlias
 
 from attrs import define, evolve
@@ -308,7 +308,10 @@ class VolumeCapture:
         if work.spool is not None and work.increment is not None:
             work.writer = self._stack.enter_context(self._draft.blob(VOLUME_ARCHIVE))
             whole = gathered(work.increment.copies.joined(pieces_of(work.spool)))
-            work.size = pack(whole, work.writer, level=self._level, threads=threads)
+            try:
+                work.size = pack(whole, work.writer, level=self._level, threads=threads)
+            except MalformedArchiveError as error:
+                raise ArchiveError(work.reach.volume, str(error)) from error
 
     def _seal(self, work: _Work, blob: Descriptor) -> VolumeArchive:
         reach, base = work.reach, work.base
@@ -324,20 +327,16 @@ class VolumeCapture:
             excluded=reach.excluded,
         )
         if base is None or work.increment is None:
-            try:
+            with self._proving(reach, blob):
                 check_alone(reader)
-            except PathTooLongError as error:
-                raise ArchiveError(reach.volume, str(error)) from error
             return evolve(archive, not_covered=(*work.not_covered, *listed.gaps(reach.volume)))
         if not base.former:
             # Its checksum tells that what comes back is what tar printed, and that was looked into when it was. What an
             # earlier backup has proven of its base was hashed again, and that is enough.
             for _ in self._reader(base.blob, base.about.size):
                 pass
-        try:
+        with self._proving(reach, blob):
             check_join(base.there, reader, _tar.sockets(reach.volume, work.not_covered), reach.left_out)
-        except MalformedArchiveError as error:
-            raise CorruptBackupError(str(self._store.path), blob.digest, str(error)) from error
         return evolve(
             archive,
             base=base.blob,
@@ -350,6 +349,16 @@ class VolumeCapture:
             if isinstance(base.listing, Lister)
             else base.listing,
         )
+
+    @contextmanager
+    def _proving(self, reach: Reach, blob: Descriptor) -> Iterator[None]:
+        """Say what it means where an archive turns out to be none."""
+        try:
+            yield
+        except PathTooLongError as error:
+            raise ArchiveError(reach.volume, str(error)) from error
+        except MalformedArchiveError as error:
+            raise CorruptBackupError(str(self._store.path), blob.digest, str(error)) from error
 
     def _keep(self, kind: str, pieces: Iterable[bytes]) -> Descriptor:
         """Store what lies beside a base."""

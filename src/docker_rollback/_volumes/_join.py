@@ -16,11 +16,17 @@ from docker_rollback._volumes._members import MalformedArchiveError, Members
 
 
 def check_alone(archive: Iterable[bytes]) -> None:
-    """Read an archive to its end, and see that tar can put all of it back; raises `PathTooLongError` where not."""
+    """Read an archive to its end, and see that it is whole, and that tar can put all of it back.
+
+    Raises:
+        PathTooLongError: tar cannot.
+        MalformedArchiveError: it is not whole.
+    """
     members = Members()
     for data in archive:
         for _ in members.feed(data):
             pass
+    members.check_over()
 
 
 def check_join(there: Hashes, increment: Iterable[bytes], sockets: Collection[bytes], left_out: Paths = NONE) -> None:
@@ -33,6 +39,7 @@ def check_join(there: Hashes, increment: Iterable[bytes], sockets: Collection[by
         left_out: the paths that are left out on purpose.
 
     Raises:
+        PathTooLongError: tar cannot put it back.
         MalformedArchiveError: they do not.
     """
     members, ours = Members(), frozenset(sockets)
@@ -50,6 +57,7 @@ def check_join(there: Hashes, increment: Iterable[bytes], sockets: Collection[by
                     wanted.append(hash(path))
                 elif hash(path) not in there and path not in left_out:
                     lacking += 1
+    members.check_over()
     if missing := sum(one not in held for one in wanted):
         raise MalformedArchiveError(f"it lists {missing} files as its own that it does not hold")
     if lacking:

@@ -106,7 +106,7 @@ def take_base(
         hastened: tells how many bytes of large files that have changed nobody has to wait for at rest.
 
     Raises:
-        ArchiveError: no base that an increment could follow came of it; the volume is fine.
+        ArchiveError, MalformedArchiveError: no base that an increment could follow came of it; the volume is fine.
         StoreError, EngineError: what they say.
     """
     began, clock = time.monotonic(), read_clock()
@@ -134,6 +134,7 @@ def take_base(
         size = pack(pieces_of(tar), writer, level=level, threads=threads, progress=progress, look=held.feed)
         finished = tar.finish()
     not_covered = _tar.check_created(reach.volume, finished, at_rest=False)
+    held.check_over()
     # What these take for a while is free again for the snapshot file.
     held.names.sort()
     lacking = list(held.lacking(lister.lines()))

@@ -121,6 +121,12 @@ class Members:
         self._begun: list[bytes] = []
         self._missing = 0
         self._left = 0
+        self._is_over = False
+
+    def check_over(self) -> None:
+        """Raise a `MalformedArchiveError` unless an archive has come to its end, with the block that says so."""
+        if self._left or self._missing or not self._is_over:
+            raise MalformedArchiveError("it is cut short")
 
     def feed(self, data: bytes) -> Iterator[Member]:
         """Take in the next piece; to be exhausted before the next one. Raises `MalformedArchiveError`."""
@@ -157,6 +163,7 @@ class Members:
                 if at > size:
                     self._begun, self._missing = [data[begun:]], at - size
                     return
+            self._is_over = member is None and not self._missing
             begin, at = at, min(at + follows, size)
             self._left = follows - (at - begin)
             yield member, begin, at

@@ -44,6 +44,10 @@ class Held:
             elif attributes := member.attributes:
                 self.attributes[member.name] = attributes
 
+    def check_over(self) -> None:
+        """Raise a `MalformedArchiveError` unless all of the base has passed by."""
+        self._members.check_over()
+
     def lacking(self, lines: Iterable[bytes]) -> Iterator[bytes]:
         """Yield the paths of those files of a look that it does not hold as they were seen."""
         for line in lines:

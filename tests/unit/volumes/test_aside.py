@@ -14,7 +14,7 @@ from docker_rollback._store import BackupStore
 from docker_rollback._volumes import _aside, _capture, _former, _live
 from docker_rollback._volumes._aside import Aside
 from docker_rollback._volumes._look import LARGE, Large, ground
-from docker_rollback.errors import ArchiveError
+from docker_rollback.errors import ArchiveError, CorruptBackupError
 from tests.unit.volumes.live import capture, check, let_age, run
 
 SIZE = LARGE + 5_000
@@ -97,6 +97,17 @@ def test_what_cannot_be_fetched_is_an_error(root: Path, fetched: list[int]) -> N
     with pytest.raises(ArchiveError, match="fetching what changed failed"):
         capture(root, change(root), run=gone, way="helper")
     assert fetched != []
+
+
+def test_what_is_cut_short_without_a_word_is_an_error(root: Path) -> None:
+    """An engine that loses the end of what a helper prints, and says that all is well, is not believed."""
+
+    def cut(words: Sequence[str], /, *, stdin: bool = False) -> Process:
+        losing = ("sh", "-c", f"xargs -0 head -c {SIZE}")
+        return run(losing if words[:3] == ("xargs", "-0", "cat") else words, stdin=stdin)
+
+    with pytest.raises(CorruptBackupError, match="cut short"):
+        capture(root, change(root), run=cut, way="helper")
 
 
 def test_what_can_be_put_aside_does_not_take_a_new_base(

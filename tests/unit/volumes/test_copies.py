@@ -294,6 +294,30 @@ def test_a_former_base_is_of_no_use_where_too_much_cannot_be_copied(
     assert bases[0] == bases[1] != bases[2]
 
 
+@pytest.mark.usefixtures("busy")
+@pytest.mark.parametrize("has_copies", [True, False])
+def test_a_path_too_long_to_be_put_back_is_an_error_of_ours(
+    root: Path, *, has_copies: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What tar could not put back is told in words, wherever it is found."""
+    if not has_copies:
+        monkeypatch.setattr(Copies, "take", lambda *_: 0)
+
+    def deepen() -> None:
+        folder = os.open(root, os.O_RDONLY)
+        for _ in range(20):
+            os.mkdir("d" * 200, dir_fd=folder)
+            folder, above = os.open("d" * 200, os.O_RDONLY, dir_fd=folder), folder
+            os.close(above)
+        os.close(os.open("f" * 100, os.O_WRONLY | os.O_CREAT, dir_fd=folder))
+        os.close(folder)
+        # All that is looked at while the service rests comes before it.
+        (root / "a-file").touch()
+
+    with pytest.raises(ArchiveError, match="too long to be put back"):
+        capture(root, deepen)
+
+
 def held_open() -> int:
     """Return how many descriptors this process has."""
     return sum(1 for _ in Path("/proc/self/fd").iterdir())

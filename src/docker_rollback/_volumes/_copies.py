@@ -13,7 +13,7 @@ import os
 import stat
 import threading
 from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from typing import Final
 
@@ -96,6 +96,7 @@ class Copies:
         self._crew = crew
         self._room = room or Room(draft)
         self._copies: list[_Copy] = []
+        self._is_over = False
 
     @property
     def paths(self) -> tuple[bytes, ...]:
@@ -125,6 +126,16 @@ class Copies:
         """Remove all copies: tar has all of these files to take."""
         self._copies.clear()
         self._held.close()
+
+    @contextmanager
+    def updating(self, threads: int) -> Iterator[Future[str]]:
+        """Do as `update` beside a block; where the block fails, nobody has to wait for it."""
+        with ThreadPoolExecutor(1, thread_name_prefix="docker-rollback-copies") as pool:
+            try:
+                yield pool.submit(self.update, threads)
+            except BaseException:
+                self._is_over = True
+                raise
 
     def update(self, threads: int) -> str:
         """Bring the copies up to date while their files are at rest; return why that will not do, empty where it does.
@@ -184,7 +195,7 @@ class Copies:
         return ""
 
     def _go_on(self) -> None:
-        if self._crew.stopped:
+        if self._is_over or self._crew.stopped:
             raise ArchiveError(self._reach.volume, "archiving it was ended")
 
 

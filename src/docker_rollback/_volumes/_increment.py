@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack
 from typing import Final
 
@@ -111,8 +110,7 @@ class Increment:
         if was_set_back(self._base.clock, read_clock()):
             raise UnsoundError("the clock was set back since its base was taken")
         proof = Proof(self._base.about.attributes)
-        with self._held, ThreadPoolExecutor(1, thread_name_prefix="docker-rollback-copies") as pool:
-            updated = pool.submit(self.copies.update, threads)
+        with self._held, self.copies.updating(threads) as updated:
             self._put_right(places(self._reach.root, self._base.snapshot, self._probe))
             self._tar.write(_tar.GO)
             self._tar.close_input()

@@ -147,7 +147,7 @@ def take_base(
         raise ArchiveError(reach.volume, "directories were moved, and there are files with several names")
     snapshot = snapshot.without(moved).retaking(lacking)
     about = About(size, where, held.attributes)
-    flux = (*busy, *_begun(reach, crew, found, busy, snapshot.began))
+    flux = largest((*busy, *_begun(reach, crew, found, busy, snapshot.began)))
     return Base(writer.close(), about, snapshot, found.linked, not_covered, clock, lister, held.names, flux)
 
 

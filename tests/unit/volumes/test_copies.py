@@ -7,6 +7,7 @@ import random
 import resource
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -16,10 +17,11 @@ from attrs import evolve
 from hypothesis import HealthCheck, event, given, settings
 
 from docker_rollback._store import BackupStore, FileCopy
-from docker_rollback._volumes import _capture, _former, _live, _look
+from docker_rollback._volumes import _capture, _former, _increment, _live, _look
 from docker_rollback._volumes._copies import Copies, Room
 from docker_rollback._volumes._crew import Crew
 from docker_rollback._volumes._flux import MOST, at_work, largest
+from docker_rollback._volumes._increment import UnsoundError
 from docker_rollback._volumes._look import LARGE, Ground, Large, Look, ground
 from docker_rollback._volumes._members import Members
 from docker_rollback.errors import ArchiveError, StoreFullError
@@ -376,6 +378,29 @@ def test_an_end_ends_the_comparing(root: Path) -> None:
         crew.stop()
         with pytest.raises(ArchiveError, match="ended"):
             copies.update(1)
+
+
+@pytest.mark.usefixtures("busy")
+def test_a_comparison_that_nobody_needs_any_more_ends(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where all is archived at rest after all, the service does not wait for gigabytes to be compared."""
+    update, waited = FileCopy.update, []
+
+    def slow(copy: FileCopy, source: int, size: int, check: Callable[[], object]) -> int:
+        for _ in range(1000 if copy.size else 0):
+            check()
+            time.sleep(0.01)
+        waited.append(copy.size)
+        return update(copy, source, size, check)
+
+    def unsound(*_: object) -> None:
+        raise UnsoundError("directories were moved")
+
+    monkeypatch.setattr(FileCopy, "update", slow)
+    monkeypatch.setattr(_increment, "places", unsound)
+    taken = capture(root, lambda: touch_page(root / "base/table"))
+    assert not taken.incremental
+    assert not any(waited)
+    check(root, taken)
 
 
 def test_only_what_differs_is_written(root: Path) -> None:

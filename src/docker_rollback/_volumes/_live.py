@@ -18,6 +18,7 @@ from typing import Final
 
 from attrs import field, frozen
 
+from docker_rollback._engine.port import Finished
 from docker_rollback._model import Clock, Descriptor, NotCovered
 from docker_rollback._store import BlobWriter
 from docker_rollback._volumes import _tar
@@ -125,6 +126,7 @@ def take_base(
         if not reason:
             return _again(reach, former, found, comparison.kept, flux)
         logger.info("volume %s: a new base is taken: %s", reach.volume, reason)
+    # The moment of the base is before this: what is dirty by now is flushed, and marks a time when it is written again.
     busy = at_work(found, where)
     run(reach, crew, ("sync", "-f", reach.root))
     held = Held()
@@ -139,13 +141,7 @@ def take_base(
     held.names.sort()
     lacking = list(held.lacking(lister.lines()))
     read = _snapshot(reach, crew).set_back(held.came - began + MARGIN)
-    snapshot = read.forgetting(_tar.vanished(reach.volume, finished))
-    if snapshot is None:
-        raise ArchiveError(reach.volume, "what vanished before it was read cannot be told")
-    moved, from_elsewhere = seen.moved(snapshot)
-    if found.linked and from_elsewhere:
-        raise ArchiveError(reach.volume, "directories were moved, and there are files with several names")
-    snapshot = snapshot.without(moved).retaking(lacking)
+    snapshot = _put_right(reach.volume, read, finished, seen, linked=found.linked).retaking(lacking)
     about = About(size, where, held.attributes)
     flux = largest((*busy, *_begun(reach, crew, found, busy, snapshot.began)))
     return Base(writer.close(), about, snapshot, found.linked, not_covered, clock, lister, held.names, flux)
@@ -157,6 +153,17 @@ def _snapshot(reach: Reach, crew: Crew) -> SnapshotFile:
         return SnapshotFile.parse(run(reach, crew, ("cat", reach.snapshot)))
     except ValueError as error:
         raise ArchiveError(reach.volume, f"tar's snapshot file cannot be used: {error}") from error
+
+
+def _put_right(volume: str, read: SnapshotFile, finished: Finished, seen: Seen, *, linked: bool) -> SnapshotFile:
+    """Return a snapshot file without what tar did not find any more, and the directories that had moved by then."""
+    snapshot = read.forgetting(_tar.vanished(volume, finished))
+    if snapshot is None:
+        raise ArchiveError(volume, "what vanished before it was read cannot be told")
+    moved, from_elsewhere = seen.moved(snapshot)
+    if linked and from_elsewhere:
+        raise ArchiveError(volume, "directories were moved, and there are files with several names")
+    return snapshot.without(moved)
 
 
 def _begun(reach: Reach, crew: Crew, found: Look, busy: Collection[Large], moment: int) -> tuple[Large, ...]:

@@ -94,7 +94,7 @@ class Member:
     @property
     def attributes(self) -> frozenset[bytes]:
         """The names of its extended attributes."""
-        return frozenset(key.removeprefix(_ATTRIBUTE) for key in self.records if key.startswith(_ATTRIBUTE))
+        return frozenset(unquoted(key[len(_ATTRIBUTE) :]) for key in self.records if key.startswith(_ATTRIBUTE))
 
     @property
     def mode(self) -> int:
@@ -179,6 +179,11 @@ class Members:
         self._missing = end - len(begun)
         self._begun = [begun] if self._missing else []
         return member, follows
+
+
+def unquoted(name: bytes) -> bytes:
+    """Return an attribute's name, from how tar writes it: an equals sign would end it there."""
+    return name.replace(b"%3D", b"=").replace(b"%25", b"%")
 
 
 def _headers(data: bytes, at: int) -> tuple[Member | None, int, int]:

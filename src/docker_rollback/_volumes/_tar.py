@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import logging
+import os
 import re
 import tarfile
 from collections.abc import Collection, Iterable
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Final
 from docker_rollback._engine.port import Finished
 from docker_rollback._exclude import for_tar, itself_for_tar
 from docker_rollback._model import NotCovered, is_folder
+from docker_rollback._volumes._members import unquoted
 from docker_rollback.errors import ArchiveError
 
 if TYPE_CHECKING:
@@ -129,7 +131,8 @@ def attributes(archive: Iterable[bytes]) -> frozenset[str]:
     except tarfile.TarError:
         return frozenset()
     keys = first.pax_headers if first is not None else {}
-    return frozenset(key.removeprefix(_ATTRIBUTE) for key in keys if key.startswith(_ATTRIBUTE))
+    names = (os.fsencode(key.removeprefix(_ATTRIBUTE)) for key in keys if key.startswith(_ATTRIBUTE))
+    return frozenset(os.fsdecode(unquoted(name)) for name in names)
 
 
 def emptying() -> bytes:

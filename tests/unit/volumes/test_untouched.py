@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, Phase, event, given, settings
 from docker_rollback._engine.port import Process
 from docker_rollback._model import Clock, VolumeArchive
 from docker_rollback._store import BackupStore
-from docker_rollback._volumes import _live, _untouched
+from docker_rollback._volumes import _fill, _live, _untouched
 from docker_rollback._volumes._access import Reach
 from docker_rollback._volumes._capture import read_archive
 from docker_rollback._volumes._fill import Filling
@@ -219,6 +219,15 @@ def test_attributes_of_directories_are_put_back(volume: Volume) -> None:
     os.removexattr(volume.root / "a", "user.kept")
     (volume.root / "l/0/which").write_text("changed")
     assert volume.fill() < ALL
+
+
+def test_attributes_of_a_root_that_tar_spells_otherwise_go(volume: Volume, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An equals sign and a per cent sign stand in an archive as numbers, and are the same attribute on a disk."""
+    monkeypatch.setattr(_fill, "untouched", lambda *_: None)
+    os.setxattr(volume.root, "user.kept=%3D", b"1")
+    volume.capture()
+    os.setxattr(volume.root, "user.stray=%3D", b"1")
+    assert volume.fill() > ALL
 
 
 def test_what_stands_where_a_socket_was_goes(volume: Volume) -> None:

@@ -17,13 +17,15 @@ _ADDRESS_NOT_SHOWN = "its Docker-compatible inspection does not tell an address 
 @row
 def two_networks(lab: Lab) -> Case:
     """Two networks of the user: static addresses on the first, aliases on both, each with its own."""
-    front = lab.network("front", f"{lab.subnet()}.0/24", f"fd00:{lab.token[:4]}::/64")
+    # As addresses are written: without zeros before a number.
+    six = f"fd00:{int(lab.token[:4], 16):x}:1"
+    front = lab.network("front", f"{lab.subnet()}.0/24", f"{six}::/64")
     back = lab.network("back")
     at_front, at_back = (
         lab.other("at-front", host={"NetworkMode": front}),
         lab.other("at-back", host={"NetworkMode": back}),
     )
-    fixed = {"IPv4Address": f"{lab.subnet()}.77", "IPv6Address": f"fd00:{lab.token[:4]}::77"}
+    fixed = {"IPv4Address": f"{lab.subnet()}.77", "IPv6Address": f"{six}::77"}
 
     def works() -> None:
         for alias, eyes in (("till", at_front), ("desk", at_front), ("stock", at_back), (lab.name, at_back)):

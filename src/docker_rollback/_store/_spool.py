@@ -74,8 +74,8 @@ class Spool:
 class FileCopy:
     """A copy of a file that changes, in a temporary file of a draft: what has changed since is all that is written.
 
-    To compare a file with its copy takes a fraction of the time that copying it takes. Nothing of it is flushed or
-    hashed; it is gone when its block ends. One copy belongs to one thread at a time. It is open while it is worked on
+    To compare a file with its copy takes a fraction of the time that copying it takes. Nothing of it is hashed; it is
+    gone when its block ends. One copy belongs to one thread at a time. It is open while it is worked on
     alone: there may be hundreds of them.
 
     Args:
@@ -117,6 +117,11 @@ class FileCopy:
                 at += found
         self._held, self.size = max(self._held, at), at
         return written
+
+    def flush(self) -> None:
+        """Have it on the disk: who flushes another file meanwhile would else wait for this one too (ext4's journal)."""
+        with self._opened(os.O_RDWR) as copy, translated(self._path):
+            self._disk.sync(copy)
 
     def pieces(self) -> Iterator[bytes]:
         """Yield what it holds."""

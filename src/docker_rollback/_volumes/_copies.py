@@ -106,6 +106,8 @@ class Copies:
     def take(self, files: Iterable[Large]) -> int:
         """Copy files while they are in use; return how many bytes are left to tar, because a copy would not do.
 
+        What is copied is on the disk when this returns: a service flushes its files when it stops.
+
         Raises:
             StoreError: a copy could not be written, for another reason than that there is no room.
             ArchiveError: all was ended meanwhile.
@@ -117,6 +119,8 @@ class Copies:
             except (OSError, _UnfitError, StoreFullError) as error:
                 left += size
                 logger.debug("volume %s: %r is left to tar: %s", self._reach.volume, path, error)
+        for copy in self._copies:
+            copy.file.flush()
         if self._copies:
             size = sum(copy.file.size for copy in self._copies) >> 20
             logger.debug("volume %s: %d large files are copied (%d MiB)", self._reach.volume, len(self._copies), size)

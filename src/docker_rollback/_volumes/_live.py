@@ -9,10 +9,11 @@ first, then the file system is flushed, which makes every page clean, and then t
 from __future__ import annotations
 
 import logging
+import os
 import posixpath
 import tarfile
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from itertools import chain
 from typing import Final
 
@@ -25,7 +26,7 @@ from docker_rollback._volumes import _tar
 from docker_rollback._volumes._access import Reach
 from docker_rollback._volumes._clock import read_clock
 from docker_rollback._volumes._crew import Crew
-from docker_rollback._volumes._flux import at_work, changed_since, largest
+from docker_rollback._volumes._flux import RECENT, at_work, changed_since, largest
 from docker_rollback._volumes._former import Comparison, Former
 from docker_rollback._volumes._hashes import Hashes
 from docker_rollback._volumes._listing import About, Lister
@@ -38,6 +39,7 @@ from docker_rollback.errors import ArchiveError
 
 logger = logging.getLogger("docker_rollback")
 
+_SECOND: Final = 1_000_000_000
 MARGIN: Final = 2.0
 """Seconds: more than any clock for files is behind, and than a clock is set back in small corrections."""
 _STAMPING: Final = ("btrfs", "ext2/ext3", "f2fs", "xfs")
@@ -127,7 +129,7 @@ def take_base(
             return _again(reach, former, found, comparison.kept, flux)
         logger.info("volume %s: a new base is taken: %s", reach.volume, reason)
     # The moment of the base is before this: what is dirty by now is flushed, and marks a time when it is written again.
-    busy = at_work(found, where)
+    busy = _rewritten(reach, crew, at_work(found, where))
     run(reach, crew, ("sync", "-f", reach.root))
     held = Held()
     passed_over = [one.path for one in busy]
@@ -145,6 +147,22 @@ def take_base(
     about = About(size, where, held.attributes)
     flux = largest((*busy, *_begun(reach, crew, found, busy, snapshot.began)))
     return Base(writer.close(), about, snapshot, found.linked, not_covered, clock, lister, held.names, flux)
+
+
+def _rewritten(reach: Reach, crew: Crew, files: Sequence[Large]) -> tuple[Large, ...]:
+    """Return those of some files that were changed a while after they were made; the others may be done by now."""
+    root = reach.root.encode("utf-8", "surrogateescape")
+    names = [os.fsdecode(root + one.path[1:]) for one in files]
+    if not names:
+        return ()
+    with crew.at_work(reach.run, ("stat", "--printf", "%W\\0", "--", *names)) as process:
+        born = b"".join(pieces_of(process)).split(b"\0")[:-1]
+        if process.finish().exit_code != 0:
+            # One of them is gone.
+            return ()
+    # Where nobody knows when they were made, it is 0.
+    made = (int(one) * _SECOND for one in born)
+    return tuple(one for one, at in zip(files, made, strict=True) if 0 < at <= one.changed - RECENT * _SECOND)
 
 
 def _snapshot(reach: Reach, crew: Crew) -> SnapshotFile:

@@ -28,7 +28,7 @@ def root(field: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in ("table", "idle"):
         (made / "base" / name).write_bytes(os.urandom(SIZE))
     monkeypatch.setattr(_capture, "ASIDE_FROM", LARGE)
-    monkeypatch.setattr(_live, "at_work", lambda *_: (Large(b"./base/table", SIZE, 0),))
+    monkeypatch.setattr(_live, "_rewritten", lambda *_: (Large(b"./base/table", SIZE, 0),))
     monkeypatch.setattr(_live, "MARGIN", 0.02)
     let_age(made)
     return made
@@ -117,7 +117,7 @@ def test_what_can_be_put_aside_does_not_take_a_new_base(
     monkeypatch.setattr(_former, "MOST", 100_000)
     monkeypatch.setattr(_former, "SHARE", 100.0)
     monkeypatch.setattr(_live, "ground", lambda reach, crew: evolve(found := ground(reach, crew), now=found.now + 1))
-    monkeypatch.setattr(_live, "at_work", lambda *_: ())
+    monkeypatch.setattr(_live, "_rewritten", lambda *_: ())
     store = BackupStore(root.parent / "store")
     first = capture(root, store=store, number=1, way="helper")
     change(root)()

@@ -16,7 +16,7 @@ import pytest
 from attrs import evolve
 from hypothesis import HealthCheck, event, given, settings
 
-from docker_rollback._store import BackupStore, FileCopy
+from docker_rollback._store import BackupStore, Disk, FileCopy
 from docker_rollback._volumes import _capture, _former, _increment, _live, _look
 from docker_rollback._volumes._copies import Copies, Room
 from docker_rollback._volumes._crew import Crew
@@ -49,7 +49,7 @@ def root(field: Path) -> Path:
 @pytest.fixture
 def busy(monkeypatch: pytest.MonkeyPatch, root: Path) -> None:
     """Have the table alone count as at work, and an increment take what is a moment old, not seconds."""
-    monkeypatch.setattr(_live, "at_work", lambda *_: (TABLE,))
+    monkeypatch.setattr(_live, "_rewritten", lambda *_: (TABLE,))
     monkeypatch.setattr(_live, "MARGIN", 0.02)
     let_age(root)
 
@@ -203,7 +203,7 @@ def test_names_that_mean_something_to_tar_are_taken_at_their_word(
     for name in names:
         Path(os.fsdecode(os.fsencode(root) + name[1:])).write_bytes(os.urandom(SIZE))
     let_age(root)
-    monkeypatch.setattr(_live, "at_work", lambda *_: [Large(name, SIZE, 0) for name in names])
+    monkeypatch.setattr(_live, "_rewritten", lambda *_: [Large(name, SIZE, 0) for name in names])
     taken = capture(root, lambda: touch_page(root / "base/t*"))
     assert set(names) <= set(copied)
     assert sorted(held(taken.tars[0])) == [b"./base/idle", b"./base/other", b"./base/table", b"./small"]
@@ -281,7 +281,7 @@ def test_a_former_base_is_of_no_use_where_too_much_cannot_be_copied(
         monkeypatch.setattr(module, name, value)
     monkeypatch.setattr(_live, "MARGIN", 0.02)
     monkeypatch.setattr(_live, "ground", lambda reach, crew: evolve(found := ground(reach, crew), now=found.now + 1))
-    monkeypatch.setattr(_live, "at_work", lambda *_: ())
+    monkeypatch.setattr(_live, "_rewritten", lambda *_: ())
     store = BackupStore(root.parent / "store")
     let_age(root)
     bases = []
@@ -434,3 +434,26 @@ def test_any_file_may_be_copied(field: Path, before: History, after: History) ->
         taken = capture(root, lambda: do(root, after))
         event("by increment" if taken.incremental else "whole")
         check(root, taken)
+
+
+def test_copies_are_on_the_disk_before_the_rest(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A service that flushes its files when it stops does not wait for ours."""
+    flushed: list[str] = []
+    monkeypatch.setattr(Disk, "sync", lambda _, fd: flushed.append(str(Path(f"/proc/self/fd/{fd}").readlink())))
+    with BackupStore(root.parent / "store").draft("x") as draft, ExitStack() as held:
+        Copies(reach_of(root), draft, held, Crew()).take([TABLE])
+        assert [path for path in flushed if path.endswith(".copy")] != []
+
+
+def test_what_was_written_once_is_not_at_work(root: Path, copied: list[bytes], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that was made a moment ago may be done; one that is changed long after it was made will be again."""
+    monkeypatch.setattr(_live, "RECENT", 2.0)
+    monkeypatch.setattr(_live, "at_work", lambda found, _: found.large)
+    monkeypatch.setattr(_live, "MARGIN", 0.02)
+    let_age(root, 3.1)
+    (root / "base/new").write_bytes(os.urandom(SIZE))
+    touch_page(root / "base/table")
+    taken = capture(root)
+    assert sorted(held(taken.tars[0])) == [b"./base/idle", b"./base/new", b"./base/other", b"./small"]
+    assert b"./base/table" in copied
+    check(root, taken)

@@ -111,7 +111,7 @@ def test_what_the_base_passed_over_and_has_come_to_rest_takes_no_new_one(
 ) -> None:
     """A file that an increment takes because the base has none of it may bear whatever time it likes."""
     with monkeypatch.context() as patch:
-        patch.setattr(_live, "at_work", lambda *_: (Large(b"./d1/4", 50_000, 0),))
+        patch.setattr(_live, "_rewritten", lambda *_: (Large(b"./d1/4", 50_000, 0),))
         let_age(root)
         first = capture(root, store=store, number=1)
     assert b"./d1/4" not in {member.name for member in Members().feed(first.tars[0])}

@@ -100,6 +100,12 @@ def set_acl(one: Path, _: Path, __: int) -> None:
     os.setxattr(one, "system.posix_acl_access", ACCESS)
 
 
+def link(one: Path, other: Path, _: int) -> None:
+    """Give a file or a link one more name; GNU tar takes two names of a FIFO or a device for two of them."""
+    if stat.S_ISREG(one.lstat().st_mode) or one.is_symlink():
+        other.hardlink_to(one)
+
+
 CONTENT: tuple[Deed, ...] = (write, write_in_place, replace, grow)
 """Those that write to files."""
 
@@ -118,7 +124,7 @@ DEEDS: tuple[Deed, ...] = (
     lambda one, _, __: one.mkdir(),
     lambda one, _, __: one.mkdir(parents=True),
     lambda one, other, _: one.rename(other),
-    lambda one, other, _: other.hardlink_to(one),
+    link,
     lambda one, other, _: one.symlink_to(other),
     lambda one, _, __: os.mkfifo(one),
     lambda one, _, __: os.mknod(one, stat.S_IFCHR | 0o600, os.makedev(1, 3)),

@@ -20,6 +20,7 @@ from typing import Final
 from attrs import define, frozen
 
 from docker_rollback._store import Draft, FileCopy
+from docker_rollback._volumes import _tar
 from docker_rollback._volumes._access import Reach
 from docker_rollback._volumes._crew import Crew
 from docker_rollback._volumes._headers import listing_more, of_file
@@ -29,8 +30,6 @@ from docker_rollback.errors import ArchiveError, StoreFullError
 
 logger = logging.getLogger("docker_rollback")
 
-_TARS_OWN: Final = ("security.selinux", "system.")
-"""Attributes that tar has words of its own for: labels, and ACLs."""
 _LEADS_NOWHERE: Final = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 _PARTS_OF_ROOM: Final = 2
 """One of so many parts of the room in the store may be taken by copies."""
@@ -113,12 +112,12 @@ class Copies:
             ArchiveError: all was ended meanwhile.
         """
         left = 0
-        for path, size in ((one.path, one.size) for one in files):
+        for file in files:
             try:
-                self._take(path)
+                self._take(file.path)
             except (OSError, _UnfitError, StoreFullError) as error:
-                left += size
-                logger.debug("volume %s: %r is left to tar: %s", self._reach.volume, path, error)
+                left += file.size
+                logger.debug("volume %s: %r is left to tar: %s", self._reach.volume, file.path, error)
         for copy in self._copies:
             copy.file.flush()
         if self._copies:
@@ -232,7 +231,7 @@ def _opened(root: str, path: bytes) -> Iterator[_Found]:
         attributes = {key: os.getxattr(file, key) for key in os.listxattr(file)}
         if status.st_nlink != 1 or status.st_blocks * _BLOCK < status.st_size:
             raise _UnfitError("has several names, or holes")
-        if any(key.startswith(_TARS_OWN) for key in attributes):
+        if any(key.startswith(_tar.OWN_ATTRIBUTES) for key in attributes):
             raise _UnfitError("has an ACL, or a label")
         yield _Found(file, status, attributes)
     finally:

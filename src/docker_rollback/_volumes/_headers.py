@@ -8,8 +8,10 @@ import tarfile
 from collections.abc import Collection, Mapping
 from typing import Final
 
-from docker_rollback._volumes._members import DUMPDIR, Member
+from docker_rollback._volumes._members import ATTRIBUTE, DUMPDIR, Member, quoted
 
+NOTHING: Final = b"\0"
+"""The list of a directory that has nothing in it."""
 _LONGEST_NAME: Final = 100
 _LARGEST_ID: Final = 0o7777777
 _LARGEST: Final = 0o77777777777
@@ -47,7 +49,7 @@ def of_file(path: bytes, status: os.stat_result, attributes: Mapping[str, bytes]
         b"path": path,
         b"mtime": _moment(status.st_mtime_ns),
         **{key: b"%d" % value for key, value, largest in _numbers(status) if value > largest},
-        **{b"SCHILY.xattr." + _quoted(os.fsencode(name)): value for name, value in attributes.items()},
+        **{ATTRIBUTE + quoted(os.fsencode(name)): value for name, value in attributes.items()},
     }
     return headers(header.tobuf(tarfile.USTAR_FORMAT, "latin-1"), records)
 
@@ -56,7 +58,7 @@ def listing_with(listing: bytes, letter: bytes, names: Collection[bytes]) -> byt
     """Return a directory's list with these names in it, under a letter; tar looks names up in their order."""
     entries = {entry[1:]: entry for entry in listing.split(b"\0") if entry}
     entries |= {name: letter + name for name in names}
-    return b"".join(entries[name] + b"\0" for name in sorted(entries)) + b"\0"
+    return b"".join(entries[name] + b"\0" for name in sorted(entries)) + NOTHING
 
 
 def listing_more(member: Member, letter: bytes, names: Collection[bytes]) -> bytes:
@@ -73,11 +75,6 @@ def _numbers(status: os.stat_result) -> tuple[tuple[bytes, int, int], ...]:
         (b"uid", status.st_uid, _LARGEST_ID),
         (b"gid", status.st_gid, _LARGEST_ID),
     )
-
-
-def _quoted(name: bytes) -> bytes:
-    """Return an attribute's name as tar writes it: an equals sign would end it."""
-    return name.replace(b"%", b"%25").replace(b"=", b"%3D")
 
 
 def _moment(nanoseconds: int) -> bytes:

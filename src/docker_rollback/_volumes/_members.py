@@ -28,7 +28,8 @@ _PAX: Final = b"x"
 _BEFORE: Final = (_PAX, b"g")
 """Headers that say something of the next ones; what one says for all that follows is passed over."""
 _BASE_256: Final = 0x80
-_ATTRIBUTE: Final = b"SCHILY.xattr."
+ATTRIBUTE: Final = b"SCHILY.xattr."
+"""What the record of an extended attribute begins with; its `quoted` name follows."""
 _AT_ONCE: Final = 64 << 10
 """How many bytes of a directory's list are taken apart at a time: that takes five times as much memory as they do."""
 
@@ -94,7 +95,7 @@ class Member:
     @property
     def attributes(self) -> frozenset[bytes]:
         """The names of its extended attributes."""
-        return frozenset(unquoted(key[len(_ATTRIBUTE) :]) for key in self.records if key.startswith(_ATTRIBUTE))
+        return frozenset(unquoted(key[len(ATTRIBUTE) :]) for key in self.records if key.startswith(ATTRIBUTE))
 
     @property
     def mode(self) -> int:
@@ -181,8 +182,13 @@ class Members:
         return member, follows
 
 
+def quoted(name: bytes) -> bytes:
+    """Return an attribute's name as tar writes it: an equals sign would end it there."""
+    return name.replace(b"%", b"%25").replace(b"=", b"%3D")
+
+
 def unquoted(name: bytes) -> bytes:
-    """Return an attribute's name, from how tar writes it: an equals sign would end it there."""
+    """Return an attribute's name, from how tar writes it."""
     return name.replace(b"%3D", b"=").replace(b"%25", b"%")
 
 

@@ -12,9 +12,6 @@ from docker_rollback._volumes._stream import pieces_of
 
 logger = logging.getLogger("docker_rollback")
 
-# Theirs to set: the label follows the policy, and tar sets and removes ACLs itself.
-_NOT_OURS = ("security.selinux", "system.")
-
 
 def drop_attributes(reach: Reach, *, keep: Collection[str], folder: str = ".") -> None:
     """Remove the extended attributes of a volume's root, or of a folder in it, but those that the archive brings along.
@@ -25,14 +22,18 @@ def drop_attributes(reach: Reach, *, keep: Collection[str], folder: str = ".") -
     with reach.run(_tar.show_root(path)) as process:
         present = _tar.attributes(pieces_of(process))
     for name in sorted(present - frozenset(keep)):
-        if not name.startswith(_NOT_OURS) and not _drop(reach, path, name):
+        if not name.startswith(_tar.OWN_ATTRIBUTES) and not _drop(reach, path, name):
             where = "its root" if folder == "." else folder
             logger.warning("volume %s: %s keeps the attribute %s, which it did not have", reach.volume, where, name)
 
 
 def foreign_attributes(folder: bytes, *, keep: Collection[bytes]) -> list[str]:
     """Return the extended attributes that a folder of this machine has, and that the archive does not bring along."""
-    return [name for name in os.listxattr(folder) if os.fsencode(name) not in keep and not name.startswith(_NOT_OURS)]
+    return [
+        name
+        for name in os.listxattr(folder)
+        if os.fsencode(name) not in keep and not name.startswith(_tar.OWN_ATTRIBUTES)
+    ]
 
 
 def _drop(reach: Reach, path: str, name: str) -> bool:

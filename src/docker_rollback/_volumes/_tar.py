@@ -6,22 +6,18 @@ so that what tar says can be read.
 
 from __future__ import annotations
 
-import io
 import logging
 import os
 import re
-import tarfile
 from collections.abc import Collection, Iterable
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from docker_rollback._engine.port import Finished
 from docker_rollback._exclude import for_tar, itself_for_tar
 from docker_rollback._model import NotCovered, is_folder
-from docker_rollback._volumes._members import unquoted
+from docker_rollback._volumes._headers import NOTHING, of_folder
+from docker_rollback._volumes._members import MalformedArchiveError, Members
 from docker_rollback.errors import ArchiveError
-
-if TYPE_CHECKING:
-    from _typeshed import WriteableBuffer
 
 logger = logging.getLogger("docker_rollback")
 
@@ -48,13 +44,13 @@ _VANISHED: Final = re.compile(r"^\S*tar: (?P<path>.*): File removed before we re
 _ESCAPE: Final = re.compile(rb"\\([0-7]{3}|.)", re.DOTALL)
 _ESCAPED: Final = {b"a": b"\a", b"b": b"\b", b"f": b"\f", b"n": b"\n", b"r": b"\r", b"t": b"\t", b"v": b"\v"}
 _QUOTED: Final = {ord(char): "\\" + name.decode() for name, char in _ESCAPED.items()} | {ord("\\"): "\\\\"}
+OWN_ATTRIBUTES: Final = ("security.selinux", "system.")
+"""How attributes begin that tar has words of its own for: labels, which follow a policy, and ACLs."""
 _LOST_ATTRIBUTE: Final = re.compile(r"Cannot (l?listxattr|l?getxattr|set '|setfilecon|set POSIX|drop default POSIX)")
 # A file system without ACLs refuses even the ones that say no more than the mode; those lose nothing.
 _NO_ACLS: Final = re.compile(r"POSIX ACLs for file .*: Operation not supported$")
 _LINE: Final = 300
 _SAID: Final = 4 * _LINE
-_ATTRIBUTE: Final = "SCHILY.xattr."
-_PIECE: Final = 1 << 20
 
 
 def create(
@@ -125,14 +121,15 @@ def show_root(root: str) -> tuple[str, ...]:
 
 def attributes(archive: Iterable[bytes]) -> frozenset[str]:
     """Return the names of the extended attributes of an archive's first member; reads no further than that."""
+    members = Members()
     try:
-        with tarfile.open(fileobj=io.BufferedReader(_Pieces(archive), _PIECE), mode="r|", bufsize=_PIECE) as members:
-            first = members.next()
-    except tarfile.TarError:
-        return frozenset()
-    keys = first.pax_headers if first is not None else {}
-    names = (os.fsencode(key.removeprefix(_ATTRIBUTE)) for key in keys if key.startswith(_ATTRIBUTE))
-    return frozenset(os.fsdecode(unquoted(name)) for name in names)
+        for data in archive:
+            for member in members.feed(data):
+                return frozenset(map(os.fsdecode, member.attributes))
+    except MalformedArchiveError:
+        # Whoever extracts it will be told.
+        pass
+    return frozenset()
 
 
 def emptying() -> bytes:
@@ -141,11 +138,7 @@ def emptying() -> bytes:
     Without it, a directory that is there keeps attributes that the archive does not know of: tar sets the attributes of
     a directory that it finds, but removes none.
     """
-    root = tarfile.TarInfo("./")
-    root.type = tarfile.DIRTYPE
-    root.mode = 0o700
-    root.pax_headers = {"GNU.dumpdir": "\0"}
-    return root.tobuf(tarfile.PAX_FORMAT)
+    return of_folder(b".", NOTHING)
 
 
 def check_created(volume: str, finished: Finished, *, at_rest: bool) -> tuple[NotCovered, ...]:
@@ -236,23 +229,3 @@ def _said(finished: Finished) -> str:
 def _short(line: str) -> str:
     """Return a line without the middle of the path that makes it long; the reason stands at its end."""
     return line if len(line) <= _LINE else f"{line[: _LINE // 2]}...{line[-_LINE // 2 :]}"
-
-
-class _Pieces(io.RawIOBase):
-    """An iterator of bytes as a file that is read."""
-
-    def __init__(self, pieces: Iterable[bytes]) -> None:
-        self._pieces = iter(pieces)
-        self._rest = memoryview(b"")
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: WriteableBuffer, /) -> int:
-        if not self._rest:
-            self._rest = memoryview(next(self._pieces, b""))
-        target = memoryview(buffer).cast("B")
-        size = min(len(target), len(self._rest))
-        target[:size] = self._rest[:size]
-        self._rest = self._rest[size:]
-        return size

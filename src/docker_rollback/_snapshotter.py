@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from attrs import evolve
 
 from docker_rollback._asked import with_asked
+from docker_rollback._changed import changes as seen_changes
 from docker_rollback._engine.port import Engine
 from docker_rollback._folders import holds
 from docker_rollback._look import look_at
@@ -29,7 +30,7 @@ from docker_rollback._model import (
 )
 from docker_rollback._progress import Reporter
 from docker_rollback._quiesce import AtRest
-from docker_rollback._spec import made_for_mounts, observe
+from docker_rollback._spec import made_for_mounts, mount_places, observe
 from docker_rollback._store import BackupStore, Draft
 from docker_rollback._upper import altered, lost_by_commit
 from docker_rollback.errors import EngineConflictError, EngineError, ImageNotFoundError
@@ -308,7 +309,10 @@ class ContainerSnapshotter:
         """Whether the writable layer holds nothing but places for mounts, which a create makes again by itself."""
         if layers == self._layers(str(container.inspection["Image"])):
             return True
-        changes = {change.path: change.kind for change in self._engine.container_changes(container.id)}
+        # One more than there may be shows that something else is among them.
+        changes = seen_changes(container.inspection, most=len(mount_places(container.inspection)) + 1)
+        if changes is None:
+            changes = {change.path: change.kind for change in self._engine.container_changes(container.id)}
         folders = made_for_mounts(container.inspection, changes)
         return folders is not None and not altered(container.inspection, folders)
 

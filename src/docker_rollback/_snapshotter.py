@@ -37,6 +37,9 @@ from docker_rollback.errors import EngineConflictError, EngineError, ImageNotFou
 
 logger = logging.getLogger("docker_rollback")
 
+_FAILED = 500
+"""The status of an answer in which an engine says that it failed."""
+
 IMAGE_REPOSITORY = "docker-rollback"
 """Under this name the engine holds the images of backups while they are needed to be at hand."""
 
@@ -309,12 +312,27 @@ class ContainerSnapshotter:
         """Whether the writable layer holds nothing but places for mounts, which a create makes again by itself."""
         if layers == self._layers(str(container.inspection["Image"])):
             return True
-        # One more than there may be shows that something else is among them.
-        changes = seen_changes(container.inspection, most=len(mount_places(container.inspection)) + 1)
-        if changes is None:
-            changes = {change.path: change.kind for change in self._engine.container_changes(container.id)}
-        folders = made_for_mounts(container.inspection, changes)
+        changes = self._changes(container)
+        folders = None if changes is None else made_for_mounts(container.inspection, changes)
         return folders is not None and not altered(container.inspection, folders)
+
+    def _changes(self, container: Observed) -> dict[str, str] | None:
+        """Return what the writable layer changes; None where nobody can tell, which says that it is not clean."""
+        podman = self._engine.info().flavour == "podman"
+        # One more than there may be shows that something else is among them.
+        most = len(mount_places(container.inspection)) + 1
+        # Podman leaves out of its own answer what it makes itself, and is quick.
+        seen = None if podman else seen_changes(container.inspection, most=most)
+        if seen is not None:
+            return seen
+        try:
+            return {change.path: change.kind for change in self._engine.container_changes(container.id)}
+        except EngineError as error:
+            if not podman or error.status != _FAILED:
+                raise
+            # Podman 5.8 does where a folder has taken a file's place.
+            logger.debug("%s: its changes cannot be listed: %s", container.name, error)
+            return None
 
 
 def image_tag(backup: str, number: int, container: str, *, stored: bool = True) -> str:

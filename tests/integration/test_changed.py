@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import secrets
+from pathlib import Path
 
 import docker
 import pytest
 
+from docker_rollback import BackupStore, backup
 from docker_rollback._changed import changes
 from docker_rollback._engine import DockerEngine
 
@@ -85,3 +88,19 @@ def test_the_layers_tell_what_the_engine_tells(
         container.remove(v=True, force=True)
     finally:
         docker_client.images.remove(str(image.id), force=True)
+
+
+def test_a_folder_in_the_place_of_a_file_is_backed_up(
+    docker_client: docker.DockerClient, busybox_image: str, test_labels: dict[str, str], tmp_path: Path
+) -> None:
+    """Podman 5.8 fails when it is asked what has changed then; that it has is enough to know."""
+    container = docker_client.containers.create(
+        busybox_image,
+        ["sh", "-c", "rm /etc/passwd; mkdir /etc/passwd; touch /etc/passwd/file"],
+        name=f"replaced-{secrets.token_hex(4)}",
+        labels=test_labels,
+    )
+    container.start()
+    container.wait()
+    taken = backup(str(container.name), client=docker_client, store=BackupStore(tmp_path / "store"))
+    assert not taken.containers[0].image.clean

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from docker_rollback import _changed
 from docker_rollback._changed import changes
 
 
@@ -41,9 +42,11 @@ def test_what_was_only_copied_up_is_no_change(layers: Path) -> None:
     assert told(layers) == {}
 
 
-@pytest.mark.parametrize("how", ["time", "size", "mode", "kind"])
-def test_a_file_that_differs_is_changed_and_its_folders(layers: Path, how: str) -> None:
-    """It is held against the layer that shows it."""
+@pytest.mark.parametrize("how", ["time", "size", "mode", "kind", "content", "attribute", "much"])
+def test_a_file_that_differs_is_changed_and_its_folders(
+    layers: Path, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is held against the layer that shows it; times can be set, and prove nothing."""
     (layers / "low/srv/high").write_text("this one is hidden")
     file = copy_up(layers, "high", "srv/high")
     match how:
@@ -53,6 +56,14 @@ def test_a_file_that_differs_is_changed_and_its_folders(layers: Path, how: str) 
             file.write_text("longer than it was")
         case "mode":
             file.chmod(0o755)
+        case "content":
+            times = file.stat().st_atime_ns, file.stat().st_mtime_ns
+            file.write_text("HIGH")
+            os.utime(file, ns=times)
+        case "attribute":
+            os.setxattr(file, "user.colour", b"blue")
+        case "much":
+            monkeypatch.setattr(_changed, "_MOST_COMPARED", 3)
         case _:
             file.unlink()
             file.symlink_to("low")

@@ -134,7 +134,7 @@ class VolumeArchiver:
                     # For the base, on which the next archive of this volume can build.
                     capture.live_pass()
                 capture.capture(at_rest=not in_use)
-            archives = capture.seal()
+                archives = capture.seal()
             draft.commit(
                 Backup(
                     id=identity,
@@ -161,8 +161,7 @@ class VolumeArchiver:
     ) -> Iterator[VolumeCapture]:
         """Have everything ready for a capture, for the time of a block; to be entered while the service still runs.
 
-        What was captured is flushed when the block ends, so it is best left once the service runs again; `seal` comes
-        after it.
+        What was captured and not sealed by the end of the block is gone.
 
         Args:
             volumes: their names.
@@ -181,26 +180,27 @@ class VolumeArchiver:
             volume: tuple(sorted(what.path for what in exclude if what.volume == volume and what.path))
             for volume in volumes
         }
-        with self._alone(volumes), ExitStack() as writers:
-            with self._access.reading(volumes, operation=operation, ways=ways) as reaches:
-                capture = VolumeCapture(
-                    self._store,
-                    draft,
-                    [evolve(reach, excluded=excluded[reach.volume]) for reach in reaches],
-                    writers,
-                    frozenset(anonymous),
-                    level=self._level,
-                    progress=self._progress,
-                    expect=self._expect,
-                    live_from=self._live_from,
-                    formers=lambda: self._formers(excluded),
-                )
-                try:
-                    yield capture
-                    capture.fetch()
-                finally:
-                    capture.stand_down()
-            capture.flush()
+        with (
+            self._alone(volumes),
+            ExitStack() as writers,
+            self._access.reading(volumes, operation=operation, ways=ways) as reaches,
+        ):
+            capture = VolumeCapture(
+                self._store,
+                draft,
+                [evolve(reach, excluded=excluded[reach.volume]) for reach in reaches],
+                writers,
+                frozenset(anonymous),
+                level=self._level,
+                progress=self._progress,
+                expect=self._expect,
+                live_from=self._live_from,
+                formers=lambda: self._formers(excluded),
+            )
+            try:
+                yield capture
+            finally:
+                capture.stand_down()
 
     def extract(self, archive: VolumeArchive, volume: str | None = None, *, verify: bool = True) -> None:
         """Fill a volume that is there from its archive; what the archive does not hold is removed from it.

@@ -17,6 +17,7 @@ from docker_rollback._engine.port import Engine
 from docker_rollback._hooks import Hooks
 from docker_rollback._limit import DowntimeLimit
 from docker_rollback._model import Backup, ContainerSnapshot, NetworkRecord, Observed, Project, Quiesce, Report, Shared
+from docker_rollback._processes import main_processes
 from docker_rollback._progress import Reporter
 from docker_rollback._project import beyond, look_at_project
 from docker_rollback._quiesce import AtRest
@@ -24,7 +25,7 @@ from docker_rollback._snapshotter import ContainerSnapshotter, now
 from docker_rollback._spec import SHORT_ID, user_endpoints
 from docker_rollback._store import BackupStore, KeepArgument
 from docker_rollback._volumes import VolumeCapture
-from docker_rollback.errors import CaptureError
+from docker_rollback.errors import ArchiveError, CaptureError
 
 logger = logging.getLogger("docker_rollback")
 
@@ -70,14 +71,19 @@ class _Taking:
         return self.quiesce != "none" and not (self.report.guests and self.shared == "ignore")
 
     @property
-    def running(self) -> list[str]:
-        """The names of those that run, and are brought to rest."""
-        return [one.name for one in (*self.report.containers, *self.guests) if _runs(one)]
+    def running(self) -> list[Observed]:
+        """Those that run, and are brought to rest."""
+        return [one for one in (*self.report.containers, *self.guests) if _runs(one)]
 
     @property
     def limit(self) -> float | None:
         """For how long they may rest; None where nobody is brought to rest."""
         return self.max_downtime if self.quiesce != "none" and self.running else None
+
+    @property
+    def names(self) -> list[str]:
+        """The names of those that are brought to rest."""
+        return [one.name for one in self.running]
 
 
 class Capture:
@@ -152,28 +158,26 @@ class Capture:
         snapshotter.expect(report.containers)
         hooks = hooks or Hooks(self._engine)
         with ExitStack() as until_sealed, self._store.draft(identity) as draft, snapshotter.discarding(tags):
-            with (
-                self._archiver.begin(
-                    list(report.volumes),
-                    draft,
-                    operation=identity,
-                    anonymous=report.anonymous,
-                    ways=report.volumes,
-                    exclude=report.excluded,
-                ) as archives,
-                ExitStack() as until_captured,
-            ):
+            with self._archiver.begin(
+                list(report.volumes),
+                draft,
+                operation=identity,
+                anonymous=report.anonymous,
+                ways=report.volumes,
+                exclude=report.excluded,
+            ) as archives:
                 taking = _Taking(report, tags, archives, quiesce, resume, shared, hooks, max_downtime)
                 if taking.is_still:
                     archives.live_pass()
-                created, snapshots, rest = self._at_rest(taking, until_captured, until_sealed)
-                timeline.begin("resume")
-            # What was written of the volumes is read back while the engine exports the images.
-            volumes, containers = _beside(
-                archives.seal,
-                lambda: tuple(snapshotter.seal(snapshot, draft) for snapshot in snapshots),
-                archives.stop,
-            )
+                with ExitStack() as until_captured:
+                    created, snapshots, rest = self._at_rest(taking, until_captured, until_sealed)
+                    timeline.begin("resume")
+                # What was captured of the volumes is packed and read back while the engine exports the images.
+                volumes, containers = _beside(
+                    archives.seal,
+                    lambda: tuple(snapshotter.seal(snapshot, draft) for snapshot in snapshots),
+                    archives.stop,
+                )
             backup = Backup(
                 id=identity,
                 created=created,
@@ -212,30 +216,33 @@ class Capture:
         timeline.begin("rest")
         guests = until_captured.enter_context(AtRest(self._engine, taking.quiesce, report=self._report))
         rest = until_resumed.enter_context(AtRest(self._engine, taking.quiesce, report=self._report))
-        with DowntimeLimit(
-            taking.limit, taking.running, step=lambda: timeline.step, stop=archives.stop, clock=self._monotonic
-        ) as limit:
+        with (
+            DowntimeLimit(
+                taking.limit, taking.names, step=lambda: timeline.step, stop=archives.stop, clock=self._monotonic
+            ) as limit,
+            main_processes(taking.running, taking.quiesce) as processes,
+            archives.capturing(processes.ended, at_rest=taking.is_still) as captured,
+        ):
             _bring(taking.guests, guests, limit)
             _bring(reversed(containers), rest, limit)
             created = self._clock()
             timeline.begin("capture")
-            snapshots = self._together(taking)
-            rest.check_undisturbed()
-            guests.check_undisturbed()
+            try:
+                snapshots, _ = _beside(lambda: self._commit(taking), captured, archives.stop)
+            except ArchiveError:
+                # Where somebody disturbed it, that is why.
+                _check_undisturbed(rest, guests)
+                raise
+            # Also that the processes whose end was seen were those of the containers as they were found.
+            _check_undisturbed(rest, guests)
         return created, snapshots, rest
 
-    def _together(self, taking: _Taking) -> list[ContainerSnapshot]:
-        """Capture the containers, and their volumes beside them."""
-        report, archives = taking.report, taking.archives
-        snapshots, _ = _beside(
-            lambda: [
-                self._snapshotter.capture(container, tag=tag, folders=report.volumes)
-                for container, tag in zip(report.containers, taking.tags, strict=True)
-            ],
-            lambda: archives.capture(at_rest=taking.is_still),
-            archives.stop,
-        )
-        return snapshots
+    def _commit(self, taking: _Taking) -> list[ContainerSnapshot]:
+        containers = zip(taking.report.containers, taking.tags, strict=True)
+        return [
+            self._snapshotter.capture(container, tag=tag, folders=taking.report.volumes)
+            for container, tag in containers
+        ]
 
     def _refuse_newcomers(self, report: Report) -> None:
         """Raise where something came to a project while its backup was taken: it would count as the update's."""
@@ -287,8 +294,8 @@ def _bring(containers: Iterable[Observed], rest: AtRest, limit: DowntimeLimit) -
 def _beside(side: Callable[[], Side], main: Callable[[], Main], stop: Callable[[], object]) -> tuple[Side, Main]:
     """Do one thing in a thread of its own while this one does another; return both when both have ended.
 
-    Where the first fails, and on an interruption, `stop` ends what it can of the rest. Where both fail, the error is
-    that of the first, and the other one its cause; but an interruption comes before any error.
+    Where one fails, and on an interruption, `stop` ends what it can of the other. Where both fail, the error is the one
+    that came first; but an interruption comes before any error.
     """
     with ThreadPoolExecutor(1, thread_name_prefix="beside") as pool:
         job = pool.submit(side)
@@ -297,13 +304,21 @@ def _beside(side: Callable[[], Side], main: Callable[[], Main], stop: Callable[[
             done = main()
             return job.result(), done
         except Exception as error:
+            came_first = job.done()
+            if not came_first:
+                stop()
             failure = job.exception()
-            if failure is None or failure is error:
+            if failure is None or failure is error or not came_first:
                 raise
             raise failure from error
         except BaseException:
             stop()
             raise
+
+
+def _check_undisturbed(*rests: AtRest) -> None:
+    for rest in rests:
+        rest.check_undisturbed()
 
 
 def _runs(container: Observed) -> bool:

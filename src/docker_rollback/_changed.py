@@ -32,6 +32,8 @@ class _UnclearError(Exception):
 def changes(inspection: Mapping[str, Any], *, most: int) -> dict[str, str] | None:
     """Return what a writable layer has, by path: "added", "changed" or "deleted"; None where it cannot be told here.
 
+    It takes the engine of this machine, and root with every capability: overlayfs hides its marks from others.
+
     Args:
         inspection: the container's.
         most: how many of them are wanted.
@@ -43,7 +45,7 @@ def changes(inspection: Mapping[str, Any], *, most: int) -> dict[str, str] | Non
     layers = [Path(layer) for layer in lower.split(":") if layer]
     try:
         return dict(islice(_changed_in(Path(upper), "", layers), most))
-    except (OSError, _UnclearError):
+    except (OSError, RecursionError, _UnclearError):
         return None
 
 

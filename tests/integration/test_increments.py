@@ -7,14 +7,16 @@ import secrets
 import shutil
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 
 import pytest
 
+from docker_rollback import RollbackRequested, rollback
 from docker_rollback._archiver import VolumeArchiver
 from docker_rollback._model import Backup, VolumeArchive, Way
 from docker_rollback._volumes import _live
-from tests.integration.test_volumes import WAYS, Bench, bench, eyes
+from tests.integration.test_volumes import WAYS, Bench, bench, eyes, settled
 from tests.unit.volumes import awkward
 from tests.unit.volumes.comparing import Node, differences, picture
 from tests.unit.volumes.live import let_age
@@ -76,7 +78,7 @@ def capture(
             taking.live_pass()
             change()
             taking.capture()
-        archives = taking.seal()
+            archives = taking.seal()
         draft.commit(Backup(identity, datetime.now(UTC), engine.info().record(), "stop", (), archives))
     assert archives[0].way == way
     return archives[0]
@@ -209,7 +211,7 @@ def test_a_large_file_that_changes_all_the_time_is_taken_as_it_is_at_rest(
     bench: Bench, volume: str, way: Way, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A base passes it over. Directly it is copied before, by a helper put aside; and it is what it was at rest."""
-    monkeypatch.setattr("docker_rollback._volumes._capture.ASIDE_FROM", 4 << 20)
+    monkeypatch.setattr("docker_rollback._volumes._live_pass.ASIDE_FROM", 4 << 20)
     # It is as young as its last change.
     monkeypatch.setattr(_live, "RECENT", 0.0)
     root = bench.folder(volume)
@@ -227,3 +229,35 @@ def test_a_large_file_that_changes_all_the_time_is_taken_as_it_is_at_rest(
     assert taken.base.size < 4_000_000
     assert taken.increment.size > 9_000_000
     check(bench, volume, way, taken, picture(root, sockets=False))
+
+
+LAST_WORDS = """
+cd /data
+trap 'dd if=/dev/urandom of=table bs=8192 count=3 seek=40 conv=notrunc; sha256sum table >sum; exit 0' TERM
+if test -e sum; then sha256sum -c sum >told; else dd if=/dev/urandom of=table bs=8192 count=2500; fi
+touch begun
+while :; do sleep 0.1; dd if=/dev/urandom of=table bs=8192 count=1 seek=7 conv=notrunc; done
+"""
+"""Writes to a large file all the time, and when it ends; when it starts again, it tells whether that is as it was."""
+NOBODY_WRITES = "nobody writes to the volumes any more, as far as the kernel knows"
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_what_a_service_writes_when_it_ends_is_in_the_backup(
+    bench: Bench, volume: str, way: Way, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is captured as soon as it has ended, some time before its engine says that it has."""
+    caplog.set_level("DEBUG", logger="docker_rollback")
+    monkeypatch.setattr(_live, "RECENT", 0.0)
+    root = bench.folder(volume)
+    service = bench.container(f"{volume}:/data", command=LAST_WORDS, start=True, StopSignal="SIGTERM")
+    assert settled((root / "begun").exists)
+    with (
+        suppress(RollbackRequested),
+        rollback(service, client=bench.client, store=bench.store, way=way, verify=None),
+    ):
+        assert caplog.messages.index(NOBODY_WRITES) < caplog.messages.index("step: capture")
+        (root / "table").unlink()
+        raise RollbackRequested
+    assert settled((root / "told").exists)
+    assert settled(lambda: (root / "told").read_text() == "table: OK\n")

@@ -330,7 +330,7 @@ def test_a_volume_in_memory_outlives_the_stop_of_its_container(bench: Bench) -> 
             bench.client.api.kill(container)
             bench.client.api.wait(container)
             capture.capture()
-        (archive,) = capture.seal()
+            (archive,) = capture.seal()
         archiver.extract(archive, kept)
         reader = bench.container(f"{volume}:/data", command="cat /data/file")
         with archiver.holding([volume, kept]):

@@ -87,3 +87,18 @@ def test_a_failure_beside_comes_out_when_this_one_is_done() -> None:
 
     with pytest.raises(ArchiveError):
         _beside(side, lambda: 1, nothing)
+
+
+def test_a_failure_ends_the_other_and_is_the_one_that_comes_out() -> None:
+    """Nobody waits for what is packed of volumes where an image could not be exported, and reads that it was ended."""
+    stopped = threading.Event()
+
+    def side() -> None:
+        assert stopped.wait(30)
+        raise ArchiveError("data", "archiving it was ended")
+
+    def main() -> None:
+        raise EngineError("export the image", "no")
+
+    with pytest.raises(EngineError, match="export the image"):
+        _beside(side, main, stopped.set)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
@@ -14,6 +15,8 @@ from docker_rollback.errors import StoreError
 
 _BLOCK: Final = 64 << 10
 """Bytes that are compared, and written anew, at a time: a database changes few pages, here and there."""
+_STRETCH: Final = 8 << 20
+"""Bytes that one thread compares on end."""
 _PIECE: Final = 1 << 20
 
 
@@ -89,24 +92,40 @@ class FileCopy:
         self._held = 0
         self.size = 0
 
-    def update(self, source: int, size: int, check: Callable[[], object]) -> int:
+    def update(self, source: int, size: int, check: Callable[[], object], *, threads: int = 1) -> int:
         """Make it equal to an open file; return how many bytes were written.
 
         Args:
             source: the descriptor of that file.
             size: how many bytes of it.
-            check: called again and again; raises where this is to end early.
+            check: called again and again, by several threads; raises where this is to end early.
+            threads: how many compare at once.
 
         Raises:
             StoreFullError: there is no room.
             OSError: the file could not be read.
         """
+        begins = range(0, size, _STRETCH)
+        ends = [min(begin + _STRETCH, size) for begin in begins]
+        with ThreadPoolExecutor(threads, thread_name_prefix="docker-rollback-copy") as pool:
+            done = list(pool.map(lambda begin, end: self._update(source, begin, end, check), begins, ends))
+        self.size = 0
+        for end, (reached, _) in zip(ends, done, strict=True):
+            self.size = reached
+            if reached < end:
+                # The file is shorter than it was: what follows does not count.
+                break
+        self._held = max(self._held, self.size)
+        return sum(written for _, written in done)
+
+    def _update(self, source: int, at: int, end: int, check: Callable[[], object]) -> tuple[int, int]:
+        """Make a stretch of it equal; return how far the file reaches there, and how many bytes were written."""
         ours, theirs = bytearray(_BLOCK), bytearray(_BLOCK)
-        written = at = 0
+        written = 0
         with self._opened(os.O_RDWR) as copy:
-            while at < size:
+            while at < end:
                 check()
-                found = min(os.preadv(source, [theirs], at), size - at)
+                found = min(os.preadv(source, [theirs], at), end - at)
                 if found == 0:
                     break
                 with translated(self._path):
@@ -115,8 +134,7 @@ class FileCopy:
                         self._disk.write(copy, memoryview(theirs)[:found])
                         written += found
                 at += found
-        self._held, self.size = max(self._held, at), at
-        return written
+        return at, written
 
     def flush(self) -> None:
         """Have it on the disk: who flushes another file meanwhile would else wait for this one too (ext4's journal)."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import ExitStack, contextmanager
 from typing import Final, TypeAlias
@@ -16,20 +17,17 @@ from docker_rollback._model import Descriptor, NotCovered, VolumeArchive
 from docker_rollback._store import LISTING, SNAPSHOT_FILE, VOLUME_ARCHIVE, BackupStore, BlobWriter, Draft, Spool
 from docker_rollback._volumes import _tar
 from docker_rollback._volumes._access import Reach
-from docker_rollback._volumes._aside import ASIDE_FROM, MOST_ASIDE, Aside
-from docker_rollback._volumes._copies import Copies, Room
+from docker_rollback._volumes._archive import read_archive
 from docker_rollback._volumes._crew import Crew
-from docker_rollback._volumes._former import MOST as MOST_BY_TAR
-from docker_rollback._volumes._former import Former
 from docker_rollback._volumes._increment import Increment, UnsoundError
 from docker_rollback._volumes._join import check_alone, check_join
 from docker_rollback._volumes._listing import Lister
-from docker_rollback._volumes._live import Base, take_base
-from docker_rollback._volumes._look import Large
+from docker_rollback._volumes._live import Base
+from docker_rollback._volumes._live_pass import LivePass
 from docker_rollback._volumes._members import MalformedArchiveError, PathTooLongError
 from docker_rollback._volumes._spared import Listed
-from docker_rollback._volumes._stream import CorruptStreamError, gathered, pack, packed, pieces_of, unpack
-from docker_rollback.errors import ArchiveError, CorruptBackupError, StoreError
+from docker_rollback._volumes._stream import gathered, pack, packed, pieces_of
+from docker_rollback.errors import ArchiveError, CorruptBackupError
 
 logger = logging.getLogger("docker_rollback")
 
@@ -74,7 +72,7 @@ class VolumeCapture:
     """A set of volumes within reach, to be captured once; made by `VolumeArchiver.begin`.
 
     `live_pass`, where it is wanted, comes first and while the volumes are in use; `capture` while they are at rest;
-    `seal` when the block of `begin` has ended.
+    `seal` when they may be in use again.
     """
 
     def __init__(
@@ -101,11 +99,8 @@ class VolumeCapture:
         self._expect = expect or (lambda _volume, _size: None)
         self._live_from = live_from
         self._formers = formers
-        self._former: Mapping[str, Sequence[VolumeArchive]] = {}
         self._begun = self._ready = False
-        self._blobs: dict[str, Descriptor] | None = None
         self._crew = Crew()
-        self._room = Room(draft)
         self._standing_by = ExitStack()
 
     def live_pass(self) -> None:
@@ -121,8 +116,23 @@ class VolumeCapture:
         if self._ready or self._begun:
             raise ValueError("a live pass comes once, and first")
         self._ready = True
-        self._former = self._formers()
-        self._together(self._prepare)
+        live = LivePass(
+            self._store,
+            self._draft,
+            self._crew,
+            copies=self._stack,
+            standing_by=self._standing_by,
+            level=self._level,
+            told=self._told,
+            expect=self._expect,
+            live_from=self._live_from,
+            formers=self._formers(),
+        )
+
+        def prepare(work: _Work, threads: int) -> None:
+            work.base, work.increment, work.waiting = live.prepare(work.reach, threads)
+
+        self._together(prepare)
 
     def capture(self, *, at_rest: bool = True) -> None:
         """Archive all volumes at once, within the processors there are; to be called once, while they are at rest.
@@ -140,6 +150,47 @@ class VolumeCapture:
         self._begun = True
         self._together(lambda work, threads: self._take(work, threads, at_rest=at_rest))
 
+    @contextmanager
+    def capturing(
+        self, ended: Callable[[threading.Event], bool], *, at_rest: bool = True
+    ) -> Iterator[Callable[[], None]]:
+        """Do as `capture` as soon as those who write to the volumes have ended, beside a block that ends them.
+
+        Args:
+            ended: waits until they have, or the event is set; returns whether they have, as far as it knows.
+            at_rest: as for `capture`.
+
+        Yields:
+            What to call once they are at rest for sure; it returns when all is captured, and raises as `capture`.
+        """
+        sure, given_up = threading.Event(), threading.Event()
+        # An engine that stops a container unmounts its file system, and the kernel flushes for that what is dirty
+        # anywhere on the disk: the service would wait for what is written until then.
+        writes_much = any(work.increment.is_aside for work in self._works if work.increment is not None)
+
+        def take() -> None:
+            if not writes_much and ended(sure):
+                logger.debug("nobody writes to the volumes any more, as far as the kernel knows")
+            else:
+                sure.wait()
+            if not given_up.is_set():
+                self.capture(at_rest=at_rest)
+
+        def finish() -> None:
+            sure.set()
+            taking.result()
+
+        with ThreadPoolExecutor(1, thread_name_prefix="capture") as pool:
+            try:
+                taking = pool.submit(take)
+                yield finish
+            except BaseException:
+                given_up.set()
+                self.stop()
+                raise
+            finally:
+                sure.set()
+
     def stop(self) -> None:
         """End all that is at work, from whatever thread; what waits for it fails."""
         self._crew.stop()
@@ -148,26 +199,23 @@ class VolumeCapture:
         """End the programs that wait; `VolumeArchiver.begin` does so when its block ends."""
         self._standing_by.close()
 
-    def fetch(self) -> None:
-        """Have here what was put aside next to its volume; `VolumeArchiver.begin` does so when its block ends well."""
-        self._together(self._fetch)
-
-    def flush(self) -> None:
-        """Make what was captured durable; `VolumeArchiver.begin` does so when its block ends."""
-        if self._begun and self._blobs is None:
-            self._together(self._pack)
-            self._blobs = {work.reach.volume: work.writer.close() for work in self._works if work.writer is not None}
-
     def seal(self) -> tuple[VolumeArchive, ...]:
-        """Return the archives, in the order of the volumes, once each was read back whole.
+        """Make what was captured durable, and return the archives, in the order of the volumes, each read back whole.
+
+        It is best called once the service runs again, and within the block of `VolumeArchiver.begin`.
 
         Raises:
             CorruptBackupError: what the store holds is not what tar printed, or an increment does not fit its base.
-            ValueError: nothing was captured, or the block of `VolumeArchiver.begin` has not ended.
+            StoreError, EngineError: what they say.
+            ValueError: nothing was captured.
         """
-        if self._blobs is None:
-            raise ValueError("there is nothing to seal: capture first, and leave the block of begin")
-        return tuple(self._seal(work, self._blobs[work.reach.volume]) for work in self._works)
+        if not self._begun:
+            raise ValueError("there is nothing to seal: capture first")
+        self._together(self._fetch)
+        self.stand_down()
+        self._together(self._pack)
+        blobs = {work.reach.volume: work.writer.close() for work in self._works if work.writer is not None}
+        return tuple(self._seal(work, blobs[work.reach.volume]) for work in self._works)
 
     def _together(self, do: Callable[[_Work, int], None]) -> None:
         """Do something to all volumes at once, given how many threads may compress for each; one failure ends all."""
@@ -185,80 +233,8 @@ class VolumeCapture:
                 self._crew.stop()
                 raise
 
-    def _prepare(self, work: _Work, threads: int) -> None:
-        reach = work.reach
-        copies = Copies(reach, self._draft, self._stack, self._crew, self._room)
-        try:
-            work.base = self._base(reach, threads, self._load(reach))
-            if work.base is not None and not self._may_build_on(work.base):
-                logger.warning("volume %s: its last base is damaged, and a new one is taken", reach.volume)
-                work.base = self._base(reach, threads, None)
-            if work.base is not None and not _copy(reach, work.base, copies):
-                logger.info("volume %s: a new base is taken: no copy will do of much that has changed", reach.volume)
-                copies.drop()
-                work.base = self._base(reach, threads, None)
-                if work.base is not None:
-                    _copy(reach, work.base, copies)
-            if work.base is not None:
-                work.increment = Increment(reach, work.base, copies, self._crew, self._aside(reach, work.base.flux))
-                self._standing_by.enter_context(work.increment.ready())
-                return
-        except (ArchiveError, MalformedArchiveError) as error:
-            logger.info("volume %s: all of it is archived at rest: %s", reach.volume, error)
-            work.base = work.increment = None
-            copies.drop()
-        command = _tar.create(reach.root, reach.snapshot, waiting=True, excluded=reach.excluded)
-        work.waiting = self._standing_by.enter_context(self._crew.at_work(reach.run, command, stdin=True))
-
-    def _base(self, reach: Reach, threads: int, former: Former | None) -> Base | None:
-        with self._draft.blob(VOLUME_ARCHIVE) as writer:
-            base = take_base(
-                reach,
-                writer,
-                self._crew,
-                live_from=self._live_from,
-                level=self._level,
-                threads=threads,
-                progress=self._told(reach, 0),
-                expect=lambda size: self._expect(reach.volume, size),
-                former=former,
-                hastened=lambda flux: self._hastened(reach, flux),
-            )
-        if base is not None:
-            how = "is archived while in use" if not base.former else "has its last base used again"
-            logger.info("volume %s %s (%d bytes)", reach.volume, how, base.about.size)
-        return base
-
-    def _load(self, reach: Reach) -> Former | None:
-        """Return the base of an earlier backup, as far as it can be read."""
-        archives = self._former.get(reach.volume, ())
-        try:
-            return Former.load(archives, lambda blob: read_archive(self._store, blob)) if archives else None
-        except (ValueError, StoreError) as error:
-            logger.warning("volume %s: its last base cannot be used again: %s", reach.volume, error)
-            return None
-
-    def _hastened(self, reach: Reach, flux: Collection[Large]) -> int:
-        """Return how many bytes of large files do not have to come by the stream at rest."""
-        size = sum(one.size for one in flux)
-        if reach.way == "direct":
-            return size
-        return min(size, MOST_ASIDE) if self._aside(reach, flux) is not None else 0
-
-    def _aside(self, reach: Reach, flux: Collection[Large]) -> Aside | None:
-        """Return where a large increment is to wait; None where it comes quickly enough, or there is no room."""
-        size = sum(one.size for one in flux)
-        if reach.way == "direct" or size < ASIDE_FROM:
-            return None
-        aside = Aside(reach, self._crew)
-        return aside if aside.has_room(size) else None
-
-    def _may_build_on(self, base: Base) -> bool:
-        """Keep what this backup has of an earlier one from now on; False where that is damaged."""
-        return isinstance(base.listing, Lister) or all(map(self._draft.adopt, (base.blob, base.listing)))
-
     def _take(self, work: _Work, threads: int, *, at_rest: bool) -> None:
-        if work.increment is not None and at_rest and self._take_increment(work, work.increment, threads):
+        if work.increment is not None and at_rest and self._take_increment(work, work.increment):
             return
         reach, work.base = work.reach, None
         work.writer = self._stack.enter_context(self._draft.blob(VOLUME_ARCHIVE))
@@ -270,12 +246,12 @@ class VolumeCapture:
             else:
                 tar.write(_tar.GO)
                 tar.close_input()
-            told = self._told(reach, 0)
+            told = self._told(reach)
             work.size = pack(pieces_of(tar), work.writer, level=self._level, threads=threads, progress=told)
             work.not_covered = _tar.check_created(reach.volume, tar.finish(), at_rest=at_rest)
         logger.info("volume %s is archived (%s, %d bytes)", reach.volume, reach.way, work.size)
 
-    def _take_increment(self, work: _Work, increment: Increment, threads: int) -> bool:
+    def _take_increment(self, work: _Work, increment: Increment) -> bool:
         """Put aside what has changed since the base; tell whether that is enough.
 
         It is not compressed and not hashed yet: that takes several times as long as reading it.
@@ -289,7 +265,7 @@ class VolumeCapture:
             self._expect(reach.volume, None)
             told = self._told(reach, base.about.size)
             try:
-                work.size, work.not_covered = increment.take(spool, threads=threads, progress=told)
+                work.size, work.not_covered = increment.take(spool, progress=told)
             except (UnsoundError, MalformedArchiveError) as error:
                 logger.warning("volume %s: all of it is archived at rest: %s", reach.volume, error)
                 increment.copies.drop()
@@ -307,11 +283,18 @@ class VolumeCapture:
         """Make a blob of what was put aside."""
         if work.spool is not None and work.increment is not None:
             work.writer = self._stack.enter_context(self._draft.blob(VOLUME_ARCHIVE))
-            whole = gathered(work.increment.copies.joined(pieces_of(work.spool)))
+            whole = self._going(work, gathered(work.increment.copies.joined(pieces_of(work.spool))))
             try:
                 work.size = pack(whole, work.writer, level=self._level, threads=threads)
             except MalformedArchiveError as error:
                 raise ArchiveError(work.reach.volume, str(error)) from error
+
+    def _going(self, work: _Work, pieces: Iterable[bytes]) -> Iterator[bytes]:
+        """Yield the same, for as long as not all is ended."""
+        for piece in pieces:
+            if self._crew.stopped:
+                raise ArchiveError(work.reach.volume, "archiving it was ended")
+            yield piece
 
     def _seal(self, work: _Work, blob: Descriptor) -> VolumeArchive:
         reach, base = work.reach, work.base
@@ -379,24 +362,10 @@ class VolumeCapture:
             reason = f"it holds {size} bytes of the {wanted} that tar printed"
             raise CorruptBackupError(str(self._store.path), blob.digest, reason)
 
-    def _told(self, reach: Reach, before: int) -> Callable[[int], None] | None:
+    def _told(self, reach: Reach, before: int = 0) -> Callable[[int], None] | None:
         """Return what is to be told how far a volume is, beyond the bytes before; None where nobody listens."""
         progress = self._progress
         return None if progress is None else lambda done: progress(reach.volume, before + done)
-
-
-def read_archive(store: BackupStore, blob: Descriptor) -> Iterator[bytes]:
-    """Yield the tar that an archive holds; raises `CorruptBackupError` where it is damaged."""
-    try:
-        yield from unpack(store.open_blob(blob))
-    except CorruptStreamError as error:
-        raise CorruptBackupError(str(store.path), blob.digest, f"its zstd stream is broken: {error}") from error
-
-
-def _copy(reach: Reach, base: Base, copies: Copies) -> bool:
-    """Copy what is at work, where that can be done; False where a former base leaves too much to tar all the same."""
-    left = copies.take(base.flux) if reach.way == "direct" else 0
-    return not base.former or left <= MOST_BY_TAR
 
 
 def _processors() -> int:

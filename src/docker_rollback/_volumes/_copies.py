@@ -12,10 +12,11 @@ import logging
 import os
 import stat
 import threading
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from typing import Final
+from typing import Final, TypeAlias
 
 from attrs import define, frozen
 
@@ -38,6 +39,12 @@ _NO_FILE: Final = "is no regular file any more"
 _HELD: Final = b"Y"
 """Listed as what is in the archive."""
 _BLOCK: Final = 512
+_LONGEST_WRITE: Final = 10_000_000_000
+"""Nanoseconds: a file is stamped when a write to it begins, and what goes past the page cache may come after that."""
+
+
+_State: TypeAlias = tuple[int, int, int, int]
+"""What changes when a file does: its inode, its size, and two times."""
 
 
 @define(eq=False)
@@ -47,11 +54,13 @@ class _Copy:
     Attributes:
         path: as tar has it.
         file: the copy.
+        equals: the state of the file that it is a copy of for sure; None where it has to be compared in any case.
         header: what an archive says of the file; empty where it is gone.
     """
 
     path: bytes
     file: FileCopy
+    equals: _State | None = None
     header: bytes = b""
 
 
@@ -66,6 +75,11 @@ class Room:
         self._draft = draft
         self._guard = threading.Lock()
         self._taken = 0
+
+    def give_back(self, size: int) -> None:
+        """Have so many bytes of it free again."""
+        with self._guard:
+            self._taken -= size
 
     def take(self, size: int) -> bool:
         """Take so many bytes of it; tell whether they were left."""
@@ -86,15 +100,27 @@ class Copies:
         held: ends them, when it ends.
         crew: what is at work.
         room: the room that there is for them, and for those of other volumes.
+        threads: how many compare a file with its copy.
     """
 
-    def __init__(self, reach: Reach, draft: Draft, held: ExitStack, crew: Crew, room: Room | None = None) -> None:
+    def __init__(
+        self,
+        reach: Reach,
+        draft: Draft,
+        held: ExitStack,
+        crew: Crew,
+        room: Room | None = None,
+        *,
+        threads: int = 1,
+    ) -> None:
         self._reach = reach
         self._draft = draft
         self._held = held.enter_context(ExitStack())
         self._crew = crew
         self._room = room or Room(draft)
+        self._threads = threads
         self._copies: list[_Copy] = []
+        self._taken = 0
         self._is_over = False
 
     @property
@@ -128,27 +154,28 @@ class Copies:
     def drop(self) -> None:
         """Remove all copies: tar has all of these files to take."""
         self._copies.clear()
+        self._room.give_back(self._taken)
+        self._taken = 0
         self._held.close()
 
     @contextmanager
-    def updating(self, threads: int) -> Iterator[Future[str]]:
+    def updating(self) -> Iterator[Future[str]]:
         """Do as `update` beside a block; where the block fails, nobody has to wait for it."""
         with ThreadPoolExecutor(1, thread_name_prefix="docker-rollback-copies") as pool:
             try:
-                yield pool.submit(self.update, threads)
+                yield pool.submit(self.update)
             except BaseException:
                 self._is_over = True
                 raise
 
-    def update(self, threads: int) -> str:
+    def update(self) -> str:
         """Bring the copies up to date while their files are at rest; return why that will not do, empty where it does.
 
         Raises:
             ArchiveError: a file changed meanwhile, or all was ended.
             StoreError: a copy could not be written.
         """
-        with ThreadPoolExecutor(threads, thread_name_prefix="docker-rollback-copy") as pool:
-            return next(filter(None, pool.map(self._update, self._copies)), "")
+        return next(filter(None, map(self._update, self._copies)), "")
 
     def joined(self, increment: Iterable[bytes]) -> Iterator[bytes | memoryview]:
         """Yield an increment that passed the files over, with them in it."""
@@ -175,8 +202,16 @@ class Copies:
         with ExitStack() as attempt, _opened(self._reach.root, path) as found:
             if not self._room.take(found.status.st_size):
                 raise _UnfitError("is too large for the room that there is")
+            self._taken += found.status.st_size
             copy = _Copy(path, attempt.enter_context(self._draft.copy()))
-            copy.file.update(found.file, found.status.st_size, self._go_on)
+            _let_writes_end(found.file)
+            # Without it, a page of a mapping that is dirty by now would mark no time when it is written once more.
+            os.fsync(found.file)
+            status = os.fstat(found.file)
+            is_quiet = status.st_ctime_ns + _LONGEST_WRITE < time.time_ns()
+            copy.file.update(found.file, status.st_size, self._go_on, threads=self._threads)
+            if is_quiet:
+                copy.equals = _state(status)
             self._copies.append(copy)
             self._held.push(attempt.pop_all())
 
@@ -184,7 +219,8 @@ class Copies:
         try:
             with _opened(self._reach.root, copy.path) as found:
                 before = found.status
-                copy.file.update(found.file, before.st_size, self._go_on)
+                if copy.equals != _state(before):
+                    copy.file.update(found.file, before.st_size, self._go_on, threads=self._threads)
                 after = os.fstat(found.file)
         except FileNotFoundError:
             return ""
@@ -259,6 +295,14 @@ def _open(root: str, path: bytes) -> int:
         os.close(above)
 
 
-def _state(status: os.stat_result) -> tuple[int, ...]:
-    """Return what changes when a file does."""
+def _let_writes_end(file: int) -> None:
+    """Return once every write(2) that is under way has ended: its file was stamped when it began, and not after it.
+
+    Who looks for a hole waits for the writer's lock on ext4, btrfs and f2fs, who reads waits for it on XFS.
+    """
+    os.lseek(file, 0, os.SEEK_HOLE)
+    os.pread(file, 1, 0)
+
+
+def _state(status: os.stat_result) -> _State:
     return status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns

@@ -14,7 +14,7 @@ from docker_rollback._model import Descriptor, VolumeArchive
 from docker_rollback._store import BackupStore
 from docker_rollback._volumes import _tar
 from docker_rollback._volumes._access import Reach
-from docker_rollback._volumes._capture import read_archive
+from docker_rollback._volumes._archive import read_archive
 from docker_rollback._volumes._flags import clear_flags
 from docker_rollback._volumes._live import attributes_of_folders
 from docker_rollback._volumes._members import END, MalformedArchiveError, Member, Members

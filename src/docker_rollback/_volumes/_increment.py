@@ -60,6 +60,11 @@ class Increment:
         self._probe: Process | None = None
         self._tar: Process | None = None
 
+    @property
+    def is_aside(self) -> bool:
+        """Whether it is a large one, and put aside next to its volume."""
+        return self._aside is not None
+
     def ready(self) -> AbstractContextManager[object]:
         """Start what will be needed; all of it ends at the latest with the block of what is returned.
 
@@ -87,14 +92,11 @@ class Increment:
             self._tar = self._held.enter_context(self._crew.at_work(run, command, stdin=True))
             return starting.pop_all()
 
-    def take(
-        self, sink: Sink, *, threads: int, progress: Callable[[int], None] | None
-    ) -> tuple[int, tuple[NotCovered, ...]]:
+    def take(self, sink: Sink, *, progress: Callable[[int], None] | None) -> tuple[int, tuple[NotCovered, ...]]:
         """Archive what has changed, but for the files that there are copies of: these are brought up to date.
 
         Args:
             sink: where the archive goes.
-            threads: how many compare files with their copies.
             progress: told the bytes so far.
 
         Returns:
@@ -110,7 +112,7 @@ class Increment:
         if was_set_back(self._base.clock, read_clock()):
             raise UnsoundError("the clock was set back since its base was taken")
         proof = Proof(self._base.about.attributes)
-        with self._held, self.copies.updating(threads) as updated:
+        with self._held, self.copies.updating() as updated:
             self._put_right(places(self._reach.root, self._base.snapshot, self._probe))
             self._tar.write(_tar.GO)
             self._tar.close_input()

@@ -1,7 +1,8 @@
 """A base, taken while its volume is in use, and what has to be known of it for an increment that misses nothing.
 
 An increment takes what bears a time since the base began. Two kinds of change bear none, unless the moment is chosen
-with care. The kernel's clock for files is a few milliseconds behind, so the moment is set back by seconds. And a page
+with care. The kernel's clock for files is a few milliseconds behind, so the moment is set back by seconds; where much
+was written in these, it is left to age before, or every increment on this base would hold it. And a page
 of a shared memory mapping that was dirty already marks no time when it is written once more; so the moment is taken
 first, then the file system is flushed, which makes every page clean, and then the base is read.
 """
@@ -30,10 +31,10 @@ from docker_rollback._volumes._flux import RECENT, at_work, changed_since, large
 from docker_rollback._volumes._former import Comparison, Former
 from docker_rollback._volumes._hashes import Hashes
 from docker_rollback._volumes._listing import About, Lister
-from docker_rollback._volumes._look import Large, Look, check, ground, look, run
+from docker_rollback._volumes._look import LARGE, Ground, Large, Look, Onlooker, check, ground, look, run
 from docker_rollback._volumes._members import END, Members
 from docker_rollback._volumes._seen import Held, Seen
-from docker_rollback._volumes._snapshot_file import SnapshotFile
+from docker_rollback._volumes._snapshot_file import Place, SnapshotFile
 from docker_rollback._volumes._stream import gathered, pack, pieces_of
 from docker_rollback.errors import ArchiveError
 
@@ -42,6 +43,9 @@ logger = logging.getLogger("docker_rollback")
 _SECOND: Final = 1_000_000_000
 MARGIN: Final = 2.0
 """Seconds: more than any clock for files is behind, and than a clock is set back in small corrections."""
+_YOUNG_SHARE: Final = 0.05
+_YOUNG_FROM: Final = 16 << 20
+"""Such a part of a volume, and so many bytes, are worth waiting for until they are older than the margin."""
 _STAMPING: Final = ("btrfs", "ext2/ext3", "f2fs", "xfs")
 """File systems, as stat names them, where a flush has the next write to a mapped page stamp its file. On one in memory
 it never does again, and of others too little is known."""
@@ -93,6 +97,7 @@ def take_base(
     expect: Callable[[int], None] | None = None,
     former: Former | None = None,
     hastened: Callable[[Collection[Large]], int] = lambda _: 0,
+    sleep: Callable[[float], object] = time.sleep,
 ) -> Base | None:
     """Archive a volume while it is in use, or find that a former base does; None where that is not worth it.
 
@@ -107,14 +112,14 @@ def take_base(
         expect: told before about how many there are, wherever that is known.
         former: a base of an earlier backup, which is used again where that is sound, and little has changed.
         hastened: tells how many bytes of large files that have changed nobody has to wait for at rest.
+        sleep: waits, in seconds.
 
     Raises:
         ArchiveError, MalformedArchiveError: no base that an increment could follow came of it; the volume is fine.
         StoreError, EngineError: what they say.
     """
-    began, clock = time.monotonic(), read_clock()
-    lister, seen, comparison = Lister(), Seen(), Comparison(former) if former is not None else None
-    found = look(reach, crew, [lister, seen, comparison] if comparison is not None else [lister, seen])
+    sight = _Sight.of(reach, crew, former)
+    found = sight.found
     if found is not None and expect is not None:
         expect(found.size)
     if found is None or found.weight < live_from:
@@ -122,12 +127,34 @@ def take_base(
     where = ground(reach, crew)
     if where.kind not in _STAMPING:
         raise ArchiveError(reach.volume, f"what changes in it cannot be told for sure: its file system is {where.kind}")
-    if former is not None and comparison is not None:
-        flux = largest(one for one in found.large if hash(one.path) not in comparison.kept)
-        reason = comparison.why_not(found, where, clock, hastened=hastened(flux))
+    if former is not None and sight.comparison is not None:
+        young = changed_since(found.large, former.snapshot.began)
+        flux = largest({*young, *(one for one in found.large if hash(one.path) not in sight.comparison.kept)})
+        reason = sight.comparison.why_not(found, where, sight.clock, hastened=hastened(flux))
         if not reason:
-            return _again(reach, former, found, comparison.kept, flux)
+            return _again(reach, former, found, sight.comparison.kept, flux)
         logger.info("volume %s: a new base is taken: %s", reach.volume, reason)
+    if sight.small.are_young(found):
+        logger.debug("volume %s: much of it was written a moment ago, and has to age", reach.volume)
+        sleep(MARGIN)
+        sight = _Sight.of(reach, crew)
+    return _new_base(reach, writer, crew, sight, where, level=level, threads=threads, progress=progress)
+
+
+def _new_base(
+    reach: Reach,
+    writer: BlobWriter,
+    crew: Crew,
+    sight: _Sight,
+    where: Ground,
+    *,
+    level: int,
+    threads: int,
+    progress: Callable[[int], None] | None,
+) -> Base | None:
+    found, lister = sight.found, sight.lister
+    if found is None:
+        return None
     # The moment of the base is before this: what is dirty by now is flushed, and marks a time when it is written again.
     busy = _rewritten(reach, crew, at_work(found, where))
     run(reach, crew, ("sync", "-f", reach.root))
@@ -142,11 +169,64 @@ def take_base(
     # What these take for a while is free again for the snapshot file.
     held.names.sort()
     lacking = list(held.lacking(lister.lines()))
-    read = _snapshot(reach, crew).set_back(held.came - began + MARGIN)
-    snapshot = _put_right(reach.volume, read, finished, seen, linked=found.linked).retaking(lacking)
+    read = _snapshot(reach, crew).set_back(held.came - sight.began + MARGIN)
+    snapshot = _put_right(reach.volume, read, finished, sight.folders, linked=found.linked).retaking(lacking)
     about = About(size, where, held.attributes)
     flux = largest((*busy, *_begun(reach, crew, found, busy, snapshot.began)))
-    return Base(writer.close(), about, snapshot, found.linked, not_covered, clock, lister, held.names, flux)
+    return Base(writer.close(), about, snapshot, found.linked, not_covered, sight.clock, lister, held.names, flux)
+
+
+@frozen
+class _Sight:
+    """A look at a volume, and who was told of everything in it.
+
+    Attributes:
+        began: when it began, by the monotonic clock.
+        clock: this machine's clock by then.
+        lister: has the line of each file.
+        folders: knows the directories again.
+        small: weighs what is young.
+        comparison: knows what a former base holds of it; None where there is none.
+        found: what the look found.
+    """
+
+    began: float
+    clock: Clock
+    lister: Lister
+    folders: Seen
+    small: _Small
+    comparison: Comparison | None
+    found: Look | None
+
+    @classmethod
+    def of(cls, reach: Reach, crew: Crew, former: Former | None = None) -> _Sight:
+        """Look at a volume."""
+        began, clock = time.monotonic(), read_clock()
+        lister, folders, small = Lister(), Seen(), _Small()
+        comparison = Comparison(former) if former is not None else None
+        onlookers: list[Onlooker] = [lister, folders, small, *([comparison] if comparison is not None else ())]
+        return cls(began, clock, lister, folders, small, comparison, look(reach, crew, onlookers))
+
+
+class _Small:
+    """Weighs the small files that were changed so shortly before a look that every increment would hold them."""
+
+    def __init__(self) -> None:
+        # As find prints it; by our clock, since nothing but time depends on it.
+        self._since = b"%d" % (time.time() - MARGIN)
+        self._weight = 0
+
+    def folder(self, path: bytes, place: Place) -> None:
+        """Pass over a directory."""
+
+    def file(self, line: bytes, weight: int) -> None:
+        """Weigh a file, unless it is large: for those there are copies."""
+        if weight <= LARGE and line.split(b" ", 2)[1] >= self._since:
+            self._weight += weight
+
+    def are_young(self, found: Look) -> bool:
+        """Whether they are much of what the look found."""
+        return self._weight > max(_YOUNG_SHARE * found.weight, _YOUNG_FROM)
 
 
 def _rewritten(reach: Reach, crew: Crew, files: Sequence[Large]) -> tuple[Large, ...]:

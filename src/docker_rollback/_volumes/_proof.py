@@ -98,19 +98,19 @@ def shown_by(containers: Sequence[Mapping[str, Any]], volume: str, root: Root) -
     """
     for container in containers:
         process = Path("/proc", str(container["State"].get("Pid") or 0))
-        if not _is_main_program(process, container):
+        if not is_main_program(process, container):
             continue
         kind, key = ("bind", "Source") if is_folder(volume) else ("volume", "Name")
         for mount in container.get("Mounts") or ():
             if mount.get("Type") == kind and mount.get(key) == volume:
                 seen = look(f"{process}/root{mount['Destination']}")
                 # Looked at again afterwards: numbers of processes are used anew.
-                if seen is not None and seen.number == root.number and _is_main_program(process, container):
+                if seen is not None and seen.number == root.number and is_main_program(process, container):
                     return True
     return False
 
 
-def _is_main_program(process: Path, container: Mapping[str, Any]) -> bool:
+def is_main_program(process: Path, container: Mapping[str, Any]) -> bool:
     """Whether a process of this machine is a container's main program.
 
     Its control group names the container's full id. A clone of the machine, reached through a forwarded socket, may

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import io
+import queue
 import sys
+import threading
 from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import suppress
 from typing import Final, Protocol
 
 if sys.version_info >= (3, 14):
@@ -14,6 +17,9 @@ else:
 
 PIECE: Final = 1 << 20
 """Bytes that are handled at a time."""
+_AHEAD: Final = 4
+"""How many pieces are got before somebody wants them."""
+_LOOK: Final = 0.01
 _WORTH: Final = 256 << 10
 """How many bytes are worth a call."""
 
@@ -40,6 +46,45 @@ def pieces_of(source: Source) -> Iterator[bytes]:
     """Yield all that comes from `source`, a piece at a time."""
     while data := source.read(PIECE):
         yield data
+
+
+def ahead(pieces: Iterable[bytes]) -> Generator[bytes, None, None]:
+    """Yield the same, while a thread of its own gets the next ones; what they raise comes out here."""
+    waiting: queue.Queue[tuple[bytes | None, BaseException | None]] = queue.Queue(_AHEAD)
+    over = threading.Event()
+
+    def get() -> None:
+        failure: BaseException | None = None
+        source = iter(pieces)
+        try:
+            for piece in source:
+                waiting.put((piece, None))
+                if over.is_set():
+                    break
+        except BaseException as error:
+            failure = error
+        finally:
+            if isinstance(source, Generator):
+                source.close()
+        waiting.put((None, failure))
+
+    thread = threading.Thread(target=get, name="reading ahead", daemon=True)
+    thread.start()
+    try:
+        while True:
+            piece, failure = waiting.get()
+            if failure is not None:
+                raise failure
+            if piece is None:
+                return
+            yield piece
+    finally:
+        over.set()
+        while thread.is_alive():
+            # It may be waiting for room.
+            with suppress(queue.Empty):
+                waiting.get(timeout=_LOOK)
+        thread.join()
 
 
 def whole(pieces: Iterable[bytes]) -> bytes:

@@ -17,7 +17,8 @@ from docker_rollback._model import Backup, EngineRecord, VolumeArchive, Way
 from docker_rollback._store import BackupStore
 from docker_rollback._volumes import _tar
 from docker_rollback._volumes._access import Reach, Run
-from docker_rollback._volumes._capture import VolumeCapture, read_archive
+from docker_rollback._volumes._archive import read_archive
+from docker_rollback._volumes._capture import VolumeCapture
 from docker_rollback._volumes._direct import LocalProcess
 from tests.unit.volumes.comparing import differences, picture
 
@@ -109,9 +110,6 @@ def capture(
             change()
             taking.capture()
             captured(store.path)
-            taking.fetch()
-            taking.stand_down()
-            taking.flush()
             (archive,) = taking.seal()
             if kept is not None:
                 taken_at = datetime.fromtimestamp(number, UTC)

@@ -139,7 +139,7 @@ def test_progress_tells_each_volume_and_the_bytes(fake: FakeEngine, store: Backu
 
 
 def test_several_volumes_are_captured_together(fake: FakeEngine, store: BackupStore) -> None:
-    """Each goes into its own blob, in the order asked for, by one helper, whose end comes before the sealing."""
+    """Each goes into its own blob, in the order asked for, by one helper, which is gone after it."""
     for name in ("one", "two", "three"):
         fake.volume(name).write("/name", name)
     counting = FailingEngine(fake)
@@ -147,8 +147,8 @@ def test_several_volumes_are_captured_together(fake: FakeEngine, store: BackupSt
     with store.draft("together") as draft:
         with archiver.begin(["two", "one", "three"], draft, operation="op", anonymous={"one"}) as capture:
             capture.capture()
+            archives = capture.seal()
         assert nothing_left(fake)
-        archives = capture.seal()
     assert [(archive.name, archive.anonymous) for archive in archives] == [
         ("two", False),
         ("one", True),
@@ -161,9 +161,9 @@ def test_several_volumes_are_captured_together(fake: FakeEngine, store: BackupSt
 def test_no_volumes_take_no_helper(fake: FakeEngine, store: BackupStore) -> None:
     """A capture of nothing asks nothing of the engine that changes anything."""
     counting = FailingEngine(fake)
-    with store.draft("nothing") as draft:
-        with VolumeArchiver(counting, store).begin([], draft, operation="op") as capture:
-            capture.capture()
+    archiver = VolumeArchiver(counting, store)
+    with store.draft("nothing") as draft, archiver.begin([], draft, operation="op") as capture:
+        capture.capture()
         assert capture.seal() == ()
     assert counting.calls == []
 
@@ -209,16 +209,14 @@ def test_what_changes_at_rest_is_an_error_and_else_is_not(fake: FakeEngine, stor
 
 
 def test_a_capture_is_taken_once_and_sealed_after_it(fake: FakeEngine, store: BackupStore) -> None:
-    """Sealing before the block has ended, and a second capture, are mistakes of the caller's."""
-    with store.draft("order") as draft:
-        with VolumeArchiver(fake, store).begin(["data"], draft, operation="op") as capture:
-            with pytest.raises(ValueError, match="nothing to seal"):
-                capture.seal()
+    """Sealing before it, and a second capture, are mistakes of the caller's."""
+    archiver = VolumeArchiver(fake, store)
+    with store.draft("order") as draft, archiver.begin(["data"], draft, operation="op") as capture:
+        with pytest.raises(ValueError, match="nothing to seal"):
+            capture.seal()
+        capture.capture()
+        with pytest.raises(ValueError, match="taken once"):
             capture.capture()
-            with pytest.raises(ValueError, match="nothing to seal"):
-                capture.seal()
-            with pytest.raises(ValueError, match="taken once"):
-                capture.capture()
         assert len(capture.seal()) == 1
 
 

@@ -23,7 +23,7 @@ def taken(fake: FakeEngine, store: BackupStore, *, live_from: int) -> VolumeArch
             fake.volume("data").delete("/gone")
             fake.volume("data").write("/late", "late")
             capture.capture()
-        (archive,) = capture.seal()
+            (archive,) = capture.seal()
         fake.volume("data").delete("/late")
         fake.volume("data").write("/stray", "stray")
         archiver.extract(archive)
@@ -58,11 +58,10 @@ def test_how_much_there_will_be_is_told_before(tmp_path: Path) -> None:
         progress=lambda _, done: told.append(("done", done)),
         expect=lambda _, size: told.append(("expect", size)),
     )
-    with store.draft("live") as draft:
-        with archiver.begin(["data"], draft, operation="op") as capture:
-            capture.live_pass()
-            (first, *between) = list(told)
-            capture.capture()
+    with store.draft("live") as draft, archiver.begin(["data"], draft, operation="op") as capture:
+        capture.live_pass()
+        (first, *between) = list(told)
+        capture.capture()
         capture.seal()
     assert first[0] == "expect"
     assert first[1] == pytest.approx(between[-1][1], rel=0.05)

@@ -11,7 +11,7 @@ from attrs import evolve
 
 from docker_rollback._engine.port import Process
 from docker_rollback._store import BackupStore
-from docker_rollback._volumes import _aside, _capture, _former, _live
+from docker_rollback._volumes import _aside, _former, _live, _live_pass
 from docker_rollback._volumes._aside import Aside
 from docker_rollback._volumes._look import LARGE, Large, ground
 from docker_rollback.errors import ArchiveError, CorruptBackupError
@@ -27,7 +27,7 @@ def root(field: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (made / "base").mkdir(parents=True)
     for name in ("table", "idle"):
         (made / "base" / name).write_bytes(os.urandom(SIZE))
-    monkeypatch.setattr(_capture, "ASIDE_FROM", LARGE)
+    monkeypatch.setattr(_live_pass, "ASIDE_FROM", LARGE)
     monkeypatch.setattr(_live, "_rewritten", lambda *_: (Large(b"./base/table", SIZE, 0),))
     monkeypatch.setattr(_live, "MARGIN", 0.02)
     let_age(made)
@@ -125,6 +125,6 @@ def test_what_can_be_put_aside_does_not_take_a_new_base(
     assert second.archive.base == first.archive.base
     assert fetched != []
     check(root, second)
-    monkeypatch.setattr(_capture, "ASIDE_FROM", 1 << 40)
+    monkeypatch.setattr(_live_pass, "ASIDE_FROM", 1 << 40)
     third = capture(root, store=store, number=3, way="helper")
     assert third.archive.base != first.archive.base

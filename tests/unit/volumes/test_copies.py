@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import random
 import resource
@@ -16,14 +17,14 @@ import pytest
 from attrs import evolve
 from hypothesis import HealthCheck, event, given, settings
 
-from docker_rollback._store import BackupStore, Disk, FileCopy
-from docker_rollback._volumes import _capture, _former, _increment, _live, _look
+from docker_rollback._store import BackupStore, Disk, FileCopy, _spool
+from docker_rollback._volumes import _copies, _former, _increment, _live, _live_pass, _look
 from docker_rollback._volumes._copies import Copies, Room
 from docker_rollback._volumes._crew import Crew
 from docker_rollback._volumes._flux import MOST, at_work, largest
 from docker_rollback._volumes._increment import UnsoundError
 from docker_rollback._volumes._look import LARGE, Ground, Large, Look, ground
-from docker_rollback._volumes._members import Members
+from docker_rollback._volumes._members import END, Members
 from docker_rollback.errors import ArchiveError, StoreFullError
 from tests.unit.volumes.awkward import ACCESS, SECOND
 from tests.unit.volumes.live import capture, check, let_age, reach_of
@@ -252,6 +253,8 @@ def test_volumes_share_the_room(root: Path, monkeypatch: pytest.MonkeyPatch) -> 
         assert first.take([TABLE]) == 0
         assert second.take([TABLE]) == SIZE
         assert second.paths == ()
+        first.drop()
+        assert second.take([TABLE]) == 0
 
 
 @pytest.mark.usefixtures("busy")
@@ -261,8 +264,8 @@ def test_a_copy_for_which_the_disk_is_too_full_is_none(
     """What others write to the disk meanwhile does not keep a backup from being taken without copies."""
     update = FileCopy.update
 
-    def full(copy: FileCopy, source: int, size: int, check: Callable[[], object]) -> int:
-        update(copy, source, size // 2, check)
+    def full(copy: FileCopy, source: int, size: int, check: Callable[[], object], *, threads: int) -> int:
+        update(copy, source, size // 2, check, threads=threads)
         raise StoreFullError("store", "there is no room left", free=0)
 
     monkeypatch.setattr(FileCopy, "update", full)
@@ -277,7 +280,7 @@ def test_a_former_base_is_of_no_use_where_too_much_cannot_be_copied(
 ) -> None:
     """What has changed, and has an ACL, would all go through tar at rest; a new base takes it while it is in use."""
     monkeypatch.setattr(_former, "TOGETHER", 1e9)
-    for module, name, value in ((_former, "MOST", SIZE), (_capture, "MOST_BY_TAR", SIZE), (_former, "SHARE", 1e9)):
+    for module, name, value in ((_former, "MOST", SIZE), (_live_pass, "MOST_BY_TAR", SIZE), (_former, "SHARE", 1e9)):
         monkeypatch.setattr(module, name, value)
     monkeypatch.setattr(_live, "MARGIN", 0.02)
     monkeypatch.setattr(_live, "ground", lambda reach, crew: evolve(found := ground(reach, crew), now=found.now + 1))
@@ -332,7 +335,7 @@ def test_no_descriptor_is_held_open_for_a_copy(root: Path) -> None:
         before = held_open()
         copies.take([TABLE, IDLE])
         assert len(copies.paths) == 2
-        copies.update(1)
+        copies.update()
         assert held_open() == before
 
 
@@ -359,14 +362,14 @@ def test_a_file_that_changes_at_rest_is_an_error(root: Path) -> None:
         copies.take([TABLE])
         update = FileCopy.update
 
-        def meddled_with(copy: FileCopy, source: int, size: int, check: Callable[[], object]) -> int:
+        def meddled_with(copy: FileCopy, source: int, size: int, check: Callable[[], object], *, threads: int) -> int:
             touch_page(root / "base/table")
-            return update(copy, source, size, check)
+            return update(copy, source, size, check, threads=threads)
 
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(FileCopy, "update", meddled_with)
             with pytest.raises(ArchiveError, match="changed while they were read"):
-                copies.update(1)
+                copies.update()
 
 
 def test_an_end_ends_the_comparing(root: Path) -> None:
@@ -377,7 +380,7 @@ def test_an_end_ends_the_comparing(root: Path) -> None:
         copies.take([TABLE])
         crew.stop()
         with pytest.raises(ArchiveError, match="ended"):
-            copies.update(1)
+            copies.update()
 
 
 @pytest.mark.usefixtures("busy")
@@ -385,12 +388,12 @@ def test_a_comparison_that_nobody_needs_any_more_ends(root: Path, monkeypatch: p
     """Where all is archived at rest after all, the service does not wait for gigabytes to be compared."""
     update, waited = FileCopy.update, []
 
-    def slow(copy: FileCopy, source: int, size: int, check: Callable[[], object]) -> int:
+    def slow(copy: FileCopy, source: int, size: int, check: Callable[[], object], *, threads: int) -> int:
         for _ in range(1000 if copy.size else 0):
             check()
             time.sleep(0.01)
         waited.append(copy.size)
-        return update(copy, source, size, check)
+        return update(copy, source, size, check, threads=threads)
 
     def unsound(*_: object) -> None:
         raise UnsoundError("directories were moved")
@@ -457,3 +460,92 @@ def test_what_was_written_once_is_not_at_work(root: Path, copied: list[bytes], m
     assert sorted(held(taken.tars[0])) == [b"./base/idle", b"./base/new", b"./base/other", b"./small"]
     assert b"./base/table" in copied
     check(root, taken)
+
+
+@pytest.fixture
+def compared(monkeypatch: pytest.MonkeyPatch) -> list[FileCopy]:
+    """Give the copies that are compared with their files, as that comes."""
+    found: list[FileCopy] = []
+    update = FileCopy.update
+
+    def told(copy: FileCopy, source: int, size: int, check: Callable[[], object], *, threads: int) -> int:
+        found.append(copy)
+        return update(copy, source, size, check, threads=threads)
+
+    monkeypatch.setattr(FileCopy, "update", told)
+    return found
+
+
+def content(copies: Copies) -> bytes:
+    """Return what the first of the copies holds, as an increment has it."""
+    joined = b"".join(map(bytes, copies.joined([])))
+    begin = len(joined) - len(END) - -SIZE % 512 - SIZE
+    return joined[begin : begin + SIZE]
+
+
+@pytest.mark.parametrize("age", [0.0, 0.1])
+def test_a_file_that_had_been_quiet_when_it_was_copied_is_not_compared(
+    root: Path, compared: list[FileCopy], monkeypatch: pytest.MonkeyPatch, age: float
+) -> None:
+    """Of a file that was written a moment ago, a write may still be under way: what it writes bears no later time."""
+    monkeypatch.setattr(_copies, "_LONGEST_WRITE", 100_000_000)
+    touch_page(root / "base/table")
+    time.sleep(2 * age)
+    with BackupStore(root.parent / "store").draft("x") as draft, ExitStack() as held:
+        copies = Copies(reach_of(root), draft, held, Crew())
+        copies.take([TABLE])
+        compared.clear()
+        copies.update()
+        assert len(compared) == (0 if age else 1)
+
+
+def test_a_page_of_a_mapping_that_was_dirty_when_it_was_copied_is_not_missed(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only a page that is clean has its file stamped when it is written."""
+    monkeypatch.setattr(_copies, "_LONGEST_WRITE", 100_000_000)
+    path = root / "base/table"
+    with path.open("r+b") as file, mmap.mmap(file.fileno(), SIZE) as mapped:
+        mapped[5000:5004] = b"once"
+        time.sleep(0.2)
+        with BackupStore(root.parent / "store").draft("x") as draft, ExitStack() as held:
+            copies = Copies(reach_of(root), draft, held, Crew())
+            copies.take([TABLE])
+            mapped[5000:5004] = b"more"
+            copies.update()
+            assert content(copies)[5000:5004] == b"more"
+
+
+@pytest.mark.parametrize("size", [0, 1, 3 << 16, (7 << 16) + 5])
+def test_stretches_that_are_compared_at_once_make_one_file(
+    root: Path, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    """However the file grows and shrinks in between."""
+    monkeypatch.setattr(_spool, "_STRETCH", 2 << 16)
+    path = root / "base/table"
+    with BackupStore(root.parent / "store").draft("x") as draft, draft.copy() as copy:
+        for length in (SIZE, size, SIZE // 2, size):
+            path.write_bytes(os.urandom(length))
+            with path.open("rb") as file:
+                # As it was said to be: by now it may be shorter.
+                copy.update(file.fileno(), max(length, size), lambda: None, threads=3)
+            assert copy.size == length
+            assert b"".join(copy.pieces()) == path.read_bytes()
+
+
+def test_a_file_that_every_increment_on_a_base_holds_is_copied_also_for_the_next_backup(
+    root: Path, copied: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of one that was written a moment before it, tar does not know whether the base holds it as it is."""
+    monkeypatch.setattr(_live, "MARGIN", 5.0)
+    monkeypatch.setattr(_live, "_rewritten", lambda *_: ())
+    monkeypatch.setattr(_former, "SHARE", 1e9)
+    let_age(root, 5.1)
+    store = BackupStore(root.parent / "store")
+    touch_page(root / "base/table")
+    first = capture(root, store=store, number=1)
+    copied.clear()
+    second = capture(root, store=store, number=2)
+    assert second.archive.base == first.archive.base
+    assert copied == [b"./base/table"]
+    check(root, second)

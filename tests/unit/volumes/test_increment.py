@@ -6,6 +6,7 @@ import mmap
 import os
 import random
 import shutil
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,8 +14,11 @@ import pytest
 from attrs import evolve
 
 from docker_rollback._engine.port import Process
+from docker_rollback._store import BackupStore
 from docker_rollback._volumes import _increment, _live
 from docker_rollback._volumes._clock import read_clock
+from docker_rollback._volumes._look import Look, ground
+from docker_rollback._volumes._members import Members
 from docker_rollback._volumes._snapshot_file import SnapshotFile
 from docker_rollback.errors import CorruptBackupError
 from tests.unit.volumes import awkward
@@ -350,3 +354,59 @@ def test_every_kind_of_file_goes_by_base_and_increment(root: Path) -> None:
     for data in taken.tars:
         assert data
     check(root, taken)
+
+
+def test_much_that_was_written_a_moment_ago_is_left_to_age_before_its_base(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else each increment on this base would hold all of it, and no restore could prove that it was left alone."""
+    monkeypatch.setattr(_live, "MARGIN", 0.3)
+    monkeypatch.setattr(_live, "_YOUNG_FROM", 0)
+    for number in range(20):
+        (root / f"young{number}").write_bytes(os.urandom(5000))
+    taken = capture(root, lambda: (root / "young7").write_text("changed"))
+    assert {one.name for one in Members().feed(taken.tars[1]) if b"young" in one.name} == {b"./young7"}
+    check(root, taken)
+
+
+@pytest.mark.parametrize(
+    ("age", "size", "expected"),
+    [(0, 16 << 10, True), (9, 16 << 10, False), (0, 16 << 20, False)],
+    ids=["young", "old", "large"],
+)
+def test_what_has_aged_is_not_waited_for_and_nothing_large(age: int, size: int, *, expected: bool) -> None:
+    """Of large files there are copies."""
+    seconds = int(time.time()) - age
+    small = _live._Small()
+    for number in range((32 << 20) // size):
+        small.file(b"7 %d.5 0.0 %d file%d" % (seconds, size, number), size)
+    assert small.are_young(Look(200_000_000, 0, linked=False, sockets=())) == expected
+
+
+def test_what_changes_while_a_volume_ages_does_not_cost_the_next_backup_its_base(
+    root: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A base goes with a look that was taken after the waiting, and not with the one that led to it."""
+    monkeypatch.setattr(_live, "MARGIN", 0.3)
+    # It tells whole seconds; no backup follows another so closely.
+    monkeypatch.setattr(_live, "ground", lambda reach, crew: evolve(found := ground(reach, crew), now=found.now + 1))
+    (root / "file").write_bytes(os.urandom(5000))
+    (root / "other").write_bytes(os.urandom(5_000_000))
+    let_age(root, 0.4)
+
+    def are_young(*_: object) -> bool:
+        (root / "file").chmod(0o600)
+        # A little longer ago than the margin, once that is over.
+        time.sleep(0.5)
+        return True
+
+    store = BackupStore(root.parent / "store")
+    with monkeypatch.context() as patch:
+        patch.setattr(_live._Small, "are_young", are_young)
+        first = capture(root, store=store, number=1)
+    with caplog.at_level("INFO", logger="docker_rollback"):
+        second = capture(root, store=store, number=2)
+    # Of equal content, a new base would have the same digest.
+    assert "a new base is taken" not in caplog.text
+    assert second.archive.base == first.archive.base
+    check(root, second)

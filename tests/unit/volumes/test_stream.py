@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import Iterable, Iterator
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from docker_rollback._volumes._direct import LocalProcess
-from docker_rollback._volumes._stream import PIECE, CorruptStreamError, pack, pieces_of, unpack
+from docker_rollback._volumes._stream import PIECE, CorruptStreamError, ahead, pack, pieces_of, unpack
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -85,3 +86,61 @@ def test_packing_counts_and_tells() -> None:
     assert whole([sink.data]) == b"x" * 4_000_000
     assert told[-1] == 4_000_000
     assert told == sorted(told)
+
+
+def threads() -> list[str]:
+    """Return the names of the threads that read ahead."""
+    return [one.name for one in threading.enumerate() if one.name == "reading ahead"]
+
+
+@given(pieces=st.lists(st.binary(max_size=3), max_size=20))
+def test_what_is_read_ahead_is_the_same(pieces: list[bytes]) -> None:
+    """In its order, and nothing of it is left over."""
+    assert list(ahead(pieces)) == pieces
+    assert threads() == []
+
+
+def test_the_next_piece_is_got_before_it_is_wanted() -> None:
+    """While somebody is at work on the last one."""
+    got = threading.Event()
+
+    def source() -> Iterator[bytes]:
+        yield b"first"
+        got.set()
+        yield b"second"
+
+    pieces = ahead(source())
+    assert next(pieces) == b"first"
+    assert got.wait(60)
+    assert list(pieces) == [b"second"]
+
+
+def test_an_error_comes_out_in_its_place() -> None:
+    """After all that came before it."""
+
+    def source() -> Iterator[bytes]:
+        yield b"first"
+        raise CorruptStreamError("broken")
+
+    pieces = ahead(source())
+    assert next(pieces) == b"first"
+    with pytest.raises(CorruptStreamError, match="broken"):
+        next(pieces)
+
+
+def test_who_has_seen_enough_ends_the_source() -> None:
+    """It is closed where it is, and its thread has ended by then."""
+    ended = []
+
+    def source() -> Iterator[bytes]:
+        try:
+            while True:
+                yield b"more"
+        finally:
+            ended.append(True)
+
+    pieces = ahead(source())
+    next(pieces)
+    pieces.close()
+    assert ended == [True]
+    assert threads() == []

@@ -107,7 +107,8 @@ def look(client: docker.DockerClient, *, parked: bool = True) -> Picture:
         for mount in one["Mounts"]:
             if mount["Type"] == "volume" and mount["Name"] not in named:
                 files |= _files(f"{one['Name']} at {mount['Destination']}", Path(mount["Source"]))
-        if one["State"]["Running"]:
+        # One that an engine is about to start again is "running" without a process.
+        if one["State"]["Running"] and one["State"]["Pid"]:
             files |= _own_files(f"{one['Name']} own", Path(f"/proc/{one['State']['Pid']}/root"))
     return Picture(
         containers={str(one["Name"]).lstrip("/"): _container(one) for one in inspections},

@@ -30,7 +30,7 @@ LAYERS = (
     ("_volumes", "_quiesce", "_look", "_checked", "_marker", "_hooks"),
     ("_readiness",),
     ("_engine", "_store"),
-    ("progress_rich", "_outcome"),
+    ("progress_rich", "_outcome", "_changed"),
     (
         "_plan",
         "_journal",
@@ -38,7 +38,6 @@ LAYERS = (
         "_conflict",
         "_graph",
         "_progress",
-        "_changed",
         "_upper",
         "_secrets",
         "_signals",

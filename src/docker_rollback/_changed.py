@@ -14,13 +14,11 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
-_MARKS = ("trusted.overlay.", "user.overlay.")
+from docker_rollback._upper import MARKS, attributes_of, layers_of
+
 _OPAQUE = "opaque"
 _OF_NO_WEIGHT = ("origin", "impure", "nlink", "uuid")
 """Marks that overlayfs leaves and that say nothing of what is seen: others, such as a redirection, do."""
-
-
-_NOT_SEEN = (*_MARKS, "security.selinux")
 _MOST_COMPARED = 16 << 20
 """Bytes of a file."""
 
@@ -38,13 +36,12 @@ def changes(inspection: Mapping[str, Any], *, most: int) -> dict[str, str] | Non
         inspection: the container's.
         most: how many of them are wanted.
     """
-    data = (inspection.get("GraphDriver") or {}).get("Data") or {}
-    upper, lower = str(data.get("UpperDir") or ""), str(data.get("LowerDir") or "")
-    if not upper or not os.access(upper, os.R_OK | os.X_OK):
+    layers = layers_of(inspection)
+    if layers is None:
         return None
-    layers = [Path(layer) for layer in lower.split(":") if layer]
+    upper, lower = layers
     try:
-        return dict(islice(_changed_in(Path(upper), "", layers), most))
+        return dict(islice(_changed_in(upper, "", lower), most))
     except (OSError, RecursionError, _UnclearError):
         return None
 
@@ -114,7 +111,7 @@ def _is_whiteout(seen: os.stat_result) -> bool:
 
 
 def _is_opaque(folder: Path) -> bool:
-    marks = {name.rpartition(".")[2] for name in os.listxattr(folder) if name.startswith(_MARKS)}
+    marks = {name.rpartition(".")[2] for name in os.listxattr(folder) if name.startswith(MARKS)}
     if not marks <= {_OPAQUE, *_OF_NO_WEIGHT}:
         raise _UnclearError(f"{folder} is marked {sorted(marks)}")
     return _OPAQUE in marks
@@ -123,7 +120,7 @@ def _is_opaque(folder: Path) -> bool:
 def _differ(was: Path, now: Path) -> bool:
     """Whether two of one name differ in what a container sees, beside the time and the size of a folder."""
     before, after = was.lstat(), now.lstat()
-    if _outside(before) != _outside(after) or _attributes(was) != _attributes(now):
+    if _outside(before) != _outside(after) or attributes_of(was) != attributes_of(now):
         return True
     if stat.S_ISLNK(after.st_mode):
         return was.readlink() != now.readlink()
@@ -136,8 +133,3 @@ def _outside(seen: os.stat_result) -> tuple[int, ...]:
     """Return what a look tells of something without opening it."""
     shape = () if stat.S_ISDIR(seen.st_mode) else (seen.st_size, seen.st_mtime_ns)
     return seen.st_mode, seen.st_uid, seen.st_gid, seen.st_rdev, *shape
-
-
-def _attributes(path: Path) -> dict[str, bytes]:
-    names = [name for name in os.listxattr(path, follow_symlinks=False) if not name.startswith(_NOT_SEEN)]
-    return {name: os.getxattr(path, name, follow_symlinks=False) for name in names}

@@ -16,7 +16,7 @@ from typing import Final
 
 from docker_rollback._model import Observed, Quiesce
 from docker_rollback._quiesce import resting
-from docker_rollback._volumes import is_main_program
+from docker_rollback._volumes import is_first_of_its_namespace, is_main_program
 
 _LOOK: Final = 50
 """Milliseconds after which somebody who waits sees that nobody wants to know any more."""
@@ -76,13 +76,7 @@ def _watch(container: Observed, quiesce: Quiesce, held: ExitStack) -> int:
     held.callback(os.close, descriptor)
     # The engine may run on another machine, where the number is somebody else's; and what a runtime has started may not
     # be the first of its namespace, which takes all others along. What is alive after this was read is what it was of.
-    known = is_main_program(process, container.inspection) and _is_first_of_its_namespace(process)
+    known = is_main_program(process, container.inspection) and is_first_of_its_namespace(process)
     if not known or select.select([descriptor], [], [], 0)[0]:
         raise _UnknownError
     return descriptor
-
-
-def _is_first_of_its_namespace(process: Path) -> bool:
-    status = (process / "status").read_text(encoding="utf-8", errors="replace")
-    numbers = next((line.split()[1:] for line in status.splitlines() if line.startswith("NSpid:")), [])
-    return len(numbers) > 1 and numbers[-1] == "1"

@@ -20,7 +20,9 @@ _MOST = 20
 
 _ACLS = ("system.posix_acl_access", "system.posix_acl_default")
 _WHITEOUT = ".wh."
-_OVERLAYS = ("trusted.overlay.", "user.overlay.", "security.selinux")
+MARKS = ("trusted.overlay.", "user.overlay.")
+"""How the marks of overlayfs begin."""
+_NOT_SEEN = (*MARKS, "security.selinux")
 
 
 def lost_by_commit(inspection: Mapping[str, Any]) -> tuple[NotCovered, ...]:
@@ -28,11 +30,9 @@ def lost_by_commit(inspection: Mapping[str, Any]) -> tuple[NotCovered, ...]:
 
     The layer is only read. A name or an attribute that cannot be read is passed over.
     """
-    upper = ((inspection.get("GraphDriver") or {}).get("Data") or {}).get("UpperDir")
-    if not upper or not os.access(upper, os.R_OK | os.X_OK):
-        return ()
+    layers = layers_of(inspection)
     found: list[NotCovered] = []
-    for path, reason in _losses(Path(upper)):
+    for path, reason in _losses(layers[0]) if layers else ():
         if len(found) == _MOST:
             return (
                 *found,
@@ -48,12 +48,26 @@ def altered(inspection: Mapping[str, Any], folders: Iterable[str]) -> bool:
     That is what the image gave them or, for those that the engine made, root's and 0755. Where the layers cannot be
     seen from here the answer is no.
     """
+    layers = layers_of(inspection)
+    if layers is None:
+        return False
+    upper, lower = layers
+    return any(_is_altered(folder.lstrip("/"), upper, lower) for folder in folders)
+
+
+def layers_of(inspection: Mapping[str, Any]) -> tuple[Path, list[Path]] | None:
+    """Return where a container's writable layer is, and those below it, highest first; None where it is not seen."""
     data = (inspection.get("GraphDriver") or {}).get("Data") or {}
     upper, lower = str(data.get("UpperDir") or ""), str(data.get("LowerDir") or "")
     if not upper or not os.access(upper, os.R_OK | os.X_OK):
-        return False
-    layers = [Path(layer) for layer in lower.split(":") if layer]
-    return any(_is_altered(folder.lstrip("/"), Path(upper), layers) for folder in folders)
+        return None
+    return Path(upper), [Path(layer) for layer in lower.split(":") if layer]
+
+
+def attributes_of(path: Path) -> dict[str, bytes]:
+    """Return the extended attributes of a file, but overlayfs' marks and its label; raises `OSError`."""
+    names = [name for name in os.listxattr(path, follow_symlinks=False) if not name.startswith(_NOT_SEEN)]
+    return {name: os.getxattr(path, name, follow_symlinks=False) for name in names}
 
 
 def _is_altered(folder: str, upper: Path, layers: Iterable[Path]) -> bool:
@@ -67,17 +81,15 @@ def _is_altered(folder: str, upper: Path, layers: Iterable[Path]) -> bool:
             return _looks(layer / folder) != now
         except OSError:
             continue
-    return now not in ((0o755, *owner, ()), (0o755, 0, 0, ()))
+    return now not in ((0o755, *owner, {}), (0o755, 0, 0, {}))
 
 
-def _looks(folder: Path) -> tuple[int, int, int, tuple[tuple[str, bytes], ...]]:
+def _looks(folder: Path) -> tuple[int, int, int, dict[str, bytes]]:
     """Return mode, owners and attributes of a folder; raises `OSError` where it is none, or cannot be looked at."""
     seen = folder.lstat()
     if not stat.S_ISDIR(seen.st_mode):
         raise NotADirectoryError(folder)
-    names = sorted(name for name in os.listxattr(folder) if not name.startswith(_OVERLAYS))
-    values = tuple((name, os.getxattr(folder, name)) for name in names)
-    return stat.S_IMODE(seen.st_mode), seen.st_uid, seen.st_gid, values
+    return stat.S_IMODE(seen.st_mode), seen.st_uid, seen.st_gid, attributes_of(folder)
 
 
 def _losses(upper: Path) -> Iterator[tuple[str, str]]:

@@ -17,6 +17,7 @@ from docker_rollback import _processes
 from docker_rollback._model import Observed, Quiesce
 from docker_rollback._processes import main_processes
 from docker_rollback._spec import observe
+from docker_rollback._volumes import is_first_of_its_namespace
 from tests.unit.inspections import inspection
 
 Process = subprocess.Popen[bytes]
@@ -35,7 +36,7 @@ def process() -> Iterator[Process]:
 @pytest.fixture
 def first(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have every process count as the first of a PID namespace."""
-    monkeypatch.setattr(_processes, "_is_first_of_its_namespace", lambda _: True)
+    monkeypatch.setattr(_processes, "is_first_of_its_namespace", lambda _: True)
 
 
 def running(pid: int, **changes: Any) -> Observed:
@@ -124,6 +125,6 @@ def test_the_first_of_a_namespace_is_told_by_the_kernel() -> None:
         children = Path(f"/proc/{unshare.pid}/task/{unshare.pid}/children")
         while not (found := children.read_text().split()):
             time.sleep(0.01)
-        assert _processes._is_first_of_its_namespace(Path("/proc", found[0]))
-        assert not _processes._is_first_of_its_namespace(Path("/proc", str(unshare.pid)))
+        assert is_first_of_its_namespace(Path("/proc", found[0]))
+        assert not is_first_of_its_namespace(Path("/proc", str(unshare.pid)))
         unshare.communicate()

@@ -5,7 +5,7 @@ from docker_rollback._volumes._capture import LIVE_FROM, ByteListener, SizeListe
 from docker_rollback._volumes._fill import Filling
 from docker_rollback._volumes._helper import ROLE, remove_left_over
 from docker_rollback._volumes._host import PLACE
-from docker_rollback._volumes._proof import is_main_program, may_do_anything
+from docker_rollback._volumes._proof import is_first_of_its_namespace, is_main_program, may_do_anything
 
 __all__ = [
     "LIVE_FROM",
@@ -17,6 +17,7 @@ __all__ = [
     "SizeListener",
     "VolumeAccess",
     "VolumeCapture",
+    "is_first_of_its_namespace",
     "is_main_program",
     "may_do_anything",
     "remove_left_over",

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 
 from docker_rollback._engine.port import Process
-from docker_rollback._model import VolumeArchive
+from docker_rollback._model import Descriptor, VolumeArchive
 from docker_rollback._store import VOLUME_ARCHIVE, BackupStore, Draft
 from docker_rollback._volumes import _tar
 from docker_rollback._volumes._access import Reach
@@ -91,11 +91,11 @@ class LivePass:
     def _base_to_build_on(self, reach: Reach, threads: int, copies: Copies) -> Base | None:
         """Return the last base or a new one, and have copies of what an increment on it will hold anyway."""
         base = self._base(reach, threads, self._load(reach))
-        if base is None or not base.former:
+        if base is None or isinstance(base.listing, Lister):
             return self._with_copies(reach, base, copies)
         with ThreadPoolExecutor(1, thread_name_prefix="proving a base") as pool:
             # To read it takes as long as to make the copies.
-            sound = pool.submit(self._may_build_on, base)
+            sound = pool.submit(self._adopt, base.blob, base.listing)
             left = self._copy(reach, base, copies)
         if not sound.result():
             logger.warning("volume %s: its last base is damaged, and a new one is taken", reach.volume)
@@ -158,6 +158,6 @@ class LivePass:
         aside = Aside(reach, self._crew)
         return aside if aside.has_room(size) else None
 
-    def _may_build_on(self, base: Base) -> bool:
+    def _adopt(self, *blobs: Descriptor) -> bool:
         """Keep what this backup has of an earlier one from now on; False where that is damaged."""
-        return isinstance(base.listing, Lister) or all(map(self._draft.adopt, (base.blob, base.listing)))
+        return all(map(self._draft.adopt, blobs))

@@ -70,14 +70,28 @@ def is_plain(inspection: Mapping[str, Any]) -> bool:
 def may_do_anything(process: str = "/proc/self") -> bool:
     """Whether a process may read and write every file with all its attributes, as whoever owns it."""
     try:
-        status = Path(process, "status").read_text()
+        fields = _status(Path(process))
         owners = Path(process, "uid_map").read_text().split()
     except OSError:
         return False
-    fields = dict(line.split(":", 1) for line in status.splitlines() if ":" in line)
     effective = int(fields.get("CapEff", "0"), 16)
     uid = fields.get("Uid", "- -").split()[1]
     return uid == "0" and effective & _CAPABILITIES == _CAPABILITIES and owners == _EVERY_OWNER
+
+
+def is_first_of_its_namespace(process: Path) -> bool:
+    """Whether a process is number 1 of a PID namespace other than ours, so that all in it end with it."""
+    try:
+        numbers = _status(process).get("NSpid", "").split()
+    except OSError:
+        return False
+    return len(numbers) > 1 and numbers[-1] == "1"
+
+
+def _status(process: Path) -> dict[str, str]:
+    """Return what the kernel says of a process, by field; raises `OSError`."""
+    status = (process / "status").read_text(encoding="utf-8", errors="replace")
+    return dict(line.split(":", 1) for line in status.splitlines() if ":" in line)
 
 
 def same_kernel(identity: str) -> bool:

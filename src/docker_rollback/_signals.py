@@ -18,17 +18,20 @@ _Handler: TypeAlias = Callable[[int, FrameType | None], None]
 class Signals:
     """The signals of the main thread for the time of a block; in any other thread, nothing.
 
-    SIGTERM becomes `SystemExit` (143, as a shell counts), so that a block that is asked to end is rolled back. Within
-    `deferring`, the first SIGINT or SIGTERM waits for the end of it, and a second one ends it at once. Every handler
-    that was there before is there again afterwards; a signal that was ignored stays so.
+    SIGTERM and SIGHUP become `SystemExit` (143 and 129, as a shell counts), so that a block that is asked to end is
+    rolled back. Within `deferring`, the first SIGINT or SIGTERM waits for the end of it, and a second one ends it at
+    once. SIGHUP waits as well and never ends it: a terminal that closes sends it twice, by the shell and by the
+    kernel. Every handler that was there before is there again afterwards; a signal that was ignored stays so.
     """
 
     def __init__(self) -> None:
         self._handlers = ExitStack()
         self._pending: int | None = None
+        self._insisted = False
+        self._hung_up = False
 
     def __enter__(self) -> Self:
-        self._handlers.enter_context(_handling({signal.SIGTERM: _raise}))
+        self._handlers.enter_context(_handling({signal.SIGTERM: _raise, signal.SIGHUP: self._hang_up}))
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -43,19 +46,32 @@ class Signals:
         """
 
         def defer(number: int, frame: FrameType | None) -> None:
-            if self._pending is not None:
+            if self._insisted:
                 _raise(number, frame)
-            self._pending = number
+            self._insisted = True
+            self._pending = self._pending or number
             logger.warning("%s waits until %s is done; once more breaks it off", signal.Signals(number).name, work)
 
-        with _handling({signal.SIGINT: defer, signal.SIGTERM: defer}):
+        def defer_hang_up(number: int, _: FrameType | None) -> None:
+            if not self._hung_up:
+                self._hung_up = True
+                self._pending = self._pending or number
+                logger.warning("%s waits until %s is done", signal.Signals(number).name, work)
+
+        with _handling({signal.SIGINT: defer, signal.SIGTERM: defer, signal.SIGHUP: defer_hang_up}):
             yield
 
     def deliver(self, leaving: BaseException | None) -> None:
         """Raise what a deferred signal stands for, unless the block is left by such an exception already."""
-        pending, self._pending = self._pending, None
+        pending, self._pending, self._insisted = self._pending, None, False
         if pending is not None and not isinstance(leaving, KeyboardInterrupt | SystemExit):
             _raise(pending, None)
+
+    def _hang_up(self, number: int, frame: FrameType | None) -> None:
+        """Raise the first SIGHUP alone: a second one is the same terminal, and would break off what the first began."""
+        if not self._hung_up:
+            self._hung_up = True
+            _raise(number, frame)
 
 
 def _raise(number: int, _: FrameType | None) -> None:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import pty
+import shlex
 import signal
 import subprocess
 import sys
 import textwrap
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,11 +23,14 @@ from tests.unit.shop import Shop, UpdateFailedError
 @pytest.fixture(autouse=True)
 def handlers() -> Iterator[None]:
     """Hold that every test leaves the handlers as they were: Python's own, whatever the tests were started with."""
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    given = signal.signal(signal.SIGINT, signal.default_int_handler), signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    given = [signal.getsignal(number) for number in numbers]
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     yield
     left = [signal.signal(number, handler) for number, handler in zip(numbers, given, strict=True)]
-    assert left == [signal.default_int_handler, signal.SIG_DFL]
+    assert left == [signal.default_int_handler, signal.SIG_DFL, signal.SIG_DFL]
 
 
 def at_the_first_filling(number: signal.Signals, times: int) -> tuple[list[str], object]:
@@ -41,18 +47,21 @@ def at_the_first_filling(number: signal.Signals, times: int) -> tuple[list[str],
     return seen, listen
 
 
-def test_a_request_to_end_is_rolled_back(shop: Shop) -> None:
-    """SIGTERM in the body leaves the block as SystemExit with the code that a shell gives, once all is as it was."""
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)], ids=["term", "hup"])
+def test_a_request_to_end_is_rolled_back(shop: Shop, number: signal.Signals, code: int) -> None:
+    """SIGTERM or SIGHUP in the body leaves the block as SystemExit with a shell's exit code, once all is as it was."""
     with pytest.raises(SystemExit) as ended, shop.rollback() as tx:
         shop.break_it()
-        signal.raise_signal(signal.SIGTERM)
-    assert ended.value.code == 128 + signal.SIGTERM
+        signal.raise_signal(number)
+    assert ended.value.code == code
     assert tx.status is Status.ROLLED_BACK
     shop.check_restored()
 
 
 @pytest.mark.parametrize(
-    ("number", "error"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)], ids=["int", "term"]
+    ("number", "error"),
+    [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit), (signal.SIGHUP, SystemExit)],
+    ids=["int", "term", "hup"],
 )
 def test_one_signal_waits_for_the_end_of_a_rollback(
     shop: Shop, number: signal.Signals, error: type[BaseException]
@@ -128,15 +137,126 @@ def test_a_signal_in_a_commit_waits(shop: Shop) -> None:
     assert shop.store.journal.names() == []
 
 
-def test_a_signal_that_is_ignored_stays_ignored(shop: Shop) -> None:
-    """A program that was started to ignore SIGTERM is not ended by it."""
-    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP], ids=["term", "hup"])
+def test_a_signal_that_is_ignored_stays_ignored(shop: Shop, number: signal.Signals) -> None:
+    """A program that was started to ignore a signal is not ended by it."""
+    before = signal.signal(number, signal.SIG_IGN)
     try:
         with shop.rollback() as tx:
-            signal.raise_signal(signal.SIGTERM)
+            signal.raise_signal(number)
     finally:
-        signal.signal(signal.SIGTERM, before)
+        signal.signal(number, before)
     assert tx.status is Status.COMMITTED
+
+
+def test_a_terminal_that_hangs_up_twice_does_not_break_a_rollback_off(shop: Shop) -> None:
+    """The shell and the kernel each send SIGHUP; the second one in the rollback changes nothing."""
+    seen, listen = at_the_first_filling(signal.SIGHUP, 3)
+    with pytest.raises(SystemExit) as ended, shop.rollback(progress=listen) as tx:
+        shop.break_it()
+        raise UpdateFailedError
+    assert ended.value.code == 129
+    assert tx.status is Status.ROLLED_BACK
+    assert len(seen) == 2
+    shop.check_restored()
+
+
+def test_a_hang_up_after_the_one_that_ended_the_body_is_no_new_one(shop: Shop) -> None:
+    """Neither the body's own clean-up nor the rollback that follows is broken off by it."""
+    cleaned: list[str] = []
+    _, listen = at_the_first_filling(signal.SIGHUP, 2)
+    with pytest.raises(SystemExit) as ended, shop.rollback(progress=listen) as tx:
+        shop.break_it()
+        try:
+            signal.raise_signal(signal.SIGHUP)
+        finally:
+            signal.raise_signal(signal.SIGHUP)
+            cleaned.append("whole")
+    assert (ended.value.code, cleaned) == (129, ["whole"])
+    assert tx.status is Status.ROLLED_BACK
+    shop.check_restored()
+
+
+def test_after_a_hang_up_one_request_to_end_waits_too(shop: Shop) -> None:
+    """A session that ends sends SIGHUP and SIGTERM together; two of SIGTERM and SIGINT break a rollback off."""
+    seen: list[str] = []
+
+    def listen(news: Progress) -> None:
+        if news.step == "restore" and news.subject.startswith("fill"):
+            seen.append(news.subject)
+            if len(seen) == 1:
+                signal.raise_signal(signal.SIGHUP)
+                signal.raise_signal(signal.SIGTERM)
+
+    with pytest.raises(SystemExit) as ended, shop.rollback(progress=listen) as tx:
+        shop.break_it()
+        raise UpdateFailedError
+    assert ended.value.code == 129
+    assert tx.status is Status.ROLLED_BACK
+    shop.check_restored()
+
+
+PROGRAM = """
+import sys, time
+from pathlib import Path
+from docker_rollback import BackupStore
+from tests.unit.shop import Shop
+folder = Path(sys.argv[1])
+shop = Shop(BackupStore(folder / "store"))
+tx = shop.rollback()
+code = 0
+try:
+    with tx:
+        shop.break_it()
+        (folder / "in the body").touch()
+        while not (folder / "go on").exists():
+            time.sleep(0.01)
+except SystemExit as end:
+    code = end.code
+    shop.check_restored()
+(folder / "ending").write_text(f"{code} {tx.status.name}")
+(folder / "ended").touch()
+sys.exit(code)
+"""
+
+
+def await_file(path: Path) -> None:
+    """Return once a file is there."""
+    end = time.monotonic() + 60
+    while not path.exists():
+        assert time.monotonic() < end, f"{path.name} never came"
+        time.sleep(0.02)
+
+
+def test_a_terminal_that_is_closed_rolls_back(tmp_path: Path) -> None:
+    """An interactive shell whose terminal goes takes its foreground program along, which puts everything back first."""
+    shell, terminal = pty.fork()
+    if shell == 0:
+        os.execvp("bash", ["bash", "--norc", "-i"])
+    try:
+        command = shlex.join([sys.executable, "-c", PROGRAM, str(tmp_path)])
+        os.write(terminal, f"{command}\n".encode())
+        await_file(tmp_path / "in the body")
+    finally:
+        os.close(terminal)
+        os.waitpid(shell, 0)
+    await_file(tmp_path / "ended")
+    assert (tmp_path / "ending").read_text() == "129 ROLLED_BACK"
+
+
+@pytest.mark.parametrize(("before", "code", "ending"), [([], 129, "129 ROLLED_BACK"), (["nohup"], 0, "0 COMMITTED")])
+def test_a_hang_up_ends_a_process_unless_it_was_started_to_ignore_it(
+    tmp_path: Path, before: list[str], code: int, ending: str
+) -> None:
+    """The exit code is a shell's, 129; below ``nohup`` the update goes on and is committed."""
+    command = [*before, sys.executable, "-c", PROGRAM, str(tmp_path)]
+    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as process:
+        await_file(tmp_path / "in the body")
+        process.send_signal(signal.SIGHUP)
+        if before:
+            (tmp_path / "go on").touch()
+        assert process.wait(60) == code
+    assert (tmp_path / "ending").read_text() == ending
 
 
 def test_another_thread_has_no_signals(shop: Shop) -> None:

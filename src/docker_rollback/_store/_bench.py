@@ -152,8 +152,8 @@ class Bench:
                 self._made.add(blob.digest)
             # Also over one that is there: this one was hashed a moment ago, that one may have rotted.
             layout.disk.rename(path, target)
-        with translated(layout.blobs.folder):
-            layout.disk.sync_folder(layout.blobs.folder)
+        with translated(target):
+            # Its name is brought to the disk by `list`, with those of all others, before anything refers to it.
             layout.disk.forget(target)
 
     def _keep_all(self, root: Descriptor) -> set[str]:

@@ -8,6 +8,7 @@ import os
 import stat
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -108,7 +109,7 @@ def test_errors_of_a_damaged_record_show_no_secret(store: BackupStore, caplog: p
 
 @pytest.fixture
 def read_only() -> Iterator[BackupStore]:
-    """Give a store with one backup that this process, no longer root for a while, may read and not write."""
+    """Give a store with one backup that only its owner may write, with modes that let everybody read it."""
     with tempfile.TemporaryDirectory() as folder:
         Path(folder).chmod(0o755)
         store = BackupStore(Path(folder) / "store")
@@ -116,17 +117,27 @@ def read_only() -> Iterator[BackupStore]:
         files = [store.path, *store.path.rglob("*")]
         for path in files:
             path.chmod(0o555 if path.is_dir() else 0o444)
-        if os.getuid() == 0:
-            os.setegid(54321)
-            os.seteuid(54321)
         yield store
-        if os.getuid() == 0:
-            os.seteuid(0)
-            os.setegid(0)
         for path in files:
             path.chmod(0o700)
 
 
+@contextmanager
+def another_user() -> Iterator[None]:
+    """Be no longer root for the time of a block, where this process is root; pytest's own work is done as before."""
+    if os.getuid() != 0:
+        yield
+        return
+    os.setegid(54321)
+    os.seteuid(54321)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+        os.setegid(0)
+
+
+@another_user()
 def test_a_store_that_may_only_be_read_is_read(read_only: BackupStore) -> None:
     """Listing, verifying, reading and exporting need no right to write."""
     assert [backup.id for backup in read_only.list()] == ["b1"]
@@ -136,6 +147,7 @@ def test_a_store_that_may_only_be_read_is_read(read_only: BackupStore) -> None:
     assert read_tar(buffer.getvalue())
 
 
+@another_user()
 def test_a_store_that_may_not_be_written_says_so(read_only: BackupStore) -> None:
     """Whatever would write is a `StoreNotWritableError`."""
     for call in (read_only.check, lambda: read_only.delete("b1"), lambda: read_only.prune(keep=0)):

@@ -63,6 +63,22 @@ def test_a_death_in_the_update_is_recovered_from(town: Town) -> None:
     assert "shop-db-1" not in town.stock()["containers"]
 
 
+def test_a_death_after_the_commit_keeps_the_whole_update(town: Town) -> None:
+    """Recovery tidies up, and the services, networks and volumes that the update made stand, with their data."""
+    killed = FailingEngine(town.engine, at=1, kill=True, verbs={"remove_volume"})
+    with pytest.raises(Killed), town.rollback(engine=killed):
+        town.update()
+        updated = town.stock()
+    (done,) = recover(client=town.engine, store=town.store)
+    assert done.outcome == "tidied up"
+    ours = [volume for volume in updated["volumes"] if volume.startswith("docker-rollback-")]
+    assert ours, "the project was marked"
+    assert town.stock() == {**updated, "volumes": [volume for volume in updated["volumes"] if volume not in ours]}
+    assert town.engine.volume("shop_index").read("/words") == b"many"
+    assert town.engine.volume("shop_rows").read("/count") == b"99"
+    assert town.store.journal.names() == []
+
+
 def test_a_death_after_down_is_finished_by_the_next_rollback(town: Town) -> None:
     """There is no container by which to find it: the project's name is in the note."""
 

@@ -128,6 +128,17 @@ def test_anonymous_volumes_are_carried_over() -> None:
     assert place not in (body["Volumes"] or {})
 
 
+def test_named_volumes_and_folders_stay_beside_an_anonymous_one() -> None:
+    """What the user bound is bound again, in its order, and the volume that nobody named comes after it."""
+    engine = FakeEngine()
+    engine.add_image("web:1", volumes=["/cache"])
+    engine.run("web", image="web:1", volumes={"data": "/data", "/srv/conf": "/conf:ro"})
+    found = engine.inspect_container("web")
+    body = update_request(observe(found), image="web:1", image_id="x", defaults={}, changes=Changes()).body
+    anonymous = engine.anonymous_volume("web", "/cache")
+    assert body["HostConfig"]["Binds"] == ["data:/data", "/srv/conf:/conf:ro", f"{anonymous}:/cache"]
+
+
 def test_a_mount_without_a_source_gets_its_volume() -> None:
     """Asked for by `Mounts`, it stays there: two at one place are refused."""
     engine = FakeEngine()

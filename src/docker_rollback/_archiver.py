@@ -22,7 +22,6 @@ from docker_rollback._spec import mounts
 from docker_rollback._store import BackupStore, Draft, FileLock, LockedError
 from docker_rollback._volumes import ByteListener, SizeListener, VolumeCapture
 from docker_rollback.errors import (
-    ArchiveError,
     ContainerBusyError,
     StoreError,
     StoreFullError,
@@ -228,12 +227,18 @@ class VolumeArchiver:
                 for _ in self._store.open_blob(blob):
                     pass
         place = archive.inspection.get(_volumes.PLACE) if name == archive.name else None
-        filling = f"fill-{secrets.token_hex(4)}"
-        with self._alone([name]), self._access.filling(name, operation=filling, place=place) as reach:
+        operation = f"fill-{secrets.token_hex(4)}"
+        with self._alone([name]), self._access.filling(name, operation=operation, place=place) as reach:
             # Looked at again: the way here may have taken a while.
             self._refuse_users(name, self._access.users(name))
-            done = _volumes.Filling(reach, archive, self._store, self._told(reach.volume)).fill()
-            _flush(reach)
+            filling = _volumes.Filling(reach, archive, self._store, self._told(reach.volume))
+
+            def fill() -> int:
+                done = filling.fill()
+                _flush(reach)
+                return done
+
+            done = _volumes.tried(fill, doing=f"volume {name}: filling it")
         logger.info("volume %s is filled (%s, %d bytes of tar)", name, reach.way, done)
 
     @contextmanager
@@ -368,7 +373,7 @@ def _flush(reach: _volumes.Reach) -> None:
     with reach.run(("sync", "-f", reach.root)) as process:
         ended = process.finish()
     if ended.exit_code != 0:
-        raise ArchiveError(reach.volume, f"its file system could not be flushed: {ended.stderr.strip()}")
+        raise _volumes.failed(reach.volume, "flushing its file system", "sync", ended)
 
 
 def _may_write(container: Inspection, volume: str) -> bool:

@@ -174,7 +174,15 @@ class VolumeAccessError(VolumeError):
 
 
 class ArchiveError(VolumeError):
-    """Archiving or extracting a volume failed."""
+    """Archiving or extracting a volume failed.
+
+    Attributes:
+        permanent: whether another try would fail again; False where a program was killed, or its input cut off.
+    """
+
+    def __init__(self, volume: str, reason: str, *, permanent: bool = True) -> None:
+        self.permanent = permanent
+        super().__init__(volume, reason)
 
 
 class CaptureError(DockerRollbackError):

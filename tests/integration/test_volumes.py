@@ -12,6 +12,7 @@ import tarfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from docker_rollback._model import Way
 from docker_rollback._store import BackupStore
 from docker_rollback._volumes import _proof, _tools
 from docker_rollback._volumes._image import pack_kit
-from docker_rollback.errors import DockerRollbackError, VolumeAccessError, VolumeNotFoundError
+from docker_rollback.errors import VolumeAccessError, VolumeNotFoundError
 from docker_rollback.testing import CHANGING, FailingEngine
 from tests.engines.images import busybox_tar
 from tests.engines.results import cannot
@@ -496,37 +497,102 @@ def test_a_helper_does_not_outlive_the_process_that_made_it(bench: Bench, engine
     bench.client.api.remove_image(pack_kit().tag)
 
 
-def test_a_capture_whose_helper_dies_is_an_error(bench: Bench) -> None:
-    """A helper that is killed half way fails the capture; nothing of it is stored, and nothing is left."""
+class AtWork:
+    """Does something once, from a thread of its own, when so much of a volume has come or gone.
+
+    tar's output is read on meanwhile: Podman does not remove a container that waits for its reader.
+    """
+
+    def __init__(self, deed: Callable[[], None], *, after: int = 5 << 20) -> None:
+        self._thread = threading.Thread(target=deed)
+        self._after = after
+
+    def __call__(self, _volume: str, done: int) -> None:
+        """Listen, as `progress=`."""
+        if done > self._after:
+            if self._thread.ident is None:
+                self._thread.start()
+            self._thread.join(0.05)
+
+    @property
+    def done(self) -> bool:
+        """Whether it was done; waits for it."""
+        if self._thread.ident is not None:
+            self._thread.join()
+        return self._thread.ident is not None
+
+
+def strike(bench: Bench, blow: str) -> None:
+    """Remove the helpers that are at work for a test, or kill them, or the tar that we run ourselves."""
+    for helper in bench.helpers():
+        with suppress(NotFound):
+            if blow == "helper removed":
+                bench.client.api.remove_container(helper, force=True)
+            elif blow == "helper killed":
+                bench.client.api.kill(helper)
+    if blow == "tar killed":
+        for pid in children(os.getpid()):
+            words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+            if any(word in (b"--create", b"--extract") for word in words):
+                os.kill(pid, signal.SIGKILL)
+
+
+def children(parent: int) -> set[int]:
+    """Return the children of a process, and theirs."""
+    found: set[int] = set()
+    for task in Path(f"/proc/{parent}/task").iterdir():
+        for child in map(int, (task / "children").read_text().split()):
+            found |= {child}
+            with suppress(OSError):
+                found |= children(child)
+    return found
+
+
+def large(bench: Bench) -> str:
+    """Make a volume with 60 MB that no compression makes smaller, and return its name."""
     volume = bench.volume()
-    with (bench.folder(volume) / "large").open("wb") as file:
-        for _ in range(200):
-            file.write(os.urandom(1 << 20))
-    operation = f"test-{volume}"
+    for number in range(60):
+        (bench.folder(volume) / f"file-{number}").write_bytes(os.urandom(1 << 20))
+    return volume
 
-    def kill() -> None:
-        for helper in bench.client.api.containers(filters={"label": f"docker-rollback.operation={operation}"}):
-            bench.client.api.remove_container(helper["Id"], force=True)
 
-    # From a thread of its own, with tar's output read on: Podman does not remove a container that waits for its reader.
-    killer = threading.Thread(target=kill)
+BLOWS = (
+    pytest.param("tar killed", "direct", marks=pytest.mark.direct),
+    ("helper removed", "helper"),
+    ("helper killed", "helper"),
+)
 
-    def half_way(_volume: str, done: int) -> None:
-        if done > 5 << 20 and killer.ident is None:
-            killer.start()
-        elif done > 5 << 20:
-            killer.join(0.05)
 
-    archiver = bench.archiver("helper", progress=half_way)
-    with (
-        as_user(),
-        bench.store.draft("dead") as draft,
-        pytest.raises(DockerRollbackError),
-        archiver.begin([volume], draft, operation=operation) as capture,
-    ):
-        capture.capture()
-    killer.join()
-    assert bench.store.list() == []
+@pytest.mark.parametrize(("blow", "way"), BLOWS)
+@pytest.mark.parametrize("live_from", [0, 1 << 40], ids=["in use", "stopped"])
+def test_a_capture_that_is_struck_at_work_is_taken_again(bench: Bench, blow: str, way: Way, live_from: int) -> None:
+    """A tar that is killed, and a helper that is removed or killed, in the live pass and after it: all is archived."""
+    volume = large(bench)
+    before = picture(bench.folder(volume))
+    at_work = AtWork(lambda: strike(bench, blow))
+    with as_user():
+        archive = bench.archiver(way, progress=at_work, live_from=live_from).archive(volume)
+    assert at_work.done
+    (bench.folder(volume) / "file-7").unlink()
+    (bench.folder(volume) / "file-8").write_text("the update's")
+    bench.archiver().extract(archive)
+    assert differences(before, picture(bench.folder(volume))) == []
+
+
+@pytest.mark.parametrize(("blow", "way"), BLOWS)
+def test_a_restore_that_is_struck_at_work_is_done_again(bench: Bench, blow: str, way: Way) -> None:
+    """A tar that is killed, and a helper that is removed or killed half way: the volume is what it was."""
+    volume = large(bench)
+    before = picture(bench.folder(volume))
+    archive = bench.archiver(way).archive(volume)
+    for number in range(60):
+        (bench.folder(volume) / f"file-{number}").write_text("the update's")
+    (bench.folder(volume) / "stray").write_text("the update's")
+    at_work = AtWork(lambda: strike(bench, blow))
+    with as_user():
+        bench.archiver(way, progress=at_work).extract(archive)
+    assert at_work.done
+    assert differences(before, picture(bench.folder(volume))) == []
 
 
 def test_several_archivers_share_the_helper_image(bench: Bench) -> None:

@@ -71,6 +71,10 @@ class Change:
     kind: Literal["changed", "added", "deleted"]
 
 
+_BY_SIGNAL: Final = 128
+"""What a shell and an engine add to the number of a signal that killed a program."""
+
+
 @frozen
 class Finished:
     """How a program ended.
@@ -83,6 +87,13 @@ class Finished:
 
     exit_code: int
     stderr: str
+
+    @property
+    def signal(self) -> int | None:
+        """The number of the signal that killed it, as when memory ran out; None where it ended by itself."""
+        if self.exit_code < 0:
+            return -self.exit_code
+        return self.exit_code - _BY_SIGNAL if self.exit_code > _BY_SIGNAL else None
 
 
 class Process(Protocol):

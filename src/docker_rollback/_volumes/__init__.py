@@ -1,11 +1,13 @@
 """Volume data out and in: directly or by a helper, behind one face."""
 
 from docker_rollback._volumes._access import Reach, VolumeAccess
+from docker_rollback._volumes._again import tried
 from docker_rollback._volumes._capture import LIVE_FROM, ByteListener, SizeListener, VolumeCapture
 from docker_rollback._volumes._fill import Filling
 from docker_rollback._volumes._helper import ROLE, remove_left_over
 from docker_rollback._volumes._host import PLACE
 from docker_rollback._volumes._proof import is_first_of_its_namespace, is_main_program, may_do_anything
+from docker_rollback._volumes._tar import failed
 
 __all__ = [
     "LIVE_FROM",
@@ -17,8 +19,10 @@ __all__ = [
     "SizeListener",
     "VolumeAccess",
     "VolumeCapture",
+    "failed",
     "is_first_of_its_namespace",
     "is_main_program",
     "may_do_anything",
     "remove_left_over",
+    "tried",
 ]

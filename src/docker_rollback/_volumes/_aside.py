@@ -71,7 +71,7 @@ class Aside:
         """Carry what follows into `sink`; raises `ArchiveError` where that fails."""
         reader = self._waiting
         carry(pieces_of(reader), sink)
-        check(self._reach, "fetching what changed", reader.finish())
+        check(self._reach, "fetching what changed", "cat", reader.finish())
 
     @property
     def _waiting(self) -> Process:

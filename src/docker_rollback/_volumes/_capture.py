@@ -17,6 +17,7 @@ from docker_rollback._model import Descriptor, NotCovered, VolumeArchive
 from docker_rollback._store import LISTING, SNAPSHOT_FILE, VOLUME_ARCHIVE, BackupStore, BlobWriter, Draft, Spool
 from docker_rollback._volumes import _tar
 from docker_rollback._volumes._access import Reach
+from docker_rollback._volumes._again import tried
 from docker_rollback._volumes._archive import read_archive
 from docker_rollback._volumes._crew import Crew
 from docker_rollback._volumes._increment import Increment, UnsoundError
@@ -27,7 +28,7 @@ from docker_rollback._volumes._live_pass import LivePass
 from docker_rollback._volumes._members import MalformedArchiveError, PathTooLongError
 from docker_rollback._volumes._spared import Listed
 from docker_rollback._volumes._stream import gathered, pack, packed, pieces_of
-from docker_rollback.errors import ArchiveError, CorruptBackupError
+from docker_rollback.errors import ArchiveError, CorruptBackupError, EngineError
 
 logger = logging.getLogger("docker_rollback")
 
@@ -237,19 +238,31 @@ class VolumeCapture:
         if work.increment is not None and at_rest and self._take_increment(work, work.increment):
             return
         reach, work.base = work.reach, None
-        work.writer = self._stack.enter_context(self._draft.blob(VOLUME_ARCHIVE))
-        with ExitStack() as attempt:
-            tar = work.waiting
-            if tar is None:
-                command = _tar.create(reach.root, reach.snapshot, excluded=reach.excluded)
-                tar = attempt.enter_context(self._crew.at_work(reach.run, command))
-            else:
-                tar.write(_tar.GO)
-                tar.close_input()
-            told = self._told(reach)
-            work.size = pack(pieces_of(tar), work.writer, level=self._level, threads=threads, progress=told)
-            work.not_covered = _tar.check_created(reach.volume, tar.finish(), at_rest=at_rest)
+        tried(
+            lambda: self._take_all(work, threads, at_rest=at_rest),
+            doing=f"volume {reach.volume}: archiving it",
+            given_up=lambda: self._crew.stopped,
+        )
         logger.info("volume %s is archived (%s, %d bytes)", reach.volume, reach.way, work.size)
+
+    def _take_all(self, work: _Work, threads: int, *, at_rest: bool) -> None:
+        reach = work.reach
+        with ExitStack() as attempt:
+            writer = attempt.enter_context(self._draft.blob(VOLUME_ARCHIVE))
+            with ExitStack() as at_work:
+                # Good for one try: where it fails, a new one is started.
+                tar, work.waiting = work.waiting, None
+                if tar is None:
+                    command = _tar.create(reach.root, reach.snapshot, excluded=reach.excluded)
+                    tar = at_work.enter_context(self._crew.at_work(reach.run, command))
+                else:
+                    tar.write(_tar.GO)
+                    tar.close_input()
+                told = self._told(reach)
+                work.size = pack(pieces_of(tar), writer, level=self._level, threads=threads, progress=told)
+                work.not_covered = _tar.check_created(reach.volume, tar.finish(), at_rest=at_rest)
+            work.writer = writer
+            self._stack.push(attempt.pop_all())
 
     def _take_increment(self, work: _Work, increment: Increment) -> bool:
         """Put aside what has changed since the base; tell whether that is enough.
@@ -266,7 +279,9 @@ class VolumeCapture:
             told = self._told(reach, base.about.size)
             try:
                 work.size, work.not_covered = increment.take(spool, progress=told)
-            except (UnsoundError, MalformedArchiveError) as error:
+            except (UnsoundError, MalformedArchiveError, ArchiveError, EngineError) as error:
+                if isinstance(error, ArchiveError | EngineError) and error.permanent:
+                    raise
                 logger.warning("volume %s: all of it is archived at rest: %s", reach.volume, error)
                 increment.copies.drop()
                 return False

@@ -23,7 +23,7 @@ from docker_rollback._volumes._snapshot_file import ROOT
 from docker_rollback._volumes._spared import Spared
 from docker_rollback._volumes._stream import gathered
 from docker_rollback._volumes._untouched import Untouched, untouched
-from docker_rollback.errors import ArchiveError, EngineError
+from docker_rollback.errors import ArchiveError
 
 logger = logging.getLogger("docker_rollback")
 
@@ -79,22 +79,12 @@ class Filling:
                 logger.warning("volume %s: all of it is written again: %s", reach.volume, error)
         try:
             return self._write_all()
-        except (ArchiveError, EngineError, OSError) as error:
-            reason = self._why_again(error)
-            if not reason:
+        except (ArchiveError, OSError) as error:
+            cleared = clear_flags(reach.root) if reach.way == "direct" else 0
+            if not cleared:
                 raise
-            logger.warning("volume %s: filled once more from the start, since %s: %s", reach.volume, reason, error)
+            logger.warning("volume %s: flags of %d files kept it from being filled: %s", reach.volume, cleared, error)
             return self._write_all()
-
-    def _why_again(self, error: Exception) -> str:
-        """Return what makes another try worth it; empty where nothing does."""
-        if self._reach.way == "direct":
-            cleared = clear_flags(self._reach.root)
-            return f"flags of {cleared} files that kept it from being filled are cleared" if cleared else ""
-        if isinstance(error, EngineError) and error.permanent:
-            return ""
-        # Seen on Podman 5.8 under load: tar takes it for a damaged archive or, in the padding, for a good end.
-        return "an engine may cut off what a program is to read"
 
     # All of it
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import secrets
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, Final
@@ -13,7 +14,7 @@ from attrs import frozen
 from docker_rollback._engine.port import ContainerFilter, Engine, Process
 from docker_rollback._labels import OPERATION_LABEL, ROLE_LABEL
 from docker_rollback._volumes._image import Toolbox
-from docker_rollback.errors import ContainerNotFoundError, EngineError, ImageNotFoundError
+from docker_rollback.errors import ContainerNotFoundError, EngineConflictError, EngineError, ImageNotFoundError
 
 logger = logging.getLogger("docker_rollback")
 
@@ -35,6 +36,8 @@ _CAPABILITIES: Final = (
 _ENVIRONMENT: Final = ("LC_ALL=C", "TAR_OPTIONS=")
 _TRIES: Final = 3
 _ANSWER: Final = 1 << 20
+_REPLACEMENTS: Final = 3
+"""How often one helper is replaced; whoever removes more of them wants none to stand."""
 
 
 @frozen
@@ -55,28 +58,90 @@ class HelperMount:
 
 
 class Helper:
-    """A helper that stands; made by `standing`.
+    """A helper for the time of a `standing` block; one that somebody removes or ends meanwhile is replaced.
 
     Args:
         engine: where it stands.
-        container: its full id.
-        toolbox: the programs that it has.
-        roots: where it has each volume.
+        provide: returns its image, again each time that the image was gone.
+        mounts: the volumes that it mounts.
+        labels: its labels.
+        auto_remove: whether the engine removes it when it ends by itself.
     """
 
-    def __init__(self, engine: Engine, container: str, toolbox: Toolbox, roots: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        provide: Callable[[], Toolbox],
+        mounts: Sequence[HelperMount],
+        *,
+        labels: Mapping[str, str],
+        auto_remove: bool,
+    ) -> None:
         self._engine = engine
-        self._container = container
-        self.toolbox = toolbox
-        self.roots = roots
+        self._provide = provide
+        self._mounts = tuple(mounts)
+        self._labels = dict(labels)
+        self._auto_remove = auto_remove
+        self._lock = threading.Lock()
+        self._stands: _Standing | None = None
+        self._replaced = 0
+        self.roots: Mapping[str, str] = {mount.volume: mount.target for mount in mounts}
+
+    @property
+    def toolbox(self) -> Toolbox:
+        """The programs that it has; raises `EngineConflictError` where it does not stand."""
+        return self._standing().toolbox
+
+    def stand(self) -> None:
+        """Create it and start it; once more where somebody removes or ends it meanwhile.
+
+        Raises:
+            EngineError: it could not be made, or not be started.
+        """
+        while True:
+            try:
+                self._stand_once()
+                return
+            except (ContainerNotFoundError, EngineConflictError) as error:
+                self._clear_away(error)
+
+    def _stand_once(self) -> None:
+        container, toolbox = _create(
+            self._engine, self._provide, self._mounts, labels=self._labels, auto_remove=self._auto_remove
+        )
+        # Known from here on, so that it is removed also where it does not start.
+        self._stands = _Standing(container, toolbox)
+        self._engine.start_container(container)
+        # The program that keeps it alive goes when its input does, which at the latest is when we do.
+        lifeline = self._engine.exec(container, toolbox.lifeline, stdin=True)
+        self._stands = _Standing(container, toolbox, lifeline)
+
+    def remove(self) -> None:
+        """Remove it; a failure is logged."""
+        stands, self._stands = self._stands, None
+        if stands is None:
+            return
+        _remove(self._engine, stands.container)
+        if stands.lifeline is not None:
+            # Its container is gone, and the engine may say so.
+            with suppress(EngineError):
+                stands.lifeline.kill()
 
     def run(self, words: Sequence[str], /, *, stdin: bool = False) -> Process:
-        """Start a program in it, by its bare name."""
-        return self._engine.exec(self._container, self.toolbox.command(words), stdin=stdin)
+        """Start a program in it, by its bare name; in a new helper where this one is gone or has ended.
 
-    def hold(self) -> Process:
-        """Start the program that keeps it alive: it goes when its input does, which at the latest is when we do."""
-        return self._engine.exec(self._container, self.toolbox.lifeline, stdin=True)
+        Files that the old one held beside its volumes are gone: whoever needs one is told by the program.
+        """
+        while True:
+            stands = self._standing()
+            try:
+                return self._engine.exec(stands.container, stands.toolbox.command(words), stdin=stdin)
+            except (ContainerNotFoundError, EngineConflictError) as error:
+                with self._lock:
+                    # Another thread may have replaced it already.
+                    if self._stands is stands:
+                        self._clear_away(error)
+                        self.stand()
 
     def ask(self, words: Sequence[str]) -> str | None:
         """Return what a program prints, which is no more than a few lines; None where it failed."""
@@ -85,6 +150,36 @@ class Helper:
             while piece := process.read(_ANSWER):
                 answer += piece[: _ANSWER - len(answer)]
             return answer.decode("utf-8", "replace") if process.finish().exit_code == 0 else None
+
+    def _clear_away(self, error: EngineError) -> None:
+        """Remove what is left of a helper that is gone; raises `error` where that was done often enough."""
+        if self._replaced >= _REPLACEMENTS:
+            raise error
+        self._replaced += 1
+        logger.warning("a helper container was removed or ended at work, and is replaced: %s", error)
+        self.remove()
+
+    def _standing(self) -> _Standing:
+        # Waits for a new one, while it is made.
+        with self._lock:
+            if self._stands is None:
+                raise EngineConflictError("run a program in a helper container", "it is gone, and no new one was made")
+            return self._stands
+
+
+@frozen
+class _Standing:
+    """A helper's container.
+
+    Attributes:
+        container: its full id.
+        toolbox: the programs that it has.
+        lifeline: keeps it alive.
+    """
+
+    container: str
+    toolbox: Toolbox
+    lifeline: Process | None = None
 
 
 @contextmanager
@@ -103,7 +198,7 @@ def standing(
 
     Args:
         engine: where it is to stand.
-        provide: returns its image, anew each time that the image was gone again.
+        provide: returns its image, again each time that the image was gone.
         mounts: the volumes that it mounts.
         operation: what it serves, for whoever finds it left over.
         auto_remove: whether the engine removes it when it ends by itself; it then also removes anonymous volumes.
@@ -113,19 +208,12 @@ def standing(
         EngineError: it could not be made, or not be started.
     """
     labels = {ROLE_LABEL: ROLE, OPERATION_LABEL: operation, LOCK_LABEL: lock}
-    container, toolbox = _create(engine, provide, mounts, labels=labels, auto_remove=auto_remove)
-    lifeline: Process | None = None
+    helper = Helper(engine, provide, mounts, labels=labels, auto_remove=auto_remove)
     try:
-        engine.start_container(container)
-        helper = Helper(engine, container, toolbox, {mount.volume: mount.target for mount in mounts})
-        lifeline = helper.hold()
+        helper.stand()
         yield helper
     finally:
-        _remove(engine, container)
-        if lifeline is not None:
-            # Its container is gone, and the engine may say so.
-            with suppress(EngineError):
-                lifeline.kill()
+        helper.remove()
 
 
 def request(

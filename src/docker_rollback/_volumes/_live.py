@@ -311,4 +311,4 @@ def write_snapshot(reach: Reach, crew: Crew, snapshot: SnapshotFile) -> None:
     with crew.at_work(reach.run, ("tar", "--extract", "--file=-", f"--directory={folder}"), stdin=True) as tar:
         for data in gathered(chain([entry.tobuf(tarfile.PAX_FORMAT)], snapshot.pieces(), [end])):
             tar.write(data)
-        check(reach, "writing tar's snapshot file", tar.finish())
+        check(reach, "writing tar's snapshot file", "tar", tar.finish())

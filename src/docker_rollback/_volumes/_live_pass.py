@@ -23,7 +23,7 @@ from docker_rollback._volumes._listing import Lister
 from docker_rollback._volumes._live import Base, take_base
 from docker_rollback._volumes._look import Large
 from docker_rollback._volumes._members import MalformedArchiveError
-from docker_rollback.errors import ArchiveError, StoreError
+from docker_rollback.errors import ArchiveError, EngineError, StoreError
 
 logger = logging.getLogger("docker_rollback")
 
@@ -82,7 +82,9 @@ class LivePass:
                 increment = Increment(reach, base, copies, self._crew, self._aside(reach, base.flux))
                 self._standing_by.enter_context(increment.ready())
                 return base, increment, None
-        except (ArchiveError, MalformedArchiveError) as error:
+        except (ArchiveError, MalformedArchiveError, EngineError) as error:
+            if isinstance(error, EngineError) and error.permanent:
+                raise
             logger.info("volume %s: all of it is archived at rest: %s", reach.volume, error)
             copies.drop()
         command = _tar.create(reach.root, reach.snapshot, waiting=True, excluded=reach.excluded)

@@ -14,11 +14,11 @@ from typing import Final, Protocol
 from attrs import frozen
 
 from docker_rollback._engine.port import Finished
+from docker_rollback._volumes import _tar
 from docker_rollback._volumes._access import Reach
 from docker_rollback._volumes._crew import Crew
 from docker_rollback._volumes._snapshot_file import Place
 from docker_rollback._volumes._stream import pieces_of, split, whole
-from docker_rollback.errors import ArchiveError
 
 logger = logging.getLogger("docker_rollback")
 
@@ -166,14 +166,14 @@ def run(reach: Reach, crew: Crew, words: Sequence[str]) -> bytes:
     """Run a program next to a volume, and return what it prints; raises `ArchiveError` where it fails."""
     with crew.at_work(reach.run, words) as process:
         printed = whole(pieces_of(process))
-        check(reach, words[0], process.finish())
+        check(reach, f"running {words[0]}", words[0], process.finish())
     return printed
 
 
-def check(reach: Reach, doing: str, finished: Finished) -> None:
+def check(reach: Reach, doing: str, program: str, finished: Finished) -> None:
     """Raise an `ArchiveError` unless a program ended well."""
     if finished.exit_code != 0:
-        raise ArchiveError(reach.volume, f"{doing} failed with {finished.exit_code}: {finished.stderr[:300].strip()}")
+        raise _tar.failed(reach.volume, doing, program, finished)
 
 
 def nanoseconds(text: bytes) -> int:

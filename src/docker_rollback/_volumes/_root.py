@@ -8,7 +8,7 @@ from collections.abc import Collection
 
 from docker_rollback._volumes import _tar
 from docker_rollback._volumes._access import Reach
-from docker_rollback._volumes._stream import pieces_of
+from docker_rollback._volumes._stream import pieces_of, whole
 
 logger = logging.getLogger("docker_rollback")
 
@@ -20,7 +20,11 @@ def drop_attributes(reach: Reach, *, keep: Collection[str], folder: str = ".") -
     """
     path = reach.root if folder == "." else f"{reach.root}/{folder}"
     with reach.run(_tar.show_root(path)) as process:
-        present = _tar.attributes(pieces_of(process))
+        present = _tar.attributes([whole(pieces_of(process))])
+        finished = process.finish()
+        # The tar that fills says by itself what else is wrong.
+        if finished.signal is not None:
+            raise _tar.failed(reach.volume, "reading the attributes of its folders", "tar", finished)
     for name in sorted(present - frozenset(keep)):
         if not name.startswith(_tar.OWN_ATTRIBUTES) and not _drop(reach, path, name):
             where = "its root" if folder == "." else folder
@@ -41,4 +45,7 @@ def _drop(reach: Reach, path: str, name: str) -> bool:
         os.removexattr(path, name)
         return True
     with reach.run(("setfattr", f"--remove={name}", path)) as process:
-        return process.finish().exit_code == 0
+        finished = process.finish()
+        if finished.signal is not None:
+            raise _tar.failed(reach.volume, "removing an attribute of its folders", "setfattr", finished)
+        return finished.exit_code == 0

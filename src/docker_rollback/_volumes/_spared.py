@@ -18,7 +18,6 @@ from docker_rollback._volumes._headers import listing_more, listing_with, of_fol
 from docker_rollback._volumes._members import END, Member, Members
 from docker_rollback._volumes._snapshot_file import ROOT
 from docker_rollback._volumes._stream import pieces_of, split
-from docker_rollback.errors import ArchiveError
 
 logger = logging.getLogger("docker_rollback")
 
@@ -140,5 +139,4 @@ def _all_below(reach: Reach) -> Iterator[bytes]:
         yield from (b"./" + path for path in split(pieces_of(find)) if path)
         finished = find.finish()
     if finished.exit_code != 0:
-        said = finished.stderr[:300].strip()
-        raise ArchiveError(reach.volume, f"what is to be left alone in it cannot be told; nothing was touched: {said}")
+        raise _tar.failed(reach.volume, "looking for its excluded paths, before anything is touched,", "find", finished)

@@ -49,6 +49,14 @@ OWN_ATTRIBUTES: Final = ("security.selinux", "system.")
 _LOST_ATTRIBUTE: Final = re.compile(r"Cannot (l?listxattr|l?getxattr|set '|setfilecon|set POSIX|drop default POSIX)")
 # A file system without ACLs refuses even the ones that say no more than the mode; those lose nothing.
 _NO_ACLS: Final = re.compile(r"POSIX ACLs for file .*: Operation not supported$")
+# An archive was hashed before tar gets it, so these are about the way to tar: an engine cut its input off (seen on
+# Podman 5.8 under load), or its container ended just when it was to start.
+_CUT_OFF: Final = re.compile(
+    r"Unexpected EOF in archive|does not look like a tar archive|Skipping to next header|Malformed extended header"
+    r"|cannot exec in a |is not running|no such container",
+    re.IGNORECASE,
+)
+_IN_VAIN: Final = re.compile(r"No space left on device|Disk quota exceeded|Read-only file system", re.IGNORECASE)
 _LINE: Final = 300
 _SAID: Final = 4 * _LINE
 
@@ -194,9 +202,19 @@ def check_extracted(volume: str, finished: Finished) -> None:
     _check(volume, "filling it", finished)
 
 
+def failed(volume: str, doing: str, program: str, finished: Finished) -> ArchiveError:
+    """Return the error for a program next to a volume that failed; it says whether another try is worth it."""
+    if (signal := finished.signal) is not None:
+        how = f"{program} was killed by signal {signal}" + (" (memory ran out, or somebody did)" if signal == 9 else "")
+        return ArchiveError(volume, f"{doing} failed: {how}", permanent=False)
+    how = f"{program} ended with {finished.exit_code}"
+    cut_off = _CUT_OFF.search(finished.stderr) and not _IN_VAIN.search(finished.stderr)
+    return ArchiveError(volume, f"{doing} failed: {how}: {_said(finished)}", permanent=not cut_off)
+
+
 def _check(volume: str, doing: str, finished: Finished) -> None:
     if finished.exit_code != 0:
-        raise ArchiveError(volume, f"{doing} failed: tar ended with {finished.exit_code}: {_said(finished)}")
+        raise failed(volume, doing, "tar", finished)
     lines = finished.stderr.splitlines()
     if lost := [line for line in lines if _LOST_ATTRIBUTE.search(line) and not _NO_ACLS.search(line)]:
         # tar calls this a warning and exits with 0.

@@ -9,3 +9,9 @@ ROLE_LABEL: Final = "docker-rollback.role"
 
 OPERATION_LABEL: Final = "docker-rollback.operation"
 """What it serves."""
+
+STORE_LABEL: Final = "docker-rollback.store"
+"""The path, on the machine of its maker, of the store that the maker worked with."""
+
+GUARD: Final = "guard"
+"""The role of a container that keeps what a stopped container needs from being pruned."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from docker_rollback._engine.port import ContainerFilter, Engine
+from docker_rollback._labels import GUARD, ROLE_LABEL
 from docker_rollback._model import Observed
 from docker_rollback._spec import observe
 from docker_rollback.errors import ContainerNotFoundError
@@ -21,6 +22,13 @@ def look_at(engine: Engine, ref: str) -> Observed | None:
 
 
 def look_at_all(engine: Engine, where: ContainerFilter, *, but: Collection[str] = ()) -> list[Observed]:
-    """Return the containers that `where` describes, but for some ids; one that goes meanwhile is left out."""
+    """Return the containers that `where` describes, but for some ids; one that goes meanwhile is left out.
+
+    Guards are left out too: they use nothing that they mount.
+    """
     found = [look_at(engine, container) for container in engine.list_containers(where) if container not in but]
-    return [container for container in found if container is not None]
+    return [container for container in found if container is not None and not _is_guard(container)]
+
+
+def _is_guard(container: Observed) -> bool:
+    return (container.inspection["Config"].get("Labels") or {}).get(ROLE_LABEL) == GUARD

@@ -15,7 +15,7 @@ from typing import Final
 
 from docker_rollback._engine.port import Engine
 from docker_rollback._journal import Record
-from docker_rollback._labels import OPERATION_LABEL, ROLE_LABEL
+from docker_rollback._labels import OPERATION_LABEL, ROLE_LABEL, STORE_LABEL
 from docker_rollback._model import Resting
 from docker_rollback._store import BackupStore
 from docker_rollback.errors import (
@@ -35,7 +35,6 @@ _CONTAINER: Final = "docker-rollback.container"
 _HOST: Final = "docker-rollback.host"
 _BOOT: Final = "docker-rollback.boot"
 _MACHINE: Final = "docker-rollback.machine"
-_STORE: Final = "docker-rollback.store"
 _FOLDER: Final = "docker-rollback.folder"
 _SINCE: Final = "docker-rollback.since"
 
@@ -80,7 +79,7 @@ class Markers:
             _HOST: self._host,
             _BOOT: self._boot,
             _MACHINE: self._machine,
-            _STORE: str(self._store.path),
+            STORE_LABEL: str(self._store.path),
             _FOLDER: _folder(self._store.path),
             _SINCE: record.written.isoformat(timespec="seconds"),
         }
@@ -98,7 +97,7 @@ class Markers:
     def _judge(self, container: Resting) -> None:
         """Return where a mark has outlived its operation, and raise where it stands for something."""
         labels = self._labels(container)
-        operation, store = labels.get(OPERATION_LABEL, ""), labels.get(_STORE, "")
+        operation, store = labels.get(OPERATION_LABEL, ""), labels.get(STORE_LABEL, "")
         by_hand = f"if it is gone for good, remove the volume {_name(container)!r}"
         this_kernel = bool(self._boot) and labels.get(_BOOT) == self._boot
         same_folder = this_kernel and labels.get(_FOLDER) == _folder(self._store.path)

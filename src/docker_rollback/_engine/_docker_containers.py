@@ -129,6 +129,11 @@ class DockerContainers(Referring):
         answer = self._wire.json("POST", "/commit", asking, params=params, body={}, patient=True)
         return image_id(str(answer["Id"]))
 
+    def put_archive(self, ref: str, archive: bytes) -> None:
+        asking = Asking(f"put files into container {ref!r}", ContainerNotFoundError, ref)
+        path = f"/containers/{self._container_id(ref, asking.action)}/archive"
+        self._wire.answer("PUT", path, asking, params={"path": "/"}, upload=[archive], patient=True).close()
+
     def container_changes(self, ref: str) -> list[Change]:
         asking = Asking(f"list the changes of container {ref!r}", ContainerNotFoundError, ref)
         full_id = self._found_container(ref, asking.action)["Id"]

@@ -26,6 +26,7 @@ from docker_rollback.errors import (
     EngineForbiddenError,
     EngineTimeoutError,
     EngineUnavailableError,
+    NetworkNotFoundError,
     NotFoundError,
 )
 
@@ -69,6 +70,7 @@ _CONFLICT_TEXTS = re.compile(
     re.IGNORECASE,
 )
 _FULL_TEXTS = re.compile(r"no space left on device|disk quota exceeded", re.IGNORECASE)
+_MISSING_NETWORK = re.compile(r"\bnetwork (\S+) not found", re.IGNORECASE)
 _MISSING_CONTAINER = re.compile(r"no such container|no container with (?:name|id)", re.IGNORECASE)
 
 
@@ -158,7 +160,11 @@ class Asking:
 
     def _not_found(self, reason: str, status: int) -> EngineError:
         # A verb on a network names a container too; which of both is missing stands in the text alone.
+        # And the create and the start of a container name networks.
         kind = self.missing or NotFoundError
+        network = _MISSING_NETWORK.search(reason)
+        if network is not None and kind.kind != "network":
+            return NetworkNotFoundError(network[1], action=self.action, status=status)
         if kind.kind != "container" and _MISSING_CONTAINER.search(reason):
             return ContainerNotFoundError(reason.rpartition(": ")[2].strip("\"'"), action=self.action, status=status)
         return kind(self.name, action=self.action, status=status)

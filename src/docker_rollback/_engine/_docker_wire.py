@@ -104,7 +104,7 @@ class Wire:
         """Ask, and return an answer that says yes, its body unread; raise for every other.
 
         Args:
-            method: "GET", "POST" or "DELETE".
+            method: "GET", "POST", "PUT" or "DELETE".
             path: below the version, quoted.
             asking: what its errors say.
             params: the query.

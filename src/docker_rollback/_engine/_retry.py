@@ -107,6 +107,9 @@ class RetryingEngine:
             lambda: self._engine.commit_container(ref, tag), lambda: str(self._engine.inspect_image(tag)["Id"])
         )
 
+    def put_archive(self, ref: str, archive: bytes) -> None:
+        self._again(lambda: self._engine.put_archive(ref, archive))
+
     def container_changes(self, ref: str) -> list[Change]:
         return self._again(lambda: self._engine.container_changes(ref))
 

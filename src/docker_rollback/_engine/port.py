@@ -206,6 +206,9 @@ class Engine(Protocol):
     def commit_container(self, ref: str, tag: str) -> str:
         """Make an image of its file system without pausing it, tag it ``repository:tag``, return the image's id."""
 
+    def put_archive(self, ref: str, archive: bytes) -> None:
+        """Unpack a tar at the root of a container's file system, whether it runs or not."""
+
     def container_changes(self, ref: str) -> list[Change]:
         """Return what its writable layer holds beyond its image."""
 

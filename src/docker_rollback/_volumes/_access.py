@@ -15,7 +15,7 @@ from attrs import evolve, frozen
 from docker_rollback._engine.port import ContainerFilter, Engine, Inspection, Process
 from docker_rollback._exclude import Paths
 from docker_rollback._folders import folder_of, inspection_of, uses
-from docker_rollback._labels import OPERATION_LABEL
+from docker_rollback._labels import GUARD, OPERATION_LABEL, ROLE_LABEL
 from docker_rollback._model import Way, is_folder
 from docker_rollback._spec import mounts
 from docker_rollback._store import FileLock
@@ -230,7 +230,8 @@ class VolumeAccess:
     def users(self, volume: str) -> list[Inspection]:
         """Return the running containers that mount a volume, or anything of a folder, paused ones too.
 
-        Our own helpers do not count as long as they are wanted; one that somebody else left over does.
+        Our own helpers do not count as long as they are wanted; one that somebody else left over does. A guard never
+        does: it does nothing with what it mounts.
         """
         users = []
         where = ContainerFilter(volume=None if is_folder(volume) else volume, running=True)
@@ -239,7 +240,8 @@ class VolumeAccess:
                 container = self._engine.inspect_container(found)
             except ContainerNotFoundError:
                 continue
-            ours = (container["Config"].get("Labels") or {}).get(OPERATION_LABEL) in self._operations
+            labels = container["Config"].get("Labels") or {}
+            ours = labels.get(OPERATION_LABEL) in self._operations or labels.get(ROLE_LABEL) == GUARD
             # An engine also names containers that mount something else at a path of that name.
             if not ours and any(uses(mount, volume) for mount in mounts(container)):
                 users.append(container)

@@ -20,6 +20,7 @@ CHANGING: Final = frozenset(
         "load_image",
         "pause_container",
         "pull_image",
+        "put_archive",
         "remove_container",
         "remove_image",
         "remove_network",

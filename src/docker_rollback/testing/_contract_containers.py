@@ -10,7 +10,7 @@ import pytest
 
 from docker_rollback._engine.port import Change, ContainerFilter, Engine
 from docker_rollback.errors import ContainerNotFoundError, EngineConflictError, EngineError, ImageNotFoundError
-from docker_rollback.testing._contract_lab import LINES, Contract, Eyes, Lab
+from docker_rollback.testing._contract_lab import LINES, Contract, Eyes, Lab, tar_of
 
 _VERBS: dict[str, Callable[[Engine, str], Any]] = {
     "inspect": lambda engine, ref: engine.inspect_container(ref),
@@ -22,6 +22,7 @@ _VERBS: dict[str, Callable[[Engine, str], Any]] = {
     "rename": lambda engine, ref: engine.rename_container(ref, "contract-renamed"),
     "update": lambda engine, ref: engine.update_container(ref, {"RestartPolicy": {"Name": "no"}}),
     "commit": lambda engine, ref: engine.commit_container(ref, "contract-none:1"),
+    "put": lambda engine, ref: engine.put_archive(ref, tar_of("file", b"")),
     "changes": lambda engine, ref: engine.container_changes(ref),
     "logs": lambda engine, ref: engine.container_logs(ref, tail=1),
     "exec": lambda engine, ref: engine.exec(ref, ["true"]),
@@ -361,6 +362,15 @@ class ContainerContract(Contract):
         again = lab.engine.create_container(lab.name(), {**lab.request(), "Image": tag})
         assert engine.inspect_container(again)["Image"] == image
         engine.remove_container(again)
+
+    @pytest.mark.parametrize("state", ["created", "running"])
+    def test_files_are_put_into_a_container(self, engine: Engine, lab: Lab, state: str) -> None:
+        """A tar is unpacked at the root, folders included, into a container that runs and into one that never ran."""
+        made = lab.created() if state == "created" else lab.running()
+        for _ in range(2):
+            engine.put_archive(made, tar_of("folder/deep/file", b"content"))
+        engine.start_container(made)
+        assert lab.run(made, "cat", "/folder/deep/file") == (b"content", 0)
 
     def test_commits_of_an_untouched_container_are_equal(self, engine: Engine, lab: Lab) -> None:
         """Stop, commit and start change no layer; one write does."""

@@ -187,3 +187,18 @@ def file_system(programs: Mapping[str, bytes | str]) -> bytes:
                 entry.size, entry.mode = len(body), 0o755
                 archive.addfile(entry, io.BytesIO(body))
     return whole.getvalue()
+
+
+def tar_of(path: str, content: bytes) -> bytes:
+    """Return a tar with one file, and the folders on the way to it."""
+    whole = io.BytesIO()
+    with tarfile.open(fileobj=whole, mode="w") as archive:
+        folders = path.split("/")[:-1]
+        for depth in range(len(folders)):
+            entry = tarfile.TarInfo("/".join(folders[: depth + 1]))
+            entry.type, entry.mode = tarfile.DIRTYPE, 0o755
+            archive.addfile(entry)
+        entry = tarfile.TarInfo(path)
+        entry.size, entry.mode = len(content), 0o644
+        archive.addfile(entry, io.BytesIO(content))
+    return whole.getvalue()

@@ -216,6 +216,10 @@ class FailingEngine:
         """Make an image of its file system, tag it and return the image's id."""
         return self.pass_on("commit_container", lambda: self._engine.commit_container(ref, tag), ref, tag)
 
+    def put_archive(self, ref: str, archive: bytes) -> None:
+        """Unpack a tar at the root of a container's file system."""
+        self.pass_on("put_archive", lambda: self._engine.put_archive(ref, archive), ref)
+
     def container_changes(self, ref: str) -> list[Change]:
         """Return what its writable layer holds beyond its image."""
         return self.pass_on("container_changes", lambda: self._engine.container_changes(ref), ref)

@@ -20,7 +20,7 @@ from docker_rollback.testing._fake_errors import refusal
 from docker_rollback.testing._fake_exec import FakeProcess
 from docker_rollback.testing._fake_files import Files
 from docker_rollback.testing._fake_images import VERSION, Image, Images
-from docker_rollback.testing._fake_layers import Layer, differences, pack
+from docker_rollback.testing._fake_layers import Layer, apply, differences, pack
 from docker_rollback.testing._fake_life import Life
 from docker_rollback.testing._fake_make import Maker, Moments
 from docker_rollback.testing._fake_network import Networks
@@ -260,6 +260,11 @@ class FakeEngine(Setup):
             document["history"] = [*(document.get("history") or []), entry if tar else {**entry, "empty_layer": True}]
             layers = [*parent.layers, *([Layer.of(tar)] if tar is not None else [])]
             return self._maker.images.add(Image.of(document, layers, parent=parent.id), tag, when)
+
+    def put_archive(self, ref: str, archive: bytes) -> None:
+        """Unpack a tar at the root of a container's file system, whether it runs or not."""
+        with self._lock:
+            apply(self._find(ref).root, archive)
 
     def container_changes(self, ref: str) -> list[Change]:
         """Return what its writable layer holds beyond its image."""

@@ -181,9 +181,15 @@ class Images:
     def _children(self, image_id: str) -> list[str]:
         return [image.id for image in self.known.values() if image.parent == image_id]
 
-    def prune(self) -> list[str]:
-        """Remove every image without a name, container and child, as ``docker image prune`` does; return their ids."""
+    def prune(self, *, everything: bool = False) -> list[str]:
+        """Remove every image without a name, container and child, as ``docker image prune`` does; return their ids.
+
+        With `everything` names go first: all of an image that no container uses, and all but one of any other.
+        """
         before = set(self.known)
+        for image in self.known.values() if everything else ():
+            for name in self.names_of(image.id)[1 if self.users(image.id) else 0 :]:
+                del self.names[name]
         for image in list(self.known.values()):
             self._forget(image, parents=True)
         return sorted(before - set(self.known))

@@ -15,6 +15,7 @@ from docker_rollback.testing._fake_layers import Layer, pack
 from docker_rollback.testing._fake_life import Life
 from docker_rollback.testing._fake_programs import PROGRAMS, find_program, missing, reads
 from docker_rollback.testing._fake_tree import View, copy, directory
+from docker_rollback.testing._fake_volumes import ANONYMOUS
 
 _MADE = "2026-01-01T00:00:00.000000000Z"
 _MADE_NANOSECONDS = 1_767_225_600_000_000_000
@@ -200,10 +201,63 @@ class Setup:
         """A handle on the files of the engine's host, for bind mounts."""
         return Files(lambda: View(self._maker.host), self._maker.moments.nanoseconds, self._guard)
 
-    def prune_images(self) -> list[str]:
-        """Remove every image that has no name and no container, as ``docker image prune`` does; return their ids."""
+    def prune_images(self, *, everything: bool = False) -> list[str]:
+        """Remove every image that has no name and no container, as ``docker image prune`` does; return their ids.
+
+        Args:
+            everything: remove named images too unless a container uses them, as ``--all`` does. Of several names of an
+                image in use, one stays.
+        """
         with self._guard:
-            return self._maker.images.prune()
+            return self._maker.images.prune(everything=everything)
+
+    def prune_containers(self) -> list[str]:
+        """Remove every container that does not run, as ``docker container prune`` does; return their ids."""
+        with self._guard:
+            self._life.settle()
+            idle = [one for one in self._maker.known.values() if not one.alive]
+            for container in idle:
+                self._life.remove(container, volumes=False)
+            return [one.id for one in idle]
+
+    def prune_networks(self) -> list[str]:
+        """Remove every network that no running container uses, as ``docker network prune`` does; return their names."""
+        with self._guard:
+            unused = [one for one in self._maker.networks.known.values() if not one.predefined and not one.attached]
+            for network in unused:
+                self._maker.networks.remove(network.id)
+            return [one.name for one in unused]
+
+    def prune_volumes(self, *, everything: bool = False) -> list[str]:
+        """Remove every anonymous volume that no container mounts, as ``docker volume prune`` does; return their names.
+
+        Args:
+            everything: remove named volumes too, as ``--all`` does.
+        """
+        with self._guard:
+            volumes = self._maker.volumes
+            unused = [
+                one.name
+                for one in volumes.known.values()
+                if (everything or ANONYMOUS in (one.labels or {})) and not volumes.users(one.name)
+            ]
+            for name in unused:
+                volumes.remove(name)
+            return unused
+
+    def prune_system(self, *, everything: bool = False, volumes: bool = False) -> None:
+        """Remove whatever is not in use, as ``docker system prune`` does.
+
+        Args:
+            everything: named images too, as ``--all`` does.
+            volumes: anonymous volumes too, as ``--volumes`` does.
+        """
+        with self._guard:
+            self.prune_containers()
+            self.prune_networks()
+            if volumes:
+                self.prune_volumes()
+            self.prune_images(everything=everything)
 
     def image_names(self) -> dict[str, list[str]]:
         """Return the names of every image, by its id; of one that has lost its last one, none."""

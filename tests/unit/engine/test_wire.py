@@ -195,12 +195,14 @@ def test_what_is_missing_is_named(script: ScriptedEngine) -> None:
     script.says("POST", "/networks/cd.*/connect", refusal(404, f"No such container: {ID}"))
     script.says("POST", "/containers/create.*", refusal(404, "No such image: none:1"))
     script.says("GET", "/volumes/none", refusal(404, "get none: no such volume"))
+    script.says("POST", "/containers/.*/start", refusal(404, f"network {ID} not found"))
     asks: list[tuple[Callable[[], object], type[EngineError]]] = [
         (lambda: engine.connect_network("none", "web", {}), NetworkNotFoundError),
         (lambda: engine.connect_network("net", "gone", {}), ContainerNotFoundError),
         (lambda: engine.connect_network("net", "web", {}), ContainerNotFoundError),
         (lambda: engine.create_container("new", {"Image": "none:1"}), ImageNotFoundError),
         (lambda: engine.inspect_volume("none"), VolumeNotFoundError),
+        (lambda: engine.start_container("web"), NetworkNotFoundError),
     ]
     for ask, error in asks:
         with pytest.raises(error):

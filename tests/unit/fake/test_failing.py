@@ -10,6 +10,7 @@ import pytest
 from docker_rollback._engine.port import Engine
 from docker_rollback.errors import ContainerNotFoundError, EngineError, EngineTimeoutError, EngineUnavailableError
 from docker_rollback.testing import CHANGING, FEEDING, READING, FailingEngine, FakeEngine, Killed
+from docker_rollback.testing._contract_lab import tar_of
 
 
 @pytest.fixture
@@ -112,6 +113,7 @@ def test_each_verb_reaches_the_engine(shop: FakeEngine) -> None:
     failing.connect_network("front", "shop", {})
     failing.disconnect_network("front", "shop")
     failing.update_container("shop", {"CpuShares": 2})
+    failing.put_archive("shop", tar_of("note", b"text"))
     failing.commit_container("shop", "kept:1")
     failing.tag_image("kept:1", "kept:2")
     archive = list(failing.save_image("kept:1"))

@@ -319,6 +319,22 @@ def test_a_backup_that_dies_brings_the_service_back(shop: Shop) -> None:
     check_clean(shop)
 
 
+@pytest.mark.parametrize("state", ["paused", "running"])
+def test_what_was_paused_is_unpaused_once(shop: Shop, state: str) -> None:
+    """A death leaves it paused; where somebody has unpaused it since, recovery leaves it as it is."""
+    shop.engine.run("job", image="shop:1", auto_remove=True)
+    killed = FailingEngine(shop.engine, at=1, after=True, kill=True, verbs={"pause_container"})
+    with pytest.raises(Killed):
+        backup("job", client=killed, store=shop.store)
+    assert shop.engine.container("job").status == "paused"
+    if state == "running":
+        shop.engine.unpause_container("job")
+    watching = FailingEngine(shop.engine)
+    assert [one.outcome for one in recovered(shop, watching)] == ["discarded"]
+    assert shop.engine.container("job").status == "running"
+    assert len(watching.called("unpause_container")) == (state == "paused")
+
+
 def test_a_restore_that_dies_is_finished_by_the_same_call(shop: Shop) -> None:
     """And by recovery; no container is started on half of its data before that."""
     taken = backup("shop", client=shop.engine, store=shop.store)

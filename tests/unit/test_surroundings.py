@@ -6,6 +6,7 @@ import pytest
 from attrs import evolve
 
 from docker_rollback import (
+    ArchiveError,
     EngineInfo,
     RestoreError,
     RollbackRequested,
@@ -19,7 +20,8 @@ from docker_rollback import (
 from docker_rollback._archiver import VolumeArchiver
 from docker_rollback._engine.port import Inspection
 from docker_rollback._preflight import Preflight, refusal
-from docker_rollback.testing import FailingEngine
+from docker_rollback.testing import FailingEngine, Run
+from docker_rollback.testing._fake_tar import tar
 from tests.unit.shop import Shop
 
 
@@ -252,6 +254,16 @@ def test_what_its_engine_cannot_start_again_is_refused(shop: Shop) -> None:
     assert refusal(before) is None
 
 
+@pytest.mark.parametrize(("key", "value"), [("Pod", "ab" * 32), ("IsInfra", True)])
+def test_what_belongs_to_a_pod_is_refused(shop: Shop, key: str, value: object) -> None:
+    """The Docker API cannot make a pod again; outside of one Podman says so by an empty word and by False."""
+    before = shop.engine.inspect_container("shop")
+    reason = refusal({**before, key: value})
+    assert reason is not None
+    assert reason.startswith("it belongs to a pod")
+    assert refusal({**before, key: type(value)()}) is None
+
+
 def test_the_mode_of_a_folder_above_a_mount_is_not_lost(shop: Shop) -> None:
     """A change to a folder on the way to a volume is somebody's, where the engine had nothing to make there."""
     shop.engine.add_image("deep:1", files={"/srv/app/data/seed": "x"})
@@ -317,3 +329,27 @@ def test_a_network_that_stands_is_in_no_networks_way(shop: Shop) -> None:
     shop.engine.create_network({"Name": "twin"})
     assert restore(taken, client=Shared(shop.engine), store=shop.store) == ["shop"]
     assert shop.engine.has_network("twin")
+
+
+@pytest.mark.parametrize("is_shared", [True, False])
+def test_a_change_during_the_capture_is_an_error_unless_somebody_shares(shop: Shop, *, is_shared: bool) -> None:
+    """Whoever ignores those that share a volume has files change meanwhile; where nobody shares it, nothing may."""
+    if is_shared:
+        shop.engine.run("guest", image="shop:1", volumes={"orders": "/data", "shared": "/more"})
+
+    def change(run: Run) -> int | None:
+        code = tar(run)
+        if "--create" not in run.arguments:
+            return code
+        run.stderr.append("tar: ./table: file changed as we read it\n")
+        return 1
+
+    shop.engine.program("tar", change)
+    if is_shared:
+        with shop.rollback(verify=None, shared="ignore") as tx:
+            pass
+        assert tx.status is Status.COMMITTED
+    else:
+        with pytest.raises(ArchiveError, match="changed while they were read"), shop.rollback(shared="ignore"):
+            pytest.fail("the block was entered")
+    assert shop.engine.container("shop").status == "running"

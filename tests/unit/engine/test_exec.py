@@ -317,3 +317,54 @@ def test_a_socket_that_is_closed_is_no_surprise() -> None:
         assert duplex.wait(reading=True, writing=True, timeout=None)
         with pytest.raises(BrokenPipeError):
             duplex.send(memoryview(b"x"))
+
+
+@define
+class Slow:
+    """A connection over which nothing comes at first, although each time it says that something may."""
+
+    pieces: list[bytes | None]
+
+    def receive(self, buffer: memoryview) -> int | None:
+        """Give the next piece, or None where nothing is there."""
+        piece = self.pieces.pop(0)
+        if piece is not None:
+            buffer[: len(piece)] = piece
+        return None if piece is None else len(piece)
+
+    def wait(self, **_: object) -> bool:
+        """Say that something may have come."""
+        return True
+
+    def close(self) -> None:
+        """Close it."""
+
+    close_write = close
+
+
+def test_the_engine_is_not_asked_while_output_may_come() -> None:
+    """Only a wait that ends without anything is a reason to ask it whether the program has ended."""
+    asked: list[int] = []
+
+    def inspect() -> Mapping[str, Any]:
+        asked.append(1)
+        return {"Running": False, "ExitCode": 0}
+
+    duplex: Any = Slow([None, None, None, frame(b"output"), b""])
+    killer: Any = Killer
+    process = DockerProcess(duplex, inspect, killer, Asking("run it"), stdin=True, sleep=lambda _: None)
+    assert process.read(100) == b"output"
+    assert process.read(100) == b""
+    assert asked == []
+    assert process.finish() == Finished(0, "")
+
+
+def test_a_frame_is_read_in_small_pieces(bench: Bench) -> None:
+    """However little is asked for at a time, nothing is lost, doubled or out of order."""
+    bench.says(frame(b"0123456789"), frame(b"abcdef"))
+    bench.state = {"Running": False, "ExitCode": 0}
+    process = bench.process()
+    pieces = list(iter(lambda: process.read(3), b""))
+    assert b"".join(pieces) == b"0123456789abcdef"
+    assert all(len(piece) <= 3 for piece in pieces)
+    assert process.finish() == Finished(0, "")

@@ -221,3 +221,11 @@ def test_an_inspection_of_another_version_passes() -> None:
     found = docker_like({"Id": "a" * 64, "Name": "/x", "New": 1})
     assert found["New"] == 1
     assert found["HostConfig"]["Binds"] == []
+
+
+def test_an_endpoint_keeps_what_it_says_of_itself() -> None:
+    """An address that was asked for stays in the translation; one of which Podman says nothing is an empty one."""
+    address = {"IPAMConfig": {"IPv4Address": "10.89.0.9"}, "Aliases": ["web"]}
+    found = translated({"NetworkSettings/Networks/front": address, "NetworkSettings/Networks/back": None})
+    networks = found["NetworkSettings"]["Networks"]
+    assert networks == {"front": {**address, "Aliases": ["web"]}, "back": {"Aliases": None}}

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from docker_rollback._engine import RetryingEngine
+from docker_rollback._engine.port import Inspection
 from docker_rollback.errors import EngineConflictError, EngineError, EngineTimeoutError, EngineUnavailableError
 from docker_rollback.testing import CHANGING, FEEDING, READING, FailingEngine, FakeClock, FakeEngine
 
@@ -176,3 +177,18 @@ def test_another_one_of_the_name_is_not_taken_for_it(fake: FakeEngine) -> None:
     racing.inspect_container = fake.inspect_container  # type: ignore[method-assign]  # one engine in two coats
     with pytest.raises(EngineTimeoutError):
         RetryingEngine(racing, sleep=_none).create_container("new", {"Image": "shop:1", "Labels": {"owner": "us"}})
+
+
+@pytest.mark.parametrize("networks", [None, {}, {"other": None}, {"other": {"NetworkID": "0" * 64}}])
+def test_a_connect_that_was_not_done_is_told(fake: FakeEngine, networks: object) -> None:
+    """Where the answer was lost and the container is not in the network, the lost answer is the error."""
+
+    class Elsewhere(FailingEngine):
+        def inspect_container(self, ref: str) -> Inspection:
+            return {**super().inspect_container(ref), "NetworkSettings": {"Networks": networks}}
+
+    error = EngineTimeoutError("ask", "no answer")
+    failing = Elsewhere(fake, at=1, error=error, verbs={"connect_network"})
+    with pytest.raises(EngineTimeoutError) as caught:
+        RetryingEngine(failing, sleep=_none).connect_network("net", "web", {})
+    assert caught.value is error

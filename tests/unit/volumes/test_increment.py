@@ -9,6 +9,8 @@ import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from attrs import evolve
@@ -20,10 +22,10 @@ from docker_rollback._volumes._clock import read_clock
 from docker_rollback._volumes._look import Look, ground
 from docker_rollback._volumes._members import Members
 from docker_rollback._volumes._snapshot_file import SnapshotFile
-from docker_rollback.errors import CorruptBackupError
+from docker_rollback.errors import ArchiveError, CorruptBackupError
 from tests.unit.volumes import awkward
 from tests.unit.volumes.comparing import picture
-from tests.unit.volumes.live import capture, check, let_age, plain_increment, run
+from tests.unit.volumes.live import capture, check, let_age, plain_increment, reach_of, run
 
 
 @pytest.fixture
@@ -109,6 +111,48 @@ def test_names_of_one_file_in_and_out_of_a_moved_directory_stay_one_file(root: P
     taken = capture(root, lambda: move(root, "a>moved"))
     assert not taken.incremental
     check(root, taken)
+
+
+@pytest.mark.usefixtures("exact")
+def test_names_of_one_file_stay_one_file_where_nobody_can_tell_what_moved(root: Path) -> None:
+    """Where the look for directories elsewhere fails, they may be there, so all is archived at rest."""
+    tree(root)
+    (root / "l/name").hardlink_to(root / "a/x/which")
+    let_age(root)
+
+    def failing(words: Sequence[str], /, *, stdin: bool = False) -> Process:
+        if words[0] == "find" and "%i\\n" in words:
+            words = ("sh", "-c", '"$@"; exit 1', "sh", *words)
+            asked.append(words)
+        return run(words, stdin=stdin)
+
+    asked: list[Sequence[str]] = []
+    taken = capture(root, lambda: shutil.rmtree(root / "p"), run=failing)
+    assert asked
+    assert not taken.incremental
+    check(root, taken)
+
+
+def test_a_change_while_the_increment_is_taken_is_told_as_that(root: Path) -> None:
+    """The volume was not at rest: to archive all of it instead would hide that somebody wrote to it."""
+    tree(root)
+    let_age(root)
+
+    def disturbed(words: Sequence[str], /, *, stdin: bool = False) -> Process:
+        if "--create" in words and "--level=0" not in words:
+            words = ("sh", "-c", '"$@"; echo "tar: ./a: file changed as we read it" >&2; exit 1', "sh", *words)
+        return run(words, stdin=stdin)
+
+    with pytest.raises(ArchiveError, match=r"changed while they were read: tar: \./a"):
+        capture(root, (root / "a/x/more").touch, run=disturbed)
+
+
+def test_an_increment_that_was_not_made_ready_is_a_mistake_of_the_callers(root: Path) -> None:
+    """It has no programs to take it with."""
+    base: Any = SimpleNamespace(snapshot=None)
+    nothing: Any = None
+    with pytest.raises(ValueError, match="ready first"):
+        _increment.Increment(reach_of(root), base, nothing, nothing).take(nothing, progress=None)
 
 
 @pytest.mark.usefixtures("exact")

@@ -26,8 +26,9 @@ from docker_rollback import (
     restore,
     rollback,
 )
+from docker_rollback._engine import DockerEngine, RetryingEngine
 from docker_rollback._store import Disk
-from docker_rollback.testing import FailingEngine, FakeEngine
+from docker_rollback.testing import FailingEngine, FakeClock, FakeEngine
 from tests.unit.shop import Shop, UpdateFailedError
 
 
@@ -248,13 +249,21 @@ def test_a_start_before_the_data_is_back_is_noticed(tmp_path: Path) -> None:
 
 
 def test_an_engine_that_does_not_answer_is_named(tmp_path: Path) -> None:
-    """The error says that nobody answered."""
+    """The error says where nobody answered; it comes after a while, in which somebody might have."""
+    clock = FakeClock()
+    began = clock.monotonic()
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
-        nobody = docker.DockerClient(base_url=f"tcp://127.0.0.1:{taken.getsockname()[1]}", version="1.41")
-        with pytest.raises(EngineUnavailableError), rollback("web", client=nobody, store=tmp_path / "store"):
+        port = taken.getsockname()[1]
+        nobody = docker.DockerClient(base_url=f"tcp://127.0.0.1:{port}", version="1.41")
+        engine = RetryingEngine(DockerEngine(nobody), sleep=clock.sleep)
+        with (
+            pytest.raises(EngineUnavailableError, match=str(port)),
+            rollback("web", client=engine, store=tmp_path / "store"),
+        ):
             pytest.fail("the block was entered")
         nobody.close()
+    assert 10 < clock.monotonic() - began <= 15
 
 
 def test_a_volume_that_cannot_be_reached_is_refused(tmp_path: Path) -> None:

@@ -74,7 +74,8 @@ def test_an_update_that_its_checks_reject_is_rolled_back(shop: Shop) -> None:
         container.exit(3)
 
     shop.engine.on_start("shop:2", fall_over)
-    with pytest.raises(UpdateRejectedError) as rejected, shop.rollback(verify=healthy(stable_for=5.0)) as tx:
+    tx = shop.timed(shop.engine, verify=[healthy(stable_for=5.0)])
+    with pytest.raises(UpdateRejectedError) as rejected, tx:
         tx.replace("shop", "shop:2")
     assert (rejected.value.log, rejected.value.container) == (("cannot read /data",), "shop")
     assert shop.engine.container("shop").id == shop.id

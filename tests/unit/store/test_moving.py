@@ -197,6 +197,14 @@ def test_a_bad_import_is_refused_and_leaves_nothing(
     assert not list(tmp_path.rglob("*evil*"))
 
 
+def test_an_import_in_which_nothing_is_wrong_is_the_whole_backup(store: BackupStore, exported: bytes) -> None:
+    """Also cut off behind its last file, where a tar has nothing but zeros."""
+    for data in (exported, exported.rstrip(b"\0") + bytes(1024)):
+        assert store.import_(io.BytesIO(data)).id == "b1"
+        store.verify("b1")
+        store.delete("b1")
+
+
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(place=st.integers(0), bit=st.integers(0, 7), end=st.none() | st.integers(0))
 def test_any_bit_of_an_import_may_be_wrong(

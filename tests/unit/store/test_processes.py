@@ -96,15 +96,16 @@ def test_kills_while_ten_back_up(store: BackupStore, seed: int) -> None:
             assert writer.stdout.readline() == "begun\n"
         for name, writer in writers.items():
             assert writer.stdout is not None
-            for _ in range(chance.randrange(2)):
-                writer.stdout.readline()
+            lines = [writer.stdout.readline() for _ in range(chance.randrange(2))]
             threading.Event().wait(chance.random() * 0.05)
             writer.send_signal(signal.SIGKILL)
             output, _ = writer.communicate()
-            finished[name] = int(output.split()[-1]) if output.split() else -1
+            words = "".join([*lines, output]).split()
+            finished[name] = int(words[-1]) if words else -1
     finally:
         for writer in writers.values():
             writer.kill()
+    assert max(finished.values()) >= 0, "a backup was finished before its writer was killed"
     ids = set(store.ids())
     for name, last in finished.items():
         assert {f"{name}-{number}" for number in range(last + 1)} <= ids
@@ -189,6 +190,7 @@ def test_threads_write_into_one_draft(store: BackupStore) -> None:
             thread.start()
         for thread in threads:
             thread.join()
+        assert blobs.keys() == set(range(8))
         for number, blob in blobs.items():
             assert blob.digest == making.digest(bytes([number]) * 50_000)
             assert b"".join(store.open_blob(blob)) == bytes([number]) * 50_000

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from docker_rollback import BackupStore
+from docker_rollback._store import Disk
 from tests.unit.shop import Shop
 from tests.unit.town import Town
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_wait_for_the_disk() -> Iterator[None]:
+    """Have stores not wait for the disk, which took a seventh of the time; `store/test_power.py` tests that they do."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(Disk, "sync", lambda *_: None)
+        patched.setattr(Disk, "sync_folder", lambda *_: None)
+        yield
 
 
 @pytest.fixture

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from docker_rollback._store import BackupStore
+from docker_rollback._store import BackupStore, Disk
+from docker_rollback._store._files import DISK
 from tests.unit.store import making
 from tests.unit.store.making import FailingDisk, StoppedError, image
 from tests.unit.store.test_atomic import WORKS, assert_sound
@@ -83,6 +84,22 @@ class VolatileDisk(FailingDisk):
                 self._bring_back(folder / name, target / name)
             else:
                 (target / name).write_bytes(self._contents.get(number, b""))
+
+
+SYNC, SYNC_FOLDER = Disk.sync, Disk.sync_folder
+"""As they are: while unit tests run, stores do not wait for the disk."""
+
+
+def test_a_disk_waits_until_the_system_has_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file and a folder are brought to the disk by a call of their own, and no descriptor stays open."""
+    asked: list[str] = []
+    monkeypatch.setattr(os, "fsync", lambda fd: asked.append(str(Path(f"/proc/self/fd/{fd}").readlink())))
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    with (tmp_path / "file").open("wb") as file:
+        SYNC(DISK, file.fileno())
+    SYNC_FOLDER(DISK, tmp_path)
+    assert asked == [str(tmp_path / "file"), str(tmp_path)]
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
 Ground = Callable[[str], Path]

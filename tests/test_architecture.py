@@ -48,7 +48,7 @@ LAYERS = (
     ("_model",),
     ("_exclude",),
     ("errors",),
-    ("_store_errors",),
+    ("_store_errors", "_recovered", "_exit_codes"),
     ("_engine_errors",),
 )
 """From the roof to the ground. A part is a module or a folder right below the package; it imports only from below."""

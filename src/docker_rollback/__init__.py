@@ -14,7 +14,6 @@ from docker_rollback._compare import Difference, compare
 from docker_rollback._engine import Change, ContainerFilter, DockerEngine, Engine, EngineInfo, Finished, Process
 from docker_rollback._exclude import Exclude, ExcludeArgument
 from docker_rollback._hooks import Call, Exec, Hooks
-from docker_rollback._journal import Recovered
 from docker_rollback._model import (
     Backup,
     Clock,
@@ -35,6 +34,7 @@ from docker_rollback._operations import Operations
 from docker_rollback._outcome import ArchivedVolume, BackedUp, Outcome, RejectedCheck, Status, Trouble
 from docker_rollback._preflight import Preflight
 from docker_rollback._progress import Progress, Reporter
+from docker_rollback._recovered import InFlight, Recovered
 from docker_rollback._recovery import Recovery
 from docker_rollback._restorer import Restorer
 from docker_rollback._rollback import Rollback
@@ -68,7 +68,9 @@ from docker_rollback.errors import (
     RollbackRequested,
     StoreError,
     StoreFullError,
+    StoreNotFoundError,
     StoreNotWritableError,
+    UnfinishedElsewhereError,
     UnfinishedRollbackError,
     UnsupportedContainerError,
     UnsupportedFormatError,
@@ -123,6 +125,7 @@ __all__ = [
     "ImageNotFoundError",
     "ImagePlatformError",
     "ImageSnapshot",
+    "InFlight",
     "Keep",
     "Mount",
     "NetworkNotFoundError",
@@ -154,9 +157,11 @@ __all__ = [
     "StepTime",
     "StoreError",
     "StoreFullError",
+    "StoreNotFoundError",
     "StoreNotWritableError",
     "Timeline",
     "Trouble",
+    "UnfinishedElsewhereError",
     "UnfinishedRollbackError",
     "UnsupportedContainerError",
     "UnsupportedFormatError",

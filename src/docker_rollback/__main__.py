@@ -8,25 +8,35 @@ import sys
 from collections.abc import Sequence
 
 from docker_rollback._api import recover
+from docker_rollback._exit_codes import ExitCode
+from docker_rollback._recovered import Recovered
 from docker_rollback._store import BackupStore
-from docker_rollback.errors import DockerRollbackError
+from docker_rollback.errors import DockerRollbackError, UnfinishedElsewhereError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; return its exit code: 0 where all is well, 1 where something could not be finished."""
+    """Run the command; return its exit code, one of `ExitCode`."""
     options = _parser().parse_args(arguments)
     logging.basicConfig(level=logging.INFO if options.verbose else logging.WARNING, format="%(levelname)s %(message)s")
     try:
         done = recover(store=BackupStore(options.store), keep_found=not options.give_up_found)
+    except UnfinishedElsewhereError as error:
+        _print(error.finished)
+        sys.stderr.write(f"{error}\n")
+        return ExitCode.UNFINISHED
     except DockerRollbackError as error:
         sys.stderr.write(f"{error}\n")
-        return 1
-    for operation in done:
-        kept = f"; what was found is kept as backup {operation.kept}" if operation.kept else ""
-        sys.stdout.write(f"{', '.join(operation.containers)}: {operation.operation} is {operation.outcome}{kept}\n")
+        return ExitCode.FAILED
+    _print(done)
     if not done:
         sys.stdout.write("nothing was cut off\n")
-    return 0
+    return ExitCode.DONE
+
+
+def _print(finished: Sequence[Recovered]) -> None:
+    for operation in finished:
+        kept = f"; what was found is kept as backup {operation.kept}" if operation.kept else ""
+        sys.stdout.write(f"{', '.join(operation.containers)}: {operation.operation} is {operation.outcome}{kept}\n")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -37,6 +47,8 @@ def _parser() -> argparse.ArgumentParser:
         help="finish the rollbacks, backups and restores whose process died",
         description="Finish every operation of a store whose process died, on the engine that DOCKER_HOST names. "
         "Those at work are left alone.",
+        epilog="Exit codes: 0 all is finished; 1 something could not be finished, or there is no such store; "
+        "2 wrong arguments; 5 another store has unfinished work on this engine: the message has the command for it.",
     )
     recovery.add_argument("--store", metavar="PATH", help="where the backups are; by default the user's data folder")
     recovery.add_argument(

@@ -11,12 +11,12 @@ from docker_rollback._checks import as_checks, healthy
 from docker_rollback._engine import Client, Engine, as_engine
 from docker_rollback._exclude import ExcludeArgument
 from docker_rollback._hooks import HookArgument, Hooks
-from docker_rollback._journal import Recovered
 from docker_rollback._limit import as_limit
 from docker_rollback._model import Backup, Quiesce, Shared, Way
 from docker_rollback._outcome import OutcomeListener
 from docker_rollback._parts import Parts
 from docker_rollback._progress import Listener
+from docker_rollback._recovered import Recovered
 from docker_rollback._rollback import ContainerArgument, Rollback
 from docker_rollback._snapshotter import locked
 from docker_rollback._store import BackupStore, KeepArgument
@@ -261,6 +261,9 @@ def recover(
         progress: told what is being done, by `Progress` values.
 
     Raises:
+        StoreNotFoundError: there is no store at that path; none is made.
+        UnfinishedElsewhereError: what the store has a record of is finished, and the engine's lock volumes tell of an
+            operation that another store has to finish; the error names that store, and has what was finished.
         RecoveryFailedError: one or several could not be finished, or a note cannot be read; every one was tried.
 
     Example:

@@ -19,7 +19,7 @@ from docker_rollback._exclude import Exclude, ExcludeArgument, as_excludes
 from docker_rollback._folders import uses
 from docker_rollback._model import Backup, VolumeArchive, Way, backup_id
 from docker_rollback._spec import mounts
-from docker_rollback._store import BackupStore, Draft, FileLock, LockedError
+from docker_rollback._store import BackupStore, Draft, FileLock, is_held
 from docker_rollback._volumes import ByteListener, SizeListener, VolumeCapture
 from docker_rollback.errors import (
     ContainerBusyError,
@@ -358,15 +358,11 @@ class VolumeArchiver:
 
 def _is_free(lock: str) -> bool:
     path = Path(lock)
-    if not path.exists():
+    try:
         # Of another machine, or of a store that is gone: there is no telling.
+        return path.exists() and not is_held(path)
+    except StoreError:
         return False
-    with FileLock(path) as held:
-        try:
-            held.acquire()
-        except (LockedError, StoreError):
-            return False
-    return True
 
 
 def _flush(reach: _volumes.Reach) -> None:

@@ -28,6 +28,12 @@ Phase: TypeAlias = Literal["capturing", "updating", "committed", "rolling back",
 - restored: all data is back; from here on the containers are started, and nothing is put back again.
 """
 
+LONGEST_KEY = 120
+"""How long the key of a lock may be, so that it makes the name of a file."""
+
+PROJECT_MARK = "_project."
+"""How the name begins under which a compose project is marked: no container's name does."""
+
 
 @frozen
 class Standing:
@@ -101,7 +107,7 @@ class Record:
         if self.project is None:
             return self.containers
         # No container's name begins so; the id is the key of its lock.
-        mark = Resting(id=f"project.{self.project}", name=f"_project.{self.project}", how="none", started="")
+        mark = Resting(id=project_key(self.project), name=PROJECT_MARK + self.project, how="none", started="")
         return (*self.containers, mark)
 
     def concerns(self, references: Collection[str], project: str | None = None) -> bool:
@@ -109,6 +115,11 @@ class Record:
         return (project is not None and project == self.project) or any(
             refers(reference, container.name, container.id) for reference in references for container in self.containers
         )
+
+
+def project_key(project: str) -> str:
+    """Return the key under which a compose project is locked: short enough to make the name of a file."""
+    return f"project.{project}"[:LONGEST_KEY]
 
 
 def stand(container: Observed) -> Standing:
@@ -152,25 +163,3 @@ def interference(record: Record, found: Iterable[Observed]) -> list[str]:
 
 def _digest(value: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
-
-
-Ending: TypeAlias = Literal["discarded", "rolled back", "tidied up"]
-"""What became of an operation that was cut off: its containers do what they did before it and its half-made backup is
-gone; its backup was put back; or it had ended well already, and what was left of it is gone."""
-
-
-@frozen
-class Recovered:
-    """An operation that was cut off, and is finished now.
-
-    Attributes:
-        operation: its id, which is that of its backup.
-        containers: the names of its containers.
-        outcome: what became of it.
-        kept: the id of the backup of the state that was found; None where there was nothing to keep.
-    """
-
-    operation: str
-    containers: tuple[str, ...]
-    outcome: Ending
-    kept: str | None = None

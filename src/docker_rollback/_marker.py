@@ -9,25 +9,29 @@ from __future__ import annotations
 
 import logging
 import socket
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
+from attrs import evolve
+
 from docker_rollback._engine.port import Engine
-from docker_rollback._journal import Record
+from docker_rollback._journal import PROJECT_MARK, Record
 from docker_rollback._labels import OPERATION_LABEL, ROLE_LABEL, STORE_LABEL
 from docker_rollback._model import Resting
+from docker_rollback._recovered import InFlight, Owner, RecordPlace
 from docker_rollback._store import BackupStore
 from docker_rollback.errors import (
     ContainerBusyError,
-    DockerRollbackError,
     EngineConflictError,
+    StoreError,
     UnfinishedRollbackError,
     VolumeNotFoundError,
 )
 
 logger = logging.getLogger("docker_rollback")
 
+_ROLE: Final = "marker"
 _PREFIX: Final = "docker-rollback-busy-"
 _LONGEST: Final = 200
 
@@ -37,6 +41,9 @@ _BOOT: Final = "docker-rollback.boot"
 _MACHINE: Final = "docker-rollback.machine"
 _FOLDER: Final = "docker-rollback.folder"
 _SINCE: Final = "docker-rollback.since"
+
+_ENDED: Final = ("dead", "gone")
+"""Owner and record of an operation that is over: its lock volume is left over."""
 
 
 class Markers:
@@ -73,7 +80,7 @@ class Markers:
 
     def _place(self, container: Resting, record: Record) -> None:
         labels = {
-            ROLE_LABEL: "marker",
+            ROLE_LABEL: _ROLE,
             OPERATION_LABEL: record.operation,
             _CONTAINER: container.id,
             _HOST: self._host,
@@ -87,56 +94,142 @@ class Markers:
         try:
             self._engine.create_volume(request)
         except EngineConflictError:
-            if self._labels(container).get(OPERATION_LABEL) == record.operation:
+            if self._labels_of(_name(container)).get(OPERATION_LABEL) == record.operation:
                 # Of this very operation, from before its owner died.
                 return
             self._judge(container)
             self._engine.remove_volume(_name(container))
             self._engine.create_volume(request)
 
+    def in_flight(self) -> list[InFlight]:
+        """Return every operation that a lock volume of this engine tells of, the oldest first; living ones too.
+
+        Raises:
+            EngineError: the engine refused or failed.
+        """
+        found: dict[tuple[str, ...], list[tuple[str, InFlight]]] = {}
+        for name in self._engine.list_volumes(labels={ROLE_LABEL: _ROLE}):
+            labels = self._labels_of(name)
+            if labels:
+                key = (labels.get(OPERATION_LABEL, ""), *(labels.get(key, "") for key in (STORE_LABEL, _FOLDER, _BOOT)))
+                found.setdefault(key, []).append((name, self._told(name, labels)))
+        return sorted(map(_merged, found.values()), key=lambda one: (one.since, one.operation))
+
+    def remove_left_over(self) -> None:
+        """Remove the lock volumes of operations that have ended: their store can be read, and has no record of them.
+
+        A record is written before the first lock volume, and removed after the last.
+
+        Raises:
+            EngineError: the engine refused or failed.
+        """
+        for name in self._engine.list_volumes(labels={ROLE_LABEL: _ROLE}):
+            labels = self._labels_of(name)
+            told = self._told(name, labels) if labels else None
+            if told is None or (told.owner, told.record) != _ENDED:
+                continue
+            # Looked at again: another operation may have taken the name.
+            if self._labels_of(name) == labels:
+                logger.info("lock volume %s is left over, and is removed", name)
+                self._engine.remove_volume(name)
+
     def _judge(self, container: Resting) -> None:
         """Return where a mark has outlived its operation, and raise where it stands for something."""
-        labels = self._labels(container)
-        operation, store = labels.get(OPERATION_LABEL, ""), labels.get(STORE_LABEL, "")
-        by_hand = f"if it is gone for good, remove the volume {_name(container)!r}"
-        this_kernel = bool(self._boot) and labels.get(_BOOT) == self._boot
-        same_folder = this_kernel and labels.get(_FOLDER) == _folder(self._store.path)
-        if not labels or same_folder:
-            # Whoever made it would hold the locks that we hold.
+        name = _name(container)
+        labels = self._labels_of(name)
+        if not labels:
             return
-        here = this_kernel and labels.get(_FOLDER) == _folder(Path(store))
-        rebooted = not this_kernel and bool(self._machine) and labels.get(_MACHINE) == self._machine
-        if not rebooted and not (here and self._is_free(labels.get(_CONTAINER, ""), container.name, store)):
-            host, since = labels.get(_HOST), labels.get(_SINCE)
+        told = self._told(name, labels)
+        if self._is_ours(labels) or (told.owner, told.record) == _ENDED:
+            # Whoever made it in our store would hold the locks that we hold.
+            return
+        by_hand = f"if it is gone for good, remove the volume {name!r}"
+        if told.owner != "dead":
             raise ContainerBusyError(
                 container.name,
-                f"operation {operation} on host {host} holds it since {since}, with the store {store}; {by_hand}",
+                f"operation {told.operation} on host {told.host} holds it since {told.since}, with the store "
+                f"{told.store}; {by_hand}",
             )
-        if Path(store).is_dir() and not self._is_noted(operation, store):
-            return
-        if store != str(self._store.path):
-            reason = f"its record is in another store; {by_hand}"
-            raise UnfinishedRollbackError(operation, [container.name], [reason], store=store)
+        reason = f"its record is in another store; {by_hand}"
+        raise UnfinishedRollbackError(told.operation, [container.name], [reason], store=told.store)
 
-    def _is_free(self, container: str, name: str, store: str) -> bool:
-        try:
-            with BackupStore(store).lock(container, container=name):
-                return True
-        except (DockerRollbackError, ValueError):
+    def _told(self, name: str, labels: Mapping[str, str]) -> InFlight:
+        """Return what a lock volume says, and what can be seen of its owner and its record from here."""
+        operation = labels.get(OPERATION_LABEL, "")
+        store = self._store if self._is_ours(labels) else self._other_store(labels)
+        container = name.removeprefix(_PREFIX)
+        is_project = container.startswith(PROJECT_MARK)
+        owner: Owner = "dead" if self._is_rebooted(labels) else "unknown"
+        record: RecordPlace = "unknown"
+        if store is not None:
+            try:
+                # First the lock: an owner that ends removes its record before it lets go.
+                alive = owner != "dead" and store.is_locked(labels.get(_CONTAINER, ""))
+                owner = "alive" if alive else "dead"
+                # Without a journal it is not the store that it was when its operation began.
+                if store.journal.is_there():
+                    noted = any(note.startswith(f"{operation}.") for note in store.journal.names())
+                    record = ("here" if store is self._store else "elsewhere") if noted else "gone"
+            except StoreError as error:
+                logger.info("store %s cannot be looked at: %s", store.path, error)
+        return InFlight(
+            operation,
+            containers=() if is_project else (container,),
+            project=container.removeprefix(PROJECT_MARK) if is_project else None,
+            host=labels.get(_HOST, ""),
+            since=labels.get(_SINCE, ""),
+            store=labels.get(STORE_LABEL, ""),
+            owner=owner,
+            record=record,
+        )
+
+    def _is_of_this_boot(self, labels: Mapping[str, str]) -> bool:
+        return bool(self._boot) and labels.get(_BOOT) == self._boot
+
+    def _is_rebooted(self, labels: Mapping[str, str]) -> bool:
+        """Return True if a mark is of this machine before it was last booted: nothing of that lives."""
+        return not self._is_of_this_boot(labels) and bool(self._machine) and labels.get(_MACHINE) == self._machine
+
+    def _is_ours(self, labels: Mapping[str, str]) -> bool:
+        """Return True if a mark is of an operation of our own store."""
+        if self._is_rebooted(labels) and labels.get(STORE_LABEL) != str(self._store.path):
             return False
+        return self._is_folder(labels, self._store.path)
 
-    def _is_noted(self, operation: str, store: str) -> bool:
-        return any(name.startswith(f"{operation}.") for name in BackupStore(store).journal.names())
+    def _other_store(self, labels: Mapping[str, str]) -> BackupStore | None:
+        """Return the store of a mark where it can be seen from here, None where it cannot; none is made."""
+        path = Path(labels.get(STORE_LABEL, ""))
+        return BackupStore(path) if path.is_absolute() and self._is_folder(labels, path) else None
 
-    def _labels(self, container: Resting) -> Mapping[str, str]:
+    def _is_folder(self, labels: Mapping[str, str], path: Path) -> bool:
+        """Return True if a path here leads to the folder of a mark's store."""
+        wanted, found = labels.get(_FOLDER, ""), _folder(path)
+        if self._is_rebooted(labels):
+            # Devices are numbered again at a boot, folders are not; that below a disk that is not mounted is another.
+            wanted, found = wanted.rpartition(":")[2], found.rpartition(":")[2]
+        elif not self._is_of_this_boot(labels):
+            return False
+        return bool(wanted) and wanted == found
+
+    def _labels_of(self, volume: str) -> Mapping[str, str]:
+        """Return the labels of a volume; none where it is gone."""
         try:
-            return self._engine.inspect_volume(_name(container)).get("Labels") or {}
+            return self._engine.inspect_volume(volume).get("Labels") or {}
         except VolumeNotFoundError:
             return {}
 
     def _remove(self, container: Resting, record: Record) -> None:
-        if self._labels(container).get(OPERATION_LABEL) == record.operation:
+        if self._labels_of(_name(container)).get(OPERATION_LABEL) == record.operation:
             self._engine.remove_volume(_name(container))
+
+
+def _merged(marks: Sequence[tuple[str, InFlight]]) -> InFlight:
+    """Return one operation from its marks: its containers, and its project; one living owner is alive."""
+    told = [one for _, one in sorted(marks, key=lambda mark: mark[0])]
+    first = next((one for one in told if one.owner == "alive"), told[0])
+    containers = tuple(name for one in told for name in one.containers)
+    project = next((one.project for one in told if one.project is not None), None)
+    return evolve(first, containers=containers, project=project)
 
 
 def _name(container: Resting) -> str:

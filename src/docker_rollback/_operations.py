@@ -21,11 +21,12 @@ from docker_rollback._marker import Markers
 from docker_rollback._model import Backup, Detached, Observed, Project, Resting, is_folder
 from docker_rollback._project import look_at_project, members, newcomers
 from docker_rollback._quiesce import resting
+from docker_rollback._recovered import InFlight
 from docker_rollback._snapshotter import locked, now
 from docker_rollback._spec import started_at
 from docker_rollback._store import BackupStore
 from docker_rollback._volumes import ROLE
-from docker_rollback.errors import DockerRollbackError, StoreError
+from docker_rollback.errors import ContainerBusyError, DockerRollbackError, StoreError
 
 logger = logging.getLogger("docker_rollback")
 
@@ -304,8 +305,48 @@ class Operations:
         return None if noted is None else self._operation(noted)
 
     def sweep(self) -> None:
-        """Remove what is left of notes whose writers died."""
-        self._store.journal.sweep()
+        """Remove what processes that died have left in the store: drafts, temporary files, holds without a record.
+
+        What cannot be removed is named in the log: it takes room, and is in nobody's way.
+        """
+        try:
+            self._store.journal.sweep()
+            self._store.clear_left_over()
+            for backup in self._store.held_by(HOLDER):
+                self._let_go(backup)
+        except StoreError as error:
+            logger.warning("something that a process left in the store when it died stays there: %s", error)
+
+    def in_flight(self) -> list[InFlight]:
+        """Return the operations of every store and host that the engine's lock volumes tell of, the oldest first.
+
+        Raises:
+            EngineError: the engine refused or failed.
+        """
+        return self._markers.in_flight()
+
+    def remove_left_over_marks(self) -> None:
+        """Remove the lock volumes of operations that have ended, as far as their stores can be read from here.
+
+        Raises:
+            EngineError: the engine refused or failed.
+        """
+        self._markers.remove_left_over()
+
+    def _let_go(self, backup: str) -> None:
+        """Release the hold of a restore that died between its hold and its record; a living one has the locks."""
+        if self._is_noted(backup):
+            return
+        try:
+            found = self._store.get(backup)
+            with locked(self._store, found.containers, project=found.project.name if found.project else None):
+                if not self._is_noted(backup):
+                    self._store.release(backup, HOLDER)
+        except (ContainerBusyError, StoreError) as error:
+            logger.info("the hold of backup %s stays: %s", backup, error)
+
+    def _is_noted(self, operation: str) -> bool:
+        return any(name.startswith(f"{operation}.") for name in self._store.journal.names())
 
     @contextmanager
     def owning(self, operation: Operation) -> Iterator[Operation | None]:

@@ -12,8 +12,8 @@ from attrs import field, frozen
 from cattrs.preconf.json import make_converter
 
 from docker_rollback._folders import called
-from docker_rollback._journal import Recovered
 from docker_rollback._model import Backup, NotCovered, Observed, Way
+from docker_rollback._recovered import Recovered
 from docker_rollback._secrets import hide
 from docker_rollback._timeline import Downtime, OutcomeStep, StepTime, Timeline
 from docker_rollback.errors import HookError, ResumeError, UnfinishedRollbackError, UpdateRejectedError

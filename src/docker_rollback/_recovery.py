@@ -13,13 +13,14 @@ from docker_rollback._capture import Capture
 from docker_rollback._engine.port import ContainerFilter, Engine
 from docker_rollback._engine_errors import may_pass
 from docker_rollback._hooks import Hooks
-from docker_rollback._journal import Phase, Recovered, interference
+from docker_rollback._journal import Phase, interference
 from docker_rollback._keeping import Keeper
 from docker_rollback._model import Backup, Observed, Project, Quiesce, Report, Shared, backup_id
 from docker_rollback._operations import HOLDER, Operation, Operations
 from docker_rollback._preflight import Preflight
 from docker_rollback._progress import Reporter
 from docker_rollback._quiesce import AtRest, resting
+from docker_rollback._recovered import InFlight, Recovered
 from docker_rollback._restorer import Restorer
 from docker_rollback._snapshotter import now
 from docker_rollback._store import BackupStore
@@ -27,7 +28,10 @@ from docker_rollback._surroundings import OffNetworks
 from docker_rollback.errors import (
     ContainerBusyError,
     DockerRollbackError,
+    EngineError,
     RecoveryFailedError,
+    StoreNotFoundError,
+    UnfinishedElsewhereError,
     UnfinishedRollbackError,
     UnsupportedContainerError,
     VolumeError,
@@ -298,8 +302,12 @@ class Recovery:
             keep_found: keep the state that is found as a backup before anything is rolled back.
 
         Raises:
+            StoreNotFoundError: there is no store; none is made.
             RecoveryFailedError: one or several could not be finished, or a note cannot be read; each was tried.
+            UnfinishedElsewhereError: everything of this store is finished, and the engine's lock volumes tell of an
+                operation that another store has to finish.
         """
+        self._require_store()
         # Of a death before anything was noted, too.
         self._operations.sweep()
         self._archiver.remove_left_over()
@@ -315,10 +323,33 @@ class Recovery:
                 record = operation.record
                 error.add_note(f"while operation {record.operation} on {', '.join(record.names)} was to be finished")
                 failures.append(error)
+        self._operations.remove_left_over_marks()
+        elsewhere = self._unfinished_elsewhere()
+        if elsewhere:
+            told = UnfinishedElsewhereError(elsewhere, done, store=str(self._store.path))
+            if not failures:
+                raise told
+            failures.append(told)
         if failures:
             finished = [recovered.operation for recovered in done]
             raise RecoveryFailedError(failures, finished, store=str(self._store.path)) from failures[0]
         return tuple(done)
+
+    def _unfinished_elsewhere(self) -> list[InFlight]:
+        return [one for one in self._operations.in_flight() if one.is_unfinished_elsewhere]
+
+    def _require_store(self) -> None:
+        """Raise where there is no store; where the engine knows of one that has unfinished work, that is named."""
+        try:
+            self._store.require()
+        except StoreNotFoundError as absent:
+            try:
+                elsewhere = self._unfinished_elsewhere()
+            except EngineError:
+                raise absent from None
+            if elsewhere:
+                raise UnfinishedElsewhereError(elsewhere, store=str(self._store.path), reason=str(absent)) from absent
+            raise
 
     def finish_earlier(
         self, references: Collection[str], *, project: str | None = None, but: str | None = None

@@ -14,13 +14,13 @@ from docker_rollback._capture import Capture
 from docker_rollback._checked import Check
 from docker_rollback._engine.port import Engine
 from docker_rollback._hooks import Hooks
-from docker_rollback._journal import Recovered
 from docker_rollback._limit import as_limit
 from docker_rollback._model import Backup, Quiesce, Report, Shared
 from docker_rollback._operations import Operation
 from docker_rollback._outcome import Account, Outcome, OutcomeListener, Status
 from docker_rollback._preflight import Preflight
 from docker_rollback._progress import Reporter
+from docker_rollback._recovered import Recovered
 from docker_rollback._recovery import Recovery
 from docker_rollback._replace import Pull, Replacer
 from docker_rollback._signals import Signals

@@ -15,6 +15,7 @@ from docker_rollback._asked import with_asked
 from docker_rollback._changed import changes as seen_changes
 from docker_rollback._engine.port import Engine
 from docker_rollback._folders import holds
+from docker_rollback._journal import LONGEST_KEY, project_key
 from docker_rollback._look import look_at
 from docker_rollback._model import (
     Backup,
@@ -46,9 +47,6 @@ IMAGE_REPOSITORY = "docker-rollback"
 
 KEPT_REPOSITORY = "docker-rollback-kept"
 """Under this name the engine holds the images of backups that are in no store, as long as there is the backup."""
-
-_LONGEST_KEY = 120
-"""How long a lock's key may be, so that it makes the name of a file."""
 
 
 def now() -> datetime:
@@ -374,9 +372,9 @@ def locked(
     """
     with ExitStack() as held:
         if project is not None:
-            held.enter_context(store.lock(f"project.{project}"[:_LONGEST_KEY], container=f"project {project}"))
+            held.enter_context(store.lock(project_key(project), container=f"project {project}"))
         for container in containers:
-            for key in (container.id, f"name.{container.name}"[:_LONGEST_KEY]):
+            for key in (container.id, f"name.{container.name}"[:LONGEST_KEY]):
                 held.enter_context(store.lock(key, container=container.name))
         yield
 

@@ -19,6 +19,23 @@ class StoreError(DockerRollbackError):
         super().__init__(f"store {path}: {reason}")
 
 
+class StoreNotFoundError(StoreError):
+    """There is no store at a path, and none was made.
+
+    Attributes:
+        default: the path of the store that is used where none is named.
+    """
+
+    def __init__(self, path: str, reason: str, *, default: str) -> None:
+        self.default = default
+        told = "this is the default" if path == default else f"the default is {default}"
+        super().__init__(
+            path,
+            f"there is no store here: {reason}. Is its disk mounted? Name the store that the rollbacks use, by store= "
+            f"or --store PATH; {told}",
+        )
+
+
 class StoreNotWritableError(StoreError):
     """The store's folder cannot be written by this user."""
 

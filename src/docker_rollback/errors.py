@@ -22,6 +22,7 @@ has to say. ``RollbackRequested`` is control flow, not an error, and is delibera
     │   ├── VolumeAccessError           there is no way to its data
     │   └── ArchiveError                tar, or the stream from it, failed
     ├── StoreError                      durable storage
+    │   ├── StoreNotFoundError
     │   ├── StoreNotWritableError
     │   ├── StoreFullError
     │   ├── BackupNotFoundError
@@ -35,7 +36,8 @@ has to say. ``RollbackRequested`` is control flow, not an error, and is delibera
     ├── UpdateRejectedError             the update ended, its container is not well
     ├── RestoreError                    what was put back differs, or a step of it failed
     ├── RollbackFailedError             the rollback failed; the backup is kept
-    └── RecoveryFailedError             something that was cut off could not be finished
+    ├── RecoveryFailedError             something that was cut off could not be finished
+    └── UnfinishedElsewhereError        another store has to finish what was cut off
 """
 
 from __future__ import annotations
@@ -57,11 +59,13 @@ from docker_rollback._engine_errors import (
     ProjectNotFoundError,
     VolumeNotFoundError,
 )
+from docker_rollback._recovered import UnfinishedElsewhereError
 from docker_rollback._store_errors import (
     BackupNotFoundError,
     CorruptBackupError,
     StoreError,
     StoreFullError,
+    StoreNotFoundError,
     StoreNotWritableError,
     UnsupportedFormatError,
 )
@@ -93,7 +97,9 @@ __all__ = [
     "RollbackRequested",
     "StoreError",
     "StoreFullError",
+    "StoreNotFoundError",
     "StoreNotWritableError",
+    "UnfinishedElsewhereError",
     "UnfinishedRollbackError",
     "UnsupportedContainerError",
     "UnsupportedFormatError",

@@ -7,7 +7,7 @@ rules.
 from docker_rollback._store._blobs import BlobWriter
 from docker_rollback._store._draft import Draft
 from docker_rollback._store._files import Disk, make_folders, write_atomic
-from docker_rollback._store._locks import FileLock, LockedError
+from docker_rollback._store._locks import FileLock, LockedError, is_held
 from docker_rollback._store._oci import LAYER_ZSTD, LISTING_ZSTD, SNAPSHOT_FILE_ZSTD
 from docker_rollback._store._records import Records
 from docker_rollback._store._retention import Keep, KeepArgument, PruneReport
@@ -39,6 +39,7 @@ __all__ = [
     "PruneReport",
     "Records",
     "Spool",
+    "is_held",
     "make_folders",
     "write_atomic",
 ]

@@ -162,9 +162,21 @@ def write_atomic(path: Path, data: bytes, *, disk: Disk = DISK) -> None:
     write_stream(path, [data], disk=disk)
 
 
-def write_stream(path: Path, pieces: Iterable[bytes], *, disk: Disk = DISK) -> None:
-    """Replace a file durably, as `write_atomic` does, by content that comes in pieces; what they raise comes out."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
+def temporary_for(path: Path) -> Path:
+    """Return a name for the temporary file from which a file is replaced; no two are equal."""
+    return path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
+
+
+def write_stream(path: Path, pieces: Iterable[bytes], *, disk: Disk = DISK, temporary: Path | None = None) -> None:
+    """Replace a file durably, as `write_atomic` does, by content that comes in pieces; what they raise comes out.
+
+    Args:
+        path: the file.
+        pieces: its content.
+        disk: what the effects go through.
+        temporary: what `temporary_for` returned, for a caller that notes it first.
+    """
+    temporary = temporary or temporary_for(path)
     try:
         with translated(path):
             fd = disk.create(temporary)

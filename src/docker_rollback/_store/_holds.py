@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import re
 import secrets
 from collections.abc import Iterator
@@ -9,9 +11,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from docker_rollback._store import _oci
-from docker_rollback._store._files import translated, write_atomic
+from docker_rollback._store._files import is_leftover, translated, write_atomic
 from docker_rollback._store._layout import Layout
-from docker_rollback._store._locks import FileLock, LockedError
+from docker_rollback._store._locks import HOLDER_BYTES, FileLock, is_held
+
+logger = logging.getLogger("docker_rollback")
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}", re.ASCII)
 _READER = ".reading"
@@ -41,10 +45,19 @@ class Holds:
                 self._layout.disk.sync_folder(path.parent)
 
     @contextmanager
-    def reading(self, backup_id: str) -> Iterator[None]:
-        """Hold a backup for the time of the block; entered only while the layout is locked."""
+    def reading(self, backup_id: str, leaves: Path | None = None) -> Iterator[None]:
+        """Hold a backup for the time of the block; entered only while the layout is locked.
+
+        Args:
+            backup_id: the backup.
+            leaves: a temporary file that the reader leaves behind if it is killed, and that goes with its hold then.
+        """
         with FileLock(self._folder / f"{backup_id}.{secrets.token_hex(8)}{_READER}", disk=self._layout.disk) as lock:
             lock.acquire(note=f"reading backup {backup_id}")
+            if leaves is not None:
+                with translated(lock.path):
+                    os.lseek(lock.fileno(), HOLDER_BYTES, os.SEEK_SET)
+                    self._layout.disk.write(lock.fileno(), os.fsencode(leaves))
             try:
                 yield
             finally:
@@ -66,15 +79,32 @@ class Holds:
                 needed.setdefault(backup_id, "it is being read")
         return needed
 
+    def held_by(self, by: str) -> tuple[str, ...]:
+        """Return the ids of the backups that a holder of this name holds durably."""
+        with translated(self._folder):
+            names = sorted(path.name for path in self._folder.iterdir()) if self._folder.exists() else []
+        parts = [name.partition(".") for name in names]
+        return tuple(backup_id for backup_id, _, holder in parts if holder == by and _oci.is_backup_id(backup_id))
+
     def _is_alive(self, path: Path) -> bool:
-        with FileLock(path, disk=self._layout.disk) as lock:
-            try:
-                lock.acquire()
-            except LockedError:
-                return True
-            with translated(path):
-                self._layout.disk.remove(path)
+        """Return True if a reader lives; the hold of a dead one goes, with what it left behind."""
+        if is_held(path):
+            return True
+        self._remove_left_behind(path)
+        with translated(path):
+            self._layout.disk.remove(path)
         return False
+
+    def _remove_left_behind(self, path: Path) -> None:
+        with translated(path):
+            said = path.read_bytes()[HOLDER_BYTES:] if path.exists() else b""
+        left = Path(os.fsdecode(said))
+        if not left.is_absolute() or not is_leftover(left.name):
+            return
+        try:
+            self._layout.disk.remove(left)
+        except OSError as error:
+            logger.warning("%s is left over from an export that was cut off; remove it: %s", left, error.strerror)
 
     def _path(self, backup_id: str, by: str) -> Path:
         if _NAME.fullmatch(by) is None or by.endswith(_READER):

@@ -214,10 +214,27 @@ class Layout:
         }
 
     def leftovers(self) -> Iterator[Path]:
-        """Yield the temporary files of writers of ``index.json`` that died; only while `locked`."""
-        for entry in os.scandir(self.root):
-            if is_leftover(entry.name) and entry.is_file(follow_symlinks=False):
-                yield Path(entry.path)
+        """Yield the temporary files of writers that died; only while `locked`, as their writers were."""
+        for folder in (self.root, self.locks, self.drafts, self.holds):
+            with translated(folder):
+                found = list(os.scandir(folder)) if folder.exists() else []
+            for entry in found:
+                if is_leftover(entry.name) and entry.is_file(follow_symlinks=False):
+                    yield Path(entry.path)
+
+    def why_absent(self) -> str | None:
+        """Return why there is no store here, None where there is one; an empty folder is an empty store."""
+        ours = {_oci.LAYOUT_FILE, _oci.INDEX_FILE, self.journal.name, self.drafts.name, self.blobs.folder.parent.name}
+        try:
+            names = {path.name for path in self.root.iterdir()}
+        except FileNotFoundError:
+            return "there is no such folder"
+        except NotADirectoryError:
+            return "it is not a folder"
+        except OSError as error:
+            raise StoreError(str(self.root), f"it cannot be read ({error.strerror})") from error
+        # A file system has its own folder from the start.
+        return None if names & ours or names <= {"lost+found"} else "the folder holds something else"
 
     def _has_blobs(self) -> bool:
         try:

@@ -22,7 +22,8 @@ from filelock import lock_descriptor
 
 from docker_rollback._store._files import DISK, Disk, open_private, translated
 
-_HOLDER_BYTES = 512
+HOLDER_BYTES = 512
+"""How long the part of a lock file is that says who holds it; what follows is up to the holder."""
 
 _LONGEST_PAUSE = 0.01
 """Seconds between two tries: short, or who takes a lock again and again would starve who waits for it."""
@@ -107,17 +108,43 @@ class FileLock:
         self.release()
 
 
+def is_held(path: Path) -> bool:
+    """Return True if a process holds the lock on a file; nothing is made or written. No file is held by nobody.
+
+    Raises:
+        StoreError: this user may not read it.
+    """
+    with translated(path):
+        try:
+            fd = _open_to_ask(path)
+        except FileNotFoundError:
+            return False
+        try:
+            return not lock_descriptor(fd, blocking=False)
+        finally:
+            os.close(fd)
+
+
+def _open_to_ask(path: Path) -> int:
+    flags = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+    try:
+        # NFS gives an exclusive lock on nothing less.
+        return os.open(path, os.O_RDWR | flags)
+    except PermissionError:
+        return os.open(path, os.O_RDONLY | flags)
+
+
 def _write_holder(fd: int, note: str) -> None:
     holder = {"pid": os.getpid(), "host": socket.gethostname(), "time": _now(), "note": note}
     # A word for others, no more: on a full disk, whoever would make room there must get the lock all the same. Always
     # of one length: a file that is cut and written anew makes ext4 go to the disk at every close.
     with suppress(OSError):
-        os.pwrite(fd, json.dumps(holder).encode("ascii").ljust(_HOLDER_BYTES)[:_HOLDER_BYTES], 0)
+        os.pwrite(fd, json.dumps(holder).encode("ascii").ljust(HOLDER_BYTES)[:HOLDER_BYTES], 0)
 
 
 def _read_holder(fd: int) -> str:
     try:
-        holder = json.loads(os.pread(fd, _HOLDER_BYTES, 0))
+        holder = json.loads(os.pread(fd, HOLDER_BYTES, 0))
         note = f" ({holder['note']})" if holder["note"] else ""
         return f"process {holder['pid']} on {holder['host']} holds it since {holder['time']}{note}"
     except (OSError, ValueError, KeyError, TypeError):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TypeVar
 
 from docker_rollback._store import _codec
@@ -57,7 +57,9 @@ class Records:
         with translated(self._path):
             self._layout.disk.remove(self._path / (name + _SUFFIX))
             self._layout.disk.sync_folder(self._path)
-        self._layout.keep_reserve()
+        if not self._layout.reserve.exists():
+            with suppress(StoreError), self._layout.locked("keeping a reserve"):
+                self._layout.keep_reserve()
 
     def sweep(self) -> None:
         """Remove what writers left over that died; harmless where there is nothing."""
@@ -76,6 +78,11 @@ class Records:
             except LockedError as holder:
                 raise StoreError(str(self._path), f"it stayed locked for {PATIENCE:.0f} seconds: {holder}") from None
             yield
+
+    def is_there(self) -> bool:
+        """Return True if a note was ever written here."""
+        with translated(self._path):
+            return self._path.exists()
 
     def names(self) -> list[str]:
         """Return the names of all notes, in order."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import re
-import secrets
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
@@ -18,11 +17,11 @@ from docker_rollback._model import Backup, Descriptor
 from docker_rollback._store import _oci
 from docker_rollback._store._catalog import Catalog
 from docker_rollback._store._draft import Draft
-from docker_rollback._store._files import DISK, Disk, translated, write_stream
+from docker_rollback._store._files import DISK, Disk, temporary_for, translated, write_stream
 from docker_rollback._store._holds import Holds
 from docker_rollback._store._import import import_backup
 from docker_rollback._store._layout import Layout
-from docker_rollback._store._locks import FileLock, LockedError
+from docker_rollback._store._locks import FileLock, LockedError, is_held
 from docker_rollback._store._outlet import backup_archive, image_archive
 from docker_rollback._store._records import Records
 from docker_rollback._store._retention import Keep, KeepArgument, PruneReport, choose
@@ -32,12 +31,18 @@ from docker_rollback.errors import (
     ContainerBusyError,
     StoreError,
     StoreFullError,
+    StoreNotFoundError,
     StoreNotWritableError,
 )
 
 logger = logging.getLogger("docker_rollback")
 
 _SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}", re.ASCII)
+
+
+def default_path() -> Path:
+    """Return the path of the store that is used where none is named: in the user's data folder."""
+    return platformdirs.user_data_path("docker-rollback", appauthor=False) / "store"
 
 
 class BackupStore:
@@ -65,8 +70,7 @@ class BackupStore:
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
         threads: int = 2,
     ) -> None:
-        chosen = platformdirs.user_data_path("docker-rollback", appauthor=False) / "store" if path is None else path
-        self.path = Path(chosen).absolute()
+        self.path = Path(default_path() if path is None else path).absolute()
         self._layout = Layout(self.path, disk=disk)
         self._catalog = Catalog(self._layout)
         self._holds = Holds(self._layout)
@@ -74,6 +78,17 @@ class BackupStore:
         self._disk = disk
         self._clock = clock
         self._threads = threads
+
+    def require(self) -> None:
+        """Make sure that there is a store here, without making one; an empty folder is an empty store.
+
+        Raises:
+            StoreNotFoundError: there is none.
+            StoreError: its folder cannot be read.
+        """
+        reason = self._layout.why_absent()
+        if reason is not None:
+            raise StoreNotFoundError(str(self.path), reason, default=str(default_path()))
 
     # Reading
 
@@ -166,8 +181,8 @@ class BackupStore:
         """
         self._layout.create()
         self._layout.index()
-        probe = self._layout.drafts / f".{secrets.token_hex(8)}.tmp"
-        with translated(self.path):
+        probe = temporary_for(self._layout.drafts / "probe")
+        with self._layout.locked("trying to write"), translated(self.path):
             try:
                 self._disk.close(self._disk.create(probe))
             finally:
@@ -266,6 +281,20 @@ class BackupStore:
         kept = tuple(backup.id for backup in backups if backup.id not in removed)
         return PruneReport(removed, kept, choice.spared, swept.blobs, swept.size, swept.skipped, dry_run)
 
+    def clear_left_over(self) -> None:
+        """Remove what processes that died have left: drafts, temporary files, blobs that nothing refers to.
+
+        What belongs to a living process stays, by the kernel's locks. A store that is not there is not made.
+
+        Raises:
+            StoreError: something could not be read or removed.
+        """
+        if not self._layout.locks.exists():
+            return
+        with self._layout.locked("clearing what was left over"):
+            self._holds.needed()
+            self._sweep(dry_run=False)
+
     def hold(self, backup_id: str, by: str, reason: str) -> None:
         """Keep a backup from being removed, durably, until `release`; harmless where it is held already.
 
@@ -287,9 +316,17 @@ class BackupStore:
         if _oci.is_backup_id(backup_id):
             self._holds.remove(backup_id, by)
 
+    def held_by(self, by: str) -> tuple[str, ...]:
+        """Return the ids of the backups that are held under a name, whether they are there or not."""
+        return self._holds.held_by(by)
+
     @contextmanager
-    def using(self, backup_id: str) -> Iterator[None]:
+    def using(self, backup_id: str, *, leaves: Path | None = None) -> Iterator[None]:
         """Keep a backup from being removed for the time of a block, or until the death of this process.
+
+        Args:
+            backup_id: the backup.
+            leaves: a temporary file of the block, removed by `clear_left_over` if this process is killed.
 
         Raises:
             BackupNotFoundError: there is none of this id.
@@ -300,7 +337,7 @@ class BackupStore:
                 self._layout.create()
                 with self._layout.locked(f"reading backup {backup_id}"):
                     self._catalog.root(backup_id)
-                    stack.enter_context(self._holds.reading(backup_id))
+                    stack.enter_context(self._holds.reading(backup_id, leaves))
             self._catalog.root(backup_id)
             yield
 
@@ -324,12 +361,20 @@ class BackupStore:
         if _SAFE_NAME.fullmatch(container_id) is None:
             raise ValueError(f"{container_id!r} is no container's id")
         self._layout.create()
-        with FileLock(self._layout.locks / f"container-{container_id}.lock", disk=self._disk) as lock:
+        with FileLock(self._lock_of(container_id), disk=self._disk) as lock:
             try:
                 lock.acquire(timeout, note=f"container {container}")
             except LockedError as holder:
                 raise ContainerBusyError(container, str(holder)) from None
             yield lock
+
+    def is_locked(self, container_id: str) -> bool:
+        """Return True if a process holds the lock of a container; nothing is made or written.
+
+        Raises:
+            StoreError: this user may not read it.
+        """
+        return _SAFE_NAME.fullmatch(container_id) is not None and is_held(self._lock_of(container_id))
 
     # Moving
 
@@ -352,10 +397,12 @@ class BackupStore:
             >>> store.export("20260102T030405Z-web-a1b2c3", sys.stdout.buffer)
         """
         root = self._catalog.root(backup_id)
-        with self.using(backup_id):
+        target = Path(file).absolute() if isinstance(file, str | os.PathLike) else None
+        temporary = None if target is None else temporary_for(target)
+        with self.using(backup_id, leaves=temporary):
             archive = backup_archive(self._layout, backup_id, root)
             if isinstance(file, str | os.PathLike):
-                write_stream(Path(file).absolute(), archive, disk=self._disk)
+                write_stream(Path(file).absolute(), archive, disk=self._disk, temporary=temporary)
             else:
                 for data in archive:
                     file.write(data)
@@ -383,6 +430,9 @@ class BackupStore:
             return import_backup(self._layout, source, str(path))
 
     # Within
+
+    def _lock_of(self, container_id: str) -> Path:
+        return self._layout.locks / f"container-{container_id}.lock"
 
     def _sweep(self, *, dry_run: bool, index: _oci.Index | None = None) -> Sweep:
         swept = sweep(self._layout, index=index, dry_run=dry_run)

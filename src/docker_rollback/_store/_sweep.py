@@ -14,7 +14,7 @@ from docker_rollback._model import Descriptor
 from docker_rollback._store import _oci
 from docker_rollback._store._files import translated
 from docker_rollback._store._layout import Layout
-from docker_rollback._store._locks import FileLock, LockedError
+from docker_rollback._store._locks import is_held
 from docker_rollback.errors import CorruptBackupError, StoreError
 
 logger = logging.getLogger("docker_rollback")
@@ -42,16 +42,13 @@ def clear_dead_drafts(layout: Layout, *, dry_run: bool = False) -> set[str]:
     """Remove the drafts whose makers died, and return the digests that the living ones need; only while locked."""
     pinned: set[str] = set()
     with translated(layout.drafts):
-        folders = [Path(entry.path) for entry in os.scandir(layout.drafts) if entry.is_dir(follow_symlinks=False)]
+        entries = list(os.scandir(layout.drafts)) if layout.drafts.exists() else []
+        folders = [Path(entry.path) for entry in entries if entry.is_dir(follow_symlinks=False)]
     for folder in folders:
-        with FileLock(folder / DRAFT_LOCK, disk=layout.disk) as lock:
-            try:
-                lock.acquire()
-            except LockedError:
-                pinned |= _pins(folder)
-                continue
-            if not dry_run:
-                remove_draft(layout, folder)
+        if is_held(folder / DRAFT_LOCK):
+            pinned |= _pins(folder)
+        elif not dry_run:
+            remove_draft(layout, folder)
     return pinned
 
 

@@ -1,0 +1,262 @@
+"""What a killed process leaves in a store and in an engine is gone after a recovery; what a living one has stays."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from docker_rollback import BackupStore, RollbackRequested, backup, healthy, recover, restore, rollback
+from docker_rollback._engine.port import Engine
+from docker_rollback.testing import Killed
+from tests.unit.mortal import Fault, Life, MortalDisk, MortalEngine
+from tests.unit.shop import Shop
+from tests.unit.test_recovery import check_clean, die_in_the_body
+
+DEATHS: tuple[Fault, ...] = ("die before", "die after")
+
+
+def tree(path: Path) -> dict[str, bytes | None]:
+    """Return every file of a folder with its bytes, and every folder; of locks there are the temporary files alone."""
+    found = {str(one.relative_to(path)): one.read_bytes() if one.is_file() else None for one in path.rglob("*")}
+    return {name: data for name, data in found.items() if not name.startswith("locks/") or ".tmp" in name}
+
+
+def check_pristine(shop: Shop, before: dict[str, bytes | None], images: dict[str, list[str]]) -> None:
+    """Assert that the service, the engine and the store's folder are as they were."""
+    shop.check_restored()
+    check_clean(shop)
+    assert tree(shop.store.path) == before
+    assert shop.engine.image_names() == images
+
+
+def at_every_effect(
+    shop: Shop,
+    fault: Fault,
+    work: Callable[[Engine, BackupStore], object],
+    check: Callable[[], None],
+    *,
+    stride: int = 1,
+) -> int:
+    """Kill some work at every one of its effects, or every so many, and check after each recovery.
+
+    Returns how many effects there were. The work is done on one store again and again: what one death leaves, the next
+    would find.
+    """
+    at = 0
+    while True:
+        at += stride
+        life = Life(fault, at)
+        with suppress(Killed):
+            work(MortalEngine(shop.engine, life), BackupStore(shop.store.path, disk=MortalDisk(life)))
+        if not life.struck:
+            return at - stride
+        recover(client=shop.engine, store=shop.store.path)
+        check()
+
+
+@pytest.mark.parametrize("fault", DEATHS)
+def test_a_capture_that_is_killed_leaves_nothing(shop: Shop, fault: Fault) -> None:
+    """At every effect on the engine and on the disk: the store has the files that it had, byte for byte."""
+    backup("shop", client=shop.engine, store=shop.store)
+    shop.engine.volume("orders").write("/more", b"rows" * 50_000)
+    before, images = tree(shop.store.path), shop.engine.image_names()
+    shop.before = shop.engine.inspect_container("shop")
+    known = set(shop.store.ids())
+
+    def check() -> None:
+        for taken in set(shop.store.ids()) - known:
+            # Killed once it was whole: it counts.
+            shop.store.verify(taken)
+            shop.store.delete(taken)
+        check_pristine(shop, before, images)
+
+    def work(engine: Engine, store: BackupStore) -> None:
+        backup("shop", client=engine, store=store)
+
+    assert at_every_effect(shop, fault, work, check) > 60
+
+
+@pytest.mark.parametrize("fault", DEATHS)
+def test_the_first_capture_that_is_killed_leaves_an_empty_store(tmp_path: Path, fault: Fault) -> None:
+    """By the helper's way, with its image and its container: the store holds what an empty one does."""
+    shop = Shop(BackupStore(tmp_path / "store"))
+    BackupStore(tmp_path / "empty").check()
+    empty = tree(tmp_path / "empty")
+    shop.store.check()
+    images = shop.engine.image_names()
+
+    def work(engine: Engine, store: BackupStore) -> None:
+        backup("shop", client=engine, store=store, way="helper")
+
+    def check() -> None:
+        for taken in shop.store.ids():
+            shop.store.delete(taken)
+        check_pristine(shop, empty, images)
+
+    assert at_every_effect(shop, fault, work, check) > 60
+    shop.store.delete(*shop.store.ids())
+
+
+@pytest.mark.parametrize("fault", DEATHS)
+def test_an_export_that_is_killed_leaves_nothing_next_to_its_target(shop: Shop, tmp_path: Path, fault: Fault) -> None:
+    """Its temporary file is known to the store, and goes with the next recovery; a target that is there is whole."""
+    taken = backup("shop", client=shop.engine, store=shop.store).id
+    out = io.BytesIO()
+    shop.store.export(taken, out)
+    before, folder = tree(shop.store.path), tmp_path / "exports"
+    folder.mkdir()
+
+    def check() -> None:
+        assert tree(shop.store.path) == before
+        assert {path.name for path in folder.iterdir()} <= {"shop.tar"}
+        for path in folder.iterdir():
+            assert path.read_bytes() == out.getvalue()
+
+    def work(_: Engine, store: BackupStore) -> None:
+        (folder / "shop.tar").unlink(missing_ok=True)
+        store.export(taken, folder / "shop.tar")
+
+    assert at_every_effect(shop, fault, work, check) > 8
+
+
+def test_an_export_at_work_keeps_its_file(shop: Shop, tmp_path: Path) -> None:
+    """Neither recovery nor a prune takes the temporary file of a process that lives."""
+    taken = backup("shop", client=shop.engine, store=shop.store).id
+    seen: list[int] = []
+
+    class Looking(MortalDisk):
+        def rename(self, source: Path, target: Path) -> None:
+            """Have somebody recover and prune while the file is whole and has no name yet."""
+            if target.name == "shop.tar":
+                recover(client=shop.engine, store=shop.store.path)
+                shop.store.prune()
+                seen.append(source.stat().st_size)
+            super().rename(source, target)
+
+    BackupStore(shop.store.path, disk=Looking(Life())).export(taken, tmp_path / "shop.tar")
+    assert seen == [(tmp_path / "shop.tar").stat().st_size]
+
+
+@pytest.mark.parametrize("fault", DEATHS)
+def test_an_import_that_is_killed_leaves_nothing(shop: Shop, tmp_path: Path, fault: Fault) -> None:
+    """Half of a backup from elsewhere is nobody's."""
+    taken = backup("shop", client=shop.engine, store=shop.store).id
+    shop.store.export(taken, tmp_path / "shop.tar")
+    other = Shop(BackupStore(tmp_path / "other"))
+    other.store.check()
+    before = tree(other.store.path)
+
+    def work(_: Engine, store: BackupStore) -> None:
+        store.import_(tmp_path / "shop.tar")
+
+    def check() -> None:
+        for found in other.store.ids():
+            other.store.verify(found)
+            other.store.delete(found)
+        assert tree(other.store.path) == before
+
+    assert at_every_effect(other, fault, work, check) > 20
+
+
+@pytest.mark.parametrize("fault", DEATHS)
+def test_a_removal_that_is_killed_leaves_no_blob(shop: Shop, fault: Fault) -> None:
+    """Once ``index.json`` does not name a backup any more, recovery frees what only that referred to."""
+    keep = backup("shop", client=shop.engine, store=shop.store).id
+    before = tree(shop.store.path)
+    shop.engine.volume("orders").write("/more", b"rows" * 5_000)
+
+    def work(_: Engine, store: BackupStore) -> None:
+        for taken in set(shop.store.ids()) - {keep}:
+            shop.store.delete(taken)
+        taken = backup("shop", client=shop.engine, store=shop.store).id
+        store.delete(taken)
+
+    def check() -> None:
+        if shop.store.ids() == [keep]:
+            assert tree(shop.store.path) == before
+
+    assert at_every_effect(shop, fault, work, check) > 5
+
+
+def test_a_restore_that_dies_before_its_record_lets_its_backup_go(shop: Shop) -> None:
+    """The hold of a restore that noted nothing would keep its backup for ever."""
+    taken = backup("shop", client=shop.engine, store=shop.store)
+    held = 0
+    at = 0
+    while True:
+        at += 1
+        life = Life("die after", at)
+        with suppress(Killed):
+            restore(taken.id, client=shop.engine, store=BackupStore(shop.store.path, disk=MortalDisk(life)))
+        if not life.struck:
+            break
+        held += shop.store.journal.names() == [] and bool(shop.store.held_by("operation"))
+        recover(client=shop.engine, store=shop.store.path)
+        assert shop.store.held_by("operation") == ()
+        shop.check_restored()
+    assert held >= 1, "a death between the hold and the record was seen"
+
+
+def test_a_hold_of_a_living_restore_stays(shop: Shop) -> None:
+    """It has the locks of the backup's containers."""
+    taken = backup("shop", client=shop.engine, store=shop.store)
+    shop.store.hold(taken.id, "operation", "it is needed")
+    with shop.store.lock(shop.id, container="shop"):
+        recover(client=shop.engine, store=shop.store.path)
+        assert shop.store.held_by("operation") == (taken.id,)
+    recover(client=shop.engine, store=shop.store.path)
+    assert shop.store.held_by("operation") == ()
+
+
+def test_a_hold_of_an_unfinished_operation_on_another_engine_stays(shop: Shop) -> None:
+    """Its record is in this store, for another engine than the one that is recovered."""
+    die_in_the_body(shop, shop.break_it)
+    (taken,) = shop.store.ids()
+    recover(client=Shop(shop.store, seed="another").engine, store=shop.store.path)
+    assert shop.store.held_by("operation") == (taken,)
+
+
+def test_a_capture_at_work_keeps_its_draft(shop: Shop) -> None:
+    """Recovery by another process while one captures takes nothing from it."""
+    found: list[Path] = []
+
+    class Looking(MortalDisk):
+        def create(self, path: Path) -> int:
+            """Have somebody recover whenever a file of the draft is begun."""
+            if path.suffix in (".blob", ".spool"):
+                recover(client=shop.engine, store=shop.store.path)
+                found.append(path)
+            return super().create(path)
+
+    taken = backup("shop", client=shop.engine, store=BackupStore(shop.store.path, disk=Looking(Life())))
+    shop.store.verify(taken.id)
+    assert len(found) > 5
+
+
+@pytest.mark.parametrize("fault", DEATHS)
+def test_a_rollback_that_is_killed_leaves_its_backup_and_nothing_else(shop: Shop, fault: Fault) -> None:
+    """All along an update that fails: the store has the backup, what was found, and what they refer to."""
+    shop.store.check()
+
+    def work(engine: Engine, store: BackupStore) -> None:
+        with rollback("shop", client=engine, store=store, verify=healthy(stable_for=0.0)):
+            shop.break_it()
+            raise RollbackRequested
+
+    def check() -> None:
+        shop.check_equal()
+        check_clean(shop)
+        assert shop.store.held_by("operation") == ()
+        names = {name for name, data in tree(shop.store.path).items() if data is not None}
+        whole = {name for name in names if name.startswith("blobs/")}
+        for taken in shop.store.ids():
+            shop.store.verify(taken, deep=False)
+        assert names - whole == {"index.json", "oci-layout"}
+        assert shop.store.prune().blobs == 0
+        shop.before = shop.engine.inspect_container("shop")
+
+    assert at_every_effect(shop, fault, work, check, stride=7) > 100

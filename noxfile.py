@@ -53,6 +53,13 @@ def exchange(session: nox.Session) -> None:
 
 
 @nox.session
+def mutants(session: nox.Session) -> None:
+    """Make small changes to the sources that chance chooses, and say which of them no unit test notices."""
+    install(session, "tests")
+    session.run("python", "-m", "tests.mutants", *session.posargs)
+
+
+@nox.session
 def lint(session: nox.Session) -> None:
     """Check style and layout."""
     install(session, "lint", package=False)

@@ -105,7 +105,7 @@ def _clean_engine(request: pytest.FixtureRequest) -> Iterator[None]:
     # The names by which backups hold their images; Podman writes a registry before them.
     held = [tag for image in client.api.images(filters=where) for tag in image["RepoTags"] or ()]
     for tag in held:
-        if tag.removeprefix("localhost/").startswith("docker-rollback:"):
+        if tag.removeprefix("localhost/").removeprefix("docker.io/library/").startswith("docker-rollback:"):
             client.api.remove_image(tag)
 
 

@@ -45,6 +45,7 @@ def rollback(
     helper_image: str | None = None,
     progress: Listener | None = None,
     max_downtime: float | None = None,
+    restore_tags: bool = True,
     before_quiesce: HookArgument = (),
     after_resume: HookArgument = (),
     after_rollback: HookArgument = (),
@@ -82,6 +83,9 @@ def rollback(
         max_downtime: for how many seconds the containers may be at rest for the capture, from the first stop to the
             capture's end; where it takes longer, they are set going again and entering fails. None is as long as it
             takes.
+        restore_tags: whether a rollback has the name of the image that each container was made from lead to the image
+            that it led to at the capture. The image that an update gave the name to stays in the engine, and
+            `outcome.names` says its id. False leaves names of images alone.
         before_quiesce: what is to be done right before they are brought to rest: a callable, a `Call` or an `Exec`, or
             several. Where one fails, entering fails and nothing is brought to rest.
         after_resume: what is to be done once they run again, after an error too; with ``resume=False`` after an error
@@ -139,6 +143,7 @@ def rollback(
             report=parts.report,
         ),
         max_downtime=max_downtime,
+        restore_tags=restore_tags,
         on_outcome=on_outcome,
         report=parts.report,
     )
@@ -204,6 +209,7 @@ def restore(
     way: Way | None = None,
     helper_image: str | None = None,
     progress: Listener | None = None,
+    restore_tags: bool = True,
 ) -> list[str]:
     """Put a backup back, whatever stands in its place now; return the names of the containers that stand again.
 
@@ -217,6 +223,9 @@ def restore(
         way: how volume data is reached, "direct" or "helper"; by default the first of them that works.
         helper_image: an image with GNU tar for the helper; by default one is made from this machine's own tar.
         progress: told what is being done, by `Progress` values.
+        restore_tags: whether the name of the image that each container was made from leads again to the image that it
+            led to at the capture, also if somebody moved it on purpose since; a warning of the log names the image that
+            loses it. False leaves names of images alone.
 
     Raises:
         BackupNotFoundError, CorruptBackupError, ContainerBusyError: nothing was touched.
@@ -233,7 +242,7 @@ def restore(
     words = [word for one in found.containers for word in (one.id, one.name)]
     recovery.finish_earlier(words, project=project, but=found.id)
     with locked(parts.store, found.containers, project=project):
-        recovery.restore(found)
+        recovery.restore(found, restore_tags=restore_tags)
     return [container.name for container in found.containers]
 
 

@@ -260,10 +260,10 @@ class Capture:
         """Let the engine forget what a capture that was cut off may have made for the backup of some containers."""
         self._snapshotter.forget(identity, names)
 
-    def release(self, backup: Backup) -> None:
-        """Let the engine forget the images of a backup that the store holds."""
+    def release(self, backup: Backup, *, spare: bool = False) -> None:
+        """Let the engine forget the images of a backup that the store holds; with `spare` none of the user's goes."""
         for container in backup.containers:
-            self._snapshotter.release(container)
+            self._snapshotter.release(container, spare=spare)
 
     def prune(self, backup: Backup, *, keep: KeepArgument) -> None:
         """Keep so much of the backups of the same containers or project; the engine forgets what only those held."""

@@ -72,6 +72,7 @@ class Record:
         project: the name of the compose project that it is of.
         spares: whether volumes that came to the project since its backup stay: a restore by itself knows of no update
             that made them.
+        restore_tags: whether names of images are led back.
         came: what there was of the project when the way back began. What is not in it came later, and is no update's.
     """
 
@@ -90,6 +91,7 @@ class Record:
     project: str | None = None
     spares: bool = False
     came: Project | None = None
+    restore_tags: bool = True
 
     @property
     def key(self) -> str:

@@ -167,10 +167,14 @@ class ImageSnapshot:
             writable layer was clean, the committed one where not.
         layers: the digests of its layers, uncompressed, lowest first.
         committed_layers: the same of the commit at the capture, by which an untouched container is known again.
-        named: whether `reference` led to that image at the capture; its name may have gone to another one before.
         clean: whether the writable layer held nothing beyond the places for mounts, which an engine makes by itself.
         tag: the name that holds the image in the engine.
         manifest: the image in the store; None where it was left in the engine alone.
+        name: the user's name of the image, with its tag, that the container was made from. If an earlier rollback had
+            to create the container by an id, it is the name that the container had been made from before. None if it
+            was made from an id or a digest.
+        name_id: the id of the image that `name` led to at the capture, which can be another one than the container's;
+            None if it led nowhere.
     """
 
     reference: str
@@ -181,7 +185,23 @@ class ImageSnapshot:
     clean: bool
     tag: str
     manifest: Descriptor | None = None
-    named: bool = True
+    name: str | None = None
+    name_id: str | None = None
+
+
+@frozen
+class LedBack:
+    """A name of an image that leads again to the image that it led to at a capture.
+
+    Attributes:
+        name: the name, with its tag.
+        image: the id of the image that it leads to.
+        lost_by: the id of the image that had it, which stays in the engine; None if it led nowhere.
+    """
+
+    name: str
+    image: str
+    lost_by: str | None = None
 
 
 @frozen

@@ -18,7 +18,7 @@ from docker_rollback._journal import Phase, Record, stand
 from docker_rollback._labels import ROLE_LABEL
 from docker_rollback._look import look_at, look_at_all
 from docker_rollback._marker import Markers
-from docker_rollback._model import Backup, Detached, Observed, Project, Resting, is_folder
+from docker_rollback._model import Backup, Detached, LedBack, Observed, Project, Resting, is_folder
 from docker_rollback._project import look_at_project, members, newcomers
 from docker_rollback._quiesce import resting
 from docker_rollback._recovered import InFlight
@@ -44,6 +44,7 @@ class Operation:
 
     Attributes:
         record: what its note in the store says.
+        told: the names of images that putting back has led back, and in sentences what is not exact.
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class Operation:
         self._markers = markers
         self._clock = clock
         self.record = record
+        self.told: list[LedBack | str] = []
 
     def begin(self) -> Self:
         """Note the operation durably, and mark its containers.
@@ -219,6 +221,7 @@ class Operations:
         *,
         guests: Sequence[Resting] = (),
         project: str | None = None,
+        restore_tags: bool = True,
     ) -> Operation:
         """Begin an operation; the caller holds the locks of its containers.
 
@@ -228,21 +231,26 @@ class Operations:
             volumes: their volumes.
             guests: containers outside that rest as long.
             project: the compose project that all of it is of.
+            restore_tags: whether names of images are led back.
 
         Raises:
             ContainerBusyError, UnfinishedRollbackError: another one is at work on them, or was; nothing is noted.
             StoreError, EngineError: what they say; nothing is noted.
         """
         record = self._record(operation, containers, volumes, "capturing")
-        return self._operation(evolve(record, guests=tuple(guests), project=project)).begin()
+        record = evolve(record, guests=tuple(guests), project=project, restore_tags=restore_tags)
+        return self._operation(record).begin()
 
-    def restoring(self, backup: Backup) -> Operation:
+    def restoring(self, backup: Backup, *, restore_tags: bool = True) -> Operation:
         """Begin the restore of a backup, or go on with one that was cut off; raises as `begin` does."""
         containers = [resting(container, "stop") for container in backup.containers]
         record = self._record(backup.id, containers, [one.name for one in backup.volumes], "rolling back")
         if backup.project is not None:
             record = evolve(record, project=backup.project.name, spares=True)
-        return self.resume(record) or self._operation(record).begin()
+        operation = self.resume(record) or self._operation(record)
+        began = operation.record is not record
+        operation.record = evolve(operation.record, restore_tags=restore_tags)
+        return operation if began else operation.begin()
 
     def _record(
         self,

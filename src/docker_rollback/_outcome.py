@@ -12,7 +12,7 @@ from attrs import field, frozen
 from cattrs.preconf.json import make_converter
 
 from docker_rollback._folders import called
-from docker_rollback._model import Backup, NotCovered, Observed, Way
+from docker_rollback._model import Backup, LedBack, NotCovered, Observed, Way
 from docker_rollback._recovered import Recovered
 from docker_rollback._secrets import hide
 from docker_rollback._timeline import Downtime, OutcomeStep, StepTime, Timeline
@@ -126,6 +126,9 @@ class Outcome:
         reason: why the update was rolled back, or why entering failed; None where it stands.
         rejected: the checks that the update failed.
         rolled_back: what is as it was at its capture again, in words; empty unless everything is.
+        names: the names of images that were led back to the images that they led to at the capture. The image that
+            lost such a name, that of the failed update, stays in the engine.
+        not_exact: what is not exactly as it was, a sentence each.
         lost: the loss window: seconds from the capture to the rollback; what was written in them is discarded.
         failures: why the rollback failed.
         kept: the id of the backup of the failed update's state, with ``keep_failed=True``.
@@ -145,6 +148,8 @@ class Outcome:
     reason: Trouble | None = None
     rejected: tuple[RejectedCheck, ...] = ()
     rolled_back: tuple[str, ...] = ()
+    names: tuple[LedBack, ...] = ()
+    not_exact: tuple[str, ...] = ()
     lost: float | None = None
     failures: tuple[Trouble, ...] = ()
     kept: str | None = None
@@ -198,6 +203,8 @@ class Account:
         self.lost: float | None = None
         self.kept: str | None = None
         self._recovered: tuple[Recovered, ...] = ()
+        self._names: list[LedBack] = []
+        self._not_exact: list[str] = []
 
     def begin(self) -> None:
         """Note that the operation begins now."""
@@ -232,6 +239,13 @@ class Account:
             f"or docker_rollback.restore({backup!r}, store={self._store!r})"
         )
 
+    def note(self, told: LedBack | str) -> None:
+        """Note an image's name that was led back, or in a sentence what could not be put back exactly."""
+        if isinstance(told, LedBack):
+            self._names.append(told)
+        elif told not in self._not_exact:
+            self._not_exact.append(told)
+
     def interrupted(self) -> None:
         """Note that the rollback was broken off."""
         self._to_do.append(f"the rollback was broken off: call {self._recover}")
@@ -258,6 +272,8 @@ class Account:
             reason=self._reason,
             rejected=self._rejected,
             rolled_back=tuple(_things(backup)) if backup is not None and status is Status.ROLLED_BACK else (),
+            names=tuple(self._names),
+            not_exact=tuple(self._not_exact),
             lost=self.lost,
             failures=self._failures,
             kept=self.kept,

@@ -11,11 +11,12 @@ from typing import Any
 from docker_rollback._compare import Difference, compare, compare_across
 from docker_rollback._engine.port import ContainerFilter, Engine
 from docker_rollback._graph import with_ids
+from docker_rollback._images import create_on, led_to
 from docker_rollback._look import look_at
-from docker_rollback._model import ContainerSnapshot, Observed
+from docker_rollback._model import ContainerSnapshot, LedBack, Observed
 from docker_rollback._snapshotter import ContainerSnapshotter, again
 from docker_rollback._spec import HELD, SHORT_ID, create_request, restarts, started_at, user_endpoints
-from docker_rollback.errors import EngineError, ImageNotFoundError, RestoreError
+from docker_rollback.errors import EngineError, RestoreError
 
 logger = logging.getLogger("docker_rollback")
 
@@ -106,23 +107,37 @@ class Place:
         self._at_rest = ""
         self._create()
 
-    def restore_image_name(self) -> None:
-        """Have the container's reference lead where it led, as far as that image is there; see `_named` for the rest.
+    def restore_image_name(self) -> LedBack | None:
+        """Have the name that the container was made from lead to the image that it led to at the capture.
 
-        An update that built or pulled an image took the name for that; by its name compose would take it again.
+        Returns:
+            What was moved; None if the name leads there already, led nowhere at the capture, or its image is gone.
         """
         image = self._snapshot.image
-        if not image.named or not _is_tag(image.reference):
-            return
-        if self._image_named(image.reference) == image.original_id:
-            return
-        wanted = image.original_id if self._image_named(image.original_id) else self.image_id
-        if wanted != image.original_id and not image.clean:
-            logger.warning(
-                "%s: image %s is gone, so its name %s is left", self._snapshot.name, image.original_id, image.reference
-            )
+        if image.name is None or image.name_id is None:
+            return None
+        if led_to(self._engine, image.name_id) is not None:
+            wanted = image.name_id
+        elif image.clean and image.name_id == image.original_id:
+            # Another engine may give the same image another id.
+            wanted = self.image_id
         else:
-            self._engine.tag_image(wanted, image.reference)
+            logger.warning(
+                "%s: image %s is gone, so its name %s is left", self._snapshot.name, image.name_id, image.name
+            )
+            return None
+        lost_by = led_to(self._engine, image.name)
+        if lost_by == wanted:
+            return None
+        self._engine.tag_image(wanted, image.name)
+        logger.warning(
+            "%s: image name %s leads to %s again; %s",
+            self._snapshot.name,
+            image.name,
+            wanted,
+            f"image {lost_by}, which had it, stays in the engine" if lost_by else "it led nowhere",
+        )
+        return LedBack(image.name, wanted, lost_by)
 
     def volume_at(self, destination: str) -> str:
         """Return the name of the volume that the container, as it stands, mounts at a path."""
@@ -148,19 +163,25 @@ class Place:
         if self._snapshot.state.status == "paused":
             self._engine.pause_container(standing.id)
 
-    def compare(self) -> None:
-        """Raise a `RestoreError` where the container is not what it was."""
-        differences = [
-            difference
-            for difference in (compare_across if self._moved else compare)(self._wanted, self._standing().inspection)
-            if not self._is_excused(difference)
-        ]
+    def compare(self) -> tuple[str, ...]:
+        """Raise a `RestoreError` where the container is not what it was; return what is not exact, in words."""
+        found = (compare_across if self._moved else compare)(self._wanted, self._standing().inspection)
+        excused = [difference for difference in found if self._is_excused(difference)]
+        differences = [difference for difference in found if difference not in excused]
         if differences:
             raise RestoreError(
                 self._snapshot.name,
                 "it was restored, but differs from what was captured:",
                 [str(difference) for difference in differences],
             )
+        told = tuple(
+            f"container {self._snapshot.name!r} was created by the id of its image: {difference}"
+            for difference in excused
+            if difference.path == "Config.Image"
+        )
+        for sentence in told:
+            logger.warning("%s", sentence)
+        return told
 
     def drop_users(self, volume: str) -> None:
         """Remove what was put aside and still refers to a volume, which can then be made anew.
@@ -270,15 +291,14 @@ class Place:
         return {key: before.get(key) for key in _RESOURCES if before.get(key) != now.get(key)}
 
     def _create(self) -> None:
-        reference = self._snapshot.image.reference
         config = self._engine.inspect_image(self.image_id).get("Config") or {}
-        with self._named(reference) as image:
-            request = create_request(self._wanted, image=image, image_config=config, held=True)
-            with self._naming_lost_folders():
-                created = self._engine.create_container(request.name, request.body)
-            self._ids[self._snapshot.id] = created
-            for network, endpoint in request.networks.items():
-                self._engine.connect_network(network, created, endpoint)
+        reference = self._snapshot.image.reference
+        request = create_request(self._wanted, image=reference, image_config=config, held=True)
+        with self._naming_lost_folders():
+            created = create_on(self._engine, request.name, request.body, self.image_id)
+        self._ids[self._snapshot.id] = created
+        for network, endpoint in request.networks.items():
+            self._engine.connect_network(network, created, endpoint)
 
     @contextmanager
     def _naming_lost_folders(self) -> Iterator[None]:
@@ -297,67 +317,16 @@ class Place:
                 "hold (see include_binds); put it there again, then restore the backup",
             ) from error
 
-    @contextmanager
-    def _named(self, reference: str) -> Iterator[str]:
-        """Have the original reference lead to the right image for the time of a block, and yield what to create from.
-
-        Only a create by that reference shows it in `Config.Image` again. An id and a digest cannot be given to another
-        image; where they lead elsewhere, the image's own id is what is left.
-        """
-        before = f"{self._snapshot.image.tag}-before"
-        noted = self._image_named(before)
-        if noted is None and self._image_named(reference) == self.image_id:
-            yield reference
-            return
-        if not _is_tag(reference):
-            yield self.image_id
-            return
-        # The engine itself notes where the reference led, for whoever dies before it is moved back: to the image that
-        # has this name of ours; or nowhere, where that is the image that the reference is lent to.
-        previous = noted or self._image_named(reference)
-        if noted is None:
-            self._engine.tag_image(previous or self.image_id, before)
-        elif noted == self.image_id:
-            previous = None
-        name = _with_tag(reference)
-        self._engine.tag_image(self.image_id, name)
-        try:
-            yield reference
-        finally:
-            was_id = previous is not None and previous.removeprefix("sha256:").startswith(reference)
-            if previous is not None and not was_id:
-                self._engine.tag_image(previous, name)
-            elif was_id or not (self._snapshot.image.clean and self._snapshot.image.named):
-                self._engine.remove_image(name)
-            self._engine.remove_image(before)
-
-    def _image_named(self, reference: str) -> str | None:
-        try:
-            return str(self._engine.inspect_image(reference)["Id"])
-        except ImageNotFoundError:
-            return None
-
     def _is_excused(self, difference: Difference) -> bool:
         """Whether a difference is one of those that no engine can avoid, as the documentation lists them."""
         if difference.path == "Image":
             return self.image_id != self._snapshot.image.original_id
         if difference.path == "Config.Image":
-            # An id or a digest cannot be given to the image that holds the file system, as a name can.
-            return not _is_tag(self._snapshot.image.reference)
+            # It was created by the id of its image. Podman shows one of the names of that image.
+            return led_to(self._engine, str(difference.after)) == self.image_id
         if difference.path.startswith("State."):
             return not self._snapshot.state.alive or self._snapshot.state.status == "restarting"
         return False
-
-
-def _with_tag(reference: str) -> str:
-    """Return a name with its tag; without one, "latest" is meant."""
-    return reference if ":" in reference.rpartition("/")[2] else f"{reference}:latest"
-
-
-def _is_tag(reference: str) -> bool:
-    """Whether a reference is a name that can be moved; an id and a digest say themselves what they mean."""
-    bare = reference.removeprefix("sha256:")
-    return "@" not in reference and bare == reference and not (len(bare) == 64 and set(bare) <= set("0123456789abcdef"))
 
 
 _RESOURCES = (

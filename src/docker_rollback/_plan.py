@@ -78,12 +78,12 @@ class RestoreContainer:
 
 @frozen
 class RestoreImageName:
-    """The name that the container was made from leads to the image that it led to: by it, compose decides."""
+    """The name that the container was made from leads to the image that it led to at the capture."""
 
     container: ContainerSnapshot
 
     def __str__(self) -> str:
-        return f"restore image name {self.container.image.reference!r} of container {self.container.name!r}"
+        return f"restore image name {self.container.image.name!r} of container {self.container.name!r}"
 
 
 @frozen
@@ -155,22 +155,23 @@ Step: TypeAlias = (
 )
 
 
-def plan_restore(backup: Backup) -> tuple[Step, ...]:
-    """Return the steps that put a backup back, in order.
+def plan_restore(backup: Backup, *, restore_tags: bool = True) -> tuple[Step, ...]:
+    """Return the steps that put a backup back, in order; without `restore_tags`, names of images are left alone.
 
     All that can fail without having touched anything comes first; what stands in the way is put aside last to first;
     volumes are filled after their containers were created (an empty volume is filled from the image at creation) and
     before anything starts; what was put aside is removed when everything else stands, and so is what came to a project.
     """
     containers, project = backup.containers, backup.project
-    of_project = [container for container in containers if project is not None and container.name not in backup.beside]
+    named = [container for container in containers if restore_tags and container.image.name_id is not None]
     steps: list[Step] = [ProvideImage(container) for container in containers]
     steps += [HoldNewcomers(project, containers)] if project is not None else []
     steps += [PutAside(container) for container in reversed(containers)]
     steps += [RestoreNetwork(network) for network in backup.networks]
     steps += [RestoreVolume(volume) for volume in backup.volumes if not volume.anonymous]
+    # A container is created by the name that it was made from if that leads to its image.
+    steps += [RestoreImageName(container) for container in named]
     steps += [RestoreContainer(container) for container in containers]
-    steps += [RestoreImageName(container) for container in of_project]
     steps += [_fill(volume, containers) for volume in backup.volumes]
     steps += [Resume(container) for container in containers]
     steps += [Compare(container) for container in containers]
@@ -189,7 +190,8 @@ def concerned(step: Step, containers: Iterable[ContainerSnapshot]) -> frozenset[
             return frozenset(one.name for one in containers if any(uses(mount, volume.name) for mount in one.mounts))
         case HoldNewcomers(_, everything):
             return frozenset(one.name for one in everything)
-        case ClearNewcomers():
+        case ClearNewcomers() | RestoreImageName():
+            # A container can stand without the name.
             return frozenset()
         case _:
             return frozenset({step.container.name})

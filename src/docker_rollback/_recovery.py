@@ -123,6 +123,7 @@ class Recovery:
         shared: Shared = "refuse",
         hooks: Hooks | None = None,
         max_downtime: float | None = None,
+        restore_tags: bool = True,
         then: Phase = "updating",
     ) -> tuple[Operation, Backup]:
         """Take a backup under the journal, and note what comes next.
@@ -134,6 +135,7 @@ class Recovery:
             shared: what becomes of containers outside that write to their volumes.
             hooks: what is to be done around that.
             max_downtime: for how long they may be at rest, in seconds.
+            restore_tags: whether a rollback leads names of images back.
             then: "updating" where the backup is to be put back if nobody says otherwise, else "committed".
 
         Raises:
@@ -148,6 +150,7 @@ class Recovery:
             report.volumes,
             guests=[resting(guest, quiesce) for guest in report.guests if shared == "stop"],
             project=project,
+            restore_tags=restore_tags,
         )
         try:
             backup = self._capture.take(
@@ -178,7 +181,7 @@ class Recovery:
 
     # The way back
 
-    def restore(self, backup: Backup) -> None:
+    def restore(self, backup: Backup, *, restore_tags: bool = True) -> None:
         """Put a backup back that belongs to no update; the caller holds the locks of its containers.
 
         Raises:
@@ -186,7 +189,7 @@ class Recovery:
                 touched, the note stays, and this can be done again.
         """
         self._restorer.check(backup)
-        operation = self._operations.restoring(backup)
+        operation = self._operations.restoring(backup, restore_tags=restore_tags)
         self._put_back(operation, backup)
         self.settle(operation, backup, rolled_back=True)
 
@@ -252,6 +255,8 @@ class Recovery:
                 guests=guests,
                 off=OffNetworks(self._engine, known=operation.record.detached, note=operation.note_detached),
                 before_resume=lambda: operation.try_enter("restored"),
+                restore_tags=operation.record.restore_tags,
+                note=operation.told.append,
             )
 
     def _guests(self, operation: Operation) -> AtRest:
@@ -290,7 +295,8 @@ class Recovery:
             self._restorer.clear_parked(backup)
         self._capture.release(backup)
         if operation.record.kept in self._store.ids():
-            self._capture.release(self._store.get(operation.record.kept))
+            # The image of an update that was rolled back has lost its name, and may be the only trace of that update.
+            self._capture.release(self._store.get(operation.record.kept), spare=True)
         operation.end()
 
     # After a death

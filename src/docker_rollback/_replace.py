@@ -10,6 +10,7 @@ from typing import Any, Final, Literal, TypeAlias
 from docker_rollback._checked import CheckedContainer
 from docker_rollback._engine.port import ContainerFilter, Engine, Inspection
 from docker_rollback._graph import bound_to, start_order, with_ids
+from docker_rollback._images import create_on, name_of
 from docker_rollback._look import look_at_all
 from docker_rollback._model import Backup, ContainerSnapshot, Observed
 from docker_rollback._place import aside_name, is_aside
@@ -72,7 +73,8 @@ class Replacer:
 
         Args:
             reference: its name or id.
-            image: what the new one is made from; by default what the old one was made from, by that name.
+            image: what the new one is made from; by default what the old one was made from, by that name. If an earlier
+                rollback created it by the id of its image, it is the name that the backup knows.
             changes: what else differs.
             pull: when the image is fetched from its registry.
             platform: which of several platforms of the image ("linux/arm64"); by default as the engine chooses.
@@ -80,14 +82,14 @@ class Replacer:
         Raises:
             ContainerNotFoundError, ImageNotFoundError, ImagePlatformError, UnsupportedContainerError: the service runs
                 as before.
-            ValueError: the container is not part of the backup.
+            ValueError: the container is not part of the backup, or `image` is not given and cannot be known.
             EngineError: a step failed. Where it failed before anything was stopped, the service runs as before.
             UpdateRejectedError: the new one ended so soon that those bound to it could not start.
         """
         old = observe(self._engine.inspect_container(reference))
         bound = start_order(self._bound(old))
         states = {one.name: self._captured_as(one).state for one in (old, *bound)}
-        wanted = image or str(old.inspection["Config"]["Image"])
+        wanted = image or self._made_from(old)
         found = self._provide(wanted, pull, platform)
         self._check_platform(old, wanted, found)
         request = update_request(
@@ -105,7 +107,9 @@ class Replacer:
                 inspection, refers = with_ids(one.inspection, ids), one.inspection["HostConfig"]
                 # An engine remembers the other end of a link by its id, whatever its name is.
                 if inspection["HostConfig"] != refers or refers.get("Links"):
-                    ids[one.id] = self._beside(one, self._equal(one, inspection), renamed)
+                    ids[one.id] = self._beside(
+                        one, self._equal(one, inspection), renamed, image_id=str(one.inspection["Image"])
+                    )
         except BaseException:
             self._take_back(renamed)
             raise
@@ -148,6 +152,27 @@ class Replacer:
 
     # The image
 
+    def _made_from(self, old: Observed) -> str:
+        """Return what a container was made from, by name if there is one."""
+        reference, image_id = str(old.inspection["Config"]["Image"]), str(old.inspection["Image"])
+        captured = self._captured_as(old).image
+        if name_of(reference, image_id) is not None or captured.reference != reference:
+            return reference
+        if captured.name is not None:
+            return captured.name
+        if self._is_ours(old, self._engine.inspect_image(image_id)):
+            raise ValueError(
+                f"container {old.name!r} was created by the id of an image of an earlier rollback, and no backup in "
+                "the store knows the name that it was made from before: say which image, by image="
+            )
+        return reference
+
+    def _is_ours(self, old: Observed, image: Inspection) -> bool:
+        """Return True for an image that an earlier rollback committed: it has a name that its backup gave it."""
+        own = self._captured_as(old).image.tag
+        names = [str(name) for name in image.get("RepoTags") or ()]
+        return any(_HELD_BY_US in name and not name.endswith(own) for name in names)
+
     def _provide(self, image: str, pull: Pull, platform: str | None) -> Inspection:
         if pull != "always":
             try:
@@ -177,14 +202,14 @@ class Replacer:
 
         After a rollback it may stand on an image that was committed from it, into which an engine folds all that the
         user asked for. Such an image has a name that an earlier backup gave it, and the image below it is meant: the
-        one that the container's own reference leads to, or that the engine knows as its parent.
+        one that the name that the container was made from leads to, or that the engine knows as its parent.
         """
         image = self._engine.inspect_image(str(old.inspection["Image"]))
-        own = self._captured_as(old).image.tag
-        names = [str(name) for name in image.get("RepoTags") or ()]
-        candidates = list(self._found(str(old.inspection["Config"]["Image"]), str(image.get("Parent") or "")))
+        reference = str(old.inspection["Config"]["Image"])
+        name = name_of(reference, str(image["Id"])) or self._captured_as(old).image.name
+        candidates = list(self._found(*filter(None, (name, str(image.get("Parent") or "")))))
         is_named = any(found["Id"] == image["Id"] for found in candidates)
-        if is_named or not any(_HELD_BY_US in name and not name.endswith(own) for name in names):
+        if is_named or not self._is_ours(old, image):
             return _config(image)
         layers = _layers(image)
         for found in candidates:
@@ -203,20 +228,28 @@ class Replacer:
     def _equal(self, one: Observed, inspection: Mapping[str, Any]) -> CreateRequest:
         """Return the request for an equal of a container that refers to others anew, from the very same image."""
         image = self._engine.inspect_image(str(one.inspection["Image"]))
-        request = equal_request(one, inspection, image_config=_config(image))
-        with suppress(ImageNotFoundError):
-            if self._engine.inspect_image(str(request.body["Image"]))["Id"] == image["Id"]:
-                return request
-        return CreateRequest(request.name, {**request.body, "Image": image["Id"]}, request.networks)
+        return equal_request(one, inspection, image_config=_config(image))
 
     def _beside(
-        self, one: Observed, request: CreateRequest, renamed: list[Observed], *, platform: str | None = None
+        self,
+        one: Observed,
+        request: CreateRequest,
+        renamed: list[Observed],
+        *,
+        platform: str | None = None,
+        image_id: str | None = None,
     ) -> str:
-        """Make the new container beside the old one, which gives it its name, and return the new id."""
+        """Make the new container beside the old one, which gives it its name, and return the new id.
+
+        With `image_id` it stands on that very image, even if the name in the request leads to another one.
+        """
         # Noted first: a call whose answer is lost may have done it all the same.
         renamed.append(one)
         self._engine.rename_container(one.id, aside_name(one.name, one.id))
-        created = self._engine.create_container(request.name, request.body, platform=platform)
+        if image_id is None:
+            created = self._engine.create_container(request.name, request.body, platform=platform)
+        else:
+            created = create_on(self._engine, request.name, request.body, image_id)
         for network, endpoint in request.networks.items():
             self._engine.connect_network(network, created, endpoint)
         return created

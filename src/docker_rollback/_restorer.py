@@ -12,8 +12,9 @@ from attrs import evolve, field, frozen
 from docker_rollback._archiver import VolumeArchiver
 from docker_rollback._compare import compare_networks
 from docker_rollback._engine.port import ContainerFilter, Engine
+from docker_rollback._images import provide_image
 from docker_rollback._look import look_at
-from docker_rollback._model import Backup, ContainerSnapshot, NetworkRecord, Project, VolumeArchive, is_folder
+from docker_rollback._model import Backup, ContainerSnapshot, LedBack, NetworkRecord, Project, VolumeArchive, is_folder
 from docker_rollback._place import Place
 from docker_rollback._plan import (
     ClearAside,
@@ -43,7 +44,6 @@ from docker_rollback.errors import (
     DockerRollbackError,
     EngineConflictError,
     EngineError,
-    ImageNotFoundError,
     NetworkNotFoundError,
     RestoreError,
     VolumeNotFoundError,
@@ -53,6 +53,9 @@ logger = logging.getLogger("docker_rollback")
 
 Intruders: TypeAlias = Literal["refuse", "stop"]
 """What happens to a running container outside the backup that has a volume, a port or an address of one in it."""
+
+Note: TypeAlias = Callable[[LedBack | str], None]
+"""Told each image's name that was led back, and in a sentence what could not be put back exactly."""
 
 
 class Restorer:
@@ -91,15 +94,20 @@ class Restorer:
         self._intruders = intruders
         self._report = report or Reporter()
 
-    def plan(self, backup: Backup) -> tuple[Step, ...]:
+    def plan(self, backup: Backup, *, restore_tags: bool = True) -> tuple[Step, ...]:
         """Return what a restore of `backup` would do, in order; nothing is asked of the engine."""
-        return plan_restore(backup)
+        return plan_restore(backup, restore_tags=restore_tags)
 
-    def restore(self, backup: Backup) -> list[str]:
+    def restore(self, backup: Backup, *, restore_tags: bool = True) -> list[str]:
         """Put a backup back and return the names of the containers that stand again.
 
         Everything in the backup is read and verified before anything is touched. A restore that broke off can be run
         again from its start. It takes no lock: `docker_rollback.restore` does.
+
+        Args:
+            backup: what to put back.
+            restore_tags: whether the names that the containers were made from lead again to the images that they led to
+                at the capture.
 
         Raises:
             CorruptBackupError: the backup is damaged; nothing was touched.
@@ -111,7 +119,7 @@ class Restorer:
         # Whoever prunes or deletes meanwhile leaves it alone.
         with self._store.using(backup.id):
             self.check(backup)
-            self.put_back(backup)
+            self.put_back(backup, restore_tags=restore_tags)
         self.clear_aside(backup)
         return [container.name for container in backup.containers]
 
@@ -138,6 +146,8 @@ class Restorer:
         guests: AtRest | None = None,
         off: OffNetworks | None = None,
         before_resume: Callable[[], None] | None = None,
+        restore_tags: bool = True,
+        note: Note = lambda _: None,
     ) -> None:
         """Do all of `restore` between `check` and `clear_aside`: what stood in the way stays aside, stopped.
 
@@ -146,15 +156,17 @@ class Restorer:
             guests: brings to rest what was there before, and is in the way for the time of this.
             off: takes what was there before off networks that have to be made again, and puts it back.
             before_resume: called once all is back, before the first container is started; not where a step failed.
+            restore_tags: whether names of images are led back.
+            note: told each name that was led back, and in a sentence what could not be put back exactly.
         """
         guests = guests or AtRest(self._engine, "stop", held=True, after_errors=False, report=self._report)
-        work = _Restoration(backup, guests, off or OffNetworks(self._engine))
+        work = _Restoration(backup, guests, off or OffNetworks(self._engine), note)
         for container in backup.containers:
             work.places[container.name] = self._place(container, backup, work.ids)
         failures: list[Exception] = []
         failed: set[str] = set()
         with work.guests, ExitStack() as held:
-            for step in self.plan(backup):
+            for step in self.plan(backup, restore_tags=restore_tags):
                 if isinstance(step, Resume) and before_resume is not None and not failures:
                     before_resume()
                     before_resume = None
@@ -164,7 +176,8 @@ class Restorer:
             if len(failures) == 1:
                 raise failures[0]
             if failures:
-                raise RestoreError(", ".join(sorted(failed)), "several steps failed:", failures=failures)
+                names = failed or {container.name for container in backup.containers}
+                raise RestoreError(", ".join(sorted(names)), "several steps failed:", failures=failures)
 
     def strangers(self, backup: Backup) -> list[str]:
         """Return what came since the backup and is in its way, a sentence each."""
@@ -194,7 +207,7 @@ class Restorer:
             half_way = container.state.status == "paused" and standing.state.status == "running"
             if half_way or started_at(standing.inspection) == before.get(standing.id):
                 place = self._place(container, backup, ids)
-                place.image_id = self._provide_image(container)
+                place.image_id = provide_image(self._engine, self._store, container)
                 self._report.step("restore", str(Resume(container)))
                 self._await_needed(container, backup)
                 place.resume()
@@ -304,11 +317,12 @@ class Restorer:
         places = work.places
         match step:
             case ProvideImage(container):
-                places[container.name].image_id = self._provide_image(container)
+                places[container.name].image_id = provide_image(self._engine, self._store, container)
             case HoldNewcomers():
                 Surroundings(self._engine, work.backup).hold_newcomers(work.guests)
             case RestoreImageName(container):
-                places[container.name].restore_image_name()
+                if (moved := places[container.name].restore_image_name()) is not None:
+                    work.note(moved)
             case PutAside(container):
                 if container.state.alive:
                     self._report.timeline.down(container.name)
@@ -334,26 +348,8 @@ class Restorer:
                 places[container.name].resume()
                 self._report.timeline.up(container.name)
             case Compare(container):
-                places[container.name].compare()
-
-    def _provide_image(self, container: ContainerSnapshot) -> str:
-        """Return the id, in this engine, of the image that holds the container's file system; load it where missing."""
-        image = container.image
-        for reference in (image.id, image.tag):
-            try:
-                found = str(self._engine.inspect_image(reference)["Id"])
-            except ImageNotFoundError:
-                continue
-            # Held by a name of ours: the original one may be moved or removed meanwhile.
-            self._engine.tag_image(found, image.tag)
-            return found
-        if image.manifest is None:
-            raise RestoreError(
-                container.name,
-                f"its image {image.id} is gone from the engine, and the backup was taken with export_image=False",
-            )
-        self._engine.load_image(self._store.image_archive(image.manifest, [image.tag]))
-        return str(self._engine.inspect_image(image.tag)["Id"])
+                for sentence in places[container.name].compare():
+                    work.note(sentence)
 
     def _restore_network(self, network: NetworkRecord, work: _Restoration) -> None:
         try:
@@ -432,6 +428,7 @@ class _Restoration:
         backup: what is put back.
         guests: the containers that rest while the volumes that they share are filled.
         off: the containers that are off a network until that is made again.
+        note: told what was changed beyond the containers, and what is not exact.
         places: the places of its containers, by name.
         ids: the new ids of what was made anew, by the old ones.
     """
@@ -439,5 +436,6 @@ class _Restoration:
     backup: Backup
     guests: AtRest
     off: OffNetworks
+    note: Note
     places: dict[str, Place] = field(factory=dict)
     ids: dict[str, str] = field(factory=dict)

@@ -102,6 +102,7 @@ class Rollback:
         project: str | None = None,
         hooks: Hooks | None = None,
         max_downtime: float | None = None,
+        restore_tags: bool = True,
         on_outcome: OutcomeListener | None = None,
         report: Reporter | None = None,
         clock: Callable[[], datetime] = now,
@@ -125,6 +126,7 @@ class Rollback:
         self._keep_failed = keep_failed
         self._hooks = hooks or Hooks(engine)
         self._max_downtime = as_limit(max_downtime)
+        self._restore_tags = restore_tags
         self._on_outcome = on_outcome
         self._report = report or Reporter()
         self._timeline = self._report.timeline
@@ -199,6 +201,7 @@ class Rollback:
                 shared=self._shared,
                 hooks=self._hooks,
                 max_downtime=self._max_downtime,
+                restore_tags=self._restore_tags,
             )
         except BaseException as error:
             self.status = Status.FAILED
@@ -230,7 +233,9 @@ class Rollback:
 
         Args:
             container: its name, its id, or an object with one; part of this rollback.
-            image: what the new one is made from; by default what the old one was made from, by that name.
+            image: what the new one is made from; by default what the old one was made from, by that name. It has to be
+                given where an earlier rollback created the container by the id of its image (`outcome.not_exact`), and
+                the store has no backup any more that knows the name.
             pull: when the image is fetched from its registry: where it is "missing", "always" or "never".
             platform: which of several platforms of the image ("linux/arm64"); by default as the engine chooses.
             changes: what else differs: `environment`, `labels` (None takes one away), `command`, `entrypoint`, `user`,
@@ -238,7 +243,7 @@ class Rollback:
 
         Raises:
             RuntimeError: the block is not entered.
-            ValueError: the container is not part of this rollback.
+            ValueError: the container is not part of this rollback, or `image` is not given and cannot be known.
             ContainerNotFoundError, ImageNotFoundError, ImagePlatformError, UnsupportedContainerError: the service runs
                 as before.
             EngineError, UpdateRejectedError: a step failed.
@@ -372,6 +377,8 @@ class Rollback:
 
     def _conclude(self, leaving: BaseException | None) -> None:
         """Tell the outcome. It stands, whatever happens here, and so does the exception that leaves the block."""
+        for told in self._operation.told if self._operation is not None else ():
+            self._account.note(told)
         for problem in self._hooks.problems:
             self._account.problem(problem)
         self._outcome = self._account.outcome(self.status, self._backup)

@@ -15,6 +15,7 @@ from docker_rollback._asked import with_asked
 from docker_rollback._changed import changes as seen_changes
 from docker_rollback._engine.port import Engine
 from docker_rollback._folders import holds
+from docker_rollback._images import IMAGE_REPOSITORY, KEPT_REPOSITORY, bare, led_to, name_of, take_name
 from docker_rollback._journal import LONGEST_KEY, project_key
 from docker_rollback._look import look_at
 from docker_rollback._model import (
@@ -41,12 +42,6 @@ logger = logging.getLogger("docker_rollback")
 
 _FAILED = 500
 """The status of an answer in which an engine says that it failed."""
-
-IMAGE_REPOSITORY = "docker-rollback"
-"""Under this name the engine holds the images of backups while they are needed to be at hand."""
-
-KEPT_REPOSITORY = "docker-rollback-kept"
-"""Under this name the engine holds the images of backups that are in no store, as long as there is the backup."""
 
 
 def now() -> datetime:
@@ -195,8 +190,8 @@ class ContainerSnapshotter:
         else:
             lost = lost_by_commit(snapshot.inspection)
             snapshot = evolve(snapshot, not_covered=(*snapshot.not_covered, *lost))
-        image = evolve(snapshot.image, named=self._leads_to(snapshot.image.reference, snapshot.image.original_id))
-        snapshot = evolve(snapshot, image=image)
+        image = self._with_name(snapshot)
+        snapshot = evolve(snapshot, image=image, not_covered=(*snapshot.not_covered, *self._lost_names(snapshot)))
         if not self._export_image:
             return snapshot
         self._report.step("store", snapshot.name)
@@ -231,16 +226,25 @@ class ContainerSnapshotter:
                     break
         return None
 
-    def release(self, snapshot: ContainerSnapshot) -> None:
+    def release(self, snapshot: ContainerSnapshot, *, spare: bool = False) -> None:
         """Let the engine forget the names of ours that this container's images have, where nobody needs them.
 
         That is the name of a stored image, and what earlier rollbacks named: a container that was made anew may stand
         on such an image, until it is replaced. An image that a backup needs, because it is in the engine alone, stays.
+
+        Args:
+            snapshot: the container.
+            spare: whether the image that it was made from stays in the engine also without any name.
         """
-        kept = {snapshot.image.tag} if snapshot.image.manifest is None else set()
+        image = snapshot.image
+        kept = {image.tag} if image.manifest is None else set()
+        # One that was made from an id may stand on an image of ours.
+        spare = spare and image.clean and name_of(image.reference, image.original_id) is not None
         # Of a second commit too, whose maker died or was refused its removal.
-        for tag in {snapshot.image.tag, again(snapshot.image.tag), *self._names_of_ours(snapshot)} - kept:
+        for tag in {again(image.tag), *self._names_of_ours(snapshot)} - kept - {image.tag}:
             self._forget(snapshot.name, tag)
+        if image.tag not in kept:
+            self._forget(snapshot.name, image.tag, spare=spare)
 
     def forget(self, backup: str, names: Sequence[str]) -> None:
         """Let the engine forget every image that a capture, cut off, may have made for a backup of some containers."""
@@ -250,10 +254,13 @@ class ContainerSnapshotter:
                 self._forget(name, tag)
                 self._forget(name, again(tag))
 
-    def _forget(self, container: str, image: str) -> None:
+    def _forget(self, container: str, image: str, *, spare: bool = False) -> None:
         """Remove an image or a name of one; where that fails, something is left over and no harm is done."""
         try:
-            self._engine.remove_image(image)
+            if spare:
+                take_name(self._engine, image)
+            else:
+                self._engine.remove_image(image)
         except EngineConflictError:
             # A container stands on the image, and this is the only name that it has.
             logger.debug("%s: image %s stays", container, image)
@@ -265,10 +272,8 @@ class ContainerSnapshotter:
             names = self._engine.inspect_image(snapshot.image.original_id).get("RepoTags") or []
         except ImageNotFoundError:
             return []
-        # Podman puts the name of its own registry before a name that has none.
-        bare = [str(name).removeprefix("localhost/") for name in names]
         ours = re.compile(rf"{IMAGE_REPOSITORY}:.+\.\d+\.{re.escape(_part_of(snapshot.name))}")
-        return [name for name in bare if ours.fullmatch(name)]
+        return [name for name in map(bare, names) if ours.fullmatch(name)]
 
     @contextmanager
     def discarding(self, tags: Sequence[str]) -> Iterator[None]:
@@ -294,11 +299,28 @@ class ContainerSnapshotter:
         finally:
             self._engine.remove_image(tag)
 
-    def _leads_to(self, reference: str, image: str) -> bool:
-        try:
-            return bool(self._engine.inspect_image(reference)["Id"] == image)
-        except ImageNotFoundError:
-            return False
+    def _with_name(self, snapshot: ContainerSnapshot) -> ImageSnapshot:
+        """Return the image with the name that the container was made from, and with what that leads to."""
+        image = snapshot.image
+        name = name_of(image.reference, image.original_id) or self._earlier_name(snapshot)
+        return evolve(image, name=name, name_id=None if name is None else led_to(self._engine, name))
+
+    def _earlier_name(self, snapshot: ContainerSnapshot) -> str | None:
+        """Return the name that the container was made from before an earlier rollback created it by its image's id."""
+        for backup in reversed(self._store.list()):
+            for earlier in backup.containers:
+                if (earlier.name, earlier.image.id) == (snapshot.name, snapshot.image.original_id):
+                    return earlier.image.name
+        return None
+
+    def _lost_names(self, snapshot: ContainerSnapshot) -> Iterator[NotCovered]:
+        """Yield that `Config.Image` is lost if the container has to be recreated: it is made from no name then."""
+        reference = snapshot.image.reference
+        if led_to(self._engine, reference) != snapshot.image.id:
+            yield NotCovered(
+                f"Config.Image of {snapshot.name}",
+                f"if the container has to be recreated, it is the id of its image, not {reference!r}",
+            )
 
     def _layers(self, image: str) -> tuple[str, ...]:
         """Return the layers of an image, by its id; they never change, and are asked for once."""

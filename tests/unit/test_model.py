@@ -30,7 +30,7 @@ from docker_rollback import (
 )
 from docker_rollback._journal import Record
 from docker_rollback._volumes import _capture
-from docker_rollback.errors import EngineError
+from docker_rollback.errors import EngineError, ImageNotFoundError
 from docker_rollback.testing import FakeClock, FakeEngine, Killed
 from tests.unit.mortal import Fault, Life, MortalDisk, MortalEngine
 
@@ -101,6 +101,9 @@ def _facts(one: Mapping[str, Any]) -> dict[str, Any]:
     config = copy.deepcopy(dict(one["Config"]))
     if config["Hostname"] == one["Id"][:12]:
         del config["Hostname"]
+    # Created by the name that it had, or by the id of its image if the name does not lead there.
+    made_from = config.pop("Image")
+    assert made_from == one["Image"] or not made_from.startswith(("sha256:", "docker-rollback"))
     return {
         "config": config,
         "host": copy.deepcopy(dict(one["HostConfig"])),
@@ -160,6 +163,7 @@ class Shop(RuleBasedStateMachine):
         self.life = Life()
         self.tx: Rollback | None = None
         self.before: Photo = {}
+        self.names: dict[str, str] = {}
         self.group = {"shop", "db"}
         self.seen: Photo | None = None
         self.broken = False
@@ -182,6 +186,7 @@ class Shop(RuleBasedStateMachine):
         for version in "12":
             self.engine.add_image(f"shop:{version}", files={"/app": f"version {version}"}, volumes=["/cache"])
         self.engine.add_image("db:1", files={"/app": "db"})
+        self.names = {name: self.engine.inspect_image(name)["Id"] for name in ("shop:1", "shop:2", "db:1")}
         self.engine.run(
             "db", image="db:1", volumes={"rows": "/data"}, networks={"back": {"Aliases": ["sql"]}}, restart=restart
         )
@@ -390,6 +395,13 @@ class Shop(RuleBasedStateMachine):
             assert any(one.kept for one in done) or not found["containers"].keys() & {"shop", "db"}
         self.check_one_of(now)
         self.check(now)
+
+    @invariant()
+    def names_are_the_users(self) -> None:
+        """No name of the user's ever leads to an image of ours."""
+        for name in self.names:
+            with suppress(ImageNotFoundError):
+                assert self.engine.inspect_image(name)["Id"] in self.names.values()
 
     def unlike(self, wanted: Photo, now: Photo) -> list[str]:
         """Return what differs; what a rollback promises is about its own containers, and all volumes and networks."""

@@ -51,13 +51,23 @@ def test_a_plan_reads_as_what_will_be_done() -> None:
 
 
 def test_the_plan_of_a_project_has_what_came_to_it() -> None:
-    """Held before anything else is touched, removed last of all; a container beside it keeps its image's name."""
+    """It is held before anything else is touched, and removed last of all."""
     web, alone = snapshot("web"), snapshot("alone")
     taken = evolve(backup(web, alone), project=Project("shop", (web.id,)))
     plan = [str(step) for step in plan_restore(taken)]
     assert plan.index("hold what came to project 'shop' since") == 2
     assert plan[-1] == "remove what came to project 'shop' since"
-    assert [step for step in plan if "image name" in step] == ["restore image name 'web:1' of container 'web'"]
+
+
+def test_names_lead_back_before_containers_are_restored() -> None:
+    """A container is created by its name, so that has to lead to its image by then; only known names are led back."""
+    web, nameless = snapshot("web"), snapshot("nameless")
+    named = evolve(web, image=evolve(web.image, name="web:1", name_id="sha256:11"))
+    plan = [str(step) for step in plan_restore(backup(nameless, named))]
+    names = [step for step in plan if "image name" in step]
+    assert names == ["restore image name 'web:1' of container 'web'"]
+    assert plan.index(names[0]) < plan.index("restore container 'nameless'") < plan.index("restore container 'web'")
+    assert not [step for step in plan_restore(backup(named), restore_tags=False) if "image name" in str(step)]
 
 
 def test_what_stands_is_put_aside_last_to_first() -> None:

@@ -51,6 +51,7 @@ NAMES = [
     "ImageSnapshot",
     "InFlight",
     "Keep",
+    "LedBack",
     "Mount",
     "NetworkNotFoundError",
     "NetworkRecord",

@@ -127,10 +127,10 @@ def test_of_an_image_whose_name_was_gone_the_name_is_not_made(shop: Shop) -> Non
     shop.engine.add_image("shop:1", files={"/app": "another"})
     shop.engine.remove_image("shop:1")
     taken = backup("untagged", client=shop.engine, store=shop.store)
-    assert [container.image.named for container in taken.containers] == [False]
+    assert [(one.image.name, one.image.name_id) for one in taken.containers] == [("shop:1", None)]
     (named,) = backup("shop", client=shop.engine, store=shop.store).containers
-    assert not named.image.named
+    assert (named.image.name, named.image.name_id) == ("shop:1", None)
     shop.engine.add_image("web:1")
     shop.engine.run("web", image="web:1")
     (web,) = backup("web", client=shop.engine, store=shop.store).containers
-    assert web.image.named
+    assert (web.image.name, web.image.name_id) == ("web:1", web.image.original_id)

@@ -1,0 +1,109 @@
+"""Images of containers in an engine: whose their names are, what these lead to, how a container is created on one."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any, Final
+
+from docker_rollback._engine.port import Engine
+from docker_rollback._model import ContainerSnapshot
+from docker_rollback._store import BackupStore
+from docker_rollback.errors import ImageNotFoundError, RestoreError
+
+logger = logging.getLogger("docker_rollback")
+
+IMAGE_REPOSITORY: Final = "docker-rollback"
+"""Under this name the engine holds the images of backups while they are needed to be at hand."""
+
+KEPT_REPOSITORY: Final = "docker-rollback-kept"
+"""Under this name the engine holds the images of backups that are in no store, as long as there is the backup."""
+
+_OURS: Final = re.compile(rf"(?:{IMAGE_REPOSITORY}|{KEPT_REPOSITORY}):")
+
+_EMPTY_TAR: Final = bytes(10240)
+
+_ID: Final = re.compile(r"sha256:.*|[0-9a-f]{64}")
+
+
+def name_of(reference: str, image_id: str) -> str | None:
+    """Return the user's name of an image, with its tag; None for an id, a digest, and a name of ours.
+
+    Args:
+        reference: what a container was created from (`Config.Image`).
+        image_id: the id of that container's image, which tells a short id from a name.
+    """
+    if "@" in reference or _ID.fullmatch(reference) or image_id.removeprefix("sha256:").startswith(reference):
+        return None
+    return None if is_ours(reference) else with_tag(reference)
+
+
+def is_ours(name: str) -> bool:
+    """Return True for a name under which this library holds the image of a backup."""
+    return _OURS.match(bare(name)) is not None
+
+
+def bare(name: str) -> str:
+    """Return a name of ours as we gave it: Podman puts a registry before a name that has none."""
+    return name.removeprefix("localhost/").removeprefix("docker.io/library/")
+
+
+def with_tag(name: str) -> str:
+    """Return a name with its tag; without one, "latest" is meant."""
+    return name if ":" in name.rpartition("/")[2] else f"{name}:latest"
+
+
+def led_to(engine: Engine, reference: str) -> str | None:
+    """Return the id of the image that a reference leads to now; None if there is none."""
+    try:
+        return str(engine.inspect_image(reference)["Id"])
+    except ImageNotFoundError:
+        return None
+
+
+def take_name(engine: Engine, name: str) -> None:
+    """Remove a name of ours from an image that is the user's, and that stays also if it has no other name.
+
+    An engine removes an image with its last name, but not if another image takes the name.
+    """
+    with suppress(ImageNotFoundError):
+        if len(engine.inspect_image(name).get("RepoTags") or ()) == 1:
+            engine.import_image(iter([_EMPTY_TAR]), name)
+    engine.remove_image(name)
+
+
+def create_on(engine: Engine, name: str, body: Mapping[str, Any], image_id: str) -> str:
+    """Create a container on one very image and return its id: by the reference in `body` if that leads there.
+
+    Otherwise it is created by the image's id. A name is never moved for this: for that moment, anybody's new container
+    of that name would get another image.
+    """
+    if led_to(engine, str(body["Image"])) == image_id:
+        with suppress(ImageNotFoundError):
+            created = engine.create_container(name, body)
+            if engine.inspect_container(created)["Image"] == image_id:
+                return created
+            # Somebody moved the name between the look and the creation. Nothing has run in this container.
+            logger.warning("%s: image name %s was moved while the container was created", name, body["Image"])
+            engine.remove_container(created, force=True, volumes=True)
+    return engine.create_container(name, {**body, "Image": image_id})
+
+
+def provide_image(engine: Engine, store: BackupStore, container: ContainerSnapshot) -> str:
+    """Return the id, in this engine, of the image that holds a container's file system; load it if it is missing."""
+    image = container.image
+    for reference in (image.id, image.tag):
+        found = led_to(engine, reference)
+        if found is not None:
+            # Held by a name of ours: the original one may be moved or removed meanwhile.
+            engine.tag_image(found, image.tag)
+            return found
+    if image.manifest is None:
+        raise RestoreError(
+            container.name,
+            f"its image {image.id} is gone from the engine, and the backup was taken with export_image=False",
+        )
+    engine.load_image(store.image_archive(image.manifest, [image.tag]))
+    return str(engine.inspect_image(image.tag)["Id"])

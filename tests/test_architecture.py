@@ -26,7 +26,7 @@ LAYERS = (
     ("_surroundings",),
     ("_project",),
     ("_place",),
-    ("_snapshotter", "_archiver", "_processes"),
+    ("_snapshotter", "_archiver", "_processes", "_own_container"),
     ("_volumes", "_quiesce", "_look", "_images", "_checked", "_marker", "_hooks"),
     ("_readiness",),
     ("_engine", "_store"),

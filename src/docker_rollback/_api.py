@@ -228,7 +228,7 @@ def restore(
             loses it. False leaves names of images alone.
 
     Raises:
-        BackupNotFoundError, CorruptBackupError, ContainerBusyError: nothing was touched.
+        BackupNotFoundError, CorruptBackupError, ContainerBusyError, UnsupportedContainerError: nothing was touched.
         RestoreError: another container is in the way, a step failed, or what stands differs from what was captured.
 
     Example:

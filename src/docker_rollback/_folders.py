@@ -87,6 +87,33 @@ class Spot:
         return self.device == other.device and overlap(self.path, other.path)
 
 
+@frozen
+class Mounted:
+    """One mount, as the kernel lists it.
+
+    Attributes:
+        device: the number of its file system.
+        root: which part of that is mounted.
+        target: where.
+        filesystem: what kind it is.
+        options: of the file system, as the kernel writes them.
+    """
+
+    device: str
+    root: str
+    target: str
+    filesystem: str
+    options: str = ""
+
+    def option(self, name: str) -> str:
+        """Return the value of an option; empty where it has none."""
+        for option in self.options.split(","):
+            key, equals, value = option.partition("=")
+            if key == name and equals:
+                return _plain(value)
+        return ""
+
+
 def folder_of(path: str) -> str:
     """Return a path in the one way in which folders are named here: absolute, without dots and doubled slashes.
 
@@ -194,18 +221,20 @@ def spot_of(mountinfo: str, path: str) -> Spot | None:
     """
     found: Spot | None = None
     longest = -1
-    for device, root, target, filesystem in _mounts(mountinfo):
+    for mount in mounted(mountinfo):
+        target, root = mount.target, mount.root
         # Of several at one place, the last one hides the others.
         if _lies_in(path, target) and len(target) >= longest:
             rest = path[len(target.rstrip("/")) :]
-            found = Spot(device, folder_of(root + rest) if root.startswith("/") else root, filesystem)
+            where = folder_of(root + rest) if root.startswith("/") else root
+            found = Spot(mount.device, where, mount.filesystem)
             longest = len(target)
     return found
 
 
 def mounted_below(mountinfo: str, path: str) -> list[str]:
     """Return what is mounted in a folder, relative to it."""
-    targets = (target for _, _, target, _ in _mounts(mountinfo))
+    targets = (mount.target for mount in mounted(mountinfo))
     return sorted({posixpath.relpath(target, path) for target in targets if target != path and _lies_in(target, path)})
 
 
@@ -217,20 +246,25 @@ def engine_spot(mountinfo: str) -> Spot | None:
     Args:
         mountinfo: the kernel's list of mounts, as the container sees it.
     """
-    for device, root, target, filesystem in _mounts(mountinfo):
-        owner = _OF_A_CONTAINER.search(root) if target in _MOUNTED_BY_ENGINES else None
+    for mount in mounted(mountinfo):
+        owner = _OF_A_CONTAINER.search(mount.root) if mount.target in _MOUNTED_BY_ENGINES else None
         if owner is not None:
-            return Spot(device, posixpath.dirname(root[: owner.start()]), filesystem)
+            return Spot(mount.device, posixpath.dirname(mount.root[: owner.start()]), mount.filesystem)
     return None
 
 
-def _mounts(mountinfo: str) -> Iterator[tuple[str, str, str, str]]:
-    """Yield of each mount the device, the root within that, the place, and the kind of file system."""
+def mounted(mountinfo: str) -> Iterator[Mounted]:
+    """Yield the mounts of the kernel's list (proc_pid_mountinfo(5))."""
     for line in mountinfo.splitlines():
         fields, _, rest = line.partition(" - ")
-        words = [_ESCAPED.sub(lambda code: chr(int(code[1], 8)), word) for word in fields.split()]
+        words = [_plain(word) for word in fields.split()]
         if len(words) >= 5 and rest:
-            yield words[2], words[3], words[4], rest.split()[0]
+            filesystem, *more = rest.split()
+            yield Mounted(words[2], words[3], words[4], filesystem, more[-1] if more else "")
+
+
+def _plain(word: str) -> str:
+    return _ESCAPED.sub(lambda code: chr(int(code[1], 8)), word)
 
 
 def _lies_in(path: str, folder: str) -> bool:

@@ -35,6 +35,16 @@ def bound_to(containers: Iterable[Observed], everything: Iterable[Observed]) -> 
         rest = [other for other in rest if other not in joining]
 
 
+def shared_namespaces(one: Observed, other: Observed) -> list[str]:
+    """Return what one container uses of another and would lose with its stop, in words."""
+    found = []
+    for mode, what in (("NetworkMode", "network"), ("PidMode", "process namespace")):
+        value = str(one.inspection["HostConfig"].get(mode) or "")
+        if value.startswith(_SHARED) and refers(value.removeprefix(_SHARED), other.name, other.id):
+            found.append(what)
+    return found
+
+
 def start_order(containers: Sequence[Observed]) -> tuple[Observed, ...]:
     """Return the containers so that each stands behind what it depends on; else in the order given.
 

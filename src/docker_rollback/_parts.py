@@ -14,7 +14,8 @@ from docker_rollback._engine.port import Engine
 from docker_rollback._exclude import ExcludeArgument
 from docker_rollback._model import Quiesce, Shared, Way
 from docker_rollback._operations import Operations
-from docker_rollback._preflight import Preflight, own_ids
+from docker_rollback._own_container import Traces
+from docker_rollback._preflight import Preflight
 from docker_rollback._progress import Listener, Reporter
 from docker_rollback._recovery import Recovery
 from docker_rollback._restorer import Intruders, Restorer
@@ -74,7 +75,7 @@ class Parts:
                 shared=shared,
                 include_binds=include_binds,
                 exclude=exclude,
-                own_ids=own_ids(),
+                traces=Traces.of_this_process(),
             ),
             Capture(engine, store, snapshotter, archiver, report=report, monotonic=monotonic),
             report,

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import copy
 import logging
-import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 from typing import Any, Self
 
 from docker_rollback._archiver import VolumeArchiver
@@ -16,18 +14,15 @@ from docker_rollback._exclude import Exclude, ExcludeArgument, as_excludes
 from docker_rollback._folders import called, folder_of, uses
 from docker_rollback._graph import bound_to, is_one_off, start_order
 from docker_rollback._look import look_at_all
-from docker_rollback._model import Observed, Quiesce, Report, Shared, Way, is_folder, left_out
+from docker_rollback._model import ContainerSnapshot, Observed, Quiesce, Report, Shared, Way, is_folder, left_out
+from docker_rollback._own_container import NO_TRACES, Own, Traces, own_container
 from docker_rollback._project import look_at_project, require_members
 from docker_rollback._snapshotter import gap_of, locked
 from docker_rollback._spec import attached_networks, observe, refers
 from docker_rollback._store import BackupStore
-from docker_rollback.errors import EngineForbiddenError, VolumeError, VolumeNotFoundError
+from docker_rollback.errors import EngineForbiddenError, UnsupportedContainerError, VolumeError, VolumeNotFoundError
 
 logger = logging.getLogger("docker_rollback")
-
-_FULL_ID = re.compile(r"\b[0-9a-f]{64}\b")
-
-_MOUNTED_BY_ENGINES = ("/etc/hostname", "/etc/hosts", "/etc/resolv.conf")
 
 _ROOM_FOR_AN_IMAGE = 0.5
 """How much of an image's size its layers take in the store, gzipped; measured at 0.42 for a Debian image."""
@@ -45,7 +40,7 @@ class Preflight:
         shared: what becomes of containers outside that write to a volume of theirs.
         include_binds: folders of the engine's host that are archived as well, where the containers bind them.
         exclude: volumes, and paths within them, that are not archived.
-        own_ids: the ids of the container that this program runs in, where it does; see `own_ids`.
+        traces: what the kernel tells of the container that this program runs in, which is never stopped.
 
     Raises:
         ValueError: one of `include_binds` is no absolute path.
@@ -67,7 +62,7 @@ class Preflight:
         shared: Shared = "refuse",
         include_binds: Iterable[str] = (),
         exclude: Iterable[ExcludeArgument] = (),
-        own_ids: frozenset[str] = frozenset(),
+        traces: Traces = NO_TRACES,
     ) -> None:
         self._engine = engine
         self._store = store
@@ -78,7 +73,7 @@ class Preflight:
         self._folders = tuple(dict.fromkeys(map(folder_of, include_binds)))
         self._exclude = as_excludes(exclude)
         self._may_lack: bool = False
-        self._own_ids = own_ids
+        self._traces = traces
 
     def sharing(self, shared: Shared) -> Self:
         """Return one like this to which containers outside that write to the same volumes are what `shared` says."""
@@ -132,9 +127,10 @@ class Preflight:
         loose = [volume for volume in beside if volume not in self._left_out]
         data |= set(loose)
         guests = [other for other in outside if any(_writes_to(other, name) for name in data)]
-        refused = {container.name: self._refusals(container, outside) for container in found}
+        own = own_container(self._traces, [*given, *others])
+        refused = {container.name: self._refusals(container, outside, own) for container in found}
         if loose:
-            refused[found[0].name] += self._guest_refusals(loose, outside)
+            refused[found[0].name] += self._guest_refusals(loose, outside, own)
         for one in given if whole is not None else ():
             refused[one.name] += self._one_off_refusals(one, containers)
         for folder in self._folders:
@@ -161,6 +157,21 @@ class Preflight:
             room=sum(self._image_room(container) for container in found),
             project=whole,
         )
+
+    def refuse_own(self, containers: Collection[ContainerSnapshot]) -> None:
+        """Refuse to put containers back where this program runs in one that stands in their place, or lives off one.
+
+        Raises:
+            UnsupportedContainerError: it does; nothing was touched.
+            EngineError: the engine does not answer.
+        """
+        everything = look_at_all(self._engine, ContainerFilter())
+        own = own_container(self._traces, everything)
+        ids, names = {one.id for one in containers}, {one.name for one in containers}
+        for standing in everything:
+            reason = own.refusal(standing) if standing.id in ids or standing.name in names else None
+            if reason is not None:
+                raise UnsupportedContainerError(standing.name, [reason])
 
     @contextmanager
     def holding(self, containers: Sequence[str], *, project: str | None = None) -> Iterator[Report]:
@@ -243,11 +254,9 @@ class Preflight:
                 reasons.append(f"exclude names {what.volume!r}, and so does include_binds; leave it out of both")
         return reasons
 
-    def _refusals(self, container: Observed, outside: Iterable[Observed]) -> list[str]:
-        reasons = [reason for reason in (refusal(container.inspection),) if reason]
-        if container.id in self._own_ids:
-            reasons.append("this program runs in it; stopping it would stop the rollback")
-        reasons += self._guest_refusals(self._data_of(container), outside)
+    def _refusals(self, container: Observed, outside: Iterable[Observed], own: Own) -> list[str]:
+        reasons = [reason for reason in (refusal(container.inspection), own.refusal(container)) if reason]
+        reasons += self._guest_refusals(self._data_of(container), outside, own)
         return reasons + [reason for volume in container.volumes if (reason := self._would_be_lost(container, volume))]
 
     def _one_off_refusals(self, container: Observed, named: Sequence[str]) -> list[str]:
@@ -261,15 +270,15 @@ class Preflight:
         )
         return [reason]
 
-    def _guest_refusals(self, volumes: Iterable[str], outside: Iterable[Observed]) -> list[str]:
-        found = [self._guest_refusal(other, volume) for other in outside for volume in volumes]
+    def _guest_refusals(self, volumes: Iterable[str], outside: Iterable[Observed], own: Own) -> list[str]:
+        found = [self._guest_refusal(other, volume, own) for other in outside for volume in volumes]
         return [reason for reason in found if reason is not None]
 
-    def _guest_refusal(self, guest: Observed, volume: str) -> str | None:
+    def _guest_refusal(self, guest: Observed, volume: str, own: Own) -> str | None:
         """Return why a container outside that has a volume in common makes a rollback impossible, or None."""
         if not guest.state.alive or not any(uses(mount, volume) for mount in guest.mounts):
             return None
-        if guest.id in self._own_ids:
+        if own.has(guest):
             return f"this program runs in {guest.name!r}, which has its {called(volume)} too and would be stopped"
         if not _writes_to(guest, volume):
             return None
@@ -296,20 +305,6 @@ class Preflight:
         if not self._export_image:
             return 0
         return int(self._engine.inspect_image(str(container.inspection["Image"])).get("Size", 0) * _ROOM_FOR_AN_IMAGE)
-
-
-def own_ids() -> frozenset[str]:
-    """Return the id of the container that this program runs in, as far as the kernel tells it; else nothing.
-
-    An engine mounts three files of its own into each container, from a folder that has the container's id.
-    """
-    try:
-        mounted = Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return frozenset()
-    lines = [line.split() for line in mounted.splitlines()]
-    roots = [fields[3] for fields in lines if len(fields) > 4 and fields[4] in _MOUNTED_BY_ENGINES]
-    return frozenset(found for root in roots for found in _FULL_ID.findall(root))
 
 
 def _writes_to(container: Observed, volume: str) -> bool:

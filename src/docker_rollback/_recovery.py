@@ -185,9 +185,10 @@ class Recovery:
         """Put a backup back that belongs to no update; the caller holds the locks of its containers.
 
         Raises:
-            RestoreError, EngineError, VolumeError, StoreError: as `Restorer.restore` has them; where something was
-                touched, the note stays, and this can be done again.
+            UnsupportedContainerError: this program runs in one of them; nothing was touched.
+            RestoreError, EngineError, VolumeError, StoreError: if anything was touched, it can be done again.
         """
+        self._preflight.refuse_own(backup.containers)
         self._restorer.check(backup)
         operation = self._operations.restoring(backup, restore_tags=restore_tags)
         self._put_back(operation, backup)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 from attrs import evolve
 
@@ -17,9 +19,9 @@ from docker_rollback import (
     restore,
     rollback,
 )
-from docker_rollback._archiver import VolumeArchiver
 from docker_rollback._engine.port import Inspection
-from docker_rollback._preflight import Preflight, refusal
+from docker_rollback._own_container import Traces
+from docker_rollback._preflight import refusal
 from docker_rollback.testing import FailingEngine, Run
 from docker_rollback.testing._fake_tar import tar
 from tests.unit.shop import Shop
@@ -146,11 +148,37 @@ def test_a_volume_in_memory_is_refused_for_a_stop(shop: Shop) -> None:
         backup("fast", client=shop.engine, store=shop.store)
 
 
-def test_a_program_does_not_stop_the_container_it_runs_in(shop: Shop) -> None:
-    """A rollback from within would end with its own stop."""
-    archiver = VolumeArchiver(shop.engine, shop.store)
-    preflight = Preflight(shop.engine, shop.store, archiver, own_ids=frozenset({shop.id}))
-    assert "this program runs in it" in preflight.run(["shop"]).refused["shop"][0]
+@pytest.fixture
+def inside(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Give what has this program run in a container."""
+
+    def run_in(container: str) -> None:
+        traces = Traces(cgroup=f"0::/system.slice/docker-{shop.engine.container(container).id}.scope\n")
+        monkeypatch.setattr(Traces, "of_this_process", lambda: traces)
+
+    return run_in
+
+
+def test_a_program_does_not_stop_the_container_it_runs_in(shop: Shop, inside: Callable[[str], None]) -> None:
+    """A rollback from within would end with its own stop; so would a restore."""
+    taken = backup("shop", client=shop.engine, store=shop.store)
+    inside("shop")
+    with pytest.raises(UnsupportedContainerError, match=r"'shop'.*this program runs in it"):
+        backup("shop", client=shop.engine, store=shop.store)
+    with pytest.raises(UnsupportedContainerError, match=r"'shop'.*this program runs in it"):
+        restore(taken, client=shop.engine, store=shop.store)
+    shop.check_restored()
+
+
+def test_a_program_does_not_stop_the_container_whose_network_it_uses(shop: Shop, inside: Callable[[str], None]) -> None:
+    """It would be cut off; the refusal says so of the container that was named."""
+    taken = backup("shop", client=shop.engine, store=shop.store)
+    shop.engine.run("updater", image="shop:1", NetworkMode=f"container:{shop.id}")
+    inside("updater")
+    with pytest.raises(UnsupportedContainerError, match=r"'shop'.*runs in 'updater', which uses the network of this"):
+        backup("shop", client=shop.engine, store=shop.store)
+    with pytest.raises(UnsupportedContainerError, match=r"'shop'.*runs in 'updater', which uses the network of this"):
+        restore(taken, client=shop.engine, store=shop.store)
 
 
 def test_a_network_that_was_changed_is_made_again(shop: Shop) -> None:

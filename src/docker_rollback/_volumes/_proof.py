@@ -133,6 +133,14 @@ def is_main_program(process: Path, container: Mapping[str, Any]) -> bool:
     try:
         groups = Path(process, "cgroup").read_text()
         owners = Path(process, "uid_map").read_text().split()
+    except OSError:
+        return False
+    return str(container["Id"]) in groups and owners == _EVERY_OWNER and began_with(process, container)
+
+
+def began_with(process: Path, container: Mapping[str, Any]) -> bool:
+    """Whether a process of this machine began when a container was started last."""
+    try:
         ticks = int(Path(process, "stat").read_text().rpartition(")")[2].split()[19])
         stat = Path("/proc/stat").read_text()
         started = datetime.fromisoformat(str(container["State"].get("StartedAt"))).timestamp()
@@ -140,4 +148,4 @@ def is_main_program(process: Path, container: Mapping[str, Any]) -> bool:
         return False
     booted = next((int(line.split()[1]) for line in stat.splitlines() if line.startswith("btime ")), 0)
     began = booted + ticks / os.sysconf("SC_CLK_TCK")
-    return str(container["Id"]) in groups and owners == _EVERY_OWNER and abs(started - began) <= _SAME_START
+    return abs(started - began) <= _SAME_START

@@ -12,6 +12,7 @@ import ast
 import difflib
 import fnmatch
 import functools
+import itertools
 import os
 import random
 import shutil
@@ -138,12 +139,14 @@ class Tests:
         """Say how long some tests take."""
         return sum(self._seconds.get(_key(test), 1.0) for test in tests)
 
-    def of(self, mutant: Mutant) -> list[str]:
-        """Return the tests that may notice a change, the fastest first."""
+    def of(self, mutant: Mutant, budget: float) -> list[str]:
+        """Return the tests that may notice a change, the fastest first, and no more than take so many seconds."""
         then, contexts = self._file(mutant.path)
         lines = mutant.lines if all(line in then for line in mutant.lines) else mutant.function
         found = {context.partition("|")[0] for line in lines for context in contexts.get(then.get(line, 0), ())}
-        return [*sorted(found & self._known, key=self.seconds), *self._newer]
+        chosen = sorted({*found, *self._newer} & self._known, key=self.seconds)
+        spent = itertools.accumulate(map(self.seconds, chosen))
+        return [test for test, seconds in zip(chosen, spent, strict=True) if seconds <= budget or test == chosen[0]]
 
     @functools.cache  # noqa: B019  # there is one object
     def _file(self, path: str) -> tuple[dict[int, int], dict[int, list[str]]]:
@@ -214,6 +217,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--only", nargs="*", default=["*"], metavar="PATTERN", help=f"files below {SOURCE}: _store/*")
     parser.add_argument("--measure", action="store_true", help="run all unit tests first, and keep what they execute")
+    parser.add_argument("--budget", type=float, default=60.0, metavar="S", help="seconds of tests for each (60)")
     options = parser.parse_args()
     everything: list[Mutant] = []
     counts: Counter[str] = Counter()
@@ -233,7 +237,7 @@ def main() -> int:
         known, _ = _pytest(folder, "--collect-only", "tests/unit", quiet=True).communicate()
         tests = Tests(folder, [line for line in known.splitlines() if "::" in line])
         for mutant in sample:
-            chosen, begun = tests.of(mutant), time.monotonic()
+            chosen, begun = tests.of(mutant, options.budget), time.monotonic()
             outcome = notice(folder, mutant, chosen, 30 + 4 * tests.seconds(*chosen))
             counts[outcome] += 1
             took = f"({len(chosen)} tests, {time.monotonic() - begun:.0f} s)"

@@ -207,3 +207,15 @@ def test_what_a_container_lost_between_two_engines_counts(before: dict[str, Any]
     assert [found.path for found in compare_across(inspection(before), inspection(after))] == [
         next(iter(before)).replace("/", ".")
     ]
+
+
+def test_a_volume_that_a_mount_names_is_not_taken_for_an_anonymous_one() -> None:
+    """Where it is asked for by `Mounts`, another volume in its place is named at the mount too."""
+
+    def mounted(volume: str) -> dict[str, Any]:
+        asked = {"Type": "volume", "Source": volume, "Target": "/data"}
+        shown = {"Type": "volume", "Name": volume, "Destination": "/data", "RW": True}
+        return inspection({"HostConfig/Binds": None, "HostConfig/Mounts": [asked], "Mounts": [shown]})
+
+    paths = [difference.path for difference in compare(mounted("rows"), mounted("other"))]
+    assert "Mounts./data.Name" in paths

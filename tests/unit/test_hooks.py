@@ -203,6 +203,7 @@ def test_a_program_that_fails_says_why(shop: Shop) -> None:
         pytest.fail("the block was entered")
     error = failed.value
     assert (error.container, error.program, error.exit_code) == ("shop", "pg_dump", 3)
+    assert (error.hook, error.reason) == ("before_quiesce", "it ended with exit code 3")
     assert error.stderr == "login by ${PGPASSWORD} failed"
     assert "tr0ub4dor" not in str(error)
     assert "tr0ub4dor" not in repr(Exec("shop", ["pg_dump", "--password=tr0ub4dor"]))
@@ -243,6 +244,7 @@ def test_a_program_that_hangs_is_ended(shop: Shop) -> None:
     ):
         pytest.fail("the block was entered")
     assert failed.value.exit_code is None
+    assert (failed.value.hook, failed.value.program, failed.value.container) == ("before_quiesce", "hang", "shop")
     assert [program.finish().exit_code for program in begun] == [137]
 
 
@@ -250,9 +252,10 @@ def test_a_function_that_hangs_is_given_up(shop: Shop) -> None:
     """It is waited for no longer than its time."""
     released = threading.Event()
     hook = Call(lambda: released.wait(timeout=60.0), timeout=0.05)
-    with pytest.raises(HookError, match=r"within 0\.05 s"), shop.rollback(before_quiesce=hook):
+    with pytest.raises(HookError, match=r"within 0\.05 s") as failed, shop.rollback(before_quiesce=hook):
         pytest.fail("the block was entered")
     released.set()
+    assert (failed.value.hook, failed.value.reason) == ("before_quiesce", "it did not come back within 0.05 s")
 
 
 def test_a_function_may_ask_for_the_thread_of_the_caller(shop: Shop) -> None:

@@ -108,6 +108,8 @@ def test_a_service_that_stays_down_is_the_worse_news(shop: Shop) -> None:
     ):
         pytest.fail("the block was entered")
     assert isinstance(failed.value.failures[0], DowntimeExceededError)
+    assert failed.value.__cause__ is failed.value.failures[0]
+    assert isinstance(failed.value.failures[1], EngineError)
 
 
 @pytest.mark.parametrize("limit", [0, -1.0, float("nan")])

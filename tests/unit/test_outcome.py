@@ -177,8 +177,11 @@ def test_a_service_that_stays_down_is_left_to_somebody(shop: Shop, told: list[Ou
             super().start_container(ref)
 
     tx = shop.rollback(Stubborn(shop.engine), on_outcome=told.append, after_resume=lambda: resumed.append("shop"))
-    with pytest.raises(ResumeError), tx:
+    with pytest.raises(ResumeError) as failed, tx:
         pytest.fail("the block was entered")
+    assert failed.value.containers == ("shop",)
+    assert isinstance(failed.value.__cause__, EngineError)
+    assert failed.value.failures == (failed.value.__cause__,)
     assert resumed == []
     assert any("'shop' could not be set going again" in todo for todo in told[0].to_do)
     assert any("docker_rollback.recover(" in todo for todo in told[0].to_do)

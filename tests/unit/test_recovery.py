@@ -20,6 +20,7 @@ from docker_rollback import (
     compare,
     recover,
     restore,
+    rollback,
 )
 from docker_rollback._store import Disk
 from docker_rollback.testing import FailingEngine, FakeEngine, Killed
@@ -206,6 +207,28 @@ def test_what_recovery_finds_is_kept(shop: Shop) -> None:
     assert shop.engine.volume("orders").read("/migrated") == b"half"
     assert not shop.engine.volume("orders").exists("/table")
     assert shop.engine.inspect_container("shop")["Config"]["Image"] == "shop:2"
+
+
+def test_a_container_without_volumes_is_kept(shop: Shop) -> None:
+    """What an update wrote into its writable layer is nowhere else; where nothing stands, there is nothing to keep."""
+    shop.engine.add_image("plain:1")
+    for update, words in (("write", b"dear"), ("remove", None)):
+        shop.engine.run("plain", image="plain:1")
+        killed = FailingEngine(shop.engine, at=1, kill=True, verbs={"kill_container"})
+        with pytest.raises(Killed), rollback("plain", client=killed, store=shop.store, verify=None):
+            if update == "write":
+                shop.engine.container("plain").write("/words", "dear")
+            else:
+                shop.engine.remove_container("plain", force=True)
+            killed.kill_container("plain")
+        (done,) = recovered(shop)
+        assert done.outcome == "rolled back"
+        assert not shop.engine.container("plain").exists("/words")
+        assert (done.kept is None) == (words is None)
+        if done.kept is not None:
+            restore(done.kept, client=shop.engine, store=shop.store)
+            assert shop.engine.container("plain").read("/words") == words
+        shop.engine.remove_container("plain", force=True)
 
 
 def test_volumes_without_a_container_are_kept(shop: Shop) -> None:

@@ -11,6 +11,7 @@ from docker_rollback import (
     ContainerFilter,
     DockerRollbackError,
     EngineError,
+    Exclude,
     Progress,
     RestoreError,
     RollbackRequested,
@@ -134,3 +135,62 @@ def test_of_an_image_whose_name_was_gone_the_name_is_not_made(shop: Shop) -> Non
     shop.engine.run("web", image="web:1")
     (web,) = backup("web", client=shop.engine, store=shop.store).containers
     assert (web.image.name, web.image.name_id) == ("web:1", web.image.original_id)
+
+
+@pytest.mark.parametrize(("restart", "updated"), [("no", 0), ("always", 2)])
+def test_a_restart_policy_is_taken_and_given_back_where_there_is_one(shop: Shop, restart: str, updated: int) -> None:
+    """A container that its engine does not start again is not updated; another is held first, and gets its own back."""
+    shop.engine.run("desk", image="shop:1", restart=restart)
+    watching = FailingEngine(shop.engine)
+    with rollback("desk", client=watching, store=shop.store, verify=None):
+        entered = len(watching.calls)
+        shop.engine.container("desk").write("/cache/new", "x")
+        raise RollbackRequested
+    verbs = [call.verb for call in watching.calls[entered:]]
+    assert verbs.count("update_container") == updated
+    assert shop.engine.inspect_container("desk")["HostConfig"]["RestartPolicy"]["Name"] == restart
+
+
+@pytest.mark.parametrize(
+    ("said", "is_gone"),
+    [
+        ("error mounting /srv/data: permission denied", False),
+        ("bind source path does not exist: /srv/data", True),
+        ("error mounting /srv/data: No such file or directory", True),
+        ("error mounting /srv/other: no such file or directory", False),
+    ],
+)
+def test_a_folder_is_called_gone_where_the_engine_says_so(shop: Shop, said: str, *, is_gone: bool) -> None:
+    """What it says of a folder otherwise, and of another folder, comes out as it is."""
+    shop.engine.host.mkdir("/srv/data")
+    shop.engine.run("desk", image="shop:1", volumes={"/srv/data": "/data"})
+    taken = backup("desk", client=shop.engine, store=shop.store)
+    shop.engine.stop_container("desk")
+
+    class Unmounted(FailingEngine):
+        def start_container(self, ref: str) -> None:
+            if shop.engine.container(ref).name == "desk":
+                raise EngineError("start it", said)
+            super().start_container(ref)
+
+    with pytest.raises(RestoreError if is_gone else EngineError) as failed:
+        restore(taken, client=Unmounted(shop.engine), store=shop.store)
+    assert ("which is gone" in str(failed.value)) == is_gone
+    cause = failed.value.__cause__ if is_gone else failed.value
+    assert isinstance(cause, EngineError)
+    assert cause.reason == said
+
+
+def test_an_anonymous_volume_with_what_was_excluded_is_named(shop: Shop, caplog: pytest.LogCaptureFixture) -> None:
+    """The container has another volume by then, and what was excluded is in the old one alone: it stays."""
+    shop.cache().write("/skipped", "nowhere else")
+    cache = shop.engine.anonymous_volume("shop", "/cache")
+    taken = backup("shop", client=shop.engine, store=shop.store, exclude=[Exclude(cache, "skipped")])
+    shop.engine.remove_container("shop", force=True)
+    restore(taken, client=shop.engine, store=shop.store)
+    assert f"volume {cache} is left over" in caplog.text
+    assert shop.engine.volume(cache).read("/skipped") == b"nowhere else"
+    caplog.clear()
+    shop.engine.remove_volume(cache)
+    restore(taken, client=shop.engine, store=shop.store)
+    assert "is left over" not in caplog.text

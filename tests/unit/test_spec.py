@@ -255,3 +255,18 @@ def test_an_endpoint_that_is_listed_twice_is_one() -> None:
     assert list(found) == ["front"]
     alone = {"NetworkSettings": {"Networks": {network[:12]: endpoint, "none": None}}}
     assert list(attached_networks(alone)) == [network[:12], "none"]
+
+
+@pytest.mark.parametrize(("driver", "asked"), [("nfs", "nfs"), ("local", "local"), ("", "local"), (None, "local")])
+def test_a_volume_of_another_driver_is_made_by_that(driver: str | None, asked: str) -> None:
+    """Where an engine names no driver, it is its own."""
+    found = {"Name": "data", "Driver": driver, "Options": None, "Labels": None}
+    assert volume_request(found) == {"Name": "data", "Driver": asked, "DriverOpts": {}, "Labels": {}}
+
+
+@pytest.mark.parametrize("settings", [None, {}, {"Networks": None}, {"Networks": {}}])
+def test_a_container_without_networks_has_no_endpoints(settings: object) -> None:
+    """However an engine says so."""
+    found = inspection({"NetworkSettings": settings})
+    assert attached_networks(found) == {}
+    assert user_endpoints(found) == {}

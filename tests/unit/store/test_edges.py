@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import re
 import tarfile
 from io import BytesIO
 from pathlib import Path
@@ -10,9 +12,10 @@ from pathlib import Path
 import pytest
 from attrs import evolve
 
-from docker_rollback._store import BackupStore, FileLock
+from docker_rollback._store import BackupStore, Disk, FileLock
 from docker_rollback._store import _layout as layout_module
 from docker_rollback._store._outlet import full_name
+from docker_rollback._store._streams import CHUNK
 from docker_rollback.errors import CorruptBackupError, EngineError, StoreError
 from tests.unit.store import making
 from tests.unit.store.making import image, pieces, small_image
@@ -238,3 +241,36 @@ def test_a_first_backup_beside_a_look_is_no_damage(tmp_path: Path, monkeypatch: 
 
     monkeypatch.setattr(layout_module.Layout, "_has_blobs", made_meanwhile)
     assert BackupStore(tmp_path / "store").list() == []
+
+
+def test_a_left_over_file_that_cannot_be_removed_is_an_error_of_ours(tmp_path: Path) -> None:
+    """What a dead writer of the list left is swept by a prune; where the disk refuses, the store's error names it."""
+    store = BackupStore(tmp_path / "store")
+    making.save(store, "b1")
+    left = store.path / ".index.json.0123456789abcdef.tmp"
+    left.write_bytes(b"{")
+
+    class Refusing(Disk):
+        def remove(self, path: Path) -> None:
+            if path == left:
+                raise OSError(errno.EIO, "the disk says no")
+            super().remove(path)
+
+    with pytest.raises(StoreError, match=re.escape(str(left))):
+        BackupStore(store.path, disk=Refusing()).prune()
+    store.prune()
+    assert not left.exists()
+
+
+def test_a_blob_that_is_cut_short_while_it_is_read_is_damaged(tmp_path: Path) -> None:
+    """It had its size when it was opened, so only reading it tells."""
+    store = BackupStore(tmp_path / "store")
+    making.save(store, "b1")
+    with store.draft("b2") as draft, draft.blob("x/y") as writer:
+        writer.write(bytes(4 * CHUNK))
+        blob = writer.close()
+        pieces = store.open_blob(blob)
+        next(pieces)
+        os.truncate(store.path / "blobs" / "sha256" / blob.digest[7:], 3 * CHUNK)
+        with pytest.raises(CorruptBackupError, match="cut short"):
+            list(pieces)

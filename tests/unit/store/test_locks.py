@@ -9,13 +9,16 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from docker_rollback._store import BackupStore, FileLock, LockedError
+from docker_rollback._store._holds import Holds
 from docker_rollback.errors import ContainerBusyError
+from tests.unit.store import making
 
 ID = "c0ffee" * 10 + "beef"
 
@@ -156,3 +159,23 @@ def test_a_lock_is_named_by_an_id_alone(store: BackupStore, name: str) -> None:
     """What cannot be a container's id is not made a file's name."""
     with pytest.raises(ValueError, match="no container's id"), store.lock(name, container="web"):
         pass
+
+
+def test_nothing_is_pruned_between_the_look_and_the_hold_of_a_reader(
+    store: BackupStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A backup is found, and then held, while nobody else may remove it."""
+    making.save(store, "b1")
+    reading = Holds.reading
+    held: list[str] = []
+
+    def watched(holds: Holds, backup_id: str, *more: Any) -> AbstractContextManager[None]:
+        with FileLock(store.path / "locks" / "store.lock") as lock, pytest.raises(LockedError):
+            lock.acquire()
+        held.append(backup_id)
+        return reading(holds, backup_id, *more)
+
+    monkeypatch.setattr(Holds, "reading", watched)
+    with store.using("b1"):
+        assert store.prune(keep=0).spared == {"b1": "it is being read"}
+    assert held == ["b1"]

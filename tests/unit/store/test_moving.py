@@ -178,6 +178,7 @@ BAD: dict[str, Callable[[bytes], bytes]] = {
     "an absolute path": lambda data: making.tar({"/tmp/evil": b"x", **read_tar(data)}),
     "a blob that climbs out": lambda data: making.tar({"blobs/sha256/../../../evil": b"x", **read_tar(data)}),
     "a blob of another kind": lambda data: making.tar({"blobs/sha256/evil": b"x", **read_tar(data)}),
+    "a symlink that is no blob": lambda data: making.tar(read_tar(data), {"notes": "/etc/passwd"}),
     "a symlink": lambda data: making.tar(read_tar(data), {"blobs/sha256/" + "0" * 64: "/etc/passwd"}),
 }
 

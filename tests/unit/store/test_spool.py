@@ -47,3 +47,14 @@ def test_nothing_is_written_before_the_block(draft: Draft) -> None:
     """A spool that is not entered takes nothing."""
     with pytest.raises(ValueError, match="not open"):
         draft.spool().write(b"data")
+
+
+def test_a_copy_goes_with_its_block(draft: Draft, tmp_path: Path) -> None:
+    """Its room is there again at once, and not only when its draft ends."""
+    source = tmp_path / "source"
+    source.write_bytes(b"data" * 1000)
+    with source.open("rb") as file, draft.copy() as copy:
+        copy.update(file.fileno(), 4000, lambda: None, threads=1)
+        assert b"".join(copy.pieces()) == source.read_bytes()
+        assert len(list((tmp_path / "store" / "drafts").rglob("*.copy"))) == 1
+    assert list((tmp_path / "store" / "drafts").rglob("*.copy")) == []

@@ -7,8 +7,10 @@ import time
 from pathlib import Path
 
 import pytest
+from attrs import evolve
 
 from docker_rollback._store import BackupStore
+from docker_rollback._store._blobs import Blobs
 from docker_rollback.errors import CorruptBackupError
 from tests.unit.store import making
 from tests.unit.store.test_damage import DAMAGES
@@ -45,6 +47,20 @@ def test_what_was_verified_is_not_read_again(store: BackupStore) -> None:
     assert cost(store, deep=False) < SIZE / 20
     assert cost(store, deep=True) > SIZE
     assert cost(BackupStore(store.path), deep=False) > SIZE
+
+
+def test_a_blob_of_another_size_is_not_what_was_read(store: BackupStore) -> None:
+    """Whoever names what was verified, with another size than it has, has it read, and is told."""
+    backup = making.save(store, "b1")
+    settle(store)
+    base = backup.volumes[0].base
+    blobs = Blobs(store.path)
+    blobs.prove(base)
+    assert blobs.is_proven(base)
+    assert not blobs.is_proven(evolve(base, size=base.size + 1))
+    assert not Blobs(store.path).is_proven(base)
+    blobs.path(base.digest).touch()
+    assert not blobs.is_proven(base)
 
 
 def test_what_was_just_taken_is_not_read_again(store: BackupStore) -> None:

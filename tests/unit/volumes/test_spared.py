@@ -177,7 +177,7 @@ def test_without_a_way_to_look_nothing_is_touched(field: Path) -> None:
         return run(("false",) if words[0] == "find" else words, stdin=stdin)
 
     without = evolve(reach_of(volume.root), run=bare)
-    with pytest.raises(ArchiveError, match="nothing was touched"):
+    with pytest.raises(ArchiveError, match="volume 'vol': looking for its excluded paths, before anything is touched,"):
         Filling(without, volume.taken.archive, volume.store, None).fill()
     assert picture(volume.root) == before
 

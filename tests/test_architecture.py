@@ -27,7 +27,7 @@ LAYERS = (
     ("_project",),
     ("_place",),
     ("_snapshotter", "_archiver", "_processes", "_own_container"),
-    ("_volumes", "_quiesce", "_look", "_images", "_checked", "_marker", "_hooks"),
+    ("_volumes", "_quiesce", "_look", "_creation", "_images", "_checked", "_marker", "_hooks"),
     ("_readiness",),
     ("_engine", "_store"),
     ("progress_rich", "_outcome", "_changed"),

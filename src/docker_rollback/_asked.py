@@ -10,7 +10,10 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from docker_rollback._model import NotCovered
-from docker_rollback._spec import ASKED, attached_networks, is_plain_network, started_at
+from docker_rollback._spec import ASKED, attached_networks, started_at
+
+_NO_NETWORKS: Final = ("bridge", "host", "none", "pasta", "private", "slirp4netns")
+"""Modes that Podman lists as if they were networks."""
 
 _ADDRESSES: Final = {"IPv4Address": "IPAddress", "IPv6Address": "GlobalIPv6Address"}
 """The fields of a request, and where an inspection shows what is in use."""
@@ -36,7 +39,7 @@ def with_asked(
         if told and name in later:
             if asked := _same(endpoint, later[name] or {}):
                 endpoint[ASKED] = asked
-        elif name == "podman" or not is_plain_network(name):
+        elif name not in _NO_NETWORKS:
             unknown.append(
                 NotCovered(
                     f"address on network {name}",

@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext, suppress
 from datetime import datetime
 from typing import TypeVar
 
@@ -22,10 +22,10 @@ from docker_rollback._progress import Reporter
 from docker_rollback._project import beyond, look_at_project
 from docker_rollback._quiesce import AtRest
 from docker_rollback._snapshotter import ContainerSnapshotter, now
-from docker_rollback._spec import SHORT_ID, user_endpoints
+from docker_rollback._spec import SHORT_ID, own_network, user_endpoints
 from docker_rollback._store import BackupStore, KeepArgument
 from docker_rollback._volumes import VolumeCapture
-from docker_rollback.errors import ArchiveError, CaptureError
+from docker_rollback.errors import ArchiveError, CaptureError, NetworkNotFoundError
 
 logger = logging.getLogger("docker_rollback")
 
@@ -275,13 +275,26 @@ class Capture:
                 self._engine.remove_image(container.image.tag)
 
     def _networks(self, report: Report) -> tuple[NetworkRecord, ...]:
-        names = {name: None for container in report.containers for name in _networks_of(container)}
+        attached = [name for container in report.containers for name in user_endpoints(container.inspection)]
+        # A container that has left the network of its mode cannot start, or be created, without that network.
+        modes = [own_network(container.inspection) for container in report.containers]
+        names = dict.fromkeys([*attached, *(mode for mode in modes if mode is not None)])
         names |= dict.fromkeys(report.project.networks if report.project is not None else ())
-        return tuple(self._network(name) for name in names if name not in _PREDEFINED)
+        found: dict[str, NetworkRecord] = {}
+        for name in names:
+            if name not in _PREDEFINED:
+                with suppress(NetworkNotFoundError) if name not in attached else nullcontext():
+                    self._add_network(name, found)
+        return tuple(found.values())
 
-    def _network(self, name: str) -> NetworkRecord:
+    def _add_network(self, name: str, found: dict[str, NetworkRecord]) -> None:
+        """Add a network to those that were found, after the network that its configuration comes from."""
         inspection = {key: value for key, value in self._engine.inspect_network(name).items() if key != "Containers"}
-        return NetworkRecord(name=name, id=str(inspection["Id"]), inspection=inspection)
+        origin = str((inspection.get("ConfigFrom") or {}).get("Network") or "")
+        if origin and origin not in found:
+            self._add_network(origin, found)
+        known = str(inspection["Name"])
+        found[known] = NetworkRecord(name=known, id=str(inspection["Id"]), inspection=inspection)
 
 
 def _bring(containers: Iterable[Observed], rest: AtRest, limit: DowntimeLimit) -> None:
@@ -323,7 +336,3 @@ def _check_undisturbed(*rests: AtRest) -> None:
 
 def _runs(container: Observed) -> bool:
     return container.state.status in ("running", "restarting")
-
-
-def _networks_of(container: Observed) -> list[str]:
-    return list(user_endpoints(container.inspection))

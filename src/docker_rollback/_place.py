@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from docker_rollback._compare import Difference, compare, compare_across
+from docker_rollback._creation import body_for, forgets_connected_macs, join
 from docker_rollback._engine.port import ContainerFilter, Engine
 from docker_rollback._graph import with_ids
 from docker_rollback._images import create_on, led_to
@@ -266,7 +267,7 @@ class Place:
             if wanted.get(name) != endpoint or self._is_stale(name, attached[name] or {})
         }
         missing = wanted.keys() - (present.keys() - wrong)
-        if any("MacAddress" in wanted[name] for name in missing) and self._takes_addresses_at_creation_alone():
+        if any("MacAddress" in wanted[name] for name in missing) and forgets_connected_macs(self._engine):
             logger.info("%s: its MAC address can be given back to another container alone", self._snapshot.name)
             return False
         for name in wrong:
@@ -274,11 +275,6 @@ class Place:
         for name in missing:
             self._engine.connect_network(name, original.id, wanted[name])
         return True
-
-    def _takes_addresses_at_creation_alone(self) -> bool:
-        """Whether a MAC address is an endpoint's, and not kept where that is made by a connect (Docker 25 to 28)."""
-        engine = self._engine.info()
-        return engine.flavour == "docker" and tuple(map(int, engine.api_version.split("."))) >= (1, 44)
 
     def _is_stale(self, network: str, endpoint: Mapping[str, Any]) -> bool:
         """Whether an endpoint belongs to a network that was removed and made again under the same name."""
@@ -295,10 +291,9 @@ class Place:
         reference = self._snapshot.image.reference
         request = create_request(self._wanted, image=reference, image_config=config, held=True)
         with self._naming_lost_folders():
-            created = create_on(self._engine, request.name, request.body, self.image_id)
+            created = create_on(self._engine, request.name, body_for(self._engine, request), self.image_id)
         self._ids[self._snapshot.id] = created
-        for network, endpoint in request.networks.items():
-            self._engine.connect_network(network, created, endpoint)
+        join(self._engine, created, request)
 
     @contextmanager
     def _naming_lost_folders(self) -> Iterator[None]:

@@ -9,6 +9,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Any, Self
 
 from docker_rollback._archiver import VolumeArchiver
+from docker_rollback._creation import needs_network_of_mode
 from docker_rollback._engine.port import ContainerFilter, Engine
 from docker_rollback._exclude import Exclude, ExcludeArgument, as_excludes
 from docker_rollback._folders import called, folder_of, uses
@@ -18,9 +19,15 @@ from docker_rollback._model import ContainerSnapshot, Observed, Quiesce, Report,
 from docker_rollback._own_container import NO_TRACES, Own, Traces, own_container
 from docker_rollback._project import look_at_project, require_members
 from docker_rollback._snapshotter import gap_of, locked
-from docker_rollback._spec import attached_networks, observe, refers
+from docker_rollback._spec import attached_networks, is_plain_network, observe, own_network, refers
 from docker_rollback._store import BackupStore
-from docker_rollback.errors import EngineForbiddenError, UnsupportedContainerError, VolumeError, VolumeNotFoundError
+from docker_rollback.errors import (
+    EngineForbiddenError,
+    NetworkNotFoundError,
+    UnsupportedContainerError,
+    VolumeError,
+    VolumeNotFoundError,
+)
 
 logger = logging.getLogger("docker_rollback")
 
@@ -255,9 +262,27 @@ class Preflight:
         return reasons
 
     def _refusals(self, container: Observed, outside: Iterable[Observed], own: Own) -> list[str]:
-        reasons = [reason for reason in (refusal(container.inspection), own.refusal(container)) if reason]
+        found = (refusal(container.inspection), own.refusal(container), self._network_refusal(container))
+        reasons = [reason for reason in found if reason]
         reasons += self._guest_refusals(self._data_of(container), outside, own)
         return reasons + [reason for volume in container.volumes if (reason := self._would_be_lost(container, volume))]
+
+    def _network_refusal(self, container: Observed) -> str | None:
+        """Return why a container cannot start or be created again without the network of its mode; None if it can."""
+        network = own_network(container.inspection)
+        attached = attached_networks(container.inspection)
+        if network is None or network in attached or is_plain_network(network):
+            return None
+        try:
+            self._engine.inspect_network(network)
+        except NetworkNotFoundError:
+            if not attached or (container.state.alive and needs_network_of_mode(self._engine)):
+                return (
+                    f"its network mode names network {network!r}, which it has left and which is gone, and its engine "
+                    f"cannot start or create it without; create a network {network!r}, or recreate the container with "
+                    "another mode"
+                )
+        return None
 
     def _one_off_refusals(self, container: Observed, named: Sequence[str]) -> list[str]:
         """Return why a member of a project that runs for one command alone makes a rollback of it impossible."""

@@ -8,6 +8,7 @@ from contextlib import suppress
 from typing import Any, Final, Literal, TypeAlias
 
 from docker_rollback._checked import CheckedContainer
+from docker_rollback._creation import body_for, join
 from docker_rollback._engine.port import ContainerFilter, Engine, Inspection
 from docker_rollback._graph import bound_to, start_order, with_ids
 from docker_rollback._images import create_on, name_of
@@ -67,9 +68,10 @@ class Replacer:
         """Replace a container and return the id of the new one, which bears its name and does what it did.
 
         All that can fail without touching the service comes first: the image is found or fetched, its platform
-        checked, the new container made beside the old one. Then the old one is stopped and stays aside, held from
-        starting, and the new one starts. Containers bound to it stop before it, are made anew where they refer to it
-        by its id, and start after it.
+        checked, the new container created under a name of ours. Then the old one is stopped and gives its name to the
+        new one, which starts; the old one is held from starting. No running container is renamed: engines refuse that
+        on an overlay network, and on any network the name would lead nowhere until the new one runs. Containers bound
+        to it stop before it, are recreated where they refer to it by its id, and start after it.
 
         Args:
             reference: its name or id.
@@ -100,22 +102,23 @@ class Replacer:
             changes=changes or Changes(),
         )
         self._report.step("replace", old.name)
-        renamed: list[Observed] = []
+        made: list[Observed] = []
         try:
-            ids = {old.id: self._beside(old, request, renamed, platform=platform)}
+            ids = {old.id: self._create(old, request, made, platform=platform)}
             for one in bound:
                 inspection, refers = with_ids(one.inspection, ids), one.inspection["HostConfig"]
                 # An engine remembers the other end of a link by its id, whatever its name is.
                 if inspection["HostConfig"] != refers or refers.get("Links"):
-                    ids[one.id] = self._beside(
-                        one, self._equal(one, inspection), renamed, image_id=str(one.inspection["Image"])
-                    )
+                    equal = self._equal(one, _linked_to(inspection, made, ids))
+                    ids[one.id] = self._create(one, equal, made, image_id=str(one.inspection["Image"]))
         except BaseException:
-            self._take_back(renamed)
+            self._take_back(made)
             raise
         try:
             for one in (*reversed(bound), old):
                 self._stop(one, aside=one.id in ids)
+            for one in made:
+                self._hand_over(one, ids[one.id])
             for one in (old, *bound):
                 standing = ids.get(one.id, one.id)
                 if states[one.name].alive:
@@ -230,41 +233,42 @@ class Replacer:
         image = self._engine.inspect_image(str(one.inspection["Image"]))
         return equal_request(one, inspection, image_config=_config(image))
 
-    def _beside(
+    def _create(
         self,
         one: Observed,
         request: CreateRequest,
-        renamed: list[Observed],
+        made: list[Observed],
         *,
         platform: str | None = None,
         image_id: str | None = None,
     ) -> str:
-        """Make the new container beside the old one, which gives it its name, and return the new id.
+        """Create the successor of a container under a name of ours, and return its id.
 
         With `image_id` it stands on that very image, even if the name in the request leads to another one.
         """
-        # Noted first: a call whose answer is lost may have done it all the same.
-        renamed.append(one)
-        self._engine.rename_container(one.id, aside_name(one.name, one.id))
+        # Noted first: a call whose answer is lost may have created it all the same.
+        made.append(one)
+        body = body_for(self._engine, request)
         if image_id is None:
-            created = self._engine.create_container(request.name, request.body, platform=platform)
+            created = self._engine.create_container(_next_name(one), body, platform=platform)
         else:
-            created = create_on(self._engine, request.name, request.body, image_id)
-        for network, endpoint in request.networks.items():
-            self._engine.connect_network(network, created, endpoint)
+            created = create_on(self._engine, _next_name(one), body, image_id)
+        join(self._engine, created, request)
         return created
 
-    def _take_back(self, renamed: Sequence[Observed]) -> None:
-        """Remove what was made and give the names back; nothing has been stopped yet."""
-        for one in reversed(renamed):
+    def _take_back(self, made: Sequence[Observed]) -> None:
+        """Remove the successors; nothing has been stopped or renamed yet."""
+        for one in reversed(made):
             try:
-                with suppress(ContainerNotFoundError):
-                    named = self._engine.inspect_container(one.name)
-                    if str(named["Id"]) != one.id and observe(named).name == one.name:
-                        self._engine.remove_container(str(named["Id"]), force=True, volumes=True)
-                self._engine.rename_container(one.id, one.name)
+                self._engine.remove_container(_next_name(one), force=True, volumes=True)
             except EngineError as error:
-                logger.warning("%s: it could not be given its name back: %s", one.name, error)
+                logger.warning("%s: %s is left over: %s", one.name, _next_name(one), error)
+
+    def _hand_over(self, one: Observed, successor: str) -> None:
+        """Give the name of a stopped container to its successor."""
+        with suppress(ContainerNotFoundError):  # its stop removed it (--rm)
+            self._engine.rename_container(one.id, aside_name(one.name, one.id))
+        self._engine.rename_container(successor, one.name)
 
     def _stop(self, one: Observed, *, aside: bool) -> None:
         """Stop a container; one that stays aside is held from starting, also after a reboot."""
@@ -291,6 +295,22 @@ class Replacer:
         """Remove a container that is neither the captured one nor its last successor."""
         if one.id not in (standing, self._captured_as(one).id):
             self._engine.remove_container(one.id, force=True)
+
+
+def _next_name(one: Observed) -> str:
+    """Return the name of a container's successor until the container is stopped; a rollback removes what has it."""
+    return f"{aside_name(one.name, one.id)}-next"
+
+
+def _linked_to(inspection: Inspection, made: Sequence[Observed], ids: Mapping[str, str]) -> dict[str, Any]:
+    """Return an inspection whose links lead to successors by their ids: their names are not theirs yet."""
+    successors = {one.name: ids[one.id] for one in made if one.id in ids}
+    links = []
+    for link in inspection["HostConfig"].get("Links") or ():
+        target, _, alias = str(link).partition(":")
+        # An engine takes an alias for a path below the name of its container, which is not this one yet.
+        links.append(f"{successors.get(target.removeprefix('/'), target)}:{alias.rpartition('/')[2]}")
+    return {**inspection, "HostConfig": {**inspection["HostConfig"], "Links": links or None}}
 
 
 def _platform(image: Inspection) -> str:

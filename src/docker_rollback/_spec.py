@@ -22,7 +22,7 @@ SHORT_ID = 12
 ASKED = "Asked"
 """In an endpoint, a field of ours: what was asked for that the engine does not tell (see `_asked`)."""
 
-_PLAIN_NETWORKS = ("bridge", "host", "none", "default", "nat", "podman", "pasta", "slirp4netns", "private")
+_PLAIN_NETWORKS = ("bridge", "host", "none", "default", "podman")
 """Network modes whose networks take no aliases and no static addresses (moby, daemon/container_operations.go)."""
 
 _GENERATED = re.compile(r"[0-9a-f]{64}")
@@ -41,11 +41,13 @@ class CreateRequest:
         body: the raw body of the create.
         networks: the endpoints to connect after the create, by network name. They are not part of the create, because
             an API below 1.44 takes one endpoint there.
+        isolated: whether the container is on no network, although its mode names one that the create attaches it to.
     """
 
     name: str
     body: Mapping[str, Any]
     networks: Mapping[str, Mapping[str, Any]]
+    isolated: bool = False
 
 
 def create_request(
@@ -78,9 +80,13 @@ def create_request(
         host_config["RestartPolicy"] = dict(HELD)
 
     body: dict[str, Any] = {**config, "HostConfig": host_config}
-    if primary in endpoints:
-        body["NetworkingConfig"] = {"EndpointsConfig": {primary: endpoints.pop(primary)}}
-    return CreateRequest(name=container_name(inspection), body=body, networks=endpoints)
+    # A create that names an endpoint attaches the container there alone, also if the mode names another network: this
+    # container has left that one. Without an endpoint, the create would attach it to the network of the mode.
+    first = primary if primary in endpoints else next(iter(endpoints), None)
+    isolated = first is None and own_network(inspection) is not None
+    if first is not None:
+        body["NetworkingConfig"] = {"EndpointsConfig": {first: endpoints.pop(first)}}
+    return CreateRequest(name=container_name(inspection), body=body, networks=endpoints, isolated=isolated)
 
 
 def observe(inspection: Mapping[str, Any]) -> Observed:
@@ -138,6 +144,15 @@ def primary_network(inspection: Mapping[str, Any]) -> str:
         if mode == known or (len(mode) >= SHORT_ID and known.startswith(mode)):
             return str(name)
     return "bridge" if mode == "default" else mode
+
+
+def own_network(inspection: Mapping[str, Any]) -> str | None:
+    """Return the network that the container's mode names, whether or not it is attached to it; None if it names none.
+
+    A mode may stand for the network of another container, or for a namespace of the host.
+    """
+    mode = str(inspection["HostConfig"].get("NetworkMode") or "default")
+    return None if ":" in mode else primary_network(inspection)
 
 
 def is_plain_network(name: str) -> bool:

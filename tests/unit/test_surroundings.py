@@ -292,6 +292,24 @@ def test_what_belongs_to_a_pod_is_refused(shop: Shop, key: str, value: object) -
     assert refusal({**before, key: type(value)()}) is None
 
 
+def test_a_network_that_was_left_and_is_gone_is_refused_where_it_is_needed(shop: Shop) -> None:
+    """Docker 25 and later cannot start a container whose mode names a network that is gone, whatever it is on."""
+    shop.engine.create_network({"Name": "dmz"})
+    shop.engine.connect_network("dmz", "shop", {})
+    shop.engine.disconnect_network("front", "shop")
+    shop.engine.remove_network("front")
+    with pytest.raises(UnsupportedContainerError, match="names network 'front', which it has left and which is gone"):
+        shop.rollback().__enter__()
+    assert shop.engine.container("shop").status == "running"
+    shop.engine.create_network({"Name": "front"})
+    with shop.rollback(verify=None) as tx:
+        shop.engine.remove_container("shop", force=True)
+        shop.engine.remove_network("front")
+        raise RollbackRequested
+    assert tx.status is Status.ROLLED_BACK
+    assert list(shop.engine.inspect_container("shop")["NetworkSettings"]["Networks"]) == ["dmz"]
+
+
 def test_the_mode_of_a_folder_above_a_mount_is_not_lost(shop: Shop) -> None:
     """A change to a folder on the way to a volume is somebody's, where the engine had nothing to make there."""
     shop.engine.add_image("deep:1", files={"/srv/app/data/seed": "x"})

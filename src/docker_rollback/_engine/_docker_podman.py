@@ -74,6 +74,8 @@ def _networks(
     networks = settings.get("Networks") or {}
     if str(host_config.get("NetworkMode")).startswith("container:"):
         return {}
+    # Podman lists the mode itself as a network of a container that is on none and does not run.
+    networks = {name: endpoint for name, endpoint in networks.items() if name != "bridge"}
     if host_config.get("NetworkMode") == "bridge" and networks:
         host_config["NetworkMode"] = "podman" if "podman" in networks else min(networks)
     own = [container_id[:_SHORT], config.get("Hostname")]

@@ -84,6 +84,26 @@ class NetworkContract(Contract):
             lab.engine.disconnect_network(network, made)
             assert name not in _endpoints(lab.engine, made)
 
+    def test_a_container_is_created_on_the_networks_that_are_named(self, lab: Lab) -> None:
+        """A create that names another network than the mode's does not attach the container to the mode's."""
+        mode, other = lab.network(lab.name()), lab.name()
+        lab.network(other)
+        made = lab.created(host={"NetworkMode": mode}, NetworkingConfig={"EndpointsConfig": {other: {}}})
+        assert list(_endpoints(lab.engine, made)) == [other]
+        lab.engine.start_container(made)
+        assert list(_endpoints(lab.engine, made)) == [other]
+
+    def test_a_container_that_has_left_its_network_starts_on_none(self, lab: Lab) -> None:
+        """A container that leaves the network of its mode before its first start is never on it."""
+        name = lab.name()
+        lab.network(name)
+        made = lab.created(host={"NetworkMode": name})
+        assert list(_endpoints(lab.engine, made)) == [name]
+        lab.engine.disconnect_network(name, made, force=True)
+        assert list(_endpoints(lab.engine, made)) == []
+        lab.engine.start_container(made)
+        assert list(_endpoints(lab.engine, made)) == []
+
     @pytest.mark.parametrize("running", [True, False])
     def test_joining_twice_is_a_conflict(self, lab: Lab, *, running: bool) -> None:
         """A container that is attached is not attached otherwise without a word."""

@@ -199,11 +199,7 @@ class FakeEngine(Setup):
             container = self._find(ref)
             if container.name == name:
                 return
-            self._maker.take_name(f"rename container {ref!r} to {name!r}", name)
-            container.name = name
-            for network in self._maker.networks.known.values():
-                if container.id in network.attached:
-                    network.attached[container.id] = (name, network.attached[container.id][1])
+            self._maker.rename(f"rename container {ref!r} to {name!r}", container, name)
 
     def update_container(self, ref: str, changes: Inspection) -> None:
         """Change its resources or its restart policy in place, by raw `HostConfig` fields."""

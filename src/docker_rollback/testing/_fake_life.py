@@ -13,7 +13,7 @@ from typing import Any
 
 from attrs import define, field
 
-from docker_rollback.errors import EngineConflictError, EngineError, VolumeNotFoundError
+from docker_rollback.errors import EngineConflictError, EngineError, NetworkNotFoundError, VolumeNotFoundError
 from docker_rollback.testing._fake_containers import Container
 from docker_rollback.testing._fake_errors import refusal
 from docker_rollback.testing._fake_exec import KILLED
@@ -72,7 +72,7 @@ class Life:
 
     def disconnect(self, container: Container, network: Network) -> None:
         """Detach a container from a network; harmless where it is not attached."""
-        if network.name == "host" and network.name in container.endpoints:
+        if network.name == "host" and network.name in container.endpoints and container.alive:
             action = f"disconnect container {container.name!r} from network {network.name!r}"
             raise refusal(action, 400, "cannot disconnect container from host network")
         container.endpoints.pop(network.name, None)
@@ -139,10 +139,19 @@ class Life:
                     f"container {other.name} is {other.status}",
                 )
             return
+        if mode not in container.endpoints:
+            self._find_network_of_mode(action, mode)
         for name, endpoint in container.endpoints.items():
             self.maker.networks.attach(action, name, container.id, container.name, endpoint)
         if mode not in ("host", "none") and not self.maker.networks.are_internal(container.endpoints):
             container.ports = self.maker.networks.publish(action, container.id, _published(container))
+
+    def _find_network_of_mode(self, action: str, mode: str) -> None:
+        try:
+            self.maker.networks.get(mode)
+        except NetworkNotFoundError:
+            reason = f"could not find a network matching network mode {mode}: network {mode} not found"
+            raise refusal(action, 404, f"failed to set up container networking: {reason}") from None
 
     def end(self, container: Container, code: int, *, asked: bool) -> None:
         """End a container's program: `asked` where somebody wanted it to, so that no policy starts it again."""

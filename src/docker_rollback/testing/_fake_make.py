@@ -102,6 +102,18 @@ class Maker:
                 "You have to remove (or rename) that container to be able to reuse that name.",
             )
 
+    def rename(self, action: str, container: Container, name: str) -> None:
+        """Give a container another name; links to it and of it follow, and what its networks show."""
+        self.take_name(action, name)
+        self.networks.rename(action, container.id, name)
+        before, container.name = container.name, name
+        for one in self.known.values():
+            links = [str(link).split(":") for link in one.host["Links"] or ()]
+            renamed = {f"/{before}": f"/{name}"}
+            one.host["Links"] = [
+                f"{renamed.get(target, target)}:/{one.name}/{alias.rpartition('/')[2]}" for target, alias in links
+            ] or one.host["Links"]
+
     def create(self, name: str, request: Mapping[str, Any]) -> str:
         """Make a container and return its id."""
         action = f"create container {name!r}"
@@ -120,7 +132,7 @@ class Maker:
                 self.bound(action, spec)
         identity = self.new_id()
         config["Image"] = str(request["Image"])
-        own_address = next(iter(endpoints.values()), {}).get("MacAddress")
+        own_address = endpoints.get(self._network_name(host["NetworkMode"]), {}).get("MacAddress")
         config.pop("MacAddress", None)
         if own_address:
             config["MacAddress"] = own_address
@@ -174,7 +186,13 @@ class Maker:
         if mode.startswith(SHARED_NETWORK):
             return {}
         first = self._network_name(mode)
-        endpoints = {first: {"MacAddress": request.get("MacAddress"), **given.pop(first, {})}, **given}
+        # Who names other networks alone is not on the one of the mode.
+        own = (
+            {first: {"MacAddress": request.get("MacAddress"), **given.pop(first, {})}}
+            if first in given or not given
+            else {}
+        )
+        endpoints = {**own, **given}
         for name, endpoint in endpoints.items():
             self.networks.check(action, name, endpoint)
         return endpoints

@@ -239,6 +239,15 @@ class Networks:
         network.attached[container] = (container_name, runtime)
         endpoint["NetworkID"] = network.id
 
+    def rename(self, action: str, container: str, name: str) -> None:
+        """Show a container under another name; refused while it is up on an overlay network, as Docker does."""
+        joined = [network for network in self.known.values() if container in network.attached]
+        if any(network.driver == "overlay" for network in joined):
+            reason = f"could not add service state for endpoint {name} to cluster on UpdateDNSNames: already exists"
+            raise refusal(action, 500, reason)
+        for network in joined:
+            network.attached[container] = (name, network.attached[container][1])
+
     def are_internal(self, names: Iterable[str]) -> bool:
         """Whether no network of these leads to the outside."""
         return all(self.get(name).request.get("Internal") for name in names)

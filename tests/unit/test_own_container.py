@@ -199,7 +199,8 @@ def test_a_program_outside_of_containers_has_none() -> None:
 30 22 0:25 / /run rw,nosuid,nodev - tmpfs tmpfs rw
 40 22 0:52 / /var/lib/docker/overlay2/{LAYERS[SELF]}/merged rw - overlay overlay rw,upperdir={UPPER},workdir=/w
 41 30 0:4 net:[4026532331] /run/docker/netns/1f1f1f1f1f1f rw - nsfs nsfs rw
-42 22 0:60 / /var/lib/docker/containers/{SELF}/mounts/shm rw - tmpfs shm rw"""
+42 22 0:60 / /var/lib/docker/containers/{SELF}/mounts/shm rw - tmpfs shm rw
+43 22 254:0 /var/lib/docker/containers/{SELF}/logs /srv/logs rw,relatime - ext4 /dev/vda rw"""
     for traces in (NO_TRACES, Traces("0::/user.slice/session-1.scope\n", mounts)):
         assert own_container(traces, everybody()).containers == ()
 

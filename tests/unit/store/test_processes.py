@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from docker_rollback._model import Descriptor
-from docker_rollback._store import BackupStore
+from docker_rollback._store import BackupStore, Disk
 from docker_rollback.errors import StoreError
 from tests.unit.store import making
 from tests.unit.store.making import image
@@ -148,6 +148,26 @@ def test_a_reused_blob_that_went_meanwhile_is_noticed(store: BackupStore) -> Non
         with pytest.raises(StoreError):
             draft.commit(making.backup_of("new", old.containers, old.volumes))
     assert store.ids() == []
+    assert_exact(store)
+
+
+def test_a_reused_blob_that_is_to_go_while_it_is_listed_stays(store: BackupStore) -> None:
+    """Once a backup is being listed, the parts that it borrows outlive the backup that they were of."""
+
+    class Meddling(Disk):
+        """Somebody else deletes the other backup, and prunes, when the parts have been found and are not listed yet."""
+
+        def sync_folder(self, path: Path) -> None:
+            if path.name == "sha256" and "old" in store.ids():
+                other = BackupStore(store.path)
+                other.delete("old")
+                other.prune()
+
+    old = making.save(store, "old")
+    with BackupStore(store.path, disk=Meddling()).draft("new") as draft:
+        draft.commit(making.backup_of("new", old.containers, old.volumes))
+    assert store.ids() == ["new"]
+    store.verify("new")
     assert_exact(store)
 
 

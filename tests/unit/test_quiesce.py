@@ -100,6 +100,7 @@ def test_the_last_is_started_first(engine: FakeEngine) -> None:
         bring(rest, engine, *NAMES)
     assert [call.arguments[0] for call in watching.called("stop_container")] == ids
     assert [call.arguments[0] for call in watching.called("start_container")] == ids[::-1]
+    assert watching.called("update_container") == [], "a restart policy that was not taken is not given back"
 
 
 def test_what_is_kept_at_rest_runs_after_an_error_all_the_same(engine: FakeEngine) -> None:

@@ -117,7 +117,11 @@ class Middleware:
             Version(
                 id=backup.id,
                 taken=backup.created,
-                images={one.name: one.image.reference for one in backup.containers if one.name in self._containers},
+                images={
+                    one.name: one.image.name or one.image.reference
+                    for one in backup.containers
+                    if one.name in self._containers
+                },
                 failed=bool(backup.kept_for),
             )
             for backup in self._store.list()

@@ -72,6 +72,7 @@ class Picture:
         networks: each network's inspection without what engines assign, by name.
         ids: the ids of the containers, by name; no part of the comparison.
         images: the ids of their images, by name; no part of it either.
+        made_from: what they say that they were created from, by name.
     """
 
     containers: Mapping[str, Any]
@@ -81,6 +82,7 @@ class Picture:
     networks: Mapping[str, Any]
     ids: Mapping[str, str]
     images: Mapping[str, str]
+    made_from: Mapping[str, str]
 
 
 def look(client: docker.DockerClient, *, parked: bool = True) -> Picture:
@@ -126,6 +128,7 @@ def look(client: docker.DockerClient, *, parked: bool = True) -> Picture:
         },
         ids={str(one["Name"]).lstrip("/"): one["Id"] for one in inspections},
         images={str(one["Name"]).lstrip("/"): one["Image"] for one in inspections},
+        made_from={str(one["Name"]).lstrip("/"): one["Config"]["Image"] for one in inspections},
     )
 
 
@@ -134,10 +137,20 @@ def differences(before: Picture, after: Picture) -> list[str]:
     lines: list[str] = []
     for part in ("containers", "volumes", "networks"):
         lines += _unlike(part, getattr(before, part), getattr(after, part))
+    lines += _made_from_others(before, after)
     if before.anonymous != after.anonymous:
         lines.append(f"anonymous volumes: {before.anonymous}, now {after.anonymous}")
     lines += [f"files: {line}" for line in comparing.differences(_bytes(before.files), _bytes(after.files))]
     return lines
+
+
+def _made_from_others(before: Picture, after: Picture) -> Iterator[str]:
+    """Yield the containers that say another image; one on a committed image says the id of that, or a name of ours."""
+    for name in before.made_from.keys() & after.made_from.keys():
+        was, now, image = before.made_from[name], after.made_from[name], after.images[name]
+        committed = image != before.images[name]
+        if was != now and not (committed and (now in (image, image.removeprefix("sha256:")) or _OURS.match(now))):
+            yield f"containers.{name}.Config.Image: was {was!r}, is {now!r}"
 
 
 def leftovers(client: docker.DockerClient, held: set[str]) -> list[str]:
@@ -205,7 +218,7 @@ def _container(inspection: Mapping[str, Any]) -> dict[str, Any]:
     # Docker shows an empty list where it showed nothing, once it has been started again.
     found["HostConfig"] |= {key: found["HostConfig"].get(key) or [] for key in ("Dns", "DnsOptions", "DnsSearch")}
     # Podman keeps variables and options in no order, and names each anonymous volume here.
-    found["Config"] |= {"Env": sorted(inspection["Config"].get("Env") or [])}
+    found["Config"] |= {"Env": sorted(inspection["Config"].get("Env") or []), "Image": ""}
     found["HostConfig"] |= {"Binds": sorted(map(_bind, inspection["HostConfig"].get("Binds") or []))}
     annotations = inspection["HostConfig"].get("Annotations")
     if annotations:

@@ -11,11 +11,12 @@ from docker_rollback._checked import CheckedContainer
 from docker_rollback._creation import body_for, join
 from docker_rollback._engine.port import ContainerFilter, Engine, Inspection
 from docker_rollback._graph import bound_to, start_order, with_ids
-from docker_rollback._images import create_on, name_of
+from docker_rollback._images import bare, create_on, name_of
 from docker_rollback._look import look_at_all
 from docker_rollback._model import Backup, ContainerSnapshot, Observed
 from docker_rollback._place import aside_name, is_aside
 from docker_rollback._progress import Reporter
+from docker_rollback._snapshotter import part_of
 from docker_rollback._spec import HELD, CreateRequest, observe, restarts
 from docker_rollback._update_spec import Changes, equal_request, update_request
 from docker_rollback.errors import (
@@ -173,8 +174,9 @@ class Replacer:
     def _is_ours(self, old: Observed, image: Inspection) -> bool:
         """Return True for an image that an earlier rollback committed: it has a name that its backup gave it."""
         own = self._captured_as(old).image.tag
-        names = [str(name) for name in image.get("RepoTags") or ()]
-        return any(_HELD_BY_US in name and not name.endswith(own) for name in names)
+        names = [bare(str(name)) for name in image.get("RepoTags") or ()]
+        of_this = [name for name in names if name.startswith(_HELD_BY_US) and name.endswith(f".{part_of(old.name)}")]
+        return any(name != own for name in of_this)
 
     def _provide(self, image: str, pull: Pull, platform: str | None) -> Inspection:
         if pull != "always":

@@ -8,6 +8,7 @@ import secrets
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
+from functools import partial
 
 from attrs import evolve
 
@@ -245,6 +246,8 @@ class ContainerSnapshotter:
             self._forget(snapshot.name, tag)
         if image.tag not in kept:
             self._forget(snapshot.name, image.tag, spare=spare)
+        if image.name_id not in (None, image.id):
+            self._forget(snapshot.name, named(image.tag), spare=True)
 
     def forget(self, backup: str, names: Sequence[str]) -> None:
         """Let the engine forget every image that a capture, cut off, may have made for a backup of some containers."""
@@ -253,6 +256,7 @@ class ContainerSnapshotter:
                 tag = image_tag(backup, number, name, stored=stored)
                 self._forget(name, tag)
                 self._forget(name, again(tag))
+                self._forget(name, named(tag), spare=True)
 
     def _forget(self, container: str, image: str, *, spare: bool = False) -> None:
         """Remove an image or a name of one; where that fails, something is left over and no harm is done."""
@@ -272,7 +276,7 @@ class ContainerSnapshotter:
             names = self._engine.inspect_image(snapshot.image.original_id).get("RepoTags") or []
         except ImageNotFoundError:
             return []
-        ours = re.compile(rf"{IMAGE_REPOSITORY}:.+\.\d+\.{re.escape(_part_of(snapshot.name))}")
+        ours = re.compile(rf"{IMAGE_REPOSITORY}:.+\.\d+\.{re.escape(part_of(snapshot.name))}")
         return [name for name in map(bare, names) if ours.fullmatch(name)]
 
     @contextmanager
@@ -281,9 +285,11 @@ class ContainerSnapshotter:
         try:
             yield
         except BaseException as error:
-            for name in [name for tag in tags for name in (tag, again(tag))]:
+            removals = [(name, self._engine.remove_image) for tag in tags for name in (tag, again(tag))]
+            removals += [(named(tag), partial(take_name, self._engine)) for tag in tags]
+            for name, remove in removals:
                 try:
-                    self._engine.remove_image(name)
+                    remove(name)
                 except EngineError as failure:
                     error.add_note(f"image {name} is left over in the engine: {failure}")
             raise
@@ -303,7 +309,11 @@ class ContainerSnapshotter:
         """Return the image with the name that the container was made from, and with what that leads to."""
         image = snapshot.image
         name = name_of(image.reference, image.original_id) or self._earlier_name(snapshot)
-        return evolve(image, name=name, name_id=None if name is None else led_to(self._engine, name))
+        name_id = None if name is None else led_to(self._engine, name)
+        if name_id is not None and name_id != image.id:
+            # An update that gives the name to another image, and then removes what has none, must not remove this one.
+            self._engine.tag_image(name_id, named(image.tag))
+        return evolve(image, name=name, name_id=name_id)
 
     def _earlier_name(self, snapshot: ContainerSnapshot) -> str | None:
         """Return the name that the container was made from before an earlier rollback created it by its image's id."""
@@ -369,7 +379,7 @@ def image_tag(backup: str, number: int, container: str, *, stored: bool = True) 
         container: that one's name.
         stored: whether the store holds the image as well, so that the name may go.
     """
-    return f"{IMAGE_REPOSITORY if stored else KEPT_REPOSITORY}:{backup}.{number}.{_part_of(container)}"
+    return f"{IMAGE_REPOSITORY if stored else KEPT_REPOSITORY}:{backup}.{number}.{part_of(container)}"
 
 
 def again(tag: str) -> str:
@@ -377,7 +387,13 @@ def again(tag: str) -> str:
     return f"{tag}-again"
 
 
-def _part_of(container: str) -> str:
+def named(tag: str) -> str:
+    """Return the name of ours for the image that the user's name of a container's image led to at its capture."""
+    return f"{tag}-named"
+
+
+def part_of(container: str) -> str:
+    """Return what a name of ours has of a container's name."""
     return container[:50]
 
 

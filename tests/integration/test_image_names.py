@@ -87,7 +87,10 @@ class Street:
         self.engine = DockerEngine(client)
         self.token = secrets.token_hex(4)
         self.tag = f"names-{self.token}:1"
-        self.engine.tag_image(image, self.tag)
+        # An image of its own: another name would hold it.
+        made = client.api.create_container(image, ["sh"], name=f"names-{self.token}")["Id"]
+        client.api.commit(made, f"names-{self.token}", "1", changes=f"LABEL names={self.token}")
+        client.api.remove_container(made)
         self.first = self.id_of(self.tag)
         self.ended = ExitStack()
 
@@ -233,6 +236,22 @@ def test_the_name_leads_back_after_a_rollback_by_id(street: Street) -> None:
         tx.replace(name)
     assert tx.status is Status.COMMITTED
     assert street.made_from(name)[1] == street.first
+
+
+def test_an_update_that_prunes_leaves_the_image_of_the_name(
+    street: Street, test_labels: dict[str, str], docker_client: docker.DockerClient
+) -> None:
+    """The image of a changed container is in no store; a name of ours holds it against a prune of the nameless."""
+    name, built = street.stand("web", "own"), street.build()
+    labels = [f"{key}={value}" for key, value in test_labels.items()]
+    with rollback(name, client=docker_client, store=street.folder / "store", verify=None) as tx:
+        street.engine.tag_image(built, street.tag)
+        street.client.api.remove_container(name, force=True, v=True)
+        docker_client.images.prune(filters={"dangling": True, "label": labels})
+        raise RollbackRequested
+    assert tx.status is Status.ROLLED_BACK
+    assert street.id_of(street.tag) == street.first
+    assert street.read(name) == "own"
 
 
 def test_names_are_left_alone_on_request(street: Street) -> None:

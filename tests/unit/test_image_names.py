@@ -163,11 +163,29 @@ def test_a_name_whose_image_is_gone_is_left(
     engine.tag_image(pulled, "app:1")
     with rollback("web", client=engine, store=store, verify=None) as tx:
         new = move_and_replace(engine)
-        engine.remove_image("app:2")
+        for held in engine.inspect_image(pulled)["RepoTags"]:
+            engine.remove_image(held)
         raise RollbackRequested
     assert engine.inspect_image("app:1")["Id"] == new
     assert tx.outcome.names == ()
     assert f"image {pulled} is gone, so its name app:1 is left" in caplog.text
+
+
+@pytest.mark.parametrize("good", [True, False])
+def test_the_image_of_the_name_is_held_while_the_update_is_at_work(
+    engine: FakeEngine, store: BackupStore, *, good: bool
+) -> None:
+    """No image without a name goes with our name of it, whether the update stands or not."""
+    engine.container("web").write("/dirty", "web")
+    first = image_of(engine)[1]
+    with rollback("web", client=engine, store=store, verify=None) as tx:
+        new = move_and_replace(engine)
+        (held,) = engine.inspect_image(first)["RepoTags"]
+        assert held == f"{tx.backup.containers[0].image.tag}-named"
+        if not good:
+            raise RollbackRequested
+    assert engine.inspect_image(first)["RepoTags"] == ([] if good else ["app:1"])
+    assert engine.inspect_image("app:1")["Id"] == (new if good else first)
 
 
 def test_a_name_that_led_nowhere_is_left(engine: FakeEngine, store: BackupStore) -> None:

@@ -13,6 +13,7 @@ from typing import Any, Literal, TypeAlias
 from attrs import field, frozen
 
 from docker_rollback._exclude import Exclude
+from docker_rollback._privileges import privileges, privileges_of_volume
 from docker_rollback.errors import UnsupportedContainerError
 
 Quiesce: TypeAlias = Literal["stop", "pause", "none"]
@@ -226,6 +227,11 @@ class ContainerSnapshot:
     mounts: tuple[Mount, ...] = ()
     not_covered: tuple[NotCovered, ...] = ()
 
+    @property
+    def privileges(self) -> tuple[str, ...]:
+        """What it may do to its host beyond an ordinary container, in plain words."""
+        return privileges(self.inspection)
+
 
 @frozen
 class Clock:
@@ -272,6 +278,11 @@ class VolumeArchive:
     clock: Clock | None = None
     listing: Descriptor | None = None
     excluded: tuple[str, ...] = ()
+
+    @property
+    def privileges(self) -> tuple[str, ...]:
+        """What of its host a volume shows by its driver's options, in plain words."""
+        return privileges_of_volume(self.inspection)
 
 
 @frozen
@@ -411,6 +422,12 @@ class Report:
     room: int = 0
     project: Project | None = None
     excluded: tuple[Exclude, ...] = ()
+
+    @property
+    def privileges(self) -> dict[str, tuple[str, ...]]:
+        """What each container may do to its host beyond an ordinary one, in plain words; the others are left out."""
+        found = {container.name: privileges(container.inspection) for container in self.containers}
+        return {name: words for name, words in found.items() if words}
 
     def raise_refusals(self) -> None:
         """Raise an `UnsupportedContainerError` for the first container that is refused."""

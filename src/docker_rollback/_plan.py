@@ -63,7 +63,7 @@ class RestoreVolume:
     volume: VolumeArchive
 
     def __str__(self) -> str:
-        return f"restore {called(self.volume.name)}"
+        return f"restore {called(self.volume.name)}{_with(self.volume.privileges)}"
 
 
 @frozen
@@ -73,7 +73,7 @@ class RestoreContainer:
     container: ContainerSnapshot
 
     def __str__(self) -> str:
-        return f"restore container {self.container.name!r}"
+        return f"restore container {self.container.name!r}{_with(self.container.privileges)}"
 
 
 @frozen
@@ -195,6 +195,12 @@ def concerned(step: Step, containers: Iterable[ContainerSnapshot]) -> frozenset[
             return frozenset()
         case _:
             return frozenset({step.container.name})
+
+
+def _with(privileges: Iterable[str]) -> str:
+    """Return what stands behind a name: what of its host this step gives away."""
+    named = "; ".join(privileges)
+    return f", with: {named}" if named else ""
 
 
 def _fill(volume: VolumeArchive, containers: tuple[ContainerSnapshot, ...]) -> FillVolume:

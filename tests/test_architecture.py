@@ -46,7 +46,7 @@ LAYERS = (
     ("_update_spec", "_timeline", "_asked", "_patience", "_limit"),
     ("_spec", "_folders"),
     ("_model",),
-    ("_exclude", "_privileges"),
+    ("_exclude", "_beneath", "_privileges"),
     ("errors",),
     ("_store_errors", "_recovered", "_exit_codes"),
     ("_engine_errors",),

@@ -1,0 +1,226 @@
+"""Files below a folder, reached from the folder's descriptor and through no symbolic link.
+
+Whoever may write below a folder can swap a part of a path for a link at any moment, so a path that was looked at a
+moment ago proves nothing. Here the kernel itself refuses a way out: `openat2` with ``RESOLVE_BENEATH`` and
+``RESOLVE_NO_SYMLINKS``. A kernel without it (before 5.6) gets the same by one open for each part of the path.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import stat
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from typing import Final, Self
+
+_OPENAT2: Final = 437
+"""The same number on every machine but Alpha."""
+_NO_MAGICLINKS: Final = 0x02
+_NO_SYMLINKS: Final = 0x04
+_BENEATH: Final = 0x08
+_LEADS_NOWHERE: Final = (errno.ENOTDIR, errno.ELOOP)
+_PATH: Final = getattr(os, "O_PATH", 0)
+_FOLDER: Final = os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_READ: Final = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
+
+
+class _How(ctypes.Structure):
+    """The kernel's `open_how`."""
+
+    _fields_ = (("flags", ctypes.c_uint64), ("mode", ctypes.c_uint64), ("resolve", ctypes.c_uint64))
+
+
+class NotAFileError(OSError):
+    """Neither a regular file nor a folder is there: opening it could wait, or do something."""
+
+
+class Tree:
+    """The files below one folder. Paths are relative to it, of bytes, and may begin with ``./``.
+
+    A path with a symbolic link on its way leads to nothing: `FileNotFoundError`.
+
+    Args:
+        folder: a descriptor of it, which belongs to this object from now on.
+    """
+
+    def __init__(self, folder: int) -> None:
+        self.descriptor = folder
+        self._closing = weakref.finalize(self, os.close, folder)
+
+    @classmethod
+    def at(cls, path: str | os.PathLike[str]) -> Self:
+        """Open a folder by its path, which may lead through links; raises `OSError`."""
+        return cls(os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the folder's descriptor."""
+        self._closing()
+
+    @property
+    def identity(self) -> tuple[int, int]:
+        """The folder's device and inode."""
+        found = os.fstat(self.descriptor)
+        return found.st_dev, found.st_ino
+
+    @property
+    def is_removed(self) -> bool:
+        """Whether nothing leads to the folder any more."""
+        return os.fstat(self.descriptor).st_nlink == 0
+
+    def below(self, path: bytes) -> Tree:
+        """Return a folder's own tree; raises `OSError`."""
+        return Tree(self._open(path, _PATH | os.O_DIRECTORY))
+
+    def status(self, path: bytes) -> os.stat_result:
+        """Return what the kernel says of a file, and of a link itself; raises `OSError`."""
+        if b"/" not in path and path != b"..":
+            return os.stat(path, dir_fd=self.descriptor, follow_symlinks=False)
+        with self._handle(path) as file:
+            return os.fstat(file)
+
+    def is_folder(self, path: bytes) -> bool:
+        """Whether a folder is there; raises `OSError`."""
+        try:
+            return stat.S_ISDIR(self.status(path).st_mode)
+        except FileNotFoundError:
+            return False
+
+    def names(self, path: bytes) -> list[bytes]:
+        """Return the names in a folder; raises `OSError`."""
+        folder = self._open(path, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            return [os.fsencode(name) for name in os.listdir(folder)]  # noqa: PTH208 - of a descriptor
+        finally:
+            os.close(folder)
+
+    def target(self, path: bytes) -> bytes:
+        """Return where a symbolic link leads; raises `OSError`."""
+        with self._handle(path) as link:
+            return os.readlink(b"", dir_fd=link)
+
+    def attributes(self, path: bytes) -> dict[str, bytes]:
+        """Return the extended attributes of a file, or of a link itself; raises `OSError`."""
+        with self._handle(path) as file:
+            # No attribute can be read by such a descriptor itself.
+            name = f"/proc/self/fd/{file}"
+            return {key: os.getxattr(name, key) for key in os.listxattr(name)}
+
+    @contextmanager
+    def reading(self, path: bytes) -> Iterator[int]:
+        """Have a regular file or a folder open for the time of a block; raises `OSError`.
+
+        What may be a device, or a FIFO that waits for its writer, is looked at before, and the very same is opened.
+
+        Raises:
+            NotAFileError: something else is there.
+        """
+        with self._handle(path) as found:
+            mode = os.fstat(found).st_mode
+            if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+                raise NotAFileError(errno.EINVAL, "is neither a regular file nor a folder", path)
+            file = os.open(f"/proc/self/fd/{found}", _READ)
+        try:
+            yield file
+        finally:
+            os.close(file)
+
+    def unlink(self, path: bytes) -> None:
+        """Remove a name that is no folder's; raises `OSError`."""
+        folder, _, name = path.rpartition(b"/")
+        with self.below(folder or b".") as above:
+            os.unlink(name, dir_fd=above.descriptor)
+
+    def walk(self) -> Iterator[bytes]:
+        """Yield the path of everything, in order; a folder that cannot be read counts as empty.
+
+        However deep it is, this takes one descriptor at a time.
+        """
+        waiting = [b"."]
+        while waiting:
+            path = waiting.pop()
+            yield path
+            try:
+                if path == b"." or self.is_folder(path):
+                    waiting += [path + b"/" + name for name in sorted(self.names(path), reverse=True)]
+            except OSError:
+                continue
+
+    @contextmanager
+    def _handle(self, path: bytes) -> Iterator[int]:
+        """Have a descriptor of a file, of whatever kind, that nothing can be read by."""
+        file = self._open(path, _PATH)
+        try:
+            yield file
+        finally:
+            os.close(file)
+
+    def _open(self, path: bytes, flags: int) -> int:
+        if path.startswith(b"/") or b"\0" in path or b".." in path.split(b"/"):
+            raise OSError(errno.EXDEV, "is no path that stays below a folder", path)
+        flags |= os.O_NOFOLLOW | os.O_CLOEXEC
+        try:
+            return open_beneath(self.descriptor, path, flags) if has_openat2() else self._walk_to(path, flags)
+        except OSError as error:
+            if error.errno == errno.ENAMETOOLONG and has_openat2():
+                return self._walk_to(path, flags)
+            if error.errno in _LEADS_NOWHERE:
+                raise FileNotFoundError(errno.ENOENT, "a link, or no folder, is on the way", path) from error
+            raise
+
+    def _walk_to(self, path: bytes, flags: int) -> int:
+        """Open a file part by part; it takes two descriptors at a time, however deep that lies."""
+        *folders, name = [part for part in path.split(b"/") if part not in (b"", b".")] or [b"."]
+        above = os.dup(self.descriptor)
+        try:
+            for folder in folders:
+                above, outer = os.open(folder, _PATH | _FOLDER, dir_fd=above), above
+                os.close(outer)
+            return os.open(name, flags, dir_fd=above)
+        except OSError as error:
+            if error.errno in _LEADS_NOWHERE:
+                raise FileNotFoundError(errno.ENOENT, "a link, or no folder, is on the way", path) from error
+            raise
+        finally:
+            os.close(above)
+
+
+def open_beneath(folder: int, path: bytes, flags: int) -> int:
+    """Open a path below a folder by `openat2`, through no link; raises `OSError`."""
+    how = _How(flags, 0, _BENEATH | _NO_SYMLINKS | _NO_MAGICLINKS)
+    while True:
+        file = int(_libc().syscall(_OPENAT2, folder, ctypes.c_char_p(path), ctypes.byref(how), ctypes.sizeof(how)))
+        if file >= 0:
+            return file
+        code = ctypes.get_errno()
+        # EAGAIN: something was renamed meanwhile, and the kernel was not sure.
+        if code not in (errno.EINTR, errno.EAGAIN):
+            raise OSError(code, os.strerror(code), path)
+
+
+@cache
+def has_openat2() -> bool:
+    """Whether the kernel has `openat2`, and a filter of system calls lets it through."""
+    folder = os.open("/", _PATH | _FOLDER)
+    try:
+        os.close(open_beneath(folder, b".", _PATH | _FOLDER))
+    except OSError:
+        return False
+    else:
+        return True
+    finally:
+        os.close(folder)
+
+
+@cache
+def _libc() -> ctypes.CDLL:
+    return ctypes.CDLL(None, use_errno=True)

@@ -8,18 +8,22 @@ that they lose their fraction is true of every file.
 from __future__ import annotations
 
 import os
+import posixpath
 import stat
-from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
+from attrs import frozen
+
+from docker_rollback._beneath import Tree
 from docker_rollback._model import NotCovered
 
 _MOST = 20
 """How many paths are named; one who loses more needs no longer list."""
 
 _ACLS = ("system.posix_acl_access", "system.posix_acl_default")
-_WHITEOUT = ".wh."
+_WHITEOUT = b".wh."
 MARKS = ("trusted.overlay.", "user.overlay.")
 """How the marks of overlayfs begin."""
 _NOT_SEEN = (*MARKS, "security.selinux")
@@ -30,15 +34,15 @@ def lost_by_commit(inspection: Mapping[str, Any]) -> tuple[NotCovered, ...]:
 
     The layer is only read. A name or an attribute that cannot be read is passed over.
     """
-    layers = layers_of(inspection)
     found: list[NotCovered] = []
-    for path, reason in _losses(layers[0]) if layers else ():
-        if len(found) == _MOST:
-            return (
-                *found,
-                NotCovered("more files of the writable layer", "an engine's commit does not keep all of them"),
-            )
-        found.append(NotCovered(f"{reason} of {path}", "an engine's commit does not keep it"))
+    with layers_of(inspection) as layers:
+        for path, reason in _losses(layers.upper) if layers is not None else ():
+            if len(found) == _MOST:
+                return (
+                    *found,
+                    NotCovered("more files of the writable layer", "an engine's commit does not keep all of them"),
+                )
+            found.append(NotCovered(f"{reason} of {path}", "an engine's commit does not keep it"))
     return tuple(found)
 
 
@@ -48,68 +52,90 @@ def altered(inspection: Mapping[str, Any], folders: Iterable[str]) -> bool:
     That is what the image gave them or, for those that the engine made, root's and 0755. Where the layers cannot be
     seen from here the answer is no.
     """
-    layers = layers_of(inspection)
-    if layers is None:
-        return False
-    upper, lower = layers
-    return any(_is_altered(folder.lstrip("/"), upper, lower) for folder in folders)
+    with layers_of(inspection) as layers:
+        return layers is not None and any(_is_altered(_inside(folder), layers) for folder in folders)
 
 
-def layers_of(inspection: Mapping[str, Any]) -> tuple[Path, list[Path]] | None:
-    """Return where a container's writable layer is, and those below it, highest first; None where it is not seen."""
+@frozen
+class Layers:
+    """The layers of a container, as overlayfs has them.
+
+    What is in them is the container's own, which may run and swap what it likes.
+
+    Attributes:
+        upper: the writable one.
+        lower: those of its image, highest first.
+    """
+
+    upper: Tree
+    lower: tuple[Tree, ...]
+
+
+@contextmanager
+def layers_of(inspection: Mapping[str, Any]) -> Iterator[Layers | None]:
+    """Have a container's layers open for the time of a block; None where they cannot be seen from here."""
     data = (inspection.get("GraphDriver") or {}).get("Data") or {}
     upper, lower = str(data.get("UpperDir") or ""), str(data.get("LowerDir") or "")
-    if not upper or not os.access(upper, os.R_OK | os.X_OK):
-        return None
-    return Path(upper), [Path(layer) for layer in lower.split(":") if layer]
+    with ExitStack() as held:
+        layers: Layers | None = None
+        try:
+            if upper:
+                opened = [held.enter_context(Tree.at(layer)) for layer in (upper, *filter(None, lower.split(":")))]
+                layers = Layers(opened[0], tuple(opened[1:]))
+        except OSError:
+            layers = None
+        yield layers
 
 
-def attributes_of(path: Path) -> dict[str, bytes]:
+def attributes_of(layer: Tree, path: bytes) -> dict[str, bytes]:
     """Return the extended attributes of a file, but overlayfs' marks and its label; raises `OSError`."""
-    names = [name for name in os.listxattr(path, follow_symlinks=False) if not name.startswith(_NOT_SEEN)]
-    return {name: os.getxattr(path, name, follow_symlinks=False) for name in names}
+    found = layer.attributes(path)
+    return {name: value for name, value in found.items() if not name.startswith(_NOT_SEEN)}
 
 
-def _is_altered(folder: str, upper: Path, layers: Iterable[Path]) -> bool:
+def _inside(folder: str) -> bytes:
+    """Return a container's path as one below a layer."""
+    return os.fsencode(posixpath.normpath(folder.lstrip("/") or "."))
+
+
+def _is_altered(folder: bytes, layers: Layers) -> bool:
     try:
-        now = _looks(upper / folder)
-        owner = (upper.stat().st_uid, upper.stat().st_gid)
+        now = _looks(layers.upper, folder)
+        whole = layers.upper.status(b".")
     except OSError:
         return False
-    for layer in layers:
+    for layer in layers.lower:
         try:
-            return _looks(layer / folder) != now
+            return _looks(layer, folder) != now
         except OSError:
             continue
-    return now not in ((0o755, *owner, {}), (0o755, 0, 0, {}))
+    return now not in ((0o755, whole.st_uid, whole.st_gid, {}), (0o755, 0, 0, {}))
 
 
-def _looks(folder: Path) -> tuple[int, int, int, dict[str, bytes]]:
+def _looks(layer: Tree, folder: bytes) -> tuple[int, int, int, dict[str, bytes]]:
     """Return mode, owners and attributes of a folder; raises `OSError` where it is none, or cannot be looked at."""
-    seen = folder.lstat()
+    seen = layer.status(folder)
     if not stat.S_ISDIR(seen.st_mode):
         raise NotADirectoryError(folder)
-    return stat.S_IMODE(seen.st_mode), seen.st_uid, seen.st_gid, attributes_of(folder)
+    return stat.S_IMODE(seen.st_mode), seen.st_uid, seen.st_gid, attributes_of(layer, folder)
 
 
-def _losses(upper: Path) -> Iterator[tuple[str, str]]:
-    for folder, folders, files in os.walk(upper):
-        for name in sorted([*folders, *files]):
-            path = Path(folder, name)
-            shown = "/" + os.fsencode(path.relative_to(upper)).decode("utf-8", "backslashreplace")
-            if name.startswith(_WHITEOUT):
-                yield shown, "the file"
-                continue
-            attributes = _attributes(path)
-            if any(attribute.startswith("user.") for attribute in attributes):
-                yield shown, "the user attributes"
-            if any(attribute in _ACLS for attribute in attributes):
-                yield shown, "the ACL"
+def _losses(upper: Tree) -> Iterator[tuple[str, str]]:
+    for path in upper.walk():
+        shown = path.removeprefix(b".").decode("utf-8", "backslashreplace")
+        if path.rpartition(b"/")[2].startswith(_WHITEOUT):
+            yield shown, "the file"
+            continue
+        attributes = _attributes(upper, path) if path != b"." else ()
+        if any(attribute.startswith("user.") for attribute in attributes):
+            yield shown, "the user attributes"
+        if any(attribute in _ACLS for attribute in attributes):
+            yield shown, "the ACL"
 
 
-def _attributes(path: Path) -> list[str]:
+def _attributes(layer: Tree, path: bytes) -> Collection[str]:
     try:
-        return os.listxattr(path, follow_symlinks=False)
+        return layer.attributes(path)
     except OSError:
         # This list is advice; that a file cannot be asked must not cost anyone a backup.
-        return []
+        return ()

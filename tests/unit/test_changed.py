@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from docker_rollback import _changed
+from docker_rollback._beneath import Tree
 from docker_rollback._changed import changes
+from tests.racing import exchange
 
 
 def told(folder: Path, *, most: int = 100) -> dict[str, str] | None:
@@ -109,3 +111,32 @@ def test_a_mark_that_is_not_understood_tells_nothing(layers: Path) -> None:
 def test_layers_that_cannot_be_seen_tell_nothing(inspection: dict[str, object]) -> None:
     """On another machine, or with another way of keeping layers, the engine is asked."""
     assert changes(inspection, most=10) is None
+
+
+LINKS = ["{outside}", "../outside", "../../../../../../..{outside}", "/proc/self/root{outside}"]
+
+
+@pytest.mark.parametrize("target", LINKS)
+def test_a_folder_that_becomes_a_link_is_not_followed(
+    layers: Path, target: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The container may run: where it swaps a folder for a link meanwhile, nothing behind the link is read."""
+    outside = layers / "outside"
+    outside.mkdir()
+    (outside / "secret").write_text("secret")
+    copy_up(layers, "high", "srv/high")
+    link = layers / "upper" / "link"
+    link.symlink_to(target.format(outside=outside))
+    names = Tree.names
+    swapped: list[bool] = []
+
+    def swap_first(self: Tree, path: bytes) -> list[bytes]:
+        if path == b"./srv" and not swapped:
+            swapped.append(True)
+            exchange(layers / "upper" / "srv", link)
+        return names(self, path)
+
+    monkeypatch.setattr(Tree, "names", swap_first)
+    assert told(layers) is None
+    assert swapped
+    assert set(told(layers) or ()) == {"/link", "/link/high", "/srv"}

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from docker_rollback._beneath import Tree
 from docker_rollback._model import NotCovered
 from docker_rollback._upper import altered, lost_by_commit
+from tests.racing import exchange
 
 
 def seen(upper: Path) -> tuple[NotCovered, ...]:
@@ -92,3 +94,36 @@ def test_a_folder_that_somebody_changed_is_told_from_one_that_the_engine_did(
     data = {"UpperDir": str(upper), "LowerDir": f"{lower}:{hidden}"}
     assert altered({"GraphDriver": {"Data": data}}, ["/srv"]) is expected
     assert not altered({"GraphDriver": {"Data": {"UpperDir": "/no/such"}}}, ["/srv"])
+
+
+@pytest.mark.parametrize("target", ["{outside}", "../outside", "/proc/self/root{outside}"])
+def test_a_folder_that_becomes_a_link_is_not_followed(
+    tmp_path: Path, target: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The container may run: where it swaps a folder for a link meanwhile, nothing behind the link is listed."""
+    upper, outside = tmp_path / "upper", tmp_path / "outside"
+    (upper / "srv").mkdir(parents=True)
+    outside.mkdir()
+    (outside / ".wh.secret").touch()
+    (upper / "link").symlink_to(target.format(outside=outside))
+    names = Tree.names
+
+    def swap_first(self: Tree, path: bytes) -> list[bytes]:
+        if path == b"./srv":
+            exchange(upper / "srv", upper / "link")
+        return names(self, path)
+
+    monkeypatch.setattr(Tree, "names", swap_first)
+    assert seen(upper) == ()
+    assert (upper / "srv").is_symlink()
+
+
+def test_a_link_to_a_folder_is_no_folder_of_the_layer(tmp_path: Path) -> None:
+    """Where a layer has a link on the way, it leads within the container, not to this machine's folder."""
+    upper, lower = tmp_path / "upper", tmp_path / "lower"
+    (upper / "srv" / "data").mkdir(parents=True)
+    lower.mkdir()
+    (lower / "srv").symlink_to(tmp_path)
+    (tmp_path / "data").mkdir(mode=0o711)
+    data = {"UpperDir": str(upper), "LowerDir": str(lower)}
+    assert not altered({"GraphDriver": {"Data": data}}, ["/srv/data"])

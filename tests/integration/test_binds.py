@@ -6,6 +6,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Iterator
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from attrs import frozen
 from docker_rollback import (
     BackupStore,
     Rollback,
+    RollbackFailedError,
     RollbackRequested,
     Status,
     UnsupportedContainerError,
@@ -26,6 +28,7 @@ from docker_rollback._model import Way
 from docker_rollback._volumes import _proof
 from docker_rollback._volumes._image import pack_kit
 from tests.programs import run_in
+from tests.racing import Swapping, exchange
 from tests.unit.volumes import awkward
 from tests.unit.volumes.comparing import differences, picture
 
@@ -215,3 +218,40 @@ def test_what_is_never_archived_is_refused(host: Host, way: Way, kind: str) -> N
     assert str(path) in str(refused.value)
     assert host.client.containers.get(host.name).status == "running"
     assert host.store.list() == []
+
+
+def test_a_folders_owner_cannot_have_us_write_elsewhere(host: Host) -> None:
+    """While a rollback fills a folder, its owner swaps a folder in it for a link: nothing lands behind the link."""
+    root, outside = host.folder / "data", host.folder / "outside"
+    (root / "sub").mkdir(parents=True)
+    for number in range(500):
+        (root / "sub" / f"file-{number}").write_text("its own")
+    outside.mkdir()
+    (outside / "precious").write_text("precious")
+    host.run(f"{root}:/data")
+    # The attack may keep the rollback from coming to its end; that is no way out of the folder.
+    with ExitStack() as attack, suppress(RollbackFailedError), host.rollback(root, way="direct"):
+        shutil.rmtree(root / "sub")
+        (root / "sub").mkdir()
+        (root / "link").symlink_to(outside)
+        swapping = attack.enter_context(Swapping(root / "sub", root / "link"))
+        raise RollbackRequested
+    assert swapping.count > 0
+    assert [path.name for path in outside.iterdir()] == ["precious"]
+
+
+def test_a_folder_that_is_swapped_itself_is_not_filled(host: Host) -> None:
+    """Who owns the folder above puts another one in its place: that is no folder of this backup, and stays."""
+    root, other = host.folder / "data", host.folder / "other"
+    root.mkdir()
+    (root / "file").write_text("its own")
+    other.mkdir()
+    (other / "precious").write_text("precious")
+    link = host.folder / "link"
+    link.symlink_to(other)
+    host.run(f"{root}:/data")
+    with pytest.raises(RollbackFailedError), host.rollback(root, way="direct"):
+        exchange(root, link)
+        raise RollbackRequested
+    assert [path.name for path in other.iterdir()] == ["precious"]
+    exchange(root, link)

@@ -10,6 +10,7 @@ import docker
 import pytest
 
 from docker_rollback import BackupStore, RollbackFailedError, RollbackRequested, Status, restore, rollback
+from docker_rollback._beneath import Tree
 from docker_rollback._volumes import _proof
 from docker_rollback._volumes._flags import clear_flags
 from tests.engines.results import cannot
@@ -97,7 +98,7 @@ def test_files_that_nothing_may_change_are_filled_over(lab: Lab, tmp_path: Path)
         assert tx.status is Status.ROLLED_BACK
         assert lab.run("cat /named/deep/table /named/log").split() == ["rows", "one"]
     finally:
-        clear_flags(str(root))
+        clear_flags(Tree.at(root))
 
 
 @pytest.mark.parametrize(

@@ -24,13 +24,15 @@ from docker_rollback._archiver import VolumeArchiver
 from docker_rollback._engine import DockerEngine
 from docker_rollback._model import Way
 from docker_rollback._store import BackupStore
-from docker_rollback._volumes import _proof, _tools
+from docker_rollback._volumes import _proof, _sandbox, _tools
+from docker_rollback._volumes._archive import read_archive
 from docker_rollback._volumes._image import pack_kit
-from docker_rollback.errors import VolumeAccessError, VolumeNotFoundError
+from docker_rollback.errors import ArchiveError, VolumeAccessError, VolumeNotFoundError
 from docker_rollback.testing import CHANGING, FailingEngine
 from tests.engines.images import busybox_tar
 from tests.engines.results import cannot
 from tests.engines.unprivileged import ByUser, as_root, as_user, can_be_root, is_unprivileged
+from tests.racing import Swapping, exchange
 from tests.unit.volumes import awkward
 from tests.unit.volumes.comparing import differences, picture
 
@@ -388,6 +390,67 @@ def test_the_way_is_direct_where_that_is_proven(bench: Bench) -> None:
     assert made > 0
     assert archiver.probe([resting]) == {resting: "direct"}
     assert changes(counting) == made, "what was proven once is not proven again"
+
+
+@pytest.mark.direct
+@pytest.mark.parametrize("call", ["unshare", "pivot_root"])
+def test_without_a_namespace_a_helper_is_taken(bench: Bench, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
+    """Where the kernel refuses programs a root of their own, a helper does the work; direct alone says why not."""
+    real = _sandbox._call
+
+    def refuse(name: str, *arguments: object) -> None:
+        if name == call:
+            raise PermissionError(1, f"{name}: Operation not permitted")
+        real(name, *arguments)
+
+    monkeypatch.setattr(_sandbox, "_call", refuse)
+    volume = bench.volume()
+    root = bench.folder(volume)
+    (root / "file").write_text("kept")
+    archiver = VolumeArchiver(bench.engine, bench.store)
+    archive = archiver.archive(volume)
+    assert archive.way == "helper"
+    (root / "file").write_text("changed")
+    archiver.extract(archive)
+    assert (root / "file").read_text() == "kept"
+    forced = VolumeArchiver(bench.engine, bench.store, way="direct")
+    for work in (lambda: forced.archive(volume), lambda: forced.extract(archive)):
+        with pytest.raises(VolumeAccessError, match=f"mount namespace of their own: .*{call}"):
+            work()
+
+
+@pytest.mark.direct
+@pytest.mark.parametrize("target", ["{outside}", "../../../../../../../../../..{outside}", "/proc/self/root{outside}"])
+def test_a_container_that_swaps_folders_gets_nothing_of_the_host(bench: Bench, tmp_path: Path, target: str) -> None:
+    """While root's tar reads, a folder becomes a link to a secret: no archive has it, nor the volume afterwards."""
+    outside = tmp_path / "outside"
+    (outside / "deep").mkdir(parents=True)
+    (outside / "deep" / "file").write_bytes(b"only root may read this")
+    volume = bench.volume()
+    root = bench.folder(volume)
+    (root / "sub" / "deep").mkdir(parents=True)
+    (root / "sub" / "deep" / "file").write_bytes(b"its own")
+    (root / "sub" / "bulk").write_bytes(os.urandom(8 << 20))
+    (root / "link").symlink_to(target.format(outside=outside))
+    swaps: list[int] = []
+
+    def swap(_: str, done: int) -> None:
+        # tar waits for its reader, in the middle of the first file.
+        if done and not swaps:
+            swaps.append(done)
+            exchange(root / "sub", root / "link")
+
+    archiver = VolumeArchiver(bench.engine, bench.store, progress=swap)
+    archive = archiver.archive(volume, in_use=True)
+    assert (archive.way, len(swaps)) == ("direct", 1)
+    data = b"".join(read_archive(bench.store, archive.base))
+    assert b"bulk" in data
+    assert b"only root" not in data
+    exchange(root / "sub", root / "link")
+    with Swapping(root / "sub", root / "link"), suppress(ArchiveError):
+        archiver.extract(archive)
+    assert (outside / "deep" / "file").read_bytes() == b"only root may read this"
+    assert {path.name for path in outside.rglob("*")} == {"deep", "file"}
 
 
 @pytest.mark.direct

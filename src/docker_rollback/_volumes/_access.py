@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import logging
 import secrets
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Protocol
 
-from attrs import evolve, frozen
+from attrs import evolve, field, frozen
 
+from docker_rollback._beneath import Tree
 from docker_rollback._engine.port import ContainerFilter, Engine, Inspection, Process
 from docker_rollback._exclude import Paths
 from docker_rollback._folders import folder_of, inspection_of, uses
@@ -19,11 +19,12 @@ from docker_rollback._labels import GUARD, OPERATION_LABEL, ROLE_LABEL
 from docker_rollback._model import Way, is_folder
 from docker_rollback._spec import mounts
 from docker_rollback._store import FileLock
-from docker_rollback._volumes import _image, _proof, _tools
+from docker_rollback._volumes import _image, _proof, _sandbox, _tools
 from docker_rollback._volumes._direct import LocalProcess
 from docker_rollback._volumes._helper import Helper
 from docker_rollback._volumes._helpers import Helpers, Use
 from docker_rollback._volumes._host import PLACE, HostFolders
+from docker_rollback._volumes._sandbox import Sandbox, Sandboxes
 from docker_rollback.errors import ContainerNotFoundError, VolumeAccessError
 
 logger = logging.getLogger("docker_rollback")
@@ -44,9 +45,10 @@ class Reach:
         inspection: everything that the engine says of it.
         way: how.
         root: where its files are, as the programs see it that `run` starts.
-        snapshot: a file, not there yet, for tar's record of its directories; empty where it is to be filled.
+        snapshot: a file, not there yet, for tar's record of its directories; of no use where it is to be filled.
         run: starts a program next to its files.
         excluded: the paths in it that are left out, and left alone.
+        tree: its files, for what we open ourselves; None where they are not at hand.
     """
 
     volume: str
@@ -56,6 +58,7 @@ class Reach:
     snapshot: str
     run: Run
     excluded: tuple[str, ...] = ()
+    tree: Tree | None = field(default=None, eq=False, repr=False)
 
     @property
     def left_out(self) -> Paths:
@@ -129,23 +132,23 @@ class VolumeAccess:
         """
         found = {name: self.inspect(name) for name in volumes}
         chosen = {name: (ways or {}).get(name, self._way) for name in found}
-        with ExitStack() as stack:
-            roots = {name: self._known(name, found[name]) for name in found if chosen[name] != "helper"}
-            direct = {name: root for name, root in roots.items() if root is not None}
-            helper: Helper | None = None
-            if missing := {name: inspection for name, inspection in found.items() if name not in direct}:
-                helper = stack.enter_context(self._helping(missing, "read", operation=operation))
-                direct |= self._prove({name: missing[name] for name in missing if chosen[name] != "helper"}, helper)
+        with Sandboxes(read_only=True) as near, ExitStack() as helping:
             for name, inspection in found.items():
-                if name not in direct and chosen[name] == "direct":
-                    raise VolumeAccessError(name, _why_not_direct(inspection))
-            if helper is not None and len(direct) == len(found):
-                stack.close()
-            scratch = stack.enter_context(_scratch())
+                if chosen[name] != "helper" and (root := self._known(name, inspection)) is not None:
+                    near.enter(name, root)
+            helper: Helper | None = None
+            if missing := {name: inspection for name, inspection in found.items() if name not in near.standing}:
+                helper = helping.enter_context(self._helping(missing, "read", operation=operation))
+                asked = {name: missing[name] for name in missing if chosen[name] != "helper"}
+                for name, root in self._prove(asked, helper).items():
+                    near.enter(name, root)
+            for name, inspection in found.items():
+                if name not in near.standing and chosen[name] == "direct":
+                    raise VolumeAccessError(name, near.reasons.get(name) or _why_not_direct(inspection))
+            if helper is not None and len(near.standing) == len(found):
+                helping.close()
             reaches = [
-                self._reach(
-                    name, inspection, direct.get(name), helper, (f"{scratch}/{number}", f"{_image.SCRATCH}/{number}")
-                )
+                self._reach(name, inspection, near.standing.get(name), helper, str(number))
                 for number, (name, inspection) in enumerate(found.items())
             ]
             yield tuple(self._placed(reach) if is_folder(reach.volume) else reach for reach in reaches)
@@ -162,19 +165,22 @@ class VolumeAccess:
         found = self.inspect(volume)
         if self._way == "direct" and _candidate(found) is None:
             raise VolumeAccessError(volume, _why_not_direct(found))
-        with ExitStack() as stack:
-            root = self._known(volume, found) if self._way != "helper" else None
+        with Sandboxes(read_only=False) as near, ExitStack() as helping:
+            if self._way != "helper" and (root := self._known(volume, found)) is not None:
+                near.enter(volume, root)
             helper: Helper | None = None
             # On Podman a helper has to mount it even so; `_helpers.mount` says why.
-            if root is None or (self._engine.info().flavour == "podman" and not is_folder(volume)):
-                helper = stack.enter_context(self._helping({volume: found}, "fill", operation=operation))
-                if self._way != "helper":
-                    root = self._prove({volume: found}, helper).get(volume)
-            if root is None and self._way == "direct":
-                raise VolumeAccessError(volume, _why_not_direct(found))
-            if root is not None:
-                stack.close()
-            reach = self._reach(volume, found, root, helper)
+            podman = self._engine.info().flavour == "podman" and not is_folder(volume)
+            if podman or not near.standing:
+                helper = helping.enter_context(self._helping({volume: found}, "fill", operation=operation))
+                if self._way != "helper" and not near.standing:
+                    for root in self._prove({volume: found}, helper).values():
+                        near.enter(volume, root)
+            if not near.standing and self._way == "direct":
+                raise VolumeAccessError(volume, near.reasons.get(volume) or _why_not_direct(found))
+            if near.standing:
+                helping.close()
+            reach = self._reach(volume, found, near.standing.get(volume), helper)
             if is_folder(volume):
                 reach = self._placed(reach)
                 self._folders.check_same(volume, reach.inspection[PLACE], place)
@@ -249,7 +255,7 @@ class VolumeAccess:
 
     def _placed(self, reach: Reach) -> Reach:
         """Return a folder's reach with the note of where it leads; raises where that is nowhere for us."""
-        place = self._folders.place(reach.volume, reach.run, reach.root, here=reach.way == "direct")
+        place = self._folders.place(reach.volume, reach.run, reach.root, reach.tree)
         return evolve(reach, inspection={**reach.inspection, PLACE: place})
 
     @contextmanager
@@ -263,18 +269,15 @@ class VolumeAccess:
             self._operations.remove(operation)
 
     def _reach(
-        self,
-        volume: str,
-        inspection: Inspection,
-        root: _proof.Root | None,
-        helper: Helper | None,
-        snapshots: tuple[str, str] = ("", ""),
+        self, volume: str, inspection: Inspection, sandbox: Sandbox | None, helper: Helper | None, snapshot: str = ""
     ) -> Reach:
-        if root is not None:
-            return Reach(volume, inspection, "direct", root.path, snapshots[0], _run_here(self._lock(volume)))
+        if sandbox is not None:
+            run = _run_in(sandbox, self._lock(volume))
+            recorded = f"{_sandbox.SCRATCH}/{snapshot}"
+            return Reach(volume, inspection, "direct", _sandbox.VOLUME, recorded, run, tree=sandbox.tree)
         if helper is None:
             raise VolumeAccessError(volume, "no way to it was found")
-        return Reach(volume, inspection, "helper", helper.roots[volume], snapshots[1], helper.run)
+        return Reach(volume, inspection, "helper", helper.roots[volume], f"{_image.SCRATCH}/{snapshot}", helper.run)
 
     def _known(self, volume: str, inspection: Inspection) -> _proof.Root | None:
         """Return a volume's folder here where that can be known without a helper."""
@@ -322,13 +325,8 @@ def _why_not_direct(inspection: Inspection) -> str:
     return f"nothing proves that {folder} on this machine is the folder that the engine means"
 
 
-def _run_here(lock: FileLock | None) -> Run:
+def _run_in(sandbox: Sandbox, lock: FileLock | None) -> Run:
     def run(words: Sequence[str], /, *, stdin: bool = False) -> Process:
-        program = _tools.find_tar() if words[0] == "tar" else _tools.find_program(words[0])
-        return LocalProcess((str(program), *words[1:]), stdin=stdin, keep=() if lock is None else (lock.fileno(),))
+        return LocalProcess(words, stdin=stdin, keep=() if lock is None else (lock.fileno(),), start=sandbox.start)
 
     return run
-
-
-def _scratch() -> tempfile.TemporaryDirectory[str]:
-    return tempfile.TemporaryDirectory(prefix="docker-rollback-")

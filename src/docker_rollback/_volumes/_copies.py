@@ -7,7 +7,6 @@ of the time. So tar passes these files over, and they come into the increment on
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
 import stat
@@ -20,6 +19,7 @@ from typing import Final, TypeAlias
 
 from attrs import define, frozen
 
+from docker_rollback._beneath import NotAFileError, Tree
 from docker_rollback._store import Draft, FileCopy
 from docker_rollback._volumes import _tar
 from docker_rollback._volumes._access import Reach
@@ -31,10 +31,8 @@ from docker_rollback.errors import ArchiveError, StoreFullError
 
 logger = logging.getLogger("docker_rollback")
 
-_LEADS_NOWHERE: Final = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 _PARTS_OF_ROOM: Final = 2
 """One of so many parts of the room in the store may be taken by copies."""
-_FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _NO_FILE: Final = "is no regular file any more"
 _HELD: Final = b"Y"
 """Listed as what is in the archive."""
@@ -124,6 +122,12 @@ class Copies:
         self._is_over = False
 
     @property
+    def _tree(self) -> Tree:
+        if self._reach.tree is None:
+            raise ValueError("copies are taken of a volume that is reached directly")
+        return self._reach.tree
+
+    @property
     def paths(self) -> tuple[bytes, ...]:
         """The files that there are copies of."""
         return tuple(copy.path for copy in self._copies)
@@ -199,7 +203,7 @@ class Copies:
         yield END
 
     def _take(self, path: bytes) -> None:
-        with ExitStack() as attempt, _opened(self._reach.root, path) as found:
+        with ExitStack() as attempt, _opened(self._tree, path) as found:
             if not self._room.take(found.status.st_size):
                 raise _UnfitError("is too large for the room that there is")
             self._taken += found.status.st_size
@@ -217,7 +221,7 @@ class Copies:
 
     def _update(self, copy: _Copy) -> str:
         try:
-            with _opened(self._reach.root, copy.path) as found:
+            with _opened(self._tree, copy.path) as found:
                 before = found.status
                 if copy.equals != _state(before):
                     copy.file.update(found.file, before.st_size, self._go_on, threads=self._threads)
@@ -252,47 +256,26 @@ class _UnfitError(Exception):
 
 
 @contextmanager
-def _opened(root: str, path: bytes) -> Iterator[_Found]:
+def _opened(tree: Tree, path: bytes) -> Iterator[_Found]:
     """Have a file open for the time of a block, through no symbolic link.
 
     Raises:
         FileNotFoundError: there is nothing of that name.
         _UnfitError: it is no regular file, or one with more to it than its bytes.
     """
-    file = _open(root, path)
     try:
-        status = os.fstat(file)
-        if not stat.S_ISREG(status.st_mode):
-            raise _UnfitError(_NO_FILE)
-        attributes = {key: os.getxattr(file, key) for key in os.listxattr(file)}
-        if status.st_nlink != 1 or status.st_blocks * _BLOCK < status.st_size:
-            raise _UnfitError("has several names, or holes")
-        if any(key.startswith(_tar.OWN_ATTRIBUTES) for key in attributes):
-            raise _UnfitError("has an ACL, or a label")
-        yield _Found(file, status, attributes)
-    finally:
-        os.close(file)
-
-
-def _open(root: str, path: bytes) -> int:
-    """Open what is most likely a regular file; it takes two descriptors at a time, however deep that lies."""
-    *folders, name = path.split(b"/")[1:]
-    above = os.open(root, _FOLDER)
-    try:
-        for folder in folders:
-            try:
-                above, outer = os.open(folder, _FOLDER | os.O_NOFOLLOW, dir_fd=above), above
-            except OSError as error:
-                if error.errno not in _LEADS_NOWHERE:
-                    raise
-                raise FileNotFoundError(errno.ENOENT, "its folder is gone") from error
-            os.close(outer)
-        # What is opened must not be a device, or a FIFO that waits for its writer.
-        if not stat.S_ISREG(os.stat(name, dir_fd=above, follow_symlinks=False).st_mode):
-            raise _UnfitError(_NO_FILE)
-        return os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=above)
-    finally:
-        os.close(above)
+        with tree.reading(path) as file:
+            status = os.fstat(file)
+            if not stat.S_ISREG(status.st_mode):
+                raise _UnfitError(_NO_FILE)
+            attributes = {key: os.getxattr(file, key) for key in os.listxattr(file)}
+            if status.st_nlink != 1 or status.st_blocks * _BLOCK < status.st_size:
+                raise _UnfitError("has several names, or holes")
+            if any(key.startswith(_tar.OWN_ATTRIBUTES) for key in attributes):
+                raise _UnfitError("has an ACL, or a label")
+            yield _Found(file, status, attributes)
+    except NotAFileError as error:
+        raise _UnfitError(_NO_FILE) from error
 
 
 def _let_writes_end(file: int) -> None:

@@ -6,7 +6,7 @@ import fcntl
 import os
 import subprocess
 import threading
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from types import TracebackType
 from typing import IO, Final, Self
 
@@ -23,12 +23,20 @@ class LocalProcess:
     terminal is ours to handle, and must not cut off an archive half way. Where we die, it ends with its pipes.
     """
 
-    def __init__(self, command: Sequence[str], *, stdin: bool = False, keep: Collection[int] = ()) -> None:
+    def __init__(
+        self,
+        command: Sequence[str],
+        *,
+        stdin: bool = False,
+        keep: Collection[int] = (),
+        start: Callable[..., subprocess.Popen[bytes]] = subprocess.Popen,
+    ) -> None:
         """Start `command`, with an input where `stdin`; raises `OSError` where it cannot be started.
 
-        It inherits the descriptors `keep`: those of locks, which are held until it has ended too.
+        It inherits the descriptors `keep`: those of locks, which are held until it has ended too. A sandbox starts it
+        in another way than by `Popen`.
         """
-        self._process = subprocess.Popen(
+        self._process = start(
             list(command),
             bufsize=0,
             stdin=subprocess.PIPE if stdin else subprocess.DEVNULL,

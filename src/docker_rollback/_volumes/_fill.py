@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
-import stat
 from collections.abc import Callable, Iterable, Iterator
 
 from attrs import field, frozen
 
+from docker_rollback._beneath import Tree
 from docker_rollback._model import Descriptor, VolumeArchive
 from docker_rollback._store import BackupStore
 from docker_rollback._volumes import _tar
@@ -17,8 +16,9 @@ from docker_rollback._volumes._access import Reach
 from docker_rollback._volumes._archive import read_archive
 from docker_rollback._volumes._flags import clear_flags
 from docker_rollback._volumes._live import attributes_of_folders
+from docker_rollback._volumes._look import check
 from docker_rollback._volumes._members import END, MalformedArchiveError, Member, Members
-from docker_rollback._volumes._root import drop_attributes, foreign_attributes
+from docker_rollback._volumes._root import drop_attributes, drop_foreign_attributes
 from docker_rollback._volumes._snapshot_file import ROOT
 from docker_rollback._volumes._spared import Spared
 from docker_rollback._volumes._stream import gathered
@@ -72,15 +72,15 @@ class Filling:
         reach = self._reach
         self._spared = Spared.look(reach, self._archive.excluded)
         known = untouched(reach, self._archive, self._store)
-        if known is not None and self._archive.increment is not None:
+        if known is not None and reach.tree is not None and self._archive.increment is not None:
             try:
-                return self._write_changed(known, self._archive.increment)
+                return self._write_changed(reach.tree, known, self._archive.increment)
             except (ArchiveError, MalformedArchiveError, OSError) as error:
                 logger.warning("volume %s: all of it is written again: %s", reach.volume, error)
         try:
             return self._write_all()
         except (ArchiveError, OSError) as error:
-            cleared = clear_flags(reach.root) if reach.way == "direct" else 0
+            cleared = clear_flags(reach.tree) if reach.tree is not None else 0
             if not cleared:
                 raise
             logger.warning("volume %s: flags of %d files kept it from being filled: %s", reach.volume, cleared, error)
@@ -114,14 +114,14 @@ class Filling:
 
     # What has changed
 
-    def _write_changed(self, known: Untouched, increment: Descriptor) -> int:
+    def _write_changed(self, tree: Tree, known: Untouched, increment: Descriptor) -> int:
         self._done = 0
         folders = _Folders()
         # By themselves first: from then on each path leads where it led, through no link.
         self._extract(self._folders(increment, folders), [END])
-        self._clear_away(folders)
+        self._clear_away(tree, folders)
         base = self._read(self._archive.base)
-        needed = _Needed(self._reach.root, known, folders)
+        needed = _Needed(self._reach, tree, known, folders)
         self._extract(
             self._folders(increment, _Folders()),
             _only(base, needed.of_base),
@@ -145,15 +145,12 @@ class Filling:
                     folders.attributes[member.name] = member.attributes
                 yield self._spared.head(member)
 
-    def _clear_away(self, folders: _Folders) -> None:
+    def _clear_away(self, tree: Tree, folders: _Folders) -> None:
         """Remove what tar leaves in directories that stay: attributes that they did not have, and sockets."""
-        root = os.fsencode(self._reach.root)
         for name in folders.listings:
-            path = b"%b/%b" % (root, name)
-            for attribute in foreign_attributes(path, keep=folders.attributes.get(name, frozenset())):
-                os.removexattr(path, attribute)
+            drop_foreign_attributes(tree, name, keep=folders.attributes.get(name, frozenset()))
         for name in _tar.sockets(self._archive.name, self._archive.not_covered):
-            _remove(b"%b/%b" % (root, name))
+            _remove(self._reach, tree, name)
 
     # Both
 
@@ -177,7 +174,8 @@ class _Needed:
     """Tells which members have to be written.
 
     Args:
-        root: where the volume is.
+        reach: the volume.
+        tree: its files.
         known: tells which files are what they were.
         folders: the directories of the capture.
 
@@ -185,9 +183,10 @@ class _Needed:
         left_alone: how many files need not be written.
     """
 
-    def __init__(self, root: str, known: Untouched, folders: _Folders) -> None:
+    def __init__(self, reach: Reach, tree: Tree, known: Untouched, folders: _Folders) -> None:
         self.left_alone = 0
-        self._root = os.fsencode(root)
+        self._reach = reach
+        self._tree = tree
         self._known = known
         self._folders = folders
         self._last: tuple[bytes, frozenset[bytes]] = (b"", frozenset())
@@ -214,8 +213,8 @@ class _Needed:
         if name not in self._last[1]:
             return False
         # tar does so by itself for what is in the increment, not for what an increment only refers to.
-        if _is_directory(b"%b/%b" % (self._root, path)):
-            _remove(b"%b/%b" % (self._root, path))
+        if self._tree.is_folder(path):
+            _remove(self._reach, self._tree, path)
         return True
 
 
@@ -231,16 +230,12 @@ def _only(pieces: Iterable[bytes], is_wanted: Callable[[Member], bool]) -> Itera
                 yield part.head if isinstance(part, Member) else part
 
 
-def _is_directory(path: bytes) -> bool:
+def _remove(reach: Reach, tree: Tree, path: bytes) -> None:
+    """Remove what has a name, if something has; a folder with all that is in it, by a program in the sandbox."""
     try:
-        return stat.S_ISDIR(os.lstat(path).st_mode)
-    except (FileNotFoundError, NotADirectoryError):
-        return False
-
-
-def _remove(path: bytes) -> None:
-    """Remove whatever has a name, where something has."""
-    if _is_directory(path):
-        shutil.rmtree(path)
-    elif os.path.lexists(path):
-        os.unlink(path)  # noqa: PTH108 - names are bytes here, which pathlib does not take
+        tree.unlink(path)
+    except FileNotFoundError:
+        return
+    except IsADirectoryError:
+        with reach.run(("rm", "-rf", "--", f"{reach.root}/{os.fsdecode(path)}")) as process:
+            check(reach, "removing a folder", "rm", process.finish())

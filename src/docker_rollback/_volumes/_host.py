@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 from attrs import asdict
 
 from docker_rollback import _folders
+from docker_rollback._beneath import Tree
 from docker_rollback._engine.port import Engine, Process
 from docker_rollback._folders import Spot
 from docker_rollback._volumes._stream import pieces_of
@@ -46,29 +47,30 @@ class HostFolders:
             raise VolumeAccessError(folder, f"it is never archived: {reason}")
         return _folders.inspection_of(folder)
 
-    def place(self, folder: str, run: _Runs, root: str, *, here: bool) -> dict[str, Any]:
+    def place(self, folder: str, run: _Runs, root: str, tree: Tree | None) -> dict[str, Any]:
         """Return where a folder within reach leads, to know it again by.
 
         Args:
             folder: its path.
             run: starts a program next to its files.
             root: where its files are, as such a program sees it.
-            here: whether that is this machine's own folder, not a helper's mount of it.
+            tree: the folder itself, if it is this machine's own and not a helper's mount of it.
 
         Raises:
             VolumeAccessError: it leads where nothing may be touched, is no folder, or nobody can tell.
         """
-        root = os.path.realpath(root) if here else root
-        kind, mountinfo = _said(run, "stat", "-c", "%F", root), _said(run, "cat", _MOUNTINFO)
-        if kind is not None and kind.strip() != "directory":
-            named = kind.strip().replace("regular empty file", "regular file")
+        kind, mountinfo, boot = _told_here() if tree is not None else _told_there(run, root)
+        if kind is not None and kind != "directory":
+            named = kind.replace("regular empty file", "regular file")
             raise VolumeAccessError(folder, f"it is a {named}; folders alone are archived")
+        if tree is not None:
+            # By the descriptor: the path may lead elsewhere by now.
+            root = os.readlink(f"/proc/self/fd/{tree.descriptor}")  # noqa: PTH115 - no such path exists
         spot = _folders.spot_of(mountinfo or "", root)
-        if kind is None or mountinfo is None or spot is None:
+        if kind is None or mountinfo is None or spot is None or (tree is not None and tree.is_removed):
             raise VolumeAccessError(folder, "nothing tells where it leads")
-        boot = (_said(run, "cat", _BOOT_ID) or "").strip()
         engine_root = self._engine.info().root
-        if here:
+        if tree is not None:
             own = _folders.spot_of(mountinfo, os.path.realpath(engine_root)) if engine_root.startswith("/") else None
         else:
             own = _folders.engine_spot(mountinfo)
@@ -113,6 +115,22 @@ class HostFolders:
             return {}
         found = {what: _folders.spot_of(mountinfo, os.path.realpath(path)) for what, path in self._kept.items()}
         return {what: spot for what, spot in found.items() if spot is not None}
+
+
+def _told_here() -> tuple[str | None, str | None, str]:
+    """Return of a folder of this machine what `_told_there` does; its tree is open, so it is a directory."""
+    try:
+        mountinfo = Path(_MOUNTINFO).read_text(encoding="utf-8", errors="surrogateescape")
+        return "directory", mountinfo, Path(_BOOT_ID).read_text().strip()
+    except OSError:
+        return None, None, ""
+
+
+def _told_there(run: _Runs, root: str) -> tuple[str | None, str | None, str]:
+    """Return what a helper tells of a folder: its kind, the mounts, and which start of its machine this is."""
+    kind = _said(run, "stat", "-c", "%F", root)
+    boot = _said(run, "cat", _BOOT_ID) or ""
+    return None if kind is None else kind.strip(), _said(run, "cat", _MOUNTINFO), boot.strip()
 
 
 def _said(run: _Runs, *words: str) -> str | None:

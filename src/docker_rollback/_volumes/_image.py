@@ -8,7 +8,7 @@ import logging
 import os
 import tarfile
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
@@ -72,11 +72,7 @@ class Toolbox:
 
     def command(self, words: Sequence[str]) -> tuple[str, ...]:
         """Return the command that runs the program that `words` begins with; and the one that xargs is to run."""
-        first = (*self.prefixes.get(words[0], (words[0],)),)
-        if words[0] != "xargs":
-            return (*first, *words[1:])
-        inner = next(number for number, word in enumerate(words) if number and not word.startswith("-"))
-        return (*first, *words[1:inner], *self.prefixes.get(words[inner], (words[inner],)), *words[inner + 1 :])
+        return _called(lambda name: self.prefixes.get(name, (name,)), words)
 
 
 def foreign(image: str, config: Mapping[str, object]) -> Toolbox:
@@ -127,24 +123,46 @@ class Kit:
         )
 
 
-def pack_kit() -> Kit:
-    """Make the helper's image from this machine's programs; raises `ToolError` where one is missing.
+@frozen
+class Programs:
+    """This machine's programs with all that they need, to be put into a root file system that holds nothing else.
 
-    Every program is called through the loader that comes along, which is told where its libraries lie: nothing of the
-    image needs a place that a volume, mounted where its application has it, might hide.
+    Every program is called through the loader that comes along, which is told where its libraries lie: nothing needs a
+    place that a volume, mounted where its application has it, might hide.
+
+    Attributes:
+        files: this machine's files, by where they belong.
+        prefixes: how the programs are called.
     """
+
+    files: Mapping[str, Path]
+    prefixes: Mapping[str, tuple[str, ...]]
+
+    def command(self, words: Sequence[str]) -> tuple[str, ...]:
+        """Return the command that runs the program that `words` begins with; raises `ToolError` if it is missing."""
+        return _called(self._prefix, words)
+
+    def _prefix(self, name: str) -> tuple[str, ...]:
+        try:
+            return self.prefixes[name]
+        except KeyError:
+            raise _tools.ToolError(f"this machine has no {name}") from None
+
+
+def programs() -> Programs:
+    """Find this machine's programs and what they need; raises `ToolError` where one is missing."""
     tar = _tools.find_tar()
     if tar is None:
         raise _tools.ToolError("this machine has no GNU tar")
-    programs = {"tar": _tools.needs(tar)}
+    found = {"tar": _tools.needs(tar)}
     for tool in TOOLS:
-        programs[tool] = _tools.needs(_tools.find_program(tool))
+        found[tool] = _tools.needs(_tools.find_program(tool))
     for tool in OPTIONAL_TOOLS:
         with suppress(_tools.ToolError):
-            programs[tool] = _tools.needs(_tools.find_program(tool))
+            found[tool] = _tools.needs(_tools.find_program(tool))
     files: dict[str, Path] = {}
     prefixes: dict[str, tuple[str, ...]] = {}
-    for name, program in programs.items():
+    for name, program in found.items():
         here = f"{HOME}/bin/{name}"
         files[here] = program.path
         if program.loader is None:
@@ -154,7 +172,21 @@ def pack_kit() -> Kit:
         files[loader] = program.loader
         files |= {f"{HOME}/lib/{library}": path for library, path in program.libraries.items()}
         prefixes[name] = (loader, "--library-path", f"{HOME}/lib", here)
-    return Kit(_pack(files), prefixes)
+    return Programs(files, prefixes)
+
+
+def pack_kit() -> Kit:
+    """Make the helper's image from this machine's programs; raises `ToolError` where one is missing."""
+    found = programs()
+    return Kit(_pack(found.files), found.prefixes)
+
+
+def _called(prefix: Callable[[str], tuple[str, ...]], words: Sequence[str]) -> tuple[str, ...]:
+    first = prefix(words[0])
+    if words[0] != "xargs":
+        return (*first, *words[1:])
+    inner = next(number for number, word in enumerate(words) if number and not word.startswith("-"))
+    return (*first, *words[1:inner], *prefix(words[inner]), *words[inner + 1 :])
 
 
 def _pack(files: Mapping[str, Path]) -> bytes:

@@ -16,6 +16,7 @@ from typing import Any, Final
 from attrs import frozen
 
 from docker_rollback import _folders
+from docker_rollback._beneath import Tree
 from docker_rollback._model import is_folder
 
 _BOOT_ID: Final = "/proc/sys/kernel/random/boot_id"
@@ -54,11 +55,10 @@ class Root:
 def look(path: str) -> Root | None:
     """Return a folder of this machine; None where there is none, or none that we may look into."""
     try:
-        found = Path(path).stat()
-        os.scandir(path).close()
+        with Tree.at(path) as folder:
+            return Root(path, *folder.identity)
     except OSError:
         return None
-    return Root(path, found.st_dev, found.st_ino)
 
 
 def is_plain(inspection: Mapping[str, Any]) -> bool:
@@ -117,11 +117,20 @@ def shown_by(containers: Sequence[Mapping[str, Any]], volume: str, root: Root) -
         kind, key = ("bind", "Source") if is_folder(volume) else ("volume", "Name")
         for mount in container.get("Mounts") or ():
             if mount.get("Type") == kind and mount.get(key) == volume:
-                seen = look(f"{process}/root{mount['Destination']}")
+                seen = _seen_by(process, str(mount["Destination"]))
                 # Looked at again afterwards: numbers of processes are used anew.
-                if seen is not None and seen.number == root.number and is_main_program(process, container):
+                if seen == (root.device, root.inode) and is_main_program(process, container):
                     return True
     return False
+
+
+def _seen_by(process: Path, folder: str) -> tuple[int, int] | None:
+    """Return device and inode of a folder that a process sees; None where a link is on its way, which it may swap."""
+    try:
+        with Tree.at(process / "root") as root, root.below(os.fsencode(folder.lstrip("/")) or b".") as found:
+            return found.identity
+    except OSError:
+        return None
 
 
 def is_main_program(process: Path, container: Mapping[str, Any]) -> bool:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Collection
+from contextlib import suppress
 
+from docker_rollback._beneath import NotAFileError, Tree
 from docker_rollback._volumes import _tar
 from docker_rollback._volumes._access import Reach
 from docker_rollback._volumes._stream import pieces_of, whole
@@ -18,34 +20,38 @@ def drop_attributes(reach: Reach, *, keep: Collection[str], folder: str = ".") -
 
     Where nothing at hand can remove one, which is so in a helper without ``setfattr``, a warning of the log names it.
     """
-    path = reach.root if folder == "." else f"{reach.root}/{folder}"
-    with reach.run(_tar.show_root(path)) as process:
+    with reach.run(_tar.show_root(_path(reach, folder))) as process:
         present = _tar.attributes([whole(pieces_of(process))])
         finished = process.finish()
         # The tar that fills says by itself what else is wrong.
         if finished.signal is not None:
             raise _tar.failed(reach.volume, "reading the attributes of its folders", "tar", finished)
     for name in sorted(present - frozenset(keep)):
-        if not name.startswith(_tar.OWN_ATTRIBUTES) and not _drop(reach, path, name):
+        if not name.startswith(_tar.OWN_ATTRIBUTES) and not _drop(reach, folder, name):
             where = "its root" if folder == "." else folder
             logger.warning("volume %s: %s keeps the attribute %s, which it did not have", reach.volume, where, name)
 
 
-def foreign_attributes(folder: bytes, *, keep: Collection[bytes]) -> list[str]:
-    """Return the extended attributes that a folder of this machine has, and that the archive does not bring along."""
-    return [
-        name
-        for name in os.listxattr(folder)
-        if os.fsencode(name) not in keep and not name.startswith(_tar.OWN_ATTRIBUTES)
-    ]
+def drop_foreign_attributes(tree: Tree, folder: bytes, *, keep: Collection[bytes]) -> None:
+    """Remove the extended attributes of a folder that the archive does not bring along; raises `OSError`."""
+    with tree.reading(folder) as file:
+        for name in os.listxattr(file):
+            if os.fsencode(name) not in keep and not name.startswith(_tar.OWN_ATTRIBUTES):
+                os.removexattr(file, name)
 
 
-def _drop(reach: Reach, path: str, name: str) -> bool:
-    if reach.way == "direct":
-        os.removexattr(path, name)
+def _drop(reach: Reach, folder: str, name: str) -> bool:
+    if reach.tree is not None:
+        with suppress(FileNotFoundError, NotAFileError), reach.tree.reading(os.fsencode(folder)) as file:
+            os.removexattr(file, name)
+        # A folder that somebody has replaced meanwhile comes from the archive, as a new one.
         return True
-    with reach.run(("setfattr", f"--remove={name}", path)) as process:
+    with reach.run(("setfattr", f"--remove={name}", _path(reach, folder))) as process:
         finished = process.finish()
         if finished.signal is not None:
             raise _tar.failed(reach.volume, "removing an attribute of its folders", "setfattr", finished)
         return finished.exit_code == 0
+
+
+def _path(reach: Reach, folder: str) -> str:
+    return reach.root if folder == "." else f"{reach.root}/{folder}"

@@ -69,8 +69,18 @@ def find_program(name: str) -> Path:
 def needs(path: Path) -> Program:
     """Find out what a program of this machine needs to run elsewhere; raises `ToolError` where that cannot be told.
 
-    Its own loader is asked, which lists the libraries of a program without running it.
+    Its own loader is asked, which lists the libraries of a program without running it. It is asked again once the
+    program has been replaced.
     """
+    try:
+        found = path.stat()
+    except OSError as error:
+        raise ToolError(f"{path} cannot be read: {error}") from error
+    return _needs(path, (found.st_dev, found.st_ino, found.st_ctime_ns))
+
+
+@cache
+def _needs(path: Path, _version: tuple[int, int, int]) -> Program:
     loader = interpreter(path)
     if loader is None:
         return Program(path, None, {})

@@ -8,10 +8,10 @@ capture, and such a file in it, is the very same one. docs/explanation/untouched
 from __future__ import annotations
 
 import logging
-import os
 import stat
 from typing import Final
 
+from docker_rollback._beneath import Tree
 from docker_rollback._model import VolumeArchive
 from docker_rollback._store import BackupStore
 from docker_rollback._volumes._access import Reach
@@ -32,17 +32,17 @@ class Untouched:
     Only once the directories are what they were: a link in a directory's place would lead astray.
 
     Args:
-        root: where the volume is.
+        tree: the volume's files.
         snapshot: the directories that were where it has them at the capture, and the moment before the base.
         device: the number of the file system.
     """
 
-    def __init__(self, root: str, snapshot: SnapshotFile, device: int) -> None:
-        self._root = os.fsencode(root)
+    def __init__(self, tree: Tree, snapshot: SnapshotFile, device: int) -> None:
+        self._tree = tree
         self._moment = snapshot.began
         self._device = device
         self._folders = {folder.name: folder.inode for folder in snapshot.folders if folder.device == device}
-        self._last: tuple[bytes, bool] = (b"", False)
+        self._last: tuple[bytes, Tree | None] = (b"", None)
 
     def holds(self, member: Member) -> bool:
         """Whether what now has a member's name is what had it at the capture, unchanged."""
@@ -50,12 +50,13 @@ class Untouched:
             return False
         folder, _, name = member.name.rpartition(b"/")
         if folder != self._last[0]:
-            self._last = (folder, self._is_in_place(folder))
-        if not self._last[1]:
+            self._last = (folder, self._in_place(folder))
+        above = self._last[1]
+        if above is None:
             return False
         try:
-            seen = os.lstat(b"%b/%b/%b" % (self._root, folder, name))
-        except (FileNotFoundError, NotADirectoryError):
+            seen = above.status(name)
+        except FileNotFoundError:
             return False
         return (
             seen.st_ctime_ns < self._moment
@@ -66,13 +67,13 @@ class Untouched:
             and (seen.st_mode & _PERMISSIONS, (seen.st_uid, seen.st_gid)) == (member.mode, member.owner)
         )
 
-    def _is_in_place(self, folder: bytes) -> bool:
-        inode = self._folders.get(folder)
+    def _in_place(self, path: bytes) -> Tree | None:
+        """Return a folder that is the very one that was there at the capture; None if it is another one, or gone."""
         try:
-            seen = os.lstat(b"%b/%b" % (self._root, folder))
-        except (FileNotFoundError, NotADirectoryError):
-            return False
-        return stat.S_ISDIR(seen.st_mode) and (seen.st_dev, seen.st_ino) == (self._device, inode)
+            folder = self._tree.below(path)
+        except FileNotFoundError:
+            return None
+        return folder if folder.identity == (self._device, self._folders.get(path)) else None
 
 
 def untouched(reach: Reach, archive: VolumeArchive, store: BackupStore) -> Untouched | None:
@@ -83,20 +84,19 @@ def untouched(reach: Reach, archive: VolumeArchive, store: BackupStore) -> Untou
         StoreError: the store cannot be read.
     """
     reason = _reason_against(reach, archive)
-    if reason or archive.snapshot is None:
+    if reason or archive.snapshot is None or reach.tree is None:
         logger.debug("volume %s: all of it is written again: %s", reach.volume, reason)
         return None
     try:
         snapshot = SnapshotFile.parse(whole(read_archive(store, archive.snapshot)))
         root = next(folder for folder in snapshot.folders if folder.name == ROOT)
-        seen = os.stat(reach.root)  # noqa: PTH116 - beside os.lstat above, of the same root
-    except (ValueError, StopIteration, OSError) as error:
+    except (ValueError, StopIteration) as error:
         logger.debug("volume %s: all of it is written again: %s", reach.volume, error)
         return None
-    if (seen.st_dev, seen.st_ino) != (root.device, root.inode):
+    if reach.tree.identity != (root.device, root.inode):
         logger.debug("volume %s: all of it is written again: it has another root", reach.volume)
         return None
-    return Untouched(reach.root, snapshot, root.device)
+    return Untouched(reach.tree, snapshot, root.device)
 
 
 def _reason_against(reach: Reach, archive: VolumeArchive) -> str:

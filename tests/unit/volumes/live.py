@@ -12,6 +12,7 @@ from pathlib import Path
 
 from attrs import evolve, frozen
 
+from docker_rollback._beneath import Tree
 from docker_rollback._engine.port import Process
 from docker_rollback._model import Backup, EngineRecord, VolumeArchive, Way
 from docker_rollback._store import BackupStore
@@ -53,7 +54,7 @@ def run(words: Sequence[str], /, *, stdin: bool = False) -> Process:
 
 def reach_of(root: Path) -> Reach:
     """Return a folder as a volume that is reached directly."""
-    return Reach("vol", {"Name": "vol"}, "direct", str(root), "", run)
+    return Reach("vol", {"Name": "vol"}, "direct", str(root), "", run, tree=Tree.at(root))
 
 
 def capture(
@@ -68,6 +69,8 @@ def capture(
     number: int = 0,
     excluded: tuple[str, ...] = (),
     way: Way = "direct",
+    reach: Reach | None = None,
+    at_rest: bool = True,
 ) -> Taken:
     """Archive a folder while it is in use, change it, and archive what changed.
 
@@ -82,6 +85,8 @@ def capture(
         number: of that backup.
         excluded: paths that are left out.
         way: as which it counts.
+        reach: how it is reached, if not by programs of this machine.
+        at_rest: whether what changes meanwhile is an error.
     """
     called: list[int] = []
 
@@ -93,7 +98,11 @@ def capture(
     with tempfile.TemporaryDirectory(dir=root.parent) as folder, ExitStack() as writers:
         kept, store = store, store or BackupStore(Path(folder, "store"))
         formers = {} if kept is None else {"vol": [one for backup in kept.list() for one in backup.volumes]}
-        reach = evolve(reach_of(root), snapshot=f"{folder}/snapshot", run=run, excluded=excluded, way=way)
+        if reach is None:
+            tree = Tree.at(root) if way == "direct" else None
+            reach = evolve(
+                reach_of(root), snapshot=f"{folder}/snapshot", run=run, excluded=excluded, way=way, tree=tree
+            )
         with store.draft(f"live-{number}") as draft:
             taking = VolumeCapture(
                 store,
@@ -108,7 +117,7 @@ def capture(
             )
             taking.live_pass()
             change()
-            taking.capture()
+            taking.capture(at_rest=at_rest)
             captured(store.path)
             (archive,) = taking.seal()
             if kept is not None:

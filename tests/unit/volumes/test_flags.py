@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from docker_rollback._beneath import Tree
 from docker_rollback._volumes._flags import clear_flags
 
 
@@ -35,12 +36,12 @@ def test_flags_are_taken_off(field: Path) -> None:
     try:
         flag("+a", root / "deep" / "er" / "log")
         flag("+i", *reversed(flagged))
-        assert clear_flags(str(root)) == 4
-        assert clear_flags(str(root)) == 0
+        assert clear_flags(Tree.at(root)) == 4
+        assert clear_flags(Tree.at(root)) == 0
         (root / "deep" / "file").unlink()
         (root / "deep" / "er" / "log").write_text("y")
         with pytest.raises(PermissionError):
             (outside / "file").write_text("y")
     finally:
         flag("-i", outside / "file")
-        clear_flags(str(root))
+        clear_flags(Tree.at(root))

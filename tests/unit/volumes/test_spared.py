@@ -14,6 +14,7 @@ from attrs import evolve, frozen
 from hypothesis import HealthCheck, event, example, given, settings
 from hypothesis import strategies as st
 
+from docker_rollback._beneath import Tree
 from docker_rollback._engine.port import Process
 from docker_rollback._exclude import Paths
 from docker_rollback._model import Way
@@ -52,7 +53,12 @@ class Volume:
 
     def fill(self, way: Way = "direct") -> None:
         """Fill the folder as a restore by that way does."""
-        reach = evolve(reach_of(self.root), way=way, run=run if way == "direct" else run_in_helper)
+        reach = evolve(
+            reach_of(self.root),
+            way=way,
+            run=run if way == "direct" else run_in_helper,
+            tree=Tree.at(self.root) if way == "direct" else None,
+        )
         assert Filling(reach, self.taken.archive, self.store, None).fill() > 0
 
 

@@ -15,6 +15,7 @@ import pytest
 from attrs import evolve
 from hypothesis import HealthCheck, Phase, event, given, settings
 
+from docker_rollback._beneath import Tree
 from docker_rollback._engine.port import Process
 from docker_rollback._model import Clock, VolumeArchive
 from docker_rollback._store import BackupStore
@@ -293,7 +294,7 @@ def captured_by_a_helper(volume: Volume) -> tuple[Reach, VolumeArchive]:
 def restored_by_a_helper(volume: Volume) -> tuple[Reach, VolumeArchive]:
     """Return the same as if a helper were to restore it."""
     reach, archive = given_of(volume)
-    return evolve(reach, way="helper"), archive
+    return evolve(reach, way="helper", tree=None), archive
 
 
 def another_volume(volume: Volume) -> tuple[Reach, VolumeArchive]:
@@ -301,7 +302,7 @@ def another_volume(volume: Volume) -> tuple[Reach, VolumeArchive]:
     reach, archive = given_of(volume)
     other = volume.root.with_name("other")
     other.mkdir()
-    return evolve(reach, root=str(other)), archive
+    return evolve(reach, root=str(other), tree=Tree.at(other)), archive
 
 
 REASONS: dict[str, Callable[[Volume], tuple[Reach, VolumeArchive]]] = {

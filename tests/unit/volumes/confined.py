@@ -1,0 +1,42 @@
+"""A folder as a volume that is reached directly, in a sandbox as a rollback has it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from docker_rollback._engine.port import Process
+from docker_rollback._volumes import _proof
+from docker_rollback._volumes._access import Reach
+from docker_rollback._volumes._direct import LocalProcess
+from docker_rollback._volumes._sandbox import SCRATCH, VOLUME, Sandbox, Sandboxes
+
+
+@contextmanager
+def sandbox_of(root: Path, *, read_only: bool = False) -> Iterator[Sandbox]:
+    """Have a sandbox of a folder for the time of a block."""
+    found = _proof.look(str(root))
+    assert found is not None
+    with Sandboxes(read_only=read_only) as sandboxes:
+        sandboxes.enter("vol", found)
+        assert sandboxes.reasons == {}
+        yield sandboxes.standing["vol"]
+
+
+@contextmanager
+def confined(root: Path, *, read_only: bool = False) -> Iterator[Reach]:
+    """Have a folder within reach for the time of a block."""
+    with sandbox_of(root, read_only=read_only) as sandbox:
+
+        def run(words: Sequence[str], /, *, stdin: bool = False) -> Process:
+            return LocalProcess(words, stdin=stdin, start=sandbox.start)
+
+        yield Reach("vol", {"Name": "vol"}, "direct", VOLUME, f"{SCRATCH}/0", run, tree=sandbox.tree)
+
+
+def said(sandbox: Sandbox, *words: str, keep: Collection[int] = ()) -> tuple[int, list[str]]:
+    """Run a program in a sandbox; return how it ended and the lines that it printed."""
+    with LocalProcess(words, keep=keep, start=sandbox.start) as process:
+        printed = b"".join(iter(lambda: process.read(1 << 20), b""))
+        return process.finish().exit_code, printed.decode().splitlines()

@@ -44,7 +44,7 @@ LAYERS = (
         "_labels",
     ),
     ("_update_spec", "_timeline", "_asked", "_patience", "_limit"),
-    ("_spec", "_folders"),
+    ("_spec", "_folders", "_report"),
     ("_model",),
     ("_exclude", "_beneath", "_privileges"),
     ("errors",),

@@ -28,7 +28,6 @@ from docker_rollback._model import (
     NotCovered,
     Observed,
     Project,
-    Report,
     VolumeArchive,
 )
 from docker_rollback._operations import Operations
@@ -37,6 +36,7 @@ from docker_rollback._preflight import Preflight
 from docker_rollback._progress import Progress, Reporter
 from docker_rollback._recovered import InFlight, Recovered
 from docker_rollback._recovery import Recovery
+from docker_rollback._report import Report
 from docker_rollback._restorer import Restorer
 from docker_rollback._rollback import Rollback
 from docker_rollback._snapshotter import ContainerSnapshotter

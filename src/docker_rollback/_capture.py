@@ -16,11 +16,12 @@ from docker_rollback._archiver import VolumeArchiver
 from docker_rollback._engine.port import Engine
 from docker_rollback._hooks import Hooks
 from docker_rollback._limit import DowntimeLimit
-from docker_rollback._model import Backup, ContainerSnapshot, NetworkRecord, Observed, Project, Quiesce, Report, Shared
+from docker_rollback._model import Backup, ContainerSnapshot, NetworkRecord, Observed, Project, Quiesce, Shared
 from docker_rollback._processes import main_processes
 from docker_rollback._progress import Reporter
 from docker_rollback._project import beyond, look_at_project
 from docker_rollback._quiesce import AtRest
+from docker_rollback._report import Report
 from docker_rollback._snapshotter import ContainerSnapshotter, now
 from docker_rollback._spec import SHORT_ID, own_network, user_endpoints
 from docker_rollback._store import BackupStore, KeepArgument

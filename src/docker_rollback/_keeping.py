@@ -13,10 +13,11 @@ from attrs import evolve
 from docker_rollback._archiver import VolumeArchiver
 from docker_rollback._capture import Capture
 from docker_rollback._engine.port import Engine
-from docker_rollback._model import Observed, Report, backup_id
+from docker_rollback._model import Observed, backup_id
 from docker_rollback._operations import Operation
 from docker_rollback._preflight import Preflight
 from docker_rollback._project import look_at_project
+from docker_rollback._report import Report
 from docker_rollback._spec import started_at
 from docker_rollback._store import BackupStore
 from docker_rollback.errors import VolumeNotFoundError

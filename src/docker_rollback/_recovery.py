@@ -15,12 +15,13 @@ from docker_rollback._engine_errors import may_pass
 from docker_rollback._hooks import Hooks
 from docker_rollback._journal import Phase, interference
 from docker_rollback._keeping import Keeper
-from docker_rollback._model import Backup, Observed, Project, Quiesce, Report, Shared, backup_id
+from docker_rollback._model import Backup, Observed, Project, Quiesce, Shared, backup_id
 from docker_rollback._operations import HOLDER, Operation, Operations
 from docker_rollback._preflight import Preflight
 from docker_rollback._progress import Reporter
 from docker_rollback._quiesce import AtRest, resting
 from docker_rollback._recovered import InFlight, Recovered
+from docker_rollback._report import Report
 from docker_rollback._restorer import Restorer
 from docker_rollback._snapshotter import now
 from docker_rollback._store import BackupStore
@@ -101,8 +102,7 @@ class Recovery:
 
         Raises:
             UnfinishedRollbackError: something was started or changed since the earlier one was cut off.
-            ContainerNotFoundError, ProjectNotFoundError, ContainerBusyError, UnsupportedContainerError, EngineError,
-                StoreError: as `Preflight.holding` has them.
+            DockerRollbackError: as `Preflight.holding` has them.
         """
         concerned, recovered = list(references), self.finish_earlier(references, project=project)
         while True:

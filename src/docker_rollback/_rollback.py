@@ -15,7 +15,7 @@ from docker_rollback._checked import Check
 from docker_rollback._engine.port import Engine
 from docker_rollback._hooks import Hooks
 from docker_rollback._limit import as_limit
-from docker_rollback._model import Backup, Quiesce, Report, Shared
+from docker_rollback._model import Backup, Quiesce, Shared
 from docker_rollback._operations import Operation
 from docker_rollback._outcome import Account, Outcome, OutcomeListener, Status
 from docker_rollback._preflight import Preflight
@@ -23,6 +23,7 @@ from docker_rollback._progress import Reporter
 from docker_rollback._recovered import Recovered
 from docker_rollback._recovery import Recovery
 from docker_rollback._replace import Pull, Replacer
+from docker_rollback._report import Report
 from docker_rollback._signals import Signals
 from docker_rollback._snapshotter import now
 from docker_rollback._store import BackupStore, Keep, KeepArgument

@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 from attrs import evolve
 
-from docker_rollback._model import Observed, Report
+from docker_rollback._model import Observed
 from docker_rollback._plan import plan_restore
 from docker_rollback._privileges import privileges, privileges_of_volume
+from docker_rollback._report import Report
 from tests.unit.values import backup, snapshot, volume
 
 ORDINARY: dict[str, Any] = {

@@ -26,7 +26,14 @@ from docker_rollback._snapshotter import locked, now
 from docker_rollback._spec import started_at
 from docker_rollback._store import BackupStore
 from docker_rollback._volumes import ROLE
-from docker_rollback.errors import ContainerBusyError, DockerRollbackError, StoreError
+from docker_rollback.errors import (
+    ContainerBusyError,
+    DockerRollbackError,
+    EngineError,
+    StoreError,
+    StoreNotFoundError,
+    UnfinishedElsewhereError,
+)
 
 logger = logging.getLogger("docker_rollback")
 
@@ -332,6 +339,28 @@ class Operations:
             EngineError: the engine refused or failed.
         """
         return self._markers.in_flight()
+
+    def unfinished_elsewhere(self) -> list[InFlight]:
+        """Return the operations that may be cut off, and that another store has to finish; raises `EngineError`."""
+        return [one for one in self.in_flight() if one.is_unfinished_elsewhere]
+
+    def require_store(self) -> None:
+        """Make sure that the store is there, without making one.
+
+        Raises:
+            UnfinishedElsewhereError: it is not there, and the engine knows of one that has unfinished work.
+            StoreNotFoundError: it is not there.
+        """
+        try:
+            self._store.require()
+        except StoreNotFoundError as absent:
+            try:
+                elsewhere = self.unfinished_elsewhere()
+            except EngineError:
+                raise absent from None
+            if elsewhere:
+                raise UnfinishedElsewhereError(elsewhere, store=str(self._store.path), reason=str(absent)) from absent
+            raise
 
     def remove_left_over_marks(self) -> None:
         """Remove the lock volumes of operations that have ended, as far as their stores can be read from here.

@@ -36,6 +36,11 @@ def is_aside(name: str) -> bool:
     return _ASIDE in name
 
 
+def name_before_aside(name: str) -> str:
+    """Return the name that a container had before it was put aside; its own where it was not."""
+    return name.partition(_ASIDE)[0]
+
+
 def hold(engine: Engine, container: Observed) -> None:
     """Stop a container and keep its engine from starting it, also after a reboot."""
     if restarts(container.inspection["HostConfig"]):

@@ -15,12 +15,13 @@ from docker_rollback._engine_errors import may_pass
 from docker_rollback._hooks import Hooks
 from docker_rollback._journal import Phase, interference
 from docker_rollback._keeping import Keeper
+from docker_rollback._left_over import LeftOver
 from docker_rollback._model import Backup, Observed, Project, Quiesce, Shared, backup_id
 from docker_rollback._operations import HOLDER, Operation, Operations
 from docker_rollback._preflight import Preflight
 from docker_rollback._progress import Reporter
 from docker_rollback._quiesce import AtRest, resting
-from docker_rollback._recovered import InFlight, Recovered
+from docker_rollback._recovered import Recovered
 from docker_rollback._report import Report
 from docker_rollback._restorer import Restorer
 from docker_rollback._snapshotter import now
@@ -31,7 +32,6 @@ from docker_rollback.errors import (
     DockerRollbackError,
     EngineError,
     RecoveryFailedError,
-    StoreNotFoundError,
     UnfinishedElsewhereError,
     UnfinishedRollbackError,
     UnsupportedContainerError,
@@ -314,11 +314,10 @@ class Recovery:
             UnfinishedElsewhereError: everything of this store is finished, and the engine's lock volumes tell of an
                 operation that another store has to finish.
         """
-        self._require_store()
+        self._operations.require_store()
         # Of a death before anything was noted, too.
         self._operations.sweep()
         self._archiver.remove_left_over()
-        self._archiver.forget_image()
         done: list[Recovered] = []
         failures: list[DockerRollbackError] = []
         for operation in self._operations.unfinished(on_damage=failures.append):
@@ -330,33 +329,21 @@ class Recovery:
                 record = operation.record
                 error.add_note(f"while operation {record.operation} on {', '.join(record.names)} was to be finished")
                 failures.append(error)
-        self._operations.remove_left_over_marks()
-        elsewhere = self._unfinished_elsewhere()
-        if elsewhere:
+        LeftOver(self._engine, self._store, self._operations).clear()
+        try:
+            elsewhere = self._operations.unfinished_elsewhere()
+        except EngineError as error:
+            error.add_note("while the lock volumes of other stores were to be looked at")
+            failures.append(error)
+        else:
             told = UnfinishedElsewhereError(elsewhere, done, store=str(self._store.path))
-            if not failures:
+            if elsewhere and not failures:
                 raise told
-            failures.append(told)
+            failures += [told] if elsewhere else []
         if failures:
             finished = [recovered.operation for recovered in done]
             raise RecoveryFailedError(failures, finished, store=str(self._store.path)) from failures[0]
         return tuple(done)
-
-    def _unfinished_elsewhere(self) -> list[InFlight]:
-        return [one for one in self._operations.in_flight() if one.is_unfinished_elsewhere]
-
-    def _require_store(self) -> None:
-        """Raise where there is no store; where the engine knows of one that has unfinished work, that is named."""
-        try:
-            self._store.require()
-        except StoreNotFoundError as absent:
-            try:
-                elsewhere = self._unfinished_elsewhere()
-            except EngineError:
-                raise absent from None
-            if elsewhere:
-                raise UnfinishedElsewhereError(elsewhere, store=str(self._store.path), reason=str(absent)) from absent
-            raise
 
     def finish_earlier(
         self, references: Collection[str], *, project: str | None = None, but: str | None = None

@@ -9,9 +9,20 @@ from pathlib import Path
 
 import pytest
 
-from docker_rollback import BackupStore, RollbackRequested, backup, healthy, recover, restore, rollback
+from docker_rollback import (
+    BackupStore,
+    RecoveryFailedError,
+    RollbackRequested,
+    UnfinishedElsewhereError,
+    backup,
+    healthy,
+    recover,
+    restore,
+    rollback,
+)
 from docker_rollback._engine.port import Engine
-from docker_rollback.testing import Killed
+from docker_rollback._place import aside_name
+from docker_rollback.testing import FailingEngine, Killed
 from tests.unit.mortal import Fault, Life, MortalDisk, MortalEngine
 from tests.unit.shop import Shop
 from tests.unit.test_recovery import check_clean, die_in_the_body
@@ -260,3 +271,148 @@ def test_a_rollback_that_is_killed_leaves_its_backup_and_nothing_else(shop: Shop
         shop.before = shop.engine.inspect_container("shop")
 
     assert at_every_effect(shop, fault, work, check, stride=7) > 100
+
+
+def put_aside(shop: Shop) -> str:
+    """Rename the service's container away, as an operation does, and return the name that it has now."""
+    shop.engine.stop_container("shop")
+    shop.engine.update_container("shop", {"RestartPolicy": {"Name": "no"}})
+    name = aside_name("shop", shop.id)
+    shop.engine.rename_container("shop", name)
+    return name
+
+
+def there(shop: Shop) -> list[str]:
+    """Return the names of all containers."""
+    return sorted(shop.engine.inspect_container(one)["Name"].lstrip("/") for one in shop.engine.list_containers())
+
+
+def test_a_container_that_was_renamed_away_goes_where_its_backup_and_its_successor_are(shop: Shop) -> None:
+    """No record names it any more; its volumes stay."""
+    backup("shop", client=shop.engine, store=shop.store)
+    put_aside(shop)
+    shop.engine.run("shop", image="shop:2", volumes={"orders": "/data"})
+    volumes = shop.engine.list_volumes()
+    recover(client=shop.engine, store=shop.store)
+    assert there(shop) == ["shop"]
+    assert set(volumes) <= set(shop.engine.list_volumes())
+
+
+@pytest.mark.parametrize("case", ["no backup", "no successor", "successor stopped", "damaged", "without image", "runs"])
+def test_a_container_that_was_renamed_away_may_be_the_only_copy(
+    shop: Shop, case: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It stays as it is, is not started, and the log says what to do with it."""
+    if case != "no backup":
+        backup("shop", client=shop.engine, store=shop.store, export_image=case != "without image")
+    else:
+        shop.store.check()
+    name = put_aside(shop)
+    if case != "no successor":
+        shop.engine.run("shop", image="shop:2", volumes={"orders": "/data"})
+    if case == "successor stopped":
+        shop.engine.stop_container("shop")
+    if case == "runs":
+        shop.engine.start_container(name)
+    if case == "damaged":
+        for blob in (shop.store.path / "blobs" / "sha256").iterdir():
+            blob.write_bytes(b"rotten" + blob.read_bytes()[6:])
+    before = shop.engine.inspect_container(name)
+    assert recover(client=shop.engine, store=BackupStore(shop.store.path)) == ()
+    assert shop.engine.inspect_container(name) == before
+    assert f"docker rename {name} shop" in caplog.text
+    assert f"docker rm {name}" in caplog.text
+
+
+def test_a_container_that_was_renamed_away_is_left_to_an_operation_of_another_store(
+    shop: Shop, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its lock volume tells of it, also where this store has a backup of it and its successor runs."""
+    backup("shop", client=shop.engine, store=shop.store)
+    other = BackupStore(tmp_path / "other")
+    killed = FailingEngine(shop.engine, at=1, kill=True, verbs={"kill_container"})
+    with suppress(Killed), rollback("shop", client=killed, store=other, verify=healthy(stable_for=0.0)):
+        name = put_aside(shop)
+        shop.engine.run("shop", image="shop:2", volumes={"orders": "/data"})
+        killed.kill_container("shop")
+    with pytest.raises(UnfinishedElsewhereError):
+        recover(client=shop.engine, store=shop.store)
+    assert name in there(shop)
+    assert "docker rm" not in caplog.text
+    recover(client=shop.engine, store=other)
+    shop.check_restored()
+
+
+def test_a_damaged_record_may_be_of_anything(shop: Shop) -> None:
+    """Nothing that was renamed away goes, and no image, while nobody knows what the record names."""
+    taken = backup("shop", client=shop.engine, store=shop.store)
+    name = put_aside(shop)
+    shop.engine.run("shop", image="shop:2")
+    shop.engine.tag_image("shop:1", f"docker-rollback:{taken.id}.0.shop")
+    note = shop.store.path / "journal" / "20260102T030405Z-shop-a1b2c3.0123abcd.json"
+    note.write_bytes(b"{")
+    with pytest.raises(RecoveryFailedError):
+        recover(client=shop.engine, store=shop.store)
+    assert name in there(shop)
+    assert shop.engine.has_image(f"docker-rollback:{taken.id}.0.shop")
+    note.unlink()
+    recover(client=shop.engine, store=shop.store)
+    assert name not in there(shop)
+    assert not shop.engine.has_image(f"docker-rollback:{taken.id}.0.shop")
+
+
+def test_names_of_images_that_nobody_needs_go(shop: Shop) -> None:
+    """Those of backups that this store holds, and helpers' of whatever content; those it cannot know of stay."""
+    taken = backup("shop", client=shop.engine, store=shop.store)
+    (shop.store.path / "journal").mkdir(exist_ok=True)
+    ours = f"docker-rollback:{taken.id}.0.shop"
+    for name in (ours, f"{ours}-again", "docker-rollback-helper:0123456789abcdef"):
+        shop.engine.import_image([], name)
+    unknown = "docker-rollback:20260102T030405Z-shop-a1b2c3.0.shop"
+    kept = f"docker-rollback-kept:{taken.id}.0.shop"
+    # As somebody has it who loaded an export by hand.
+    loaded = f"docker-rollback:{taken.id}.1"
+    for name in (unknown, kept, loaded):
+        shop.engine.import_image([], name)
+    users = shop.engine.inspect_image("shop:1")["Id"]
+    shop.engine.tag_image(users, ours)
+    shop.engine.import_image([], "shop:1")
+    recover(client=shop.engine, store=shop.store)
+    names = {name for names in shop.engine.image_names().values() for name in names}
+    assert {name for name in names if name.startswith("docker-rollback")} >= {unknown, kept, loaded}
+    assert shop.engine.has_image(users)
+    shop.engine.remove_container("shop", force=True)
+    recover(client=shop.engine, store=shop.store)
+    names = {name for names in shop.engine.image_names().values() for name in names}
+    assert {name for name in names if name.startswith("docker-rollback")} == {unknown, kept, loaded}
+    assert shop.engine.has_image(users), "a user's image stays, though its name was moved"
+
+
+def test_a_name_on_which_a_container_stands_stays(shop: Shop) -> None:
+    """It is the only name of its image, and the engine would be asked in vain."""
+    taken = backup("shop", client=shop.engine, store=shop.store)
+    name = f"docker-rollback:{taken.id}.0.shop"
+    shop.engine.commit_container("shop", name)
+    shop.engine.run("other", image=name)
+    recover(client=shop.engine, store=shop.store)
+    assert shop.engine.has_image(name)
+
+
+def test_an_engine_that_refuses_to_list_fails_no_recovery(shop: Shop, caplog: pytest.LogCaptureFixture) -> None:
+    """What is left over is in nobody's way; what was cut off is finished all the same."""
+    die_in_the_body(shop, shop.break_it)
+    failing = FailingEngine(shop.engine, verbs={"list_images"}, at=1, lasting=True)
+    assert [one.outcome for one in recover(client=failing, store=shop.store)] == ["rolled back"]
+    assert "what was left over in the engine stays there" in caplog.text
+
+
+def test_a_helper_that_has_ended_goes_whoever_made_it(shop: Shop) -> None:
+    """It ends with its maker and is never started again; one that runs for a maker elsewhere stays."""
+    shop.store.check()
+    labels = {"docker-rollback.role": "helper", "docker-rollback.lock": ""}
+    for name in ("ended", "running"):
+        made = shop.engine.create_container(name, {"Image": "shop:1", "Labels": labels})
+        shop.engine.start_container(made)
+    shop.engine.kill_container("ended")
+    recover(client=shop.engine, store=shop.store)
+    assert there(shop) == ["running", "shop"]

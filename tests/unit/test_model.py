@@ -23,6 +23,7 @@ from docker_rollback import (
     Rollback,
     RollbackFailedError,
     Status,
+    StoreNotFoundError,
     UnfinishedRollbackError,
     healthy,
     recover,
@@ -380,6 +381,9 @@ class Shop(RuleBasedStateMachine):
         try:
             done = recover(client=engine, store=store)
         except Killed:
+            return
+        except StoreNotFoundError:
+            assert not (self.folder / "store").exists()
             return
         except DockerRollbackError:
             assert self.life.struck

@@ -34,6 +34,16 @@ class DockerImages(Referring):
             raise ImageNotFoundError(ref, action=asking.action)
         return found
 
+    def list_images(self, repository: str) -> list[str]:
+        asking = Asking(f"list images of {repository!r}")
+        # Podman has its own registry's name before a name that has none, and a pattern does not leave it out.
+        patterns = [f"{repository}:*", f"localhost/{repository}:*"] if self._wire.podman else [f"{repository}:*"]
+        params = {"filters": json.dumps({"reference": patterns})}
+        found = self._wire.json("GET", "/images/json", asking, params=params) or []
+        names = {str(name) for image in found for name in image.get("RepoTags") or []}
+        bare = {name.removeprefix("localhost/").removeprefix("docker.io/library/") for name in names}
+        return sorted(name for name in bare if name.rpartition(":")[0] == repository)
+
     def tag_image(self, ref: str, tag: str) -> None:
         asking = Asking(f"tag image {ref!r} as {tag!r}", ImageNotFoundError, ref)
         repository, version = split_tag(tag, asking)

@@ -124,6 +124,9 @@ class RetryingEngine:
     def inspect_image(self, ref: str) -> Inspection:
         return self._again(lambda: self._engine.inspect_image(ref))
 
+    def list_images(self, repository: str) -> list[str]:
+        return self._again(lambda: self._engine.list_images(repository))
+
     def tag_image(self, ref: str, tag: str) -> None:
         self._again(lambda: self._engine.tag_image(ref, tag))
 

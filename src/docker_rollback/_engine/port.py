@@ -223,6 +223,9 @@ class Engine(Protocol):
     def inspect_image(self, ref: str) -> Inspection:
         """Return the whole inspection of one image."""
 
+    def list_images(self, repository: str) -> list[str]:
+        """Return the names, ``repository:tag``, of the images of one repository of this engine, not of a registry."""
+
     def tag_image(self, ref: str, tag: str) -> None:
         """Give an image one more name, ``repository:tag``, taking it from whichever image has it."""
 

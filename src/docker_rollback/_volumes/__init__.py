@@ -6,10 +6,12 @@ from docker_rollback._volumes._capture import LIVE_FROM, ByteListener, SizeListe
 from docker_rollback._volumes._fill import Filling
 from docker_rollback._volumes._helper import ROLE, remove_left_over
 from docker_rollback._volumes._host import PLACE
+from docker_rollback._volumes._image import REPOSITORY as HELPER_REPOSITORY
 from docker_rollback._volumes._proof import began_with, is_first_of_its_namespace, is_main_program, may_do_anything
 from docker_rollback._volumes._tar import failed
 
 __all__ = [
+    "HELPER_REPOSITORY",
     "LIVE_FROM",
     "PLACE",
     "ROLE",

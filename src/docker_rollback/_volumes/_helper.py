@@ -260,10 +260,12 @@ def remove_left_over(engine: Engine, is_dead: Callable[[str], bool]) -> list[str
     removed = []
     for container in engine.list_containers(ContainerFilter(labels={ROLE_LABEL: ROLE})):
         try:
-            labels = engine.inspect_container(container)["Config"].get("Labels") or {}
+            found = engine.inspect_container(container)
         except ContainerNotFoundError:
             continue
-        if labels.get(LOCK_LABEL) and is_dead(str(labels[LOCK_LABEL])):
+        lock = str((found["Config"].get("Labels") or {}).get(LOCK_LABEL) or "")
+        # One that has ended serves nobody, whoever made it: it ends with its maker, and is never started again.
+        if found["State"].get("Status") in ("exited", "dead") or (lock and is_dead(lock)):
             engine.remove_container(container, force=True)
             removed.append(container)
     return removed

@@ -46,6 +46,7 @@ READING: Final = frozenset(
         "inspect_network",
         "inspect_volume",
         "list_containers",
+        "list_images",
         "list_networks",
         "list_volumes",
         "save_image",

@@ -79,6 +79,19 @@ class ImageContract(Contract):
         assert eyes.image(lab.image)
         assert engine.inspect_image(tag)["Id"] == engine.inspect_image(lab.image)["Id"]
 
+    def test_the_names_of_one_repository_are_listed(self, engine: Engine, lab: Lab) -> None:
+        """Each name of it, however many one image has; none of a repository whose name begins so or ends so."""
+        names = [lab.tag(), lab.tag()]
+        repository = names[0].rpartition(":")[0]
+        for name in (*names, f"{repository}-more:1", f"other/{repository}:1"):
+            engine.tag_image(lab.image, name)
+        try:
+            assert engine.list_images(repository) == sorted(names)
+            assert engine.list_images(repository[:-1]) == []
+        finally:
+            engine.remove_image(f"{repository}-more:1")
+            engine.remove_image(f"other/{repository}:1")
+
     def test_a_tag_is_taken_from_whoever_has_it(self, engine: Engine, lab: Lab) -> None:
         """A name that another image bears moves."""
         tag = lab.tag()

@@ -244,6 +244,10 @@ class FailingEngine:
         """Return the whole inspection of one image."""
         return self.pass_on("inspect_image", lambda: self._engine.inspect_image(ref), ref)
 
+    def list_images(self, repository: str) -> list[str]:
+        """Return the names of the images of one repository."""
+        return self.pass_on("list_images", lambda: self._engine.list_images(repository), repository)
+
     def tag_image(self, ref: str, tag: str) -> None:
         """Give an image one more name."""
         self.pass_on("tag_image", lambda: self._engine.tag_image(ref, tag), ref, tag)

@@ -306,6 +306,11 @@ class FakeEngine(Setup):
         with self._lock:
             return self._maker.images.inspect(ref)
 
+    def list_images(self, repository: str) -> list[str]:
+        """Return the names of the images of one repository."""
+        with self._lock:
+            return sorted(name for name in self._maker.images.names if name.rpartition(":")[0] == repository)
+
     def tag_image(self, ref: str, tag: str) -> None:
         """Give an image one more name, taking it from whichever image has it."""
         with self._lock:

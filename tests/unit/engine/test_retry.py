@@ -53,6 +53,7 @@ def _ask(engine: RetryingEngine, verb: str) -> object:
         "inspect_volume": lambda: engine.inspect_volume("data"),
         "kill_container": lambda: engine.kill_container("web"),
         "list_containers": engine.list_containers,
+        "list_images": lambda: engine.list_images("shop"),
         "list_networks": engine.list_networks,
         "list_volumes": engine.list_volumes,
         "load_image": lambda: engine.load_image(list(engine.save_image("shop:1"))),

@@ -104,6 +104,7 @@ def test_each_verb_reaches_the_engine(shop: FakeEngine) -> None:
     assert failing.container_changes("shop") == []
     assert failing.container_logs("shop", tail=1) == ""
     assert failing.inspect_image("shop:1") == shop.inspect_image("shop:1")
+    assert failing.list_images("shop") == shop.list_images("shop") == ["shop:1"]
     assert failing.create_volume({"Name": "data"}) == "data"
     assert failing.list_volumes() == shop.list_volumes()
     assert failing.inspect_volume("data") == shop.inspect_volume("data")

@@ -50,7 +50,9 @@ def _parser() -> argparse.ArgumentParser:
         epilog="Exit codes: 0 all is finished; 1 something could not be finished, or there is no such store; "
         "2 wrong arguments; 5 another store has unfinished work on this engine: the message has the command for it.",
     )
-    recovery.add_argument("--store", metavar="PATH", help="where the backups are; by default the user's data folder")
+    recovery.add_argument(
+        "--store", metavar="PATH", type=_path, help="where the backups are; by default the user's data folder"
+    )
     recovery.add_argument(
         "--give-up-found",
         action="store_true",
@@ -58,6 +60,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     recovery.add_argument("--verbose", action="store_true", help="tell every step")
     return parser
+
+
+def _path(text: str) -> str:
+    """Return a path that was given; an empty one is a variable that was not set, not the folder that we are in."""
+    if not text:
+        raise argparse.ArgumentTypeError("it is an empty path; leave it out for the user's data folder")
+    return text
 
 
 if __name__ == "__main__":

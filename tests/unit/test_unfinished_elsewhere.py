@@ -19,6 +19,7 @@ from docker_rollback import (
     recover,
 )
 from docker_rollback.__main__ import main
+from docker_rollback._exit_codes import ExitCode
 from docker_rollback.testing import FailingEngine, FakeEngine, Killed
 from tests.unit.shop import Shop
 from tests.unit.test_marker import MARK, mark
@@ -93,6 +94,17 @@ def test_the_command_says_that_there_is_no_store(
     assert out == ""
     assert err.startswith(f"store {tmp_path / 'mistyped'}: there is no store here")
     assert err.count("\n") == 1
+
+
+def test_an_empty_path_is_a_wrong_argument(
+    shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A shell's variable that is not set does not stand for the folder that the command runs in."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as ended:
+        run(shop.engine, monkeypatch, "--store", "")
+    assert (ended.value.code, int(ExitCode.USAGE)) == (2, 2)
+    assert "empty path" in capsys.readouterr().err
 
 
 def test_unfinished_work_of_another_store_is_named(shop: Shop, other: BackupStore) -> None:

@@ -10,6 +10,7 @@ from attrs import evolve
 
 from docker_rollback._model import Descriptor
 from docker_rollback._store import BackupStore
+from docker_rollback._store._assemble import digest_in
 from docker_rollback._store._streams import compression, decompressed
 from docker_rollback.errors import CorruptBackupError, EngineError
 from tests.unit.store import making
@@ -125,6 +126,44 @@ def test_a_layer_that_does_not_hold_what_its_letter_says_is_damage(store: Backup
     missing = evolve(manifest, annotations={"io.docker-rollback.known-as": digest(b"nothing")})
     with pytest.raises(CorruptBackupError, match="missing"):
         given_out(store, missing)
+
+
+@pytest.mark.parametrize("change", ["a layer less", "a layer more", "another config"])
+def test_a_letter_of_another_image_is_damage(store: BackupStore, change: str) -> None:
+    """The manifest by which an engine knew an image has the config and as many layers as the one in the store."""
+    img, other = small_image(), image(b"other")
+    manifest = take(store, making.oci_plain(img), img)
+    letter = json.loads(making.manifest_of(img, img.layers, ""))
+    if change == "another config":
+        letter["config"] = json.loads(making.manifest_of(other, [], ""))["config"]
+    else:
+        letter["layers"] = letter["layers"][:-1] if change == "a layer less" else letter["layers"] * 2
+    data = json.dumps(letter).encode()
+    (store.path / "blobs" / "sha256" / digest(data)[7:]).write_bytes(data)
+    forged = evolve(manifest, annotations={"io.docker-rollback.known-as": digest(data)})
+    with pytest.raises(CorruptBackupError, match="it is not of the image"):
+        given_out(store, forged)
+
+
+@pytest.mark.parametrize(
+    ("name", "promises"),
+    [
+        (f"blobs/sha256/{'ab' * 32}", True),
+        (f"{'ab' * 32}.tar", True),
+        (f"{'ab' * 32}.json", True),
+        (f"{'ab' * 32}.txt", False),
+        ("ab" * 32, False),
+        (f"folder/{'ab' * 32}.tar", False),
+        (f"blobs/sha256/{'ab' * 32}.tar", False),
+        (f"blobs/sha512/{'ab' * 32}", False),
+        (f"blobs/sha256/{'AB' * 32}", False),
+        (f"{'ab' * 31}.tar", False),
+        ("layer.tar", False),
+    ],
+)
+def test_a_name_in_an_archive_may_promise_a_digest(name: str, *, promises: bool) -> None:
+    """As engines name blobs, layers and configs; any other name is no more than a name."""
+    assert digest_in(name) == (f"sha256:{'ab' * 32}" if promises else None)
 
 
 def test_an_image_of_several_platforms_keeps_its_index(store: BackupStore) -> None:

@@ -10,6 +10,7 @@ from attrs import evolve
 from docker_rollback import (
     ArchiveError,
     EngineInfo,
+    EngineUnavailableError,
     RestoreError,
     RollbackRequested,
     Status,
@@ -399,3 +400,47 @@ def test_a_change_during_the_capture_is_an_error_unless_somebody_shares(shop: Sh
         with pytest.raises(ArchiveError, match="changed while they were read"), shop.rollback(shared="ignore"):
             pytest.fail("the block was entered")
     assert shop.engine.container("shop").status == "running"
+
+
+def test_an_engine_that_was_away_for_a_moment_costs_nobody_an_address(shop: Shop) -> None:
+    """Who was there before has the address again that it asked for, although the first try got no answer."""
+    shop.engine.create_network({"Name": "inner", **FIXED})
+    address = {"IPAMConfig": {"IPv4Address": "10.98.0.9"}}
+    watcher = shop.engine.run("watcher", image="shop:1", networks={"inner": address})
+    shop.engine.run("desk", image="shop:1", networks=["inner"])
+    before = shop.engine.inspect_container("watcher")
+
+    class Away(FailingEngine):
+        was_away = False
+
+        def connect_network(self, network: str, container: str, endpoint: Inspection) -> None:
+            if container == watcher and not self.was_away:
+                self.was_away = True
+                raise EngineUnavailableError("connect it", "the connection was dropped")
+            super().connect_network(network, container, endpoint)
+
+    engine = Away(shop.engine)
+    with rollback("desk", client=engine, store=shop.store, verify=None) as tx:
+        for name in ("watcher", "desk"):
+            shop.engine.disconnect_network("inner", name, force=True)
+        shop.engine.remove_network("inner")
+        shop.engine.create_network({"Name": "inner", "Internal": True, **FIXED})
+        shop.engine.connect_network("inner", "watcher", address)
+        raise RollbackRequested
+    assert engine.was_away
+    assert tx.status is Status.ROLLED_BACK
+    assert compare(before, shop.engine.inspect_container("watcher")) == []
+
+
+def test_the_updated_container_in_a_changed_network_is_in_nobodys_way(
+    shop: Shop, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It stands in the place that is restored: it neither refuses a restore, nor is said to be taken off."""
+    taken = backup("shop", client=shop.engine, store=shop.store)
+    shop.engine.remove_container("shop", force=True, volumes=True)
+    shop.engine.remove_network("front")
+    shop.engine.create_network({"Name": "front", "Driver": "bridge", "Internal": True})
+    shop.engine.run("shop", image="shop:2", volumes={"orders": "/data"}, networks=["front"])
+    assert restore(taken, client=shop.engine, store=shop.store) == ["shop"]
+    assert "is taken off network" not in caplog.text
+    shop.check_restored()

@@ -47,6 +47,7 @@ LAYERS = (
     ("_spec", "_folders", "_report"),
     ("_model",),
     ("_exclude", "_beneath", "_privileges"),
+    ("_arguments",),
     ("errors",),
     ("_store_errors", "_recovered", "_exit_codes"),
     ("_engine_errors",),

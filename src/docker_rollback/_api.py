@@ -6,6 +6,7 @@ import os
 from collections.abc import Collection, Sequence
 from typing import TypeAlias
 
+from docker_rollback._arguments import flag, instance, text
 from docker_rollback._checked import Check
 from docker_rollback._checks import as_checks, healthy
 from docker_rollback._engine import Client, Engine, as_engine
@@ -108,7 +109,7 @@ def rollback(
         >>> with rollback(project="shop"):
         ...     subprocess.run(["docker", "compose", "up", "--detach"], check=True)
     """
-    references, checks = _references(containers, project), as_checks(verify)
+    references, checks = _references("rollback", containers, project), as_checks(verify)
     parts = Parts.build(
         _engine(client, containers),
         _store(store),
@@ -169,6 +170,7 @@ def backup(
     """Take a backup of containers, without an update; the arguments are those of `rollback`.
 
     Raises:
+        ValueError, TypeError: an argument is wrong, or neither a container nor a project was given.
         ContainerNotFoundError, ProjectNotFoundError, UnsupportedContainerError, ContainerBusyError, HookError: nothing
             was touched.
         StoreError, EngineError, VolumeError, CaptureError, DowntimeExceededError: the backup could not be taken; every
@@ -178,6 +180,8 @@ def backup(
         >>> backup("web", store="/var/backups/web").id
         '20260102T030405Z-web-a1b2c3'
     """
+    references = _references("backup", containers, project)
+    max_downtime = as_limit(max_downtime)
     parts = Parts.build(
         _engine(client, containers),
         _store(store),
@@ -190,10 +194,9 @@ def backup(
         include_binds=include_binds,
         exclude=exclude,
     )
-    max_downtime = as_limit(max_downtime)
     hooks = Hooks(parts.engine, before_quiesce=before_quiesce, after_resume=after_resume, report=parts.report)
     recovery = parts.recovery("stop")
-    with recovery.holding(_references(containers, project), project=project) as (report, _):
+    with recovery.holding(references, project=project) as (report, _):
         operation, taken = recovery.begin(
             report, quiesce=quiesce, shared=shared, hooks=hooks, max_downtime=max_downtime, then="committed"
         )
@@ -235,6 +238,7 @@ def restore(
         >>> restore("20260102T030405Z-web-a1b2c3", store="/var/backups/web")
         ['web']
     """
+    instance("backup", backup, (str, Backup), what="a Backup, or the id of one")
     parts = Parts.build(as_engine(client), _store(store), way=way, helper_image=helper_image, progress=progress)
     found = parts.store.get(backup) if isinstance(backup, str) else backup
     recovery = parts.recovery("refuse")
@@ -280,6 +284,7 @@ def recover(
         ...     print(operation.containers, operation.outcome)
         ('web',) rolled back
     """
+    flag("keep_found", keep_found)
     parts = Parts.build(as_engine(client), _store(store), way=way, helper_image=helper_image, progress=progress)
     return parts.recovery("stop").recover(keep_found=keep_found)
 
@@ -294,19 +299,21 @@ def _engine(client: Client | None, containers: Sequence[ContainerArgument]) -> E
     return as_engine(client)
 
 
-def _references(containers: Sequence[ContainerArgument], project: str | None) -> list[str]:
-    if project == "":
-        raise ValueError("project is an empty name; leave it out to name containers alone")
+def _references(call: str, containers: Sequence[ContainerArgument], project: str | None) -> list[str]:
+    text("project", project, what="the name of a compose project", optional=True)
     for container in containers:
+        if isinstance(container, list | tuple | set | frozenset):
+            several = ", ".join(map(repr, container))
+            raise TypeError(f"give several containers as arguments of their own: {call}({several})")
         if not isinstance(container, str) and not isinstance(getattr(container, "id", None), str):
             raise TypeError(f"a name, an id or an object with an id was expected for a container, not {container!r}")
-    references = [container if isinstance(container, str) else container.id for container in containers]
+    references = [str(container) if isinstance(container, str) else str(container.id) for container in containers]
     if not all(references):
-        raise ValueError("a container object without an id was given")
-    return [reference for reference in references if reference]
+        raise ValueError("a container with an empty name, or an object without an id, was given")
+    if not references and project is None:
+        raise ValueError(f"{call} needs at least one container, or a compose project")
+    return references
 
 
 def _store(store: StoreArgument) -> BackupStore:
-    if store == "":
-        raise ValueError("store is an empty path; leave it out for the user's data folder")
     return store if isinstance(store, BackupStore) else BackupStore(store)

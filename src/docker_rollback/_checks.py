@@ -10,6 +10,7 @@ import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
+from docker_rollback._arguments import seconds, several, text, whole
 from docker_rollback._checked import Check, CheckedContainer
 from docker_rollback._engine.port import Inspection
 from docker_rollback._patience import LateError, within
@@ -52,6 +53,8 @@ def healthy(*, timeout: float | None = None, stable_for: float = 1.0) -> Check:
         >>> with rollback("web", verify=healthy(timeout=120)):
         ...     update()
     """
+    seconds("timeout", timeout, optional=True)
+    seconds("stable_for", stable_for)
 
     def check(container: CheckedContainer) -> None:
         if not container.before.alive or container.before.status == "restarting":
@@ -80,8 +83,11 @@ def http_ok(url: str, *, timeout: float = 30.0, status: int | None = None) -> Ch
         >>> with rollback("web", verify=[healthy(), http_ok("http://localhost:8080/ready")]):
         ...     update()
     """
+    text("url", url, what="an http or https address")
     if not url.startswith(("http://", "https://")):
-        raise ValueError(f"not an http or https address: {url!r}")
+        raise ValueError(f"url is an http or https address, not {url!r}")
+    seconds("timeout", timeout)
+    whole("status", status, least=100, most=599, optional=True)
 
     # The service is asked itself: a proxy that the environment names would answer in its place.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
@@ -110,6 +116,9 @@ def tcp_open(host: str, port: int, *, timeout: float = 30.0) -> Check:
         >>> with rollback("db", verify=tcp_open("localhost", 5432, timeout=60)):
         ...     update()
     """
+    text("host", host, what="a host's name or address")
+    whole("port", port, least=1, most=65535)
+    seconds("timeout", timeout)
 
     def ask(patience: float) -> str | None:
         try:
@@ -139,6 +148,7 @@ def eventually(check: Check, *, timeout: float = 30.0) -> Check:
     """
     if not callable(check):
         raise TypeError(f"a check is a callable, not {check!r}")
+    seconds("timeout", timeout)
 
     def patient(container: CheckedContainer) -> None:
         deadline = container.clock() + timeout
@@ -157,7 +167,13 @@ def eventually(check: Check, *, timeout: float = 30.0) -> Check:
 
 def as_checks(verify: Check | Sequence[Check] | None) -> tuple[Check, ...]:
     """Return the checks that a `verify=` argument means: one, several, or none."""
-    checks: tuple[Check, ...] = () if verify is None else (verify,) if callable(verify) else tuple(verify)
+    checks: tuple[Check, ...] = ()
+    if verify is not None:
+        checks = (
+            (verify,)
+            if callable(verify)
+            else several("verify", verify, what="a check, such as healthy() or http_ok(url), several, or None")
+        )
     makers: tuple[object, ...] = (healthy, http_ok, tcp_open, eventually)
     for check in checks:
         if not callable(check):

@@ -14,6 +14,8 @@ _MEANING: Final = re.compile(r"[\\\[\]*?]")
 
 
 def _checked_path(path: str) -> str:
+    if not isinstance(path, str):
+        raise TypeError(f"the path of an Exclude is a text, not {path!r}")
     if not path:
         return path
     parts = path.strip("/").split("/")
@@ -47,6 +49,8 @@ class Exclude:
 
     def __attrs_post_init__(self) -> None:
         """Refuse what names no volume."""
+        if not isinstance(self.volume, str):
+            raise TypeError(f"the volume of an Exclude is a name or a path, not {self.volume!r}")
         if not self.volume:
             raise ValueError(f"{self!r} names no volume; write it as 'volume' or 'volume:path'")
 
@@ -74,7 +78,7 @@ ExcludeArgument: TypeAlias = Exclude | str
 
 def as_excludes(given: Iterable[ExcludeArgument]) -> tuple[Exclude, ...]:
     """Return what is to be left out, each once; raises as `Exclude.of`."""
-    if isinstance(given, str | Exclude):
+    if isinstance(given, str | bytes | Exclude) or not isinstance(given, Iterable):
         raise TypeError(f"exclude is a list of what to leave out, not {given!r} alone")
     return tuple(dict.fromkeys(map(Exclude.of, given)))
 

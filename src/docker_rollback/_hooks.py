@@ -9,6 +9,7 @@ from typing import Any, Final, Literal, TypeAlias, TypeVar
 
 from attrs import field, frozen
 
+from docker_rollback._arguments import function, seconds, several, text, texts
 from docker_rollback._engine.port import Engine
 from docker_rollback._model import Observed
 from docker_rollback._patience import LateError, within
@@ -25,9 +26,8 @@ _PATIENCE: Final = 60.0
 T = TypeVar("T")
 
 
-def _positive(_: object, name: Any, seconds: float | None) -> None:
-    if seconds is not None and not seconds > 0:
-        raise ValueError(f"{name.name} is a number of seconds above 0, not {seconds!r}")
+def _positive(_: object, name: Any, value: float | None) -> None:
+    seconds(name.name, value, above=True, optional=True)
 
 
 @frozen
@@ -49,8 +49,10 @@ class Exec:
     timeout: float | None = field(default=_PATIENCE, kw_only=True, validator=_positive)
 
     def __attrs_post_init__(self) -> None:
-        if isinstance(self.command, str) or not self.command:
+        text("the container of an Exec", self.container, what="a name or an id")
+        if isinstance(self.command, str | bytes) or not self.command:
             raise ValueError("the command of an Exec is a list: the program, then its arguments")
+        texts("the command of an Exec", self.command, what="the program and its arguments")
 
 
 @frozen
@@ -69,6 +71,9 @@ class Call:
 
     function: Callable[[], object]
     timeout: float | None = field(default=_PATIENCE, kw_only=True, validator=_positive)
+
+    def __attrs_post_init__(self) -> None:
+        function("the function of a Call", self.function)
 
 
 Hook: TypeAlias = Callable[[], object] | Call | Exec
@@ -202,8 +207,10 @@ def _in_time(hook: Call | Exec, work: Callable[[], T], *, name: HookName) -> T:
 
 def _as_hooks(name: HookName, given: HookArgument) -> tuple[Call | Exec, ...]:
     """Return the hooks that an argument means."""
-    hooks: Sequence[Hook] = (given,) if isinstance(given, Call | Exec) or callable(given) else given
+    wanted = f"{name} is a callable, a Call or an Exec, or several of them"
+    one = isinstance(given, Call | Exec) or callable(given)
+    hooks: Sequence[Hook] = (given,) if one else several(name, given, what=wanted.partition(" is ")[2])
     for hook in hooks:
         if not isinstance(hook, Call | Exec) and not callable(hook):
-            raise TypeError(f"{name} is a callable, a Call or an Exec, or several of them, not {hook!r}")
+            raise TypeError(f"{wanted}, not {hook!r}")
     return tuple(hook if isinstance(hook, Call | Exec) else Call(hook) for hook in hooks)

@@ -9,6 +9,7 @@ from contextlib import ExitStack
 from types import TracebackType
 from typing import Final, Self
 
+from docker_rollback._arguments import seconds
 from docker_rollback.errors import DowntimeExceededError, ResumeError
 
 _LOOK: Final = 0.05
@@ -16,9 +17,8 @@ _LOOK: Final = 0.05
 
 
 def as_limit(max_downtime: float | None) -> float | None:
-    """Return a limit as it was given; raises `ValueError` for one that nothing can keep."""
-    if max_downtime is not None and not max_downtime > 0:
-        raise ValueError(f"max_downtime is a number of seconds above 0, not {max_downtime!r}")
+    """Return a limit as it was given; raises `TypeError` or `ValueError` for one that nothing can keep."""
+    seconds("max_downtime", max_downtime, above=True, optional=True)
     return max_downtime
 
 

@@ -9,6 +9,7 @@ from typing import Self, get_args
 from attrs import frozen
 
 from docker_rollback._archiver import VolumeArchiver
+from docker_rollback._arguments import flag, function, one_of, text, texts
 from docker_rollback._capture import Capture
 from docker_rollback._engine.port import Engine
 from docker_rollback._exclude import ExcludeArgument
@@ -51,12 +52,14 @@ class Parts:
         exclude: Collection[ExcludeArgument] = (),
         monotonic: Callable[[], float] = time.monotonic,
     ) -> Self:
-        """Build the parts; raises `ValueError` for an argument that is none of its choices."""
-        _one_of("quiesce", quiesce, get_args(Quiesce))
-        _one_of("shared", shared, get_args(Shared))
-        _one_of("way", way, (None, *get_args(Way)))
-        if isinstance(include_binds, str):
-            raise TypeError(f"include_binds is a list of paths, not the string {include_binds!r}")
+        """Build the parts; raises `ValueError` or `TypeError` for an argument that is wrong."""
+        one_of("quiesce", quiesce, get_args(Quiesce))
+        one_of("shared", shared, get_args(Shared))
+        one_of("way", way, (None, *get_args(Way)))
+        text("helper_image", helper_image, what="the name or id of an image", optional=True)
+        flag("export_image", export_image)
+        function("progress", progress, optional=True)
+        include_binds = texts("include_binds", include_binds, what="paths")
         report = Reporter(progress, timeline=Timeline(monotonic))
         snapshotter = ContainerSnapshotter(engine, store, export_image=export_image, report=report)
         archiver = VolumeArchiver(
@@ -94,8 +97,3 @@ class Parts:
             archiver=self.archiver,
             report=self.report,
         )
-
-
-def _one_of(name: str, value: object, choices: tuple[object, ...]) -> None:
-    if value not in choices:
-        raise ValueError(f"{name} is one of {', '.join(map(repr, choices))}, not {value!r}")

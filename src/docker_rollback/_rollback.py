@@ -8,8 +8,9 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from datetime import datetime
 from types import TracebackType
-from typing import Protocol, Self, TypeAlias, Unpack
+from typing import Protocol, Self, TypeAlias, Unpack, get_args
 
+from docker_rollback._arguments import flag, function, one_of, text
 from docker_rollback._capture import Capture
 from docker_rollback._checked import Check
 from docker_rollback._engine.port import Engine
@@ -112,6 +113,9 @@ class Rollback:
     ) -> None:
         if not containers and project is None:
             raise ValueError("rollback needs at least one container, or a compose project")
+        flag("resume", resume)
+        flag("keep_failed", keep_failed)
+        function("on_outcome", on_outcome, optional=True)
         self._containers = tuple(containers)
         self._project = project
         self._engine = engine
@@ -255,7 +259,12 @@ class Rollback:
         """
         if self.status is not Status.UPDATING:
             raise RuntimeError(f"a container is replaced inside the block, and this Rollback is {self.status.value}")
-        reference = container if isinstance(container, str) else container.id
+        one_of("pull", pull, get_args(Pull))
+        text("image", image, what="the name or id of an image", optional=True)
+        text("platform", platform, what="a platform, such as 'linux/arm64'", optional=True)
+        reference = container if isinstance(container, str) else getattr(container, "id", None)
+        if not isinstance(reference, str):
+            raise TypeError(f"a name, an id or an object with an id was expected for a container, not {container!r}")
         if not reference:
             raise ValueError("a container object without an id was given")
         if self._replacer is None:

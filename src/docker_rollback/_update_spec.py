@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping, Sequence
+from types import NoneType
 from typing import Any, Final, TypeAlias, TypedDict
 
 from attrs import field, frozen
 
+from docker_rollback._arguments import instance, mapping, texts
 from docker_rollback._model import Observed
 from docker_rollback._spec import CreateRequest, create_request
 
@@ -44,7 +46,9 @@ class ChangeArguments(TypedDict, total=False):
 
 
 def _words(value: Words | None) -> list[str] | None:
-    return None if value is None else shlex.split(value) if isinstance(value, str) else list(value)
+    if isinstance(value, str):
+        return shlex.split(value)
+    return None if value is None else list(texts("a command", value, what="words"))
 
 
 @frozen
@@ -72,6 +76,19 @@ class Changes:
     healthcheck: Mapping[str, Any] | None = None
     config: Mapping[str, Any] = field(factory=dict)
     host_config: Mapping[str, Any] = field(factory=dict)
+
+    def __attrs_post_init__(self) -> None:
+        """Refuse what the engine would refuse later, or take for something else."""
+        for name in ("environment", "labels", "config", "host_config"):
+            mapping(name, getattr(self, name))
+        mapping("healthcheck", self.healthcheck, optional=True)
+        for name in ("environment", "labels"):
+            for key, value in getattr(self, name).items():
+                if not isinstance(value, str | NoneType):
+                    # Not the value itself, which may be a secret.
+                    raise TypeError(f"{name}[{key!r}] is a text or None, not of type {type(value).__name__}")
+        for name in ("user", "working_dir"):
+            instance(name, getattr(self, name), (str, NoneType), what="a text or None")
 
 
 def update_request(

@@ -143,7 +143,7 @@ def test_a_program_in_a_container_does_not_stop_it(town: Town, engine_url: str, 
         Env=[f"PYTHONPATH={os.pathsep.join(map(str, libraries))}", f"DOCKER_HOST=unix:///engine/{socket.name}"],
     )
     python = str(Path(sys.executable).resolve())
-    if "found" not in town.said(updater, "sh", "-c", f"{python} -c 'import docker_rollback; print(\"found\")'"):
+    if "at hand" not in town.said(updater, "sh", "-c", f"{python} -c 'import docker_rollback; print(\"at hand\")'"):
         cannot(town.client, "it does not see this machine's files, Python among them")
     printed = town.said(updater, python, "-c", PROGRAM, town.names["updater"], town.names["vpn"], updater[:12])
     own, other, by_id = printed.splitlines()

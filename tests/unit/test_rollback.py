@@ -256,7 +256,7 @@ def test_backups_go_by_age_too(shop: Shop) -> None:
             pass
         assert len(store.ids()) == left
     for wrong in (-1, timedelta(days=-1), "3", 1.5):
-        with pytest.raises((ValueError, TypeError), match="kept"):
+        with pytest.raises((ValueError, TypeError), match="keep"):
             shop.rollback(keep=wrong)
 
 

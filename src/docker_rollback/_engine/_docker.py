@@ -14,6 +14,7 @@ import docker
 from docker import APIClient, DockerClient
 from docker.constants import DEFAULT_UNIX_SOCKET
 
+from docker_rollback._arguments import instance, seconds
 from docker_rollback._engine._docker_containers import DockerContainers
 from docker_rollback._engine._docker_errors import Asking
 from docker_rollback._engine._docker_images import DockerImages
@@ -61,6 +62,9 @@ class DockerEngine(DockerContainers, DockerImages, DockerNetworks, DockerVolumes
             sleep: waits, in seconds.
             clock: tells seconds.
         """
+        instance("client", client, (DockerClient, APIClient), what="a docker-py client")
+        seconds("timeout", timeout, above=True)
+        seconds("patience", patience, above=True)
         super().__init__(
             Wire(client.api if isinstance(client, DockerClient) else client, timeout=timeout, patience=patience),
             sleep,

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Collection, Iterable
 from contextlib import suppress
 
+from docker_rollback._arguments import instance
 from docker_rollback._model import Descriptor
 from docker_rollback._store import _oci
 from docker_rollback._store._layout import Layout
@@ -37,7 +38,8 @@ class Catalog:
         return roots
 
     def root(self, backup_id: str) -> Descriptor:
-        """Return the index of one backup; raises `BackupNotFoundError`."""
+        """Return the index of one backup; raises `BackupNotFoundError`, and `TypeError` for what is no id at all."""
+        instance("backup_id", backup_id, (str,), what="the id of a backup")
         if _oci.is_backup_id(backup_id):
             for child in self._layout.index().children:
                 # Unreadable is not the same as absent, so what is named is not read here.

@@ -20,6 +20,7 @@ FOLDER_MODE = 0o700
 FILE_MODE = 0o600
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+_UNLOCKABLE = frozenset({errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP})
 _FORBIDDEN = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 
 
@@ -106,6 +107,14 @@ def open_private(path: Path, flags: int) -> int:
 def store_error(error: OSError, path: Path | str) -> StoreError:
     """Say what a failed system call means for a store."""
     reason = error.strerror or str(error)
+    if error.errno == errno.ENOSPC and _has_no_inodes(Path(path)):
+        return StoreFullError(str(path), f"its file system has no inodes left for another file ({reason})")
+    if error.errno in _UNLOCKABLE:
+        return StoreError(
+            str(path),
+            f"its file system gives no locks ({reason}), without which two processes could spoil a backup; have it "
+            "give locks (NFS needs its lock service), or give the store a place on a local disk",
+        )
     if error.errno in _FULL:
         free = None if error.errno == errno.EDQUOT else _room_around(Path(path))
         return StoreFullError(str(path), f"there is no room left ({reason})", free=free)
@@ -120,6 +129,16 @@ def _room_around(path: Path) -> int | None:
         with suppress(OSError):
             return DISK.room(folder)
     return None
+
+
+def _has_no_inodes(path: Path) -> bool:
+    """Whether the file system of a path, of which the last parts may be missing, can hold no more files."""
+    for folder in (path, *path.parents):
+        with suppress(OSError):
+            found = os.statvfs(folder)
+            # Where there is no fixed number of them, both are 0.
+            return found.f_files > 0 and found.f_favail == 0
+    return False
 
 
 @contextmanager

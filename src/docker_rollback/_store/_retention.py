@@ -10,10 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
+from types import NoneType
 from typing import Self, TypeAlias
 
 from attrs import field, frozen
 
+from docker_rollback._arguments import instance
 from docker_rollback._model import Backup
 
 
@@ -37,10 +39,10 @@ class Keep:
     age: timedelta | None = None
 
     def __attrs_post_init__(self) -> None:
-        _check_type(self.count, int, "a number of backups")
-        _check_type(self.age, timedelta, "a timedelta")
+        instance("keep", self.count, (int, NoneType), what="a number of backups, a timedelta, a Keep or None")
+        instance("the age of a Keep", self.age, (timedelta, NoneType), what="a timedelta or None")
         if (self.count is not None and self.count < 0) or (self.age is not None and self.age < timedelta()):
-            raise ValueError("what is to be kept cannot be negative")
+            raise ValueError(f"keep is not negative; {self.count if self.age is None else self.age!r} was given")
 
     @classmethod
     def of(cls, keep: KeepArgument) -> Self:
@@ -59,11 +61,6 @@ class Keep:
 
 KeepArgument: TypeAlias = int | timedelta | Keep | None
 """Which backups are to stay: so many, those younger than an age, both by `Keep`, or all of them for None."""
-
-
-def _check_type(value: object, kind: type, words: str) -> None:
-    if value is not None and (not isinstance(value, kind) or isinstance(value, bool)):
-        raise TypeError(f"what is to be kept is {words}, not {value!r}")
 
 
 @frozen

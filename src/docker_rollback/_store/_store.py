@@ -11,8 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO
 
-import platformdirs
-
+from docker_rollback._arguments import texts
 from docker_rollback._model import Backup, Descriptor
 from docker_rollback._store import _oci
 from docker_rollback._store._catalog import Catalog
@@ -23,6 +22,7 @@ from docker_rollback._store._import import import_backup
 from docker_rollback._store._layout import Layout
 from docker_rollback._store._locks import FileLock, LockedError, is_held
 from docker_rollback._store._outlet import backup_archive, image_archive
+from docker_rollback._store._places import default_path, file_path, store_path
 from docker_rollback._store._records import Records
 from docker_rollback._store._retention import Keep, KeepArgument, PruneReport, choose
 from docker_rollback._store._sweep import Sweep, sweep
@@ -38,11 +38,6 @@ from docker_rollback.errors import (
 logger = logging.getLogger("docker_rollback")
 
 _SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}", re.ASCII)
-
-
-def default_path() -> Path:
-    """Return the path of the store that is used where none is named: in the user's data folder."""
-    return platformdirs.user_data_path("docker-rollback", appauthor=False) / "store"
 
 
 class BackupStore:
@@ -70,7 +65,7 @@ class BackupStore:
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
         threads: int = 2,
     ) -> None:
-        self.path = Path(default_path() if path is None else path).absolute()
+        self.path = store_path(path)
         self._layout = Layout(self.path, disk=disk)
         self._catalog = Catalog(self._layout)
         self._holds = Holds(self._layout)
@@ -255,6 +250,8 @@ class BackupStore:
             ()
         """
         rules = Keep.of(keep)
+        containers = None if containers is None else texts("containers", containers, what="names of containers")
+        protect = texts("protect", protect, what="ids of backups")
         if not self._layout.root.exists():
             return PruneReport((), (), dry_run=dry_run)
         self._layout.create()
@@ -361,7 +358,7 @@ class BackupStore:
         if _SAFE_NAME.fullmatch(container_id) is None:
             raise ValueError(f"{container_id!r} is no container's id")
         self._layout.create()
-        with FileLock(self._lock_of(container_id), disk=self._disk) as lock:
+        with FileLock(self._lock_of(container_id), transient=True, disk=self._disk) as lock:
             try:
                 lock.acquire(timeout, note=f"container {container}")
             except LockedError as holder:
@@ -396,8 +393,8 @@ class BackupStore:
         Example:
             >>> store.export("20260102T030405Z-web-a1b2c3", sys.stdout.buffer)
         """
+        target = file_path(file, "write")
         root = self._catalog.root(backup_id)
-        target = Path(file).absolute() if isinstance(file, str | os.PathLike) else None
         temporary = None if target is None else temporary_for(target)
         with self.using(backup_id, leaves=temporary):
             archive = backup_archive(self._layout, backup_id, root)
@@ -423,6 +420,7 @@ class BackupStore:
             >>> BackupStore().import_(sys.stdin.buffer).id
             '20260102T030405Z-web-a1b2c3'
         """
+        file_path(file, "read")
         if not isinstance(file, str | os.PathLike):
             return import_backup(self._layout, file, getattr(file, "name", None) or "the stream")
         path = Path(file)

@@ -14,7 +14,7 @@ from docker_rollback._model import Descriptor
 from docker_rollback._store import _oci
 from docker_rollback._store._files import translated
 from docker_rollback._store._layout import Layout
-from docker_rollback._store._locks import is_held
+from docker_rollback._store._locks import is_held, remove_unheld
 from docker_rollback.errors import CorruptBackupError, StoreError
 
 logger = logging.getLogger("docker_rollback")
@@ -76,6 +76,9 @@ def sweep(
     for path in [] if dry_run else list(layout.leftovers()):
         with translated(path):
             layout.disk.remove(path)
+    for path in [] if dry_run else list(layout.locks.glob("container-*.lock")):
+        # Of processes that died, and of earlier versions, which left them.
+        remove_unheld(path, disk=layout.disk)
     pinned = clear_dead_drafts(layout, dry_run=dry_run)
     try:
         kept = pinned | referred_to(layout, index or layout.index())

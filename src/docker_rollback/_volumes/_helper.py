@@ -256,6 +256,8 @@ def remove_left_over(engine: Engine, is_dead: Callable[[str], bool]) -> list[str
     Args:
         engine: where they are.
         is_dead: says of the lock of a maker, by its path, whether nobody holds it.
+
+    One that has ended goes in any case: its maker is dead, or has replaced it.
     """
     removed = []
     for container in engine.list_containers(ContainerFilter(labels={ROLE_LABEL: ROLE})):

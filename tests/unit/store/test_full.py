@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,38 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         yield path
     finally:
         subprocess.run(["umount", str(path)], check=True)
+
+
+@pytest.fixture
+def few_files(tmp_path: Path) -> Iterator[Path]:
+    """Give a file system with room for a few files, however small."""
+    path = tmp_path / "few"
+    path.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=64m,nr_inodes=40,mode=0700", "tmpfs", str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        pytest.skip(f"no small file system can be mounted here: {done.stderr.strip()}")
+    try:
+        yield path
+    finally:
+        subprocess.run(["umount", str(path)], check=True)
+
+
+def test_a_disk_without_inodes_is_said_to_be_that(few_files: Path) -> None:
+    """There are bytes left and no inodes: whoever looks for room would not find what is wrong."""
+    store = BackupStore(few_files / "store")
+    making.save(store, "b1")
+    with suppress(OSError):
+        for number in range(40):
+            (few_files / str(number)).touch()
+    for attempt in (store.check, lambda: making.save(store, "b2")):
+        with pytest.raises(StoreFullError, match=r"no inodes left .*remove old backups") as caught:
+            attempt()
+        assert "MB are free" not in str(caught.value)
+    assert store.ids() == ["b1"]
+    (few_files / "0").unlink()
+    (few_files / "1").unlink()
+    store.check()
 
 
 def used(path: Path) -> int:

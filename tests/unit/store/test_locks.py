@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -15,9 +16,9 @@ from typing import Any
 
 import pytest
 
-from docker_rollback._store import BackupStore, FileLock, LockedError
+from docker_rollback._store import BackupStore, FileLock, LockedError, _locks
 from docker_rollback._store._holds import Holds
-from docker_rollback.errors import ContainerBusyError
+from docker_rollback.errors import ContainerBusyError, StoreError
 from tests.unit.store import making
 
 ID = "c0ffee" * 10 + "beef"
@@ -179,3 +180,136 @@ def test_nothing_is_pruned_between_the_look_and_the_hold_of_a_reader(
     with store.using("b1"):
         assert store.prune(keep=0).spared == {"b1": "it is being read"}
     assert held == ["b1"]
+
+
+def locks(store: BackupStore) -> set[str]:
+    """Return the names of the lock files of containers."""
+    return {path.name for path in (store.path / "locks").glob("container-*")}
+
+
+def test_a_lock_file_goes_when_nobody_wants_the_lock(store: BackupStore) -> None:
+    """It is there while the lock is held, and after that neither by a good end nor by an error."""
+    with store.lock(ID, container="web"):
+        assert locks(store) == {f"container-{ID}.lock"}
+    assert locks(store) == set()
+    with pytest.raises(KeyError), store.lock(ID, container="web"):
+        raise KeyError("body")
+    assert locks(store) == set()
+
+
+def test_a_lock_file_stays_while_a_child_has_the_lock(store: BackupStore) -> None:
+    """A tar that outlives its maker keeps both, and the next holder takes the file away."""
+    with store.lock(ID, container="web") as lock:
+        child = subprocess.Popen(["cat"], stdin=subprocess.PIPE, pass_fds=[lock.fileno()])
+    try:
+        assert locks(store) == {f"container-{ID}.lock"}
+        assert store.is_locked(ID)
+    finally:
+        child.communicate()
+    with store.lock(ID, container="web"):
+        pass
+    assert locks(store) == set()
+
+
+def test_lock_files_that_the_dead_left_go_with_the_next_prune(store: BackupStore) -> None:
+    """Those of the living stay."""
+    with other_process(store) as process:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        (store.path / "locks" / "container-old.lock").touch()
+        with store.lock("d" * 64, container="db"):
+            store.prune(keep=1)
+            assert locks(store) == {f"container-{'d' * 64}.lock"}
+        with (
+            pytest.raises(ContainerBusyError),
+            store.lock("e" * 64, container="x"),
+            store.lock("e" * 64, container="x"),
+        ):
+            pass
+
+
+CONTEND = """
+import os, sys
+from pathlib import Path
+from docker_rollback._store import FileLock
+from docker_rollback._store._locks import remove_unheld
+path, inside = Path(sys.argv[1]), Path(sys.argv[2])
+for turn in range(int(sys.argv[3])):
+    with FileLock(path, transient=True) as lock:
+        lock.acquire(60)
+        os.close(os.open(inside, os.O_CREAT | os.O_EXCL))
+        assert path.exists()
+        inside.unlink()
+    remove_unheld(path)
+print("done")
+"""
+
+
+def test_no_two_processes_hold_a_lock_whose_file_comes_and_goes(tmp_path: Path) -> None:
+    """Many at once take it, let it go and remove its file; each time one alone is inside, and no file is left."""
+    path, inside = tmp_path / "x.lock", tmp_path / "inside"
+    command = [sys.executable, "-c", CONTEND, str(path), str(inside), "60"]
+    processes = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(8)]
+    ended = [process.communicate() for process in processes]
+    assert [said for said, _ in ended] == ["done\n"] * 8, ended
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_threads_hold_a_lock_whose_file_comes_and_goes_one_at_a_time(tmp_path: Path) -> None:
+    """Likewise in one process."""
+    path, inside = tmp_path / "x.lock", tmp_path / "inside"
+    failures: list[BaseException] = []
+
+    def contend() -> None:
+        try:
+            for _ in range(100):
+                with FileLock(path, transient=True) as lock:
+                    lock.acquire(60)
+                    os.close(os.open(inside, os.O_CREAT | os.O_EXCL))
+                    inside.unlink()
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=contend) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    assert not path.exists()
+
+
+def test_a_waiter_whose_file_was_removed_takes_the_next_one(tmp_path: Path) -> None:
+    """A lock on a file that has no name any more would be seen by nobody."""
+    path = tmp_path / "x.lock"
+    first = FileLock(path)
+    first.acquire()
+    slept: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        path.unlink(missing_ok=True)
+        first.release()
+
+    with FileLock(path, sleep=sleep) as second:
+        second.acquire(60)
+        assert slept
+        assert os.fstat(second.fileno()).st_ino == path.stat().st_ino
+        with FileLock(path) as third, pytest.raises(LockedError):
+            third.acquire()
+
+
+def test_a_file_system_without_locks_is_named(store: BackupStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """NFS without its lock service says `No locks available`: a `StoreError` with the path and what to do."""
+
+    def none(*_: object, **__: object) -> bool:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    store.check()
+    monkeypatch.setattr(_locks, "lock_descriptor", none)
+    for attempt in (lambda: store.prune(keep=1), lambda: store.lock(ID, container="web").__enter__()):
+        with pytest.raises(
+            StoreError, match=r"gives no locks \(No locks available\).*a place on a local disk"
+        ) as caught:
+            attempt()
+        assert str(store.path) in caught.value.path

@@ -5,17 +5,15 @@ What engines answer differently is made one behaviour here; `docs/explanation/en
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, Self
 
-import docker
 from docker import APIClient, DockerClient
-from docker.constants import DEFAULT_UNIX_SOCKET
 
 from docker_rollback._arguments import instance, seconds
 from docker_rollback._engine._docker_containers import DockerContainers
+from docker_rollback._engine._docker_env import client_from_env
 from docker_rollback._engine._docker_errors import Asking
 from docker_rollback._engine._docker_images import DockerImages
 from docker_rollback._engine._docker_info import describe
@@ -77,19 +75,19 @@ class DockerEngine(DockerContainers, DockerImages, DockerNetworks, DockerVolumes
     def from_env(cls, *, timeout: float = 60.0) -> Self:
         """Use the engine that the `docker` command would: by DOCKER_HOST and its kin, or by the current context.
 
+        That context is the one that DOCKER_CONTEXT names, else the one of ``docker context use``. DOCKER_HOST comes
+        before both.
+
         Args:
             timeout: as for the constructor.
 
         Raises:
-            EngineUnavailableError: no engine answers there.
+            EngineUnavailableError: no engine answers there, or something is missing on the way; it says what.
 
         Example:
             >>> engine = DockerEngine.from_env()
         """
-        where = os.environ.get("DOCKER_HOST") or DEFAULT_UNIX_SOCKET.replace("http+", "")
-        with Asking("reach the engine that the environment names").translated(where):
-            client = docker.from_env()
-        return cls(client, timeout=timeout)
+        return cls(client_from_env(), timeout=timeout)
 
     def forbidden(self) -> list[str]:
         return forbidden(self._wire)

@@ -232,10 +232,10 @@ class Capture:
                 snapshots, _ = _beside(lambda: self._commit(taking), captured, archives.stop)
             except ArchiveError:
                 # Where somebody disturbed it, that is why.
-                _check_undisturbed(rest, guests)
+                _check_undisturbed(rest, guests, watched=processes.known)
                 raise
             # Also that the processes whose end was seen were those of the containers as they were found.
-            _check_undisturbed(rest, guests)
+            _check_undisturbed(rest, guests, watched=processes.known)
         return created, snapshots, rest
 
     def _commit(self, taking: _Taking) -> list[ContainerSnapshot]:
@@ -330,9 +330,9 @@ def _beside(side: Callable[[], Side], main: Callable[[], Main], stop: Callable[[
             raise
 
 
-def _check_undisturbed(*rests: AtRest) -> None:
+def _check_undisturbed(*rests: AtRest, watched: bool) -> None:
     for rest in rests:
-        rest.check_undisturbed()
+        rest.check_undisturbed(watched=watched)
 
 
 def _runs(container: Observed) -> bool:

@@ -14,7 +14,7 @@ from docker_rollback._arguments import seconds, several, text, whole
 from docker_rollback._checked import Check, CheckedContainer
 from docker_rollback._engine.port import Inspection
 from docker_rollback._patience import LateError, within
-from docker_rollback._spec import observe
+from docker_rollback._spec import observe, restart_count
 from docker_rollback.errors import ContainerNotFoundError
 
 _POLL: Final = 0.1
@@ -57,7 +57,7 @@ def healthy(*, timeout: float | None = None, stable_for: float = 1.0) -> Check:
     seconds("stable_for", stable_for)
 
     def check(container: CheckedContainer) -> None:
-        if not container.before.alive or container.before.status == "restarting":
+        if not container.before.alive:
             return
         first = _look(container)
         started = container.clock()
@@ -269,7 +269,7 @@ def _restarts(inspection: Inspection) -> bool:
 
 def _restarted(inspection: Inspection) -> int:
     """Return how often the engine has started a container again by itself since somebody started it."""
-    return int(inspection.get("RestartCount") or 0)
+    return restart_count(inspection)
 
 
 def _patience_of(probing: Mapping[str, Any]) -> float:

@@ -86,6 +86,16 @@ def with_ids(inspection: Mapping[str, Any], ids: Mapping[str, str]) -> dict[str,
     return {**inspection, "HostConfig": host_config, "NetworkSettings": settings}
 
 
+def needs_name(one: ContainerSnapshot, others: Iterable[ContainerSnapshot]) -> bool:
+    """Return True if a container has to have its name when it or another one is created.
+
+    A link holds the name of the container that has it, and others may name what they share by a name.
+    """
+    return bool(one.inspection["HostConfig"].get("Links")) or any(
+        one.name in _references(other.inspection) for other in others if other.id != one.id
+    )
+
+
 def _renamed(donor: str, ids: Mapping[str, str]) -> str:
     name, colon, mode = donor.partition(":")
     return _followed(name, ids) + colon + mode
@@ -108,7 +118,12 @@ def _depends(one: Observed, other: Observed) -> bool:
 
 def _is_bound(one: Observed, other: Observed) -> bool:
     """Whether `one` refers to `other` in a way that outlives neither its restart nor its making anew."""
-    host_config = one.inspection["HostConfig"]
+    return any(refers(reference, other.name, other.id) for reference in _references(one.inspection))
+
+
+def _references(inspection: Mapping[str, Any]) -> list[str]:
+    """Return the names and ids of the containers whose namespaces, volumes or links a container shares."""
+    host_config = inspection["HostConfig"]
     references = [
         str(host_config.get(mode) or "").removeprefix(_SHARED)
         for mode in _NAMESPACES
@@ -116,7 +131,7 @@ def _is_bound(one: Observed, other: Observed) -> bool:
     ]
     references += [str(donor).partition(":")[0] for donor in host_config.get("VolumesFrom") or ()]
     references += [str(link).partition(":")[0].removeprefix("/") for link in host_config.get("Links") or ()]
-    return any(refers(reference, other.name, other.id) for reference in references)
+    return references
 
 
 def starts_once_healthy(one: Observed | ContainerSnapshot, other: Observed | ContainerSnapshot) -> bool:

@@ -16,7 +16,7 @@ from typing import Any, Literal, TypeAlias
 from attrs import field, frozen
 
 from docker_rollback._model import Detached, Observed, Project, Resting
-from docker_rollback._spec import refers, started_at, user_endpoints
+from docker_rollback._spec import is_same_start, refers, restart_count, started_at, user_endpoints
 
 Phase: TypeAlias = Literal["capturing", "updating", "committed", "rolling back", "restored"]
 """How far an operation has come, as far as its record knows.
@@ -44,12 +44,14 @@ class Standing:
         name: its name.
         started: when it was started last, as its engine says it; equal texts mean the same run.
         config: a digest of its configuration.
+        restarted: how often its engine had started it again by its restart policy.
     """
 
     id: str
     name: str
     started: str
     config: str
+    restarted: int = 0
 
 
 @frozen
@@ -133,7 +135,9 @@ def stand(container: Observed) -> Standing:
         "HostConfig": inspection["HostConfig"],
         "Endpoints": user_endpoints(inspection),
     }
-    return Standing(container.id, container.name, started_at(inspection), _digest(chosen))
+    return Standing(
+        container.id, container.name, started_at(inspection), _digest(chosen), restarted=restart_count(inspection)
+    )
 
 
 def interference(record: Record, found: Iterable[Observed]) -> list[str]:
@@ -152,7 +156,7 @@ def interference(record: Record, found: Iterable[Observed]) -> list[str]:
         before, now = known.get(container.id), stand(container)
         if before is None and now.started:
             reasons.append(f"container {container.name!r} was made and started since")
-        elif before is not None and before.started != now.started:
+        elif before is not None and not is_same_start(container.inspection, before.started, before.restarted):
             reasons.append(f"container {container.name!r} was started since")
         elif record.phase == "rolling back":
             continue

@@ -84,16 +84,23 @@ class ContainerState:
         status: as the engine names it.
         exit_code: of its last run; 0 where it never ended.
         health: "healthy", "unhealthy" or "starting"; None where it has no health check.
+        looping: whether it ends again and again and its engine starts it again.
     """
 
     status: Status
     exit_code: int = 0
     health: str | None = None
+    looping: bool = False
 
     @property
     def alive(self) -> bool:
         """Whether its processes exist, frozen ones included."""
         return self.status in ("running", "paused", "restarting")
+
+    @property
+    def loops(self) -> bool:
+        """Return True if it was in a crash loop, at whatever moment of the loop it was looked at."""
+        return self.looping or self.status == "restarting"
 
 
 @frozen
@@ -130,6 +137,7 @@ class Resting:
         how: how it is brought to rest; "none" for one that rests already.
         started: when its engine started it last, as the engine says it.
         policy: its restart policy.
+        restarted: how often its engine had started it again by that policy.
     """
 
     id: str
@@ -137,6 +145,7 @@ class Resting:
     how: Quiesce
     started: str
     policy: Mapping[str, Any] = field(factory=dict)
+    restarted: int = 0
 
 
 @frozen

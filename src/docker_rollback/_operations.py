@@ -19,8 +19,9 @@ from docker_rollback._labels import ROLE_LABEL
 from docker_rollback._look import look_at, look_at_all
 from docker_rollback._marker import Markers
 from docker_rollback._model import Backup, Detached, LedBack, Observed, Project, Resting, is_folder
+from docker_rollback._progress import Reporter
 from docker_rollback._project import look_at_project, members, newcomers
-from docker_rollback._quiesce import resting
+from docker_rollback._quiesce import AtRest, resting
 from docker_rollback._recovered import InFlight
 from docker_rollback._snapshotter import locked, now
 from docker_rollback._spec import started_at
@@ -122,6 +123,23 @@ class Operation:
             self.enter(phase)
         except DockerRollbackError as error:
             logger.warning("operation %s goes on without a note: %s", self.record.operation, error)
+
+    def resting_guests(self, report: Reporter) -> AtRest:
+        """Return what stops containers outside, with those that are stopped already. An error leaves them stopped."""
+        guests = AtRest(self._engine, "stop", held=True, note=self.note_guest, after_errors=False, report=report)
+        for guest in self.record.guests:
+            guests.adopt(guest)
+        return guests
+
+    @contextmanager
+    def not_done_by_an_error(self) -> Iterator[None]:
+        """Have a way back that failed once all was back begin again, by keeping what stands then."""
+        try:
+            yield
+        except DockerRollbackError:
+            if self.record.phase == "restored":
+                self.try_enter("updating")
+            raise
 
     def note_guest(self, guest: Resting) -> None:
         """Note a container outside, before it is brought to rest."""

@@ -16,7 +16,7 @@ from docker_rollback._model import Backup, LedBack, NotCovered, Observed, Way
 from docker_rollback._recovered import Recovered
 from docker_rollback._secrets import hide
 from docker_rollback._timeline import Downtime, OutcomeStep, StepTime, Timeline
-from docker_rollback.errors import HookError, ResumeError, UnfinishedRollbackError, UpdateRejectedError
+from docker_rollback.errors import HookError, RestoreError, ResumeError, UnfinishedRollbackError, UpdateRejectedError
 
 logger = logging.getLogger("docker_rollback")
 
@@ -234,10 +234,10 @@ class Account:
     def failed(self, failures: Sequence[BaseException], backup: str) -> None:
         """Note that the rollback failed."""
         self._failures = tuple(self._trouble(failure, self._timeline.step) for failure in failures)
-        self._to_do.append(
-            f"the rollback failed: mend the cause, then call {self._recover}, "
-            f"or docker_rollback.restore({backup!r}, store={self._store!r})"
-        )
+        restore = f", or docker_rollback.restore({backup!r}, store={self._store!r})"
+        if all(isinstance(failure, RestoreError) and failure.restored for failure in failures):
+            restore = ""
+        self._to_do.append(f"the rollback failed: mend the cause, then call {self._recover}{restore}")
 
     def note(self, told: LedBack | str) -> None:
         """Note an image's name that was led back, or in a sentence what could not be put back exactly."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterator, Mapping, MutableMapping
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -15,13 +16,18 @@ from docker_rollback._graph import with_ids
 from docker_rollback._images import create_on, led_to
 from docker_rollback._look import look_at
 from docker_rollback._model import ContainerSnapshot, LedBack, Observed
+from docker_rollback._running import ensure_state
 from docker_rollback._snapshotter import ContainerSnapshotter, again
-from docker_rollback._spec import HELD, SHORT_ID, create_request, restarts, started_at, user_endpoints
+from docker_rollback._spec import HELD, SHORT_ID, create_request, restart_policy, restarts, started_at, user_endpoints
+from docker_rollback._undisturbed import disturbed
 from docker_rollback.errors import EngineError, RestoreError
 
 logger = logging.getLogger("docker_rollback")
 
 _ASIDE = "-docker-rollback-aside-"
+
+_TEMPORARY = f"{_ASIDE}new"
+"""What ends the name of a container until all data is back: nobody else starts it by a name that nobody else knows."""
 
 _GONE = re.compile(r"does not exist|no such file or directory", re.IGNORECASE)
 
@@ -61,6 +67,7 @@ class Place:
         ids: the new ids, by the old ones, of what was made anew; shared by all places of one restore.
         has_archives: whether the backup has the data of all its volumes, so that those of others may go.
         moved: whether the backup was taken on another engine, or on another version of this one.
+        needs_name: whether it has to have its name before all data is back, as `_graph.needs_name` tells.
 
     Attributes:
         image_id: the id, in this engine, of the image that holds the file system.
@@ -75,6 +82,7 @@ class Place:
         *,
         has_archives: bool,
         moved: bool = False,
+        needs_name: bool = False,
     ) -> None:
         self._engine = engine
         self._snapshotter = snapshotter
@@ -83,7 +91,9 @@ class Place:
         self._has_archives = has_archives
         self._moved = moved
         self.image_id = snapshot.image.id
-        self._at_rest: str | None = None
+        self._needs_name = needs_name
+        self._last_run = ""
+        self._standing_id: str | None = None
 
     @property
     def _wanted(self) -> Mapping[str, Any]:
@@ -91,27 +101,47 @@ class Place:
         return with_ids(self._snapshot.inspection, self._ids)
 
     def put_aside(self) -> None:
-        """Bring to rest the original, wherever it is, and whatever else bears its name; that one loses the name."""
-        original = self._find(self._snapshot.id)
-        if original is not None:
-            hold(self._engine, original)
-        named = self._find(self._snapshot.name)
-        if named is not None and named.id != self._snapshot.id:
-            hold(self._engine, named)
-            self._rename_aside(named)
+        """Rename away and stop the original, and whatever else has its name or was created in its place before.
+
+        Renamed first: whoever starts a container by its name whenever that does not run finds nothing to start.
+        """
+        for reference in (self._snapshot.id, self._snapshot.name, self._snapshot.name + _TEMPORARY):
+            found = self._find(reference)
+            if found is None:
+                continue
+            try:
+                self._rename_aside(found)
+            except EngineError as error:
+                logger.info("%s: it is renamed once it has stopped: %s", found.name, error)
+            hold(self._engine, found)
+            self._rename_aside(found)
 
     def restore(self) -> None:
         """Have the container stand, not running: the original where that is untouched, else its equal."""
         original = self._find(self._snapshot.id)
         if original is not None:
-            self._at_rest = started_at(original.inspection)
+            self._last_run, self._standing_id = started_at(original.inspection), original.id
             if self._is_back(original):
                 logger.info("%s: the original container is put back", self._snapshot.name)
                 return
             self._rename_aside(original)
         logger.info("%s: making it anew", self._snapshot.name)
-        self._at_rest = ""
+        self._last_run = ""
         self._create()
+
+    def take_name(self) -> None:
+        """Give the container its name; raise a `DisturbedError` if somebody started it, or made another of that name.
+
+        All data is back: from here on it does no harm if somebody else starts it.
+        """
+        standing = self._standing()
+        if standing.state.alive or started_at(standing.inspection) != self._last_run:
+            raise disturbed(standing, "started it before all of its data was back")
+        named = self._find(self._snapshot.name)
+        if named is not None and named.id != standing.id:
+            raise disturbed(named, "made it while another one of its name was put back")
+        if named is None:
+            self._engine.rename_container(standing.id, self._snapshot.name)
 
     def restore_image_name(self) -> LedBack | None:
         """Have the name that the container was made from lead to the image that it led to at the capture.
@@ -152,17 +182,27 @@ class Place:
                 return mount.source
         raise RestoreError(self._snapshot.name, f"it has no volume at {destination}")
 
+    @property
+    def standing_id(self) -> str:
+        """The id of the container that stands, or is put back, in this place; empty before that is known."""
+        return self._standing_id or ""
+
+    def volumes(self) -> frozenset[str]:
+        """Return the volumes that the container mounts, as far as it stands."""
+        standing = self._find(self._standing_id) if self._standing_id else None
+        return frozenset() if standing is None else frozenset(standing.volumes)
+
+    def give_policy_back(self) -> None:
+        """Give the container its own restart policy again."""
+        policy = restart_policy(self._snapshot.inspection)
+        standing = self._standing()
+        if policy and restart_policy(standing.inspection) != policy:
+            self._engine.update_container(standing.id, {"RestartPolicy": dict(policy)})
+
     def resume(self) -> None:
         """Give the container its own restart policy again, and bring it to the state that it had."""
-        policy = self._snapshot.inspection["HostConfig"].get("RestartPolicy")
+        self.give_policy_back()
         standing = self._standing()
-        if self._at_rest is not None and started_at(standing.inspection) != self._at_rest:
-            raise RestoreError(
-                self._snapshot.name,
-                "somebody else started it before all of its data was back; stop it, and restore the backup again",
-            )
-        if policy and standing.inspection["HostConfig"].get("RestartPolicy") != policy:
-            self._engine.update_container(standing.id, {"RestartPolicy": dict(policy)})
         if self._snapshot.state.alive:
             with self._naming_lost_folders():
                 self._engine.start_container(standing.id)
@@ -189,6 +229,15 @@ class Place:
             logger.warning("%s", sentence)
         return told
 
+    def ensure_running(
+        self, *, clock: Callable[[], float] = time.monotonic, sleep: Callable[[float], None] = time.sleep
+    ) -> None:
+        """Start the container again if it has ended; raise a `RestoreError` if it does not do what it did."""
+        if self._snapshot.state.alive:
+            reason = ensure_state(self._engine, self._snapshot.name, self._snapshot.state, clock=clock, sleep=sleep)
+            if reason is not None:
+                raise RestoreError(self._snapshot.name, f"it was restored, but {reason}", restored=True)
+
     def drop_users(self, volume: str) -> None:
         """Remove what was put aside and still refers to a volume, which can then be made anew.
 
@@ -203,8 +252,9 @@ class Place:
         """Remove what was put aside, and let the engine forget what nobody needs any more."""
         for aside in self._engine.list_containers(ContainerFilter(name_prefix=self._snapshot.name + _ASIDE)):
             standing = self._find(aside)
-            if standing is not None and standing.state.alive:
-                # It was stopped, and held: somebody wants it.
+            shares = standing is not None and any(name in standing.volumes for name in self._volumes)
+            if standing is not None and standing.state.alive and not shares:
+                # It was stopped, and held: somebody wants it. Two on one volume nobody wants.
                 logger.warning("%s was put aside and started since; it is left as it is", standing.name)
             else:
                 self._engine.remove_container(aside, force=True, volumes=self._has_archives)
@@ -216,18 +266,22 @@ class Place:
         if original is not None and is_aside(original.name) and not original.state.alive:
             self._engine.remove_container(original.id)
 
+    @property
+    def _volumes(self) -> frozenset[str]:
+        return frozenset(mount.source for mount in self._snapshot.mounts if mount.kind == "volume")
+
     def _find(self, ref: str) -> Observed | None:
         return look_at(self._engine, ref)
 
     def _standing(self) -> Observed:
-        standing = self._find(self._snapshot.name)
+        standing = self._find(self._standing_id or self._snapshot.name)
         if standing is None:
             raise RestoreError(self._snapshot.name, "it does not stand; somebody removed it while it was restored")
         return standing
 
     def _rename_aside(self, container: Observed) -> None:
         standing = self._find(container.id)
-        if standing is not None and _ASIDE not in standing.name:
+        if standing is not None and (_ASIDE not in standing.name or standing.name.endswith(_TEMPORARY)):
             self._engine.rename_container(standing.id, aside_name(self._snapshot.name, standing.id))
 
     def _is_back(self, original: Observed) -> bool:
@@ -243,7 +297,7 @@ class Place:
 
     def _put_back(self, original: Observed) -> bool:
         """Undo what was changed about the original container; False where something cannot be undone in place."""
-        if original.name != self._snapshot.name:
+        if self._needs_name and original.name != self._snapshot.name:
             self._engine.rename_container(original.id, self._snapshot.name)
         if not self._put_back_networks(original):
             return False
@@ -255,7 +309,7 @@ class Place:
         # updated at rest Podman 5.8 shows once it runs again; the last comparison sees that.
         podman = bool(resources) and self._engine.info().flavour == "podman"
         shown_later = [f"HostConfig.{key}" for key, value in resources.items() if value and podman]
-        later = ("State.", "HostConfig.RestartPolicy", *shown_later)
+        later = ("Name", "State.", "HostConfig.RestartPolicy", *shown_later)
         left = [difference for difference in compare(self._wanted, now) if not difference.path.startswith(later)]
         for difference in left:
             logger.info("%s: cannot be undone in place: %s", self._snapshot.name, difference)
@@ -295,9 +349,10 @@ class Place:
         config = self._engine.inspect_image(self.image_id).get("Config") or {}
         reference = self._snapshot.image.reference
         request = create_request(self._wanted, image=reference, image_config=config, held=True)
+        name = request.name + ("" if self._needs_name else _TEMPORARY)
         with self._naming_lost_folders():
-            created = create_on(self._engine, request.name, body_for(self._engine, request), self.image_id)
-        self._ids[self._snapshot.id] = created
+            created = create_on(self._engine, name, body_for(self._engine, request), self.image_id)
+        self._ids[self._snapshot.id] = self._standing_id = created
         join(self._engine, created, request)
 
     @contextmanager
@@ -324,9 +379,23 @@ class Place:
         if difference.path == "Config.Image":
             # It was created by the id of its image. Podman shows one of the names of that image.
             return led_to(self._engine, str(difference.after)) == self.image_id
-        if difference.path.startswith("State."):
-            return not self._snapshot.state.alive or self._snapshot.state.status == "restarting"
-        return False
+        # What it does is looked at by `ensure_running`.
+        return difference.path.startswith("State.")
+
+
+def ensure_all_run(places: Iterable[Place], *, clock: Callable[[], float], sleep: Callable[[float], None]) -> None:
+    """Have the containers in some places do what they did; raise a `RestoreError` if one does not; all are tried."""
+    failures: list[RestoreError] = []
+    for place in places:
+        try:
+            place.ensure_running(clock=clock, sleep=sleep)
+        except RestoreError as error:
+            failures.append(error)
+    if len(failures) == 1:
+        raise failures[0]
+    if failures:
+        names = ", ".join(failure.container for failure in failures)
+        raise RestoreError(names, "they were restored, but do not run:", failures=failures, restored=True)
 
 
 _RESOURCES = (

@@ -100,6 +100,16 @@ class FillVolume:
 
 
 @frozen
+class TakeName:
+    """The container has its name, and nothing has run on its data since that was filled."""
+
+    container: ContainerSnapshot
+
+    def __str__(self) -> str:
+        return f"give container {self.container.name!r} its name"
+
+
+@frozen
 class Resume:
     """The container does what it did, and its restart policy is its own again."""
 
@@ -148,6 +158,7 @@ Step: TypeAlias = (
     | RestoreContainer
     | RestoreImageName
     | FillVolume
+    | TakeName
     | Resume
     | Compare
     | ClearAside
@@ -159,8 +170,9 @@ def plan_restore(backup: Backup, *, restore_tags: bool = True) -> tuple[Step, ..
     """Return the steps that put a backup back, in order; without `restore_tags`, names of images are left alone.
 
     All that can fail without having touched anything comes first; what stands in the way is put aside last to first;
-    volumes are filled after their containers were created (an empty volume is filled from the image at creation) and
-    before anything starts; what was put aside is removed when everything else stands, and so is what came to a project.
+    volumes are filled after their containers were created (an empty volume is filled from the image at creation), and
+    before anything has its name or starts; what was put aside is removed when everything else stands, and so is what
+    came to a project.
     """
     containers, project = backup.containers, backup.project
     named = [container for container in containers if restore_tags and container.image.name_id is not None]
@@ -173,6 +185,7 @@ def plan_restore(backup: Backup, *, restore_tags: bool = True) -> tuple[Step, ..
     steps += [RestoreImageName(container) for container in named]
     steps += [RestoreContainer(container) for container in containers]
     steps += [_fill(volume, containers) for volume in backup.volumes]
+    steps += [TakeName(container) for container in containers]
     steps += [Resume(container) for container in containers]
     steps += [Compare(container) for container in containers]
     steps += [ClearAside(container) for container in reversed(containers)]

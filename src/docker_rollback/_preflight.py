@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from datetime import datetime
 from typing import Any, Self
 
 from docker_rollback._archiver import VolumeArchiver
@@ -19,7 +21,8 @@ from docker_rollback._model import ContainerSnapshot, Observed, Quiesce, Shared,
 from docker_rollback._own_container import NO_TRACES, Own, Traces, own_container
 from docker_rollback._project import look_at_project, require_members
 from docker_rollback._report import Report
-from docker_rollback._snapshotter import gap_of, locked
+from docker_rollback._running import settled
+from docker_rollback._snapshotter import gap_of, locked, now
 from docker_rollback._spec import attached_networks, is_plain_network, observe, own_network, refers
 from docker_rollback._store import BackupStore
 from docker_rollback.errors import (
@@ -49,6 +52,8 @@ class Preflight:
         include_binds: folders of the engine's host that are archived as well, where the containers bind them.
         exclude: volumes, and paths within them, that are not archived.
         traces: what the kernel tells of the container that this program runs in, which is never stopped.
+        clock: the time, in UTC.
+        sleep: waits, in seconds.
 
     Raises:
         ValueError: one of `include_binds` is no absolute path.
@@ -71,6 +76,8 @@ class Preflight:
         include_binds: Iterable[str] = (),
         exclude: Iterable[ExcludeArgument] = (),
         traces: Traces = NO_TRACES,
+        clock: Callable[[], datetime] = now,
+        sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._engine = engine
         self._store = store
@@ -82,6 +89,8 @@ class Preflight:
         self._exclude = as_excludes(exclude)
         self._may_lack: bool = False
         self._traces = traces
+        self._clock = clock
+        self._sleep = sleep
 
     def sharing(self, shared: Shared) -> Self:
         """Return one like this to which containers outside that write to the same volumes are what `shared` says."""
@@ -128,7 +137,7 @@ class Preflight:
         whole = look_at_project(self._engine, project) if project is not None else None
         others = look_at_all(self._engine, ContainerFilter(), but={container.id for container in given})
         joined = bound_to(given, others)
-        found = start_order([*given, *joined])
+        found = start_order([self._settled(one) for one in (*given, *joined)])
         outside = [other for other in others if other not in joined]
         data = {name for one in found for name in self._data_of(one)}
         beside = [volume for volume in (whole.volumes if whole is not None else ()) if volume not in data]
@@ -202,6 +211,9 @@ class Preflight:
             report.raise_refusals()
             self._store.check(report.room)
             yield report
+
+    def _settled(self, container: Observed) -> Observed:
+        return settled(self._engine, container, clock=self._clock, sleep=self._sleep)
 
     def _refuse_without_rights(self) -> None:
         """Raise where a proxy before the engine would stop us half way."""

@@ -32,6 +32,11 @@ class MainProcesses:
     def __init__(self, descriptors: Iterable[int] | None) -> None:
         self._descriptors = None if descriptors is None else frozenset(descriptors)
 
+    @property
+    def known(self) -> bool:
+        """Return True if the processes are watched, so that their end counts."""
+        return bool(self._descriptors)
+
     def ended(self, given_up: threading.Event) -> bool:
         """Wait until all have ended, or nobody wants to know any more; return whether it is known that they have."""
         if not self._descriptors:
@@ -69,7 +74,9 @@ def _watch(container: Observed, quiesce: Quiesce, held: ExitStack) -> int:
     """Return a pidfd of a container's main process; raises `OSError` or `_UnknownError` where it cannot be had."""
     pid = (container.inspection.get("State") or {}).get("Pid")
     alone = not container.inspection["HostConfig"].get("PidMode")
-    if not pid or not alone or resting(container, quiesce).how != "stop" or not hasattr(os, "pidfd_open"):
+    # One that its engine starts again and again has another process by the time it is stopped.
+    stopped = not container.state.loops and resting(container, quiesce).how == "stop"
+    if not pid or not alone or not stopped or not hasattr(os, "pidfd_open"):
         raise _UnknownError
     process = Path("/proc", str(pid))
     descriptor = os.pidfd_open(pid)

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from types import TracebackType
 from typing import Self
 
 from docker_rollback._engine.port import Engine
-from docker_rollback._model import ContainerSnapshot, Observed, Quiesce, Resting
+from docker_rollback._look import look_at
+from docker_rollback._model import ContainerSnapshot, ContainerState, Observed, Quiesce, Resting
 from docker_rollback._progress import Reporter
 from docker_rollback._readiness import await_needed
-from docker_rollback._spec import HELD, observe, restarts, started_at
+from docker_rollback._running import ensure_state, in_rounds, supervisor_of
+from docker_rollback._spec import HELD, is_same_start, observe, restart_count, restarts, started_at
 from docker_rollback.errors import CaptureError, ContainerNotFoundError, EngineError, ResumeError
 
 logger = logging.getLogger("docker_rollback")
@@ -20,9 +22,12 @@ logger = logging.getLogger("docker_rollback")
 _PATIENCE = 5
 """How many interruptions, such as Ctrl-C, wait until every container goes again."""
 
-_TRIES = 3
-_BETWEEN_TRIES = 0.5
-"""How often, and seconds between, a container is set going that does not want to."""
+_STOPS = 5
+_COMES_BACK = 1.0
+"""How often a container in a crash loop is stopped, and seconds after which it would be back.
+
+Podman does not take a stop for one that has just ended and that it is about to start again.
+"""
 
 
 def resting(container: Observed | ContainerSnapshot, quiesce: Quiesce) -> Resting:
@@ -40,6 +45,7 @@ def resting(container: Observed | ContainerSnapshot, quiesce: Quiesce) -> Restin
         how=how,
         started=started_at(container.inspection),
         policy=container.inspection["HostConfig"].get("RestartPolicy") or {},
+        restarted=restart_count(container.inspection),
     )
 
 
@@ -53,6 +59,7 @@ class AtRest:
         note: told of each before it is touched.
         after_errors: whether they are set going again after an error too; else whoever finds the note of them does it.
         report: is told what is done.
+        clock: the time, in seconds.
         sleep: waits, in seconds.
 
     Raises:
@@ -68,10 +75,12 @@ class AtRest:
         note: Callable[[Resting], None] | None = None,
         after_errors: bool = True,
         report: Reporter | None = None,
+        clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._engine = engine
         self._report = report or Reporter()
+        self._clock = clock
         self._sleep = sleep
         self._quiesce: Quiesce = quiesce
         self._held = held
@@ -100,7 +109,20 @@ class AtRest:
         if found.how == "pause":
             self._engine.pause_container(found.id)
         elif found.how == "stop":
-            self._engine.stop_container(found.id)
+            self._stop(container)
+
+    def _stop(self, container: Observed) -> None:
+        self._engine.stop_container(container.id)
+        for _ in range(_STOPS if container.state.loops else 0):
+            self._sleep(_COMES_BACK)
+            if not observe(self._engine.inspect_container(container.id)).state.alive:
+                return
+            self._engine.stop_container(container.id)
+
+    @property
+    def resting(self) -> tuple[Resting, ...]:
+        """The containers that are stopped, or were until the block ended."""
+        return tuple(self._resting)
 
     def adopt(self, found: Resting) -> None:
         """Take over a container that another process brought to rest and then died.
@@ -115,20 +137,30 @@ class AtRest:
         except ContainerNotFoundError:
             logger.warning("%s: it was brought to rest, and somebody removed it since", found.name)
             return
-        if started_at(standing.inspection) != found.started:
+        if not is_same_start(standing.inspection, found.started, found.restarted):
             self._give_policy_back(found)
         elif self._held or found.how == "stop" or (found.how == "pause" and standing.state.status == "paused"):
             self._resting.append(found)
 
-    def check_undisturbed(self) -> None:
-        """Raise a `CaptureError` where somebody set a container going that should have been at rest."""
+    def check_undisturbed(self, *, watched: bool = False) -> None:
+        """Raise a `CaptureError` if somebody started a container that should have been stopped.
+
+        Args:
+            watched: whether the processes of the containers were watched, so that their end counted as the stop. Then
+                no other process may have come after them, not even by the restart policy.
+        """
         for found in self._resting:
             now = observe(self._engine.inspect_container(found.id))
             going = now.state.status != "paused" if found.how == "pause" else now.state.alive
-            if going or started_at(now.inspection) != found.started:
+            if going or not is_same_start(now.inspection, found.started, found.restarted):
                 raise CaptureError(
                     found.name,
-                    f"it is {now.state.status} although it was brought to rest: somebody else started it meanwhile",
+                    f"it is {now.state.status} although it was stopped: somebody else started it meanwhile, "
+                    f"such as {supervisor_of(now.inspection)}",
+                )
+            if watched and started_at(now.inspection) != found.started:
+                raise CaptureError(
+                    found.name, "it ended by itself and was started again by its restart policy meanwhile; try again"
                 )
             if now.name != found.name or (now.inspection["HostConfig"].get("RestartPolicy") or {}) != found.policy:
                 raise CaptureError(found.name, "somebody else renamed it or changed its restart policy meanwhile")
@@ -147,64 +179,115 @@ class AtRest:
                 names = ", ".join(found.name for found in self._resting)
                 error.add_note(f"docker-rollback: {names} stay at rest until it is finished")
             return
-        failures = self._resume()
-        if failures:
-            causes = [failure for _, failure in failures]
-            raise ResumeError(
-                [found.name for found, _ in failures], [error, *causes] if error is not None else causes
-            ) from (error or causes[0])
+        raise_failures(self._resume(), error)
 
     def keep(self) -> None:
         """Leave the containers at rest when the block ends well: whoever asked for it sets them going."""
         self._keep = True
 
     def _resume(self) -> list[tuple[Resting, Exception]]:
-        """Set every container going again, last first, and return what failed; each one is tried."""
-        failures: list[tuple[Resting, Exception]] = []
+        """Resume every container, last first, and return what failed.
+
+        A container that does not start is tried again after the others, which it may need.
+        """
         interruptions: list[BaseException] = []
-        while self._resting:
-            found = self._resting[-1]
-            try:
-                self._report.step("resume", found.name)
-                failure = self._set_going(found)
-            except BaseException as error:
-                interruptions.append(error)
-                if len(interruptions) > _PATIENCE:
+
+        def uninterrupted(work: Callable[[], None]) -> None:
+            while True:
+                try:
+                    return work()
+                except EngineError:
                     raise
-                continue
-            self._resting.pop()
-            if failure is not None:
-                failures.append((found, failure))
+                except BaseException as error:
+                    interruptions.append(error)
+                    if len(interruptions) > _PATIENCE:
+                        raise
+
+        def sleep(seconds: float) -> None:
+            uninterrupted(lambda: self._sleep(seconds))
+
+        failures: list[tuple[Resting, Exception]] = []
+        failures += in_rounds(
+            reversed(self._resting), lambda found: uninterrupted(lambda: self._set_going(found)), sleep=sleep
+        )
+        failed = {found.id for found, _ in failures}
+        uninterrupted(lambda: failures.extend(self._look_again(but=failed)))
         if interruptions:
             raise interruptions[0]
         return failures
 
-    def _set_going(self, found: Resting) -> EngineError | None:
-        """Try until the container goes; return why it does not.
+    def _look_again(self, but: Collection[str]) -> list[tuple[Resting, Exception]]:
+        resumed = [found for found in reversed(self._resting) if found.id not in but]
+        looping = {found for found, seen in self._seen.items() if seen.state.loops}
+        return look_again(self._engine, resumed, looping=looping, clock=self._clock, sleep=self._sleep)
 
-        Tried again also after an error that looks final: a service that stays down is worse than a call too many.
-        """
+    def _set_going(self, found: Resting) -> None:
+        self._report.step("resume", found.name)
         seen = self._seen.get(found.id)
         if seen is not None and found.how == "stop":
             await_needed(self._engine, seen, self._seen.values(), sleep=self._sleep)
-        failure = None
-        for attempt in range(_TRIES):
-            if attempt:
-                self._sleep(_BETWEEN_TRIES)
-            try:
-                self._give_policy_back(found)
-                if found.how == "pause":
-                    self._engine.unpause_container(found.id)
-                elif found.how == "stop":
-                    self._engine.start_container(found.id)
-            except EngineError as error:
-                logger.warning("%s: it could not be set going: %s", found.name, error)
-                failure = error
-            else:
-                self._report.timeline.up(found.name)
-                return None
-        return failure
+        try:
+            self._give_policy_back(found)
+            if found.how == "pause":
+                self._engine.unpause_container(found.id)
+            elif found.how == "stop":
+                self._engine.start_container(found.id)
+        except EngineError as error:
+            logger.warning("%s: it could not be resumed: %s", found.name, error)
+            raise
+        self._report.timeline.up(found.name)
 
     def _give_policy_back(self, found: Resting) -> None:
         if self._held and found.policy:
             self._engine.update_container(found.id, {"RestartPolicy": dict(found.policy)})
+
+
+def ensure_running(
+    engine: Engine,
+    containers: Iterable[Resting],
+    *,
+    clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], None] = time.sleep,
+) -> None:
+    """Look at containers that were resumed once more, and start again those that have ended with their engine.
+
+    One that is gone is left alone.
+
+    Raises:
+        ResumeError: one of them does not run; every one was tried.
+    """
+    standing = [found for found in containers if look_at(engine, found.id) is not None]
+    raise_failures(look_again(engine, standing, clock=clock, sleep=sleep))
+
+
+def look_again(
+    engine: Engine,
+    containers: Iterable[Resting],
+    *,
+    looping: Collection[str] = (),
+    clock: Callable[[], float],
+    sleep: Callable[[float], None],
+) -> list[tuple[Resting, Exception]]:
+    """Start again the containers that have ended since they were resumed; return those that do not run, with why."""
+    failures: list[tuple[Resting, Exception]] = []
+    for found in containers:
+        if found.how == "none":
+            continue
+        wanted = ContainerState("running", looping=found.restarted > 0 or found.id in looping)
+        try:
+            reason = ensure_state(engine, found.id, wanted, name=found.name, clock=clock, sleep=sleep)
+        except EngineError as error:
+            failures.append((found, error))
+        else:
+            if reason is not None:
+                failures.append((found, EngineError(f"resume container {found.name!r}", reason)))
+    return failures
+
+
+def raise_failures(failures: Sequence[tuple[Resting, Exception]], first: BaseException | None = None) -> None:
+    """Raise a `ResumeError` if there are failures; `first` is the error that came before them."""
+    if failures:
+        causes = [failure for _, failure in failures]
+        raise ResumeError(
+            [found.name for found, _ in failures], [first, *causes] if first is not None else causes
+        ) from (first or causes[0])

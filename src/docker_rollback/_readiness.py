@@ -36,12 +36,12 @@ def await_needed(
 
     Args:
         engine: where they are.
-        one: what is to be started.
+        one: what is to be started; nothing is waited for if it did not run before.
         others: what has been started before it, as it was found.
         clock: the time, in seconds.
         sleep: waits, in seconds.
     """
-    for other in others:
+    for other in others if one.state.alive else ():
         was_well = other.state.status == "running" and other.state.health == "healthy"
         if was_well and starts_once_healthy(one, other):
             try:

@@ -11,7 +11,6 @@ from datetime import datetime
 from docker_rollback._archiver import VolumeArchiver
 from docker_rollback._capture import Capture
 from docker_rollback._engine.port import ContainerFilter, Engine
-from docker_rollback._engine_errors import may_pass
 from docker_rollback._hooks import Hooks
 from docker_rollback._journal import Phase, interference
 from docker_rollback._keeping import Keeper
@@ -20,18 +19,22 @@ from docker_rollback._model import Backup, Observed, Project, Quiesce, Shared, b
 from docker_rollback._operations import HOLDER, Operation, Operations
 from docker_rollback._preflight import Preflight
 from docker_rollback._progress import Reporter
-from docker_rollback._quiesce import AtRest, resting
+from docker_rollback._quiesce import AtRest, ensure_running, resting
 from docker_rollback._recovered import Recovered
 from docker_rollback._report import Report
 from docker_rollback._restorer import Restorer
+from docker_rollback._running import all_run
 from docker_rollback._snapshotter import now
 from docker_rollback._store import BackupStore
 from docker_rollback._surroundings import OffNetworks
+from docker_rollback._undisturbed import put_back_until_undisturbed
 from docker_rollback.errors import (
+    CaptureError,
     ContainerBusyError,
     DockerRollbackError,
     EngineError,
     RecoveryFailedError,
+    ResumeError,
     UnfinishedElsewhereError,
     UnfinishedRollbackError,
     UnsupportedContainerError,
@@ -163,13 +166,20 @@ class Recovery:
                 max_downtime=max_downtime,
             )
             operation.enter(then)
+            record = operation.record
+            ensure_running(self._engine, (*record.guests, *(record.containers if resume else ())))
         except BaseException as error:
-            self._give_up(operation, error)
+            given_up = self._give_up(operation, error)
+            if given_up and isinstance(error, ResumeError) and all_run(self._engine, error.containers):
+                raise CaptureError(
+                    ", ".join(error.containers),
+                    "it did not start again at once after its capture; it does what it did before, and nothing is left",
+                ) from error
             raise
         return operation, backup
 
-    def _give_up(self, operation: Operation, error: BaseException) -> None:
-        """Discard a capture that failed; where that fails as well, the note stays and the error says so."""
+    def _give_up(self, operation: Operation, error: BaseException) -> bool:
+        """Discard a capture that failed; return False if that fails too: the record stays, and the error says so."""
         try:
             self.discard(operation)
         except DockerRollbackError as failure:
@@ -178,6 +188,8 @@ class Recovery:
                 f"docker-rollback: tidying up failed too ({failure}); "
                 f"docker_rollback.recover(store={str(self._store.path)!r}) finishes it"
             )
+            return False
+        return True
 
     # The way back
 
@@ -210,6 +222,8 @@ class Recovery:
         if record.operation in self._store.ids():
             self._store.release(record.operation, HOLDER)
             self._store.delete(record.operation)
+        # The engine may have died since they were started, and have taken them along.
+        ensure_running(self._engine, rest.resting)
         operation.end()
 
     def put_back(self, operation: Operation, backup: Backup, *, first: Callable[[], None] | None = None) -> None:
@@ -237,20 +251,21 @@ class Recovery:
         return self._keeper.keep(operation, operation.look(), what="failed")
 
     def _put_back(self, operation: Operation, backup: Backup) -> None:
-        try:
-            self._put_back_once(operation, backup)
-        except DockerRollbackError as error:
-            if not may_pass(error):
-                raise
-            logger.warning("operation %s begins to put back once more: %s", operation.record.operation, error)
+        put_back_until_undisturbed(
+            lambda: self._put_back_once(operation, backup),
             # Waits until it answers again, or says that it does not.
-            self._engine.list_containers(ContainerFilter(running=True))
-            self._put_back_once(operation, backup)
+            lambda: self._engine.list_containers(ContainerFilter(running=True)),
+        )
+        self._restorer.ensure_running(backup)
+
+    def ensure_running(self, backup: Backup) -> None:
+        """Start again what was put back and has ended since; raises as `Restorer.ensure_running`."""
+        self._restorer.ensure_running(backup)
 
     def _put_back_once(self, operation: Operation, backup: Backup) -> None:
         operation.try_enter("rolling back")
         self._archiver.remove_left_over()
-        with _not_done_by_an_error(operation), self._guests(operation) as guests:
+        with operation.not_done_by_an_error(), operation.resting_guests(self._report) as guests:
             self._restorer.put_back(
                 backup,
                 guests=guests,
@@ -259,20 +274,6 @@ class Recovery:
                 restore_tags=operation.record.restore_tags,
                 note=operation.told.append,
             )
-
-    def _guests(self, operation: Operation) -> AtRest:
-        """Return what brings containers outside to rest, with those that rest already. An error leaves them there."""
-        guests = AtRest(
-            self._engine,
-            "stop",
-            held=True,
-            note=operation.note_guest,
-            after_errors=False,
-            report=self._report,
-        )
-        for guest in operation.record.guests:
-            guests.adopt(guest)
-        return guests
 
     def settle(self, operation: Operation, backup: Backup, *, rolled_back: bool, only: Project | None = None) -> None:
         """Tidy up after an operation whose outcome stands, and forget it.
@@ -284,6 +285,7 @@ class Recovery:
             only: what may go of what came to its project; all of it where None.
 
         Raises:
+            RestoreError: a container does not run any more, and the record stays.
             EngineError, StoreError: something is left over; `recover` finishes this.
         """
         if rolled_back:
@@ -298,6 +300,9 @@ class Recovery:
         if operation.record.kept in self._store.ids():
             # The image of an update that was rolled back has lost its name, and may be the only trace of that update.
             self._capture.release(self._store.get(operation.record.kept), spare=True)
+        if rolled_back:
+            # The engine may have died since the last look, and have taken them along.
+            self._restorer.ensure_running(backup)
         operation.end()
 
     # After a death
@@ -422,16 +427,5 @@ class Recovery:
     def _set_going(self, operation: Operation, backup: Backup) -> None:
         """Start what a rollback had restored and not yet started; what runs, or ran since, is left as it is."""
         before = {standing.id: standing.started for standing in operation.record.standing}
-        with _not_done_by_an_error(operation), self._guests(operation):
+        with operation.not_done_by_an_error(), operation.resting_guests(self._report):
             self._restorer.set_going(backup, before)
-
-
-@contextmanager
-def _not_done_by_an_error(operation: Operation) -> Iterator[None]:
-    """Have a way back that failed once all was back begin again, from keeping what stands: that is not what it was."""
-    try:
-        yield
-    except DockerRollbackError:
-        if operation.record.phase == "restored":
-            operation.try_enter("updating")
-        raise

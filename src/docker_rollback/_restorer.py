@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Mapping
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Literal, TypeAlias
 
 from attrs import evolve, field, frozen
 
 from docker_rollback._archiver import VolumeArchiver
-from docker_rollback._compare import compare_networks
-from docker_rollback._engine.port import ContainerFilter, Engine
+from docker_rollback._engine.port import Engine
+from docker_rollback._graph import needs_name
 from docker_rollback._images import provide_image
 from docker_rollback._look import look_at
 from docker_rollback._model import Backup, ContainerSnapshot, LedBack, NetworkRecord, Project, VolumeArchive, is_folder
-from docker_rollback._place import Place
+from docker_rollback._network_restorer import NetworkRestorer
+from docker_rollback._place import Place, ensure_all_run
 from docker_rollback._plan import (
     ClearAside,
     ClearNewcomers,
@@ -30,21 +32,22 @@ from docker_rollback._plan import (
     RestoreVolume,
     Resume,
     Step,
+    TakeName,
     concerned,
     plan_restore,
 )
 from docker_rollback._progress import Reporter
 from docker_rollback._quiesce import AtRest
 from docker_rollback._readiness import await_needed
+from docker_rollback._running import in_rounds
 from docker_rollback._snapshotter import ContainerSnapshotter
-from docker_rollback._spec import network_request, started_at, volume_request
+from docker_rollback._spec import HELD, restart_policy, started_at, volume_request
 from docker_rollback._store import BackupStore
-from docker_rollback._surroundings import OffNetworks, Surroundings
+from docker_rollback._surroundings import OffNetworks, Surroundings, drop_orphan
+from docker_rollback._undisturbed import DataWatch, DisturbedError
 from docker_rollback.errors import (
     DockerRollbackError,
-    EngineConflictError,
     EngineError,
-    NetworkNotFoundError,
     RestoreError,
     VolumeNotFoundError,
 )
@@ -69,6 +72,8 @@ class Restorer:
             port or an address of one in it; "stop" stops it, for a rollback, where only the failed update can have
             made it. Likewise a network outside that has addresses of one that is to be made: it is refused, or removed.
         report: is told what is done.
+        clock: the time, in seconds.
+        sleep: waits, in seconds.
 
     Example:
         >>> restorer = Restorer(DockerEngine.from_env(), store)
@@ -86,6 +91,8 @@ class Restorer:
         archiver: VolumeArchiver | None = None,
         intruders: Intruders = "refuse",
         report: Reporter | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._engine = engine
         self._store = store
@@ -93,6 +100,8 @@ class Restorer:
         self._snapshotter = ContainerSnapshotter(engine, store)
         self._intruders = intruders
         self._report = report or Reporter()
+        self._clock = clock
+        self._sleep = sleep
 
     def plan(self, backup: Backup, *, restore_tags: bool = True) -> tuple[Step, ...]:
         """Return what a restore of `backup` would do, in order; nothing is asked of the engine."""
@@ -160,18 +169,24 @@ class Restorer:
             note: told each name that was led back, and in a sentence what could not be put back exactly.
         """
         guests = guests or AtRest(self._engine, "stop", held=True, after_errors=False, report=self._report)
-        work = _Restoration(backup, guests, off or OffNetworks(self._engine), note)
+        work = _Restoration(backup, guests, off or OffNetworks(self._engine), DataWatch(self._engine), note)
         for container in backup.containers:
             work.places[container.name] = self._place(container, backup, work.ids)
         failures: list[Exception] = []
         failed: set[str] = set()
         with work.guests, ExitStack() as held:
-            for step in self.plan(backup, restore_tags=restore_tags):
-                if isinstance(step, Resume) and before_resume is not None and not failures:
-                    before_resume()
-                    before_resume = None
-                if not isinstance(step, ClearAside | ClearNewcomers):
+            steps = self.plan(backup, restore_tags=restore_tags)
+            for step in steps:
+                if not isinstance(step, Resume | Compare | ClearAside | ClearNewcomers):
                     self._try_step(step, work, held, failures, failed)
+            if before_resume is not None and not failures:
+                before_resume()
+            self._resume([step for step in steps if isinstance(step, Resume)], work, held, failures, failed)
+            for step in (step for step in steps if isinstance(step, Compare)):
+                self._try_step(step, work, held, failures, failed)
+            if not failures:
+                # What was renamed away may have been started since by its id.
+                work.watch.check(work.data, ours=[place.standing_id for place in work.places.values()])
             # Within the block: what the guests share may be half back.
             if len(failures) == 1:
                 raise failures[0]
@@ -182,6 +197,36 @@ class Restorer:
     def strangers(self, backup: Backup) -> list[str]:
         """Return what came since the backup and is in its way, a sentence each."""
         return Surroundings(self._engine, backup).strangers()
+
+    def ensure_running(self, backup: Backup) -> None:
+        """Start again what was restored and has ended since, as with its engine; every container is looked at.
+
+        Raises:
+            RestoreError: a container does not do what it did.
+            EngineError: the engine does not answer.
+        """
+        places = (self._place(container, backup, {}) for container in backup.containers)
+        ensure_all_run(places, clock=self._clock, sleep=self._sleep)
+
+    def _resume(
+        self,
+        steps: Sequence[Resume],
+        work: _Restoration,
+        held: ExitStack,
+        failures: list[Exception],
+        failed: set[str],
+    ) -> None:
+        """Start the containers; one that fails to start is tried again after the others, which it may need."""
+
+        def attempt(step: Resume) -> None:
+            self._report.step("restore", str(step))
+            self._apply_step(step, work, held)
+
+        ready = (step for step in steps if step.container.name not in failed)
+        for step, error in in_rounds(list(ready), attempt, sleep=self._sleep):
+            error.add_note(f"while it was to {step}")
+            failures.append(error)
+            failed.add(step.container.name)
 
     def set_going(self, backup: Backup, before: Mapping[str, str]) -> None:
         """Do what is left of `put_back` once all is back: start what was not started yet, and compare that.
@@ -208,10 +253,18 @@ class Restorer:
             if half_way or started_at(standing.inspection) == before.get(standing.id):
                 place = self._place(container, backup, ids)
                 place.image_id = provide_image(self._engine, self._store, container)
-                self._report.step("restore", str(Resume(container)))
-                self._await_needed(container, backup)
-                place.resume()
                 going.append((container, place))
+            elif restart_policy(standing.inspection) == HELD:
+                # Somebody else started it before it had its own policy again.
+                self._place(container, backup, ids).give_policy_back()
+
+        def attempt(one: tuple[ContainerSnapshot, Place]) -> None:
+            self._report.step("restore", str(Resume(one[0])))
+            await_needed(self._engine, one[0], backup.containers)
+            one[1].resume()
+
+        for _, error in in_rounds(going, attempt, sleep=self._sleep):
+            raise error
         for container, place in going:
             self._report.step("restore", str(Compare(container)))
             place.compare()
@@ -247,7 +300,7 @@ class Restorer:
         }
         for volume in backup.volumes:
             if volume.anonymous and volume.name not in in_place:
-                self._drop_orphan(volume)
+                drop_orphan(self._engine, volume)
         if backup.project is not None:
             self._report.step("restore", str(ClearNewcomers(backup.project)))
             try:
@@ -263,29 +316,6 @@ class Restorer:
             except EngineError as error:
                 logger.warning("%s: what it was before could not be removed: %s", container.name, error)
 
-    def _drop_orphan(self, volume: VolumeArchive) -> None:
-        """Remove an anonymous volume whose container is gone: its data is in the volume of the new one."""
-        name = volume.name
-        try:
-            if not volume.excluded:
-                self._engine.remove_volume(name)
-            elif self._is_there(name) and not self._engine.list_containers(ContainerFilter(volume=name)):
-                logger.warning("volume %s is left over: what was excluded of it is nowhere else", name)
-        except EngineConflictError:
-            logger.debug("volume %s is in use", name)
-        except EngineError as error:
-            logger.warning("volume %s is left over: %s", name, error)
-
-    def _is_there(self, volume: str) -> bool:
-        try:
-            return bool(self._engine.inspect_volume(volume))
-        except VolumeNotFoundError:
-            return False
-
-    def _await_needed(self, container: ContainerSnapshot, backup: Backup) -> None:
-        if container.state.alive:
-            await_needed(self._engine, container, backup.containers)
-
     def _place(self, container: ContainerSnapshot, backup: Backup, ids: dict[str, str]) -> Place:
         # Of an anonymous volume that goes, what was excluded would be nowhere.
         archived = {volume.name for volume in backup.volumes if not (volume.anonymous and volume.excluded)}
@@ -293,7 +323,15 @@ class Restorer:
         here = self._engine.info().record()
         # An engine was not always told from others of its kind.
         moved = backup.engine != (here if backup.engine.identity else evolve(here, identity=""))
-        return Place(self._engine, self._snapshotter, container, ids, has_archives=mounted <= archived, moved=moved)
+        return Place(
+            self._engine,
+            self._snapshotter,
+            container,
+            ids,
+            has_archives=mounted <= archived,
+            moved=moved,
+            needs_name=needs_name(container, backup.containers),
+        )
 
     def _try_step(
         self, step: Step, work: _Restoration, held: ExitStack, failures: list[Exception], failed: set[str]
@@ -307,9 +345,12 @@ class Restorer:
             self._apply_step(step, work, held)
         except DockerRollbackError as error:
             error.add_note(f"while it was to {step}")
-            if isinstance(step, ProvideImage):
-                # Nothing has been touched yet.
+            if isinstance(step, ProvideImage) or isinstance(error, DisturbedError):
+                # Nothing has been touched yet; or all of it is put back again.
                 raise
+            if not failures and isinstance(step, RestoreVolume | RestoreContainer | FillVolume):
+                # If something runs that was stopped before, that is why.
+                work.watch.refuse_running(work.data)
             failures.append(error)
             failed |= names
 
@@ -329,12 +370,13 @@ class Restorer:
                 Surroundings(self._engine, work.backup).make_way(container, work.guests)
                 places[container.name].put_aside()
             case RestoreNetwork(network):
-                self._restore_network(network, work)
+                work.ids[network.id] = self._restored_network(network, work)
             case RestoreVolume(volume):
                 self._restore_volume(volume, work)
             case RestoreContainer(container):
                 places[container.name].restore()
             case FillVolume(volume, container, destination):
+                work.watch.begin(work.data)
                 name = volume.name
                 if container is not None and destination is not None:
                     name = places[container.name].volume_at(destination)
@@ -343,61 +385,20 @@ class Restorer:
                 held.enter_context(self._archiver.holding([name]))
                 self._report.expect(name, volume.size)
                 self._archiver.extract(volume, name, verify=False)
+            case TakeName(container):
+                work.watch.check(work.data)
+                places[container.name].take_name()
             case Resume(container):
-                self._await_needed(container, work.backup)
+                await_needed(self._engine, container, work.backup.containers)
                 places[container.name].resume()
                 self._report.timeline.up(container.name)
             case Compare(container):
                 for sentence in places[container.name].compare():
                     work.note(sentence)
 
-    def _restore_network(self, network: NetworkRecord, work: _Restoration) -> None:
-        try:
-            standing = self._engine.inspect_network(network.name)
-        except NetworkNotFoundError:
-            work.ids[network.id] = self._create_network(network, work)
-        else:
-            work.ids[network.id] = str(standing["Id"])
-            if compare_networks(network.inspection, standing):
-                work.ids[network.id] = self._make_network_again(network, work)
-        work.off.put_back(network.name)
-
-    def _make_network_again(self, network: NetworkRecord, work: _Restoration) -> str:
-        # Those of the backup are at rest. There are others for a rollback alone; `check` has seen to that.
-        self._remove_network(network.name, work, "which was changed")
-        return self._create_network(network, work)
-
-    def _remove_network(self, name: str, work: _Restoration, why: str) -> None:
-        for other in Surroundings(self._engine, work.backup).others_in(name):
-            if other.id in work.backup.bystanders:
-                work.off.take_off(other, name)
-            else:
-                logger.warning("%s: it is taken off network %s, %s", other.name, name, why)
-                self._engine.disconnect_network(name, other.id, force=True)
-        self._engine.remove_network(name)
-
-    def _create_network(self, network: NetworkRecord, work: _Restoration) -> str:
-        request = network_request(network.inspection)
-        try:
-            return self._engine.create_network(request)
-        except EngineError as error:
-            logger.info("network %s cannot be made while others are there: %s", network.name, error)
-            if not self._make_room(network, work):
-                raise
-        return self._engine.create_network(request)
-
-    def _make_room(self, network: NetworkRecord, work: _Restoration) -> bool:
-        """Remove the networks that came since and may have the addresses of one; say whether there were any."""
-        surroundings = Surroundings(self._engine, work.backup)
-        dropped = surroundings.drop_new_networks()
-        # Engines choose what has become free for the next network: that of an update, under another name.
-        taken = surroundings.addresses_taken(network) if self._intruders == "stop" else []
-        for other, subnet in taken:
-            logger.warning(
-                "removing network %s, because it has addresses of network %s: %s", other, network.name, subnet
-            )
-            self._remove_network(other, work, "which is in the way")
-        return dropped or bool(taken)
+    def _restored_network(self, network: NetworkRecord, work: _Restoration) -> str:
+        removes = self._intruders == "stop"
+        return NetworkRestorer(self._engine, work.backup, work.off, remove_others=removes).restore(network)
 
     def _restore_volume(self, volume: VolumeArchive, work: _Restoration) -> None:
         if is_folder(volume.name):
@@ -428,6 +429,7 @@ class _Restoration:
         backup: what is put back.
         guests: the containers that rest while the volumes that they share are filled.
         off: the containers that are off a network until that is made again.
+        watch: sees whether anything runs on the data meanwhile.
         note: told what was changed beyond the containers, and what is not exact.
         places: the places of its containers, by name.
         ids: the new ids of what was made anew, by the old ones.
@@ -436,6 +438,13 @@ class _Restoration:
     backup: Backup
     guests: AtRest
     off: OffNetworks
+    watch: DataWatch
     note: Note
     places: dict[str, Place] = field(factory=dict)
     ids: dict[str, str] = field(factory=dict)
+
+    @property
+    def data(self) -> frozenset[str]:
+        """The volumes and folders that are filled, as far as they have their names now."""
+        known = {volume.name for volume in self.backup.volumes}
+        return frozenset(known.union(*(place.volumes() for place in self.places.values())))

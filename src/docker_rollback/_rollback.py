@@ -336,6 +336,7 @@ class Rollback:
                 self._timeline.begin("verify again")
                 self._report.step("verify", self._names)
                 self._verdict.judge_again()
+                self._recovery.ensure_running(backup)
                 self.status = Status.ROLLED_BACK
                 self._hooks.after_rollback()
                 self._finish()
@@ -381,6 +382,9 @@ class Rollback:
             self._recovery.settle(self._operation, self.backup, rolled_back=self.status is Status.ROLLED_BACK)
             if self._keep:
                 self._capture.prune(self.backup, keep=self._keep)
+        except RestoreError:
+            # Rolled back means running.
+            raise
         except Exception as error:
             self._account.problem(error, left_over=True)
             logger.exception("backup %s: tidying up failed; the outcome stands", self.backup.id)

@@ -120,6 +120,29 @@ def started_at(inspection: Mapping[str, Any]) -> str:
     return "" if started.startswith("0001-01-01") else started
 
 
+def restart_count(inspection: Mapping[str, Any]) -> int:
+    """Return how often the engine has started a container again by its restart policy since somebody started it."""
+    return int(inspection.get("RestartCount") or 0)
+
+
+def is_same_start(inspection: Mapping[str, Any], started: str, restarted: int) -> bool:
+    """Return True if nobody has started a container since; its engine may have, by the restart policy.
+
+    Args:
+        inspection: the container's, now.
+        started: when it had been started last, as `started_at` returns it.
+        restarted: how often its engine had started it again by then.
+    """
+    # An engine counts before it starts, and begins again from 0 once somebody starts the container.
+    by_policy = restarts(inspection["HostConfig"]) and restart_count(inspection) >= max(1, restarted)
+    return started_at(inspection) == started or by_policy
+
+
+def restart_policy(inspection: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the restart policy of a container; empty if the engine names none."""
+    return inspection["HostConfig"].get("RestartPolicy") or {}
+
+
 def restarts(host_config: Mapping[str, Any]) -> bool:
     """Whether the engine starts a container again by itself."""
     return (host_config.get("RestartPolicy") or {}).get("Name") not in (None, "", "no")

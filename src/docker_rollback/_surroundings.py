@@ -10,16 +10,27 @@ from docker_rollback._compare import compare_networks
 from docker_rollback._conflict import common_subnet, conflict
 from docker_rollback._engine.port import ContainerFilter, Engine
 from docker_rollback._look import look_at, look_at_all
-from docker_rollback._model import Backup, ContainerSnapshot, Detached, NetworkRecord, Observed, Project, is_folder
+from docker_rollback._model import (
+    Backup,
+    ContainerSnapshot,
+    Detached,
+    NetworkRecord,
+    Observed,
+    Project,
+    VolumeArchive,
+    is_folder,
+)
 from docker_rollback._place import hold, is_aside
 from docker_rollback._project import newcomers
 from docker_rollback._quiesce import AtRest
 from docker_rollback._spec import restarts, user_endpoints
 from docker_rollback.errors import (
     ContainerNotFoundError,
+    EngineConflictError,
     EngineError,
     NetworkNotFoundError,
     RestoreError,
+    VolumeNotFoundError,
 )
 
 logger = logging.getLogger("docker_rollback")
@@ -276,6 +287,27 @@ class Surroundings:
             (other, conflict(container, other, folders=folders)) for other in others if other.name not in self._names
         ]
         return [(other, reason) for other, reason in reasons if reason is not None]
+
+
+def drop_orphan(engine: Engine, volume: VolumeArchive) -> None:
+    """Remove an anonymous volume whose container is gone: its data is in the volume of the new one."""
+    name = volume.name
+    try:
+        if not volume.excluded:
+            engine.remove_volume(name)
+        elif _is_there(engine, name) and not engine.list_containers(ContainerFilter(volume=name)):
+            logger.warning("volume %s is left over: what was excluded of it is nowhere else", name)
+    except EngineConflictError:
+        logger.debug("volume %s is in use", name)
+    except EngineError as error:
+        logger.warning("volume %s is left over: %s", name, error)
+
+
+def _is_there(engine: Engine, volume: str) -> bool:
+    try:
+        return bool(engine.inspect_volume(volume))
+    except VolumeNotFoundError:
+        return False
 
 
 @contextmanager

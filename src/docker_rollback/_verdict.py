@@ -68,7 +68,11 @@ class Verdict:
         checked = [self._checked(container) for container in containers]
         within = project.containers if project is not None else ()
         self._beside = {container.name for container in containers if container.id not in within}
-        self._held = [(one, tuple(check for check in self._checks if holds_now(check, one))) for one in checked]
+        # One in a crash loop is not well, whatever a check finds in the moment in which it runs.
+        self._held = [
+            (one, () if one.before.loops else tuple(check for check in self._checks if holds_now(check, one)))
+            for one in checked
+        ]
 
     def judge(self) -> None:
         """Raise an `UpdateRejectedError` as soon as one check fails on one container; the others are given up."""
@@ -100,14 +104,18 @@ class Verdict:
         There is nothing left to save by haste, so a check that fails is tried again for a while.
         """
         failures = [
-            RestoreError(failure.container, f"it was restored, but is not well: {failure.reason}\n{failure.details}")
+            RestoreError(
+                failure.container,
+                f"it was restored, but is not well: {failure.reason}\n{failure.details}",
+                restored=True,
+            )
             for failure in _side_by_side(self._held, _pass_patiently, until_first=False)
         ]
         if len(failures) == 1:
             raise failures[0]
         if failures:
             names = ", ".join(failure.container for failure in failures)
-            raise RestoreError(names, "they were restored, but are not well:", failures=failures)
+            raise RestoreError(names, "they were restored, but are not well:", failures=failures, restored=True)
 
 
 def _pass(container: CheckedContainer, checks: Sequence[Check]) -> None:

@@ -339,15 +339,23 @@ class RestoreError(DockerRollbackError):
         reason: what happened, a sentence.
         differences: what differs from the captured inspection, one line each.
         failures: every failure, where there were several.
+        restored: whether everything had been put back, so that another restore ends the same.
     """
 
     def __init__(
-        self, container: str, reason: str, differences: Sequence[str] = (), *, failures: Sequence[Exception] = ()
+        self,
+        container: str,
+        reason: str,
+        differences: Sequence[str] = (),
+        *,
+        failures: Sequence[Exception] = (),
+        restored: bool = False,
     ) -> None:
         self.container = container
         self.reason = reason
         self.differences = tuple(differences)
         self.failures = tuple(failures)
+        self.restored = restored
         lines = [*self.differences, *(f"{type(failure).__name__}: {failure}" for failure in self.failures)]
         detail = "".join(f"\n  {line}" for line in lines)
         super().__init__(f"container {container!r}: {reason}{detail}")
@@ -373,7 +381,12 @@ class RollbackFailedError(DockerRollbackError):
         names = ", ".join(repr(name) for name in self.containers)
         reasons = "".join(f"\n  {type(failure).__name__}: {failure}" for failure in failures)
         call = f"docker_rollback.restore({backup_id!r}, store={store!r})"
-        if any(isinstance(failure, (BackupNotFoundError, CorruptBackupError)) for failure in failures):
+        if all(isinstance(failure, RestoreError) and failure.restored for failure in failures):
+            rest = (
+                "everything was put back, but it does not do what it did, and another restore would end the same. "
+                f"When the cause is mended, start what does not run, then call docker_rollback.recover(store={store!r})"
+            )
+        elif any(isinstance(failure, (BackupNotFoundError, CorruptBackupError)) for failure in failures):
             rest = f"its backup cannot be read. If it can be brought back from elsewhere, call {call}"
         else:
             rest = f"its backup is kept. When the cause is mended, call {call}"

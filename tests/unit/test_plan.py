@@ -18,6 +18,7 @@ from docker_rollback._plan import (
     RestoreVolume,
     Resume,
     Step,
+    TakeName,
     plan_restore,
 )
 from tests.unit.values import backup, snapshot, volume
@@ -44,6 +45,7 @@ def test_a_plan_reads_as_what_will_be_done() -> None:
         "restore container 'web'",
         "fill volume 'data'",
         f"fill volume {'f' * 64!r} at /cache",
+        "give container 'web' its name",
         "bring container 'web' to the state 'running'",
         "compare container 'web' with its snapshot",
         "remove what was put aside for container 'web'",
@@ -98,6 +100,7 @@ _ORDER: tuple[type | tuple[type, ...], ...] = (
     (RestoreNetwork, RestoreVolume),
     RestoreContainer,
     FillVolume,
+    TakeName,
     Resume,
     Compare,
     ClearAside,
@@ -130,4 +133,4 @@ def test_whatever_the_backup_the_order_is_kept(
     )
     phases = [phase(step) for step in plan]
     assert phases == sorted(phases)
-    assert len(plan) == 6 * len(containers) + 2 * len(volumes) + len(networks)
+    assert len(plan) == 7 * len(containers) + 2 * len(volumes) + len(networks)

@@ -73,13 +73,33 @@ def test_somebody_who_interrupts_again_and_again_is_heard(engine: FakeEngine) ->
     assert "exited" in states(engine)
 
 
-@pytest.mark.parametrize("failures", [1, 2, 3])
-def test_a_start_that_fails_is_tried_three_times(engine: FakeEngine, failures: int) -> None:
-    """With half a second between, and the other containers run whatever becomes of this one."""
+class Stubborn(FailingEngine):
+    """An engine that refuses so many starts of one container."""
+
+    def __init__(self, engine: FakeEngine, name: str, times: int) -> None:
+        super().__init__(engine)
+        self._id, self.left = engine.container(name).id, times
+
+    def start_container(self, ref: str) -> None:
+        """Start, or refuse to."""
+        if ref == self._id and self.left:
+            self.left -= 1
+            raise EngineError(f"start container {ref!r}", "made to fail")
+        super().start_container(ref)
+
+
+@pytest.mark.parametrize("failures", [1, 4, 5])
+def test_a_start_that_fails_is_tried_five_times(engine: FakeEngine, failures: int) -> None:
+    """After the others, with half a second between, and those run meanwhile whatever becomes of this one."""
     waited: list[float] = []
-    failing = FailingEngine(engine, at=range(1, failures + 1), verbs={"start_container"})
-    rest = AtRest(failing, "stop", sleep=waited.append)
-    if failures == 3:
+
+    def sleep(seconds: float) -> None:
+        waited.append(seconds)
+        assert states(engine) == ["running", "running", "exited"]
+
+    stubborn = Stubborn(engine, "three", failures)
+    rest = AtRest(stubborn, "stop", sleep=sleep)
+    if failures == 5:
         with pytest.raises(ResumeError) as failed, rest:
             bring(rest, engine, *NAMES)
         assert failed.value.containers == ("three",)
@@ -89,7 +109,8 @@ def test_a_start_that_fails_is_tried_three_times(engine: FakeEngine, failures: i
         with rest:
             bring(rest, engine, *NAMES)
         assert states(engine) == ["running"] * 3
-    assert waited == [0.5] * min(failures, 2)
+    assert stubborn.left == 0
+    assert waited == [0.5] * min(failures, 4)
 
 
 def test_the_last_is_started_first(engine: FakeEngine) -> None:

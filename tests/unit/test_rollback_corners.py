@@ -23,6 +23,7 @@ from docker_rollback import (
     restore,
     rollback,
 )
+from docker_rollback._engine.port import ContainerFilter
 from docker_rollback.testing import FailingEngine, FakeClock
 from tests.unit.shop import Shop
 
@@ -35,8 +36,7 @@ def test_nobody_starts_on_a_volume_that_could_not_be_filled(shop: Shop) -> None:
         shop.engine.volume("orders").write("/table", "migrated")
         shop.engine.program("tar", lambda _: 2)
         raise LookupError
-    assert shop.engine.container("shop").status != "running"
-    assert shop.engine.container("reader").status != "running"
+    assert shop.engine.list_containers(ContainerFilter(running=True)) == []
 
 
 def test_whoever_was_there_before_goes_on_afterwards(shop: Shop) -> None:

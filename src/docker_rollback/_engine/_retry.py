@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, TypeVar
@@ -15,6 +16,9 @@ from docker_rollback.errors import ContainerNotFoundError, EngineError, NetworkN
 
 _logger = logging.getLogger("docker_rollback")
 _Answer = TypeVar("_Answer")
+
+_ANSWERED = 2.0
+"""Seconds for which a start is asked for again where the engine answers that it failed."""
 
 
 class RetryingEngine:
@@ -79,7 +83,8 @@ class RetryingEngine:
         )
 
     def start_container(self, ref: str) -> None:
-        self._again(lambda: self._engine.start_container(ref))
+        # An engine that says why a container does not start is asked again by whoever knows what may be missing.
+        self._again(lambda: self._engine.start_container(ref), answered=_ANSWERED)
 
     def stop_container(self, ref: str, *, timeout: float | None = None) -> None:
         self._again(lambda: self._engine.stop_container(ref, timeout=timeout))
@@ -229,13 +234,18 @@ class RetryingEngine:
         if not any(network in (name, (endpoint or {}).get("NetworkID")) for name, endpoint in attached.items()):
             raise NetworkNotFoundError(network)
 
-    def _again(self, ask: Callable[[], _Answer]) -> _Answer:
-        return self._retrying.copy()(ask)
+    def _again(self, ask: Callable[[], _Answer], *, answered: float | None = None) -> _Answer:
+        """Ask until the limit; until `answered` seconds, if that is less, where the engine did answer."""
+        if answered is None:
+            return self._retrying.copy()(ask)
+        return self._retrying.copy(stop=lambda state: self._enough(state, answered=answered))(ask)
 
-    def _enough(self, state: RetryCallState) -> bool:
+    def _enough(self, state: RetryCallState, *, answered: float = math.inf) -> bool:
         # The pauses are counted too, so that the limit holds with any `sleep`.
         spent = max(state.seconds_since_start or 0.0, state.idle_for)
-        return spent + state.upcoming_sleep > self._limit
+        failure = state.outcome and state.outcome.exception()
+        limit = min(self._limit, answered) if getattr(failure, "status", None) else self._limit
+        return spent + state.upcoming_sleep > limit
 
 
 def _may_pass(error: BaseException) -> bool:

@@ -147,6 +147,7 @@ def test_a_disk_that_fills_up_leaves_the_service_running(tmp_path: Path) -> None
         writes += 1
     assert writes > 8, "the backup was seen to write"
     assert tx.status is Status.COMMITTED
+    assert disk.left >= 0, "no full disk went unnoticed"
     assert set(seen) == {Status.FAILED, Status.ROLLED_BACK}
 
 

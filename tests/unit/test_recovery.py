@@ -102,6 +102,7 @@ def test_a_death_on_the_way_in_brings_the_service_back(tmp_path: Path, *, after:
         check_clean(shop)
         assert len(shop.store.list()) == outcomes.count("tidied up")
         assert recovered(shop) == ()
+    assert failing.struck is None, "no death went unnoticed"
     assert k > 8, "the backup was seen to make calls"
 
 
@@ -175,6 +176,7 @@ def test_a_death_at_the_disk_is_finished(tmp_path: Path) -> None:
         check_clean(shop)
         for found in BackupStore(shop.store.path).list():
             BackupStore(shop.store.path).verify(found.id)
+    assert disk.count < disk.at, "no death went unnoticed"
     assert k > 60, "the store was seen to work"
 
 
@@ -194,6 +196,7 @@ def test_a_recovery_that_dies_is_finished(tmp_path: Path) -> None:
         recovered(shop)
         shop.check_restored()
         check_clean(shop)
+    assert failing.struck is None, "no death went unnoticed"
     assert k > 20, "the recovery was seen to make calls"
 
 

@@ -279,14 +279,15 @@ class VolumeArchiver:
             self._access.provide(volume)
 
     def remove_left_over(self) -> list[str]:
-        """Remove the helper containers whose makers died, as far as this machine's kernel can tell.
+        """Remove the helper containers and temporary folders whose makers died, if this machine's kernel can tell.
 
         Returns:
-            The ids of those that were there.
+            The ids of the helpers that were there.
 
         Raises:
             EngineError: the engine refused or failed.
         """
+        _volumes.remove_dead_scratch()
         return _volumes.remove_left_over(self._engine, _is_free)
 
     def forget_image(self) -> None:

@@ -8,6 +8,7 @@ from docker_rollback._volumes._helper import ROLE, remove_left_over
 from docker_rollback._volumes._host import PLACE
 from docker_rollback._volumes._image import REPOSITORY as HELPER_REPOSITORY
 from docker_rollback._volumes._proof import began_with, is_first_of_its_namespace, is_main_program, may_do_anything
+from docker_rollback._volumes._scratch import remove_dead_scratch
 from docker_rollback._volumes._tar import failed
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "is_first_of_its_namespace",
     "is_main_program",
     "may_do_anything",
+    "remove_dead_scratch",
     "remove_left_over",
     "tried",
 ]

@@ -24,6 +24,7 @@ from typing import Any, Final, Self
 
 from docker_rollback._beneath import Tree
 from docker_rollback._volumes import _image, _proof, _tools
+from docker_rollback._volumes._scratch import scratch_folder
 
 logger = logging.getLogger("docker_rollback")
 
@@ -122,7 +123,7 @@ class Sandboxes:
         self._scratch = ""
 
     def __enter__(self) -> Self:
-        self._scratch = self._held.enter_context(tempfile.TemporaryDirectory(prefix="docker-rollback-"))
+        self._scratch = str(self._held.enter_context(scratch_folder()))
         return self
 
     def __exit__(self, *_: object) -> None:

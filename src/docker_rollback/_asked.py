@@ -10,13 +10,10 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from docker_rollback._model import NotCovered
-from docker_rollback._spec import ASKED, attached_networks, started_at
+from docker_rollback._spec import ASKED, SHOWN_AS, attached_networks, started_at
 
 _NO_NETWORKS: Final = ("bridge", "host", "none", "pasta", "private", "slirp4netns")
 """Modes that Podman lists as if they were networks."""
-
-_ADDRESSES: Final = {"IPv4Address": "IPAddress", "IPv6Address": "GlobalIPv6Address"}
-"""The fields of a request, and where an inspection shows what is in use."""
 
 
 def with_asked(
@@ -53,7 +50,7 @@ def with_asked(
 def _same(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:
     addresses = {
         field: str(before[shown])
-        for field, shown in _ADDRESSES.items()
+        for field, shown in SHOWN_AS.items()
         if before.get(shown) and before[shown] == after.get(shown)
     }
     asked: dict[str, Any] = {"IPAMConfig": addresses} if addresses else {}

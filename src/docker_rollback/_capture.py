@@ -156,6 +156,7 @@ class Capture:
         snapshotter = self._snapshotter
         tags = [snapshotter.tag(identity, number, container) for number, container in enumerate(report.containers)]
         networks = self._networks(report)
+        others = tuple(sorted({*self._engine.list_networks()} - {network.id for network in networks}))
         snapshotter.expect(report.containers)
         hooks = hooks or Hooks(self._engine)
         with ExitStack() as until_sealed, self._store.draft(identity) as draft, snapshotter.discarding(tags):
@@ -188,6 +189,7 @@ class Capture:
                 volumes=volumes,
                 networks=networks,
                 bystanders=report.bystanders,
+                other_networks=others,
                 kept_for=tuple(kept_for),
                 project=report.project,
                 excluded=report.excluded,
@@ -289,7 +291,7 @@ class Capture:
         return tuple(found.values())
 
     def _add_network(self, name: str, found: dict[str, NetworkRecord]) -> None:
-        """Add a network to those that were found, after the network that its configuration comes from."""
+        """Add a network to those that were found, and the network that its settings come from."""
         inspection = {key: value for key, value in self._engine.inspect_network(name).items() if key != "Containers"}
         origin = str((inspection.get("ConfigFrom") or {}).get("Network") or "")
         if origin and origin not in found:

@@ -11,7 +11,7 @@ from typing import Any
 
 from attrs import field, frozen
 
-from docker_rollback._spec import SHORT_ID, attached_networks, network_request, primary_network, user_aliases
+from docker_rollback._spec import SHORT_ID, SHOWN_AS, attached_networks, network_facts, primary_network, user_aliases
 
 _ASSIGNED = {
     "Id": "made anew with each container",
@@ -163,7 +163,31 @@ def compare_across(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[
     What the first engine did not tell may have any value on the second: that fills in what it wants to have. What it
     told as nothing (0, false) may be missing there. Everything else that was captured has to be there again.
     """
-    return [difference for difference in compare(before, after) if not _is_the_engines(difference)]
+    return [difference for difference in compare(before, _telling(before, after)) if not _is_the_engines(difference)]
+
+
+def _telling(before: Mapping[str, Any], after: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return an inspection that says which addresses were asked for, if its engine does not: Podman shows those in use.
+
+    Of a container that does not run, none is in use, and nothing can be seen.
+    """
+    running = bool(after["State"].get("Running"))
+    networks = attached_networks(after)
+    for name, endpoint in attached_networks(before).items():
+        found = networks.get(name) or {}
+        if name in networks and not found.get("IPAMConfig"):
+            asked = {key: value for key, value in ((endpoint or {}).get("IPAMConfig") or {}).items() if key in SHOWN_AS}
+            told = {key: value for key, value in asked.items() if not running or value == found.get(SHOWN_AS[key])}
+            networks[name] = {**found, "IPAMConfig": told}
+    config, address = after["Config"], before["Config"].get("MacAddress")
+    in_use = {str((endpoint or {}).get("MacAddress")) for endpoint in networks.values()}
+    if not config.get("MacAddress") and (not running or address in in_use):
+        config = {**config, "MacAddress": address}
+    return {
+        **after,
+        "Config": config,
+        "NetworkSettings": {**(after.get("NetworkSettings") or {}), "Networks": networks},
+    }
 
 
 def _is_the_engines(difference: Difference) -> bool:
@@ -192,9 +216,18 @@ def _bound(binds: Iterable[object]) -> set[tuple[str, ...]]:
     return {tuple(str(bind).split(":")[:2]) for bind in binds if ":" in str(bind)}
 
 
+def is_same_network(before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:
+    """Return True if two inspections are of one network, or of two that are equal.
+
+    A network cannot be changed, only removed and created with another id. One that kept its id is shown otherwise by
+    another version of its engine.
+    """
+    return before.get("Id") == after.get("Id") or not compare_networks(before, after)
+
+
 def compare_networks(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Difference]:
     """Return what differs between two inspections of a network, beyond what its engine assigns: ids, times, members."""
-    pair = network_request(before), network_request(after)
+    pair = network_facts(before), network_facts(after)
     old, new = (dict(_leaves("", _asked(*both))) for both in (pair, pair[::-1]))
     return [
         Difference(path, old.get(path), new.get(path))

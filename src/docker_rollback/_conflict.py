@@ -57,6 +57,9 @@ def common_subnet(wanted: Mapping[str, Any], standing: Mapping[str, Any]) -> str
         wanted: the inspection of the network that is to be made.
         standing: the inspection of the other one.
     """
+    if wanted.get("ConfigOnly") or standing.get("ConfigOnly"):
+        # It holds settings for other networks and no addresses.
+        return None
     source = _source_of_addresses(wanted)
     if source != _source_of_addresses(standing) or source[1] not in _OWN_SOURCES:
         return None

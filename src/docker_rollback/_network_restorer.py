@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from docker_rollback._compare import compare_networks
+from docker_rollback._compare import is_same_network
 from docker_rollback._engine.port import Engine
 from docker_rollback._model import Backup, NetworkRecord
 from docker_rollback._spec import network_request
@@ -42,13 +42,18 @@ class NetworkRestorer:
             found = self._create(network)
         else:
             found = str(standing["Id"])
-            if compare_networks(network.inspection, standing):
+            if not is_same_network(network.inspection, standing):
                 found = self._recreate(network)
         self._off.put_back(network.name)
         return found
 
     def _recreate(self, network: NetworkRecord) -> str:
         # Those of the backup are stopped. There are others for a rollback alone; `Restorer.check` has seen to that.
+        if network.inspection.get("ConfigOnly"):
+            # No engine removes it under the networks that are made from it; those are restored after it.
+            for other in self._backup.networks:
+                if (other.inspection.get("ConfigFrom") or {}).get("Network") == network.name:
+                    self._remove(other.name, f"which was made from {network.name}")
         self._remove(network.name, "which was changed")
         return self._create(network)
 

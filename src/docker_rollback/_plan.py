@@ -179,7 +179,9 @@ def plan_restore(backup: Backup, *, restore_tags: bool = True) -> tuple[Step, ..
     steps: list[Step] = [ProvideImage(container) for container in containers]
     steps += [HoldNewcomers(project, containers)] if project is not None else []
     steps += [PutAside(container) for container in reversed(containers)]
-    steps += [RestoreNetwork(network) for network in backup.networks]
+    # Those that hold settings for others come first.
+    networks = sorted(backup.networks, key=lambda network: not network.inspection.get("ConfigOnly"))
+    steps += [RestoreNetwork(network) for network in networks]
     steps += [RestoreVolume(volume) for volume in backup.volumes if not volume.anonymous]
     # A container is created by the name that it was made from if that leads to its image.
     steps += [RestoreImageName(container) for container in named]

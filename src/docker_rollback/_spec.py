@@ -10,7 +10,7 @@ from __future__ import annotations
 import posixpath
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from attrs import frozen
 
@@ -22,8 +22,13 @@ SHORT_ID = 12
 ASKED = "Asked"
 """In an endpoint, a field of ours: what was asked for that the engine does not tell (see `_asked`)."""
 
+SHOWN_AS: Final = {"IPv4Address": "IPAddress", "IPv6Address": "GlobalIPv6Address"}
+"""The addresses that an endpoint can ask for, and the fields in which an inspection shows those in use."""
+
 _PLAIN_NETWORKS = ("bridge", "host", "none", "default", "podman")
 """Network modes whose networks take no aliases and no static addresses (moby, daemon/container_operations.go)."""
+
+_OVERLAY_NUMBER = "com.docker.network.driver.overlay.vxlanid_list"
 
 _GENERATED = re.compile(r"[0-9a-f]{64}")
 """How engines name anonymous volumes; one that came by `VolumesFrom` may have a name that its owner gave it."""
@@ -229,11 +234,25 @@ def user_aliases(aliases: list[str] | None, container_id: str) -> list[str] | No
 
 def network_request(inspection: Mapping[str, Any]) -> dict[str, Any]:
     """Return the request that makes an equal of an inspected network."""
+    request = network_facts(inspection)
+    if (inspection.get("ConfigFrom") or {}).get("Network"):
+        # An engine takes these from the other network, shows them in both, and refuses them in a request.
+        for key in ("IPAM", "EnableIPv4", "EnableIPv6", "Options", "Labels"):
+            request.pop(key, None)
+    return request
+
+
+def network_facts(inspection: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what an inspection says of a network, without what its engine assigned."""
     assigned = {"Id", "Created", "Scope", "Containers", "Peers", "Services", "Status"}
     if not inspection.get("EnableIPv4") and not inspection.get("EnableIPv6"):
         # Podman says so of every network, and no engine makes one without either: it does not tell.
         assigned.add("EnableIPv4")
-    return {key: value for key, value in inspection.items() if key not in assigned and value is not None}
+    facts = {key: value for key, value in inspection.items() if key not in assigned and value is not None}
+    if facts.get("Options"):
+        # The number that a swarm has given to an overlay network.
+        facts["Options"] = {key: value for key, value in facts["Options"].items() if key != _OVERLAY_NUMBER}
+    return facts
 
 
 def volume_request(inspection: Mapping[str, Any]) -> dict[str, Any]:

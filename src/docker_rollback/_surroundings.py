@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 
-from docker_rollback._compare import compare_networks
+from docker_rollback._compare import compare_networks, is_same_network
 from docker_rollback._conflict import common_subnet, conflict
 from docker_rollback._engine.port import ContainerFilter, Engine
 from docker_rollback._look import look_at, look_at_all
@@ -122,11 +122,11 @@ class Surroundings:
         """Return the networks that have addresses of one that is to be made, each with the subnet.
 
         They came since: while that one stood, its engine would not have made them. What came to the project is left
-        out, and what the backup restores.
+        out, what the backup restores, and what there was at the capture.
         """
         ours = {*self._newcomers.networks, *(one.name for one in self._backup.networks)}
         found = []
-        for identity in self._engine.list_networks():
+        for identity in set(self._engine.list_networks()) - set(self._backup.other_networks):
             with suppress(NetworkNotFoundError):
                 other = self._engine.inspect_network(identity)
                 subnet = common_subnet(network.inspection, other)
@@ -218,11 +218,16 @@ class Surroundings:
             standing = self._engine.inspect_network(network.name)
         except NetworkNotFoundError:
             return
+        if is_same_network(network.inspection, standing):
+            return
         differences = compare_networks(network.inspection, standing)
         others = [
             str(member.get("Name") or identity)
             for identity, member in (standing.get("Containers") or {}).items()
-            if identity not in self._expected and member.get("Name") not in self._names
+            # A swarm lists the end of its own load balancer among the containers of an overlay network.
+            if not identity.startswith("lb-")
+            and identity not in self._expected
+            and member.get("Name") not in self._names
         ]
         if differences and others:
             raise RestoreError(
@@ -243,7 +248,7 @@ class Surroundings:
 
     def _stands(self, network: NetworkRecord) -> bool:
         try:
-            return not compare_networks(network.inspection, self._engine.inspect_network(network.name))
+            return is_same_network(network.inspection, self._engine.inspect_network(network.name))
         except NetworkNotFoundError:
             return False
 

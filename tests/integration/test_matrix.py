@@ -10,6 +10,7 @@ import docker
 import pytest
 
 from docker_rollback import BackupStore, backup, compare, restore
+from docker_rollback._compare import compare_networks
 from docker_rollback._spec import create_request, observe
 from tests.integration.matrix import Case, Fate, Lab, Row, rows, rows_with_fates
 
@@ -44,12 +45,14 @@ def test_a_backup_puts_it_back(row: Row, fate: Fate, lab: Lab, tmp_path: Path) -
     lab.own_image()
     case = row(lab)
     lab.stand(case)
-    before = lab.inspect()
+    before, networks = lab.inspect(), lab.networks()
     store = BackupStore(tmp_path / "store")
     taken = backup(lab.name, client=lab.client, store=store, shared="stop")
     assert _differences(case, before, lab.inspect()) == []
     lab.forget(fate)
     assert restore(taken, client=lab.client, store=store) == [lab.name]
+    for name, found in lab.networks().items():
+        assert [str(one) for one in compare_networks(networks[name], found)] == []
     allowed = {"Image", "Config.Image"} if lab.podman and case.written else set()
     if fate != "moved tag" and "@" in before["Config"]["Image"]:
         # Only a registry gives an image the digest by which it was named.

@@ -275,8 +275,9 @@ class Traveller:
         )
         client.api.create_volume(self.volume, labels=labels)
         # Not the engine's choice: another engine may have given the same addresses to a network of its own.
-        subnet = f"10.{200 + int(token[:2], 16) % 50}.{int(token[2:4], 16)}.0/24"
-        pools = docker.types.IPAMConfig(pool_configs=[docker.types.IPAMPool(subnet=subnet)])
+        first = f"10.{200 + int(token[:2], 16) % 50}.{int(token[2:4], 16)}"
+        self.address = f"{first}.77"
+        pools = docker.types.IPAMConfig(pool_configs=[docker.types.IPAMPool(subnet=f"{first}.0/24")])
         client.api.create_network(self.network, driver="bridge", labels=labels, ipam=pools)
         policy: Any = {"Name": "unless-stopped"}
         client.containers.run(
@@ -289,6 +290,7 @@ class Traveller:
             hostname="till",
             mem_limit="64m",
             network=self.network,
+            networking_config={self.network: client.api.create_endpoint_config(ipv4_address=self.address)},
             stop_signal="SIGKILL",
             volumes=[f"{self.volume}:/data", "/cache"],
             detach=True,
@@ -316,7 +318,9 @@ class Traveller:
         )
         shown = bench.engine.inspect_container(self.name)
         host = shown["HostConfig"]
-        networks = " ".join(shown["NetworkSettings"]["Networks"])
+        networks = " ".join(
+            f"{name} {endpoint['IPAddress']}" for name, endpoint in shown["NetworkSettings"]["Networks"].items()
+        )
         return seen, host["RestartPolicy"]["Name"], host["Memory"], f"{shown['State']['Status']} {networks}"
 
     def remove(self, bench: Bench) -> None:

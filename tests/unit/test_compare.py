@@ -209,6 +209,33 @@ def test_what_a_container_lost_between_two_engines_counts(before: dict[str, Any]
     ]
 
 
+def addressed(*, asked: bool, used: str, mac: str = "", running: bool = True) -> dict[str, Any]:
+    """Return an inspection with an address that was asked for, told as Docker does, or seen in use as on Podman."""
+    ipam = {"IPv4Address": "10.0.0.7"} if asked else None
+    endpoint = {"IPAMConfig": ipam, "IPAddress": used, "MacAddress": mac}
+    found = inspection({"NetworkSettings/Networks": {"front": endpoint}, "Config/MacAddress": mac if asked else None})
+    return {**found, "State": {**found["State"], "Running": running}}
+
+
+@pytest.mark.parametrize(
+    ("used", "mac", "running", "lost"),
+    [
+        ("10.0.0.7", "02:00:00:00:00:07", True, []),
+        ("10.0.0.8", "02:00:00:00:00:07", True, ["NetworkSettings.Networks.front.IPAMConfig.IPv4Address"]),
+        ("10.0.0.7", "02:00:00:00:00:08", True, ["Config.MacAddress"]),
+        ("", "", False, []),
+    ],
+    ids=["as asked for", "another address", "another MAC address", "stopped"],
+)
+def test_an_address_that_another_engine_does_not_tell_is_seen_in_use(
+    used: str, mac: str, *, running: bool, lost: list[str]
+) -> None:
+    """Podman does not tell what was asked for: what is in use counts, and of a stopped container nothing is."""
+    before = addressed(asked=True, used="10.0.0.7", mac="02:00:00:00:00:07", running=running)
+    after = addressed(asked=False, used=used, mac=mac, running=running)
+    assert [found.path for found in compare_across(before, after)] == lost
+
+
 def test_a_volume_that_a_mount_names_is_not_taken_for_an_anonymous_one() -> None:
     """Where it is asked for by `Mounts`, another volume in its place is named at the mount too."""
 

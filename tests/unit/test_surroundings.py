@@ -20,6 +20,7 @@ from docker_rollback import (
     restore,
     rollback,
 )
+from docker_rollback._compare import compare_networks
 from docker_rollback._engine.port import Inspection
 from docker_rollback._own_container import Traces
 from docker_rollback._preflight import refusal
@@ -309,6 +310,48 @@ def test_a_network_that_was_left_and_is_gone_is_refused_where_it_is_needed(shop:
         raise RollbackRequested
     assert tx.status is Status.ROLLED_BACK
     assert list(shop.engine.inspect_container("shop")["NetworkSettings"]["Networks"]) == ["dmz"]
+
+
+@pytest.mark.parametrize("gone", [["inner"], ["inner", "settings"]])
+@pytest.mark.parametrize("again", [False, True])
+def test_a_network_that_holds_settings_is_restored_first(shop: Shop, gone: list[str], *, again: bool) -> None:
+    """It has the same subnet as the one that is made from it, and no addresses: it is in nobody's way."""
+    pools = {"IPAM": {"Config": [{"Subnet": "10.77.9.0/24"}]}}
+    shop.engine.create_network({"Name": "settings", "ConfigOnly": True, "Labels": {"a": "b"}, **pools})
+    shop.engine.create_network({"Name": "inner", "ConfigFrom": {"Network": "settings"}})
+    shop.engine.run("desk", image="shop:1", networks={"inner": {"IPAMConfig": {"IPv4Address": "10.77.9.9"}}})
+    before = {name: shop.engine.inspect_network(name) for name in ("settings", "inner")}
+    with rollback("desk", client=shop.engine, store=shop.store, verify=None) as tx:
+        shop.engine.remove_container("desk", force=True)
+        for name in gone:
+            shop.engine.remove_network(name)
+        if again and "settings" in gone:
+            other = {"IPAM": {"Config": [{"Subnet": "10.78.9.0/24"}]}}
+            shop.engine.create_network({"Name": "settings", "ConfigOnly": True, **other})
+            shop.engine.create_network({"Name": "inner", "ConfigFrom": {"Network": "settings"}})
+        raise RollbackRequested
+    assert tx.status is Status.ROLLED_BACK
+    for name, inspection in before.items():
+        assert compare_networks(inspection, shop.engine.inspect_network(name)) == []
+    if gone == ["inner"]:
+        assert shop.engine.inspect_network("settings")["Id"] == before["settings"]["Id"]
+    endpoint = shop.engine.inspect_container("desk")["NetworkSettings"]["Networks"]["inner"]
+    assert endpoint["IPAddress"] == "10.77.9.9"
+
+
+def test_a_network_that_is_shown_otherwise_and_kept_its_id_is_left_alone(shop: Shop) -> None:
+    """A newer version of its engine says more of it; it is not removed under those who use it."""
+
+    class Newer(FailingEngine):
+        def inspect_network(self, ref: str) -> Inspection:
+            return {**super().inspect_network(ref), "NewWord": True}
+
+    network = shop.engine.inspect_network("front")["Id"]
+    with shop.rollback(verify=None) as tx:
+        tx._recovery._restorer._engine = Newer(shop.engine)
+        raise RollbackRequested
+    assert tx.status is Status.ROLLED_BACK
+    assert shop.engine.inspect_network("front")["Id"] == network
 
 
 def test_the_mode_of_a_folder_above_a_mount_is_not_lost(shop: Shop) -> None:

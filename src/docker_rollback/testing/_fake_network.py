@@ -62,8 +62,20 @@ class Network:
         return self.name in _PREDEFINED
 
     @property
+    def holds_settings(self) -> bool:
+        """Whether it holds settings for other networks alone (`--config-only`)."""
+        return bool(self.request.get("ConfigOnly"))
+
+    @property
+    def settings_from(self) -> str:
+        """The name of the network that its settings come from; empty for its own."""
+        return str((self.request.get("ConfigFrom") or {}).get("Network") or "")
+
+    @property
     def driver(self) -> str:
         """What makes it work."""
+        if self.holds_settings:
+            return "null"
         return str(self.request.get("Driver") or "bridge")
 
     def is_meant(self, ref: str) -> bool:
@@ -94,8 +106,8 @@ class Network:
             "Internal": self.request.get("Internal", False),
             "Attachable": self.request.get("Attachable", False),
             "Ingress": False,
-            "ConfigFrom": {"Network": ""},
-            "ConfigOnly": False,
+            "ConfigFrom": {"Network": self.settings_from},
+            "ConfigOnly": self.holds_settings,
             "Containers": {
                 container: {
                     "Name": name,
@@ -154,19 +166,35 @@ class Networks:
             raise refusal(action, 403, f"operation is not permitted on predefined {name} network")
         if any(network.name == name for network in self.known.values()):
             raise refusal(action, 409, f"network with name {name} already exists")
+        request = self._with_settings(action, request)
         pools = [dict(pool) for pool in (request.get("IPAM") or {}).get("Config") or []]
-        if not pools and request.get("Driver") not in ("host", "null"):
+        if not pools and request.get("Driver") not in ("host", "null") and not request.get("ConfigOnly"):
             pool = next(self._next_pool)
             pools = [{"Subnet": str(pool), "Gateway": str(pool[1])}]
-        for pool_config in pools:
+        for pool_config in pools if not request.get("ConfigOnly") else []:
             self._no_overlap(action, str(pool_config.get("Subnet") or ""))
         network = Network(self.new_id(), name, when, dict(request), pools)
         self.known[network.id] = network
         return network.id
 
+    def _with_settings(self, action: str, request: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return a request with the settings of the network that it names for them, as `--config-from` does."""
+        origin = str((request.get("ConfigFrom") or {}).get("Network") or "")
+        if not origin:
+            return request
+        settings = ("IPAM", "Labels", "Options", "EnableIPv6")
+        own = {key: request[key] for key in settings if request.get(key)}
+        if own.get("IPAM", {}).get("Config") or own.keys() - {"IPAM"}:
+            reason = "user specified configurations are not supported if the network depends on a configuration network"
+            raise refusal(action, 403, reason)
+        found = next((network for network in self.known.values() if network.name == origin), None)
+        if found is None or not found.holds_settings:
+            raise refusal(action, 403, f"{origin} is not a configuration network")
+        return {**request, **{key: found.request[key] for key in settings if found.request.get(key)}}
+
     def _no_overlap(self, action: str, subnet: str) -> None:
         for network in self.known.values():
-            for pool in network.pools:
+            for pool in network.pools if not network.holds_settings else ():
                 if ipaddress.ip_network(subnet).overlaps(ipaddress.ip_network(pool["Subnet"])):
                     reason = "invalid pool request: Pool overlaps with other one on this address space"
                     raise EngineConflictError(action, reason, status=403)
@@ -180,6 +208,9 @@ class Networks:
         action = f"remove network {ref!r}"
         if network.predefined:
             raise refusal(action, 403, f"{network.name} is a pre-defined network and cannot be removed")
+        if any(other.settings_from == network.name for other in self.known.values()):
+            reason = f'error while removing network: configuration network "{network.name}" is in use'
+            raise EngineConflictError(action, reason, status=403)
         if network.attached:
             name, runtime = next(iter(network.attached.values()))
             raise EngineConflictError(

@@ -203,6 +203,19 @@ class Lab:
         self._networks.append(self.own(name))
         return self.own(name)
 
+    def network_by(self, name: str, **request: Any) -> str:
+        """Make a network of a raw request, and return its name; one that others are made from goes after them."""
+        try:
+            self.engine.create_network({"Name": self.own(name), **request})
+        except EngineError as error:
+            self.cannot(str(error.reason))
+        self._networks.insert(0, self.own(name))
+        return self.own(name)
+
+    def networks(self) -> dict[str, Mapping[str, Any]]:
+        """Return the inspections of the networks of this lab, by name."""
+        return {name: self.engine.inspect_network(name) for name in self._networks}
+
     def volume(self, name: str, *, stays: bool = False, **options: Any) -> str:
         """Make a volume that goes with the container, or stays, and return its name."""
         self.client.api.create_volume(self.own(name), labels=self.labels, **options)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from typing import Any
 
 import pytest
 
@@ -241,6 +242,134 @@ def endpoint_options(lab: Lab) -> Case:
             f"NetworkSettings.Networks.{front}.DriverOpts": options,
             f"NetworkSettings.Networks.{back}.GwPriority": 9,
         },
+        works=works,
+    )
+
+
+@row
+def network_from_settings(lab: Lab) -> Case:
+    """A network made from another one that holds settings alone: both come back, and the settings first."""
+    if lab.podman:
+        lab.cannot("it takes ConfigOnly and ConfigFrom and does nothing with them")
+    pool = {"Subnet": f"{lab.subnet(3)}.0/24"}
+    settings = {"IPAM": {"Config": [pool]}, "Labels": {**lab.labels, "of": "both"}}
+    options = {"com.docker.network.driver.mtu": "1400"}
+    origin = lab.network_by("settings", ConfigOnly=True, Options=options, **settings)
+    front = lab.network_by("front", Driver="bridge", ConfigFrom={"Network": origin}, Attachable=True)
+    wanted = {"IPv4Address": f"{lab.subnet(3)}.77"}
+
+    def works() -> None:
+        assert wanted["IPv4Address"] in lab.run("ip addr show eth0")
+        assert "mtu 1400" in lab.run("ip addr show eth0")
+
+    return Case(
+        body=lab.body(host={"NetworkMode": front}, **lab.on(front, {"IPAMConfig": wanted})),
+        shows={f"NetworkSettings.Networks.{front}.IPAMConfig": wanted},
+        works=works,
+    )
+
+
+@row
+def network_with_everything(lab: Lab) -> Case:
+    """Internal, with a range, reserved addresses, a gateway of its own, labels, options of driver and of addresses."""
+    first = lab.subnet(4)
+    pool: dict[str, Any] = {"Subnet": f"{first}.0/24", "IPRange": f"{first}.128/25", "Gateway": f"{first}.200"}
+    pool |= {} if lab.podman else {"AuxiliaryAddresses": {"printer": f"{first}.201"}}
+    front = lab.network_by(
+        "front",
+        Driver="bridge",
+        Internal=True,
+        Attachable=not lab.podman,
+        Labels={**lab.labels, "empty": ""},
+        Options={"com.docker.network.bridge.enable_icc": "true", "com.docker.network.driver.mtu": "1300"},
+        IPAM={"Driver": "default", "Options": {} if lab.podman else {"own": "word"}, "Config": [pool]},
+    )
+
+    def works() -> None:
+        assert "mtu 1300" in lab.run("ip addr show eth0")
+        assert "default" not in lab.run("ip route")
+
+    return Case(body=lab.body(host={"NetworkMode": front}), works=works)
+
+
+@row
+def network_of_two_subnets(lab: Lab) -> Case:
+    """Two subnets, of the fourth and of the sixth version."""
+    six = f"fd00:{int(lab.token[:4], 16):x}:5"
+    pools = [{"Subnet": f"{lab.subnet(5)}.0/24"}, {"Subnet": f"{six}::/64"}]
+    front = lab.network_by("front", Driver="bridge", EnableIPv6=True, Labels=lab.labels, IPAM={"Config": pools})
+
+    def works() -> None:
+        assert f"{lab.subnet(5)}." in lab.run("ip addr show eth0")
+        assert f"{six}::" in lab.run("ip addr show eth0")
+
+    return Case(body=lab.body(host={"NetworkMode": front}), works=works)
+
+
+@row
+def network_of_the_sixth_version(lab: Lab) -> Case:
+    """No addresses of the fourth version at all."""
+    lab.needs_api(1, 47, what="EnableIPv4")
+    six = f"fd00:{int(lab.token[:4], 16):x}:6"
+    front = lab.network_by(
+        "front",
+        Driver="bridge",
+        EnableIPv4=False,
+        EnableIPv6=True,
+        Labels=lab.labels,
+        IPAM={"Config": [{"Subnet": f"{six}::/64"}]},
+    )
+
+    def works() -> None:
+        assert f"{six}::" in lab.run("ip addr show eth0")
+        assert "inet " not in lab.run("ip addr show eth0")
+
+    return Case(body=lab.body(host={"NetworkMode": front}), works=works)
+
+
+@row
+def macvlan(lab: Lab) -> Case:
+    """A network of the driver macvlan with a static address, not connected to any device of the host."""
+    first = lab.subnet(6)
+    front = lab.network_by(
+        "front", Driver="macvlan", Labels=lab.labels, Internal=True, IPAM={"Config": [{"Subnet": f"{first}.0/24"}]}
+    )
+    wanted = {"IPv4Address": f"{first}.9"}
+
+    def works() -> None:
+        assert wanted["IPv4Address"] in lab.run("ip addr show eth0")
+
+    return Case(
+        body=lab.body(host={"NetworkMode": front}, **lab.on(front, {"IPAMConfig": wanted})),
+        shows={f"NetworkSettings.Networks.{front}.IPAMConfig": wanted},
+        limit=_ADDRESS_NOT_SHOWN,
+        refused="operation not supported|not supported",
+        works=works,
+    )
+
+
+@row
+def ipvlan(lab: Lab) -> Case:
+    """The same of the driver ipvlan, with its mode."""
+    first = lab.subnet(7)
+    front = lab.network_by(
+        "front",
+        Driver="ipvlan",
+        Labels=lab.labels,
+        Internal=True,
+        Options={} if lab.podman else {"ipvlan_mode": "l2"},
+        IPAM={"Config": [{"Subnet": f"{first}.0/24"}]},
+    )
+    wanted = {"IPv4Address": f"{first}.9"}
+
+    def works() -> None:
+        assert wanted["IPv4Address"] in lab.run("ip addr show eth0")
+
+    return Case(
+        body=lab.body(host={"NetworkMode": front}, **lab.on(front, {"IPAMConfig": wanted})),
+        shows={f"NetworkSettings.Networks.{front}.IPAMConfig": wanted},
+        limit=_ADDRESS_NOT_SHOWN,
+        refused="operation not supported|not supported",
         works=works,
     )
 

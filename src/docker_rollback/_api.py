@@ -13,13 +13,13 @@ from docker_rollback._engine import Client, Engine, as_engine
 from docker_rollback._exclude import ExcludeArgument
 from docker_rollback._hooks import HookArgument, Hooks
 from docker_rollback._limit import as_limit
+from docker_rollback._locking import locked
 from docker_rollback._model import Backup, Quiesce, Shared, Way
 from docker_rollback._outcome import OutcomeListener
 from docker_rollback._parts import Parts
 from docker_rollback._progress import Listener
 from docker_rollback._recovered import Recovered
 from docker_rollback._rollback import ContainerArgument, Rollback
-from docker_rollback._snapshotter import locked
 from docker_rollback._store import BackupStore, KeepArgument
 
 StoreArgument: TypeAlias = BackupStore | str | os.PathLike[str] | None

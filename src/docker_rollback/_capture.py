@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, nullcontext, suppress
 from datetime import datetime
@@ -14,17 +14,18 @@ from attrs import frozen
 
 from docker_rollback._archiver import VolumeArchiver
 from docker_rollback._engine.port import Engine
+from docker_rollback._guards import Guards, Journalled
 from docker_rollback._hooks import Hooks
 from docker_rollback._limit import DowntimeLimit
 from docker_rollback._model import Backup, ContainerSnapshot, NetworkRecord, Observed, Project, Quiesce, Shared
 from docker_rollback._processes import main_processes
 from docker_rollback._progress import Reporter
 from docker_rollback._project import beyond, look_at_project
-from docker_rollback._quiesce import AtRest
+from docker_rollback._quiesce import AtRest, resting
 from docker_rollback._report import Report
 from docker_rollback._snapshotter import ContainerSnapshotter, now
 from docker_rollback._spec import SHORT_ID, own_network, user_endpoints
-from docker_rollback._store import BackupStore, KeepArgument
+from docker_rollback._store import BackupStore, Draft, KeepArgument
 from docker_rollback._volumes import VolumeCapture
 from docker_rollback.errors import ArchiveError, CaptureError, NetworkNotFoundError
 
@@ -45,6 +46,7 @@ class _Taking:
         report: what it is of.
         tags: the names of its images in the engine, in the order of its containers.
         archives: its volumes.
+        guards: what keeps its containers from being lost while they are stopped.
         quiesce: how its containers are brought to rest.
         resume: whether they run again once they are captured, or rest on.
         shared: what becomes of containers outside that write to the same volumes.
@@ -55,6 +57,7 @@ class _Taking:
     report: Report
     tags: Sequence[str]
     archives: VolumeCapture
+    guards: Guards
     quiesce: Quiesce
     resume: bool
     shared: Shared
@@ -136,6 +139,7 @@ class Capture:
         hooks: Hooks | None = None,
         max_downtime: float | None = None,
         kept_for: Sequence[str] = (),
+        operation: Journalled | None = None,
     ) -> Backup:
         """Take the backup `identity` of what `report` found, and return it once it is durable.
 
@@ -143,6 +147,10 @@ class Capture:
         at rest, except after an error. With `shared` "stop", containers outside that write to the same volumes rest as
         long. The engine holds the images under names of ours until `release`. `kept_for` are the containers
         of a rollback for which this is kept, as `Backup.kept_for` has them.
+
+        With `operation`, what is stopped survives a prune, and a removal by anybody: before the first stop it records
+        what it takes to recreate the containers and their networks, and guards hold images and volumes. After an error
+        guards and images stay, for whoever recreates what is missing.
 
         Raises:
             HookError: a hook before the capture failed; nothing was brought to rest.
@@ -159,7 +167,17 @@ class Capture:
         others = tuple(sorted({*self._engine.list_networks()} - {network.id for network in networks}))
         snapshotter.expect(report.containers)
         hooks = hooks or Hooks(self._engine)
-        with ExitStack() as until_sealed, self._store.draft(identity) as draft, snapshotter.discarding(tags):
+        with (
+            ExitStack() as until_sealed,
+            self._store.draft(identity) as draft,
+            snapshotter.discarding(tags) if operation is None else nullcontext(),
+            Guards(
+                self._engine,
+                snapshotter,
+                operation=operation.id if operation is not None else identity,
+                store=str(self._store.path),
+            ) as guards,
+        ):
             with self._archiver.begin(
                 list(report.volumes),
                 draft,
@@ -168,16 +186,18 @@ class Capture:
                 ways=report.volumes,
                 exclude=report.excluded,
             ) as archives:
-                taking = _Taking(report, tags, archives, quiesce, resume, shared, hooks, max_downtime)
+                taking = _Taking(report, tags, archives, guards, quiesce, resume, shared, hooks, max_downtime)
                 if taking.is_still:
                     archives.live_pass()
+                if operation is not None:
+                    self._protect(taking, identity, networks, operation)
                 with ExitStack() as until_captured:
                     created, snapshots, rest = self._at_rest(taking, until_captured, until_sealed)
                     timeline.begin("resume")
                 # What was captured of the volumes is packed and read back while the engine exports the images.
                 volumes, containers = _beside(
                     archives.seal,
-                    lambda: tuple(snapshotter.seal(snapshot, draft) for snapshot in snapshots),
+                    lambda: self._seal(taking, snapshots, draft),
                     archives.stop,
                 )
             backup = Backup(
@@ -196,10 +216,39 @@ class Capture:
             )
             self._refuse_newcomers(report)
             draft.commit(backup)
+            guards.remove()
             if not resume:
                 rest.keep()
         logger.info("backup %s is taken", identity)
         return backup
+
+    def _protect(
+        self, taking: _Taking, identity: str, networks: Sequence[NetworkRecord], operation: Journalled
+    ) -> None:
+        """Guard what is about to be stopped, and have the operation record it."""
+        numbered = enumerate((*taking.report.containers, *taking.guests))
+        exposed = [
+            (container, self._snapshotter.tag(identity, number, container))
+            for number, container in numbered
+            if resting(container, taking.quiesce).how == "stop"
+        ]
+        if exposed:
+            stopped = taking.guards.stand(exposed)
+            known = {network.name for network in networks}
+            of_guests = {name for guest in taking.guests for name in user_endpoints(guest.inspection)} - known
+            operation.note_stopped(stopped, (*networks, *self._records_of(sorted(of_guests), of_guests)))
+
+    def _seal(
+        self, taking: _Taking, snapshots: Sequence[ContainerSnapshot], draft: Draft
+    ) -> tuple[ContainerSnapshot, ...]:
+        guards = taking.guards
+        sealed = tuple(
+            self._snapshotter.seal(snapshot, draft, guarded=guards.live(snapshot.id)) for snapshot in snapshots
+        )
+        if taking.resume:
+            # The volumes may take longer.
+            guards.remove()
+        return sealed
 
     def _at_rest(
         self, taking: _Taking, until_captured: ExitStack, until_sealed: ExitStack
@@ -241,11 +290,12 @@ class Capture:
         return created, snapshots, rest
 
     def _commit(self, taking: _Taking) -> list[ContainerSnapshot]:
-        containers = zip(taking.report.containers, taking.tags, strict=True)
-        return [
-            self._snapshotter.capture(container, tag=tag, folders=taking.report.volumes)
-            for container, tag in containers
-        ]
+        snapshots = []
+        for container, tag in zip(taking.report.containers, taking.tags, strict=True):
+            snapshot = self._snapshotter.capture(container, tag=tag, folders=taking.report.volumes)
+            taking.guards.renew(snapshot)
+            snapshots.append(snapshot)
+        return snapshots
 
     def _refuse_newcomers(self, report: Report) -> None:
         """Raise where something came to a project while its backup was taken: it would count as the update's."""
@@ -283,6 +333,10 @@ class Capture:
         modes = [own_network(container.inspection) for container in report.containers]
         names = dict.fromkeys([*attached, *(mode for mode in modes if mode is not None)])
         names |= dict.fromkeys(report.project.networks if report.project is not None else ())
+        return self._records_of(names, attached)
+
+    def _records_of(self, names: Iterable[str], attached: Collection[str]) -> tuple[NetworkRecord, ...]:
+        """Return the records of networks, and of those that they are configured from; `attached` have to be there."""
         found: dict[str, NetworkRecord] = {}
         for name in names:
             if name not in _PREDEFINED:

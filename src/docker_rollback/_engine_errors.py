@@ -124,11 +124,14 @@ class VolumeNotFoundError(NotFoundError):
 
 
 def may_pass(error: BaseException) -> bool:
-    """Whether an engine that was away for a moment is behind a failure, or behind each of several."""
+    """Return True if another try may help, after one failure or several.
+
+    The engine was away for a moment, or somebody has removed something that was there.
+    """
     failures = getattr(error, "failures", ())
     if failures:
         return all(may_pass(failure) for failure in failures)
     cause: BaseException | None = error
     while cause is not None and not isinstance(cause, EngineError):
         cause = cause.__cause__ or cause.__context__
-    return cause is not None and not cause.permanent
+    return cause is not None and (not cause.permanent or isinstance(cause, NotFoundError))

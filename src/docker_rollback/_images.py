@@ -9,17 +9,12 @@ from contextlib import suppress
 from typing import Any, Final
 
 from docker_rollback._engine.port import Engine
+from docker_rollback._image_names import IMAGE_REPOSITORY, KEPT_REPOSITORY
 from docker_rollback._model import ContainerSnapshot
 from docker_rollback._store import BackupStore
 from docker_rollback.errors import ImageNotFoundError, RestoreError
 
 logger = logging.getLogger("docker_rollback")
-
-IMAGE_REPOSITORY: Final = "docker-rollback"
-"""Under this name the engine holds the images of backups while they are needed to be at hand."""
-
-KEPT_REPOSITORY: Final = "docker-rollback-kept"
-"""Under this name the engine holds the images of backups that are in no store, as long as there is the backup."""
 
 _OURS: Final = re.compile(rf"(?:{IMAGE_REPOSITORY}|{KEPT_REPOSITORY}):")
 
@@ -103,7 +98,7 @@ def provide_image(engine: Engine, store: BackupStore, container: ContainerSnapsh
     if image.manifest is None:
         raise RestoreError(
             container.name,
-            f"its image {image.id} is gone from the engine, and the backup was taken with export_image=False",
+            f"its image {image.id} is gone from the engine, and no store has it",
         )
     engine.load_image(store.image_archive(image.manifest, [image.tag]))
     return str(engine.inspect_image(image.tag)["Id"])

@@ -15,7 +15,7 @@ from typing import Any, Literal, TypeAlias
 
 from attrs import field, frozen
 
-from docker_rollback._model import Detached, Observed, Project, Resting
+from docker_rollback._model import ContainerSnapshot, Detached, NetworkRecord, Observed, Project, Resting
 from docker_rollback._spec import is_same_start, refers, restart_count, started_at, user_endpoints
 
 Phase: TypeAlias = Literal["capturing", "updating", "committed", "rolling back", "restored"]
@@ -76,6 +76,9 @@ class Record:
             that made them.
         restore_tags: whether names of images are led back.
         came: what there was of the project when the way back began. What is not in it came later, and is no update's.
+        stopped: the containers that are stopped for a capture, guests included, as they were before, each with what was
+            committed of it while it ran. From these they are recreated where somebody removes them; empty once all run.
+        networks: the networks of these.
     """
 
     operation: str
@@ -94,6 +97,8 @@ class Record:
     spares: bool = False
     came: Project | None = None
     restore_tags: bool = True
+    stopped: tuple[ContainerSnapshot, ...] = field(default=(), repr=False)
+    networks: tuple[NetworkRecord, ...] = field(default=(), repr=False)
 
     @property
     def key(self) -> str:

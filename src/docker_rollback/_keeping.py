@@ -17,10 +17,17 @@ from docker_rollback._model import Observed, backup_id
 from docker_rollback._operations import Operation
 from docker_rollback._preflight import Preflight
 from docker_rollback._project import look_at_project
+from docker_rollback._removed import Revival
 from docker_rollback._report import Report
 from docker_rollback._spec import started_at
 from docker_rollback._store import BackupStore
-from docker_rollback.errors import VolumeNotFoundError
+from docker_rollback.errors import (
+    DockerRollbackError,
+    UnfinishedRollbackError,
+    UnsupportedContainerError,
+    VolumeError,
+    VolumeNotFoundError,
+)
 
 logger = logging.getLogger("docker_rollback")
 
@@ -34,6 +41,7 @@ class Keeper:
         preflight: looks at it.
         capture: captures it.
         archiver: knows the ways to volumes.
+        revival: brings back what was stopped to be kept, where it could not be.
         clock: the time, in UTC.
     """
 
@@ -45,6 +53,7 @@ class Keeper:
         preflight: Preflight,
         capture: Capture,
         archiver: VolumeArchiver,
+        revival: Revival,
         clock: Callable[[], datetime],
     ) -> None:
         self._engine = engine
@@ -52,7 +61,50 @@ class Keeper:
         self._preflight = preflight
         self._capture = capture
         self._archiver = archiver
+        self._revival = revival
         self._clock = clock
+
+    def keep_failed(self, operation: Operation) -> str | None:
+        """Keep the state of an update that failed; raises as `keep` does."""
+        try:
+            return self.keep(operation, operation.look(), what="failed")
+        except BaseException:
+            # What was stopped for it is about to be undone.
+            self._revival.forget(operation.record)
+            raise
+
+    def keep_found(self, operation: Operation, found: Sequence[Observed]) -> str | None:
+        """Keep the state that recovery finds, or leave it as it is.
+
+        Raises:
+            UnfinishedRollbackError: it cannot be kept.
+            CaptureError, ResumeError, EngineError, StoreError: it could not be kept; what ran runs again.
+        """
+        try:
+            return self.keep(operation, found, what="found")
+        except DockerRollbackError as error:
+            self.undo(operation)
+            if not isinstance(error, UnsupportedContainerError | VolumeError):
+                raise
+            record = operation.record
+            reason = f"what stands there cannot be kept as a backup, and keep_found=False would give it up ({error})"
+            raise UnfinishedRollbackError(
+                record.operation, record.names, [reason], store=str(self._store.path)
+            ) from error
+
+    def undo(self, operation: Operation) -> None:
+        """Bring back what was stopped to be kept, where that was cut off or failed.
+
+        Raises:
+            ResumeError, RestoreError, EngineError, StoreError: it could not be brought back; it can be done again.
+        """
+        record = operation.record
+        if record.stopped and record.kept not in self._store.ids():
+            self._revival.bring_back(record)
+        # Of a death before anything was recorded, too.
+        self._revival.forget(record)
+        if record.stopped:
+            operation.note_stopped((), ())
 
     def keep(self, operation: Operation, found: Sequence[Observed], *, what: Literal["found", "failed"]) -> str | None:
         """Keep what stands as a backup, and leave it at rest; return its id, None where nothing stands.
@@ -90,7 +142,16 @@ class Keeper:
         if kept is None or kept in self._store.ids():
             kept = backup_id(f"{record.project or record.names[0]}-{what}", self._clock(), secrets.token_hex(3))
         operation.note_kept(kept)
-        self._capture.take(report, kept, quiesce="stop", resume=False, shared="ignore", kept_for=record.names)
+        self._capture.take(
+            report,
+            kept,
+            quiesce="stop",
+            resume=False,
+            shared="ignore",
+            kept_for=record.names,
+            operation=operation,
+        )
+        operation.note_stopped((), ())
         level = logging.WARNING if what == "found" else logging.INFO
         logger.log(level, "the state that operation %s left is kept as backup %s", record.operation, kept)
         return kept

@@ -8,13 +8,14 @@ from collections.abc import Collection, Iterable
 from attrs import frozen
 
 from docker_rollback._engine.port import EVERY, Engine
-from docker_rollback._images import IMAGE_REPOSITORY, KEPT_REPOSITORY, take_name
+from docker_rollback._guards import remove_left_over_guards
+from docker_rollback._image_names import IMAGE_REPOSITORY, KEPT_REPOSITORY, again, live
+from docker_rollback._images import take_name
 from docker_rollback._journal import Record
 from docker_rollback._look import look_at_all
 from docker_rollback._model import Backup, ContainerSnapshot, Observed
 from docker_rollback._operations import Operations
 from docker_rollback._place import is_aside, name_before_aside
-from docker_rollback._snapshotter import again
 from docker_rollback._store import BackupStore
 from docker_rollback._volumes import HELPER_REPOSITORY
 from docker_rollback.errors import EngineConflictError, EngineError, ImageNotFoundError, StoreError
@@ -74,6 +75,7 @@ class LeftOver:
         known = self._known()
         if known is None:
             return
+        remove_left_over_guards(self._engine, store=str(self._store.path), noted=known.operations)
         containers = look_at_all(self._engine, EVERY)
         self._clear_aside(known, containers)
         self._clear_images(known, in_use={str(one.inspection["Image"]) for one in containers})
@@ -115,7 +117,8 @@ class LeftOver:
         if not self._is_sound(backup):
             return {}
         images = [container.image for container in self._store.get(backup).containers]
-        return {image.tag: image.clean for image in images} | {again(image.tag): False for image in images}
+        committed = {name: False for image in images for name in (again(image.tag), live(image.tag))}
+        return {image.tag: image.clean for image in images} | committed
 
     def _clear_aside(self, known: _Known, containers: Iterable[Observed]) -> None:
         running = {container.name for container in containers if container.state.alive}

@@ -16,14 +16,25 @@ from docker_rollback._engine.port import ContainerFilter, Engine
 from docker_rollback._folders import uses
 from docker_rollback._journal import Phase, Record, stand
 from docker_rollback._labels import ROLE_LABEL
+from docker_rollback._locking import locked
 from docker_rollback._look import look_at, look_at_all
 from docker_rollback._marker import Markers
-from docker_rollback._model import Backup, Detached, LedBack, Observed, Project, Resting, is_folder
+from docker_rollback._model import (
+    Backup,
+    ContainerSnapshot,
+    Detached,
+    LedBack,
+    NetworkRecord,
+    Observed,
+    Project,
+    Resting,
+    is_folder,
+)
 from docker_rollback._progress import Reporter
 from docker_rollback._project import look_at_project, members, newcomers
 from docker_rollback._quiesce import AtRest, resting
 from docker_rollback._recovered import InFlight
-from docker_rollback._snapshotter import locked, now
+from docker_rollback._snapshotter import now
 from docker_rollback._spec import started_at
 from docker_rollback._store import BackupStore
 from docker_rollback._volumes import ROLE
@@ -65,6 +76,11 @@ class Operation:
         self.record = record
         self.told: list[LedBack | str] = []
 
+    @property
+    def id(self) -> str:
+        """Its id, which is that of its backup."""
+        return self.record.operation
+
     def begin(self) -> Self:
         """Note the operation durably, and mark its containers.
 
@@ -96,7 +112,10 @@ class Operation:
         if phase in ("updating", "rolling back"):
             self._store.hold(self.record.operation, HOLDER, "it is needed until the rollback has ended")
         standing = () if phase == "committed" else tuple(stand(container) for container in self.look())
-        self._write(evolve(self.record, phase=phase, standing=standing, came=self._came(phase)))
+        # What was stopped for a capture runs again, or is in the backup.
+        self._write(
+            evolve(self.record, phase=phase, standing=standing, came=self._came(phase), stopped=(), networks=())
+        )
 
     def commit(self) -> None:
         """Note durably that the update stands.
@@ -157,6 +176,14 @@ class Operation:
             self._write(evolve(self.record, detached=(*self.record.detached, found)))
         except DockerRollbackError as error:
             logger.warning("container %s is taken off %s without a note: %s", found.name, found.network, error)
+
+    def note_stopped(self, stopped: Sequence[ContainerSnapshot], networks: Sequence[NetworkRecord]) -> None:
+        """Record durably what is about to be stopped for a capture, so that it can be recreated.
+
+        Raises:
+            StoreError: it could not be recorded.
+        """
+        self._write(evolve(self.record, stopped=tuple(stopped), networks=tuple(networks)))
 
     def note_kept(self, backup: str) -> None:
         """Note under which id the state that was found is kept, before that is done."""

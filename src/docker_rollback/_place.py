@@ -13,14 +13,15 @@ from docker_rollback._compare import Difference, compare, compare_across
 from docker_rollback._creation import body_for, forgets_connected_macs, join
 from docker_rollback._engine.port import ContainerFilter, Engine
 from docker_rollback._graph import with_ids
+from docker_rollback._image_names import again
 from docker_rollback._images import create_on, led_to
 from docker_rollback._look import look_at
 from docker_rollback._model import ContainerSnapshot, LedBack, Observed
 from docker_rollback._running import ensure_state
-from docker_rollback._snapshotter import ContainerSnapshotter, again
+from docker_rollback._snapshotter import ContainerSnapshotter
 from docker_rollback._spec import HELD, SHORT_ID, create_request, restart_policy, restarts, started_at, user_endpoints
 from docker_rollback._undisturbed import disturbed
-from docker_rollback.errors import EngineError, RestoreError
+from docker_rollback.errors import ContainerNotFoundError, EngineError, RestoreError
 
 logger = logging.getLogger("docker_rollback")
 
@@ -274,9 +275,11 @@ class Place:
         return look_at(self._engine, ref)
 
     def _standing(self) -> Observed:
-        standing = self._find(self._standing_id or self._snapshot.name)
+        name = self._snapshot.name
+        standing = self._find(self._standing_id or name)
         if standing is None:
-            raise RestoreError(self._snapshot.name, "it does not stand; somebody removed it while it was restored")
+            reason = "it does not stand; somebody removed it while it was restored"
+            raise RestoreError(name, reason) from ContainerNotFoundError(name)
         return standing
 
     def _rename_aside(self, container: Observed) -> None:

@@ -16,13 +16,14 @@ from docker_rollback._engine.port import ContainerFilter, Engine
 from docker_rollback._exclude import Exclude, ExcludeArgument, as_excludes
 from docker_rollback._folders import called, folder_of, uses
 from docker_rollback._graph import bound_to, is_one_off, start_order
+from docker_rollback._locking import locked
 from docker_rollback._look import look_at_all
 from docker_rollback._model import ContainerSnapshot, Observed, Quiesce, Shared, Way, is_folder, left_out
 from docker_rollback._own_container import NO_TRACES, Own, Traces, own_container
 from docker_rollback._project import look_at_project, require_members
 from docker_rollback._report import Report
 from docker_rollback._running import settled
-from docker_rollback._snapshotter import gap_of, locked, now
+from docker_rollback._snapshotter import gap_of, now
 from docker_rollback._spec import attached_networks, is_plain_network, observe, own_network, refers
 from docker_rollback._store import BackupStore
 from docker_rollback.errors import (

@@ -150,7 +150,10 @@ class AtRest:
                 no other process may have come after them, not even by the restart policy.
         """
         for found in self._resting:
-            now = observe(self._engine.inspect_container(found.id))
+            try:
+                now = observe(self._engine.inspect_container(found.id))
+            except ContainerNotFoundError as error:
+                raise CaptureError(found.name, "somebody removed it while it was stopped for the backup") from error
             going = now.state.status != "paused" if found.how == "pause" else now.state.alive
             if going or not is_same_start(now.inspection, found.started, found.restarted):
                 raise CaptureError(

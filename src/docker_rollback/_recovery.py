@@ -15,16 +15,17 @@ from docker_rollback._hooks import Hooks
 from docker_rollback._journal import Phase, interference
 from docker_rollback._keeping import Keeper
 from docker_rollback._left_over import LeftOver
-from docker_rollback._model import Backup, Observed, Project, Quiesce, Shared, backup_id
+from docker_rollback._model import Backup, Project, Quiesce, Shared, backup_id
 from docker_rollback._operations import HOLDER, Operation, Operations
 from docker_rollback._preflight import Preflight
 from docker_rollback._progress import Reporter
-from docker_rollback._quiesce import AtRest, ensure_running, resting
+from docker_rollback._quiesce import ensure_running, resting
 from docker_rollback._recovered import Recovered
+from docker_rollback._removed import Removal, Revival, as_error, removed_part
 from docker_rollback._report import Report
 from docker_rollback._restorer import Restorer
 from docker_rollback._running import all_run
-from docker_rollback._snapshotter import now
+from docker_rollback._snapshotter import ContainerSnapshotter, now
 from docker_rollback._store import BackupStore
 from docker_rollback._surroundings import OffNetworks
 from docker_rollback._undisturbed import put_back_until_undisturbed
@@ -37,8 +38,6 @@ from docker_rollback.errors import (
     ResumeError,
     UnfinishedElsewhereError,
     UnfinishedRollbackError,
-    UnsupportedContainerError,
-    VolumeError,
 )
 
 logger = logging.getLogger("docker_rollback")
@@ -86,7 +85,10 @@ class Recovery:
         self._archiver = archiver
         self._report = report or Reporter()
         self._clock = clock
-        self._keeper = Keeper(engine, store, preflight=preflight, capture=capture, archiver=archiver, clock=clock)
+        self._revival = Revival(engine, ContainerSnapshotter(engine, store), restorer, report=self._report)
+        self._keeper = Keeper(
+            engine, store, preflight=preflight, capture=capture, archiver=archiver, revival=self._revival, clock=clock
+        )
 
     # The way there
 
@@ -164,13 +166,16 @@ class Recovery:
                 shared=shared,
                 hooks=hooks,
                 max_downtime=max_downtime,
+                operation=operation,
             )
             operation.enter(then)
             record = operation.record
             ensure_running(self._engine, (*record.guests, *(record.containers if resume else ())))
         except BaseException as error:
-            given_up = self._give_up(operation, error)
-            if given_up and isinstance(error, ResumeError) and all_run(self._engine, error.containers):
+            removed = self._give_up(operation, error)
+            if removed and isinstance(error, DockerRollbackError):
+                raise as_error(removed) from error
+            if removed is not None and isinstance(error, ResumeError) and all_run(self._engine, error.containers):
                 raise CaptureError(
                     ", ".join(error.containers),
                     "it did not start again at once after its capture; it does what it did before, and nothing is left",
@@ -178,18 +183,20 @@ class Recovery:
             raise
         return operation, backup
 
-    def _give_up(self, operation: Operation, error: BaseException) -> bool:
-        """Discard a capture that failed; return False if that fails too: the record stays, and the error says so."""
+    def _give_up(self, operation: Operation, error: BaseException) -> list[Removal] | None:
+        """Discard a capture that failed; return what somebody had removed meanwhile.
+
+        If discarding fails too, the record stays, the error says so, and None is returned.
+        """
         try:
-            self.discard(operation)
+            return self._discard(operation)
         except DockerRollbackError as failure:
             logger.warning("operation %s could not be tidied up: %s", operation.record.operation, failure)
             error.add_note(
                 f"docker-rollback: tidying up failed too ({failure}); "
                 f"docker_rollback.recover(store={str(self._store.path)!r}) finishes it"
             )
-            return False
-        return True
+            return None
 
     # The way back
 
@@ -207,24 +214,29 @@ class Recovery:
         self.settle(operation, backup, rolled_back=True)
 
     def discard(self, operation: Operation) -> None:
-        """Give up a capture: what it brought to rest does what it did, and nothing of it is left.
+        """Give up a capture: what it stopped does what it did, and nothing of it is left.
+
+        What somebody removed meanwhile is recreated.
 
         Raises:
-            ResumeError: a container could not be set going again.
-            EngineError, StoreError: what they say; it can be done again.
+            ResumeError: a container could not be started again.
+            RestoreError, EngineError, StoreError: what they say; it can be done again.
         """
+        self._discard(operation)
+
+    def _discard(self, operation: Operation) -> list[Removal]:
         record = operation.record
         self._archiver.remove_left_over()
-        with AtRest(self._engine, "stop", report=self._report) as rest:
-            for found in (*record.guests, *reversed(record.containers)):
-                rest.adopt(found)
+        removed, started = self._revival.bring_back(record)
+        self._revival.forget(record)
         self._capture.forget(record.operation, record.names)
         if record.operation in self._store.ids():
             self._store.release(record.operation, HOLDER)
             self._store.delete(record.operation)
         # The engine may have died since they were started, and have taken them along.
-        ensure_running(self._engine, rest.resting)
+        ensure_running(self._engine, started)
         operation.end()
+        return removed
 
     def put_back(self, operation: Operation, backup: Backup, *, first: Callable[[], None] | None = None) -> None:
         """Put a backup back that was taken a moment ago; what stood in the way stays aside until `settle`.
@@ -248,7 +260,7 @@ class Recovery:
         Raises:
             UnsupportedContainerError, CaptureError, EngineError, VolumeError, StoreError: it could not be kept.
         """
-        return self._keeper.keep(operation, operation.look(), what="failed")
+        return self._keeper.keep_failed(operation)
 
     def _put_back(self, operation: Operation, backup: Backup) -> None:
         put_back_until_undisturbed(
@@ -396,6 +408,8 @@ class Recovery:
             self.settle(operation, self._store.get(record.operation), rolled_back=False)
             return Recovered(record.operation, record.names, "tidied up")
         backup = self._store.get(record.operation)
+        self._keeper.undo(operation)
+        record = operation.record
         # What somebody made since it was cut off is not the update's, and goes only where it is kept.
         kept, only = record.kept, None if record.phase == "updating" else operation.of_the_update(backup)
         if record.phase == "restored":
@@ -408,24 +422,16 @@ class Recovery:
             # Before anything that runs is stopped for it.
             self._restorer.check(backup)
             if keep_found and (reasons or record.phase == "updating"):
-                kept = self._keep_found(operation, found)
+                kept = self._keeper.keep_found(operation, found)
                 only = self._store.get(kept).project if kept is not None else None
             self._put_back(operation, backup)
         self.settle(operation, backup, rolled_back=True, only=only)
         return Recovered(record.operation, record.names, "rolled back", kept)
 
-    def _keep_found(self, operation: Operation, found: Sequence[Observed]) -> str | None:
-        try:
-            return self._keeper.keep(operation, found, what="found")
-        except (UnsupportedContainerError, VolumeError) as error:
-            record = operation.record
-            reason = f"what stands there cannot be kept as a backup, and keep_found=False would give it up ({error})"
-            raise UnfinishedRollbackError(
-                record.operation, record.names, [reason], store=str(self._store.path)
-            ) from error
-
     def _set_going(self, operation: Operation, backup: Backup) -> None:
         """Start what a rollback had restored and not yet started; what runs, or ran since, is left as it is."""
         before = {standing.id: standing.started for standing in operation.record.standing}
-        with operation.not_done_by_an_error(), operation.resting_guests(self._report):
+        with operation.not_done_by_an_error(), operation.resting_guests(self._report) as guests:
+            if (part := removed_part(self._engine, backup)) is not None:
+                self._restorer.put_back(part, guests=guests)
             self._restorer.set_going(backup, before)

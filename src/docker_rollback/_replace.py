@@ -11,12 +11,12 @@ from docker_rollback._checked import CheckedContainer
 from docker_rollback._creation import body_for, join
 from docker_rollback._engine.port import ContainerFilter, Engine, Inspection
 from docker_rollback._graph import bound_to, start_order, with_ids
+from docker_rollback._image_names import part_of
 from docker_rollback._images import bare, create_on, name_of
 from docker_rollback._look import look_at_all
 from docker_rollback._model import Backup, ContainerSnapshot, Observed
 from docker_rollback._place import aside_name, is_aside
 from docker_rollback._progress import Reporter
-from docker_rollback._snapshotter import part_of
 from docker_rollback._spec import HELD, CreateRequest, observe, restarts
 from docker_rollback._update_spec import Changes, equal_request, update_request
 from docker_rollback.errors import (

@@ -6,7 +6,7 @@ import logging
 import re
 import secrets
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import partial
 
@@ -16,8 +16,9 @@ from docker_rollback._asked import with_asked
 from docker_rollback._changed import changes as seen_changes
 from docker_rollback._engine.port import Engine
 from docker_rollback._folders import holds
-from docker_rollback._images import IMAGE_REPOSITORY, KEPT_REPOSITORY, bare, led_to, name_of, take_name
-from docker_rollback._journal import LONGEST_KEY, project_key
+from docker_rollback._image_names import IMAGE_REPOSITORY, again, image_tag, live, named, names_of, part_of
+from docker_rollback._images import bare, led_to, name_of, take_name
+from docker_rollback._locking import locked
 from docker_rollback._look import look_at
 from docker_rollback._model import (
     Backup,
@@ -28,7 +29,6 @@ from docker_rollback._model import (
     NotCovered,
     Observed,
     Quiesce,
-    Resting,
     backup_id,
 )
 from docker_rollback._progress import Reporter
@@ -157,18 +157,30 @@ class ContainerSnapshotter:
         """
         self._report.step("commit", container.name)
         committed = self._engine.commit_container(container.id, tag)
+        return self._snapshot(container, committed, tag, folders)
+
+    def capture_live(self, container: Observed, *, tag: str) -> ContainerSnapshot:
+        """Commit a container that still runs, as `live(tag)`; `tag` is for its commit by `capture`."""
+        return self._snapshot(container, self._engine.commit_container(container.id, live(tag)), tag, ())
+
+    def uncommitted(self, container: Observed, *, tag: str) -> ContainerSnapshot:
+        """Return the same of a container that could not be committed: its file system is that of its image."""
+        return self._of(container, _image(container, tag), ())
+
+    def _snapshot(self, container: Observed, committed: str, tag: str, folders: Collection[str]) -> ContainerSnapshot:
         layers = self._layers(committed)
         original = str(container.inspection["Image"])
         clean = self._is_clean(container, layers)
-        image = ImageSnapshot(
-            reference=str(container.inspection["Config"]["Image"]),
-            original_id=original,
+        image = evolve(
+            _image(container, tag),
             id=original if clean else committed,
             layers=self._layers(original) if clean else layers,
             committed_layers=layers,
             clean=clean,
-            tag=tag,
         )
+        return self._of(container, image, folders)
+
+    def _of(self, container: Observed, image: ImageSnapshot, folders: Collection[str]) -> ContainerSnapshot:
         return ContainerSnapshot(
             name=container.name,
             id=container.id,
@@ -179,8 +191,18 @@ class ContainerSnapshotter:
             not_covered=tuple(gap for mount in container.mounts if (gap := gap_of(mount, folders)) is not None),
         )
 
-    def seal(self, snapshot: ContainerSnapshot, draft: Draft) -> ContainerSnapshot:
-        """Copy the snapshot's image into the store; return the snapshot that knows where it is and what it lacks."""
+    def seal(
+        self, snapshot: ContainerSnapshot, draft: Draft, *, guarded: ContainerSnapshot | None = None
+    ) -> ContainerSnapshot:
+        """Copy the snapshot's image into the store; return the snapshot that knows where it is and what it lacks.
+
+        Args:
+            snapshot: by `capture`.
+            draft: the backup that it goes into.
+            guarded: the same container's by `capture_live`, whose image cannot be pruned.
+        """
+        if guarded is not None:
+            snapshot = self._on_guarded(snapshot, guarded)
         if self._engine.info().flavour == "podman":
             # Stopped and started again by now, where it ran.
             standing = look_at(self._engine, snapshot.id)
@@ -200,6 +222,19 @@ class ContainerSnapshotter:
         if manifest is None:
             manifest = draft.add_image(self._engine.save_image(image.id), layers=image.layers)
         return evolve(snapshot, image=evolve(image, manifest=manifest))
+
+    def _on_guarded(self, snapshot: ContainerSnapshot, guarded: ContainerSnapshot) -> ContainerSnapshot:
+        """Have an equal image that cannot be pruned take the place of a dirty container's."""
+        image, equal = snapshot.image, guarded.image
+        if image.clean or equal.clean or image.committed_layers != equal.committed_layers or image.id == equal.id:
+            return snapshot
+        self._engine.tag_image(equal.id, image.tag)
+        self._forget(snapshot.name, image.id)
+        return evolve(snapshot, image=evolve(image, id=equal.id))
+
+    def forget_live(self, snapshot: ContainerSnapshot) -> None:
+        """Let the engine forget the name of what `capture_live` committed."""
+        self._forget(snapshot.name, live(snapshot.image.tag))
 
     def _give_up_commit(self, snapshot: ContainerSnapshot) -> None:
         """Have the engine hold the original in place of the commit that showed that nothing was written.
@@ -242,20 +277,25 @@ class ContainerSnapshotter:
         # One that was made from an id may stand on an image of ours.
         spare = spare and image.clean and name_of(image.reference, image.original_id) is not None
         # Of a second commit too, whose maker died or was refused its removal.
-        for tag in {again(image.tag), *self._names_of_ours(snapshot)} - kept - {image.tag}:
+        for tag in {*names_of(image.tag), *self._names_of_ours(snapshot)} - kept - {image.tag}:
             self._forget(snapshot.name, tag)
         if image.tag not in kept:
             self._forget(snapshot.name, image.tag, spare=spare)
         if image.name_id not in (None, image.id):
             self._forget(snapshot.name, named(image.tag), spare=True)
 
+    def forget_all(self, snapshot: ContainerSnapshot) -> None:
+        """Let the engine forget every image that was committed for a snapshot."""
+        for image in names_of(snapshot.image.tag):
+            self._forget(snapshot.name, image)
+
     def forget(self, backup: str, names: Sequence[str]) -> None:
         """Let the engine forget every image that a capture, cut off, may have made for a backup of some containers."""
         for number, name in enumerate(names):
             for stored in (True, False):
                 tag = image_tag(backup, number, name, stored=stored)
-                self._forget(name, tag)
-                self._forget(name, again(tag))
+                for image in names_of(tag):
+                    self._forget(name, image)
                 self._forget(name, named(tag), spare=True)
 
     def _forget(self, container: str, image: str, *, spare: bool = False) -> None:
@@ -276,7 +316,7 @@ class ContainerSnapshotter:
             names = self._engine.inspect_image(snapshot.image.original_id).get("RepoTags") or []
         except ImageNotFoundError:
             return []
-        ours = re.compile(rf"{IMAGE_REPOSITORY}:.+\.\d+\.{re.escape(part_of(snapshot.name))}")
+        ours = re.compile(rf"{IMAGE_REPOSITORY}:.+\.\d+\.{re.escape(part_of(snapshot.name))}(-live)?")
         return [name for name in map(bare, names) if ours.fullmatch(name)]
 
     @contextmanager
@@ -285,7 +325,7 @@ class ContainerSnapshotter:
         try:
             yield
         except BaseException as error:
-            removals = [(name, self._engine.remove_image) for tag in tags for name in (tag, again(tag))]
+            removals = [(name, self._engine.remove_image) for tag in tags for name in names_of(tag)]
             removals += [(named(tag), partial(take_name, self._engine)) for tag in tags]
             for name, remove in removals:
                 try:
@@ -368,53 +408,11 @@ class ContainerSnapshotter:
             return None
 
 
-def image_tag(backup: str, number: int, container: str, *, stored: bool = True) -> str:
-    """Return the name under which an engine holds the image of one container of a backup.
-
-    It tells whose image it is: a tag may have 128 characters, and a container's name more than are left.
-
-    Args:
-        backup: the backup's id.
-        number: which of its containers.
-        container: that one's name.
-        stored: whether the store holds the image as well, so that the name may go.
-    """
-    return f"{IMAGE_REPOSITORY if stored else KEPT_REPOSITORY}:{backup}.{number}.{part_of(container)}"
-
-
-def again(tag: str) -> str:
-    """Return the name that a second commit of the same container has, for the moment in which it is there."""
-    return f"{tag}-again"
-
-
-def named(tag: str) -> str:
-    """Return the name of ours for the image that the user's name of a container's image led to at its capture."""
-    return f"{tag}-named"
-
-
-def part_of(container: str) -> str:
-    """Return what a name of ours has of a container's name."""
-    return container[:50]
-
-
-@contextmanager
-def locked(
-    store: BackupStore, containers: Iterable[ContainerSnapshot | Observed | Resting], *, project: str | None = None
-) -> Iterator[None]:
-    """Hold containers against other operations on the same store, by id and by name: an update gives it another id.
-
-    A compose project is held by its name as well: an update may leave it none of its containers.
-
-    Raises:
-        ContainerBusyError: somebody else holds one of them.
-    """
-    with ExitStack() as held:
-        if project is not None:
-            held.enter_context(store.lock(project_key(project), container=f"project {project}"))
-        for container in containers:
-            for key in (container.id, f"name.{container.name}"[:LONGEST_KEY]):
-                held.enter_context(store.lock(key, container=container.name))
-        yield
+def _image(container: Observed, tag: str) -> ImageSnapshot:
+    """Return a container's image where nothing is known of its writable layer."""
+    original = str(container.inspection["Image"])
+    reference = str(container.inspection["Config"]["Image"])
+    return ImageSnapshot(reference, original, original, (), (), clean=False, tag=tag)
 
 
 def gap_of(mount: Mount, folders: Collection[str] = ()) -> NotCovered | None:

@@ -19,7 +19,7 @@ from docker_rollback.errors import RestoreError
 logger = logging.getLogger("docker_rollback")
 
 _ATTEMPTS: Final = 4
-"""How often everything is put back while somebody starts a container meanwhile, until that is an error."""
+"""How often everything is put back while somebody starts or removes something meanwhile, until that is an error."""
 
 
 class DisturbedError(RestoreError):
@@ -85,9 +85,10 @@ def _refuse_running(users: Iterable[Observed]) -> None:
 
 
 def put_back_until_undisturbed(put_back: Callable[[], None], wait: Callable[[], object]) -> None:
-    """Put a backup back; begin again if somebody starts a container meanwhile, and once if the engine was away.
+    """Put a backup back; begin again if somebody starts or removes something meanwhile, or the engine was away.
 
-    What was started is stopped by the next attempt, and what it wrote is undone, as everything is put back then.
+    What was started is stopped by the next attempt, and what it wrote is undone, as everything is put back then. What
+    was removed, as by a prune, is created again.
 
     Args:
         put_back: puts all of it back.
@@ -97,7 +98,7 @@ def put_back_until_undisturbed(put_back: Callable[[], None], wait: Callable[[], 
         DisturbedError: somebody started one again and again.
         DockerRollbackError: whatever `put_back` raises.
     """
-    disturbances, waited = 0, False
+    disturbances = waits = 0
     while True:
         try:
             return put_back()
@@ -107,8 +108,8 @@ def put_back_until_undisturbed(put_back: Callable[[], None], wait: Callable[[], 
                 raise
             logger.warning("all of it is put back once more: %s", error)
         except DockerRollbackError as error:
-            if waited or not may_pass(error):
+            waits += 1
+            if waits == _ATTEMPTS or not may_pass(error):
                 raise
             logger.warning("all of it is put back once more: %s", error)
             wait()
-            waited = True

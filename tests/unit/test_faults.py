@@ -208,7 +208,7 @@ class Meddled(FailingEngine):
         (lambda engine: (engine.start_container("shop"), engine.stop_container("shop")), "somebody else started it"),
         (lambda engine: engine.rename_container("shop", "old"), "renamed"),
         (lambda engine: engine.update_container("shop", {"RestartPolicy": {"Name": "no"}}), "restart policy"),
-        (lambda engine: engine.remove_container("shop", force=True), "no container"),
+        (lambda engine: engine.remove_container("shop", force=True), "somebody removed it"),
     ],
     ids=["start", "start and stop", "rename", "policy", "remove"],
 )
@@ -222,7 +222,7 @@ def test_whoever_meddles_with_a_capture_is_noticed(tmp_path: Path, meddle: Meddl
 
     with (
         pytest.raises(DockerRollbackError, match=words),
-        shop.rollback(Meddled(shop.engine, "commit_container", later)),
+        shop.rollback(Meddled(shop.engine, "stop_container", later)),
     ):
         pytest.fail("the block was entered")
     assert shop.store.list() == []

@@ -336,7 +336,7 @@ def test_a_committed_update_stays(shop: Shop) -> None:
 
 def test_a_backup_that_dies_brings_the_service_back(shop: Shop) -> None:
     """A backup without an update stops the service too."""
-    failing = FailingEngine(shop.engine, at=1, after=True, kill=True, verbs={"commit_container"})
+    failing = FailingEngine(shop.engine, at=1, after=True, kill=True, verbs={"stop_container"})
     with pytest.raises(Killed):
         backup("shop", client=failing, store=shop.store)
     assert not shop.engine.inspect_container("shop")["State"]["Running"]

@@ -48,6 +48,11 @@ def name_before_aside(name: str) -> str:
     return name.partition(_ASIDE)[0]
 
 
+def is_aside_of(name: str, containers: Iterable[str]) -> bool:
+    """Return True for the name of a container that stood in the place of one of some containers."""
+    return any(name.startswith(one + _ASIDE) for one in containers)
+
+
 def hold(engine: Engine, container: Observed) -> None:
     """Stop a container and keep its engine from starting it, also after a reboot."""
     if restarts(container.inspection["HostConfig"]):
@@ -106,7 +111,8 @@ class Place:
 
         Renamed first: whoever starts a container by its name whenever that does not run finds nothing to start.
         """
-        for reference in (self._snapshot.id, self._snapshot.name, self._snapshot.name + _TEMPORARY):
+        before = ContainerFilter(name_prefix=self._snapshot.name + _ASIDE)
+        for reference in (self._snapshot.id, self._snapshot.name, *self._engine.list_containers(before)):
             found = self._find(reference)
             if found is None:
                 continue

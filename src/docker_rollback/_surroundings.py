@@ -20,7 +20,7 @@ from docker_rollback._model import (
     VolumeArchive,
     is_folder,
 )
-from docker_rollback._place import hold, is_aside
+from docker_rollback._place import hold, is_aside, is_aside_of
 from docker_rollback._project import newcomers
 from docker_rollback._quiesce import AtRest
 from docker_rollback._spec import restarts, user_endpoints
@@ -286,7 +286,9 @@ class Surroundings:
 
     def _in_the_way(self, container: ContainerSnapshot) -> list[tuple[Observed, str]]:
         """Return the running containers that conflict with one, and stand in no place that the backup restores."""
-        others = look_at_all(self._engine, ContainerFilter(running=True), but=self._expected)
+        running = look_at_all(self._engine, ContainerFilter(running=True), but=self._expected)
+        # An attempt before this one may have renamed them away, and not stopped them.
+        others = [other for other in running if not is_aside_of(other.name, self._names)]
         folders = [volume.name for volume in self._backup.volumes if is_folder(volume.name)]
         reasons = [
             (other, conflict(container, other, folders=folders)) for other in others if other.name not in self._names

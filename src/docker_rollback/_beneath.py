@@ -157,7 +157,7 @@ class Tree:
 
     @contextmanager
     def _handle(self, path: bytes) -> Iterator[int]:
-        """Have a descriptor of a file, of whatever kind, that nothing can be read by."""
+        """Have a descriptor of a file of any kind, which cannot be read from."""
         file = self._open(path, _PATH)
         try:
             yield file

@@ -1,4 +1,4 @@
-"""Files below a folder: no link leads out of it, whoever swaps what meanwhile, with `openat2` and without it."""
+"""Files below a folder: no link leads out of it, even one that is swapped in meanwhile, with `openat2` and without it."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """Give a folder with a file in it, beside a secret, and every kind of link to that."""
+    """Give a folder with a file in it, next to a secret, and every kind of link to that."""
     outside = tmp_path / "outside"
     outside.mkdir()
     (outside / "file").write_text("secret")
@@ -74,7 +74,7 @@ ACTIONS: dict[str, Callable[[Tree, bytes], object]] = {
 @pytest.mark.parametrize("action", ACTIONS)
 @pytest.mark.parametrize("link", LINKS)
 def test_no_link_is_followed(root: Path, link: str, action: str) -> None:
-    """Whatever is asked of a path with a link on its way, there is nothing of that path."""
+    """A path with a link on its way leads to nothing, for every method."""
     with Tree.at(root) as tree, pytest.raises(FileNotFoundError):
         ACTIONS[action](tree, f"./{link}/file".encode())
     assert (root.parent / "outside" / "file").read_text() == "secret"

@@ -1,4 +1,4 @@
-"""What a program next to a volume sees: that volume and the programs, whatever the volume holds."""
+"""What a program next to a volume sees: that volume and the programs, no matter what the volume holds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files below a folder: no link leads out of it, even one that is swapped in meanwhile, with `openat2` and without it."""
+"""Files below a folder: no link leads out of it, even one that is swapped in meanwhile; with and without `openat2`."""
 
 from __future__ import annotations
 

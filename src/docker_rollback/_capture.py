@@ -17,6 +17,7 @@ from docker_rollback._engine.port import Engine
 from docker_rollback._guards import Guards, Journalled
 from docker_rollback._hooks import Hooks
 from docker_rollback._limit import DowntimeLimit
+from docker_rollback._look import look_at
 from docker_rollback._model import Backup, ContainerSnapshot, NetworkRecord, Observed, Project, Quiesce, Shared
 from docker_rollback._processes import main_processes
 from docker_rollback._progress import Reporter
@@ -24,7 +25,7 @@ from docker_rollback._project import beyond, look_at_project
 from docker_rollback._quiesce import AtRest, resting
 from docker_rollback._report import Report
 from docker_rollback._snapshotter import ContainerSnapshotter, now
-from docker_rollback._spec import SHORT_ID, own_network, user_endpoints
+from docker_rollback._spec import own_network, user_endpoints
 from docker_rollback._store import BackupStore, Draft, KeepArgument
 from docker_rollback._volumes import VolumeCapture
 from docker_rollback.errors import ArchiveError, CaptureError, NetworkNotFoundError
@@ -303,7 +304,9 @@ class Capture:
             return
         came = beyond(look_at_project(self._engine, report.project.name), report.project)
         if came != Project(report.project.name):
-            names = [*(one[:SHORT_ID] for one in came.containers), *came.volumes, *came.networks]
+            found = {one: look_at(self._engine, one) for one in came.containers}
+            containers = [one.name if one is not None else gone for gone, one in found.items()]
+            names = [*containers, *came.volumes, *came.networks]
             raise CaptureError(
                 report.containers[0].name,
                 f"somebody else added to its project {report.project.name!r} meanwhile: {', '.join(names)}",

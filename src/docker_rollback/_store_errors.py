@@ -78,8 +78,14 @@ class CorruptBackupError(StoreError):
 
     def __init__(self, path: str, blob: str, reason: str) -> None:
         self.blob = blob
-        super().__init__(path, f"{blob} is damaged: {reason}")
+        super().__init__(
+            path,
+            f"{blob} is damaged: {reason}; take another backup (see BackupStore.list()), or a copy of this one",
+        )
 
 
 class UnsupportedFormatError(StoreError):
     """The store, or a backup in it, was written in a format that this version does not know."""
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(path, f"{reason}; use a newer version of docker-rollback")

@@ -285,7 +285,9 @@ class ImagePlatformError(DockerRollbackError):
         self.image = image
         self.platform = platform
         self.engine = engine
-        super().__init__(f"image {image!r} is for {platform}, and the engine runs {engine}")
+        super().__init__(
+            f"image {image!r} is for {platform}, and the engine runs {engine}; name an image, or a platform=, that fits"
+        )
 
 
 class UpdateRejectedError(DockerRollbackError):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 import pickle
+import re
 from typing import Any
 
 import pytest
@@ -42,6 +43,40 @@ def example(kind: type[BaseException]) -> BaseException:
         elif parameter.kind is parameter.POSITIONAL_OR_KEYWORD:
             plain.append(VALUES.get(parameter.name, f"the {parameter.name}"))
     return kind(*plain, **named)
+
+
+# What another store has to finish comes as sentences, each with its store.
+OF_ITS_REASON = {"UnfinishedElsewhereError"}
+SUBJECTS = ("container", "containers", "volume", "path", "name", "backup_id", "image", "blob", "store", "action")
+"""Fields that say what an error is about."""
+NEXT = {
+    "BackupNotFoundError": "BackupStore.list()",
+    "ContainerBusyError": "then try again",
+    "CorruptBackupError": "take another backup",
+    "ImagePlatformError": "name an image",
+    "ProjectNotFoundError": "Bring it up first",
+    "RecoveryFailedError": "docker_rollback.recover(",
+    "ResumeError": "by hand",
+    "RollbackFailedError": "docker_rollback.restore(",
+    "StoreFullError": "remove old backups",
+    "UnfinishedRollbackError": "docker_rollback.recover(",
+    "UnsupportedFormatError": "a newer version",
+}
+"""What each says to do next, where that does not depend on its reason."""
+
+
+@pytest.mark.parametrize("kind", CLASSES, ids=lambda kind: kind.__name__)
+def test_an_error_says_what_it_is_about(kind: type[BaseException]) -> None:
+    """Each field that names a thing is in its words, with what to do next; a status stands behind a sentence."""
+    error = example(kind)
+    text = str(error)
+    for field in SUBJECTS if kind.__name__ not in OF_ITS_REASON else ():
+        value = getattr(error, field, None)
+        for name in value if isinstance(value, tuple) else [value]:
+            assert not isinstance(name, str) or name in text, (field, text)
+    assert NEXT.get(kind.__name__, "") in text
+    assert not re.search(r"(^|: )\(?HTTP", text), text
+    assert not re.search(r"\b[0-9a-f]{64}\b", text), text
 
 
 def shown(error: BaseException) -> tuple[str, str, dict[str, str]]:

@@ -78,7 +78,7 @@ def test_a_project_without_containers_is_no_project(town: Town) -> None:
 @pytest.mark.parametrize("call", [rollback, backup])
 def test_a_name_that_is_empty_is_refused(town: Town, call: Callable[..., object]) -> None:
     """It would be an update of nothing."""
-    with pytest.raises(ValueError, match="empty name"):
+    with pytest.raises(ValueError, match="project is empty"):
         call(project="", client=town.engine, store=town.store)
 
 

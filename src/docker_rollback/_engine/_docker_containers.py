@@ -41,7 +41,7 @@ class DockerContainers(Referring):
     """The part of `DockerEngine` that is about containers."""
 
     def inspect_container(self, ref: str) -> Inspection:
-        return self._found_container(ref, f"inspect container {ref!r}")
+        return self._found_container(ref, f"inspect container {self._called(ref)}")
 
     def list_containers(self, where: ContainerFilter = EVERY, /) -> list[str]:
         asking = Asking("list containers")
@@ -56,13 +56,14 @@ class DockerContainers(Referring):
         asking = Asking(f"create container {name!r}", ImageNotFoundError, image, secrets_of(request))
         params = {"name": name, **({"platform": platform} if platform else {})}
         answer = self._wire.json("POST", "/containers/create", asking, params=params, body=request, patient=True)
+        self._know(str(answer["Id"]), name)
         return str(answer["Id"])
 
     def start_container(self, ref: str) -> None:
         self._verb(ref, "start")
 
     def stop_container(self, ref: str, *, timeout: float | None = None) -> None:
-        found = self._found_container(ref, f"stop container {ref!r}")
+        found = self._found_container(ref, f"stop container {self._called(ref)}")
         params = {} if timeout is None else {"t": math.ceil(timeout)}
         if self._wire.podman and found["State"].get("Paused"):
             # Docker thaws what it stops; Podman would refuse to, with the signal sent already.
@@ -70,10 +71,10 @@ class DockerContainers(Referring):
         with self._held_down(found):
             patient = _time_to_stop(found, timeout) + self._wire.timeout
             self._verb(found["Id"], "stop", params=params, patient=patient, called=ref)
-        self._wait_for_removal(found, f"stop container {ref!r}")
+        self._wait_for_removal(found, f"stop container {self._called(ref)}")
 
     def kill_container(self, ref: str) -> None:
-        action = f"kill container {ref!r}"
+        action = f"kill container {self._called(ref)}"
         found = self._found_container(ref, action)
         full_id = str(found["Id"])
         with self._held_down(found):
@@ -89,14 +90,15 @@ class DockerContainers(Referring):
         self._freeze(ref, "unpause", frozen=False)
 
     def rename_container(self, ref: str, name: str) -> None:
-        action = f"rename container {ref!r} to {name!r}"
+        action = f"rename container {self._called(ref)} to {name!r}"
         found = self._found_container(ref, action)
         if found.get("Name") != f"/{name}":
             asking = Asking(action, ContainerNotFoundError, ref)
             self._wire.json("POST", f"/containers/{found['Id']}/rename", asking, params={"name": name})
+            self._know(str(found["Id"]), name)
 
     def update_container(self, ref: str, changes: Inspection) -> None:
-        asking = Asking(f"update container {ref!r}", ContainerNotFoundError, ref)
+        asking = Asking(f"update container {self._called(ref)}", ContainerNotFoundError, ref)
         found = self._found_container(ref, asking.action)
         if self._wire.podman:
             # To Podman a restart policy that is not told is "no".
@@ -104,7 +106,7 @@ class DockerContainers(Referring):
         self._wire.json("POST", f"/containers/{found['Id']}/update", asking, body=changes)
 
     def remove_container(self, ref: str, *, force: bool = False, volumes: bool = False) -> None:
-        asking = Asking(f"remove container {ref!r}", ContainerNotFoundError, ref)
+        asking = Asking(f"remove container {self._called(ref)}", ContainerNotFoundError, ref)
         params = {"force": int(force), "v": int(volumes)}
         with suppress(ContainerNotFoundError):
             found = self._found_container(ref, asking.action)
@@ -121,7 +123,7 @@ class DockerContainers(Referring):
                 self._until(lambda: self._gone(found["Id"]), None, asking.action, "it is still there")
 
     def commit_container(self, ref: str, tag: str) -> str:
-        asking = Asking(f"commit container {ref!r}", ContainerNotFoundError, ref)
+        asking = Asking(f"commit container {self._called(ref)}", ContainerNotFoundError, ref)
         repository, version = split_tag(tag, asking)
         full_id = self._container_id(ref, asking.action)
         params = {"container": full_id, "repo": repository, "tag": version, "pause": "false"}
@@ -130,18 +132,18 @@ class DockerContainers(Referring):
         return image_id(str(answer["Id"]))
 
     def put_archive(self, ref: str, archive: bytes) -> None:
-        asking = Asking(f"put files into container {ref!r}", ContainerNotFoundError, ref)
+        asking = Asking(f"put files into container {self._called(ref)}", ContainerNotFoundError, ref)
         path = f"/containers/{self._container_id(ref, asking.action)}/archive"
         self._wire.answer("PUT", path, asking, params={"path": "/"}, upload=[archive], patient=True).close()
 
     def container_changes(self, ref: str) -> list[Change]:
-        asking = Asking(f"list the changes of container {ref!r}", ContainerNotFoundError, ref)
+        asking = Asking(f"list the changes of container {self._called(ref)}", ContainerNotFoundError, ref)
         full_id = self._found_container(ref, asking.action)["Id"]
         changes = self._wire.json("GET", f"/containers/{full_id}/changes", asking, patient=True)
         return [Change(str(one["Path"]), _KINDS[one["Kind"]]) for one in changes or []]
 
     def container_logs(self, ref: str, *, tail: int) -> str:
-        asking = Asking(f"read the log of container {ref!r}", ContainerNotFoundError, ref)
+        asking = Asking(f"read the log of container {self._called(ref)}", ContainerNotFoundError, ref)
         found = self._found_container(ref, asking.action)
         path = f"/containers/{found['Id']}/logs"
         params = {"stdout": 1, "stderr": 1, "tail": max(tail, 0)}
@@ -152,7 +154,7 @@ class DockerContainers(Referring):
         return text.decode("utf-8", "replace")
 
     def exec(self, ref: str, command: Sequence[str], *, stdin: bool = False) -> Process:
-        asking = Asking(f"run {command[0]!r} in container {ref!r}", ContainerNotFoundError, ref)
+        asking = Asking(f"run {command[0]!r} in container {self._called(ref)}", ContainerNotFoundError, ref)
         full_id = self._container_id(ref, asking.action)
         mark = secrets.token_hex(16)
         # Only the program's name is told in errors: an argument may be a secret.
@@ -199,7 +201,7 @@ class DockerContainers(Referring):
         called: str | None = None,
     ) -> None:
         name = ref if called is None else called
-        asking = Asking(f"{verb} container {name!r}", ContainerNotFoundError, name)
+        asking = Asking(f"{verb} container {self._called(name)}", ContainerNotFoundError, name)
         full_id = self._container_id(ref, asking.action)
         self._wire.answer("POST", f"/containers/{full_id}/{verb}", asking, params=params, patient=patient).close()
 
@@ -209,7 +211,7 @@ class DockerContainers(Referring):
         except NotFoundError:
             raise
         except EngineError:
-            state = self._found_container(ref, f"{verb} container {ref!r}")["State"]
+            state = self._found_container(ref, f"{verb} container {self._called(ref)}")["State"]
             if not state.get("Running") or bool(state.get("Paused")) is not frozen:
                 raise
 

@@ -58,6 +58,7 @@ _NEVER_SENT = (
     urllib3.exceptions.NewConnectionError,
 )
 _TIMEOUTS = (requests.Timeout, urllib3.exceptions.TimeoutError, TimeoutError)
+_WHO_MAY = "run as root, or as a member of the socket's group"
 _DENIED = frozenset({errno.EACCES, errno.EPERM})
 
 # Docker answers 403 not only for what is forbidden: a network that is in use, or joined already, or whose addresses
@@ -72,6 +73,11 @@ _CONFLICT_TEXTS = re.compile(
 _FULL_TEXTS = re.compile(r"no space left on device|disk quota exceeded", re.IGNORECASE)
 _MISSING_NETWORK = re.compile(r"\bnetwork (\S+) not found", re.IGNORECASE)
 _MISSING_CONTAINER = re.compile(r"no such container|no container with (?:name|id)", re.IGNORECASE)
+
+
+_SENTENCE = re.compile(r"[^\W\d]{2,}\W+(?:\w+\W+)*[^\W\d]{2,}")
+"""Two words at least; a number, or a page of marks, is no reason."""
+_MARKS = re.compile(r"<(style|script)\b.*?</\1>|<[^>]*>", re.IGNORECASE | re.DOTALL)
 
 
 @frozen
@@ -92,7 +98,8 @@ class Asking:
 
     def refused(self, status: int, body: str) -> EngineError:
         """Return the error that an answer with an HTTP status of 300 or more stands for."""
-        reason = self.clean(_message(body) or "no reason given")
+        said = _message(body)
+        reason = self.clean(said if _SENTENCE.search(said) else _without_a_reason(status, said))
         # An engine redirects what is no path of its own, such as one with a name that has a slash. And while a
         # container goes, Podman has it in one place and not in another, and calls that its own error.
         nowhere = status in (301, 404) or (status == 500 and _MISSING_CONTAINER.search(reason))
@@ -130,7 +137,9 @@ class Asking:
         # OpenSSL has numbers of its own where others have the system's.
         codes = {link.errno for link in chain if isinstance(link, OSError) and not isinstance(link, ssl.SSLError)}
         if codes & _DENIED:
-            return EngineForbiddenError(self.action, f"this user may not open the engine's socket: {reason}")
+            return EngineForbiddenError(
+                self.action, f"this user may not open the engine's socket: {reason}; {_WHO_MAY}"
+            )
         if codes & _UNREACHED or any(isinstance(link, _NEVER_SENT) for link in chain):
             return EngineUnavailableError(self.action, f"no engine answers{where}: {reason}")
         if any(isinstance(link, _TIMEOUTS) for link in chain):
@@ -182,12 +191,30 @@ def secrets_of(request: object) -> tuple[str, ...]:
     return tuple(value for value in values if len(value) > 2)
 
 
+def _without_a_reason(status: int, said: str) -> str:
+    """Return a sentence for an answer that gives no reason of its own."""
+    if status in (401, 407):
+        why = "the engine, or a proxy before it, wants to know who asks"
+    elif status == 403:
+        why = "the engine, or a proxy before it, does not allow it"
+    elif status == 404:
+        why = "there is no such thing, or what answers is no engine"
+    elif status in (502, 503, 504):
+        why = "a proxy answers, and the engine behind it does not"
+    elif status >= 500:
+        why = "the engine failed and gave no reason; its own log may have one"
+    else:
+        why = "the engine refused and gave no reason"
+    return f"{why} ({said})" if said else why
+
+
 def _message(body: str) -> str:
     """Return the reason in an engine's answer: JSON with a message, or plain text from a proxy."""
     try:
         answer = json.loads(body)
     except ValueError:
-        return " ".join(body.split())[:500]
+        # A proxy may answer with a page.
+        return " ".join(_MARKS.sub(" ", body).split())[:500]
     if isinstance(answer, dict):
         # Podman has "message" as Docker does; "cause" says less. An exec that fails has only "cause" at times.
         for key in ("message", "error", "cause"):

@@ -46,7 +46,9 @@ class DockerNetworks(Referring):
             self._wire.json("DELETE", f"/networks/{found['Id']}", asking)
 
     def connect_network(self, network: str, container: str, endpoint: Inspection) -> None:
-        asking = Asking(f"connect container {container!r} to network {network!r}", NetworkNotFoundError, network)
+        asking = Asking(
+            f"connect container {self._called(container)} to network {network!r}", NetworkNotFoundError, network
+        )
         joining = self._found_container(container, asking.action)
         joined = self._found_network(network, asking.action)
         if attached(joining, joined):
@@ -56,7 +58,9 @@ class DockerNetworks(Referring):
         self._wire.answer("POST", f"/networks/{joined['Id']}/connect", asking, body=body).close()
 
     def disconnect_network(self, network: str, container: str, *, force: bool = False) -> None:
-        asking = Asking(f"disconnect container {container!r} from network {network!r}", NetworkNotFoundError, network)
+        asking = Asking(
+            f"disconnect container {self._called(container)} from network {network!r}", NetworkNotFoundError, network
+        )
         leaving = self._found_container(container, asking.action)
         left = self._found_network(network, asking.action)
         if attached(leaving, left):

@@ -6,6 +6,7 @@ import json
 import re
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -18,6 +19,7 @@ from docker_rollback.errors import ContainerNotFoundError, EngineError, EngineTi
 
 FULL_ID: Final = re.compile(r"[0-9a-f]{64}")
 HEX: Final = re.compile(r"[0-9a-f]{1,63}")
+_MOST_NAMES: Final = 10_000
 SHORTEST_ID: Final = 12
 """Digits of an id that pass for a reference: as many as `docker ps` shows."""
 
@@ -41,6 +43,22 @@ class Referring:
         self._wire = wire
         self._sleep = sleep
         self._clock = clock
+        self._names: dict[str, str] = {}
+
+    def _know(self, full_id: str, name: str) -> None:
+        """Remember what a container is called, for errors about it."""
+        self._names.pop(full_id, None)
+        self._names[full_id] = name.removeprefix("/")
+        while len(self._names) > _MOST_NAMES:
+            with suppress(KeyError, StopIteration, RuntimeError):  # another thread may have forgotten it
+                self._names.pop(next(iter(self._names)))
+
+    def _called(self, ref: str) -> str:
+        """Return what an error calls a container: by its name, and by an id only where no name is known."""
+        name = self._names.get(ref)
+        if name is None and len(ref) >= SHORTEST_ID and HEX.fullmatch(ref):
+            name = next((known for full_id, known in list(self._names.items()) if full_id.startswith(ref)), None)
+        return repr(ref) if name in (None, ref) else f"{name!r} ({ref[:SHORTEST_ID]})"
 
     def _found_container(self, ref: str, action: str) -> Inspection:
         asking = Asking(action, ContainerNotFoundError, ref)
@@ -48,6 +66,7 @@ class Referring:
         found: dict[str, Any] = self._wire.json("GET", f"/containers/{segment(plain, asking)}/json", asking)
         if found.get("Name") != f"/{plain}" and not _begins(plain, str(found.get("Id"))):
             raise ContainerNotFoundError(ref, action=action)
+        self._know(str(found.get("Id")), str(found.get("Name")))
         found = docker_like(found, self._donors(found)) if self._wire.podman else with_names(found)
         state = found.get("State") or {}
         if state.get("Status") in _STATES:

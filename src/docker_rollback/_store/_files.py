@@ -20,6 +20,7 @@ FOLDER_MODE = 0o700
 FILE_MODE = 0o600
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+_AS_WHO = "run as its owner, or give the store another place"
 _UNLOCKABLE = frozenset({errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP})
 _FORBIDDEN = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 
@@ -119,7 +120,7 @@ def store_error(error: OSError, path: Path | str) -> StoreError:
         free = None if error.errno == errno.EDQUOT else _room_around(Path(path))
         return StoreFullError(str(path), f"there is no room left ({reason})", free=free)
     if error.errno in _FORBIDDEN:
-        return StoreNotWritableError(str(path), f"this user may not write it ({reason})")
+        return StoreNotWritableError(str(path), f"this user may not write it ({reason}); {_AS_WHO}")
     return StoreError(str(path), reason)
 
 

@@ -97,3 +97,26 @@ def test_secrets_are_the_values_of_the_environment() -> None:
     found = secrets_of({"Env": ["A=one=two", "B=xy", "C", "=three", 4], "Labels": {"D": "four"}})
     assert set(found) == {"one=two", "three"}
     assert secrets_of({}) == secrets_of({"Env": None}) == ()
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "words"),
+    [
+        (500, "", "the engine failed and gave no reason"),
+        (500, "500", "the engine failed and gave no reason; its own log may have one (500)"),
+        (500, "{}", "the engine failed and gave no reason"),
+        (500, '{"message": ""}', "the engine failed and gave no reason"),
+        (403, "", "does not allow it"),
+        (401, "null", "wants to know who asks"),
+        (404, "", "there is no such thing, or what answers is no engine"),
+        (400, "", "the engine refused and gave no reason"),
+        (502, "<html><head><style>p {}</style></head><body><h1>502</h1></body></html>", "a proxy answers"),
+        (502, "<html><body><h1>502 Bad Gateway</h1><hr>nginx</body></html>", ": 502 Bad Gateway nginx (HTTP 502)"),
+        (500, '{"message": "driver failed"}', "could not ask: driver failed (HTTP 500)"),
+    ],
+)
+def test_no_status_stands_without_a_sentence(status: int, body: str, words: str) -> None:
+    """An answer without a reason gets one, and a page of a proxy is read without its marks."""
+    text = str(Asking("ask").refused(status, body))
+    assert words in text
+    assert "<" not in text

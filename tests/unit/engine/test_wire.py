@@ -227,8 +227,29 @@ def test_what_is_no_engine_is_told(script: ScriptedEngine) -> None:
 def test_words_of_a_proxy_are_told(script: ScriptedEngine) -> None:
     """A proxy's refusal is told in its words, though they are no JSON."""
     script.says("GET", "/containers/web/json", answer(b"<h1>403 Forbidden</h1>\n  by rule", 403, kind="text/html"))
-    with pytest.raises(EngineForbiddenError, match="403 Forbidden</h1> by rule"):
+    with pytest.raises(EngineForbiddenError, match="403 Forbidden by rule"):
         script.engine().inspect_container("web")
+
+
+def test_a_container_is_called_by_its_name_whatever_it_was_asked_for_by(script: ScriptedEngine) -> None:
+    """By its full id or the beginning of it: once it was seen, an error about it has its name, its new one too."""
+    engine = script.engine()
+    script.says("POST", f"/containers/{ID}/start", refusal(500, f"cannot start container {ID}: no such device"))
+    with pytest.raises(EngineError, match=rf"could not start container '{ID[:12]}': cannot start"):
+        engine.start_container(ID)
+    engine.inspect_container("web")
+    for ref, called in (("web", "'web'"), (ID, rf"'web' \({ID[:12]}\)")):
+        script.says("POST", f"/containers/{ID}/start", refusal(500, "no such device"))
+        with pytest.raises(EngineError, match=rf"could not start container {called}: no such device"):
+            engine.start_container(ref)
+    script.says("GET", "/containers/web-aside/json", answer({**CONTAINER, "Name": "/web-aside"}))
+    engine.inspect_container("web-aside")
+    script.says("POST", f"/containers/{ID}/start", refusal(500, "no such device"))
+    with pytest.raises(EngineError, match=rf"could not start container 'web-aside' \({ID[:12]}\)"):
+        engine.start_container(ID)
+    # The beginning of it is looked for first.
+    with pytest.raises(ContainerNotFoundError, match=rf"could not start container 'web-aside' \({ID[:12]}\)"):
+        engine.start_container(ID[:12])
 
 
 def test_no_secret_is_repeated(script: ScriptedEngine) -> None:

@@ -346,6 +346,8 @@ class Recovery:
                 record = operation.record
                 error.add_note(f"while operation {record.operation} on {', '.join(record.names)} was to be finished")
                 failures.append(error)
+        # The engine may have carried out a request of the dead only now.
+        self._archiver.remove_left_over()
         LeftOver(self._engine, self._store, self._operations).clear()
         try:
             elsewhere = self._operations.unfinished_elsewhere()

@@ -14,7 +14,8 @@ from pathlib import Path
 import docker
 import pytest
 
-from docker_rollback import BackupStore, DockerEngine, UnfinishedElsewhereError, compare, recover
+from docker_rollback import BackupStore, DockerEngine, UnfinishedElsewhereError, backup, compare, recover
+from docker_rollback._place import aside_name
 from tests.programs import run_in
 
 pytestmark = pytest.mark.engine
@@ -43,6 +44,7 @@ with rollback(name, client=docker.DockerClient(base_url=url), store=store, verif
 SERVICE = 'trap "exit 0" TERM; while :; do sleep 0.1; done'
 MEGABYTES = 50
 DEATHS = 10
+PATIENCE = 20.0
 
 
 @pytest.fixture
@@ -114,6 +116,10 @@ def test_a_capture_that_is_killed_at_random_leaves_nothing(
         run_child(engine_url, store.path, name, way, kill_after=moment)
         killed += bool(store.journal.names()) or files(store.path) != before
         recover(client=docker_client, store=store.path)
+        end = time.monotonic() + PATIENCE
+        while ours(docker_client) != present and time.monotonic() < end:
+            # The engine may carry out a request after the death of the process that made it.
+            recover(client=docker_client, store=store.path)
         for taken in store.ids():
             store.verify(taken)
             store.delete(taken)
@@ -149,3 +155,49 @@ def test_another_store_is_told_of_the_dead_and_not_of_the_living(
     assert asked.returncode == 0, asked.stderr
     assert recover(client=docker_client, store=other.path) == ()
     assert not (tmp_path / "mistyped").exists()
+
+
+def test_what_no_record_names_goes_where_that_is_safe(
+    docker_client: docker.DockerClient,
+    busybox_image: str,
+    test_labels: dict[str, str],
+    tmp_path: Path,
+    name: str,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A container that was renamed away stays until its successor runs and this store has its backup; images go."""
+    store, client = BackupStore(tmp_path / "store"), docker_client
+    taken = backup(name, client=client, store=store)
+    original = client.containers.get(name)
+    aside = aside_name(name, str(original.id))
+    original.stop(timeout=1)
+    original.rename(aside)
+    users = client.images.get(busybox_image)
+    users.tag("docker-rollback", tag=f"{taken.id}.0.{name}")
+    users.tag("docker-rollback-helper", tag="0123456789abcdef")
+    recover(client=client, store=store.path)
+    assert client.containers.get(aside).status == "exited"
+    assert f"docker rename {aside} {name}" in caplog.text
+    client.containers.run(busybox_image, ["sh", "-c", SERVICE], name=name, detach=True, labels=test_labels)
+    recover(client=client, store=tmp_path / "store")
+    assert [one for one in ours(client) if name in one or "helper" in one] == []
+    assert client.images.get(busybox_image).id == users.id
+    assert client.volumes.get(f"{name}-data").name == f"{name}-data"
+
+
+def test_a_hang_up_rolls_back(engine_url: str, docker_client: docker.DockerClient, tmp_path: Path, name: str) -> None:
+    """A process that gets SIGHUP in its block puts the container back, leaves nothing, and ends with 129."""
+    inspection = DockerEngine(docker_client).inspect_container(name)
+    command = [sys.executable, "-c", WAITING, engine_url, str(tmp_path / "store"), name]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as child:
+        assert child.stdout is not None
+        assert child.stdout.readline() == "in the body\n"
+        docker_client.containers.get(name).remove(force=True)
+        child.send_signal(signal.SIGHUP)
+        assert child.wait(120) == 128 + signal.SIGHUP
+    # Something was written to its layer, so it is recreated on the image of the backup.
+    differences = compare(inspection, DockerEngine(docker_client).inspect_container(name))
+    assert {difference.path for difference in differences} <= {"Image", "Config.Image"}
+    assert run_in(docker_client, name, ["cat", "/layer"]) == (0, "dirty\n")
+    assert recover(client=docker_client, store=tmp_path / "store") == ()
+    assert [one for one in ours(docker_client) if "-busy-" in one or "-aside-" in one or "helper" in one] == []

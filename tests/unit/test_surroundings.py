@@ -17,6 +17,7 @@ from docker_rollback import (
     UnsupportedContainerError,
     backup,
     compare,
+    recover,
     restore,
     rollback,
 )
@@ -24,7 +25,7 @@ from docker_rollback._compare import compare_networks
 from docker_rollback._engine.port import Inspection
 from docker_rollback._own_container import Traces
 from docker_rollback._preflight import refusal
-from docker_rollback.testing import FailingEngine, Run
+from docker_rollback.testing import FailingEngine, Killed, Run
 from docker_rollback.testing._fake_tar import tar
 from tests.unit.shop import Shop
 
@@ -224,6 +225,21 @@ def test_a_changed_network_is_made_again_under_others(shop: Shop, caplog: pytest
         assert "front" not in shop.engine.inspect_container(stranger)["NetworkSettings"]["Networks"]
         assert f"{stranger}: it is taken off network front, which was changed" in caplog.text
     assert shop.engine.container("stranger").status == shop.engine.container("watcher").status == "running"
+
+
+def test_who_was_off_a_network_at_a_death_is_in_it_again(shop: Shop) -> None:
+    """The record says who was taken off while the network was made again, and recovery attaches it as it was."""
+    shop.engine.run("watcher", image="shop:1", networks={"front": {"Aliases": ["eyes"]}})
+    before = shop.engine.inspect_container("watcher")
+    killed = FailingEngine(shop.engine, at=1, kill=True, verbs={"create_network"})
+    with pytest.raises(Killed), shop.rollback(killed, verify=None):
+        change_network(shop, "watcher")
+        raise RollbackRequested
+    assert "front" not in shop.engine.inspect_container("watcher")["NetworkSettings"]["Networks"]
+    (done,) = recover(client=shop.engine, store=shop.store)
+    assert done.outcome == "rolled back"
+    assert compare(before, shop.engine.inspect_container("watcher")) == []
+    shop.check_equal()
 
 
 def test_an_address_that_no_longer_fits_is_given_up(shop: Shop, caplog: pytest.LogCaptureFixture) -> None:

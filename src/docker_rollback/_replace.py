@@ -7,6 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Final, Literal, TypeAlias
 
+from attrs import evolve
+
+from docker_rollback._asked import asked_as_captured
 from docker_rollback._checked import CheckedContainer
 from docker_rollback._creation import body_for, join
 from docker_rollback._engine.port import ContainerFilter, Engine, Inspection
@@ -92,11 +95,12 @@ class Replacer:
         old = observe(self._engine.inspect_container(reference))
         bound = start_order(self._bound(old))
         states = {one.name: self._captured_as(one).state for one in (old, *bound)}
+        asked = asked_as_captured(old.inspection, self._captured_as(old).inspection)
         wanted = image or self._made_from(old)
         found = self._provide(wanted, pull, platform)
         self._check_platform(old, wanted, found)
         request = update_request(
-            old,
+            evolve(old, inspection=asked),
             image=wanted,
             image_id=str(found["Id"]),
             defaults=self._defaults_of(old),
@@ -233,7 +237,8 @@ class Replacer:
     def _equal(self, one: Observed, inspection: Mapping[str, Any]) -> CreateRequest:
         """Return the request for an equal of a container that refers to others anew, from the very same image."""
         image = self._engine.inspect_image(str(one.inspection["Image"]))
-        return equal_request(one, inspection, image_config=_config(image))
+        asked = asked_as_captured(inspection, self._captured_as(one).inspection)
+        return equal_request(one, asked, image_config=_config(image))
 
     def _create(
         self,

@@ -12,8 +12,9 @@ from functools import partial
 
 from attrs import evolve
 
-from docker_rollback._asked import with_asked
+from docker_rollback._asked import with_asked, with_asked_macs
 from docker_rollback._changed import changes as seen_changes
+from docker_rollback._creation import forgets_connected_macs
 from docker_rollback._engine.port import Engine
 from docker_rollback._folders import holds
 from docker_rollback._image_names import IMAGE_REPOSITORY, again, image_tag, live, named, names_of, part_of
@@ -33,7 +34,7 @@ from docker_rollback._model import (
 )
 from docker_rollback._progress import Reporter
 from docker_rollback._quiesce import AtRest
-from docker_rollback._spec import made_for_mounts, mount_places, observe
+from docker_rollback._spec import attached_networks, made_for_mounts, mount_places, observe, primary_network
 from docker_rollback._store import BackupStore, Draft
 from docker_rollback._upper import altered, lost_by_commit
 from docker_rollback._volumes import may_do_anything
@@ -203,10 +204,13 @@ class ContainerSnapshotter:
         """
         if guarded is not None:
             snapshot = self._on_guarded(snapshot, guarded)
-        if self._engine.info().flavour == "podman":
+        podman = self._engine.info().flavour == "podman"
+        several = attached_networks(snapshot.inspection).keys() - {primary_network(snapshot.inspection)}
+        if podman or (several and forgets_connected_macs(self._engine)):
             # Stopped and started again by now, where it ran.
             standing = look_at(self._engine, snapshot.id)
-            inspection, unknown = with_asked(snapshot.inspection, standing.inspection if standing else None)
+            find = with_asked if podman else with_asked_macs
+            inspection, unknown = find(snapshot.inspection, standing.inspection if standing else None)
             snapshot = evolve(snapshot, inspection=inspection, not_covered=(*snapshot.not_covered, *unknown))
         if snapshot.image.clean:
             self._give_up_commit(snapshot)

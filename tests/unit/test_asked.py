@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from docker_rollback import compare
-from docker_rollback._asked import with_asked
+from docker_rollback._asked import with_asked, with_asked_macs
 from docker_rollback._spec import create_request, user_endpoints
 from docker_rollback.testing import FakeEngine
 
@@ -70,3 +70,18 @@ def test_what_its_engine_tells_is_taken_as_it_is() -> None:
     before = inspection(front={**FIXED, "IPAMConfig": {"IPv4Address": "10.0.0.7"}})
     told, unknown = with_asked(before, None)
     assert (unknown, user_endpoints(told)["front"]["IPAMConfig"]) == ((), {"IPv4Address": "10.0.0.7"})
+
+
+def test_docker_tells_a_mac_address_on_a_second_network_by_a_start() -> None:
+    """What a start leaves as it was was asked for, unless Docker made it from the address; what is random was not."""
+    made = {"IPAddress": "172.18.0.2", "MacAddress": "02:42:ac:12:00:02"}
+    before = inspection(front=FIXED, back=FIXED, made=made, drawn={"MacAddress": "aa"})
+    after = inspection("2", front=FIXED, back=FIXED, made=made, drawn={"MacAddress": "bb"})
+    told, unknown = with_asked_macs(before, after)
+    assert unknown == ()
+    asked = {name: endpoint.get("MacAddress") for name, endpoint in user_endpoints(told).items()}
+    assert asked == {"front": None, "back": FIXED["MacAddress"], "made": None, "drawn": None}
+    _, unknown = with_asked_macs(before, None)
+    assert [gap.what for gap in unknown] == ["MAC address on network back", "MAC address on network drawn"]
+    told, unknown = with_asked_macs(inspection("", running=False, front={}, back={"MacAddress": "aa"}), None)
+    assert (unknown, user_endpoints(told)["back"]["MacAddress"]) == ((), "aa")

@@ -90,6 +90,19 @@ def test_a_mac_address_that_a_connect_forgets_takes_another_container(shop: Shop
     assert compare(before, shop.engine.inspect_container("desk")) == []
 
 
+def test_a_mac_address_on_a_second_network_comes_back(shop: Shop) -> None:
+    """It is in the create of the recreated container: an engine forgets one that a connect asks for."""
+    shop.engine.create_network({"Name": "back"})
+    networks: dict[str, dict[str, str]] = {"front": {}, "back": {"MacAddress": "02:11:22:33:44:66"}}
+    shop.engine.run("desk", image="shop:1", networks=networks)
+    with rollback("desk", client=shop.engine, store=shop.store, verify=None) as tx:
+        shop.engine.remove_container("desk", force=True)
+        raise RollbackRequested
+    assert tx.backup.not_covered == ()
+    endpoints = shop.engine.inspect_container("desk")["NetworkSettings"]["Networks"]
+    assert endpoints["back"]["MacAddress"] == "02:11:22:33:44:66"
+
+
 def test_what_lives_in_its_network_follows_it(shop: Shop) -> None:
     """Where the container has to be made anew, what was bound to the old one is bound to the new one."""
     shop.engine.run("sidecar", image="shop:1", NetworkMode=f"container:{shop.id}")

@@ -66,6 +66,8 @@ class Life:
         self.maker.networks.check(action, name, endpoint)
         if name in container.endpoints:
             raise EngineConflictError(action, "it is connected already")
+        # Docker 25 and later keep it from a creation alone.
+        endpoint.pop("MacAddress", None)
         if container.alive:
             self.maker.networks.attach(action, name, container.id, container.name, endpoint)
         container.endpoints[name] = {**endpoint, "Named": True}

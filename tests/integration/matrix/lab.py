@@ -109,6 +109,8 @@ class Lab:
         """Remove the containers, those first that need another one: Podman does not let that one go before."""
         for name in (self.name, *reversed(self._others)):
             self.engine.remove_container(name, force=True, volumes=True)
+        for network in self._networks:
+            self.engine.remove_network(network)
         self.engine.remove_image(f"{self.image}-moved")
 
     def own_image(self) -> None:

@@ -360,8 +360,9 @@ class VolumeArchiver:
 def _is_free(lock: str) -> bool:
     path = Path(lock)
     try:
-        # Of another machine, or of a store that is gone: there is no telling.
-        return path.exists() and not is_held(path)
+        # Whoever lets a lock go removes its file. Without even its folder, it is of another machine, or of a store that
+        # is gone: there is no telling.
+        return path.parent.is_dir() and not is_held(path)
     except StoreError:
         return False
 

@@ -276,7 +276,9 @@ class Preflight:
         return reasons
 
     def _refusals(self, container: Observed, outside: Iterable[Observed], own: Own) -> list[str]:
-        found = (refusal(container.inspection), own.refusal(container), self._network_refusal(container))
+        # What is only kept, before it is rolled back, is kept as it stands: nothing has to start it again.
+        network = None if self._may_lack else self._network_refusal(container)
+        found = (refusal(container.inspection), own.refusal(container), network)
         reasons = [reason for reason in found if reason]
         reasons += self._guest_refusals(self._data_of(container), outside, own)
         return reasons + [reason for volume in container.volumes if (reason := self._would_be_lost(container, volume))]

@@ -97,7 +97,7 @@ def standing(root: _proof.Root, scratch: Path, *, read_only: bool) -> Iterator[S
             programs = _image.programs()
             tree = held.enter_context(Tree.at(root.path))
             _check_same(root, tree.descriptor)
-            thread = held.enter_context(ThreadPoolExecutor(1, thread_name_prefix="docker-rollback-sandbox"))
+            thread = held.enter_context(ThreadPoolExecutor(1, thread_name_prefix="sandbox"))
             thread.submit(_enter, programs.files, root, scratch, read_only=read_only).result()
         except (OSError, _tools.ToolError) as error:
             raise SandboxError(f"programs cannot be kept to it by a mount namespace of their own: {error}") from error

@@ -356,12 +356,12 @@ class Backup:
         networks: the networks they were attached to.
         bystanders: the ids of all other containers that there were. One that is in the way of a rollback rests as long
             as that takes; what came later is stopped for good.
-        other_networks: the ids of all other networks that there were. None of them is removed to make room.
         kept_for: of a state that was kept before a rollback undid it, the names of the containers that were rolled
             back; empty for every other backup.
         project: the compose project that it is of, with what there was of it: what else bears its label, came later.
             None where single containers were named alone.
         excluded: what was left out on purpose.
+        other_networks: the ids of all other networks that there were. None of them is removed to make room.
     """
 
     id: str
@@ -372,10 +372,10 @@ class Backup:
     volumes: tuple[VolumeArchive, ...] = ()
     networks: tuple[NetworkRecord, ...] = ()
     bystanders: tuple[str, ...] = ()
-    other_networks: tuple[str, ...] = ()
     kept_for: tuple[str, ...] = ()
     project: Project | None = None
     excluded: tuple[Exclude, ...] = ()
+    other_networks: tuple[str, ...] = ()
 
     @property
     def durable(self) -> bool:

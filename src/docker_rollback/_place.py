@@ -30,6 +30,8 @@ _ASIDE = "-docker-rollback-aside-"
 _TEMPORARY = f"{_ASIDE}new"
 """What ends the name of a container until all data is back: nobody else starts it by a name that nobody else knows."""
 
+_HALF_REMOVED = ("dead", "removing")
+
 _GONE = re.compile(r"does not exist|no such file or directory", re.IGNORECASE)
 
 
@@ -115,6 +117,10 @@ class Place:
         for reference in (self._snapshot.id, self._snapshot.name, *self._engine.list_containers(before)):
             found = self._find(reference)
             if found is None:
+                continue
+            if found.state.status in _HALF_REMOVED:
+                # An engine that died while it removed a container lets nobody do anything else with it.
+                self._engine.remove_container(found.id, force=True)
                 continue
             try:
                 self._rename_aside(found)

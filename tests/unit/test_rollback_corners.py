@@ -39,6 +39,17 @@ def test_nobody_starts_on_a_volume_that_could_not_be_filled(shop: Shop) -> None:
     assert shop.engine.list_containers(ContainerFilter(running=True)) == []
 
 
+@pytest.mark.parametrize("status", ["dead", "removing"])
+def test_a_container_whose_removal_was_cut_off_is_recreated(shop: Shop, status: str) -> None:
+    """An engine that died while an update removed the container leaves something that can only be removed."""
+    with shop.rollback(verify=None):
+        shop.engine.stop_container("shop")
+        shop.engine.container("shop")._container.status = status
+        raise RollbackRequested
+    assert shop.engine.container("shop").id != shop.id
+    shop.check_restored()
+
+
 def test_whoever_was_there_before_goes_on_afterwards(shop: Shop) -> None:
     """A reader that shares the volume rests while it is filled; its restart policy and its state are its own."""
     reader = shop.engine.run("reader", image="shop:1", volumes={"orders": "/data:ro"}, restart="always")

@@ -50,7 +50,11 @@ few = st.lists(texts, max_size=3).map(tuple)
 images = st.builds(ImageSnapshot, texts, texts, texts, few, few, st.booleans(), texts, st.none() | descriptors)
 gaps = st.lists(st.builds(NotCovered, texts, texts), max_size=2).map(tuple)
 states = st.builds(
-    ContainerState, st.sampled_from(["created", "running", "paused", "exited", "dead"]), numbers, st.none() | texts
+    ContainerState,
+    st.sampled_from(["created", "running", "paused", "exited", "dead"]),
+    numbers,
+    st.none() | texts,
+    looping=st.booleans(),
 )
 containers = st.builds(
     ContainerSnapshot,
@@ -88,6 +92,7 @@ backups = st.builds(
     few,
     few,
     st.none() | st.builds(Project, texts, few, few, few),
+    other_networks=few,
 )
 
 

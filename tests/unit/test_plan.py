@@ -9,8 +9,10 @@ from hypothesis import strategies as st
 from docker_rollback._model import Mount, NetworkRecord, Project
 from docker_rollback._plan import (
     ClearAside,
+    ClearNewcomers,
     Compare,
     FillVolume,
+    HoldNewcomers,
     ProvideImage,
     PutAside,
     RestoreContainer,
@@ -19,6 +21,7 @@ from docker_rollback._plan import (
     Resume,
     Step,
     TakeName,
+    concerned,
     plan_restore,
 )
 from tests.unit.values import backup, snapshot, volume
@@ -134,3 +137,20 @@ def test_whatever_the_backup_the_order_is_kept(
     phases = [phase(step) for step in plan]
     assert phases == sorted(phases)
     assert len(plan) == 7 * len(containers) + 2 * len(volumes) + len(networks)
+
+
+def test_what_a_step_is_for_cannot_stand_where_it_fails() -> None:
+    """Of a network those in it, of a volume those that mount it, of a project everybody, and of its end nobody."""
+    web, alone = snapshot("web", mount("data", "/data")), snapshot("alone")
+    web = evolve(web, inspection={**web.inspection, "NetworkSettings": {"Networks": {"front": None}}})
+    alone = evolve(alone, inspection={**alone.inspection, "NetworkSettings": None})
+    project = Project("shop")
+    for step, names in (
+        (RestoreNetwork(NetworkRecord("front", "1", {})), {"web"}),
+        (RestoreVolume(volume("data")), {"web"}),
+        (FillVolume(volume("data"), None, None), {"web"}),
+        (Resume(alone), {"alone"}),
+        (HoldNewcomers(project, (web, alone)), {"web", "alone"}),
+        (ClearNewcomers(project), set()),
+    ):
+        assert concerned(step, (web, alone)) == names

@@ -194,3 +194,18 @@ def test_an_anonymous_volume_with_what_was_excluded_is_named(shop: Shop, caplog:
     shop.engine.remove_volume(cache)
     restore(taken, client=shop.engine, store=shop.store)
     assert "is left over" not in caplog.text
+
+
+def test_a_death_between_a_start_and_a_pause_leaves_it_paused_in_the_end(shop: Shop) -> None:
+    """What was paused runs for a moment on the way back; recovery sees that it was to be paused."""
+    shop.engine.pause_container("shop")
+    killed = FailingEngine(shop.engine, kill=True, verbs={"pause_container"})
+    with pytest.raises(Killed), shop.rollback(killed, verify=None):
+        shop.break_it()
+        killed._at = frozenset([killed.count + 1])
+        raise RollbackRequested
+    assert shop.engine.container("shop").status == "running"
+    (done,) = recovered(shop)
+    assert done.outcome == "rolled back"
+    assert shop.engine.container("shop").status == "paused"
+    assert shop.engine.volume("orders").read("/table") == b"rows"

@@ -99,6 +99,16 @@ def test_an_image_with_plain_layers_goes_back_to_the_letter(store: BackupStore, 
     assert json.loads(files["manifest.json"])[0]["Layers"] == json.loads(given["manifest.json"])[0]["Layers"]
 
 
+@pytest.mark.parametrize("name", ["[", "{x}"])
+def test_a_layer_that_begins_like_json_is_a_layer(store: BackupStore, name: str) -> None:
+    """A plain tar begins with the name of its first file, which may be that of a program such as `[`."""
+    layer = making.tar({name: b"x" * 5000})
+    config = {"architecture": "amd64", "os": "linux", "rootfs": {"type": "layers", "diff_ids": [digest(layer)]}}
+    img = Image((layer,), json.dumps(config).encode())
+    for layout in (making.legacy, making.podman):
+        assert plain_layers(given_out(store, take(store, layout(img), img))) == [layer]
+
+
 def test_an_image_with_types_of_docker_is_kept_to_the_letter(store: BackupStore) -> None:
     """A manifest with Docker's own media types keeps its bytes and its type, and verifies."""
     img = small_image()

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from attrs import evolve
@@ -24,6 +25,7 @@ from docker_rollback.errors import (
     VolumeNotFoundError,
 )
 from docker_rollback.testing import FEEDING, READING, FailingEngine, FakeEngine, Files, Run
+from docker_rollback.testing._fake_tar import tar
 
 
 @pytest.fixture
@@ -255,8 +257,16 @@ def test_an_orphan_at_work_is_waited_for(fake: FakeEngine, store: BackupStore) -
     """A child that outlives its dead parent keeps the volume's lock, and nothing is done before it has ended."""
     fake.add_image("tools")
     archiver = VolumeArchiver(fake, store)
+    locks: set[Path] = set()
+
+    def watched(run: Run) -> int | None:
+        # The file of a lock goes with its last holder.
+        locks.update((store.path / "locks").glob("container-volume.*"))
+        return tar(run)
+
+    running_tar(fake, watched)
     archive = archiver.archive("data")
-    (lock,) = (store.path / "locks").glob("container-volume.*")
+    (lock,) = locks
     let_go = threading.Event()
 
     def end() -> None:

@@ -360,9 +360,8 @@ class VolumeArchiver:
 def _is_free(lock: str) -> bool:
     path = Path(lock)
     try:
-        # Whoever lets a lock go removes its file. Without even its folder, it is of another machine, or of a store that
-        # is gone: there is no telling.
-        return path.parent.is_dir() and not is_held(path)
+        # Without its file it may be of another machine, with a store of the same path: a label of the helper tells.
+        return path.exists() and not is_held(path)
     except StoreError:
         return False
 

@@ -332,9 +332,9 @@ class Recovery:
                 operation that another store has to finish.
         """
         self._operations.require_store()
-        # Of a death before anything was noted, too.
-        self._operations.sweep()
+        # Of a death before anything was noted, too. The files of the locks by which these are judged go after them.
         self._archiver.remove_left_over()
+        self._operations.sweep()
         done: list[Recovered] = []
         failures: list[DockerRollbackError] = []
         for operation in self._operations.unfinished(on_damage=failures.append):

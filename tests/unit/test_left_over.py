@@ -416,3 +416,27 @@ def test_a_helper_that_has_ended_goes_whoever_made_it(shop: Shop) -> None:
     shop.engine.kill_container("ended")
     recover(client=shop.engine, store=shop.store)
     assert there(shop) == ["running", "shop"]
+
+
+@pytest.mark.parametrize("swept", [True, False])
+def test_a_helper_of_the_dead_goes_also_once_the_file_of_its_lock_is_gone(shop: Shop, *, swept: bool) -> None:
+    """A prune removes the files of locks that nobody holds; the helper runs on, because it was killed half made."""
+    killed = FailingEngine(shop.engine, at=1, after=True, kill=True, verbs={"start_container"})
+    with pytest.raises(Killed):
+        backup("shop", client=killed, store=shop.store, way="helper")
+    assert len(there(shop)) == 2
+    if swept:
+        shop.store.prune()
+        assert list((shop.store.path / "locks").glob("container-*")) == []
+    recover(client=shop.engine, store=shop.store)
+    assert there(shop) == ["shop"]
+
+
+def test_a_helper_of_another_folder_of_that_path_stays(shop: Shop) -> None:
+    """On another machine, or in a container, the same path leads to another folder, whose locks tell nothing of it."""
+    shop.store.check()
+    lock = shop.store.path / "locks" / "container-volume.0123.lock"
+    labels = {"docker-rollback.role": "helper", "docker-rollback.lock": str(lock), "docker-rollback.locks": "0000:1:2"}
+    shop.engine.start_container(shop.engine.create_container("foreign", {"Image": "shop:1", "Labels": labels}))
+    recover(client=shop.engine, store=shop.store)
+    assert there(shop) == ["foreign", "shop"]

@@ -7,6 +7,7 @@ import secrets
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any, Final
 
 from attrs import frozen
@@ -20,6 +21,8 @@ logger = logging.getLogger("docker_rollback")
 
 ROLE: Final = "helper"
 LOCK_LABEL: Final = "docker-rollback.lock"
+LOCKS_LABEL: Final = "docker-rollback.locks"
+"""Which folder of which kernel that lock is in: a path may lead elsewhere on another machine or in a container."""
 
 # Read and write every file as whoever owns it, devices included; SYS_ADMIN is for attributes that begin with trusted,
 # which tar would leave out without a word.
@@ -207,7 +210,7 @@ def standing(
     Raises:
         EngineError: it could not be made, or not be started.
     """
-    labels = {ROLE_LABEL: ROLE, OPERATION_LABEL: operation, LOCK_LABEL: lock}
+    labels = {ROLE_LABEL: ROLE, OPERATION_LABEL: operation, LOCK_LABEL: lock, LOCKS_LABEL: _folder_of(lock)}
     helper = Helper(engine, provide, mounts, labels=labels, auto_remove=auto_remove)
     try:
         helper.stand()
@@ -265,12 +268,27 @@ def remove_left_over(engine: Engine, is_dead: Callable[[str], bool]) -> list[str
             found = engine.inspect_container(container)
         except ContainerNotFoundError:
             continue
-        lock = str((found["Config"].get("Labels") or {}).get(LOCK_LABEL) or "")
+        labels = found["Config"].get("Labels") or {}
+        lock = str(labels.get(LOCK_LABEL) or "")
+        # The file of a lock goes once nobody holds it, and never while somebody does.
+        gone = bool(lock) and not Path(lock).exists() and _folder_of(lock) == labels.get(LOCKS_LABEL) != ""
         # One that has ended serves nobody, whoever made it: it ends with its maker, and is never started again.
-        if found["State"].get("Status") in ("exited", "dead") or (lock and is_dead(lock)):
+        if found["State"].get("Status") in ("exited", "dead") or gone or (lock and is_dead(lock)):
             engine.remove_container(container, force=True)
             removed.append(container)
     return removed
+
+
+def _folder_of(lock: str) -> str:
+    """Return which folder of which kernel a lock's file is in; empty if that cannot be told."""
+    if not lock:
+        return ""
+    try:
+        found = Path(lock).parent.stat()
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    except (OSError, ValueError):
+        return ""
+    return f"{boot}:{found.st_dev}:{found.st_ino}" if boot else ""
 
 
 def _create(

@@ -27,6 +27,9 @@ from docker_rollback.errors import (
 )
 
 _KINDS: Final[Mapping[int, Any]] = {0: "changed", 1: "added", 2: "deleted"}
+_ALREADY: Final = "already in progress"
+_REMOVAL: Final = 60.0
+"""Seconds for which a removal that somebody else began is waited for."""
 _NO_POLICY: Final = ("", "no", None)
 _TIME_TO_STOP = 10.0
 """Seconds that engines give a container to stop which asks for no others."""
@@ -116,11 +119,13 @@ class DockerContainers(Referring):
                     self._verb(found["Id"], "kill", params={"signal": "SIGKILL"}, called=ref)
             try:
                 self._wire.json("DELETE", f"/containers/{found['Id']}", asking, params=params, patient=True)
-            except EngineConflictError:
-                if self._found_container(found["Id"], asking.action)["State"].get("Status") != "removing":
+            except EngineConflictError as error:
+                # Docker 28.5 says so in words some moments before the container's state does.
+                said = _ALREADY in error.reason
+                if not said and self._found_container(found["Id"], asking.action)["State"].get("Status") != "removing":
                     raise
                 # Somebody removes it already, or the engine does, because it was to be removed at its end.
-                self._until(lambda: self._gone(found["Id"]), None, asking.action, "it is still there")
+                self._until(lambda: self._gone(found["Id"]), _REMOVAL, asking.action, "it is still there")
 
     def commit_container(self, ref: str, tag: str) -> str:
         asking = Asking(f"commit container {self._called(ref)}", ContainerNotFoundError, ref)

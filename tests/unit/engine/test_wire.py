@@ -456,3 +456,21 @@ def test_every_answer_has_a_limit(script: ScriptedEngine) -> None:
         for ask in (lambda: engine.commit_container("web", "kept:1"), engine.list_containers):
             with pytest.raises(EngineTimeoutError):
                 ask()
+
+
+def test_a_removal_that_is_under_way_is_waited_for(script: ScriptedEngine) -> None:
+    """The engine says so before the container's state does, when one is removed at its end."""
+    looks = iter([answer(CONTAINER), answer(CONTAINER), refusal(404, "No such container: web")])
+    script.says("GET", f"/containers/(web|{ID})/json", lambda connection: connection.sendall(next(looks)))
+    script.says(
+        "DELETE", rf"/containers/{ID}\?.*", refusal(409, f"removal of container {ID[:12]} is already in progress")
+    )
+    script.engine().remove_container("web", force=True)
+    assert next(looks, None) is None
+
+
+def test_a_removal_that_is_refused_is_not_waited_for(script: ScriptedEngine) -> None:
+    """Any other conflict comes out at once."""
+    script.says("DELETE", rf"/containers/{ID}\?.*", refusal(409, "You cannot remove a running container"))
+    with pytest.raises(EngineConflictError, match="running container"):
+        script.engine().remove_container("web")

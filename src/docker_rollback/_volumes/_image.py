@@ -281,10 +281,14 @@ class OwnImage:
         raise AssertionError("the last try returns or raises")
 
     def _remove(self, tag: str) -> None:
-        try:
-            self._engine.remove_image(tag)
-        except EngineConflictError:
-            logger.debug("the helper image %s is in use elsewhere, and is removed there", tag)
-        except EngineError as error:
-            # What the helper was for is done or has failed; this neither undoes nor explains it.
-            logger.warning("the helper image %s is left over: %s", tag, error)
+        for tries_left in (1, 0):
+            try:
+                self._engine.remove_image(tag)
+            except EngineConflictError:
+                logger.debug("the helper image %s is in use elsewhere, and is removed there", tag)
+            except EngineError as error:
+                if tries_left:
+                    continue
+                # What the helper was for is done or has failed; this neither undoes nor explains it.
+                logger.warning("the helper image %s is left over: %s", tag, error)
+            return

@@ -132,12 +132,23 @@ def test_an_image_in_use_elsewhere_is_left_there(kit: _image.Kit) -> None:
 def test_an_image_that_cannot_be_removed_is_no_error(kit: _image.Kit, caplog: pytest.LogCaptureFixture) -> None:
     """What was done with its help stands, and a warning names what is left."""
     fake = FakeEngine()
-    failing = FailingEngine(fake, at=1, verbs={"remove_image"}, error=EngineUnavailableError("remove", "gone"))
-    own = _image.OwnImage(failing)
+    gone = EngineUnavailableError("remove", "gone")
+    # The second try fails as well.
+    failing = FailingEngine(fake, at=1, verbs={"remove_image"}, error=gone)
+    own = _image.OwnImage(FailingEngine(failing, at=1, verbs={"remove_image"}, error=gone))
     with own.lease():
         own.provide()
     assert f"the helper image {kit.tag} is left over" in caplog.text
     assert not isinstance(failing.struck, EngineConflictError)
+
+
+def test_an_image_that_could_not_be_removed_once_is_removed(kit: _image.Kit) -> None:
+    """One failure leaves nothing behind."""
+    fake = FakeEngine()
+    own = _image.OwnImage(FailingEngine(fake, at=1, verbs={"remove_image"}))
+    with own.lease():
+        own.provide()
+    assert not helper_images(fake, kit)
 
 
 def test_our_programs_are_not_for_another_architecture() -> None:

@@ -44,6 +44,7 @@ LAYERS = (
         "_progress",
         "_upper",
         "_secrets",
+        "_removal",
         "_signals",
         "_labels",
         "_image_names",

@@ -23,6 +23,7 @@ from docker_rollback._engine.port import ContainerFilter, Engine
 from docker_rollback._image_names import live
 from docker_rollback._labels import GUARD, OPERATION_LABEL, ROLE_LABEL, STORE_LABEL
 from docker_rollback._model import ContainerSnapshot, NetworkRecord, Observed
+from docker_rollback._removal import removal_error
 from docker_rollback._snapshotter import ContainerSnapshotter
 from docker_rollback.errors import ContainerNotFoundError, EngineError
 
@@ -34,7 +35,6 @@ Exposed: TypeAlias = tuple[Observed, str]
 _HOME: Final = "/.docker-rollback-guard"
 _PROGRAM: Final = f"{_HOME}/wait"
 _AT_ONCE: Final = 4
-_TRIES: Final = 2
 
 _WAITING: Final[Mapping[str, tuple[int, bytes]]] = {
     # mov eax, 34 (pause); syscall; jmp to the start
@@ -153,14 +153,9 @@ class Guards:
             logger.warning("%s: nothing guards it against a prune while it is stopped: %s", snapshot.name, error)
 
     def _remove(self, name: str) -> None:
-        for tries_left in reversed(range(_TRIES)):
-            try:
-                self._engine.remove_container(name, force=True)
-            except EngineError as error:
-                if not tries_left:
-                    logger.warning("container %s is left over: %s", name, error)
-            else:
-                return
+        error = removal_error(lambda: self._engine.remove_container(name, force=True))
+        if error is not None:
+            logger.warning("container %s is left over: %s", name, error)
 
 
 def request(snapshot: ContainerSnapshot, image: str, labels: Mapping[str, str]) -> dict[str, Any]:

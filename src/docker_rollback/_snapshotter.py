@@ -16,7 +16,6 @@ from docker_rollback._asked import with_asked, with_asked_macs
 from docker_rollback._changed import changes as seen_changes
 from docker_rollback._creation import forgets_connected_macs
 from docker_rollback._engine.port import Engine
-from docker_rollback._engine_errors import may_pass
 from docker_rollback._folders import holds
 from docker_rollback._image_names import IMAGE_REPOSITORY, again, image_tag, live, named, names_of, part_of
 from docker_rollback._images import bare, led_to, name_of, take_name
@@ -35,6 +34,7 @@ from docker_rollback._model import (
 )
 from docker_rollback._progress import Reporter
 from docker_rollback._quiesce import AtRest
+from docker_rollback._removal import removal_error
 from docker_rollback._spec import attached_networks, made_for_mounts, mount_places, observe, primary_network
 from docker_rollback._store import BackupStore, Draft
 from docker_rollback._upper import altered, lost_by_commit
@@ -306,18 +306,12 @@ class ContainerSnapshotter:
     def _forget(self, container: str, image: str, *, spare: bool = False) -> None:
         """Remove an image or a name of one; where that fails, something is left over and no harm is done."""
         remove = partial(take_name, self._engine) if spare else self._engine.remove_image
-        for tries_left in (1, 0):
-            try:
-                remove(image)
-            except EngineConflictError:
-                # A container stands on the image, and this is the only name that it has.
-                logger.debug("%s: image %s stays", container, image)
-            except EngineError as error:
-                # Not every part of it is asked again by itself where an engine dies meanwhile.
-                if tries_left and may_pass(error):
-                    continue
-                logger.warning("%s: image %s is left over in the engine: %s", container, image, error)
-            return
+        error = removal_error(partial(remove, image))
+        if isinstance(error, EngineConflictError):
+            # A container stands on the image, and this is the only name that it has.
+            logger.debug("%s: image %s stays", container, image)
+        elif error is not None:
+            logger.warning("%s: image %s is left over in the engine: %s", container, image, error)
 
     def _names_of_ours(self, snapshot: ContainerSnapshot) -> list[str]:
         try:

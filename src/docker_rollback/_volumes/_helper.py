@@ -14,6 +14,7 @@ from attrs import frozen
 
 from docker_rollback._engine.port import ContainerFilter, Engine, Process
 from docker_rollback._labels import OPERATION_LABEL, ROLE_LABEL
+from docker_rollback._removal import removal_error
 from docker_rollback._volumes._image import Toolbox
 from docker_rollback.errors import ContainerNotFoundError, EngineConflictError, EngineError, ImageNotFoundError
 
@@ -317,10 +318,9 @@ def _create(
 
 
 def _remove(engine: Engine, container: str) -> None:
-    try:
-        # Without its anonymous volumes: it has none of its own, and Podman counts every anonymous volume that it mounts
-        # as one, an application's too.
-        engine.remove_container(container, force=True)
-    except EngineError as error:
+    # Without its anonymous volumes: it has none of its own, and Podman counts every anonymous volume that it mounts as
+    # one, an application's too.
+    error = removal_error(lambda: engine.remove_container(container, force=True))
+    if error is not None:
         # The work is done or has failed; this neither undoes nor explains it. It ends by itself when we do.
         logger.warning("a helper container is left over, %s: %s", container[:12], error)

@@ -16,6 +16,7 @@ from typing import Final
 from attrs import field, frozen
 
 from docker_rollback._engine.port import Engine
+from docker_rollback._removal import removal_error
 from docker_rollback._volumes import _tools
 from docker_rollback.errors import (
     EngineConflictError,
@@ -281,14 +282,9 @@ class OwnImage:
         raise AssertionError("the last try returns or raises")
 
     def _remove(self, tag: str) -> None:
-        for tries_left in (1, 0):
-            try:
-                self._engine.remove_image(tag)
-            except EngineConflictError:
-                logger.debug("the helper image %s is in use elsewhere, and is removed there", tag)
-            except EngineError as error:
-                if tries_left:
-                    continue
-                # What the helper was for is done or has failed; this neither undoes nor explains it.
-                logger.warning("the helper image %s is left over: %s", tag, error)
-            return
+        error = removal_error(lambda: self._engine.remove_image(tag))
+        if isinstance(error, EngineConflictError):
+            logger.debug("the helper image %s is in use elsewhere, and is removed there", tag)
+        elif error is not None:
+            # What the helper was for is done or has failed; this neither undoes nor explains it.
+            logger.warning("the helper image %s is left over: %s", tag, error)

@@ -127,7 +127,7 @@ def test_the_next_rollback_finishes_one_that_died_before_it_changed_anything(ser
 
 def test_a_death_in_the_capture_brings_the_service_back(service: Service) -> None:
     """It was stopped, and its half-made backup is gone."""
-    service.die(after="commit_container")
+    service.die(after="stop_container")
     assert service.client.containers.get(service.name).status != "running"
     (done,) = recover(client=service.client, store=service.store)
     assert done.outcome == "discarded"

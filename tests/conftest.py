@@ -10,13 +10,15 @@ import os
 import secrets
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
+from http import HTTPStatus
 from pathlib import Path
 
 import docker
 import pytest
-from docker.errors import NotFound
+from docker.errors import APIError, NotFound
 
 from docker_rollback import DockerEngine
+from docker_rollback._labels import ROLE_LABEL, STORE_LABEL
 from tests.engines import LOCAL, NAMES, EngineStartError, PrivateEngine, debian, join_network, running_engine
 from tests.engines.images import busybox_tar
 from tests.engines.results import cannot
@@ -70,9 +72,24 @@ def busybox_image(docker_client: docker.DockerClient, test_labels: dict[str, str
     docker_client.api.import_image_from_data(busybox_tar(), repository=repository, tag=tag, changes=changes)
     yield f"{repository}:{tag}"
     # Images that were committed from its containers bear the label too.
-    for image in docker_client.api.images(all=True, filters=_labelled(test_labels)):
-        with suppress(NotFound):  # untagged along with another
-            docker_client.api.remove_image(image["Id"], force=True)
+    left = [image["Id"] for image in docker_client.api.images(all=True, filters=_labelled(test_labels))]
+    while left:
+        # One that others were committed from goes after them.
+        parents = [image for image in left if not _is_removed(docker_client, image)]
+        assert len(parents) < len(left), f"images of the tests are left over: {parents}"
+        left = parents
+
+
+def _is_removed(client: docker.DockerClient, image: str) -> bool:
+    try:
+        client.api.remove_image(image, force=True)
+    except NotFound:  # untagged along with another
+        return True
+    except APIError as error:
+        if error.status_code != HTTPStatus.CONFLICT:
+            raise
+        return False
+    return True
 
 
 @pytest.fixture
@@ -91,6 +108,7 @@ def _clean_engine(request: pytest.FixtureRequest) -> Iterator[None]:
         return
     client: docker.DockerClient = request.getfixturevalue("docker_client")
     where = _labelled(request.getfixturevalue("test_labels"))
+    stores: Path = request.getfixturevalue("tmp_path_factory").getbasetemp()
     yield
     for container in client.api.containers(all=True, filters=where):
         remove_container(client, container["Id"])
@@ -102,6 +120,10 @@ def _clean_engine(request: pytest.FixtureRequest) -> Iterator[None]:
         client.api.remove_volume(volume["Name"], force=True)
     for network in client.api.networks(filters=where):
         client.api.remove_network(network["Id"])
+    # A rollback that stays unfinished is told to every later `recover` of the same engine.
+    for mark in client.api.volumes(filters={"label": [f"{ROLE_LABEL}=marker"]})["Volumes"] or ():
+        if Path(mark["Labels"][STORE_LABEL]).is_relative_to(stores):
+            client.api.remove_volume(mark["Name"], force=True)
     # The names by which backups hold their images; Podman writes a registry before them.
     held = [tag for image in client.api.images(filters=where) for tag in image["RepoTags"] or ()]
     for tag in held:

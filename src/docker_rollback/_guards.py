@@ -21,7 +21,7 @@ from typing import Any, Final, Protocol, Self, TypeAlias
 
 from docker_rollback._engine.port import ContainerFilter, Engine
 from docker_rollback._image_names import live
-from docker_rollback._labels import GUARD, OPERATION_LABEL, ROLE_LABEL, STORE_LABEL
+from docker_rollback._labels import GUARD, GUARD_NAME, OPERATION_LABEL, ROLE_LABEL, STORE_LABEL
 from docker_rollback._model import ContainerSnapshot, NetworkRecord, Observed
 from docker_rollback._removal import removal_error
 from docker_rollback._snapshotter import ContainerSnapshotter
@@ -142,7 +142,7 @@ class Guards:
         if architecture not in _WAITING:
             logger.warning("%s: nothing guards it, there is no program for %s", snapshot.name, architecture)
             return
-        name = f"docker-rollback-guard-{secrets.token_hex(6)}"
+        name = f"{GUARD_NAME}{secrets.token_hex(6)}"
         # Noted first: a create whose answer is lost may have created it all the same.
         self._standing.append(name)
         try:
@@ -221,7 +221,7 @@ def remove_guards(engine: Engine, *, of: str) -> None:
     Raises:
         EngineError: the engine refused or failed.
     """
-    for container in engine.list_containers(ContainerFilter(labels={ROLE_LABEL: GUARD, OPERATION_LABEL: of})):
+    for container in engine.list_containers(_guards_with({OPERATION_LABEL: of})):
         engine.remove_container(container, force=True)
 
 
@@ -236,10 +236,15 @@ def remove_left_over_guards(engine: Engine, *, store: str, noted: Collection[str
     Raises:
         EngineError: the engine refused or failed.
     """
-    for container in engine.list_containers(ContainerFilter(labels={ROLE_LABEL: GUARD, STORE_LABEL: store})):
+    for container in engine.list_containers(_guards_with({STORE_LABEL: store})):
         try:
             labels = engine.inspect_container(container)["Config"].get("Labels") or {}
         except ContainerNotFoundError:
             continue
         if labels.get(OPERATION_LABEL) not in noted:
             engine.remove_container(container, force=True)
+
+
+def _guards_with(labels: Mapping[str, str]) -> ContainerFilter:
+    # By their names too: an image may bear any label, and give it to a container that is none of ours.
+    return ContainerFilter(name_prefix=GUARD_NAME, labels={ROLE_LABEL: GUARD, **labels})

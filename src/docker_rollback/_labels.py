@@ -13,5 +13,11 @@ OPERATION_LABEL: Final = "docker-rollback.operation"
 STORE_LABEL: Final = "docker-rollback.store"
 """The path, on the machine of its maker, of the store that the maker worked with."""
 
+HELPER_NAME: Final = "docker-rollback-helper-"
+"""How the name of each helper container begins. No image can give it, as it can give a label."""
+
+GUARD_NAME: Final = "docker-rollback-guard-"
+"""How the name of each guard begins."""
+
 GUARD: Final = "guard"
 """The role of a container that keeps what a stopped container needs from being pruned."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from docker_rollback._engine.port import ContainerFilter, Engine
-from docker_rollback._labels import GUARD, ROLE_LABEL
+from docker_rollback._labels import GUARD_NAME
 from docker_rollback._model import Observed
 from docker_rollback._spec import observe
 from docker_rollback.errors import ContainerNotFoundError
@@ -31,4 +31,5 @@ def look_at_all(engine: Engine, where: ContainerFilter, *, but: Collection[str] 
 
 
 def _is_guard(container: Observed) -> bool:
-    return (container.inspection["Config"].get("Labels") or {}).get(ROLE_LABEL) == GUARD
+    # An image may bear any label, and give it to a container that is none of ours.
+    return container.name.startswith(GUARD_NAME)

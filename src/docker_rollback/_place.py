@@ -30,7 +30,7 @@ _ASIDE = "-docker-rollback-aside-"
 _TEMPORARY = f"{_ASIDE}new"
 """What ends the name of a container until all data is back: nobody else starts it by a name that nobody else knows."""
 
-_HALF_REMOVED = ("dead", "removing")
+HALF_REMOVED = ("dead", "removing")
 
 _GONE = re.compile(r"does not exist|no such file or directory", re.IGNORECASE)
 
@@ -118,7 +118,7 @@ class Place:
             found = self._find(reference)
             if found is None:
                 continue
-            if found.state.status in _HALF_REMOVED:
+            if found.state.status in HALF_REMOVED:
                 # An engine that died while it removed a container lets nobody do anything else with it.
                 self._engine.remove_container(found.id, force=True)
                 continue

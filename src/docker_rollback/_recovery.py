@@ -226,10 +226,11 @@ class Recovery:
 
     def _discard(self, operation: Operation) -> list[Removal]:
         record = operation.record
-        self._archiver.remove_left_over()
+        # First of all the service runs again.
         removed, started = self._revival.bring_back(record)
+        self._archiver.remove_left_over()
         self._revival.forget(record)
-        self._capture.forget(record.operation, record.names)
+        self._capture.forget(record.operation, [*record.names, *(guest.name for guest in record.guests)])
         if record.operation in self._store.ids():
             self._store.release(record.operation, HOLDER)
             self._store.delete(record.operation)
@@ -332,11 +333,11 @@ class Recovery:
                 operation that another store has to finish.
         """
         self._operations.require_store()
-        # Of a death before anything was noted, too. The files of the locks by which these are judged go after them.
-        self._archiver.remove_left_over()
-        self._operations.sweep()
         done: list[Recovered] = []
         failures: list[DockerRollbackError] = []
+        # Of a death before anything was noted, too. The files of the locks by which these are judged go after them.
+        self._remove_left_over(failures)
+        self._operations.sweep()
         for operation in self._operations.unfinished(on_damage=failures.append):
             try:
                 done += self._take_over(operation, asked=True, keep_found=keep_found)
@@ -347,7 +348,7 @@ class Recovery:
                 error.add_note(f"while operation {record.operation} on {', '.join(record.names)} was to be finished")
                 failures.append(error)
         # The engine may have carried out a request of the dead only now.
-        self._archiver.remove_left_over()
+        self._remove_left_over(failures)
         LeftOver(self._engine, self._store, self._operations).clear()
         try:
             elsewhere = self._operations.unfinished_elsewhere()
@@ -363,6 +364,13 @@ class Recovery:
             finished = [recovered.operation for recovered in done]
             raise RecoveryFailedError(failures, finished, store=str(self._store.path)) from failures[0]
         return tuple(done)
+
+    def _remove_left_over(self, failures: list[DockerRollbackError]) -> None:
+        """Remove helpers of the dead; add the error to `failures` if one cannot be, which stops nothing else."""
+        try:
+            self._archiver.remove_left_over()
+        except EngineError as error:
+            failures.append(error)
 
     def finish_earlier(
         self, references: Collection[str], *, project: str | None = None, but: str | None = None

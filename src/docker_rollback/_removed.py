@@ -10,17 +10,19 @@ from attrs import evolve, frozen
 
 from docker_rollback._engine.port import ContainerFilter, Engine
 from docker_rollback._folders import uses
+from docker_rollback._graph import with_ids
 from docker_rollback._guards import remove_guards
 from docker_rollback._image_names import live
 from docker_rollback._images import led_to
 from docker_rollback._journal import Record
 from docker_rollback._look import look_at
 from docker_rollback._model import Backup, ContainerSnapshot, NetworkRecord, Observed, Resting, is_folder
+from docker_rollback._place import HALF_REMOVED, is_aside
 from docker_rollback._progress import Reporter
 from docker_rollback._quiesce import AtRest, resting
 from docker_rollback._restorer import Restorer
 from docker_rollback._snapshotter import ContainerSnapshotter
-from docker_rollback._spec import observe, started_at, user_endpoints
+from docker_rollback._spec import HELD, observe, restart_policy, started_at, user_endpoints
 from docker_rollback._undisturbed import put_back_until_undisturbed
 from docker_rollback.errors import CaptureError, NetworkNotFoundError, RestoreError, ResumeError, VolumeNotFoundError
 
@@ -70,11 +72,14 @@ class Revival:
             ResumeError: a container could not be started.
             RestoreError, EngineError: a container could not be recreated.
         """
-        started, failure = self._start(record)
+        # Of a death while these were recreated: to start them by their ids would start them half put back.
+        halfway = {one.id for one in record.stopped if self._is_halfway(one)}
+        started, failure = self._start(record, but=halfway)
         removed = {one.id for one in record.stopped if self._is_removed(one)}
         networks = tuple(network for network in record.networks if not self._stands(network))
         failed = set(failure.containers) if failure is not None and (removed or networks) else set()
-        lost = [one for one in record.stopped if one.id in removed or one.name in failed]
+        halfway -= self._replaced(record, halfway)
+        lost = [one for one in record.stopped if one.id in removed | halfway or one.name in failed]
         if not lost:
             if failure is not None:
                 raise failure
@@ -97,7 +102,26 @@ class Revival:
         for one in record.stopped:
             self._snapshotter.forget_all(one)
 
-    def _start(self, record: Record) -> tuple[tuple[Resting, ...], ResumeError | None]:
+    def _is_halfway(self, snapshot: ContainerSnapshot) -> bool:
+        """Return True if an earlier attempt to recreate a container, or a removal of it, was cut off."""
+        standing = look_at(self._engine, snapshot.id)
+        if standing is None or standing.state.alive:
+            return False
+        policy = restart_policy(standing.inspection)
+        held = policy == HELD != restart_policy(snapshot.inspection)
+        return is_aside(standing.name) or held or standing.state.status in HALF_REMOVED
+
+    def _replaced(self, record: Record, halfway: Collection[str]) -> set[str]:
+        """Return the ids of those whose name another container has that has run already; they are left as they are."""
+        replaced = set()
+        for one in record.stopped:
+            other = look_at(self._engine, one.name) if one.id in halfway else None
+            if other is not None and other.id != one.id and started_at(other.inspection):
+                logger.warning("%s: another container has its name and has run; container %s is left", one.name, one.id)
+                replaced.add(one.id)
+        return replaced
+
+    def _start(self, record: Record, *, but: Collection[str]) -> tuple[tuple[Resting, ...], ResumeError | None]:
         stopped = (*record.guests, *reversed(record.containers))
         if record.phase != "capturing":
             # Of an update, to be kept; what the capture before it stopped is none of this.
@@ -106,20 +130,26 @@ class Revival:
         try:
             with rest:
                 for found in stopped:
-                    rest.adopt(found)
+                    if found.id not in but:
+                        rest.adopt(found)
         except ResumeError as error:
             return rest.resting, error
         return rest.resting, None
 
     def _is_removed(self, snapshot: ContainerSnapshot) -> bool:
         """Whether a container is gone, and nobody has made another one of its name that has run."""
-        if look_at(self._engine, snapshot.id) is not None:
+        if self._is_there(snapshot):
             return False
         other = look_at(self._engine, snapshot.name)
-        if other is None or not (other.state.alive or started_at(other.inspection)):
+        if other is None or other.id == snapshot.id or not (other.state.alive or started_at(other.inspection)):
             return True
         logger.warning("%s: somebody removed it and made another one, which is left as it is", snapshot.name)
         return False
+
+    def _is_there(self, snapshot: ContainerSnapshot) -> bool:
+        """Return True if a container is there as a whole: an engine does nothing more with one that is half removed."""
+        standing = look_at(self._engine, snapshot.id)
+        return standing is not None and standing.state.status not in HALF_REMOVED
 
     def _stands(self, network: NetworkRecord) -> bool:
         try:
@@ -130,7 +160,10 @@ class Revival:
     def _recreate(
         self, record: Record, lost: Sequence[ContainerSnapshot], removed: Collection[str]
     ) -> dict[str, Removal]:
-        snapshots = tuple(self._now(one) for one in lost)
+        others = {one.id: look_at(self._engine, one.name) for one in record.stopped if one not in lost}
+        # Of those that an earlier attempt has recreated already.
+        ids = {old: other.id for old, other in others.items() if other is not None and other.id != old}
+        snapshots = tuple(evolve(one, inspection=with_ids(one.inspection, ids)) for one in map(self._now, lost))
         attached = {name for one in lost for name in user_endpoints(one.inspection)}
         ours = {one.id for one in lost}
         backup = Backup(
@@ -169,7 +202,7 @@ class Revival:
 
     def _now(self, snapshot: ContainerSnapshot) -> ContainerSnapshot:
         """Return a container with what it holds now; one that is gone with the newest image of it."""
-        if look_at(self._engine, snapshot.id) is not None:
+        if self._is_there(snapshot):
             found = Observed(snapshot.name, snapshot.id, snapshot.inspection, snapshot.state, snapshot.mounts)
             return self._snapshotter.capture(found, tag=snapshot.image.tag)
         inspection = with_volumes_named(snapshot)

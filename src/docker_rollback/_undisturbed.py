@@ -9,7 +9,7 @@ from typing import Final
 from docker_rollback._engine.port import ContainerFilter, Engine
 from docker_rollback._engine_errors import DockerRollbackError, may_pass
 from docker_rollback._folders import uses
-from docker_rollback._labels import ROLE_LABEL
+from docker_rollback._labels import HELPER_NAME
 from docker_rollback._look import look_at_all
 from docker_rollback._model import Observed, is_folder
 from docker_rollback._running import supervisor_of
@@ -72,7 +72,7 @@ class DataWatch:
         for name in data:
             where = ContainerFilter(volume=None if is_folder(name) else name)
             for user in look_at_all(self._engine, where, but=found.keys()):
-                helper = ROLE_LABEL in (user.inspection["Config"].get("Labels") or {})
+                helper = user.name.startswith(HELPER_NAME)
                 if not helper and any(uses(mount, name) for mount in user.mounts):
                     found[user.id] = user
         return list(found.values())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 from collections.abc import Callable
 from contextlib import suppress
@@ -11,9 +12,11 @@ import pytest
 
 from docker_rollback import (
     BackupStore,
+    EngineError,
     RecoveryFailedError,
     RollbackRequested,
     UnfinishedElsewhereError,
+    UnsupportedContainerError,
     backup,
     healthy,
     recover,
@@ -410,12 +413,60 @@ def test_a_helper_that_has_ended_goes_whoever_made_it(shop: Shop) -> None:
     """It ends with its maker and is never started again; one that runs for a maker elsewhere stays."""
     shop.store.check()
     labels = {"docker-rollback.role": "helper", "docker-rollback.lock": ""}
-    for name in ("ended", "running"):
+    ended, running, other = "docker-rollback-helper-ended", "docker-rollback-helper-running", "with-our-label"
+    for name in (ended, running, other):
         made = shop.engine.create_container(name, {"Image": "shop:1", "Labels": labels})
         shop.engine.start_container(made)
-    shop.engine.kill_container("ended")
+    shop.engine.kill_container(ended)
+    # An image can give a label to a container that is none of ours, but no name.
+    shop.engine.kill_container(other)
     recover(client=shop.engine, store=shop.store)
-    assert there(shop) == ["running", "shop"]
+    assert there(shop) == [running, "shop", other]
+
+
+def test_a_helper_that_cannot_be_removed_stops_no_rollback(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that has ended can do no harm: it is left over, and the service comes back."""
+    name = "docker-rollback-helper-stuck"
+    remove = shop.engine.remove_container
+
+    def refuse(ref: str, *, force: bool = False, volumes: bool = False) -> None:
+        if shop.engine.inspect_container(ref)["Name"] == f"/{name}":
+            raise EngineError("remove container", "device or resource busy")
+        remove(ref, force=force, volumes=volumes)
+
+    monkeypatch.setattr(shop.engine, "remove_container", refuse)
+    with shop.rollback(verify=None):
+        labels = {"docker-rollback.role": "helper", "docker-rollback.lock": "/nowhere"}
+        shop.engine.run(name, image="shop:1", labels=labels)
+        shop.engine.container(name).exit(0)
+        shop.break_it()
+        raise RollbackRequested
+    shop.check_equal()
+    assert recover(client=shop.engine, store=shop.store) == ()
+
+
+def test_a_lock_that_this_user_may_not_see_is_held(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A helper of another user's store stays, and no entry fails for it."""
+    exists = Path.exists
+
+    def refuse(path: Path, **options: bool) -> bool:
+        if path.name == "of-root.lock":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return exists(path, **options)
+
+    monkeypatch.setattr(Path, "exists", refuse)
+    labels = {"docker-rollback.role": "helper", "docker-rollback.lock": "/root/store/locks/of-root.lock"}
+    shop.engine.run("docker-rollback-helper-of-root", image="shop:1", labels=labels)
+    with shop.rollback():
+        pass
+    assert there(shop) == ["docker-rollback-helper-of-root", "shop"]
+
+
+def test_a_writer_with_a_label_of_ours_is_seen(shop: Shop) -> None:
+    """An image can bear the label of a guard; its container shares the volume like any other."""
+    shop.engine.run("writer", image="shop:1", labels={"docker-rollback.role": "guard"}, volumes={"orders": "/data"})
+    with pytest.raises(UnsupportedContainerError, match="'writer' writes to its volume"), shop.rollback():
+        pytest.fail("the block was entered")
 
 
 @pytest.mark.parametrize("swept", [True, False])

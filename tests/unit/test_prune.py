@@ -18,8 +18,9 @@ from docker_rollback import (
     Status,
     compare,
     recover,
+    rollback,
 )
-from docker_rollback.testing import FailingEngine, FakeEngine, Killed
+from docker_rollback.testing import FailingEngine, FakeClock, FakeEngine, Killed
 from tests.unit.shop import Shop
 
 Answer = TypeVar("Answer")
@@ -211,3 +212,75 @@ def test_a_prune_and_a_death_on_the_way_back_lose_nothing(tmp_path: Path) -> Non
         recover(client=shop.engine, store=shop.store.path)
         check_equal(shop, engine.story())
     assert k > 20, "the rollback was seen to make calls"
+
+
+class NetworkLost(FailingEngine):
+    """Fails as its base does; somebody removes a network once the stopped container is committed."""
+
+    def __init__(self, engine: FakeEngine, *, at: int) -> None:
+        super().__init__(engine, at=at, kill=True)
+        self.lost = False
+        self._fake = engine
+
+    def commit_container(self, ref: str, tag: str) -> str:
+        """Commit it; the first commit is that of the running container."""
+        committed = super().commit_container(ref, tag)
+        if not tag.endswith("-live") and not self.lost:
+            self.lost = True
+            self._fake.remove_network("front")
+        return committed
+
+
+def test_a_death_while_a_container_is_recreated_is_finished(tmp_path: Path) -> None:
+    """Whatever the dead process had renamed, held or disconnected, recovery leaves one container, as it was."""
+    k, deaths = 0, 0
+    while True:
+        # Not every call: each waits some seconds for a container that cannot start without its network.
+        k += 6
+        store, engine = BackupStore(tmp_path / str(k)), FakeEngine(clock=FakeClock())
+        engine.add_image("app:1", files={"/app": "1"})
+        engine.run("web", image="app:1", volumes={"rows": "/rows"}, networks=["front"], restart="always")
+        engine.container("web").write("/dirty", "2")
+        failing = NetworkLost(engine, at=k)
+        with suppress(Killed, CaptureError), rollback("web", client=failing, store=store, verify=None):
+            pass
+        if failing.struck is None:
+            break
+        if not failing.lost:
+            continue
+        deaths += 1
+        recover(client=engine, store=store)
+        standing = [engine.inspect_container(one) for one in engine.list_containers()]
+        found = [(one["Name"], one["State"]["Status"], one["HostConfig"]["RestartPolicy"]["Name"]) for one in standing]
+        assert found == [("/web", "running", "always")], failing.story()
+        assert engine.container("web").read("/dirty") == b"2", failing.story()
+        assert list(standing[0]["NetworkSettings"]["Networks"]) == ["front"], failing.story()
+    assert deaths > 2
+
+
+def test_a_container_that_is_half_removed_while_it_is_stopped_is_recreated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An engine starts, renames and commits a dead container no more; it can only be removed."""
+    shop = shop_with_a_layer(tmp_path)
+    commit = shop.engine.commit_container
+
+    def commit_and_break(ref: str, tag: str) -> str:
+        committed = commit(ref, tag)
+        if not tag.endswith("-live") and shop.engine.container("shop").id == shop.id:
+            shop.engine.container("shop")._container.status = "dead"
+        return committed
+
+    start = shop.engine.start_container
+
+    def start_the_whole(ref: str) -> None:
+        if shop.engine.inspect_container(ref)["State"]["Status"] == "dead":
+            raise EngineConflictError("start container", "it is marked for removal and cannot be started")
+        start(ref)
+
+    monkeypatch.setattr(shop.engine, "commit_container", commit_and_break)
+    monkeypatch.setattr(shop.engine, "start_container", start_the_whole)
+    error = entering_fails(shop, FailingEngine(shop.engine))
+    assert isinstance(error, CaptureError)
+    assert shop.engine.container("shop").id != shop.id
+    check_serving(shop, str(error))

@@ -15,7 +15,7 @@ from docker_rollback._beneath import Tree
 from docker_rollback._engine.port import ContainerFilter, Engine, Inspection, Process
 from docker_rollback._exclude import Paths
 from docker_rollback._folders import folder_of, inspection_of, uses
-from docker_rollback._labels import GUARD, OPERATION_LABEL, ROLE_LABEL
+from docker_rollback._labels import GUARD_NAME, HELPER_NAME, OPERATION_LABEL
 from docker_rollback._model import Way, is_folder
 from docker_rollback._spec import mounts
 from docker_rollback._store import FileLock
@@ -247,7 +247,9 @@ class VolumeAccess:
             except ContainerNotFoundError:
                 continue
             labels = container["Config"].get("Labels") or {}
-            ours = labels.get(OPERATION_LABEL) in self._operations or labels.get(ROLE_LABEL) == GUARD
+            name = str(container["Name"]).lstrip("/")
+            helps = name.startswith(HELPER_NAME) and labels.get(OPERATION_LABEL) in self._operations
+            ours = helps or name.startswith(GUARD_NAME)
             # An engine also names containers that mount something else at a path of that name.
             if not ours and any(uses(mount, volume) for mount in mounts(container)):
                 users.append(container)

@@ -13,7 +13,7 @@ from typing import Any, Final
 from attrs import frozen
 
 from docker_rollback._engine.port import ContainerFilter, Engine, Process
-from docker_rollback._labels import OPERATION_LABEL, ROLE_LABEL
+from docker_rollback._labels import HELPER_NAME, OPERATION_LABEL, ROLE_LABEL
 from docker_rollback._removal import removal_error
 from docker_rollback._volumes._image import Toolbox
 from docker_rollback.errors import ContainerNotFoundError, EngineConflictError, EngineError, ImageNotFoundError
@@ -264,20 +264,38 @@ def remove_left_over(engine: Engine, is_dead: Callable[[str], bool]) -> list[str
     One that has ended goes in any case: its maker is dead, or has replaced it.
     """
     removed = []
-    for container in engine.list_containers(ContainerFilter(labels={ROLE_LABEL: ROLE})):
+    # By their names too: an image may bear any label, and give it to a container that is none of ours.
+    for container in engine.list_containers(ContainerFilter(labels={ROLE_LABEL: ROLE}, name_prefix=HELPER_NAME)):
         try:
             found = engine.inspect_container(container)
         except ContainerNotFoundError:
             continue
         labels = found["Config"].get("Labels") or {}
         lock = str(labels.get(LOCK_LABEL) or "")
-        # The file of a lock goes once nobody holds it, and never while somebody does.
-        gone = bool(lock) and not Path(lock).exists() and _folder_of(lock) == labels.get(LOCKS_LABEL) != ""
         # One that has ended serves nobody, whoever made it: it ends with its maker, and is never started again.
-        if found["State"].get("Status") in ("exited", "dead") or gone or (lock and is_dead(lock)):
+        ended = found["State"].get("Status") in ("exited", "dead")
+        if not ended and not (lock and _is_free(lock, str(labels.get(LOCKS_LABEL) or ""), is_dead)):
+            continue
+        try:
             engine.remove_container(container, force=True)
+        except EngineError as error:
+            if not ended:
+                # It may write to its volumes yet.
+                raise
+            logger.warning("a helper container is left over, %s: %s", container[:12], error)
+        else:
             removed.append(container)
     return removed
+
+
+def _is_free(lock: str, folder: str, is_dead: Callable[[str], bool]) -> bool:
+    """Return True if nobody holds a lock; False also if it is another user's, so that nobody can tell."""
+    try:
+        # The file of a lock goes once nobody holds it, and never while somebody does.
+        gone = not Path(lock).exists() and _folder_of(lock) == folder != ""
+        return gone or is_dead(lock)
+    except OSError:
+        return False
 
 
 def _folder_of(lock: str) -> str:
@@ -302,7 +320,7 @@ def _create(
 ) -> tuple[str, Toolbox]:
     for tries_left in reversed(range(_TRIES)):
         toolbox = provide()
-        name = f"docker-rollback-helper-{secrets.token_hex(6)}"
+        name = f"{HELPER_NAME}{secrets.token_hex(6)}"
         try:
             wanted = request(toolbox, mounts, labels=labels, auto_remove=auto_remove)
             return engine.create_container(name, wanted), toolbox

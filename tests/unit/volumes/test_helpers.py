@@ -153,7 +153,7 @@ def test_leftovers_are_those_whose_makers_died(fake: FakeEngine) -> None:
     for lock in ("/one", "/two", ""):
         labels = {"docker-rollback.role": "helper", "docker-rollback.lock": lock}
         wanted = request(toolbox, [], labels=labels, auto_remove=True)
-        made[lock] = fake.create_container(f"left{lock.replace('/', '-')}", wanted)
+        made[lock] = fake.create_container(f"docker-rollback-helper-left{lock.replace('/', '-')}", wanted)
     assert remove_left_over(fake, lambda lock: lock == "/two") == [made["/two"]]
     assert sorted(fake.list_containers()) == sorted([app, made["/one"], made[""]])
 

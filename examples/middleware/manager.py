@@ -26,6 +26,7 @@ from docker_rollback import (
     Restorer,
     Rollback,
     RollbackFailedError,
+    StoreNotFoundError,
     Timeline,
     VolumeArchiver,
     healthy,
@@ -134,7 +135,11 @@ class Middleware:
 
     def finish_what_was_cut_off(self) -> tuple[Recovered, ...]:
         """Finish what a process that died left undone; to be called when this program begins."""
-        return recover(client=self._engine, store=self._store)
+        try:
+            return recover(client=self._engine, store=self._store)
+        except StoreNotFoundError:
+            # The first start: nothing has been backed up yet.
+            return ()
 
     def _rollback(self) -> Rollback:
         """Put the parts together: one set for each upgrade, so that each is measured for itself."""

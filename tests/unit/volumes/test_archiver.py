@@ -242,7 +242,7 @@ def test_a_helper_that_somebody_else_left_over_stands_against_a_filling(fake: Fa
     archive = VolumeArchiver(fake, store).archive("data")
     lock = store.path / "locks" / "volume.of-another"
     labels = {"docker-rollback.role": "helper", "docker-rollback.lock": str(lock)}
-    other = fake.run("left-over", image="tools", volumes={"data": "/x"}, labels=labels)
+    other = fake.run("docker-rollback-helper-left-over", image="tools", volumes={"data": "/x"}, labels=labels)
     archiver = VolumeArchiver(fake, store)
     with pytest.raises(VolumeAccessError, match="left-over"):
         archiver.extract(archive)

@@ -4,7 +4,7 @@ from docker_rollback._volumes._access import Reach, VolumeAccess
 from docker_rollback._volumes._again import tried
 from docker_rollback._volumes._capture import LIVE_FROM, ByteListener, SizeListener, VolumeCapture
 from docker_rollback._volumes._fill import Filling
-from docker_rollback._volumes._helper import ROLE, remove_left_over
+from docker_rollback._volumes._helper import remove_left_over
 from docker_rollback._volumes._host import PLACE
 from docker_rollback._volumes._image import REPOSITORY as HELPER_REPOSITORY
 from docker_rollback._volumes._proof import began_with, is_first_of_its_namespace, is_main_program, may_do_anything
@@ -15,7 +15,6 @@ __all__ = [
     "HELPER_REPOSITORY",
     "LIVE_FROM",
     "PLACE",
-    "ROLE",
     "ByteListener",
     "Filling",
     "Reach",

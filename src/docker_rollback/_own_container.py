@@ -190,7 +190,7 @@ def _is_engines_own(target: str) -> bool:
 
 
 def _is_with_us(container: Inspection) -> bool:
-    pid = int((container.get("State") or {}).get("Pid") or 0)
+    pid = int(container["State"].get("Pid") or 0)
     try:
         # Numbers of processes mean something else in another namespace, and on another machine: the moment tells.
         same = pid > 0 and Path(f"/proc/{pid}/ns/mnt").readlink() == Path("/proc/self/ns/mnt").readlink()

@@ -253,5 +253,6 @@ def test_the_mounts_of_a_main_program_tell_where_numbers_of_processes_are_the_en
     assert not real.is_with(state(os.getpid(), began - timedelta(hours=1)))
     assert not real.is_with(state(0, began))
     assert not real.is_with(state(2**22 + 1, began))
+    assert not real.is_with(inspection({"State/Pid": None}))
     found = own_container(Traces(is_with=lambda one: one["Id"] == MATE), everybody())
     assert [one.name for one in found.containers] == ["mate"]

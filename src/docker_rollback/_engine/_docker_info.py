@@ -28,7 +28,7 @@ def describe(wire: Wire, info: Mapping[str, Any], address: str | None) -> Engine
         version=str(info.get("ServerVersion") or ""),
         api_version=wire.version,
         architecture=_KERNEL_NAMES.get(architecture, architecture),
-        storage_driver=str(info.get("Driver", "")),
+        storage_driver=str(info.get("Driver") or ""),
         containerd_store=_CONTAINERD_STORE in str(info.get("DriverStatus") or ""),
         default_runtime=str(info.get("DefaultRuntime") or ""),
         address=address or wire.address,

@@ -36,6 +36,8 @@ def _wrapped(error: BaseException) -> requests.ConnectionError:
         (_wrapped(ConnectionRefusedError(errno.ECONNREFUSED, "Connection refused")), EngineUnavailableError),
         (_wrapped(ConnectionResetError(errno.ECONNRESET, "Connection reset by peer")), EngineTimeoutError),
         (_wrapped(ssl.SSLEOFError(8, "EOF occurred in violation of protocol")), EngineTimeoutError),
+        (_wrapped(ssl.SSLError(errno.EPERM, "not of the system")), EngineTimeoutError),
+        (_wrapped(ssl.SSLError(errno.ENOENT, "not of the system")), EngineTimeoutError),
         (
             requests.exceptions.SSLError(ssl.SSLCertVerificationError(1, "certificate verify failed")),
             EngineUnavailableError,

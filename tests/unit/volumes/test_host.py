@@ -4,16 +4,30 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 from attrs import evolve
 
 from docker_rollback._archiver import VolumeArchiver
+from docker_rollback._beneath import Tree
 from docker_rollback._engine.port import EngineInfo
 from docker_rollback._store import BackupStore
 from docker_rollback._volumes._host import HostFolders
 from docker_rollback.errors import VolumeAccessError
 from docker_rollback.testing import FakeEngine
+
+
+class Here(FakeEngine):
+    """An engine of this machine, whose data is in a folder."""
+
+    def __init__(self, root: str = "/var/lib/fake-engine") -> None:
+        super().__init__()
+        self._root = root
+
+    def info(self) -> EngineInfo:
+        """Say so."""
+        return evolve(super().info(), address="unix:///run/engine.sock", root=self._root)
 
 
 @pytest.fixture
@@ -135,13 +149,6 @@ def test_the_store_and_what_holds_it_are_refused(tmp_path: Path) -> None:
     store, link = tmp_path / "backups" / "store", tmp_path / "link"
     store.mkdir(parents=True)
     link.symlink_to(store)
-
-    class Here(FakeEngine):
-        """An engine of this machine."""
-
-        def info(self) -> EngineInfo:
-            return evolve(super().info(), address="unix:///run/engine.sock")
-
     folders = HostFolders(Here(), {"the store": str(link)})
     for path in (store, store / "blobs", tmp_path / "backups", link):
         with pytest.raises(VolumeAccessError, match="the store is there"):
@@ -160,3 +167,64 @@ def test_a_folder_that_others_use_is_refused(fake: FakeEngine, archiver: VolumeA
     fake.remove_container("other", force=True)
     fake.run("reader", image="app", volumes={"/srv": "/x:ro"})
     assert archiver.archive("/srv/data").name == "/srv/data"
+
+
+# A folder that is at hand
+
+
+def nobody(words: object) -> Any:
+    """Fail: of a folder that is at hand nobody else is asked."""
+    raise AssertionError(words)
+
+
+def place_of(folder: Path, engine: FakeEngine | None = None, **kept: Path) -> dict[str, Any]:
+    """Return where a folder of this machine leads."""
+    folders = HostFolders(engine or Here(), {what: str(path) for what, path in kept.items()})
+    with Tree.at(folder) as tree:
+        return folders.place(str(folder), nobody, "/of no use", tree)
+
+
+def test_a_folder_at_hand_is_known_by_the_boot_and_where_it_leads(tmp_path: Path) -> None:
+    """Its file system's number and its path there are those of the kernel, through a symbolic link too."""
+    folder, link = tmp_path / "folder", tmp_path / "link"
+    folder.mkdir()
+    link.symlink_to(folder)
+    place = place_of(folder)
+    assert place["Boot"] == Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    assert place["Path"].endswith(f"/{tmp_path.name}/folder")
+    assert place_of(link) == place
+    assert place_of(tmp_path)["Path"] == place["Path"].removesuffix("/folder")
+    HostFolders(Here(), {}).check_same(str(link), place_of(link), place)
+
+
+def test_a_folder_at_hand_is_the_one_that_is_open(tmp_path: Path) -> None:
+    """One that was moved since leads where it is now; of one that was removed nothing tells."""
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    with Tree.at(folder) as tree:
+        folder.rename(tmp_path / "moved")
+        folder.mkdir()
+        place = HostFolders(Here(), {}).place(str(folder), nobody, "", tree)
+        assert place["Path"].endswith(f"/{tmp_path.name}/moved")
+        (tmp_path / "moved").rmdir()
+        with pytest.raises(VolumeAccessError, match="nothing tells where it leads"):
+            HostFolders(Here(), {}).place(str(folder), nobody, "", tree)
+
+
+def test_a_link_at_hand_into_what_is_never_touched_is_refused(tmp_path: Path) -> None:
+    """The engine's own data and the folders that are kept, however their own paths are written."""
+    for name in ("engine/volumes", "store/blobs", "free"):
+        (tmp_path / name).mkdir(parents=True)
+    for name, target in (
+        ("to-engine", "engine/volumes"),
+        ("to-store", "store/blobs"),
+        ("here", "."),
+        ("free2", "free"),
+    ):
+        (tmp_path / name).symlink_to(target)
+    engine = Here(str(tmp_path / "here" / "engine"))
+    with pytest.raises(VolumeAccessError, match="leads to the engine's own data"):
+        place_of(tmp_path / "to-engine", engine)
+    with pytest.raises(VolumeAccessError, match="it is never archived: it leads to the_store"):
+        place_of(tmp_path / "to-store", engine, the_store=tmp_path / "here" / "store")
+    assert place_of(tmp_path / "free2", engine, the_store=tmp_path / "here" / "store")["Path"].endswith("/free")

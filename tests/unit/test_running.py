@@ -219,6 +219,45 @@ def test_one_that_is_about_to_come_back_is_looked_at_again(fake: FakeEngine, clo
     assert settled(fake, stopped, clock=clock, sleep=clock.sleep) is stopped
 
 
+@pytest.mark.parametrize(
+    ("policy", "restarted", "code", "waits"),
+    [
+        ({"Name": "on-failure", "MaximumRetryCount": 3}, 2, 1, True),
+        ({"Name": "on-failure", "MaximumRetryCount": 3}, 3, 1, False),
+        ({"Name": "on-failure", "MaximumRetryCount": 0}, 99, 1, True),
+        ({"Name": "on-failure"}, 99, 1, True),
+        ({"Name": "on-failure", "MaximumRetryCount": 3}, 1, 0, False),
+        ({"Name": "always"}, 99, 0, True),
+        ({"Name": "no"}, 0, 1, False),
+        ({"Name": ""}, 0, 1, False),
+        (None, 0, 1, False),
+    ],
+)
+def test_one_is_waited_for_where_its_policy_starts_it_again(
+    fake: FakeEngine, clock: FakeClock, policy: dict[str, Any] | None, restarted: int, code: int, *, waits: bool
+) -> None:
+    """An end without an error, and one that was the last that the policy allows, are final."""
+    fake.run("web", image="app:1", restart="always")
+    found = dict(fake.inspect_container("web"))
+    ended = (clock.now - timedelta(seconds=0.1)).isoformat()
+    began = (clock.now - timedelta(hours=1)).isoformat()
+    state = {"Status": "exited", "ExitCode": code, "StartedAt": began, "FinishedAt": ended}
+    found["State"] = {**found["State"], **state}
+    gap = observe({**found, "RestartCount": restarted, "HostConfig": {**found["HostConfig"], "RestartPolicy": policy}})
+    assert (settled(fake, gap, clock=clock, sleep=clock.sleep) is not gap) is waits
+
+
+@pytest.mark.parametrize("ended", ["", "0001-01-01T00:00:00Z", "no time"])
+def test_one_that_never_ended_by_its_engines_word_is_not_waited_for(
+    fake: FakeEngine, clock: FakeClock, ended: str
+) -> None:
+    """An engine that names no moment, or the first of all, leaves nothing to wait for."""
+    fake.run("web", image="app:1", restart="always")
+    found = dict(fake.inspect_container("web"))
+    gap = observe({**found, "State": {**found["State"], "Status": "exited", "FinishedAt": ended}})
+    assert settled(fake, gap, clock=clock, sleep=clock.sleep) is gap
+
+
 def test_a_systemd_unit_is_named(fake: FakeEngine) -> None:
     """Podman labels what a unit or a quadlet made."""
     fake.run("web", image="app:1", labels={"PODMAN_SYSTEMD_UNIT": "web.service"})

@@ -49,7 +49,7 @@ LAYERS = (
         "_labels",
         "_image_names",
     ),
-    ("_update_spec", "_timeline", "_asked", "_patience", "_limit"),
+    ("_update_spec", "_timeline", "_timer", "_asked", "_patience", "_limit"),
     ("_spec", "_folders", "_report"),
     ("_model",),
     ("_exclude", "_beneath", "_privileges"),

@@ -27,6 +27,7 @@ from docker_rollback._report import Report
 from docker_rollback._snapshotter import ContainerSnapshotter, now
 from docker_rollback._spec import own_network, user_endpoints
 from docker_rollback._store import BackupStore, Draft, KeepArgument
+from docker_rollback._timer import Timer
 from docker_rollback._volumes import VolumeCapture
 from docker_rollback.errors import ArchiveError, CaptureError, NetworkNotFoundError
 
@@ -101,7 +102,7 @@ class Capture:
         archiver: what captures the volumes.
         report: is told what is done.
         clock: the time, in UTC.
-        monotonic: the time that `max_downtime` is measured by, in seconds.
+        timer: measures the time, also that of `max_downtime`, and waits.
 
     Example:
         >>> capture = Capture(engine, store, ContainerSnapshotter(engine, store), archiver)
@@ -119,7 +120,7 @@ class Capture:
         *,
         report: Reporter | None = None,
         clock: Callable[[], datetime] = now,
-        monotonic: Callable[[], float] = time.monotonic,
+        timer: Timer = time,
     ) -> None:
         self._engine = engine
         self._store = store
@@ -127,7 +128,7 @@ class Capture:
         self._archiver = archiver
         self._report = report or Reporter()
         self._clock = clock
-        self._monotonic = monotonic
+        self._timer = timer
 
     def take(
         self,
@@ -267,11 +268,11 @@ class Capture:
         # The outermost: those after the rest run when all run again.
         until_resumed.enter_context(taking.hooks.around_rest(containers, resumes=taking.resume))
         timeline.begin("rest")
-        guests = until_captured.enter_context(AtRest(self._engine, taking.quiesce, report=self._report))
-        rest = until_resumed.enter_context(AtRest(self._engine, taking.quiesce, report=self._report))
+        guests = until_captured.enter_context(self._at_rest_by(taking.quiesce))
+        rest = until_resumed.enter_context(self._at_rest_by(taking.quiesce))
         with (
             DowntimeLimit(
-                taking.limit, taking.names, step=lambda: timeline.step, stop=archives.stop, clock=self._monotonic
+                taking.limit, taking.names, step=lambda: timeline.step, stop=archives.stop, clock=self._timer.monotonic
             ) as limit,
             main_processes(taking.running, taking.quiesce) as processes,
             archives.capturing(processes.ended, at_rest=taking.is_still) as captured,
@@ -289,6 +290,9 @@ class Capture:
             # Also that the processes whose end was seen were those of the containers as they were found.
             _check_undisturbed(rest, guests, watched=processes.known)
         return created, snapshots, rest
+
+    def _at_rest_by(self, quiesce: Quiesce) -> AtRest:
+        return AtRest(self._engine, quiesce, report=self._report, timer=self._timer)
 
     def _commit(self, taking: _Taking) -> list[ContainerSnapshot]:
         snapshots = []

@@ -37,6 +37,7 @@ from docker_rollback._recovered import InFlight
 from docker_rollback._snapshotter import now
 from docker_rollback._spec import started_at
 from docker_rollback._store import BackupStore
+from docker_rollback._timer import Timer
 from docker_rollback.errors import (
     ContainerBusyError,
     DockerRollbackError,
@@ -142,9 +143,10 @@ class Operation:
         except DockerRollbackError as error:
             logger.warning("operation %s goes on without a note: %s", self.record.operation, error)
 
-    def resting_guests(self, report: Reporter) -> AtRest:
+    def resting_guests(self, report: Reporter, timer: Timer) -> AtRest:
         """Return what stops containers outside, with those that are stopped already. An error leaves them stopped."""
-        guests = AtRest(self._engine, "stop", held=True, note=self.note_guest, after_errors=False, report=report)
+        note = self.note_guest
+        guests = AtRest(self._engine, "stop", held=True, note=note, after_errors=False, report=report, timer=timer)
         for guest in self.record.guests:
             guests.adopt(guest)
         return guests

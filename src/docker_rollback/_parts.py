@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from typing import Self, get_args
 
 from attrs import frozen
@@ -23,6 +23,7 @@ from docker_rollback._restorer import Intruders, Restorer
 from docker_rollback._snapshotter import ContainerSnapshotter
 from docker_rollback._store import BackupStore
 from docker_rollback._timeline import Timeline
+from docker_rollback._timer import Timer
 
 
 @frozen
@@ -35,6 +36,7 @@ class Parts:
     preflight: Preflight
     capture: Capture
     report: Reporter
+    timer: Timer
 
     @classmethod
     def build(
@@ -50,7 +52,7 @@ class Parts:
         shared: Shared = "refuse",
         include_binds: Collection[str] = (),
         exclude: Collection[ExcludeArgument] = (),
-        monotonic: Callable[[], float] = time.monotonic,
+        timer: Timer = time,
     ) -> Self:
         """Build the parts; raises `ValueError` or `TypeError` for an argument that is wrong."""
         one_of("quiesce", quiesce, get_args(Quiesce))
@@ -60,8 +62,8 @@ class Parts:
         flag("export_image", export_image)
         function("progress", progress, optional=True)
         include_binds = texts("include_binds", include_binds, what="paths")
-        report = Reporter(progress, timeline=Timeline(monotonic))
-        snapshotter = ContainerSnapshotter(engine, store, export_image=export_image, report=report)
+        report = Reporter(progress, timeline=Timeline(timer.monotonic))
+        snapshotter = ContainerSnapshotter(engine, store, export_image=export_image, report=report, timer=timer)
         archiver = VolumeArchiver(
             engine, store, way=way, helper_image=helper_image, progress=report.data, expect=report.expect
         )
@@ -79,14 +81,23 @@ class Parts:
                 include_binds=include_binds,
                 exclude=exclude,
                 traces=Traces.of_this_process(),
+                sleep=timer.sleep,
             ),
-            Capture(engine, store, snapshotter, archiver, report=report, monotonic=monotonic),
+            Capture(engine, store, snapshotter, archiver, report=report, timer=timer),
             report,
+            timer,
         )
 
     def recovery(self, intruders: Intruders) -> Recovery:
         """Return the way back, which deals so with what is in its way."""
-        restorer = Restorer(self.engine, self.store, archiver=self.archiver, intruders=intruders, report=self.report)
+        restorer = Restorer(
+            self.engine,
+            self.store,
+            archiver=self.archiver,
+            intruders=intruders,
+            report=self.report,
+            timer=self.timer,
+        )
         return Recovery(
             self.engine,
             self.store,
@@ -96,4 +107,5 @@ class Parts:
             restorer=restorer,
             archiver=self.archiver,
             report=self.report,
+            timer=self.timer,
         )

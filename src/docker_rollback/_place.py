@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -20,6 +20,7 @@ from docker_rollback._model import ContainerSnapshot, LedBack, Observed
 from docker_rollback._running import ensure_state
 from docker_rollback._snapshotter import ContainerSnapshotter
 from docker_rollback._spec import HELD, SHORT_ID, create_request, restart_policy, restarts, started_at, user_endpoints
+from docker_rollback._timer import Timer
 from docker_rollback._undisturbed import disturbed
 from docker_rollback.errors import ContainerNotFoundError, EngineError, RestoreError
 
@@ -242,12 +243,10 @@ class Place:
             logger.warning("%s", sentence)
         return told
 
-    def ensure_running(
-        self, *, clock: Callable[[], float] = time.monotonic, sleep: Callable[[float], None] = time.sleep
-    ) -> None:
+    def ensure_running(self, *, timer: Timer = time) -> None:
         """Start the container again if it has ended; raise a `RestoreError` if it does not do what it did."""
         if self._snapshot.state.alive:
-            reason = ensure_state(self._engine, self._snapshot.name, self._snapshot.state, clock=clock, sleep=sleep)
+            reason = ensure_state(self._engine, self._snapshot.name, self._snapshot.state, timer=timer)
             if reason is not None:
                 raise RestoreError(self._snapshot.name, f"it was restored, but {reason}", restored=True)
 
@@ -398,12 +397,12 @@ class Place:
         return difference.path.startswith("State.")
 
 
-def ensure_all_run(places: Iterable[Place], *, clock: Callable[[], float], sleep: Callable[[float], None]) -> None:
+def ensure_all_run(places: Iterable[Place], *, timer: Timer) -> None:
     """Have the containers in some places do what they did; raise a `RestoreError` if one does not; all are tried."""
     failures: list[RestoreError] = []
     for place in places:
         try:
-            place.ensure_running(clock=clock, sleep=sleep)
+            place.ensure_running(timer=timer)
         except RestoreError as error:
             failures.append(error)
     if len(failures) == 1:

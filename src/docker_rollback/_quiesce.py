@@ -15,6 +15,7 @@ from docker_rollback._progress import Reporter
 from docker_rollback._readiness import await_needed
 from docker_rollback._running import ensure_state, in_rounds, supervisor_of
 from docker_rollback._spec import HELD, is_same_start, observe, restart_count, restarts, started_at
+from docker_rollback._timer import Timer
 from docker_rollback.errors import CaptureError, ContainerNotFoundError, EngineError, ResumeError
 
 logger = logging.getLogger("docker_rollback")
@@ -59,8 +60,7 @@ class AtRest:
         note: told of each before it is touched.
         after_errors: whether they are set going again after an error too; else whoever finds the note of them does it.
         report: is told what is done.
-        clock: the time, in seconds.
-        sleep: waits, in seconds.
+        timer: measures the time and waits.
 
     Raises:
         ResumeError: on leaving, where a container could not be set going again; every one was tried.
@@ -75,13 +75,11 @@ class AtRest:
         note: Callable[[Resting], None] | None = None,
         after_errors: bool = True,
         report: Reporter | None = None,
-        clock: Callable[[], float] = time.monotonic,
-        sleep: Callable[[float], None] = time.sleep,
+        timer: Timer = time,
     ) -> None:
         self._engine = engine
         self._report = report or Reporter()
-        self._clock = clock
-        self._sleep = sleep
+        self._timer = timer
         self._quiesce: Quiesce = quiesce
         self._held = held
         self._note = note
@@ -114,7 +112,7 @@ class AtRest:
     def _stop(self, container: Observed) -> None:
         self._engine.stop_container(container.id)
         for _ in range(_STOPS if container.state.loops else 0):
-            self._sleep(_COMES_BACK)
+            self._timer.sleep(_COMES_BACK)
             if not observe(self._engine.inspect_container(container.id)).state.alive:
                 return
             self._engine.stop_container(container.id)
@@ -207,12 +205,14 @@ class AtRest:
                         raise
 
         def sleep(seconds: float) -> None:
-            uninterrupted(lambda: self._sleep(seconds))
+            uninterrupted(lambda: self._timer.sleep(seconds))
 
         failures: list[tuple[Resting, Exception]] = []
         failures += in_rounds(
             reversed(self._resting), lambda found: uninterrupted(lambda: self._set_going(found)), sleep=sleep
         )
+        for found, error in failures:
+            logger.warning("%s: it could not be resumed: %s", found.name, error)
         failed = {found.id for found, _ in failures}
         uninterrupted(lambda: failures.extend(self._look_again(but=failed)))
         if interruptions:
@@ -222,13 +222,13 @@ class AtRest:
     def _look_again(self, but: Collection[str]) -> list[tuple[Resting, Exception]]:
         resumed = [found for found in reversed(self._resting) if found.id not in but]
         looping = {found for found, seen in self._seen.items() if seen.state.loops}
-        return look_again(self._engine, resumed, looping=looping, clock=self._clock, sleep=self._sleep)
+        return look_again(self._engine, resumed, looping=looping, timer=self._timer)
 
     def _set_going(self, found: Resting) -> None:
         self._report.step("resume", found.name)
         seen = self._seen.get(found.id)
         if seen is not None and found.how == "stop":
-            await_needed(self._engine, seen, self._seen.values(), sleep=self._sleep)
+            await_needed(self._engine, seen, self._seen.values(), timer=self._timer)
         try:
             self._give_policy_back(found)
             if found.how == "pause":
@@ -236,7 +236,8 @@ class AtRest:
             elif found.how == "stop":
                 self._engine.start_container(found.id)
         except EngineError as error:
-            logger.warning("%s: it could not be resumed: %s", found.name, error)
+            # It may start after the others.
+            logger.info("%s: it could not be resumed: %s", found.name, error)
             raise
         self._report.timeline.up(found.name)
 
@@ -249,8 +250,7 @@ def ensure_running(
     engine: Engine,
     containers: Iterable[Resting],
     *,
-    clock: Callable[[], float] = time.monotonic,
-    sleep: Callable[[float], None] = time.sleep,
+    timer: Timer = time,
 ) -> None:
     """Look at containers that were resumed once more, and start again those that have ended with their engine.
 
@@ -260,7 +260,7 @@ def ensure_running(
         ResumeError: one of them does not run; every one was tried.
     """
     standing = [found for found in containers if look_at(engine, found.id) is not None]
-    raise_failures(look_again(engine, standing, clock=clock, sleep=sleep))
+    raise_failures(look_again(engine, standing, timer=timer))
 
 
 def look_again(
@@ -268,8 +268,7 @@ def look_again(
     containers: Iterable[Resting],
     *,
     looping: Collection[str] = (),
-    clock: Callable[[], float],
-    sleep: Callable[[float], None],
+    timer: Timer,
 ) -> list[tuple[Resting, Exception]]:
     """Start again the containers that have ended since they were resumed; return those that do not run, with why."""
     failures: list[tuple[Resting, Exception]] = []
@@ -278,7 +277,7 @@ def look_again(
             continue
         wanted = ContainerState("running", looping=found.restarted > 0 or found.id in looping)
         try:
-            reason = ensure_state(engine, found.id, wanted, name=found.name, clock=clock, sleep=sleep)
+            reason = ensure_state(engine, found.id, wanted, name=found.name, timer=timer)
         except EngineError as error:
             failures.append((found, error))
         else:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from docker_rollback._engine.port import Engine
 from docker_rollback._graph import starts_once_healthy
 from docker_rollback._model import ContainerSnapshot, Observed
 from docker_rollback._patience import LateError, within
+from docker_rollback._timer import Timer
 from docker_rollback.errors import EngineError
 
 logger = logging.getLogger("docker_rollback")
@@ -26,8 +27,7 @@ def await_needed(
     one: Observed | ContainerSnapshot,
     others: Iterable[Observed | ContainerSnapshot],
     *,
-    clock: Callable[[], float] = time.monotonic,
-    sleep: Callable[[float], None] = time.sleep,
+    timer: Timer = time,
 ) -> None:
     """Wait until those are well that compose would wait for before it starts a container.
 
@@ -38,31 +38,28 @@ def await_needed(
         engine: where they are.
         one: what is to be started; nothing is waited for if it did not run before.
         others: what has been started before it, as it was found.
-        clock: the time, in seconds.
-        sleep: waits, in seconds.
+        timer: measures the time and waits.
     """
     for other in others if one.state.alive else ():
         was_well = other.state.status == "running" and other.state.health == "healthy"
         if was_well and starts_once_healthy(one, other):
             try:
-                _await(engine, other.name, clock() + _PATIENCE, clock=clock, sleep=sleep)
+                _await(engine, other.name, timer.monotonic() + _PATIENCE, timer)
             except EngineError as error:
                 logger.warning("%s is started although %s could not be asked: %s", one.name, other.name, error)
 
 
-def _await(
-    engine: Engine, name: str, deadline: float, *, clock: Callable[[], float], sleep: Callable[[float], None]
-) -> None:
+def _await(engine: Engine, name: str, deadline: float, timer: Timer) -> None:
     while True:
         inspection = engine.inspect_container(name)
         if inspection["State"]["Status"] != "running" or _is_well(engine, name, inspection):
             return
-        if clock() >= deadline:
+        if timer.monotonic() >= deadline:
             logger.warning(
                 "%s is not healthy after %.0f s; what depends on it is started all the same", name, _PATIENCE
             )
             return
-        sleep(_POLL)
+        timer.sleep(_POLL)
 
 
 def _is_well(engine: Engine, name: str, inspection: Mapping[str, Any]) -> bool:

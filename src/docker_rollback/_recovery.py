@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import secrets
+import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
@@ -28,6 +29,7 @@ from docker_rollback._running import all_run
 from docker_rollback._snapshotter import ContainerSnapshotter, now
 from docker_rollback._store import BackupStore
 from docker_rollback._surroundings import OffNetworks
+from docker_rollback._timer import Timer
 from docker_rollback._undisturbed import put_back_until_undisturbed
 from docker_rollback.errors import (
     CaptureError,
@@ -56,6 +58,7 @@ class Recovery:
         archiver: knows the ways to volumes.
         report: is told what is done.
         clock: the time, in UTC.
+        timer: measures the time and waits.
 
     Example:
         >>> with recovery.holding(["web"]) as (report, _):
@@ -75,6 +78,7 @@ class Recovery:
         archiver: VolumeArchiver,
         report: Reporter | None = None,
         clock: Callable[[], datetime] = now,
+        timer: Timer = time,
     ) -> None:
         self._engine = engine
         self._store = store
@@ -85,7 +89,8 @@ class Recovery:
         self._archiver = archiver
         self._report = report or Reporter()
         self._clock = clock
-        self._revival = Revival(engine, ContainerSnapshotter(engine, store), restorer, report=self._report)
+        self._timer = timer
+        self._revival = Revival(engine, ContainerSnapshotter(engine, store), restorer, report=self._report, timer=timer)
         self._keeper = Keeper(
             engine, store, preflight=preflight, capture=capture, archiver=archiver, revival=self._revival, clock=clock
         )
@@ -170,7 +175,8 @@ class Recovery:
             )
             operation.enter(then)
             record = operation.record
-            ensure_running(self._engine, (*record.guests, *(record.containers if resume else ())))
+            resumed = (*record.guests, *(record.containers if resume else ()))
+            ensure_running(self._engine, resumed, timer=self._timer)
         except BaseException as error:
             removed = self._give_up(operation, error)
             if removed and isinstance(error, DockerRollbackError):
@@ -189,7 +195,7 @@ class Recovery:
         If discarding fails too, the record stays, the error says so, and None is returned.
         """
         try:
-            return self._discard(operation)
+            return self.discard(operation)
         except DockerRollbackError as failure:
             logger.warning("operation %s could not be tidied up: %s", operation.record.operation, failure)
             error.add_note(
@@ -213,18 +219,15 @@ class Recovery:
         self._put_back(operation, backup)
         self.settle(operation, backup, rolled_back=True)
 
-    def discard(self, operation: Operation) -> None:
+    def discard(self, operation: Operation) -> list[Removal]:
         """Give up a capture: what it stopped does what it did, and nothing of it is left.
 
-        What somebody removed meanwhile is recreated.
+        What somebody removed meanwhile is recreated, and returned.
 
         Raises:
             ResumeError: a container could not be started again.
             RestoreError, EngineError, StoreError: what they say; it can be done again.
         """
-        self._discard(operation)
-
-    def _discard(self, operation: Operation) -> list[Removal]:
         record = operation.record
         # First of all the service runs again.
         removed, started = self._revival.bring_back(record)
@@ -235,7 +238,7 @@ class Recovery:
             self._store.release(record.operation, HOLDER)
             self._store.delete(record.operation)
         # The engine may have died since they were started, and have taken them along.
-        ensure_running(self._engine, started)
+        ensure_running(self._engine, started, timer=self._timer)
         operation.end()
         return removed
 
@@ -278,7 +281,7 @@ class Recovery:
     def _put_back_once(self, operation: Operation, backup: Backup) -> None:
         operation.try_enter("rolling back")
         self._archiver.remove_left_over()
-        with operation.not_done_by_an_error(), operation.resting_guests(self._report) as guests:
+        with operation.not_done_by_an_error(), operation.resting_guests(self._report, self._timer) as guests:
             self._restorer.put_back(
                 backup,
                 guests=guests,
@@ -441,7 +444,7 @@ class Recovery:
     def _set_going(self, operation: Operation, backup: Backup) -> None:
         """Start what a rollback had restored and not yet started; what runs, or ran since, is left as it is."""
         before = {standing.id: standing.started for standing in operation.record.standing}
-        with operation.not_done_by_an_error(), operation.resting_guests(self._report) as guests:
+        with operation.not_done_by_an_error(), operation.resting_guests(self._report, self._timer) as guests:
             if (part := removed_part(self._engine, backup)) is not None:
                 self._restorer.put_back(part, guests=guests)
             self._restorer.set_going(backup, before)

@@ -23,6 +23,7 @@ from docker_rollback._quiesce import AtRest, resting
 from docker_rollback._restorer import Restorer
 from docker_rollback._snapshotter import ContainerSnapshotter
 from docker_rollback._spec import HELD, observe, restart_policy, started_at, user_endpoints
+from docker_rollback._timer import Timer
 from docker_rollback._undisturbed import put_back_until_undisturbed
 from docker_rollback.errors import CaptureError, NetworkNotFoundError, RestoreError, ResumeError, VolumeNotFoundError
 
@@ -50,15 +51,23 @@ class Revival:
         snapshotter: finds what was committed of them.
         restorer: recreates them, by the same plan as a rollback.
         report: is told what is done.
+        timer: measures the time and waits.
     """
 
     def __init__(
-        self, engine: Engine, snapshotter: ContainerSnapshotter, restorer: Restorer, *, report: Reporter
+        self,
+        engine: Engine,
+        snapshotter: ContainerSnapshotter,
+        restorer: Restorer,
+        *,
+        report: Reporter,
+        timer: Timer,
     ) -> None:
         self._engine = engine
         self._snapshotter = snapshotter
         self._restorer = restorer
         self._report = report
+        self._timer = timer
 
     def bring_back(self, record: Record) -> tuple[list[Removal], tuple[Resting, ...]]:
         """Start what is stopped, and recreate what was removed; it can be done again.
@@ -126,7 +135,7 @@ class Revival:
         if record.phase != "capturing":
             # Of an update, to be kept; what the capture before it stopped is none of this.
             stopped = tuple(resting(one, "stop") for one in reversed(record.stopped))
-        rest = AtRest(self._engine, "stop", report=self._report)
+        rest = AtRest(self._engine, "stop", report=self._report, timer=self._timer)
         try:
             with rest:
                 for found in stopped:
@@ -190,7 +199,8 @@ class Revival:
         """Put the containers back; return what differs, by container, where they run all the same."""
         try:
             # Who shares a volume is stopped for a moment, and runs again also after an error.
-            self._restorer.put_back(backup, guests=AtRest(self._engine, "stop", held=True, report=self._report))
+            guests = AtRest(self._engine, "stop", held=True, report=self._report, timer=self._timer)
+            self._restorer.put_back(backup, guests=guests)
         except RestoreError as error:
             failures = [failure for failure in error.failures or (error,) if isinstance(failure, RestoreError)]
             if len(failures) < len(error.failures) or not all(failure.differences for failure in failures):

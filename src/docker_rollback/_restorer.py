@@ -44,6 +44,7 @@ from docker_rollback._snapshotter import ContainerSnapshotter
 from docker_rollback._spec import HELD, restart_policy, started_at, volume_request
 from docker_rollback._store import BackupStore
 from docker_rollback._surroundings import OffNetworks, Surroundings, drop_orphan
+from docker_rollback._timer import Timer
 from docker_rollback._undisturbed import DataWatch, DisturbedError
 from docker_rollback.errors import (
     DockerRollbackError,
@@ -72,8 +73,7 @@ class Restorer:
             port or an address of one in it; "stop" stops it, for a rollback, where only the failed update can have
             made it. Likewise a network outside that has addresses of one that is to be made: it is refused, or removed.
         report: is told what is done.
-        clock: the time, in seconds.
-        sleep: waits, in seconds.
+        timer: measures the time and waits.
 
     Example:
         >>> restorer = Restorer(DockerEngine.from_env(), store)
@@ -91,8 +91,7 @@ class Restorer:
         archiver: VolumeArchiver | None = None,
         intruders: Intruders = "refuse",
         report: Reporter | None = None,
-        clock: Callable[[], float] = time.monotonic,
-        sleep: Callable[[float], None] = time.sleep,
+        timer: Timer = time,
     ) -> None:
         self._engine = engine
         self._store = store
@@ -100,8 +99,7 @@ class Restorer:
         self._snapshotter = ContainerSnapshotter(engine, store)
         self._intruders = intruders
         self._report = report or Reporter()
-        self._clock = clock
-        self._sleep = sleep
+        self._timer = timer
 
     def plan(self, backup: Backup, *, restore_tags: bool = True) -> tuple[Step, ...]:
         """Return what a restore of `backup` would do, in order; nothing is asked of the engine."""
@@ -168,7 +166,9 @@ class Restorer:
             restore_tags: whether names of images are led back.
             note: told each name that was led back, and in a sentence what could not be put back exactly.
         """
-        guests = guests or AtRest(self._engine, "stop", held=True, after_errors=False, report=self._report)
+        guests = guests or AtRest(
+            self._engine, "stop", held=True, after_errors=False, report=self._report, timer=self._timer
+        )
         work = _Restoration(backup, guests, off or OffNetworks(self._engine), DataWatch(self._engine), note)
         for container in backup.containers:
             work.places[container.name] = self._place(container, backup, work.ids)
@@ -206,7 +206,7 @@ class Restorer:
             EngineError: the engine does not answer.
         """
         places = (self._place(container, backup, {}) for container in backup.containers)
-        ensure_all_run(places, clock=self._clock, sleep=self._sleep)
+        ensure_all_run(places, timer=self._timer)
 
     def _resume(
         self,
@@ -223,7 +223,7 @@ class Restorer:
             self._apply_step(step, work, held)
 
         ready = (step for step in steps if step.container.name not in failed)
-        for step, error in in_rounds(list(ready), attempt, sleep=self._sleep):
+        for step, error in in_rounds(list(ready), attempt, sleep=self._timer.sleep):
             error.add_note(f"while it was to {step}")
             failures.append(error)
             failed.add(step.container.name)
@@ -260,10 +260,10 @@ class Restorer:
 
         def attempt(one: tuple[ContainerSnapshot, Place]) -> None:
             self._report.step("restore", str(Resume(one[0])))
-            await_needed(self._engine, one[0], backup.containers)
+            await_needed(self._engine, one[0], backup.containers, timer=self._timer)
             one[1].resume()
 
-        for _, error in in_rounds(going, attempt, sleep=self._sleep):
+        for _, error in in_rounds(going, attempt, sleep=self._timer.sleep):
             raise error
         for container, place in going:
             self._report.step("restore", str(Compare(container)))
@@ -389,7 +389,7 @@ class Restorer:
                 work.watch.check(work.data)
                 places[container.name].take_name()
             case Resume(container):
-                await_needed(self._engine, container, work.backup.containers)
+                await_needed(self._engine, container, work.backup.containers, timer=self._timer)
                 places[container.name].resume()
                 self._report.timeline.up(container.name)
             case Compare(container):

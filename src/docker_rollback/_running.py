@@ -14,6 +14,7 @@ from docker_rollback._engine.port import Engine
 from docker_rollback._look import look_at
 from docker_rollback._model import ContainerState, Observed
 from docker_rollback._spec import restart_count, restarts, started_at
+from docker_rollback._timer import Timer
 from docker_rollback.errors import ContainerNotFoundError, EngineError
 
 logger = logging.getLogger("docker_rollback")
@@ -71,8 +72,7 @@ def ensure_state(
     wanted: ContainerState,
     *,
     name: str | None = None,
-    clock: Callable[[], float] = time.monotonic,
-    sleep: Callable[[float], None] = time.sleep,
+    timer: Timer = time,
 ) -> str | None:
     """Have a container that was started do what it did before; start it again if it has ended.
 
@@ -84,8 +84,7 @@ def ensure_state(
         container: its name or id.
         wanted: what it did; alive.
         name: what the log calls it.
-        clock: the time, in seconds.
-        sleep: waits, in seconds.
+        timer: measures the time and waits.
 
     Returns:
         None, or why it does not do that, a sentence.
@@ -93,7 +92,7 @@ def ensure_state(
     Raises:
         EngineError: the engine does not answer.
     """
-    deadline, starts, refused = clock() + _PATIENCE, 0, ""
+    deadline, starts, refused = timer.monotonic() + _PATIENCE, 0, ""
     while True:
         try:
             inspection = engine.inspect_container(container)
@@ -106,7 +105,7 @@ def ensure_state(
         if starts and status == "exited" and code == 0 and not restarts(inspection["HostConfig"]):
             logger.info("%s: it was started and has done its work", name or container)
             return None
-        if clock() >= deadline:
+        if timer.monotonic() >= deadline:
             return refused or f"it does not run: it is {status}, its last exit code is {code}"
         try:
             if status in ("exited", "created", "dead") and starts < _STARTS:
@@ -122,7 +121,7 @@ def ensure_state(
                 continue
         except EngineError as error:
             refused = f"it is {status}: {error}"
-        sleep(_POLL)
+        timer.sleep(_POLL)
 
 
 def _fits(status: str, wanted: ContainerState) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import secrets
+import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -37,6 +38,7 @@ from docker_rollback._quiesce import AtRest
 from docker_rollback._removal import removal_error
 from docker_rollback._spec import attached_networks, made_for_mounts, mount_places, observe, primary_network
 from docker_rollback._store import BackupStore, Draft
+from docker_rollback._timer import Timer
 from docker_rollback._upper import altered, lost_by_commit
 from docker_rollback._volumes import may_do_anything
 from docker_rollback.errors import EngineConflictError, EngineError, ImageNotFoundError
@@ -66,6 +68,7 @@ class ContainerSnapshotter:
         quiesce: how `snapshot` brings the container to rest.
         report: is told what is done.
         clock: the time, in UTC.
+        timer: measures the time and waits.
 
     Example:
         >>> snapshotter = ContainerSnapshotter(DockerEngine.from_env(), BackupStore("/var/backups/containers"))
@@ -81,6 +84,7 @@ class ContainerSnapshotter:
         quiesce: Quiesce = "stop",
         report: Reporter | None = None,
         clock: Callable[[], datetime] = now,
+        timer: Timer = time,
     ) -> None:
         self._engine = engine
         self._store = store
@@ -88,6 +92,7 @@ class ContainerSnapshotter:
         self._quiesce: Quiesce = quiesce
         self._report = report or Reporter()
         self._clock = clock
+        self._timer = timer
         self._known_layers: dict[str, tuple[str, ...]] = {}
 
     def snapshot(self, container: str) -> ContainerSnapshot:
@@ -112,7 +117,7 @@ class ContainerSnapshotter:
             self.discarding([tag]),
         ):
             self.expect([observed])
-            with AtRest(self._engine, self._quiesce, report=self._report) as rest:
+            with AtRest(self._engine, self._quiesce, report=self._report, timer=self._timer) as rest:
                 rest.bring(observed)
                 snapshot = self.capture(observed, tag=tag)
                 rest.check_undisturbed()

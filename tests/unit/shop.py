@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from docker_rollback import BackupStore, Rollback, compare, healthy, rollback
+from docker_rollback import BackupStore, Recovered, Rollback, compare, healthy, rollback
 from docker_rollback._engine.port import Engine
 from docker_rollback._parts import Parts
 from docker_rollback.testing import FakeClock, FakeEngine, Files
@@ -12,6 +12,28 @@ from docker_rollback.testing import FakeClock, FakeEngine, Files
 
 class UpdateFailedError(Exception):
     """What the update under test raises."""
+
+
+def parts(engine: Engine, store: BackupStore, clock: FakeClock) -> Parts:
+    """Return parts that measure and wait by a clock that stands still until somebody waits."""
+    return Parts.build(engine, store, way=None, helper_image=None, progress=None, timer=clock)
+
+
+def timed(*containers: str, engine: Engine, store: BackupStore, clock: FakeClock, **options: Any) -> Rollback:
+    """Return a rollback on such parts, which takes what `Rollback` takes."""
+    built = parts(engine, store, clock)
+    return Rollback(
+        containers,
+        engine=built.engine,
+        store=built.store,
+        preflight=built.preflight,
+        capture=built.capture,
+        recovery=built.recovery("stop"),
+        report=built.report,
+        monotonic=clock.monotonic,
+        sleep=clock.sleep,
+        **options,
+    )
 
 
 class Shop:
@@ -44,23 +66,13 @@ class Shop:
         chosen: dict[str, Any] = {"verify": healthy(stable_for=0.0), **options}
         return rollback("shop", client=engine or self.engine, store=self.store, **chosen)
 
+    def recover(self, engine: Engine | None = None, **options: Any) -> tuple[Recovered, ...]:
+        """Do what `recover` does, on the clock of the shop."""
+        return parts(engine or self.engine, self.store, self.clock).recovery("stop").recover(**options)
+
     def timed(self, engine: Engine, **options: Any) -> Rollback:
-        """Return a rollback that measures by the clock of the shop, and takes what `Rollback` takes."""
-        parts = Parts.build(
-            engine, self.store, way=None, helper_image=None, progress=None, monotonic=self.clock.monotonic
-        )
-        return Rollback(
-            ["shop"],
-            engine=parts.engine,
-            store=parts.store,
-            preflight=parts.preflight,
-            capture=parts.capture,
-            recovery=parts.recovery("stop"),
-            report=parts.report,
-            monotonic=self.clock.monotonic,
-            sleep=self.clock.sleep,
-            **options,
-        )
+        """Return a rollback that measures and waits by the clock of the shop, and takes what `Rollback` takes."""
+        return timed("shop", engine=engine, store=self.store, clock=self.clock, **options)
 
     def break_it(self) -> None:
         """Do what a bad update does: replace the container, change its data, remove its network."""

@@ -17,11 +17,9 @@ from docker_rollback import (
     RollbackRequested,
     Status,
     compare,
-    recover,
-    rollback,
 )
 from docker_rollback.testing import FailingEngine, FakeClock, FakeEngine, Killed
-from tests.unit.shop import Shop
+from tests.unit.shop import Shop, parts, timed
 
 Answer = TypeVar("Answer")
 Prune: TypeAlias = Callable[[FakeEngine], object]
@@ -134,7 +132,7 @@ def test_a_prune_on_the_way_in_loses_nothing(tmp_path: Path, kind: str) -> None:
 def entering_fails(shop: Shop, engine: FailingEngine) -> DockerRollbackError | None:
     """Enter and leave a rollback, and return why that failed; None where it did not."""
     try:
-        with shop.rollback(engine):
+        with shop.timed(engine):
             pass
     except DockerRollbackError as error:
         return error
@@ -149,11 +147,11 @@ def test_a_prune_and_a_death_on_the_way_in_lose_nothing(tmp_path: Path, kind: st
         k += 1
         shop = shop_with_a_layer(tmp_path / str(k))
         engine = Pruned(shop.engine, PRUNES[kind], k, dies=True)
-        with suppress(Killed), shop.rollback(engine):
+        with suppress(Killed), shop.timed(engine):
             pass
         if not engine.pruned:
             break
-        recover(client=shop.engine, store=shop.store.path)
+        shop.recover()
         check_serving(shop, engine.story())
     assert k > 8, "the backup was seen to make calls"
 
@@ -171,7 +169,7 @@ def way_back(folder: Path, kind: str, k: int, *, dies: bool = False) -> tuple[Sh
     shop = shop_with_a_layer(folder)
     engine = PrunedBack(shop.engine, PRUNES[kind], k, dies=dies)
     engine.at = 0
-    tx = shop.rollback(engine)
+    tx = shop.timed(engine)
     with suppress(Killed), tx:
         shop.break_it()
         engine.at = k
@@ -209,7 +207,7 @@ def test_a_prune_and_a_death_on_the_way_back_lose_nothing(tmp_path: Path) -> Non
         shop, engine, _ = way_back(tmp_path / str(k), "everything", k, dies=True)
         if not engine.pruned:
             break
-        recover(client=shop.engine, store=shop.store.path)
+        shop.recover()
         check_equal(shop, engine.story())
     assert k > 20, "the rollback was seen to make calls"
 
@@ -235,21 +233,21 @@ def test_a_death_while_a_container_is_recreated_is_finished(tmp_path: Path) -> N
     """Whatever the dead process had renamed, held or disconnected, recovery leaves one container, as it was."""
     k, deaths = 0, 0
     while True:
-        # Not every call: each waits some seconds for a container that cannot start without its network.
-        k += 6
-        store, engine = BackupStore(tmp_path / str(k)), FakeEngine(clock=FakeClock())
+        k += 1
+        store, clock = BackupStore(tmp_path / str(k)), FakeClock()
+        engine = FakeEngine(clock=clock)
         engine.add_image("app:1", files={"/app": "1"})
         engine.run("web", image="app:1", volumes={"rows": "/rows"}, networks=["front"], restart="always")
         engine.container("web").write("/dirty", "2")
         failing = NetworkLost(engine, at=k)
-        with suppress(Killed, CaptureError), rollback("web", client=failing, store=store, verify=None):
+        with suppress(Killed, CaptureError), timed("web", engine=failing, store=store, clock=clock):
             pass
         if failing.struck is None:
             break
         if not failing.lost:
             continue
         deaths += 1
-        recover(client=engine, store=store)
+        parts(engine, store, clock).recovery("stop").recover()
         standing = [engine.inspect_container(one) for one in engine.list_containers()]
         found = [(one["Name"], one["State"]["Status"], one["HostConfig"]["RestartPolicy"]["Name"]) for one in standing]
         assert found == [("/web", "running", "always")], failing.story()

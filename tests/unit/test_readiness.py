@@ -11,7 +11,7 @@ import pytest
 from docker_rollback import BackupStore, Rollback, RollbackRequested, rollback
 from docker_rollback._readiness import await_needed
 from docker_rollback._spec import observe
-from docker_rollback.testing import FailingEngine, FakeContainer, FakeEngine, Run
+from docker_rollback.testing import FailingEngine, FakeClock, FakeContainer, FakeEngine, Run
 
 LABELS = {"com.docker.compose.project": "shop"}
 
@@ -97,14 +97,10 @@ def test_nothing_is_waited_for_without_end(tmp_path: Path, caplog: pytest.LogCap
     shop.engine.program("ready", lambda _: 1)
     await_needed(shop.engine, web, [db])
     shop.engine.start_container("db")
-    now = [0.0]
-
-    def sleep(seconds: float) -> None:
-        now[0] += seconds
-
+    clock = FakeClock()
     with caplog.at_level(logging.WARNING, "docker_rollback"):
-        await_needed(shop.engine, web, [db], clock=lambda: now[0], sleep=sleep)
-    assert 60 <= now[0] < 61
+        await_needed(shop.engine, web, [db], timer=clock)
+    assert 60 <= clock.monotonic() < 61
     assert "db is not healthy after 60 s" in caplog.text
 
 

@@ -50,7 +50,7 @@ def _clock() -> FakeClock:
 
 def ensure(engine: FailingEngine | FakeEngine, clock: FakeClock, wanted: ContainerState = RUNS) -> str | None:
     """Have the container `web` in the wanted state, on a clock that stands still until somebody sleeps."""
-    return ensure_state(engine, "web", wanted, clock=clock.monotonic, sleep=clock.sleep)
+    return ensure_state(engine, "web", wanted, timer=clock)
 
 
 def test_what_runs_is_looked_at_once(fake: FakeEngine, clock: FakeClock) -> None:

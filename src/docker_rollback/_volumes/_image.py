@@ -103,14 +103,16 @@ class Kit:
     Attributes:
         archive: the tar of its file system; the same bytes wherever the programs are the same.
         prefixes: how its programs are called.
+        tag: its name, by its content.
     """
 
     archive: bytes = field(repr=False)
     prefixes: Mapping[str, tuple[str, ...]]
+    tag: str = field(init=False)
 
-    @property
-    def tag(self) -> str:
-        """Its name, by its content."""
+    @tag.default
+    def _tag(self) -> str:
+        # Once: to hash some megabytes takes longer than a call of the engine.
         return f"{REPOSITORY}:{hashlib.sha256(self.archive).hexdigest()[:16]}"
 
     def toolbox(self, image: str) -> Toolbox:

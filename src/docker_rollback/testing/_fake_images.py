@@ -9,6 +9,7 @@ import posixpath
 import re
 import tarfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 from attrs import define, field, frozen
@@ -260,7 +261,7 @@ class Images:
     def import_tar(self, archive: Iterable[bytes], tag: str, when: str) -> str:
         """Make an image of one layer from the tar of a file system, plain or in gzip, and return its id."""
         try:
-            layer = Layer.of(b"".join(archive) or bytes(2 * tarfile.BLOCKSIZE))
+            layer = _layer_of(b"".join(archive) or bytes(2 * tarfile.BLOCKSIZE))
             image = Image.of(
                 {
                     "architecture": self.architecture,
@@ -275,6 +276,12 @@ class Images:
         except (tarfile.TarError, gzip.BadGzipFile, EOFError) as error:
             raise refusal(f"import image {tag!r}", 500, f"archive/tar: {error}") from error
         return self.add(image, tag, when)
+
+
+@lru_cache(maxsize=2)
+def _layer_of(tar: bytes) -> Layer:
+    """Return a layer; tests import the same helper image thousands of times."""
+    return Layer.of(tar)
 
 
 def _members(archive: Iterable[bytes], action: str) -> dict[str, bytes]:

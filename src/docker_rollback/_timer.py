@@ -1,0 +1,15 @@
+"""Time as an effect: the clock and the wait that parts are given through their constructors."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+
+class Timer(Protocol):
+    """Measures time and waits. The module `time` is one, and so is `testing.FakeClock`, which never waits."""
+
+    def monotonic(self) -> float:
+        """Return the time, in seconds, on a clock that never goes back."""
+
+    def sleep(self, seconds: float, /) -> None:
+        """Wait so many seconds."""

@@ -16,6 +16,7 @@ from pathlib import Path
 import docker
 import pytest
 from docker.errors import APIError, NotFound
+from hypothesis import settings
 
 from docker_rollback import DockerEngine
 from docker_rollback._labels import ROLE_LABEL, STORE_LABEL
@@ -26,6 +27,10 @@ from tests.removal import remove_container
 
 TEST_LABEL = "docker-rollback.test"
 """The label of everything that a test makes; its value tells one run of the tests from another on the same engine."""
+
+# How long an example takes depends on what else the machine does.
+settings.register_profile("without deadline", settings(), deadline=None)
+settings.load_profile("without deadline")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -27,7 +27,7 @@ LAYERS = (
     ("_network_restorer",),
     ("_surroundings",),
     ("_project",),
-    ("_place", "_guards"),
+    ("_place", "_guards", "_update_image"),
     ("_snapshotter", "_archiver", "_processes", "_own_container"),
     ("_volumes", "_quiesce", "_creation", "_images", "_checked", "_marker", "_hooks", "_locking"),
     ("_readiness", "_undisturbed"),

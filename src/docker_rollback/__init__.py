@@ -5,7 +5,7 @@
 ...     update()
 """
 
-from docker_rollback._api import backup, recover, restore, rollback
+from docker_rollback._api import backup, recover, replace, restore, rollback
 from docker_rollback._archiver import VolumeArchiver
 from docker_rollback._capture import Capture
 from docker_rollback._checked import Check, CheckedContainer
@@ -179,6 +179,7 @@ __all__ = [
     "healthy",
     "http_ok",
     "recover",
+    "replace",
     "restore",
     "rollback",
     "tcp_open",

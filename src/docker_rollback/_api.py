@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Sequence
-from typing import TypeAlias
+from typing import TypeAlias, TypedDict, Unpack, cast
 
-from docker_rollback._arguments import flag, instance, text
+from docker_rollback._arguments import ContainerArgument, flag, instance, reference_of, text
 from docker_rollback._checked import Check
 from docker_rollback._checks import as_checks, healthy
 from docker_rollback._engine import Client, Engine, as_engine
@@ -15,17 +15,49 @@ from docker_rollback._hooks import HookArgument, Hooks
 from docker_rollback._limit import as_limit
 from docker_rollback._locking import locked
 from docker_rollback._model import Backup, Quiesce, Shared, Way
-from docker_rollback._outcome import OutcomeListener
+from docker_rollback._outcome import Outcome, OutcomeListener
 from docker_rollback._parts import Parts
 from docker_rollback._progress import Listener
 from docker_rollback._recovered import Recovered
-from docker_rollback._rollback import ContainerArgument, Rollback
+from docker_rollback._rollback import Rollback
 from docker_rollback._store import BackupStore, KeepArgument
+from docker_rollback._update_image import Pull
+from docker_rollback._update_spec import ChangeArguments
 
 StoreArgument: TypeAlias = BackupStore | str | os.PathLike[str] | None
 """A store, the path of one, or None for the one in the user's data folder."""
 
 _HEALTHY = healthy()
+
+
+class RollbackArguments(TypedDict, total=False):
+    """What `rollback` takes besides containers, for functions that pass it on."""
+
+    project: str | None
+    client: Client | None
+    store: StoreArgument
+    quiesce: Quiesce
+    resume: bool
+    shared: Shared
+    include_binds: Collection[str]
+    exclude: Collection[ExcludeArgument]
+    verify: Check | Sequence[Check] | None
+    keep: KeepArgument
+    keep_failed: bool
+    export_image: bool
+    way: Way | None
+    helper_image: str | None
+    progress: Listener | None
+    max_downtime: float | None
+    restore_tags: bool
+    before_quiesce: HookArgument
+    after_resume: HookArgument
+    after_rollback: HookArgument
+    on_outcome: OutcomeListener | None
+
+
+class ReplaceArguments(RollbackArguments, ChangeArguments, total=False):
+    """What `replace` passes on: to `rollback`, and to the new container."""
 
 
 def rollback(
@@ -148,6 +180,51 @@ def rollback(
         on_outcome=on_outcome,
         report=parts.report,
     )
+
+
+def replace(
+    container: ContainerArgument,
+    image: str | None = None,
+    *,
+    pull: Pull = "missing",
+    platform: str | None = None,
+    **options: Unpack[ReplaceArguments],
+) -> Outcome:
+    """Update a container to another image in one call: find the image, back up, replace the container, check.
+
+    The image is found or fetched, and its platform checked, before anything else. A typo in its name, or a registry
+    that does not answer, stops nothing and writes nothing. If the container runs that very image, made from it by that
+    name, and nothing else shall differ, nothing is done either: the status is `Status.UNCHANGED`.
+
+    Args:
+        container: its name, its id, or a docker-py `Container`.
+        image: the name, digest or id of what the new one is made from; by default what the old one was made from, by
+            that name. It has to be given where an earlier rollback created the container by the id of its image, and
+            the store has no backup any more that knows the name.
+        pull: when the image is fetched from its registry: where it is "missing", "always" or "never".
+        platform: which of several platforms of the image ("linux/arm64"); by default as the engine chooses.
+        options: what `rollback` takes, in its words, and what else shall differ, as `Rollback.replace` takes it:
+            `environment`, `labels`, `command`, `entrypoint`, `user`, `working_dir`, `healthcheck`, `config` and
+            `host_config`.
+
+    Returns:
+        The outcome: committed, or unchanged. What `on_outcome` is told is the same.
+
+    Raises:
+        ValueError, TypeError: an argument is wrong, or `image` is not given and cannot be known.
+        ContainerNotFoundError, ImageNotFoundError, ImagePlatformError, UnsupportedContainerError, ContainerBusyError:
+            nothing was touched.
+        UpdateRejectedError, EngineError: the update failed, and everything was put back.
+        DockerRollbackError: as entering and leaving a `Rollback` have it.
+
+    Example:
+        >>> replace("web", "web:2", store="/var/backups/web", environment={"MODE": "new"}).status
+        <Status.COMMITTED: 'committed'>
+    """
+    changes = {name: value for name, value in options.items() if name in ChangeArguments.__annotations__}
+    others = {name: value for name, value in options.items() if name not in changes}
+    tx = rollback(container, **cast(RollbackArguments, others))
+    return tx.update(container, image, pull=pull, platform=platform, **cast(ChangeArguments, changes))
 
 
 def backup(
@@ -305,11 +382,7 @@ def _references(call: str, containers: Sequence[ContainerArgument], project: str
         if isinstance(container, list | tuple | set | frozenset):
             several = ", ".join(map(repr, container))
             raise TypeError(f"give several containers as arguments of their own: {call}({several})")
-        if not isinstance(container, str) and not isinstance(getattr(container, "id", None), str):
-            raise TypeError(f"a name, an id or an object with an id was expected for a container, not {container!r}")
-    references = [str(container) if isinstance(container, str) else str(container.id) for container in containers]
-    if not all(references):
-        raise ValueError("a container with an empty name, or an object without an id, was given")
+    references = [reference_of(container) for container in containers]
     if not references and project is None:
         raise ValueError(f"{call} needs at least one container, or a compose project")
     return references

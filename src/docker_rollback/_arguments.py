@@ -4,7 +4,29 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Protocol, TypeAlias
+
+
+class ContainerLike(Protocol):
+    """Anything with an id, such as docker-py's `Container`."""
+
+    @property
+    def id(self) -> str | None:
+        """The full id."""
+
+
+ContainerArgument: TypeAlias = str | ContainerLike
+"""A container's name, its id, or an object that has one."""
+
+
+def reference_of(container: ContainerArgument) -> str:
+    """Return the name or the id of a container that was given; refuse what is none."""
+    reference = container if isinstance(container, str) else getattr(container, "id", None)
+    if not isinstance(reference, str):
+        raise TypeError(f"a name, an id or an object with an id was expected for a container, not {container!r}")
+    if not reference:
+        raise ValueError("a container with an empty name, or an object without an id, was given")
+    return reference
 
 
 def one_of(name: str, value: object, choices: tuple[object, ...]) -> None:

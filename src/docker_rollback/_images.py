@@ -58,6 +58,21 @@ def led_to(engine: Engine, reference: str) -> str | None:
         return None
 
 
+def earlier_name(store: BackupStore, container: str, image_id: str) -> str | None:
+    """Return the name that a container was made from before an earlier rollback created it by the id of its image.
+
+    Args:
+        store: whose backups may know it.
+        container: its name.
+        image_id: the id of the image that it stands on.
+    """
+    for backup in reversed(store.list()):
+        for earlier in backup.containers:
+            if (earlier.name, earlier.image.id) == (container, image_id):
+                return earlier.image.name
+    return None
+
+
 def take_name(engine: Engine, name: str) -> None:
     """Remove a name of ours from an image that is the user's, and that stays also if it has no other name.
 

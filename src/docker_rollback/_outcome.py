@@ -33,6 +33,7 @@ class Status(Enum):
     CAPTURING = "capturing"
     UPDATING = "updating"
     COMMITTED = "committed"
+    UNCHANGED = "unchanged"
     ROLLING_BACK = "rolling back"
     ROLLED_BACK = "rolled back"
     FAILED = "failed"
@@ -114,7 +115,8 @@ class Outcome:
     """What became of a block of `rollback`.
 
     Attributes:
-        status: "committed", "rolled back", "failed"; "rolling back" where a second signal broke the rollback off.
+        status: "committed", "rolled back", "failed"; "unchanged" if `replace` found that the container runs the wanted
+            image already; "rolling back" where a second signal broke the rollback off.
         entered: whether the block was entered. Where it was not, "failed" means that there was no update, and every
             container does what it did unless `to_do` says otherwise.
         containers: the names of the containers; as they were given, where entering failed before they were found.
@@ -191,7 +193,7 @@ class Account:
         self._environment: list[str] = []
         self._timeline = timeline
         self._clock = clock
-        self._begun = clock()
+        self._begun: datetime | None = None
         self._reason: Trouble | None = None
         self._rejected: tuple[RejectedCheck, ...] = ()
         self._failures: tuple[Trouble, ...] = ()
@@ -207,8 +209,8 @@ class Account:
         self._not_exact: list[str] = []
 
     def begin(self) -> None:
-        """Note that the operation begins now."""
-        self._begun = self._clock()
+        """Note that the operation begins now; harmless if that was noted."""
+        self._begun = self._begun or self._clock()
 
     def found(self, containers: Sequence[Observed], recovered: tuple[Recovered, ...]) -> None:
         """Note which containers the operation is on, and what was finished of earlier ones."""
@@ -260,12 +262,13 @@ class Account:
     def outcome(self, status: Status, backup: Backup | None) -> Outcome:
         """Return what there is to tell."""
         self._timeline.end()
+        ended = self._clock()
         return Outcome(
             status=status,
             entered=self.entered,
             containers=self._containers,
-            begun=self._begun,
-            ended=self._clock(),
+            begun=self._begun or ended,
+            ended=ended,
             steps=self._timeline.steps,
             downtime=self._timeline.downtime,
             backup=None if backup is None else _backed_up(backup, self._store),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from typing import Any, Final, Literal, TypeAlias
+from typing import Any
 
 from attrs import evolve
 
@@ -14,35 +14,23 @@ from docker_rollback._checked import CheckedContainer
 from docker_rollback._creation import body_for, join
 from docker_rollback._engine.port import ContainerFilter, Engine, Inspection
 from docker_rollback._graph import bound_to, start_order, with_ids
-from docker_rollback._image_names import part_of
-from docker_rollback._images import bare, create_on, name_of
+from docker_rollback._images import create_on, name_of
 from docker_rollback._look import look_at_all
 from docker_rollback._model import Backup, ContainerSnapshot, Observed
 from docker_rollback._place import aside_name, is_aside
 from docker_rollback._progress import Reporter
 from docker_rollback._spec import HELD, CreateRequest, observe, restarts
+from docker_rollback._update_image import UpdateImage, check_platform, is_held_for, made_from
 from docker_rollback._update_spec import Changes, equal_request, update_request
 from docker_rollback.errors import (
     ContainerNotFoundError,
     EngineError,
     ImageNotFoundError,
-    ImagePlatformError,
     UnsupportedContainerError,
     UpdateRejectedError,
 )
 
 logger = logging.getLogger("docker_rollback")
-
-Pull: TypeAlias = Literal["missing", "always", "never"]
-"""When an image is fetched from its registry: where the engine does not have it, in any case, or not at all."""
-
-_GO_NAMES: Final = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "armv6l": "arm", "i686": "386"}
-"""The architectures of kernels, as images name them, where that differs."""
-
-_ALSO_RUNS: Final = {"amd64": ("386",), "arm64": ("arm",)}
-"""What a kernel of an architecture runs as well."""
-
-_HELD_BY_US: Final = "docker-rollback:"
 
 
 class Replacer:
@@ -63,11 +51,8 @@ class Replacer:
     def replace(
         self,
         reference: str,
-        image: str | None = None,
+        image: UpdateImage,
         changes: Changes | None = None,
-        *,
-        pull: Pull = "missing",
-        platform: str | None = None,
     ) -> str:
         """Replace a container and return the id of the new one, which bears its name and does what it did.
 
@@ -79,16 +64,14 @@ class Replacer:
 
         Args:
             reference: its name or id.
-            image: what the new one is made from; by default what the old one was made from, by that name. If an earlier
-                rollback created it by the id of its image, it is the name that the backup knows.
+            image: what the new one is made from; without a reference, what the old one was made from, by that name. If
+                an earlier rollback created it by the id of its image, it is the name that the backup knows.
             changes: what else differs.
-            pull: when the image is fetched from its registry.
-            platform: which of several platforms of the image ("linux/arm64"); by default as the engine chooses.
 
         Raises:
             ContainerNotFoundError, ImageNotFoundError, ImagePlatformError, UnsupportedContainerError: the service runs
                 as before.
-            ValueError: the container is not part of the backup, or `image` is not given and cannot be known.
+            ValueError: the container is not part of the backup, or no image is given and none can be known.
             EngineError: a step failed. Where it failed before anything was stopped, the service runs as before.
             UpdateRejectedError: the new one ended so soon that those bound to it could not start.
         """
@@ -96,9 +79,9 @@ class Replacer:
         bound = start_order(self._bound(old))
         states = {one.name: self._captured_as(one).state for one in (old, *bound)}
         asked = asked_as_captured(old.inspection, self._captured_as(old).inspection)
-        wanted = image or self._made_from(old)
-        found = self._provide(wanted, pull, platform)
-        self._check_platform(old, wanted, found)
+        wanted = image.reference or self._made_from(old)
+        found = image.find(self._engine, wanted, report=self._report)
+        check_platform(self._engine, old, wanted, found)
         request = update_request(
             evolve(old, inspection=asked),
             image=wanted,
@@ -109,7 +92,7 @@ class Replacer:
         self._report.step("replace", old.name)
         made: list[Observed] = []
         try:
-            ids = {old.id: self._create(old, request, made, platform=platform)}
+            ids = {old.id: self._create(old, request, made, platform=image.platform)}
             for one in bound:
                 inspection, refers = with_ids(one.inspection, ids), one.inspection["HostConfig"]
                 # An engine remembers the other end of a link by its id, whatever its name is.
@@ -166,45 +149,11 @@ class Replacer:
         captured = self._captured_as(old).image
         if name_of(reference, image_id) is not None or captured.reference != reference:
             return reference
-        if captured.name is not None:
-            return captured.name
-        if self._is_ours(old, self._engine.inspect_image(image_id)):
-            raise ValueError(
-                f"container {old.name!r} was created by the id of an image of an earlier rollback, and no backup in "
-                "the store knows the name that it was made from before: say which image, by image="
-            )
-        return reference
+        return made_from(self._engine, old, known=captured.name, but=captured.tag)
 
     def _is_ours(self, old: Observed, image: Inspection) -> bool:
         """Return True for an image that an earlier rollback committed: it has a name that its backup gave it."""
-        own = self._captured_as(old).image.tag
-        names = [bare(str(name)) for name in image.get("RepoTags") or ()]
-        of_this = [name for name in names if name.startswith(_HELD_BY_US) and name.endswith(f".{part_of(old.name)}")]
-        return any(name != own for name in of_this)
-
-    def _provide(self, image: str, pull: Pull, platform: str | None) -> Inspection:
-        if pull != "always":
-            try:
-                found = self._engine.inspect_image(image)
-            except ImageNotFoundError:
-                if pull == "never":
-                    raise
-            else:
-                if pull == "never" or platform is None or _platform(found).split("/") == platform.split("/")[:2]:
-                    return found
-        self._report.step("pull", image)
-        return self._engine.inspect_image(self._engine.pull_image(image, platform=platform))
-
-    def _check_platform(self, old: Observed, image: str, found: Inspection) -> None:
-        """Raise where the image is for another platform than the engine's, unless the old one was so as well."""
-        wanted = _platform(found)
-        if wanted == _platform(self._engine.inspect_image(str(old.inspection["Image"]))):
-            return
-        kernel = self._engine.info().architecture
-        own = _GO_NAMES.get(kernel, kernel)
-        system, _, architecture = wanted.partition("/")
-        if system not in ("linux", "") or architecture.partition("/")[0] not in (own, *_ALSO_RUNS.get(own, ()), ""):
-            raise ImagePlatformError(image, wanted, f"linux/{own}")
+        return is_held_for(image, old.name, but=self._captured_as(old).image.tag)
 
     def _defaults_of(self, old: Observed) -> Mapping[str, Any]:
         """Return what a container has from its image.
@@ -318,10 +267,6 @@ def _linked_to(inspection: Inspection, made: Sequence[Observed], ids: Mapping[st
         # An engine takes an alias for a path below the name of its container, which is not this one yet.
         links.append(f"{successors.get(target.removeprefix('/'), target)}:{alias.rpartition('/')[2]}")
     return {**inspection, "HostConfig": {**inspection["HostConfig"], "Links": links or None}}
-
-
-def _platform(image: Inspection) -> str:
-    return f"{image.get('Os') or ''}/{image.get('Architecture') or ''}"
 
 
 def _config(image: Inspection) -> Mapping[str, Any]:

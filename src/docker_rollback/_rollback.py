@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from datetime import datetime
 from types import TracebackType
-from typing import Protocol, Self, TypeAlias, Unpack, get_args
+from typing import Self, Unpack
 
-from docker_rollback._arguments import flag, function, one_of, text
+from docker_rollback._arguments import ContainerArgument, flag, function, reference_of
 from docker_rollback._capture import Capture
 from docker_rollback._checked import Check
 from docker_rollback._engine.port import Engine
@@ -23,28 +23,18 @@ from docker_rollback._preflight import Preflight
 from docker_rollback._progress import Reporter
 from docker_rollback._recovered import Recovered
 from docker_rollback._recovery import Recovery
-from docker_rollback._replace import Pull, Replacer
+from docker_rollback._replace import Replacer
 from docker_rollback._report import Report
 from docker_rollback._signals import Signals
 from docker_rollback._snapshotter import now
+from docker_rollback._spec import observe, refers
 from docker_rollback._store import BackupStore, Keep, KeepArgument
+from docker_rollback._update_image import Pull, UpdateImage
 from docker_rollback._update_spec import ChangeArguments, Changes
 from docker_rollback._verdict import Verdict
 from docker_rollback.errors import RestoreError, RollbackFailedError, RollbackRequested
 
 logger = logging.getLogger("docker_rollback")
-
-
-class ContainerLike(Protocol):
-    """Anything with an id, such as docker-py's `Container`."""
-
-    @property
-    def id(self) -> str | None:
-        """The full id."""
-
-
-ContainerArgument: TypeAlias = str | ContainerLike
-"""A container's name, its id, or an object that has one."""
 
 
 class Rollback:
@@ -187,16 +177,15 @@ class Rollback:
             StoreError, EngineError, VolumeError, CaptureError: the backup could not be taken; every container does
                 what it did.
         """
-        if self.status is not Status.NOT_STARTED:
-            raise RuntimeError(f"a Rollback is good for one block, and this one is {self.status.value}")
+        self._begin()
         self.status = Status.CAPTURING
-        self._account.begin()
-        try:
+        with self._entering():
             self._held.enter_context(self._signals)
             with self._timeline.during("look"):
-                report, self.recovered = self._held.enter_context(
+                report, recovered = self._held.enter_context(
                     self._recovery.holding(self._containers, project=self._project)
                 )
+                self.recovered += recovered
                 self._account.found(report.containers, self.recovered)
                 self._verdict.begin(report.containers, report.project)
             self._operation, self._backup = self._recovery.begin(
@@ -208,16 +197,64 @@ class Rollback:
                 max_downtime=self._max_downtime,
                 restore_tags=self._restore_tags,
             )
+        self.status = Status.UPDATING
+        self._account.entered = True
+        self._timeline.begin("block")
+        return self
+
+    def _begin(self) -> None:
+        if self.status is not Status.NOT_STARTED:
+            raise RuntimeError(f"a Rollback is good for one block, and this one is {self.status.value}")
+        self._account.begin()
+
+    @contextmanager
+    def _entering(self) -> Iterator[None]:
+        """Have an error be the end of it, with an outcome."""
+        try:
+            yield
         except BaseException as error:
             self.status = Status.FAILED
             self._account.because(error)
             self._held.close()
             self._conclude(error)
             raise
-        self.status = Status.UPDATING
-        self._account.entered = True
-        self._timeline.begin("block")
-        return self
+
+    def update(
+        self,
+        container: ContainerArgument,
+        image: str | None = None,
+        *,
+        pull: Pull = "missing",
+        platform: str | None = None,
+        **changes: Unpack[ChangeArguments],
+    ) -> Outcome:
+        """Do the whole update, with `replace` as the block; the function `docker_rollback.replace` says more.
+
+        The image is found or fetched, and its platform checked, before the backup is taken. If the container runs that
+        very image and nothing else differs, nothing is done, and the status is `Status.UNCHANGED`.
+
+        Raises:
+            RuntimeError: this has been entered.
+            ImageNotFoundError, ImagePlatformError, ValueError: nothing was touched.
+            DockerRollbackError: as `__enter__`, `replace` and `__exit__` have them.
+        """
+        self._begin()
+        reference, wanted, differ = reference_of(container), UpdateImage(image, pull, platform), Changes(**changes)
+        with self._entering(), self._timeline.during("look"):
+            # What a death has left half replaced may be gone until this is finished.
+            self.recovered = self._recovery.finish_earlier([*self._containers, reference], project=self._project)
+            old = observe(self._engine.inspect_container(reference))
+            if self._project is None and not any(refers(one, old.name, old.id) for one in self._containers):
+                raise ValueError(f"container {old.name!r} is not part of this rollback")
+            self._account.found([old], self.recovered)
+            found = wanted.find_ahead(self._engine, self._store, old, differ, report=self._report)
+        if found is None:
+            self.status = Status.UNCHANGED
+            self._conclude(None)
+            return self.outcome
+        with self:
+            self._replace(reference, found, differ)
+        return self.outcome
 
     def replace(
         self,
@@ -259,17 +296,12 @@ class Rollback:
         """
         if self.status is not Status.UPDATING:
             raise RuntimeError(f"a container is replaced inside the block, and this Rollback is {self.status.value}")
-        one_of("pull", pull, get_args(Pull))
-        text("image", image, what="the name or id of an image", optional=True)
-        text("platform", platform, what="a platform, such as 'linux/arm64'", optional=True)
-        reference = container if isinstance(container, str) else getattr(container, "id", None)
-        if not isinstance(reference, str):
-            raise TypeError(f"a name, an id or an object with an id was expected for a container, not {container!r}")
-        if not reference:
-            raise ValueError("a container object without an id was given")
+        return self._replace(reference_of(container), UpdateImage(image, pull, platform), Changes(**changes))
+
+    def _replace(self, reference: str, image: UpdateImage, changes: Changes) -> str:
         if self._replacer is None:
             self._replacer = Replacer(self._engine, self.backup, report=self._report)
-        return self._replacer.replace(reference, image, Changes(**changes), pull=pull, platform=platform)
+        return self._replacer.replace(reference, image, changes)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -19,7 +19,7 @@ from docker_rollback._creation import forgets_connected_macs
 from docker_rollback._engine.port import Engine
 from docker_rollback._folders import holds
 from docker_rollback._image_names import IMAGE_REPOSITORY, again, image_tag, live, named, names_of, part_of
-from docker_rollback._images import bare, led_to, name_of, take_name
+from docker_rollback._images import bare, earlier_name, led_to, name_of, take_name
 from docker_rollback._locking import locked
 from docker_rollback._look import look_at
 from docker_rollback._model import (
@@ -355,20 +355,13 @@ class ContainerSnapshotter:
     def _with_name(self, snapshot: ContainerSnapshot) -> ImageSnapshot:
         """Return the image with the name that the container was made from, and with what that leads to."""
         image = snapshot.image
-        name = name_of(image.reference, image.original_id) or self._earlier_name(snapshot)
+        name = name_of(image.reference, image.original_id)
+        name = name or earlier_name(self._store, snapshot.name, image.original_id)
         name_id = None if name is None else led_to(self._engine, name)
         if name_id is not None and name_id != image.id:
             # An update that gives the name to another image, and then removes what has none, must not remove this one.
             self._engine.tag_image(name_id, named(image.tag))
         return evolve(image, name=name, name_id=name_id)
-
-    def _earlier_name(self, snapshot: ContainerSnapshot) -> str | None:
-        """Return the name that the container was made from before an earlier rollback created it by its image's id."""
-        for backup in reversed(self._store.list()):
-            for earlier in backup.containers:
-                if (earlier.name, earlier.image.id) == (snapshot.name, snapshot.image.original_id):
-                    return earlier.image.name
-        return None
 
     def _lost_names(self, snapshot: ContainerSnapshot) -> Iterator[NotCovered]:
         """Yield that `Config.Image` is lost if the container has to be recreated: it is made from no name then."""

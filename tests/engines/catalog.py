@@ -7,6 +7,9 @@ from typing import Any, Literal
 
 from attrs import frozen
 
+REGISTRY = "127.0.0.1:5000"
+"""Where a private Podman asks a registry by HTTP. Its network has nothing else at this address."""
+
 LOCAL = "local"
 """The Docker of this machine's own distribution, whatever its version."""
 
@@ -59,6 +62,11 @@ class Places:
     def config(self) -> Path:
         """The daemon's configuration file."""
         return self.run / "daemon.json"
+
+    @property
+    def registries(self) -> Path:
+        """What Podman is told of registries."""
+        return self.run / "registries.conf"
 
 
 RECIPES = (

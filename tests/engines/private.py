@@ -117,7 +117,12 @@ class PrivateEngine:
         command = self._prepare()
         with self.places.log.open("wb") as log:
             self._process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                env={**os.environ, "CONTAINERS_REGISTRIES_CONF": str(self.places.registries)},
             )
         (self.places.run / "leader").write_text(str(self._process.pid))
         if not _within(PATIENCE, lambda: self._ended() or answers(self.address)) or self._ended():
@@ -179,6 +184,7 @@ class PrivateEngine:
             folder.mkdir(parents=True, exist_ok=True)
         overlay = _bears_overlay(self.places.data)
         self.places.config.write_text(json.dumps(catalog.configuration(self._recipe, overlay=overlay)))
+        self.places.registries.write_text(f'[[registry]]\nlocation = "{catalog.REGISTRY}"\ninsecure = true\n')
         # One that was killed finds its containers where it left them: in the network that it had.
         join = "--join" if os.path.ismount(self.places.network) else "--network-handle"
         words = [sys.executable, "-I", namespaces.__file__, join, str(self.places.network)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import socket
 import subprocess
 import time
@@ -12,7 +13,30 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import docker
+import pytest
+
+from tests.engines import catalog
+from tests.engines.results import cannot
+
 PATIENCE = 60.0
+
+
+def registry_of(client: docker.DockerClient, engine_url: str, folder: Path) -> Registry:
+    """Return a registry, not yet started, from which an engine can pull."""
+    if shutil.which("docker-registry") is None:
+        pytest.skip("docker-registry is not installed")
+    if "podman" not in engine_url:
+        return Registry(folder)
+    if not Path(engine_url.removeprefix("unix://")).with_name("registries.conf").exists():
+        cannot(client, "it asks this machine's registries by HTTPS alone")
+    return Registry(folder, address=catalog.REGISTRY)
+
+
+def _free_address() -> str:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return f"127.0.0.1:{probe.getsockname()[1]}"
 
 
 class Registry:
@@ -20,12 +44,11 @@ class Registry:
 
     Args:
         folder: what is its own.
+        address: where it answers; by default at a free port.
     """
 
-    def __init__(self, folder: Path) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.address = f"127.0.0.1:{probe.getsockname()[1]}"
+    def __init__(self, folder: Path, *, address: str | None = None) -> None:
+        self.address = address or _free_address()
         self._config = folder / "registry.yml"
         storage = {"filesystem": {"rootdirectory": str(folder / "registry")}, "delete": {"enabled": True}}
         self._config.write_text(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-import shutil
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -13,8 +12,7 @@ import pytest
 from docker.errors import ImageNotFound
 
 from docker_rollback import DockerEngine, EngineError, ImageNotFoundError
-from tests.engines.results import cannot
-from tests.integration.registry import Registry
+from tests.integration.registry import registry_of
 
 pytestmark = pytest.mark.engine
 
@@ -24,11 +22,7 @@ def repository(
     docker_client: docker.DockerClient, busybox_image: str, tmp_path: Path, engine_url: str
 ) -> Iterator[str]:
     """Give a repository in a registry that has one image, tagged "1", which the engine has not."""
-    if shutil.which("docker-registry") is None:
-        pytest.skip("docker-registry is not installed")
-    if "podman" in engine_url:
-        cannot(docker_client, "it asks this machine's registries by HTTPS alone")
-    with Registry(tmp_path).running() as address:
+    with registry_of(docker_client, engine_url, tmp_path).running() as address:
         repository = f"{address}/shop-{secrets.token_hex(4)}"
         docker_client.api.tag(busybox_image, repository, "1")
         docker_client.api.push(repository, "1")

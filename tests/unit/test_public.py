@@ -102,6 +102,7 @@ NAMES = [
     "healthy",
     "http_ok",
     "recover",
+    "replace",
     "restore",
     "rollback",
     "tcp_open",

@@ -217,6 +217,9 @@ class Capture:
                 excluded=report.excluded,
             )
             self._refuse_newcomers(report)
+            if not (resume or kept_for):
+                # The images took their time. What is kept for a rollback is about to be undone, and may be gone.
+                rest.check_there()
             draft.commit(backup)
             guards.remove()
             if not resume:

@@ -148,10 +148,7 @@ class AtRest:
                 no other process may have come after them, not even by the restart policy.
         """
         for found in self._resting:
-            try:
-                now = observe(self._engine.inspect_container(found.id))
-            except ContainerNotFoundError as error:
-                raise CaptureError(found.name, "somebody removed it while it was stopped for the backup") from error
+            now = self._still_there(found)
             going = now.state.status != "paused" if found.how == "pause" else now.state.alive
             if going or not is_same_start(now.inspection, found.started, found.restarted):
                 raise CaptureError(
@@ -165,6 +162,17 @@ class AtRest:
                 )
             if now.name != found.name or (now.inspection["HostConfig"].get("RestartPolicy") or {}) != found.policy:
                 raise CaptureError(found.name, "somebody else renamed it or changed its restart policy meanwhile")
+
+    def check_there(self) -> None:
+        """Raise a `CaptureError` if somebody removed a container that should have been stopped."""
+        for found in self._resting:
+            self._still_there(found)
+
+    def _still_there(self, found: Resting) -> Observed:
+        try:
+            return observe(self._engine.inspect_container(found.id))
+        except ContainerNotFoundError as error:
+            raise CaptureError(found.name, "somebody removed it while it was stopped for the backup") from error
 
     def __enter__(self) -> Self:
         return self

@@ -101,6 +101,10 @@ class ContainerSnapshotter:
         The container is brought to rest for the commit (by default stopped with its own signal and patience) and set
         going again, also after an error.
 
+        Unlike `docker_rollback.backup`, this keeps no journal record and runs no guard. If somebody prunes or removes
+        the container in the moment in which it is stopped, or this process dies then, nothing recreates or starts it.
+        With ``quiesce="pause"`` no prune removes it; `recover` starts nothing either way.
+
         Raises:
             ContainerNotFoundError: the engine has no such container.
             CaptureError: somebody set the container going while it was captured.

@@ -14,14 +14,15 @@ class UpdateFailedError(Exception):
     """What the update under test raises."""
 
 
-def parts(engine: Engine, store: BackupStore, clock: FakeClock) -> Parts:
+def parts(engine: Engine, store: BackupStore, clock: FakeClock, **options: Any) -> Parts:
     """Return parts that measure and wait by a clock that stands still until somebody waits."""
-    return Parts.build(engine, store, way=None, helper_image=None, progress=None, timer=clock)
+    return Parts.build(engine, store, way=None, helper_image=None, progress=None, timer=clock, **options)
 
 
 def timed(*containers: str, engine: Engine, store: BackupStore, clock: FakeClock, **options: Any) -> Rollback:
     """Return a rollback on such parts, which takes what `Rollback` takes."""
-    built = parts(engine, store, clock)
+    looks = {name: options[name] for name in ("quiesce", "shared") if name in options}
+    built = parts(engine, store, clock, **looks)
     return Rollback(
         containers,
         engine=built.engine,

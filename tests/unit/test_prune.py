@@ -115,6 +115,18 @@ class NetworkLost(FailingEngine):
         return committed
 
 
+@pytest.mark.parametrize("what", ["its network", "it"])
+def test_the_error_says_what_somebody_removed(tmp_path: Path, what: str) -> None:
+    """The container, or its network alone; in either case it runs again."""
+    shop = shop_with_a_layer(tmp_path)
+    engine = NetworkLost(shop.engine, at=1_000) if what == "its network" else Pruned(shop.engine, PRUNES["rm"], 3)
+    error = entering_fails(shop, engine)
+    assert isinstance(error, CaptureError)
+    assert error.container == "shop"
+    assert error.reason.startswith(f"somebody removed {what} while it was stopped for")
+    check_serving(shop, engine.story())
+
+
 def test_a_death_while_a_container_is_recreated_is_finished(tmp_path: Path) -> None:
     """Whatever the dead process had renamed, held or disconnected, recovery leaves one container, as it was."""
     k, deaths = 0, 0

@@ -359,6 +359,52 @@ def test_the_engine_is_not_asked_while_output_may_come() -> None:
     assert process.finish() == Finished(0, "")
 
 
+def test_what_a_program_answers_is_taken_in_while_it_is_fed(bench: Bench) -> None:
+    """One that prints as much as it reads takes no more before somebody has read: writing alone goes on all the same."""
+    data = bytes(range(256)) * 40_000
+    bench.state = {"Running": False, "ExitCode": 0}
+    bench.far.settimeout(60)
+
+    def echo() -> None:
+        while piece := bench.far.recv(1 << 16):
+            bench.far.sendall(frame(piece))
+        bench.far.close()
+
+    with bench.process(stdin=True) as process:
+        thread = threading.Thread(target=echo)
+        thread.start()
+        process.write(data)
+        process.close_input()
+        assert b"".join(iter(lambda: process.read(1 << 20), b"")) == data
+        thread.join()
+        assert process.finish() == Finished(0, "")
+
+
+@define
+class Late(Slow):
+    """A connection that says when nothing has come; each wait takes its time."""
+
+    clock: Clock = field(factory=Clock)
+
+    def wait(self, **wanted: Any) -> bool:
+        """Let the time pass, and say whether something has come."""
+        self.clock.now += wanted["timeout"] or 0
+        return self.pieces[0] is not None
+
+
+@pytest.mark.parametrize(("code", "whole"), [(0, True), (1, False)])
+def test_the_output_of_one_that_ended_well_is_waited_for(code: int, *, whole: bool) -> None:
+    """It may be on its way for some seconds after the engine knows the end; after another end it does not count."""
+    duplex: Any = Late([*[None] * 4, frame(b"late"), *[None] * 400])
+    killer: Any = Killer
+    state = {"Running": False, "ExitCode": code}
+    process = DockerProcess(duplex, lambda: state, killer, Asking("run it"), stdin=True, clock=duplex.clock)
+    assert process.read(100) == (b"late" if whole else b"")
+    assert process.read(100) == b""
+    assert duplex.clock.now < 30
+    assert process.finish() == Finished(code, "")
+
+
 def test_a_frame_is_read_in_small_pieces(bench: Bench) -> None:
     """However little is asked for at a time, nothing is lost, doubled or out of order."""
     bench.says(frame(b"0123456789"), frame(b"abcdef"))

@@ -107,6 +107,11 @@ def test_binds_are_those_of_the_user() -> None:
     assert found["HostConfig"]["Tmpfs"] == {"/any": "", "/run2": "size=1m,mode=700"}
 
 
+def test_volumes_that_an_inspection_declares_stay_declared() -> None:
+    """The ones that nobody named come to them."""
+    assert translated({"Config/Volumes": {"/declared": {}}})["Config"]["Volumes"] == {"/declared": {}, "/cache": {}}
+
+
 def test_every_mount_is_told_apart() -> None:
     """From the translation, anonymous volumes and named ones are known."""
     kinds = {(mount.kind, mount.destination): mount for mount in mounts(translated())}

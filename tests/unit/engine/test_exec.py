@@ -360,7 +360,7 @@ def test_the_engine_is_not_asked_while_output_may_come() -> None:
 
 
 def test_what_a_program_answers_is_taken_in_while_it_is_fed(bench: Bench) -> None:
-    """One that prints as much as it reads takes no more before somebody has read: writing alone goes on all the same."""
+    """One that prints as much as it reads takes no more before that is read: writing alone goes on all the same."""
     data = bytes(range(256)) * 40_000
     bench.state = {"Running": False, "ExitCode": 0}
     bench.far.settimeout(60)

@@ -66,6 +66,9 @@ def test_a_helper_has_what_tar_needs_and_nothing_more() -> None:
     assert (made["Healthcheck"], made["User"], host["SecurityOpt"]) == ({"Test": ["NONE"]}, "0:0", ["label=disable"])
     labels = {"proxy.enable": "", "docker-rollback.role": "helper", "docker-rollback.operation": "op"}
     assert made["Labels"] == labels
+    # It ends with its maker for good, and goes then by itself.
+    assert (host["RestartPolicy"]["Name"], host["AutoRemove"], made["StopSignal"]) == ("no", True, "SIGKILL")
+    assert made["Env"] == ["LC_ALL=C", "TAR_OPTIONS="]
     # An image's VOLUME would be an anonymous volume, which is created, and on Podman removed with others.
     assert host["Tmpfs"] == {"/data": "", "/own": ""}
 

@@ -12,7 +12,7 @@ import pytest
 from docker_rollback import BackupStore, ResumeError, RollbackRequested, Status, healthy, rollback
 from docker_rollback._look import look_at
 from docker_rollback._model import ContainerState
-from docker_rollback._running import ensure_state, in_rounds, loops, settled, supervisor_of
+from docker_rollback._running import all_run, ensure_state, in_rounds, loops, settled, supervisor_of
 from docker_rollback._spec import observe
 from docker_rollback.errors import CaptureError, ContainerNotFoundError, EngineError
 from docker_rollback.testing import FailingEngine, FakeClock, FakeEngine
@@ -217,6 +217,18 @@ def test_one_that_is_about_to_come_back_is_looked_at_again(fake: FakeEngine, clo
         {**found.inspection, "State": {**found.inspection["State"], "Status": "exited", "FinishedAt": long_ago}}
     )
     assert settled(fake, stopped, clock=clock, sleep=clock.sleep) is stopped
+
+
+def test_all_run_if_each_of_them_has_processes(fake: FakeEngine) -> None:
+    """A paused one has; one that has ended and one that is gone have none."""
+    for name in ("web", "db"):
+        fake.run(name, image="app:1")
+    fake.pause_container("db")
+    assert all_run(fake, ["web", "db"])
+    assert all_run(fake, [])
+    fake.run("job", image="app:1", start=False)
+    assert not all_run(fake, ["web", "job"])
+    assert not all_run(fake, ["gone", "web"])
 
 
 @pytest.mark.parametrize(

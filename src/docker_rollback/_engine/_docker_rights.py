@@ -49,7 +49,7 @@ def forbidden(wire: Wire) -> list[str]:
 def _is_forbidden(wire: Wire, nobody: str, words: str, method: str, path: str, body: Any) -> bool:
     filled = body and {key: nobody if value == "{nobody}" else value for key, value in body.items()}
     try:
-        wire.answer(method, path.format(nobody=nobody), Asking(words), body=body if not body else filled).close()
+        wire.answer(method, path.format(nobody=nobody), Asking(words), body=filled).close()
     except EngineForbiddenError:
         return True
     except EngineError as error:

@@ -25,6 +25,9 @@ def test_an_engine_that_knows_no_such_thing_forbids_nothing(script: ScriptedEngi
     asked = [one.path for one in script.asked if one.path != "/version"]
     assert len(asked) > 20
     assert all("docker-rollback-nobody-" in path for path in asked if "/containers/json" not in path)
+    named = [one.json for one in script.asked if "connect" in one.path or "/containers/create" in one.path]
+    assert [list(body) for body in named] == [["Image"], ["Container"], ["Container"]]
+    assert all(body[key].startswith("docker-rollback-nobody-") for body in named for key in body)
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ import pytest
 from docker.errors import APIError, NotFound
 from hypothesis import settings
 
-from docker_rollback import DockerEngine
+from docker_rollback import DockerEngine, healthy, rollback
 from docker_rollback._labels import ROLE_LABEL, STORE_LABEL
 from tests.engines import LOCAL, NAMES, EngineStartError, PrivateEngine, debian, join_network, running_engine
 from tests.engines.images import busybox_tar
@@ -103,6 +103,15 @@ def _probes(docker_client: docker.DockerClient) -> None:
     is_podman = DockerEngine(docker_client).info().flavour == "podman"
     if is_podman and not Path("/run/systemd/system").exists():
         cannot(docker_client, "it has systemd run health checks, which is not here")
+
+
+@pytest.fixture(autouse=True)
+def _quick_default(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have `rollback` and `replace` wait less by default; what they wait for is tested where it is marked."""
+    if request.node.get_closest_marker("default_check") is None:
+        on_a_real_engine = "engine_url" in request.fixturenames
+        quick = healthy(stable_for=1.0 if on_a_real_engine else 0.0)
+        monkeypatch.setattr(rollback, "__kwdefaults__", {**(rollback.__kwdefaults__ or {}), "verify": quick})
 
 
 @pytest.fixture(autouse=True)

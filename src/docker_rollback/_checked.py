@@ -6,11 +6,13 @@ import logging
 import math
 import time
 from collections.abc import Callable, Sequence
+from datetime import datetime
 from typing import TypeAlias
 
 from docker_rollback._engine.port import Engine, Inspection
 from docker_rollback._model import ContainerState, Observed
 from docker_rollback._secrets import hide
+from docker_rollback._spec import started_at
 from docker_rollback.errors import EngineError, UpdateRejectedError
 
 logger = logging.getLogger("docker_rollback")
@@ -72,6 +74,15 @@ class CheckedContainer:
     def inspect(self) -> Inspection:
         """Return the container's inspection; raises `ContainerNotFoundError` where it is gone."""
         return self._engine.inspect_container(self.name)
+
+    def up_for(self, inspection: Inspection) -> float:
+        """Return for how many seconds the container has been up, by its engine's own clock; 0 if that is not known."""
+        try:
+            started = datetime.fromisoformat(started_at(inspection))
+            return max(0.0, (self._engine.now() - started).total_seconds())
+        except (EngineError, ValueError) as error:
+            logger.debug("%s: for how long it has been up is not known: %s", self.name, error)
+            return 0.0
 
     def reject(self, reason: str) -> UpdateRejectedError:
         """Return the error that says the container is not well, with what helps to understand why.

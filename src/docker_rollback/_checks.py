@@ -14,7 +14,7 @@ from docker_rollback._arguments import seconds, several, text, whole
 from docker_rollback._checked import Check, CheckedContainer
 from docker_rollback._engine.port import Inspection
 from docker_rollback._patience import LateError, within
-from docker_rollback._spec import observe, restart_count
+from docker_rollback._spec import observe, restart_count, started_at
 from docker_rollback.errors import ContainerNotFoundError
 
 _POLL: Final = 0.1
@@ -25,6 +25,9 @@ _NEVER_ASKED: Final = "; its engine has not asked its health check once (Podman 
 _SETTLED: Final = 10.0
 """Seconds after which an engine takes a program that it has started again for one that stays (moby, restartmanager)."""
 
+_MOST_RUNS: Final = 3
+"""Runs of a container that a check sees before it takes somebody to start it again and again."""
+
 _MARGIN: Final = 10.0
 """Seconds for a slow engine, on top of the time in which a health check has to decide."""
 
@@ -32,7 +35,7 @@ _PROBING: Final = {"Interval": 30.0, "Timeout": 30.0, "Retries": 3, "StartPeriod
 """What an engine takes where a health check does not say, in seconds."""
 
 
-def healthy(*, timeout: float | None = None, stable_for: float = 1.0) -> Check:
+def healthy(*, timeout: float | None = None, stable_for: float = 5.0) -> Check:
     """Return a check that a container runs, stays up, and turns healthy where it has a health check.
 
     A container that is gone, ended with an error, is being restarted, ran out of memory or is unhealthy fails at
@@ -43,8 +46,9 @@ def healthy(*, timeout: float | None = None, stable_for: float = 1.0) -> Check:
         timeout: how long a health check may take to turn healthy, in seconds; the container's own start period counts
             on top. By default as long as its own timings give it: start period, interval, time-out and retries, and a
             margin.
-        stable_for: how long a container without a health check has to stay up, in seconds. One that its engine has
-            started again already has to stay up for ten at least.
+        stable_for: how long a container without a health check has to stay up, in seconds from its start by its
+            engine's clock: one that was started long ago is not waited for. One that its engine has started again
+            already has to stay up for ten at least.
 
     Raises:
         UpdateRejectedError: by the check, where the container is not well.
@@ -60,8 +64,20 @@ def healthy(*, timeout: float | None = None, stable_for: float = 1.0) -> Check:
         if not container.before.alive:
             return
         first = _look(container)
-        started = container.clock()
-        while not _is_well(container, first, container.clock() - started, timeout, stable_for):
+        begun = container.clock()
+        run, since, runs = started_at(first), begun - container.up_for(first), 1
+        while True:
+            inspection = _look(container)
+            now = container.clock()
+            if started_at(inspection) != run:
+                # Not by its engine, which counts that: somebody has started or recreated it.
+                run, since, runs = started_at(inspection), now, runs + 1
+            if _is_well(container, inspection, first, timeout=timeout, waited=now - begun) and (
+                _is_settled(inspection, now - since, stable_for)
+            ):
+                return
+            if runs > _MOST_RUNS:
+                raise container.reject("somebody starts it again and again")
             container.sleep(_POLL)
 
     return check
@@ -229,10 +245,9 @@ def _has_failed(inspection: Inspection) -> bool:
 
 
 def _is_well(
-    container: CheckedContainer, first: Inspection, waited: float, timeout: float | None, stable_for: float
+    container: CheckedContainer, inspection: Inspection, first: Inspection, *, timeout: float | None, waited: float
 ) -> bool:
-    """Return whether the container is well now; False means: ask again. Raises where it will not turn well."""
-    inspection = _look(container)
+    """Return whether the container is well; False means: ask again. Raises where it will not turn well."""
     state = observe(inspection).state
     if inspection["State"].get("OOMKilled"):
         raise container.reject("it ran out of memory")
@@ -249,7 +264,7 @@ def _is_well(
     if not state.alive:
         raise container.reject(f"it does not run: it is {state.status}")
     if state.health is None:
-        return waited >= (max(stable_for, _SETTLED) if _restarted(inspection) else stable_for)
+        return True
     if state.health == "unhealthy":
         raise container.reject("its health check says that it is unhealthy")
     # One whose last probes failed is about to be unhealthy, or was only slow: the next ones tell.
@@ -260,6 +275,14 @@ def _is_well(
         never = "" if inspection["State"]["Health"].get("Log") else _NEVER_ASKED
         raise container.reject(f"it did not turn healthy within {waited:.0f} s{never}")
     return False
+
+
+def _is_settled(inspection: Inspection, up: float, stable_for: float) -> bool:
+    """Return True unless a container runs without a health check and has not been up long enough."""
+    state = observe(inspection).state
+    if state.health is not None or state.status != "running":
+        return True
+    return up >= (max(stable_for, _SETTLED) if _restarted(inspection) else stable_for)
 
 
 def _restarts(inspection: Inspection) -> bool:

@@ -20,6 +20,7 @@ from docker_rollback import (
     UpdateRejectedError,
     eventually,
     healthy,
+    replace,
     rollback,
 )
 from docker_rollback._model import ContainerState
@@ -74,6 +75,19 @@ def test_what_fails_fails_at_once(run: Run, docker_client: docker.DockerClient) 
     gone = run("sleep 60")
     docker_client.api.remove_container(gone.name, force=True)
     assert rejected(healthy(stable_for=NEVER), gone).reason == "it is gone"
+
+
+@pytest.mark.default_check
+def test_a_container_that_dies_after_four_seconds_is_rolled_back_by_default(
+    run: Run, docker_client: docker.DockerClient, tmp_path: Path
+) -> None:
+    """It has no health check and no check was asked for; the seconds count from its start, by the engine's clock."""
+    good = run("trap 'exit 0' TERM; while :; do sleep 0.1; done")
+    with pytest.raises(UpdateRejectedError, match="exit code 3"):
+        replace(good.name, client=docker_client, store=tmp_path / "store", command=["sh", "-c", "sleep 4; exit 3"])
+    found = good.inspect()
+    assert (found["State"]["Status"], found["Config"]["Cmd"][2][:4]) == ("running", "trap")
+    assert good.up_for(found) < 60.0
 
 
 def test_a_job_that_ends_well_is_well(run: Run) -> None:

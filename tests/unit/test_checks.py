@@ -7,6 +7,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 
 import pytest
 
@@ -15,7 +16,7 @@ from docker_rollback._checks import as_checks, eventually, healthy, http_ok, tcp
 from docker_rollback._engine.port import Inspection
 from docker_rollback._model import ContainerState
 from docker_rollback._spec import observe
-from docker_rollback.errors import UpdateRejectedError
+from docker_rollback.errors import EngineError, UpdateRejectedError
 from docker_rollback.testing import FakeClock, FakeEngine
 
 PROBE = {"Test": ["CMD", "true"], "StartPeriod": 5_000_000_000}
@@ -60,6 +61,127 @@ def test_a_container_that_ends_within_that_time_is_rejected(engine: FakeEngine, 
         healthy(stable_for=3.0)(checked(engine, clock))
     assert rejected.value.container == "web"
     assert "out of luck" in rejected.value.details
+
+
+def test_a_container_has_to_stay_up_for_five_seconds_by_default(engine: FakeEngine, clock: FakeClock) -> None:
+    """One that dies four seconds after its start is rejected, one that lives is well after five."""
+    engine.run("web", image="plain:1")
+    web = engine.container("web")
+    web.after(4.0, lambda: web.exit(1))
+    with pytest.raises(UpdateRejectedError, match="exit code 1"):
+        healthy()(checked(engine, clock))
+    engine.start_container("web")
+    begun = clock.monotonic()
+    healthy()(checked(engine, clock))
+    assert 5.0 <= clock.monotonic() - begun < 5.5
+
+
+@pytest.mark.parametrize(("up", "left"), [(0.0, 5.0), (3.0, 2.0), (5.0, 0.0), (86_400.0, 0.0)])
+def test_the_time_counts_from_the_start(engine: FakeEngine, clock: FakeClock, up: float, left: float) -> None:
+    """A container that has been up for long by then is not waited for."""
+    engine.run("web", image="plain:1")
+    clock.advance(up)
+    begun = clock.monotonic()
+    healthy()(checked(engine, clock))
+    assert left <= clock.monotonic() - begun < left + 0.2
+
+
+class Elsewhere(FakeEngine):
+    """An engine that answers wrong or not at all when it is asked for its time."""
+
+    said: datetime | None = None
+
+    def now(self) -> datetime:
+        """Return what it says."""
+        if self.said is None:
+            raise EngineError("ask the engine for its time", "'None' is no time")
+        return self.said
+
+
+@pytest.mark.parametrize("said", [None, datetime(2025, 12, 31, tzinfo=UTC)], ids=["unknown", "set back"])
+def test_where_the_start_cannot_be_trusted_the_first_look_counts(clock: FakeClock, said: datetime | None) -> None:
+    """An engine that does not say its time, or whose clock was set back since, has the whole time waited for."""
+    engine = Elsewhere(clock=clock)
+    engine.said = said
+    engine.add_image("plain:1")
+    engine.run("web", image="plain:1")
+    clock.advance(60.0)
+    begun = clock.monotonic()
+    healthy()(checked(engine, clock))
+    assert 5.0 <= clock.monotonic() - begun < 5.5
+
+
+def test_only_the_clock_of_the_engine_counts(engine: FakeEngine) -> None:
+    """The clock of this machine may be years away from it."""
+    here = FakeClock(datetime(2031, 1, 1, tzinfo=UTC))
+    engine.run("web", image="plain:1")
+    container = checked(engine, here)
+    healthy()(container)
+    assert 5.0 <= here.monotonic() < 5.5
+
+
+@pytest.mark.parametrize("policy", ["no", "on-failure"])
+def test_a_job_is_not_waited_for(engine: FakeEngine, clock: FakeClock, policy: str) -> None:
+    """It ends with 0 before the five seconds are over, and nobody starts it again."""
+    engine.run("web", image="plain:1", restart=policy)
+    web = engine.container("web")
+    web.after(2.0, lambda: web.exit(0))
+    begun = clock.monotonic()
+    healthy()(checked(engine, clock))
+    assert 2.0 <= clock.monotonic() - begun < 2.5
+
+
+def test_a_health_check_that_passes_is_not_waited_for(engine: FakeEngine, clock: FakeClock) -> None:
+    """It says that the container is well."""
+    engine.run("web", image="probed:1")
+    healthy()(checked(engine, clock))
+    assert clock.monotonic() == 0.0
+
+
+def test_a_paused_container_is_not_waited_for(engine: FakeEngine, clock: FakeClock) -> None:
+    """It was paused before, and nothing happens to it meanwhile."""
+    engine.run("web", image="plain:1")
+    engine.pause_container("web")
+    healthy()(checked(engine, clock))
+    assert clock.monotonic() == 0.0
+
+
+def test_a_restart_of_long_ago_is_not_waited_for(engine: FakeEngine, clock: FakeClock) -> None:
+    """Its engine started it again once, and it has been up since."""
+    engine.run("web", image="plain:1", restart="always")
+    engine.container("web").exit(1)
+    clock.advance(1.0)
+    assert engine.inspect_container("web")["RestartCount"] == 1
+    clock.advance(3600.0)
+    begun = clock.monotonic()
+    healthy()(checked(engine, clock))
+    assert clock.monotonic() == begun
+
+
+def test_a_loop_of_four_seconds_is_rejected(engine: FakeEngine, clock: FakeClock) -> None:
+    """The engine starts it again each time."""
+    engine.on_start("web", lambda web: web.after(4.0, lambda: web.exit(1)))
+    engine.run("web", image="plain:1", restart="always")
+    with pytest.raises(UpdateRejectedError, match="again and again"):
+        healthy()(checked(engine, clock))
+
+
+def test_a_start_by_somebody_else_begins_the_count_again(engine: FakeEngine, clock: FakeClock) -> None:
+    """Once may be part of the update; again and again is a loop that a program outside of the engine drives."""
+
+    def again() -> None:
+        engine.stop_container("web")
+        engine.start_container("web")
+
+    engine.run("web", image="plain:1")
+    engine.container("web").after(3.0, again)
+    begun = clock.monotonic()
+    healthy()(checked(engine, clock))
+    assert 8.0 <= clock.monotonic() - begun < 8.5
+    engine.on_start("web", lambda web: web.after(3.0, again))
+    again()
+    with pytest.raises(UpdateRejectedError, match="somebody starts it again and again"):
+        healthy()(checked(engine, clock))
 
 
 def test_a_job_that_ends_well_is_well(engine: FakeEngine, clock: FakeClock) -> None:
@@ -281,6 +403,9 @@ def test_a_container_that_was_restarted_before_has_to_stay_up_longer(engine: Fak
     begun = clock.monotonic()
     healthy(stable_for=1.0)(container)
     assert 10.0 <= clock.monotonic() - begun < 11.0
+    web.exit(1)
+    clock.advance(2.0)
+    assert engine.inspect_container("web")["RestartCount"] == 2
     web.after(5.0, lambda: web.exit(1))
     with pytest.raises(UpdateRejectedError, match="again and again"):
         healthy(stable_for=1.0)(container)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from datetime import datetime
 from typing import TYPE_CHECKING, Final, Self
 
 from docker import APIClient, DockerClient
@@ -91,6 +92,14 @@ class DockerEngine(DockerContainers, DockerImages, DockerNetworks, DockerVolumes
 
     def forbidden(self) -> list[str]:
         return forbidden(self._wire)
+
+    def now(self) -> datetime:
+        asking = Asking("ask the engine for its time")
+        said = str(self._wire.json("GET", "/info", asking).get("SystemTime"))
+        try:
+            return datetime.fromisoformat(said)
+        except ValueError as error:
+            raise asking.failed(f"{said!r} is no time") from error
 
     def info(self) -> EngineInfo:
         # An engine counts and measures a good deal for this answer, of which nothing here changes from call to call.

@@ -6,6 +6,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
 from typing import TYPE_CHECKING, TypeVar
 
 from tenacity import RetryCallState, Retrying, retry_if_exception, wait_random_exponential
@@ -64,6 +65,9 @@ class RetryingEngine:
 
     def info(self) -> EngineInfo:
         return self._again(self._engine.info)
+
+    def now(self) -> datetime:
+        return self._again(self._engine.now)
 
     def forbidden(self) -> list[str]:
         return self._again(self._engine.forbidden)

@@ -10,6 +10,7 @@ does not know it. `ref` is a name, a full id, or the beginning of an id of at le
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
 from types import TracebackType
 from typing import Any, Final, Literal, Protocol, Self, TypeAlias
 
@@ -158,6 +159,9 @@ class Engine(Protocol):
 
     def info(self) -> EngineInfo:
         """Ask who answers; raises `EngineUnavailableError` where nobody does."""
+
+    def now(self) -> datetime:
+        """Return the moment by the engine's own clock, the one by which it says when a container was started."""
 
     def forbidden(self) -> list[str]:
         """Return, in words, what of all that is asked here is refused whatever it is asked of; changes nothing."""

@@ -49,6 +49,7 @@ READING: Final = frozenset(
         "list_images",
         "list_networks",
         "list_volumes",
+        "now",
         "save_image",
     }
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -81,6 +82,14 @@ class ContainerContract(Contract):
                 _VERBS[verb](engine, ref)
             assert caught.value.name == ref
             assert ref[:12] in str(caught.value)
+
+    def test_an_engine_tells_its_time(self, engine: Engine, lab: Lab) -> None:
+        """By the clock by which it says when a container was started."""
+        before = engine.now()
+        container = lab.running()
+        after = engine.now()
+        started = datetime.fromisoformat(engine.inspect_container(container)["State"]["StartedAt"])
+        assert before <= started <= after
 
     @pytest.mark.parametrize("ref", ["", ".", "..", "no/such", "../info", "json", "a?b", "%2e"])
     def test_what_cannot_be_a_container_is_not_found(self, engine: Engine, ref: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
 from types import TracebackType
 from typing import Self, TypeVar
 
@@ -159,6 +160,10 @@ class FailingEngine:
     def info(self) -> EngineInfo:
         """Ask who answers."""
         return self.pass_on("info", self._engine.info)
+
+    def now(self) -> datetime:
+        """Return the moment by the engine's own clock."""
+        return self.pass_on("now", self._engine.now)
 
     def forbidden(self) -> list[str]:
         """Return what is refused whatever it is asked of."""

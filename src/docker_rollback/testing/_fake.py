@@ -109,6 +109,10 @@ class FakeEngine(Setup):
         """Return what is refused whatever it is asked of: nothing."""
         return []
 
+    def now(self) -> datetime:
+        """Return the moment by the engine's own clock."""
+        return self._maker.moments.now()
+
     def info(self) -> EngineInfo:
         """Ask who answers."""
         return EngineInfo(

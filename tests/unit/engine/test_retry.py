@@ -56,6 +56,7 @@ def _ask(engine: RetryingEngine, verb: str) -> object:
         "list_images": lambda: engine.list_images("shop"),
         "list_networks": engine.list_networks,
         "list_volumes": engine.list_volumes,
+        "now": engine.now,
         "load_image": lambda: engine.load_image(list(engine.save_image("shop:1"))),
         "put_archive": lambda: engine.put_archive("web", bytes(1024)),
         "pull_image": lambda: engine.pull_image("shop:1"),

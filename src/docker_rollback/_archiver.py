@@ -184,17 +184,18 @@ class VolumeArchiver:
             ExitStack() as writers,
             self._access.reading(volumes, operation=operation, ways=ways) as reaches,
         ):
+            reaches = tuple(evolve(reach, excluded=excluded[reach.volume]) for reach in reaches)
             capture = VolumeCapture(
                 self._store,
                 draft,
-                [evolve(reach, excluded=excluded[reach.volume]) for reach in reaches],
+                reaches,
                 writers,
                 frozenset(anonymous),
                 level=self._level,
                 progress=self._progress,
                 expect=self._expect,
                 live_from=self._live_from,
-                formers=lambda: self._formers(excluded),
+                formers=lambda: self._formers(reaches),
             )
             try:
                 yield capture
@@ -326,18 +327,19 @@ class VolumeArchiver:
             held.callback(self._locks.pop, volume)
             yield
 
-    def _formers(self, excluded: Mapping[str, tuple[str, ...]]) -> dict[str, list[VolumeArchive]]:
+    def _formers(self, reaches: Sequence[_volumes.Reach]) -> dict[str, list[VolumeArchive]]:
         """Return of each volume the archives on this engine whose bases may serve a second time, the newest last.
 
-        Args:
-            excluded: the volumes, each with the paths that are left out of it.
+        What one leaves out, the next has to leave out as well, and nothing else.
         """
+        wanted = {one.volume: (one.excluded, [point.path for point in one.mount_points]) for one in reaches}
         found: dict[str, list[VolumeArchive]] = {}
         if identity := self._engine.info().identity:
             for backup in self._store.list():
                 if backup.engine.identity == identity:
                     for one in backup.volumes:
-                        if one.listing is not None and excluded.get(one.name) == one.excluded:
+                        leaves_out = (one.excluded, [point.path for point in one.mount_points])
+                        if one.listing is not None and wanted.get(one.name) == leaves_out:
                             found.setdefault(one.name, []).append(one)
         return found
 

@@ -12,7 +12,7 @@ import errno
 import os
 import stat
 import weakref
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from functools import cache
 from typing import Final, Self
@@ -140,14 +140,16 @@ class Tree:
         with self.below(folder or b".") as above:
             os.unlink(name, dir_fd=above.descriptor)
 
-    def walk(self) -> Iterator[bytes]:
-        """Yield the path of everything, in order; a folder that cannot be read counts as empty.
+    def walk(self, *, but: Collection[bytes] = ()) -> Iterator[bytes]:
+        """Yield the path of everything, in order, but of these; a folder that cannot be read counts as empty.
 
         However deep it is, this takes one descriptor at a time.
         """
         waiting = [b"."]
         while waiting:
             path = waiting.pop()
+            if path in but:
+                continue
             yield path
             try:
                 if path == b"." or self.is_folder(path):

@@ -1,4 +1,4 @@
-"""What a backup leaves out on purpose, and a restore leaves alone: whole volumes, and paths within them; pure."""
+"""What a backup leaves out, and a restore leaves alone: whole volumes, paths within them, and mount points; pure."""
 
 from __future__ import annotations
 
@@ -83,17 +83,42 @@ def as_excludes(given: Iterable[ExcludeArgument]) -> tuple[Exclude, ...]:
     return tuple(dict.fromkeys(map(Exclude.of, given)))
 
 
+@frozen
+class MountPoint:
+    """A name in a volume where something else was mounted; only the name is part of the volume.
+
+    Attributes:
+        path: its path below the volume's root.
+        mode: the permissions that were seen there.
+        uid: the owner's number.
+        gid: the group's number.
+        is_directory: whether it was one; else it was a file.
+    """
+
+    path: str
+    mode: int = 0o755
+    uid: int = 0
+    gid: int = 0
+    is_directory: bool = True
+
+    @property
+    def name(self) -> bytes:
+        """The same path in bytes."""
+        return self.path.encode("utf-8", "surrogateescape")
+
+
 class Paths:
     """Paths that are left out of one volume.
 
     Args:
         patterns: the paths of `Exclude`.
+        exact: paths that mean no other one, whatever characters they have.
     """
 
-    def __init__(self, patterns: Collection[str] = ()) -> None:
-        each = "|".join(_expression(pattern) for pattern in patterns)
-        self._match = re.compile(rf"\./(?:{each})(?:/|\Z)".encode("latin-1"), re.DOTALL).match if patterns else None
-        self._itself = re.compile(rf"\./(?:{each})\Z".encode("latin-1"), re.DOTALL).match if patterns else None
+    def __init__(self, patterns: Collection[str] = (), *, exact: Collection[str] = ()) -> None:
+        each = "|".join([*map(_expression, patterns), *map(_exactly, exact)])
+        self._match = re.compile(rf"\./(?:{each})(?:/|\Z)".encode("latin-1"), re.DOTALL).match if each else None
+        self._itself = re.compile(rf"\./(?:{each})\Z".encode("latin-1"), re.DOTALL).match if each else None
 
     def __bool__(self) -> bool:
         """Whether there are any."""
@@ -108,21 +133,33 @@ class Paths:
         return self._itself is not None and self._itself(path) is not None
 
 
-NONE: Final = Paths()
-"""No paths."""
-
-
 def for_tar(pattern: str) -> str:
     """Return a path of `Exclude` as tar's ``--exclude`` takes it."""
     return "./" + _SPECIAL.sub(r"\\\g<0>", pattern)
 
 
+def for_find(path: str) -> str:
+    """Return a path as find's ``-path`` takes it to mean no other one."""
+    return _MEANING.sub(r"\\\g<0>", path)
+
+
 def itself_for_tar(path: bytes) -> str:
     """Return a path, as tar has it (``./tmp/x``), as ``--exclude`` takes it to mean no other one."""
-    return _MEANING.sub(r"\\\g<0>", path.decode("utf-8", "surrogateescape"))
+    return for_find(path.decode("utf-8", "surrogateescape"))
 
 
 def _expression(pattern: str) -> str:
     # The names of files are bytes; a text that has others than UTF-8 has them as surrogates, as everywhere in Python.
-    escaped = (_ANY.get(char) or re.escape(char) for char in pattern)
-    return "".join(escaped).encode("utf-8", "surrogateescape").decode("latin-1")
+    return _as_bytes("".join(_ANY.get(char) or re.escape(char) for char in pattern))
+
+
+def _exactly(path: str) -> str:
+    return _as_bytes(re.escape(path))
+
+
+def _as_bytes(expression: str) -> str:
+    return expression.encode("utf-8", "surrogateescape").decode("latin-1")
+
+
+NONE: Final = Paths()
+"""No paths."""

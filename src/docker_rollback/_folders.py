@@ -97,6 +97,9 @@ class Mounted:
         target: where.
         filesystem: what kind it is.
         options: of the file system, as the kernel writes them.
+        id: its number in this list.
+        parent: the number of the mount that its target lies in.
+        is_read_only: whether nothing can be written to it.
     """
 
     device: str
@@ -104,6 +107,9 @@ class Mounted:
     target: str
     filesystem: str
     options: str = ""
+    id: str = ""
+    parent: str = ""
+    is_read_only: bool = False
 
     def option(self, name: str) -> str:
         """Return the value of an option; empty where it has none."""
@@ -178,7 +184,7 @@ def why_never(folder: str, *, engine_root: str) -> str | None:
 
 
 def why_not_there(
-    folder: str, spot: Spot, *, engine_root: str, own: Spot | None, below: Iterable[str], kept: Mapping[str, Spot]
+    folder: str, spot: Spot, *, engine_root: str, own: Spot | None, kept: Mapping[str, Spot]
 ) -> str | None:
     """Return why a folder is not archived, as the kernel tells where it leads; None where it may be.
 
@@ -187,7 +193,6 @@ def why_not_there(
         spot: where that leads.
         engine_root: the folder of the engine's data, as the engine says it.
         own: the same, as the kernel says it; None where it cannot be known.
-        below: other file systems that are mounted in it.
         kept: what else must not be touched, by what it is.
     """
     if spot.filesystem in _VIRTUAL:
@@ -202,8 +207,6 @@ def why_not_there(
         for path in (spot.path, *([f"/run{spot.path}"] if spot.filesystem == "tmpfs" else [])):
             if reason := why_never(path, engine_root=engine_root):
                 return f"it leads to {path}: {reason}"
-    if other := next(iter(below), None):
-        return f"another file system is mounted in it, at {other}"
     return None
 
 
@@ -233,9 +236,56 @@ def spot_of(mountinfo: str, path: str) -> Spot | None:
 
 
 def mounted_below(mountinfo: str, path: str) -> list[str]:
-    """Return what is mounted in a folder, relative to it."""
+    """Return what is mounted in a folder, relative to it; what is mounted in one of these mounts is left out."""
     targets = (mount.target for mount in mounted(mountinfo))
-    return sorted({posixpath.relpath(target, path) for target in targets if target != path and _lies_in(target, path)})
+    return outermost(posixpath.relpath(target, path) for target in targets if target != path and _lies_in(target, path))
+
+
+def mounted_on(mountinfo: str, spot: Spot, *, at: str = "/") -> list[str]:
+    """Return the names in a folder that are mount points of another list than the one that the folder was found in.
+
+    Two namespaces can show the same folder at different paths. A name in it that is a mount point in one of them loses
+    its mount there when it is removed in the other.
+
+    Args:
+        mountinfo: the kernel's list of the mounts of any namespace.
+        spot: where the folder is.
+        at: the path by which whoever mounted them has to know the folder.
+
+    Returns:
+        The mount points, relative to the folder.
+    """
+    listed = list(mounted(mountinfo))
+    by_id = {mount.id: mount for mount in listed}
+    found = []
+    for mount in listed:
+        parent = by_id.get(mount.parent)
+        if parent is None or not (_lies_in(mount.target, parent.target) and _lies_in(mount.target, at)):
+            continue
+        if parent.device == spot.device:
+            place = folder_of(f"{parent.root}/{posixpath.relpath(mount.target, parent.target)}")
+            if place != spot.path and _lies_in(place, spot.path):
+                found.append(posixpath.relpath(place, spot.path))
+    return outermost(found)
+
+
+def outermost(paths: Iterable[str]) -> list[str]:
+    """Return relative paths in order, each once, without those that lie in another one of them."""
+    kept: list[str] = []
+    for path in sorted(set(paths), key=lambda path: path.split("/")):
+        if not kept or not _lies_in(path, kept[-1]):
+            kept.append(path)
+    return kept
+
+
+def is_read_only(mountinfo: str, path: str) -> bool:
+    """Return True if nothing can be written at a path: its mount is read-only, or the file system is."""
+    found = False
+    longest = -1
+    for mount in mounted(mountinfo):
+        if _lies_in(path, mount.target) and len(mount.target) >= longest:
+            found, longest = mount.is_read_only, len(mount.target)
+    return found
 
 
 def engine_spot(mountinfo: str) -> Spot | None:
@@ -260,7 +310,9 @@ def mounted(mountinfo: str) -> Iterator[Mounted]:
         words = [_plain(word) for word in fields.split()]
         if len(words) >= 5 and rest:
             filesystem, *more = rest.split()
-            yield Mounted(words[2], words[3], words[4], filesystem, more[-1] if more else "")
+            options = more[-1] if more else ""
+            read_only = "ro" in ",".join([*words[5:6], options]).split(",")
+            yield Mounted(words[2], words[3], words[4], filesystem, options, words[0], words[1], read_only)
 
 
 def _plain(word: str) -> str:

@@ -12,7 +12,7 @@ from typing import Any, Literal, TypeAlias
 
 from attrs import field, frozen
 
-from docker_rollback._exclude import Exclude
+from docker_rollback._exclude import Exclude, MountPoint
 from docker_rollback._privileges import privileges, privileges_of_volume
 
 Quiesce: TypeAlias = Literal["stop", "pause", "none"]
@@ -272,6 +272,7 @@ class VolumeArchive:
         clock: the clock of the machine that took the base, when it began; None where there is no increment.
         excluded: the paths in it that were left out on purpose, and are left alone by a restore.
         listing: what was known of each file that the base holds, in zstd, for an increment of a later backup.
+        mount_points: the names in it where something else was mounted, which is not archived.
     """
 
     name: str
@@ -286,6 +287,12 @@ class VolumeArchive:
     clock: Clock | None = None
     listing: Descriptor | None = None
     excluded: tuple[str, ...] = ()
+    mount_points: tuple[MountPoint, ...] = ()
+
+    @property
+    def is_partial(self) -> bool:
+        """Whether something of it is left out, so that it is nowhere but in the volume itself."""
+        return bool(self.excluded or self.mount_points)
 
     @property
     def privileges(self) -> tuple[str, ...]:

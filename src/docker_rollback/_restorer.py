@@ -317,8 +317,8 @@ class Restorer:
                 logger.warning("%s: what it was before could not be removed: %s", container.name, error)
 
     def _place(self, container: ContainerSnapshot, backup: Backup, ids: dict[str, str]) -> Place:
-        # Of an anonymous volume that goes, what was excluded would be nowhere.
-        archived = {volume.name for volume in backup.volumes if not (volume.anonymous and volume.excluded)}
+        # Of an anonymous volume that goes, what was excluded, or is mounted in it, would be nowhere.
+        archived = {volume.name for volume in backup.volumes if not (volume.anonymous and volume.is_partial)}
         mounted = {mount.source for mount in container.mounts if mount.kind == "volume"}
         here = self._engine.info().record()
         # An engine was not always told from others of its kind.

@@ -300,10 +300,10 @@ def drop_orphan(engine: Engine, volume: VolumeArchive) -> None:
     """Remove an anonymous volume whose container is gone: its data is in the volume of the new one."""
     name = volume.name
     try:
-        if not volume.excluded:
+        if not volume.is_partial:
             engine.remove_volume(name)
         elif _is_there(engine, name) and not engine.list_containers(ContainerFilter(volume=name)):
-            logger.warning("volume %s is left over: what was excluded of it is nowhere else", name)
+            logger.warning("volume %s is left over: what its archive leaves out is nowhere else", name)
     except EngineConflictError:
         logger.debug("volume %s is in use", name)
     except EngineError as error:

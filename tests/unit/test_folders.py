@@ -8,8 +8,10 @@ from docker_rollback._folders import (
     Spot,
     engine_spot,
     folder_of,
+    is_read_only,
     is_straight,
     mounted_below,
+    mounted_on,
     overlap,
     spot_of,
     uses,
@@ -119,10 +121,42 @@ def test_a_path_leads_into_the_nearest_mount(path: str, spot: Spot) -> None:
 
 
 def test_what_is_mounted_in_a_folder_is_seen() -> None:
-    """Another file system in a folder is found, the one that the folder itself is not."""
+    """Another file system in a folder is found; not the folder's own, and not what is mounted in the other one."""
     assert mounted_below(MOUNTS, "/srv/a b") == ["disk"]
-    assert mounted_below(MOUNTS, "/srv") == ["a b", "a b/disk"]
+    assert mounted_below(MOUNTS, "/srv") == ["a b"]
     assert mounted_below(MOUNTS, "/srv/a b/disk") == []
+
+
+def test_a_mount_point_of_another_namespace_is_seen() -> None:
+    """It counts which file of which file system is mounted on, whatever the path is in the other namespace."""
+    other = (
+        "40 1 254:0 / / rw - overlay overlay rw\n"
+        "41 40 254:0 /srv/data /mnt/v rw - ext4 /dev/vda rw\n"
+        "42 41 0:50 / /mnt/v/a\\040b/disk rw - tmpfs tmpfs rw\n"
+        "43 42 0:51 / /mnt/v/a\\040b/disk/deeper rw - tmpfs tmpfs rw\n"
+        "44 40 0:52 / /srv/data/more rw - tmpfs tmpfs rw\n"
+        "45 41 0:52 / /mnt/v/a\\040b rw - tmpfs tmpfs rw\n"
+        "46 99 0:53 / /lost rw - tmpfs tmpfs rw\n"
+    )
+    assert mounted_on(other, Spot("254:0", "/srv/data", "ext4")) == ["a b", "more"]
+    assert mounted_on(other, Spot("254:0", "/srv/data/a b", "ext4")) == ["disk"]
+    assert mounted_on(other, Spot("254:0", "/", "ext4")) == ["mnt/v", "srv/data/a b", "srv/data/more"]
+    assert mounted_on(other, Spot("254:1", "/srv/data", "ext4")) == []
+    assert mounted_on(other, Spot("254:0", "/srv/data", "ext4"), at="/srv/data") == ["more"]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "22 1 254:0 / /v ro,relatime - ext4 /dev/vda rw",
+        "22 1 254:0 / /v rw,relatime shared:1 - ext4 /dev/vda ro,discard",
+    ],
+)
+def test_a_mount_or_a_file_system_can_be_read_only(line: str) -> None:
+    """Both options are listed, and either keeps everybody from writing."""
+    assert is_read_only(f"{line}\n", "/v/x")
+    assert not is_read_only(f"{line}\n", "/w")
+    assert not is_read_only("22 1 254:0 / /v rw,relatime - ext4 /dev/vda rw,errors=ro\n", "/v/x")
 
 
 def test_a_container_tells_where_its_engine_lives() -> None:
@@ -148,15 +182,8 @@ def test_a_container_tells_where_its_engine_lives() -> None:
 def test_a_link_into_what_is_never_touched_is_seen(folder: str, spot: Spot, words: str | None) -> None:
     """Whatever the path says, it counts where it leads; a disk of its own may have folders of any name."""
     own, kept = Spot("254:0", "/data/engine", "ext4"), {"the store": Spot("254:0", "/backups/all", "ext4")}
-    found = why_not_there(folder, spot, engine_root="/data/engine", own=own, below=(), kept=kept)
+    found = why_not_there(folder, spot, engine_root="/data/engine", own=own, kept=kept)
     assert (words in (found or "")) if words else found is None
-
-
-def test_another_file_system_in_a_folder_stands_against_it() -> None:
-    """What is mounted in a folder would be emptied with it."""
-    spot = Spot("254:0", "/srv/data", "ext4")
-    found = why_not_there("/srv/data", spot, engine_root="/x", own=None, below=["disk"], kept={})
-    assert found == "another file system is mounted in it, at disk"
 
 
 def test_a_path_without_links_is_straight() -> None:

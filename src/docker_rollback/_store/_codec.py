@@ -32,7 +32,7 @@ def dump_backup(backup: Backup) -> bytes:
 
 def format_of(backup: Backup) -> int:
     """Return the oldest version of the format whose readers understand a backup."""
-    newer = backup.excluded or any(volume.listing is not None or volume.excluded for volume in backup.volumes)
+    newer = backup.excluded or any(volume.listing is not None or volume.is_partial for volume in backup.volumes)
     return FORMAT if newer else FIRST_FORMAT
 
 

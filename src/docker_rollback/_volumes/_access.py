@@ -7,33 +7,29 @@ import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Protocol
 
 from attrs import evolve, field, frozen
 
 from docker_rollback._beneath import Tree
 from docker_rollback._engine.port import ContainerFilter, Engine, Inspection, Process
-from docker_rollback._exclude import Paths
+from docker_rollback._exclude import MountPoint, Paths, for_find
 from docker_rollback._folders import folder_of, inspection_of, uses
 from docker_rollback._labels import GUARD_NAME, HELPER_NAME, OPERATION_LABEL
 from docker_rollback._model import Way, is_folder
 from docker_rollback._spec import mounts
 from docker_rollback._store import FileLock
-from docker_rollback._volumes import _image, _proof, _sandbox, _tools
+from docker_rollback._volumes import _image, _mounts, _proof, _sandbox, _tools
+from docker_rollback._volumes._again import tried
 from docker_rollback._volumes._direct import LocalProcess
 from docker_rollback._volumes._helper import Helper
 from docker_rollback._volumes._helpers import Helpers, Use
 from docker_rollback._volumes._host import PLACE, HostFolders
+from docker_rollback._volumes._mounts import Sight
+from docker_rollback._volumes._run import Run
 from docker_rollback._volumes._sandbox import Sandbox, Sandboxes
-from docker_rollback.errors import ContainerNotFoundError, VolumeAccessError
+from docker_rollback.errors import ArchiveError, ContainerNotFoundError, VolumeAccessError
 
 logger = logging.getLogger("docker_rollback")
-
-
-class Run(Protocol):
-    """Starts a program next to a volume's files, by its bare name and arguments, with an input where asked."""
-
-    def __call__(self, words: Sequence[str], /, *, stdin: bool = False) -> Process: ...
 
 
 @frozen
@@ -48,6 +44,9 @@ class Reach:
         snapshot: a file, not there yet, for tar's record of its directories; of no use where it is to be filled.
         run: starts a program next to its files.
         excluded: the paths in it that are left out, and left alone.
+        mount_points: the paths in it where something else is mounted. To be filled, it has those as well that no
+            program next to it sees, as far as they can be known.
+        read_only: whether it is to be filled, and nothing can be written to it.
         tree: its files, for what we open ourselves; None where they are not at hand.
     """
 
@@ -58,12 +57,28 @@ class Reach:
     snapshot: str
     run: Run
     excluded: tuple[str, ...] = ()
+    mount_points: tuple[MountPoint, ...] = ()
+    read_only: bool = False
     tree: Tree | None = field(default=None, eq=False, repr=False)
 
     @property
+    def unread(self) -> tuple[bytes, ...]:
+        """The mount points, as tar has their paths."""
+        return tuple(b"./" + one.name for one in self.mount_points)
+
+    def finding(self, *tests: str) -> tuple[str, ...]:
+        """Return the command by which find goes through it, and into no mount point."""
+        points = [("-path", f"{for_find(self.root)}/{for_find(one.path)}") for one in self.mount_points]
+        if not points:
+            return ("find", self.root, *tests)
+        first, *others = points
+        named = [*first, *(word for one in others for word in ("-o", *one))]
+        return ("find", self.root, "(", *named, ")", "-prune", "-o", *tests)
+
+    @property
     def left_out(self) -> Paths:
-        """The same paths, to be asked for others."""
-        return Paths(self.excluded)
+        """The paths that are left out of its archive, for whatever reason, to be asked for others."""
+        return Paths(self.excluded, exact=[one.path for one in self.mount_points])
 
 
 class VolumeAccess:
@@ -147,11 +162,15 @@ class VolumeAccess:
                     raise VolumeAccessError(name, near.reasons.get(name) or _why_not_direct(inspection))
             if helper is not None and len(near.standing) == len(found):
                 helping.close()
-            reaches = [
-                self._reach(name, inspection, near.standing.get(name), helper, str(number))
-                for number, (name, inspection) in enumerate(found.items())
-            ]
-            yield tuple(self._placed(reach) if is_folder(reach.volume) else reach for reach in reaches)
+            listed = _mounts_of(helper) if helper is not None and len(near.standing) < len(found) else ""
+            reaches = []
+            for number, (name, inspection) in enumerate(found.items()):
+                reach, sight = self._reach(name, inspection, near.standing.get(name), helper, listed, str(number))
+                seen = sight.mounted if reach.tree is None else sight.mounted_anywhere(at=str(inspection["Mountpoint"]))
+                points = _mounts.described(reach.run, reach.root, seen)
+                reach = evolve(reach, mount_points=points)
+                reaches.append(self._placed(reach) if is_folder(name) else reach)
+            yield tuple(reaches)
 
     @contextmanager
     def filling(self, volume: str, *, operation: str, place: Mapping[str, object] | None = None) -> Iterator[Reach]:
@@ -180,7 +199,9 @@ class VolumeAccess:
                 raise VolumeAccessError(volume, near.reasons.get(volume) or _why_not_direct(found))
             if near.standing:
                 helping.close()
-            reach = self._reach(volume, found, near.standing.get(volume), helper)
+            seen = _mounts_of(helper) if helper is not None and not near.standing else ""
+            reach, sight = self._reach(volume, found, near.standing.get(volume), helper, seen)
+            reach = evolve(reach, mount_points=_in_the_way(sight, helper if not near.standing else None))
             if is_folder(volume):
                 reach = self._placed(reach)
                 self._folders.check_same(volume, reach.inspection[PLACE], place)
@@ -209,7 +230,7 @@ class VolumeAccess:
         wanted = {folder: found if is_folder(volume) else inspection_of(folder)}
         with self._helping(wanted, "make", operation=f"make-{secrets.token_hex(4)}") as helper:
             if is_folder(volume):
-                self._placed(self._reach(folder, found, None, helper))
+                self._placed(self._reach(folder, found, None, helper)[0])
 
     def _is_gone(self, folder: str) -> bool:
         """Whether a volume's folder is missing from where all volumes of the engine are, as far as can be seen here."""
@@ -271,15 +292,25 @@ class VolumeAccess:
             self._operations.remove(operation)
 
     def _reach(
-        self, volume: str, inspection: Inspection, sandbox: Sandbox | None, helper: Helper | None, snapshot: str = ""
-    ) -> Reach:
+        self,
+        volume: str,
+        inspection: Inspection,
+        sandbox: Sandbox | None,
+        helper: Helper | None,
+        seen: str = "",
+        snapshot: str = "",
+    ) -> tuple[Reach, Sight]:
+        """Return a volume within reach, and how the programs next to it see it; `seen` are the mounts of the helper."""
         if sandbox is not None:
             run = _run_in(sandbox, self._lock(volume))
             recorded = f"{_sandbox.SCRATCH}/{snapshot}"
-            return Reach(volume, inspection, "direct", _sandbox.VOLUME, recorded, run, tree=sandbox.tree)
+            reach = Reach(volume, inspection, "direct", _sandbox.VOLUME, recorded, run, tree=sandbox.tree)
+            return reach, sandbox.sight
         if helper is None:
             raise VolumeAccessError(volume, "no way to it was found")
-        return Reach(volume, inspection, "helper", helper.roots[volume], f"{_image.SCRATCH}/{snapshot}", helper.run)
+        root = helper.roots[volume]
+        reach = Reach(volume, inspection, "helper", root, f"{_image.SCRATCH}/{snapshot}", helper.run)
+        return reach, Sight(seen, root)
 
     def _known(self, volume: str, inspection: Inspection) -> _proof.Root | None:
         """Return a volume's folder here where that can be known without a helper."""
@@ -296,7 +327,7 @@ class VolumeAccess:
     def _prove(self, inspections: Mapping[str, Inspection], helper: Helper) -> dict[str, _proof.Root]:
         """Return the volumes' folders here, of those where a helper sees the same folder."""
         candidates = {name: root for name, found in inspections.items() if (root := _candidate(found)) is not None}
-        if not candidates or not _proof.same_kernel(helper.ask(_proof.IDENTITY) or ""):
+        if not candidates or not _is_near(helper):
             return {}
         numbers = helper.ask(("stat", "-c", "%d:%i", *(helper.roots[name] for name in candidates))) or ""
         seen = dict(zip(candidates, numbers.split(), strict=False))
@@ -310,6 +341,29 @@ def _candidate(inspection: Inspection) -> _proof.Root | None:
     if not _proof.is_plain(inspection) or not _proof.may_do_anything() or _tools.find_tar() is None:
         return None
     return _proof.look(str(inspection["Mountpoint"]))
+
+
+def _mounts_of(helper: Helper) -> str:
+    """Return the list of the mounts that a helper sees."""
+
+    def ask() -> str:
+        seen = helper.ask(("cat", _mounts.MOUNTINFO))
+        if not seen:
+            names = ", ".join(helper.roots)
+            raise ArchiveError(names, "a helper container does not tell what is mounted in it", permanent=False)
+        return seen
+
+    return tried(ask, doing="asking a helper container for its mounts")
+
+
+def _is_near(helper: Helper) -> bool:
+    return _proof.same_kernel(helper.ask(_proof.IDENTITY) or "")
+
+
+def _in_the_way(sight: Sight, helper: Helper | None) -> tuple[MountPoint, ...]:
+    """Return the mount points in a volume that is to be filled, also those of other namespaces of this machine."""
+    near = helper is None or tried(lambda: _is_near(helper), doing="asking a helper container where it runs")
+    return tuple(map(MountPoint, sight.mounted_anywhere() if near else sight.mounted))
 
 
 def _why_not_direct(inspection: Inspection) -> str:

@@ -15,7 +15,7 @@ from attrs import define, evolve
 from docker_rollback._engine.port import Process
 from docker_rollback._model import Descriptor, NotCovered, VolumeArchive
 from docker_rollback._store import LISTING, SNAPSHOT_FILE, VOLUME_ARCHIVE, BackupStore, BlobWriter, Draft, Spool
-from docker_rollback._volumes import _tar
+from docker_rollback._volumes import _mounts, _tar
 from docker_rollback._volumes._access import Reach
 from docker_rollback._volumes._again import tried
 from docker_rollback._volumes._archive import read_archive
@@ -253,7 +253,7 @@ class VolumeCapture:
                 # Good for one try: where it fails, a new one is started.
                 tar, work.waiting = work.waiting, None
                 if tar is None:
-                    command = _tar.create(reach.root, reach.snapshot, excluded=reach.excluded)
+                    command = _tar.create(reach.root, reach.snapshot, excluded=reach.excluded, passed_over=reach.unread)
                     tar = at_work.enter_context(self._crew.at_work(reach.run, command))
                 else:
                     tar.write(_tar.GO)
@@ -323,11 +323,13 @@ class VolumeCapture:
             base=blob,
             size=work.size,
             excluded=reach.excluded,
+            mount_points=reach.mount_points,
         )
+        mounted = _mounts.gaps(reach.volume, reach.mount_points)
         if base is None or work.increment is None:
             with self._proving(reach, blob):
                 check_alone(reader)
-            return evolve(archive, not_covered=(*work.not_covered, *listed.gaps(reach.volume)))
+            return evolve(archive, not_covered=(*work.not_covered, *listed.gaps(reach.volume), *mounted))
         if not base.former:
             # Its checksum tells that what comes back is what tar printed, and that was looked into when it was. What an
             # earlier backup has proven of its base was hashed again, and that is enough.
@@ -340,7 +342,7 @@ class VolumeCapture:
             base=base.blob,
             increment=blob,
             size=base.about.size + work.size,
-            not_covered=(*work.not_covered, *listed.gaps(reach.volume)),
+            not_covered=(*work.not_covered, *listed.gaps(reach.volume), *mounted),
             snapshot=self._keep(SNAPSHOT_FILE, packed(work.increment.snapshot.pieces())),
             clock=base.clock,
             listing=self._keep(LISTING, base.listing.written(base.about, base.there))

@@ -70,8 +70,8 @@ class Filling:
             StoreError, EngineError: what they say.
         """
         reach = self._reach
-        self._spared = Spared.look(reach, self._archive.excluded)
-        known = untouched(reach, self._archive, self._store)
+        self._spared = self._look_for_spared()
+        known = untouched(reach, self._archive, self._store) if not self._spared.strays else None
         if known is not None and reach.tree is not None and self._archive.increment is not None:
             try:
                 return self._write_changed(reach.tree, known, self._archive.increment)
@@ -80,11 +80,21 @@ class Filling:
         try:
             return self._write_all()
         except (ArchiveError, OSError) as error:
-            cleared = clear_flags(reach.tree) if reach.tree is not None else 0
+            cleared = clear_flags(reach.tree, but=reach.unread) if reach.tree is not None else 0
             if not cleared:
                 raise
             logger.warning("volume %s: flags of %d files kept it from being filled: %s", reach.volume, cleared, error)
             return self._write_all()
+
+    def _look_for_spared(self) -> Spared:
+        archive = self._archive
+        spared = Spared.look(self._reach, archive)
+        if not spared:
+            return spared
+        folders = _Folders()
+        for _ in self._folders(archive.increment or archive.base, folders):
+            pass
+        return spared.within(self._reach.volume, folders.listings)
 
     # All of it
 
@@ -94,11 +104,6 @@ class Filling:
         drop_attributes(self._reach, keep=_tar.attributes(read_archive(self._store, base)))
         self._drop_on_the_way(base)
         spared = self._spared
-        if increment is not None and spared.folders:
-            folders = _Folders()
-            for _ in self._folders(increment, folders):
-                pass
-            spared = spared.within(folders.listings)
         self._extract([spared.emptying()], spared.amended(self._read(base), is_last=increment is None))
         if increment is not None:
             self._extract(spared.amended(self._read(increment)))
@@ -131,10 +136,10 @@ class Filling:
         logger.debug("volume %s: %d files of it are left alone", self._reach.volume, needed.left_alone)
         return self._done
 
-    def _folders(self, increment: Descriptor, folders: _Folders) -> Iterator[bytes]:
-        """Yield the directories at the beginning of an increment, and note them."""
+    def _folders(self, blob: Descriptor, folders: _Folders) -> Iterator[bytes]:
+        """Yield the directories at the beginning of an archive, as they are extracted, and note them."""
         members = Members()
-        for data in read_archive(self._store, increment):
+        for data in read_archive(self._store, blob):
             for member in members.feed(data):
                 if not member.is_directory:
                     return
@@ -143,11 +148,11 @@ class Filling:
                 folders.listings[member.name] = member.listing
                 if member.attributes:
                     folders.attributes[member.name] = member.attributes
-                yield self._spared.head(member)
+                yield self._spared.directory(member)
 
     def _clear_away(self, tree: Tree, folders: _Folders) -> None:
         """Remove what tar leaves in directories that stay: attributes that they did not have, and sockets."""
-        for name in folders.listings:
+        for name in folders.listings.keys() - self._spared.mounted:
             drop_foreign_attributes(tree, name, keep=folders.attributes.get(name, frozenset()))
         for name in _tar.sockets(self._archive.name, self._archive.not_covered):
             _remove(self._reach, tree, name)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import fcntl
 import struct
+from collections.abc import Collection
 from typing import Final
 
 from docker_rollback._beneath import Tree
@@ -18,12 +19,12 @@ _KEEPS_US_OUT: Final = 0x10 | 0x20
 _FLAGS: Final = struct.Struct("l")
 
 
-def clear_flags(tree: Tree) -> int:
-    """Take the flags off a folder and all that is in it; return how many files had one.
+def clear_flags(tree: Tree, *, but: Collection[bytes] = ()) -> int:
+    """Take the flags off a folder and all that is in it, but of some paths in it; return how many files had one.
 
     Links are not followed, and what cannot be opened is passed over: whoever cannot do without will say so.
     """
-    return sum(_clear(tree, path) for path in tree.walk())
+    return sum(_clear(tree, path) for path in tree.walk(but=but))
 
 
 def _clear(tree: Tree, path: bytes) -> int:

@@ -8,6 +8,7 @@ import tarfile
 from collections.abc import Collection, Mapping
 from typing import Final
 
+from docker_rollback._exclude import MountPoint
 from docker_rollback._volumes._members import ATTRIBUTE, DUMPDIR, Member, quoted
 
 NOTHING: Final = b"\0"
@@ -31,6 +32,17 @@ def of_folder(path: bytes, listing: bytes) -> bytes:
     header = tarfile.TarInfo("./")
     header.type, header.mode = tarfile.DIRTYPE, 0o700
     return headers(header.tobuf(tarfile.USTAR_FORMAT), {b"path": path + b"/", DUMPDIR: listing})
+
+
+def of_mount_point(point: MountPoint) -> bytes:
+    """Return the headers of an empty directory, or of an empty file, for something to be mounted on."""
+    header = tarfile.TarInfo("./")
+    header.type = tarfile.DIRTYPE if point.is_directory else tarfile.REGTYPE
+    header.mode, header.uid, header.gid = point.mode, min(point.uid, _LARGEST_ID), min(point.gid, _LARGEST_ID)
+    ids = {b"uid": b"%d" % point.uid, b"gid": b"%d" % point.gid}
+    path = b"./" + point.name
+    of_kind = {b"path": path + b"/", DUMPDIR: NOTHING} if point.is_directory else {b"path": path}
+    return headers(header.tobuf(tarfile.USTAR_FORMAT), {**ids, **of_kind})
 
 
 def of_file(path: bytes, status: os.stat_result, attributes: Mapping[str, bytes]) -> bytes:

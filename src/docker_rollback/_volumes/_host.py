@@ -79,7 +79,6 @@ class HostFolders:
             spot,
             engine_root=engine_root,
             own=own,
-            below=_folders.mounted_below(mountinfo, root),
             kept=self._kept_spots(boot),
         )
         if reason is not None:

@@ -85,7 +85,7 @@ class Increment:
                 whole=False,
                 waiting=True,
                 excluded=reach.excluded,
-                passed_over=self.copies.paths,
+                passed_over=(*reach.unread, *self.copies.paths),
                 into="-" if self._aside is None else self._aside.file,
             )
             self._probe = self._held.enter_context(self._crew.at_work(run, _PROBE, stdin=True))
@@ -153,7 +153,7 @@ class Increment:
 
     def _lie_elsewhere(self, inodes: set[int]) -> bool:
         """Whether a directory of one of these numbers is anywhere in the volume."""
-        words = ("find", self._reach.root, "-type", "d", "-printf", "%i\\n")
+        words = self._reach.finding("-type", "d", "-printf", "%i\\n")
         with self._crew.at_work(self._reach.run, words) as find:
             found = b"".join(pieces_of(find))
             if find.finish().exit_code != 0:

@@ -159,7 +159,7 @@ def _new_base(
     busy = _rewritten(reach, crew, at_work(found, where))
     run(reach, crew, ("sync", "-f", reach.root))
     held = Held()
-    passed_over = [one.path for one in busy]
+    passed_over = [*reach.unread, *(one.path for one in busy)]
     command = _tar.create(reach.root, reach.snapshot, excluded=reach.excluded, passed_over=passed_over)
     with crew.at_work(reach.run, command) as tar:
         size = pack(pieces_of(tar), writer, level=level, threads=threads, progress=progress, look=held.feed)

@@ -87,7 +87,9 @@ class LivePass:
                 raise
             logger.info("volume %s: all of it is archived at rest: %s", reach.volume, error)
             copies.drop()
-        command = _tar.create(reach.root, reach.snapshot, waiting=True, excluded=reach.excluded)
+        command = _tar.create(
+            reach.root, reach.snapshot, waiting=True, excluded=reach.excluded, passed_over=reach.unread
+        )
         return None, None, self._standing_by.enter_context(self._crew.at_work(reach.run, command, stdin=True))
 
     def _base_to_build_on(self, reach: Reach, threads: int, copies: Copies) -> Base | None:

@@ -121,7 +121,7 @@ def look(reach: Reach, crew: Crew, onlookers: Collection[Onlooker] = ()) -> Look
     """
     weight, size, linked, sockets, left_out = 0, 0, False, [], reach.left_out
     large: list[Large] = []
-    with crew.at_work(reach.run, ("find", reach.root, "-printf", _SHAPE)) as find:
+    with crew.at_work(reach.run, reach.finding("-printf", _SHAPE)) as find:
         for line in split(pieces_of(find)):
             kind, names, blocks, rest = line.split(b" ", 3)
             if left_out and path_of(rest) in left_out:

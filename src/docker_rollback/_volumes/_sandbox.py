@@ -23,7 +23,8 @@ from pathlib import Path
 from typing import Any, Final, Self
 
 from docker_rollback._beneath import Tree
-from docker_rollback._volumes import _image, _proof, _tools
+from docker_rollback._volumes import _image, _mounts, _proof, _tools
+from docker_rollback._volumes._mounts import Sight
 from docker_rollback._volumes._scratch import scratch_folder
 
 logger = logging.getLogger("docker_rollback")
@@ -56,10 +57,12 @@ class Sandbox:
         thread: the one thread in it.
         programs: those in it.
         tree: the volume's files, for what is opened outside of it.
+        sight: how its programs see the volume.
     """
 
-    def __init__(self, thread: ThreadPoolExecutor, programs: _image.Programs, tree: Tree) -> None:
+    def __init__(self, thread: ThreadPoolExecutor, programs: _image.Programs, tree: Tree, sight: Sight) -> None:
         self.tree = tree
+        self.sight = sight
         self._thread = thread
         self._programs = programs
 
@@ -98,10 +101,10 @@ def standing(root: _proof.Root, scratch: Path, *, read_only: bool) -> Iterator[S
             tree = held.enter_context(Tree.at(root.path))
             _check_same(root, tree.descriptor)
             thread = held.enter_context(ThreadPoolExecutor(1, thread_name_prefix="sandbox"))
-            thread.submit(_enter, programs.files, root, scratch, read_only=read_only).result()
+            sight = thread.submit(_enter, programs.files, root, scratch, read_only=read_only).result()
         except (OSError, _tools.ToolError) as error:
             raise SandboxError(f"programs cannot be kept to it by a mount namespace of their own: {error}") from error
-        yield Sandbox(thread, programs, tree)
+        yield Sandbox(thread, programs, tree, sight)
 
 
 class Sandboxes:
@@ -139,8 +142,8 @@ class Sandboxes:
             self.reasons[volume] = str(error)
 
 
-def _enter(files: Mapping[str, Path], root: _proof.Root, scratch: Path, *, read_only: bool) -> None:
-    """Leave this machine's files behind, for ever, with the thread that runs this.
+def _enter(files: Mapping[str, Path], root: _proof.Root, scratch: Path, *, read_only: bool) -> Sight:
+    """Leave this machine's files behind, for ever, with the thread that runs this; return how it sees the volume then.
 
     The volume's folder is opened within the new namespace, because the kernel binds nothing across two, and compared
     with what was proven; what is bound is the folder that is open. Nested mounts come along, so that they stay in the
@@ -163,11 +166,14 @@ def _enter(files: Mapping[str, Path], root: _proof.Root, scratch: Path, *, read_
         stays = os.fstatvfs(volume).f_flag & os.ST_RDONLY
         _remount(f"{scratch}{VOLUME}", _NO_SETUID | _NO_DEVICES | _NO_PROGRAMS | (_READ_ONLY if read_only else stays))
     _remount(str(scratch), _READ_ONLY | _NO_SETUID | _NO_DEVICES)
+    # There will be no /proc to ask.
+    sight = Sight(_mounts.here("thread-self"), f"{scratch}{VOLUME}")
     os.chdir(scratch)
     # The old root comes to lie on the new one, and is taken off: no folder is needed for it.
     _call("pivot_root", b".", b".")
     _call("umount2", b".", ctypes.c_int(_MNT_DETACH))
     os.chdir("/")
+    return sight
 
 
 def _bind_file(file: Path, target: str) -> None:

@@ -1,23 +1,27 @@
-"""What a restore leaves alone in a volume: paths that its archive left out on purpose.
+"""What a restore leaves alone in a volume: paths that its archive left out on purpose, and mount points.
 
 tar removes from each directory what the archive does not list in it. An archive lists what was left out as well, if
 it was there at the capture. For what came later, the directories' lists are amended as they pass by.
+
+A mount point stays with the folders that lead to it, whether it was there at the capture or not, and nothing below it
+is written. One that was there and has lost its name gets an empty one.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Final, Self
 
-from docker_rollback._exclude import Exclude, Paths
-from docker_rollback._model import NotCovered, left_out
+from docker_rollback._exclude import NONE, Exclude, MountPoint, Paths
+from docker_rollback._model import NotCovered, VolumeArchive, left_out
 from docker_rollback._volumes import _tar
 from docker_rollback._volumes._access import Reach
-from docker_rollback._volumes._headers import listing_more, listing_with, of_folder
+from docker_rollback._volumes._headers import NOTHING, listing_more, listing_with, of_folder, of_mount_point
 from docker_rollback._volumes._members import END, Member, Members
 from docker_rollback._volumes._snapshot_file import ROOT
 from docker_rollback._volumes._stream import pieces_of, split
+from docker_rollback.errors import ArchiveError
 
 logger = logging.getLogger("docker_rollback")
 
@@ -59,13 +63,29 @@ class Listed:
 
 
 class Spared:
-    """The excluded paths that a volume has now, and archives amended so that tar removes none of them.
+    """What a volume has now that a restore leaves alone, and archives amended so that tar removes none of it.
 
     Args:
-        names: their names, by the folders in which they are.
+        names: the names that stay, by the folders in which they are.
+        mounted: the paths of those that are mount points: they stay, also where the archive has not their folder.
+        absent: the mount points of the capture whose names are gone, by their folders: they are made again, empty.
+        left_out: the paths that are excluded, or were mount points.
+        strays: whether a mount point is in a folder that the archive does not have; known once `within` has looked.
     """
 
-    def __init__(self, names: Mapping[bytes, Collection[bytes]]) -> None:
+    def __init__(
+        self,
+        names: Mapping[bytes, Collection[bytes]],
+        *,
+        mounted: Collection[bytes] = (),
+        absent: Mapping[bytes, Sequence[MountPoint]] | None = None,
+        left_out: Paths = NONE,
+        strays: bool = False,
+    ) -> None:
+        self.mounted = frozenset(mounted)
+        self.strays = strays
+        self._absent = dict(absent or {})
+        self._left_out = left_out
         self._names = {folder: frozenset(found) for folder, found in names.items()}
         ways = [other.rpartition(b"/") for other in self.folders if other != ROOT]
         self._staying = {
@@ -74,19 +94,40 @@ class Spared:
         }
 
     @classmethod
-    def look(cls, reach: Reach, excluded: Collection[str]) -> Self:
-        """Look for them; a path below another one that is excluded does not count.
+    def look(cls, reach: Reach, archive: VolumeArchive) -> Self:
+        """Look for it; a path below another one that is excluded does not count.
 
         Raises:
             ArchiveError: there is no telling; nothing was touched.
         """
-        paths = Paths(excluded)
+        excluded = Paths(archive.excluded)
+        mounted = frozenset(reach.unread)
+        absent = {b"./" + one.name: one for one in archive.mount_points if b"./" + one.name not in mounted}
         names: dict[bytes, set[bytes]] = {}
-        for path in _all_below(reach) if excluded else ():
+        deepest = max(
+            (path.count("/") for path in (*archive.excluded, *(one.path for one in absent.values()))), default=-1
+        )
+        for path, is_directory in _all_below(reach, deepest + 1) if deepest >= 0 else ():
             folder, _, name = path.rpartition(b"/")
-            if path in paths and folder not in paths:
+            known = absent.get(path)
+            if known is not None and known.is_directory == is_directory:
+                del absent[path]
+            elif path not in excluded or folder in excluded:
+                continue
+            names.setdefault(folder, set()).add(name)
+        for path in mounted:
+            folder, _, name = path.rpartition(b"/")
+            if folder not in excluded:
                 names.setdefault(folder, set()).add(name)
-        return cls(names)
+        missing: dict[bytes, list[MountPoint]] = {}
+        for path, point in absent.items():
+            missing.setdefault(path.rpartition(b"/")[0], []).append(point)
+        left_out = Paths(archive.excluded, exact=[one.path for one in archive.mount_points])
+        return cls(names, mounted=mounted, absent=missing, left_out=left_out)
+
+    def __bool__(self) -> bool:
+        """Whether there is anything."""
+        return bool(self._names or self._absent)
 
     @property
     def folders(self) -> tuple[bytes, ...]:
@@ -103,13 +144,57 @@ class Spared:
             return _tar.emptying()
         return b"".join(of_folder(path, listing_with(b"", _STAYS, stay)) for path, stay in self._staying.items())
 
-    def within(self, folders: Collection[bytes]) -> Self:
-        """Return those of them whose folder is one of these; with any other, they go."""
-        return type(self)({folder: names for folder, names in self._names.items() if folder in folders})
+    def within(self, volume: str, listings: Mapping[bytes, bytes]) -> Self:
+        """Return this for a capture with these folders: what is in any other folder goes, but for mount points.
 
-    def head(self, member: Member) -> bytes:
-        """Return the headers of a directory, which list what is to stay in it too."""
-        return listing_more(member, _STAYS, self._names.get(member.name, ()))
+        Args:
+            volume: the volume's name.
+            listings: what was in each folder.
+
+        Raises:
+            ArchiveError: the archive has something else where something is mounted now; nothing was touched.
+        """
+        names = {folder: set(found) for folder, found in self._names.items() if folder in listings}
+        strays = False
+        for path in sorted(self.mounted):
+            *parts, _ = path.split(b"/")
+            folders = [b"/".join(parts[:end]) for end in range(1, len(parts) + 1)]
+            for folder, child in zip(folders, (*folders[1:], path), strict=True):
+                if child in self._left_out and folder in listings:
+                    names.setdefault(folder, set()).add(child.rpartition(b"/")[2])
+                    break
+                self._check_free(volume, folder, child, path, listings)
+                if child == path or child not in listings:
+                    names.setdefault(folder, set()).add(child.rpartition(b"/")[2])
+                strays = strays or folder not in listings
+        return type(self)(names, mounted=self.mounted, absent=self._absent, left_out=self._left_out, strays=strays)
+
+    def _check_free(
+        self, volume: str, folder: bytes, child: bytes, mounted: bytes, listings: Mapping[bytes, bytes]
+    ) -> None:
+        """Raise an `ArchiveError` if the archive has something at a mount point, or no folder on the way to it."""
+        had = listings.get(child)
+        name = child.rpartition(b"/")[2]
+        was_file = had is None and any(entry[1:] == name for entry in listings.get(folder, b"").split(b"\0"))
+        if was_file or (child == mounted and had not in (None, b"", NOTHING)):
+            raise ArchiveError(
+                volume,
+                f"something is mounted at {_tar.quoted(mounted)} by now, and the backup has files there; nothing was "
+                "touched in it. Unmount it, then restore again",
+            )
+
+    def directory(self, member: Member, *, is_last: bool = True) -> bytes:
+        """Return the headers of a directory, which list what is to stay in it too; nothing for a mount point.
+
+        Args:
+            member: the directory.
+            is_last: False in a base that an increment follows, as for `amended`.
+        """
+        if member.name in self.mounted:
+            return b""
+        staying = self._names if is_last else self._staying
+        made = [of_mount_point(one) for one in (self._absent.get(member.name, ()) if is_last else ())]
+        return b"".join([listing_more(member, _STAYS, staying.get(member.name, ())), *made])
 
     def amended(self, archive: Iterable[bytes], *, is_last: bool = True) -> Iterator[bytes | memoryview]:
         """Yield an archive whose directories list what is to stay.
@@ -119,24 +204,31 @@ class Spared:
             is_last: False for a base that an increment follows. The folders on the way may be in that alone, and must
                 outlast this one: they are listed too, and what the base has in their place is left out.
         """
-        if not self._names:
+        if not self:
             yield from archive
             return
         members, is_wanted = Members(), True
-        staying = self._names if is_last else self._staying
+        mounted = Paths(exact=[path[2:].decode("utf-8", "surrogateescape") for path in self.mounted])
         for data in archive:
             for part in members.parts(data):
-                if isinstance(part, Member):
-                    is_wanted = is_last or part.is_directory or part.name not in self._staying
+                if not isinstance(part, Member):
+                    if is_wanted:
+                        yield part
+                    continue
+                in_the_way = not (is_last or part.is_directory) and part.name in self._staying
+                is_wanted = not in_the_way and part.name not in mounted
                 if is_wanted:
-                    yield listing_more(part, _STAYS, staying.get(part.name, ())) if isinstance(part, Member) else part
+                    yield self.directory(part, is_last=is_last) if part.is_directory else part.head
         yield END
 
 
-def _all_below(reach: Reach) -> Iterator[bytes]:
-    """Yield the path of everything in a volume."""
-    with reach.run(("find", reach.root, "-printf", "%P\\0")) as find:
-        yield from (b"./" + path for path in split(pieces_of(find)) if path)
+def _all_below(reach: Reach, depth: int) -> Iterator[tuple[bytes, bool]]:
+    """Yield the path of everything in a volume down to a depth, and whether that is a directory."""
+    with reach.run(reach.finding("-maxdepth", str(depth), "-printf", "%y %P\\0")) as find:
+        for line in split(pieces_of(find)):
+            kind, _, path = line.partition(b" ")
+            if path:
+                yield b"./" + path, kind == b"d"
         finished = find.finish()
     if finished.exit_code != 0:
         raise _tar.failed(reach.volume, "looking for its excluded paths, before anything is touched,", "find", finished)

@@ -80,7 +80,7 @@ def create(
             archive into an increment without a word. Else only what that record says has changed.
         waiting: whether it does nothing until its input says `GO` and ends. It reads the snapshot file after that.
         excluded: paths that are left out, as `Exclude` has them; the archive says of their folders that they are there.
-        passed_over: single files that are left out likewise, by their paths as tar has them.
+        passed_over: single files and mount points that are left out likewise, by their paths as tar has them.
         into: the file; by default it is printed.
     """
     left_out = [*map(for_tar, excluded), *map(itself_for_tar, passed_over)]

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from docker_rollback._engine.port import Process
+from docker_rollback._exclude import MountPoint
 from docker_rollback._volumes import _proof
 from docker_rollback._volumes._access import Reach
 from docker_rollback._volumes._direct import LocalProcess
@@ -32,7 +33,10 @@ def confined(root: Path, *, read_only: bool = False) -> Iterator[Reach]:
         def run(words: Sequence[str], /, *, stdin: bool = False) -> Process:
             return LocalProcess(words, stdin=stdin, start=sandbox.start)
 
-        yield Reach("vol", {"Name": "vol"}, "direct", VOLUME, f"{SCRATCH}/0", run, tree=sandbox.tree)
+        points = tuple(map(MountPoint, sandbox.sight.mounted_anywhere()))
+        yield Reach(
+            "vol", {"Name": "vol"}, "direct", VOLUME, f"{SCRATCH}/0", run, mount_points=points, tree=sandbox.tree
+        )
 
 
 def said(sandbox: Sandbox, *words: str, keep: Collection[int] = ()) -> tuple[int, list[str]]:

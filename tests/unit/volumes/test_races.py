@@ -8,6 +8,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from attrs import evolve
@@ -265,8 +266,8 @@ def test_no_flag_outside_is_cleared(world: World, monkeypatch: pytest.MonkeyPatc
     flag("+i", victim)
     try:
 
-        def swap_first(self: Tree) -> Iterator[bytes]:
-            for path in walk(self):
+        def swap_first(self: Tree, **options: Any) -> Iterator[bytes]:
+            for path in walk(self, **options):
                 if path == b"./sub/file":
                     world.swap()
                 yield path

@@ -1,0 +1,192 @@
+"""Volumes of unusual kinds on a real engine: with mount points, read-only, with long paths, without their folder."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import Any
+
+import docker
+import pytest
+from attrs import field, frozen
+from docker.errors import NotFound
+
+from docker_rollback import BackupStore, Rollback, RollbackRequested, rollback
+from docker_rollback._model import Way
+from docker_rollback._volumes import _proof
+from tests.engines.results import cannot
+
+pytestmark = [
+    pytest.mark.engine,
+    # Mounting something on the engine's host takes root, next to it.
+    pytest.mark.direct,
+    pytest.mark.skipif(not _proof.may_do_anything(), reason="mounting something takes root"),
+]
+
+WAYS: tuple[Way, ...] = ("direct", "helper")
+_IN_NAMESPACE = """
+import ctypes, sys
+libc = ctypes.CDLL(None, use_errno=True)
+file, does, *target = sys.argv[1:]
+assert libc.setns(int(file), 0x20000) == 0
+if does == "mount":
+    assert libc.mount(b"none", target[0].encode(), b"tmpfs", ctypes.c_ulong(0), b"") == 0
+elif does == "umount":
+    libc.umount2(target[0].encode(), 2)
+else:
+    print(open("/proc/self/mountinfo").read())
+"""
+"""Mounts a file system in memory, takes it away, or lists all mounts."""
+
+
+@frozen
+class Host:
+    """An engine, a folder of its host, and a service with volumes."""
+
+    client: docker.DockerClient
+    image: str
+    labels: dict[str, str]
+    folder: Path
+    name: str
+    store: BackupStore
+    made: ExitStack = field(factory=ExitStack)
+    namespace: list[int] = field(factory=list)
+
+    def volume(self, **options: str) -> str:
+        """Create a volume."""
+        name = f"odd-{secrets.token_hex(4)}"
+        self.client.api.create_volume(name, labels=self.labels, driver_opts=options or None)
+        self.made.callback(self._remove_volume, name)
+        return name
+
+    def _remove_volume(self, name: str) -> None:
+        with suppress(NotFound):
+            self.client.api.remove_volume(name, force=True)
+
+    def root(self, volume: str) -> Path:
+        """Return where a volume lies on this host."""
+        folder = Path(self.client.api.inspect_volume(volume)["Mountpoint"])
+        assert folder.is_dir(), f"the engine's volumes cannot be seen here ({folder})"
+        return folder
+
+    def enter(self) -> None:
+        """Look where the engine has its mounts; a container has to run."""
+        main = self.client.api.inspect_container(self.name)["State"]["Pid"]
+        # Its parent is a process of the engine's own.
+        parent = Path(f"/proc/{main}/stat").read_text().rpartition(")")[2].split()[1]
+        self.namespace.append(os.open(f"/proc/{parent}/ns/mnt", os.O_RDONLY))
+        self.made.callback(os.close, self.namespace[-1])
+
+    def mounts(self, *words: str) -> str:
+        """Have a program that is in the engine's mount namespace do what `_IN_NAMESPACE` knows of."""
+        file = self.namespace[-1]
+        command = [sys.executable, "-c", _IN_NAMESPACE, str(file), *words]
+        return subprocess.run(command, pass_fds=[file], check=True, capture_output=True, text=True).stdout
+
+    def mount(self, target: Path) -> None:
+        """Mount a file system in memory where the engine has its mounts."""
+        self.mounts("mount", str(target))
+        self.made.callback(self.mounts, "umount", str(target))
+
+    def run(self, *binds: str, command: str = "sleep 600") -> None:
+        """Create the service and start it."""
+        body = {
+            "Image": self.image,
+            "Cmd": ["sh", "-c", command],
+            "StopSignal": "SIGKILL",
+            "HostConfig": {"Binds": list(binds), "NetworkMode": "none"},
+        }
+        create: Any = self.client.api.create_container_from_config  # the SDK's types leave it out
+        create(body, self.name)
+        self.made.callback(self.remove)
+        self.client.api.start(self.name)
+
+    def remove(self) -> None:
+        """Remove the service."""
+        for found in self.client.api.containers(all=True, filters={"name": self.name}):
+            with suppress(NotFound):
+                self.client.api.remove_container(found["Id"], force=True)
+
+    def said(self, command: str) -> str:
+        """Return what a command prints in the service."""
+        made = self.client.api.exec_create(self.name, ["sh", "-c", command])
+        run: Any = self.client.api.exec_start
+        said: bytes = run(made)
+        return said.decode()
+
+    def rollback(self, **options: Any) -> Rollback:
+        """Return a rollback of the service."""
+        return rollback(self.name, client=self.client, store=self.store, **{"verify": None, **options})
+
+
+@pytest.fixture
+def host(
+    docker_client: docker.DockerClient, busybox_image: str, test_labels: dict[str, str], tmp_path: Path
+) -> Iterator[Host]:
+    """Give an engine next to us, with a folder that it sees at the same path."""
+    name = f"odd-{secrets.token_hex(4)}"
+    near = Path(docker_client.info()["DockerRootDir"]).parent
+    if not near.is_dir():
+        pytest.skip("this engine sees no folder of this machine")
+    folder = near / name
+    folder.mkdir()
+    made = Host(docker_client, busybox_image, test_labels, folder, name, BackupStore(tmp_path / "store"))
+    with made.made:
+        made.made.callback(shutil.rmtree, folder, ignore_errors=True)
+        yield made
+
+
+def is_podman(client: docker.DockerClient) -> bool:
+    """Whether the engine is Podman."""
+    return any("Podman" in one["Name"] for one in client.version().get("Components") or ())
+
+
+@pytest.mark.parametrize("kind", ["plain", "rbind", "folder"])
+@pytest.mark.parametrize("way", WAYS)
+def test_a_mount_point_is_neither_archived_nor_touched(host: Host, kind: str, way: Way) -> None:
+    """It is listed as not covered; after a rollback it is mounted as before, with what the update wrote there."""
+    if kind == "rbind" and is_podman(host.client):
+        cannot(host.client, "Podman mounts no volume recursively")
+    if kind == "rbind" and way == "direct":
+        pytest.skip("a volume with options is reached by a helper alone")
+    root, options = host.folder / "data", {}
+    root.mkdir()
+    source = str(root)
+    if kind == "plain":
+        source = host.volume()
+        root = host.root(source)
+    elif kind == "rbind":
+        source = host.volume(type="none", device=str(root), o="rbind")
+    else:
+        options["include_binds"] = [source]
+    for name in ("disk", "a/place"):
+        (root / name).mkdir(parents=True)
+    (root / "file").write_text("before")
+    host.run(f"{host.volume()}:/none")
+    host.enter()
+    host.remove()
+    host.mount(root / "disk")
+    host.run(f"{source}:/data")
+    host.said("echo theirs > /data/disk/big")
+    with host.rollback(way=way, **options) as tx:
+        assert [gap.what.split(" in ")[0] for gap in tx.backup.not_covered if "mount point" in gap.what] == [
+            "mount point disk"
+        ]
+        said = host.said(
+            "rm -rf /data/file /data/disk /data/a; mkdir -p /data/new /data/stray; echo more > /data/disk/more"
+        )
+        assert "busy" in said
+        host.mount(root / "new")
+        raise RollbackRequested
+    assert host.said("cat /data/file") == "before"
+    assert host.said("cat /data/disk/more") == "more\n"
+    assert sorted(host.said("ls /data").split()) == ["a", "disk", "file", "new"]
+    assert sorted(host.said("ls /data/a").split()) == ["place"]
+    listed = host.mounts("list")
+    assert all(f" {root / name} " in listed for name in ("disk", "new"))

@@ -48,6 +48,7 @@ LAYERS = (
         "_signals",
         "_labels",
         "_image_names",
+        "_origin",
     ),
     ("_update_spec", "_timeline", "_timer", "_asked", "_patience", "_limit"),
     ("_spec", "_folders", "_report"),

@@ -10,7 +10,8 @@ from typing import Any, Final
 
 from docker_rollback._engine.port import Engine
 from docker_rollback._image_names import IMAGE_REPOSITORY, KEPT_REPOSITORY
-from docker_rollback._model import ContainerSnapshot
+from docker_rollback._model import ContainerSnapshot, Observed
+from docker_rollback._origin import Origin, origin_of
 from docker_rollback._store import BackupStore
 from docker_rollback.errors import ImageNotFoundError, RestoreError
 
@@ -71,6 +72,13 @@ def earlier_name(store: BackupStore, container: str, image_id: str) -> str | Non
             if (earlier.name, earlier.image.id) == (container, image_id):
                 return earlier.image.name
     return None
+
+
+def find_origin(engine: Engine, container: Observed) -> Origin:
+    """Return the image that a container was really made from; raises `ImageNotFoundError` if its own image is gone."""
+    image_id = str(container.inspection["Image"])
+    named = name_of(str(container.inspection["Config"]["Image"]), image_id) is not None
+    return origin_of(engine.inspect_image(image_id), named=named)
 
 
 def take_name(engine: Engine, name: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -14,13 +14,13 @@ from docker_rollback._checked import CheckedContainer
 from docker_rollback._creation import body_for, join
 from docker_rollback._engine.port import ContainerFilter, Engine, Inspection
 from docker_rollback._graph import bound_to, start_order, with_ids
-from docker_rollback._images import create_on, name_of
+from docker_rollback._images import create_on, find_origin, name_of
 from docker_rollback._look import look_at_all
 from docker_rollback._model import Backup, ContainerSnapshot, Observed
 from docker_rollback._place import aside_name, is_aside
 from docker_rollback._progress import Reporter
 from docker_rollback._spec import HELD, CreateRequest, observe, restarts
-from docker_rollback._update_image import UpdateImage, check_platform, is_held_for, made_from
+from docker_rollback._update_image import UpdateImage, check_platform, made_from
 from docker_rollback._update_spec import Changes, equal_request, update_request
 from docker_rollback.errors import (
     ContainerNotFoundError,
@@ -149,37 +149,18 @@ class Replacer:
         captured = self._captured_as(old).image
         if name_of(reference, image_id) is not None or captured.reference != reference:
             return reference
-        return made_from(self._engine, old, known=captured.name, but=captured.tag)
-
-    def _is_ours(self, old: Observed, image: Inspection) -> bool:
-        """Return True for an image that an earlier rollback committed: it has a name that its backup gave it."""
-        return is_held_for(image, old.name, but=self._captured_as(old).image.tag)
+        return made_from(self._engine, old, known=captured.name)
 
     def _defaults_of(self, old: Observed) -> Mapping[str, Any]:
-        """Return what a container has from its image.
-
-        After a rollback it may stand on an image that was committed from it, into which an engine folds all that the
-        user asked for. Such an image has a name that an earlier backup gave it, and the image below it is meant: the
-        one that the name that the container was made from leads to, or that the engine knows as its parent.
-        """
-        image = self._engine.inspect_image(str(old.inspection["Image"]))
-        reference = str(old.inspection["Config"]["Image"])
-        name = name_of(reference, str(image["Id"])) or self._captured_as(old).image.name
-        candidates = list(self._found(*filter(None, (name, str(image.get("Parent") or "")))))
-        is_named = any(found["Id"] == image["Id"] for found in candidates)
-        if is_named or not self._is_ours(old, image):
-            return _config(image)
-        layers = _layers(image)
-        for found in candidates:
-            if len(_layers(found)) < len(layers) and _layers(found) == layers[: len(_layers(found))]:
-                return _config(found)
-        logger.warning("%s: what it has from its image is not known, and is kept as it is", old.name)
-        return {}
-
-    def _found(self, *references: str) -> Iterator[Inspection]:
-        for reference in references:
-            with suppress(ImageNotFoundError):
-                yield self._engine.inspect_image(reference)
+        """Return what a container has from the image that it was really made from."""
+        origin = find_origin(self._engine, old)
+        if origin.config is not None:
+            return origin.config
+        try:
+            return _config(self._engine.inspect_image(origin.image))
+        except ImageNotFoundError:
+            logger.warning("%s: what it has from its image is not known, and is kept as it is", old.name)
+            return {}
 
     # The containers
 
@@ -272,7 +253,3 @@ def _linked_to(inspection: Inspection, made: Sequence[Observed], ids: Mapping[st
 def _config(image: Inspection) -> Mapping[str, Any]:
     config: Mapping[str, Any] = image.get("Config") or {}
     return config
-
-
-def _layers(image: Inspection) -> tuple[str, ...]:
-    return tuple((image.get("RootFS") or {}).get("Layers") or ())

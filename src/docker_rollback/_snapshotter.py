@@ -6,10 +6,11 @@ import logging
 import re
 import secrets
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import partial
+from typing import Any
 
 from attrs import evolve
 
@@ -33,6 +34,7 @@ from docker_rollback._model import (
     Quiesce,
     backup_id,
 )
+from docker_rollback._origin import Origin, origin_of
 from docker_rollback._progress import Reporter
 from docker_rollback._quiesce import AtRest
 from docker_rollback._removal import removal_error
@@ -93,7 +95,7 @@ class ContainerSnapshotter:
         self._report = report or Reporter()
         self._clock = clock
         self._timer = timer
-        self._known_layers: dict[str, tuple[str, ...]] = {}
+        self._known: dict[str, Mapping[str, Any]] = {}
 
     def snapshot(self, container: str) -> ContainerSnapshot:
         """Capture one container, without the data of its volumes, as a backup of its own in the store.
@@ -167,16 +169,24 @@ class ContainerSnapshotter:
             folders: the folders of the host that the same backup holds.
         """
         self._report.step("commit", container.name)
-        committed = self._engine.commit_container(container.id, tag)
+        committed = self._commit(container, tag)
         return self._snapshot(container, committed, tag, folders)
 
     def capture_live(self, container: Observed, *, tag: str) -> ContainerSnapshot:
         """Commit a container that still runs, as `live(tag)`; `tag` is for its commit by `capture`."""
-        return self._snapshot(container, self._engine.commit_container(container.id, live(tag)), tag, ())
+        return self._snapshot(container, self._commit(container, live(tag)), tag, ())
 
     def uncommitted(self, container: Observed, *, tag: str) -> ContainerSnapshot:
         """Return the same of a container that could not be committed: its file system is that of its image."""
         return self._of(container, _image(container, tag), ())
+
+    def _commit(self, container: Observed, tag: str) -> str:
+        return self._engine.commit_container(container.id, tag, comment=self._origin(container.inspection).note)
+
+    def _origin(self, inspection: Mapping[str, Any]) -> Origin:
+        image = str(inspection["Image"])
+        named = name_of(str(inspection["Config"]["Image"]), image) is not None
+        return origin_of(self._image(image), named=named)
 
     def _snapshot(self, container: Observed, committed: str, tag: str, folders: Collection[str]) -> ContainerSnapshot:
         layers = self._layers(committed)
@@ -377,11 +387,13 @@ class ContainerSnapshotter:
             )
 
     def _layers(self, image: str) -> tuple[str, ...]:
-        """Return the layers of an image, by its id; they never change, and are asked for once."""
-        if image not in self._known_layers:
-            found = self._engine.inspect_image(image).get("RootFS") or {}
-            self._known_layers[image] = tuple(found.get("Layers") or ())
-        return self._known_layers[image]
+        return tuple((self._image(image).get("RootFS") or {}).get("Layers") or ())
+
+    def _image(self, image: str) -> Mapping[str, Any]:
+        """Return the inspection of an image, by its id; but for its names it never changes, and is asked for once."""
+        if image not in self._known:
+            self._known[image] = self._engine.inspect_image(image)
+        return self._known[image]
 
     def _is_clean(self, container: Observed, layers: tuple[str, ...]) -> bool:
         """Whether the writable layer holds nothing but places for mounts, which a create makes again by itself."""

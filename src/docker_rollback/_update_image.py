@@ -10,8 +10,7 @@ from attrs import evolve, frozen
 
 from docker_rollback._arguments import one_of, text
 from docker_rollback._engine.port import Engine, Inspection
-from docker_rollback._image_names import IMAGE_REPOSITORY, part_of
-from docker_rollback._images import bare, earlier_name, led_to, name_of
+from docker_rollback._images import earlier_name, find_origin, led_to, name_of
 from docker_rollback._model import Observed
 from docker_rollback._progress import Reporter
 from docker_rollback._spec import CreateRequest
@@ -124,14 +123,13 @@ class UpdateImage:
         return self.platform is None or _platform(found).split("/") == self.platform.split("/")[:2]
 
 
-def made_from(engine: Engine, container: Observed, *, known: str | None, but: str | None = None) -> str:
+def made_from(engine: Engine, container: Observed, *, known: str | None) -> str:
     """Return what a container was made from, by name if there is one.
 
     Args:
         engine: where it is.
         container: as it stands.
         known: the name that a backup knows, if an earlier rollback created the container by the id of its image.
-        but: the name of ours that its image has for a backup of now.
 
     Raises:
         ValueError: an earlier rollback created it by an id, and nobody knows the name.
@@ -141,7 +139,7 @@ def made_from(engine: Engine, container: Observed, *, known: str | None, but: st
         return reference
     if known is not None:
         return known
-    if is_held_for(engine.inspect_image(image_id), container.name, but=but):
+    if find_origin(engine, container).image != image_id:
         raise ValueError(
             f"container {container.name!r} was created by the id of an image of an earlier rollback, and no backup in "
             "the store knows the name that it was made from before: say which image, by image="
@@ -167,13 +165,6 @@ def check_platform(engine: Engine, old: Observed, image: str, found: Inspection)
 
 def _platform(image: Inspection) -> str:
     return f"{image.get('Os') or ''}/{image.get('Architecture') or ''}"
-
-
-def is_held_for(image: Inspection, container: str, *, but: str | None = None) -> bool:
-    """Return True if an earlier backup of a container gave an image a name of ours; `but` does not count."""
-    names = [bare(str(name)) for name in image.get("RepoTags") or ()]
-    begin, end = f"{IMAGE_REPOSITORY}:", f".{part_of(container)}"
-    return any(name.startswith(begin) and name.endswith(end) and name != but for name in names)
 
 
 def _is_made_from(container: Observed, reference: str, image_id: str) -> bool:

@@ -111,9 +111,10 @@ class RetryingEngine:
     def remove_container(self, ref: str, *, force: bool = False, volumes: bool = False) -> None:
         self._again(lambda: self._engine.remove_container(ref, force=force, volumes=volumes))
 
-    def commit_container(self, ref: str, tag: str) -> str:
+    def commit_container(self, ref: str, tag: str, *, comment: str = "") -> str:
         return self._or_find(
-            lambda: self._engine.commit_container(ref, tag), lambda: str(self._engine.inspect_image(tag)["Id"])
+            lambda: self._engine.commit_container(ref, tag, comment=comment),
+            lambda: str(self._engine.inspect_image(tag)["Id"]),
         )
 
     def put_archive(self, ref: str, archive: bytes) -> None:

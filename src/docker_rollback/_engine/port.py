@@ -207,8 +207,12 @@ class Engine(Protocol):
         Raises `EngineConflictError` where it runs, unless forced.
         """
 
-    def commit_container(self, ref: str, tag: str) -> str:
-        """Make an image of its file system without pausing it, tag it ``repository:tag``, return the image's id."""
+    def commit_container(self, ref: str, tag: str, *, comment: str = "") -> str:
+        """Make an image of its file system without pausing it, tag it ``repository:tag``, return the image's id.
+
+        The `comment` belongs to the image (`Comment`), stays with it on its way to other engines, and is not passed on
+        to containers.
+        """
 
     def put_archive(self, ref: str, archive: bytes) -> None:
         """Unpack a tar at the root of a container's file system, whether it runs or not."""

@@ -372,6 +372,19 @@ class ContainerContract(Contract):
         assert engine.inspect_container(again)["Image"] == image
         engine.remove_container(again)
 
+    def test_a_comment_of_a_commit_belongs_to_the_image(self, engine: Engine, lab: Lab) -> None:
+        """It stays with the image when that is saved and loaded, and no container inherits it."""
+        tag, comment = lab.tag(), '{"a": "ü"}' + 8000 * "x"
+        engine.commit_container(lab.created(), tag, comment=comment)
+        assert engine.inspect_image(tag)["Comment"] == comment
+        archive = b"".join(engine.save_image(tag))
+        engine.remove_image(tag)
+        engine.load_image([archive])
+        assert engine.inspect_image(tag)["Comment"] == comment
+        made = engine.create_container(lab.name(), {**lab.request(), "Image": tag})
+        assert comment not in str(engine.inspect_container(made))
+        engine.remove_container(made)
+
     @pytest.mark.parametrize("state", ["created", "running"])
     def test_files_are_put_into_a_container(self, engine: Engine, lab: Lab, state: str) -> None:
         """A tar is unpacked at the root, folders included, into a container that runs and into one that never ran."""

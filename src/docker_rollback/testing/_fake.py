@@ -245,7 +245,7 @@ class FakeEngine(Setup):
                 self._life.kill(container)
             self._life.remove(container, volumes=volumes)
 
-    def commit_container(self, ref: str, tag: str) -> str:
+    def commit_container(self, ref: str, tag: str, *, comment: str = "") -> str:
         """Make an image of its file system, tag it and return the image's id; without a change, of the same layers."""
         with self._lock:
             container = self._find(ref)
@@ -253,7 +253,7 @@ class FakeEngine(Setup):
             parent = self._maker.images.get(container.image)
             tar = pack(container.base, container.root)
             when = self._maker.moments.written()
-            entry = {"created": when, "created_by": " ".join(container.config["Cmd"] or [])}
+            entry = {"created": when, "created_by": " ".join(container.config["Cmd"] or []), "comment": comment}
             document = parent.document
             document |= {"config": container.config, "created": when, "docker_version": VERSION}
             document["container"] = container.id

@@ -1,0 +1,79 @@
+"""The image that a container was really made from, as each image that is committed of the container notes it.
+
+After a rollback a container may stand on an image that was committed of it. An engine folds all that the user asked for
+into the configuration of such an image, and neither a name nor an equal list of layers leads safely to the image below:
+names move, images are pruned, two images have the same layers. So the commit itself carries the note, in its comment.
+The note goes with the image to other engines and stores, and no container inherits it.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import zlib
+from collections.abc import Mapping
+from typing import Any, Final
+
+from attrs import field, frozen
+
+_HEAD: Final = "docker-rollback origin "
+_LONGEST: Final = 8000
+"""Letters of a note: it is part of a request's first line, for which proxies have room for 15,000."""
+_LARGEST: Final = 1 << 20
+"""Bytes of JSON that a note can hold."""
+
+
+@frozen
+class Origin:
+    """The image that a container was made from, before any rollback.
+
+    Attributes:
+        image: its id, in the engine that the container was first committed in.
+        layers: how many layers it has.
+        config: its `Config`; None where a note had no room for it.
+    """
+
+    image: str
+    layers: int
+    config: Mapping[str, Any] | None = field(repr=False)  # may hold secrets
+
+    @property
+    def note(self) -> str:
+        """The comment for an image that is committed of the container."""
+        whole = _packed([self.image, self.layers, self.config])
+        return whole if len(whole) <= _LONGEST else _packed([self.image, self.layers, None])
+
+
+def origin_of(image: Mapping[str, Any], *, named: bool) -> Origin:
+    """Return the origin of a container. Pure.
+
+    Args:
+        image: the inspection of the image that it stands on.
+        named: whether it was created by a name of the user's, not by an id: then the image is the user's, also if it
+            was committed here.
+    """
+    noted = _noted(str(image.get("Comment") or "")) if not named else None
+    layers = (image.get("RootFS") or {}).get("Layers") or ()
+    return noted or Origin(str(image["Id"]), len(layers), image.get("Config") or {})
+
+
+def _packed(values: list[Any]) -> str:
+    text = json.dumps(values, separators=(",", ":")).encode()
+    return _HEAD + base64.urlsafe_b64encode(zlib.compress(text, 9)).decode()
+
+
+def _noted(comment: str) -> Origin | None:
+    """Return the origin that a comment notes; None for every other comment."""
+    if not comment.startswith(_HEAD):
+        return None
+    try:
+        text = zlib.decompressobj().decompress(base64.urlsafe_b64decode(comment.removeprefix(_HEAD)), _LARGEST)
+        found = json.loads(text)
+    except (binascii.Error, zlib.error, ValueError):
+        return None
+    match found:
+        case [str(image), int(layers), dict() | None as config]:
+            return Origin(image, layers, config)
+        case _:
+            return None

@@ -1,0 +1,183 @@
+"""What a container has from its image is known from the image that it was really made from, after any history."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from docker_rollback import BackupStore, RollbackRequested, rollback
+from docker_rollback._origin import origin_of
+from docker_rollback.testing import FakeEngine
+
+
+def build(engine: FakeEngine, version: int, *, same_layers: bool = False) -> str:
+    """Give the name app:1 to a new image, as a build or a pull does; return its id."""
+    return engine.add_image(
+        "app:1",
+        files={"/app": "same" if same_layers else str(version)},
+        env=[f"VERSION={version}"],
+        labels={"version": str(version)},
+        command=["serve", str(version)],
+        user=f"user{version}",
+        healthcheck={"Test": ["CMD", "probe", str(version)]},
+    )
+
+
+def run(engine: FakeEngine) -> None:
+    """Run the container, with settings of the user's."""
+    engine.run("app", image="app:1", env=["MODE=fast"], labels={"team": "x"})
+
+
+def fail(engine: FakeEngine, store: BackupStore, *, by_hand: bool = True) -> None:
+    """Roll back an update."""
+    with rollback("app", client=engine, store=store, verify=None) as tx:
+        if by_hand:
+            engine.remove_container("app", force=True)
+        else:
+            tx.replace("app", "app:1")
+            engine.container("app").write("/migrated", "half")
+        raise RollbackRequested
+
+
+def update(engine: FakeEngine, store: BackupStore, *image: str) -> None:
+    """Replace the container by one of its name's image, or of the one that is given."""
+    with rollback("app", client=engine, store=store, verify=None) as tx:
+        tx.replace("app", *image)
+
+
+def check(engine: FakeEngine, version: int) -> None:
+    """Assert that the container has the user's settings, and all else from one version of the image."""
+    config = engine.inspect_container("app")["Config"]
+    assert sorted(config["Env"]) == ["MODE=fast", f"VERSION={version}"]
+    assert config["Labels"] == {"team": "x", "version": str(version)}
+    assert (config["Cmd"], config["User"]) == (["serve", str(version)], f"user{version}")
+    assert config["Healthcheck"]["Test"] == ["CMD", "probe", str(version)]
+
+
+@pytest.fixture
+def engine() -> FakeEngine:
+    """Give an engine with the first version, and a container of it."""
+    engine = FakeEngine()
+    build(engine, 1)
+    run(engine)
+    return engine
+
+
+@pytest.mark.parametrize("by_hand", [True, False])
+@pytest.mark.parametrize("dirty", [True, False])
+@pytest.mark.parametrize("same_layers", [True, False])
+def test_a_failed_update_of_a_moved_name_leaves_no_defaults_behind(
+    engine: FakeEngine, store: BackupStore, *, by_hand: bool, dirty: bool, same_layers: bool
+) -> None:
+    """The name went to a bad version, and then to a repaired one, whose defaults the successor has."""
+    if dirty:
+        engine.container("app").write("/own", "x")
+    build(engine, 2, same_layers=same_layers)
+    fail(engine, store, by_hand=by_hand)
+    check(engine, 1)
+    build(engine, 3, same_layers=same_layers)
+    update(engine, store)
+    check(engine, 3)
+
+
+def test_the_image_itself_need_not_be_there(engine: FakeEngine, store: BackupStore, tmp_path: Path) -> None:
+    """The committed image alone, on another engine and with another store, notes what the container was made from."""
+    engine.container("app").write("/own", "x")
+    fail(engine, store)
+    committed = engine.inspect_container("app")["Image"]
+    other = FakeEngine()
+    other.load_image(engine.save_image(committed))
+    build(other, 2)
+    other.run("app", image=committed)
+    check(other, 1)
+    update(other, BackupStore(tmp_path / "other"), "app:1")
+    check(other, 2)
+
+
+def test_an_image_of_the_user_that_was_committed_by_us_is_the_users(engine: FakeEngine, store: BackupStore) -> None:
+    """Whoever names it and runs it by that name has its settings from it."""
+    engine.container("app").write("/own", "x")
+    fail(engine, store)
+    engine.tag_image(engine.inspect_container("app")["Image"], "mine:1")
+    engine.remove_container("app", force=True)
+    engine.run("app", image="mine:1")
+    build(engine, 2)
+    update(engine, store, "app:1")
+    assert engine.inspect_container("app")["Config"]["Env"] == ["VERSION=2"]
+
+
+def test_large_defaults_are_taken_from_the_image_as_long_as_it_is_there(
+    engine: FakeEngine, store: BackupStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A note has no room for them; without the image they stay as they are, and the log says so."""
+    noise = "".join(chr(33 + number * number * 31 % 89) for number in range(12_000))
+    labels = {f"l{number}": noise[number * 7 : number * 7 + 600] + str(number) for number in range(400)}
+    for name in ("big:1", "big:2"):
+        engine.add_image(name, labels=labels, env=[f"V={name}"])
+    engine.run("big", image="big:1")
+    engine.container("big").write("/own", "x")
+    with rollback("big", client=engine, store=store, verify=None):
+        engine.remove_container("big", force=True)
+        raise RollbackRequested
+    assert len(engine.inspect_image(engine.inspect_container("big")["Image"])["Comment"]) < 8001
+    with rollback("big", client=engine, store=store, verify=None) as tx:
+        tx.replace("big", "big:2")
+        assert engine.inspect_container("big")["Config"]["Env"] == ["V=big:2"]
+        raise RollbackRequested
+    assert engine.inspect_container("big")["Config"]["Env"] == ["V=big:1"]
+    assert "is not known" not in caplog.text
+
+
+HEAD = "docker-rollback origin "
+
+
+@pytest.mark.parametrize("comment", ["", "buildkit", HEAD, HEAD + "####", HEAD + "é", HEAD + "eJyLjgUAARUAuQ=="])
+def test_other_comments_are_no_notes(comment: str) -> None:
+    """Anybody may write anything there; then the image is what the container was made from."""
+    image = {"Id": "sha256:1", "Comment": comment, "Config": {"Env": ["A=1"]}, "RootFS": {"Layers": ["x", "y"]}}
+    origin = origin_of(image, named=False)
+    assert (origin.image, origin.layers, origin.config) == ("sha256:1", 2, {"Env": ["A=1"]})
+
+
+STEPS = st.sampled_from(["build", "build with same layers", "write", "fail", "fail by replace", "prune", "other store"])
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(STEPS, max_size=12))
+def test_defaults_are_right_after_any_history(history: list[str]) -> None:
+    """However often the name moved, an update failed, a layer was written, images were pruned or the store changed."""
+    folder = Path(tempfile.mkdtemp())
+    engine = FakeEngine()
+    try:
+        store, version = BackupStore(folder / "0"), 1
+        build(engine, version)
+        run(engine)
+        for number, step in enumerate(history, start=1):
+            _do(engine, store, step, number)
+            version += step.startswith("build")
+            if step.startswith("build"):
+                build(engine, version, same_layers="same" in step)
+            if step == "other store":
+                store = BackupStore(folder / str(number))
+            check(engine, 1)
+        build(engine, 99)
+        update(engine, store, "app:1")
+        check(engine, 99)
+    finally:
+        shutil.rmtree(folder)
+
+
+def _do(engine: FakeEngine, store: BackupStore, step: str, number: int) -> Any:
+    match step:
+        case "write":
+            engine.container("app").write(f"/own{number}", str(number))
+        case "fail" | "fail by replace":
+            fail(engine, store, by_hand=step == "fail")
+        case "prune":
+            engine.prune_images()

@@ -412,6 +412,17 @@ def test_podman_is_kept_from_the_next_run_of_what_fails(
         assert said == [("stop", None)]
 
 
+def test_a_stop_does_not_fail_for_what_is_never_cleaned_up(podman: ScriptedEngine) -> None:
+    """The policy comes back after ten seconds all the same."""
+    slept: list[float] = []
+    is_so(podman, {**web(Running=False, RestartPolicy=POLICY), "Config": {}})
+    podman.says("GET", "/containers/json.*", answer([{"Id": ID, "State": "stopped"}]))
+    podman.says("POST", f"/containers/{ID}/(stop|update)", answer({}))
+    quick(podman, slept).stop_container("web")
+    assert changing(podman)[-1][-1] == {"RestartPolicy": POLICY}
+    assert 10 < sum(slept) < 11
+
+
 def test_docker_needs_no_such_thing(script: ScriptedEngine) -> None:
     """It knows to end what it is about to start."""
     is_so(script, {**web(Running=False, RestartPolicy=POLICY), "Config": {}})

@@ -131,6 +131,13 @@ def test_a_job_that_ends_well_is_not_run_over_and_over(fake: FakeEngine, clock: 
     assert [call.verb for call in watching.calls].count("start_container") == 1
 
 
+def test_a_service_that_ends_well_has_not_done_its_work(fake: FakeEngine, clock: FakeClock) -> None:
+    """One whose policy starts it again is to run."""
+    fake.run("web", image="app:1", restart="always")
+    lying = Says(fake, *[{"Status": "exited", "ExitCode": 0}] * 1_000)
+    assert ensure(lying, clock) == "it does not run: it is exited, its last exit code is 0"
+
+
 def test_what_is_gone_is_said_to_be_gone(fake: FakeEngine, clock: FakeClock) -> None:
     """Nobody waits for a container that was removed."""
     assert ensure(fake, clock) == "it is gone; somebody removed it"

@@ -159,10 +159,12 @@ def test_a_damaged_backup_can_be_deleted(copy: BackupStore) -> None:
     copy.verify("b2")
 
 
-def test_no_blob_is_removed_while_a_manifest_is_damaged(copy: BackupStore) -> None:
+@pytest.mark.parametrize("which", [0, 1], ids=["index", "record"])
+@pytest.mark.parametrize("damage", [flip(0.5), remove], ids=["flip", "remove"])
+def test_no_blob_is_removed_while_a_manifest_is_damaged(copy: BackupStore, damage: Damage, which: int) -> None:
     """As long as it cannot be known what a backup refers to, pruning frees nothing, and says why."""
-    root = making.children_of(copy.path, "b1")[0]
-    flip(0.5)(copy.path / "blobs" / "sha256" / root[7:])
+    root = making.children_of(copy.path, "b1")[which]
+    damage(copy.path / "blobs" / "sha256" / root[7:])
     orphan = copy.path / "blobs" / "sha256" / ("0" * 64)
     orphan.write_bytes(b"of nobody")
     report = copy.prune()
@@ -171,6 +173,27 @@ def test_no_blob_is_removed_while_a_manifest_is_damaged(copy: BackupStore) -> No
     assert orphan.exists()
     copy.delete("b1")
     assert not orphan.exists()
+
+
+@pytest.mark.parametrize(("damage", "swept"), [(remove, True), (flip(0.5), False)], ids=["remove", "flip"])
+def test_an_image_of_another_tool_may_lack_parts_and_not_be_damaged(
+    copy: BackupStore, damage: Damage, *, swept: bool
+) -> None:
+    """Of several platforms one may have been fetched; while what is there cannot be read, no blob is removed."""
+    theirs = making.children_of(copy.path, "b1")[2]
+    index = copy.path / "index.json"
+    index.write_text(index.read_text().replace('"b1.2"', '"theirs"'))
+    copy.delete("b1")
+    copy.delete("b2")
+    manifest = copy.path / "blobs" / "sha256" / theirs[7:]
+    layers = [copy.path / "blobs" / "sha256" / one["digest"][7:] for one in json.loads(manifest.read_bytes())["layers"]]
+    assert all(layer.exists() for layer in layers)
+    damage(manifest)
+    orphan = copy.path / "blobs" / "sha256" / ("0" * 64)
+    orphan.write_bytes(b"of nobody")
+    assert (copy.prune().not_swept is None) is swept
+    assert orphan.exists() is not swept
+    assert swept or all(layer.exists() for layer in layers)
 
 
 def content(data: bytes) -> Damage:

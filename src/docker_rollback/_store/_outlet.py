@@ -11,7 +11,7 @@ from attrs import frozen
 from docker_rollback._model import Descriptor
 from docker_rollback._store import _oci
 from docker_rollback._store._layout import Layout
-from docker_rollback._store._streams import CompressionError, compression, decompressed, tar_end, tar_member
+from docker_rollback._store._streams import CompressionError, decompressed, tar_end, tar_member
 from docker_rollback.errors import StoreError
 
 DOCKER_FILE = "manifest.json"
@@ -117,17 +117,11 @@ def _letter_of(layout: Layout, manifest: Descriptor) -> _Letter:
 
 def _unpacked(layout: Layout, source: Descriptor, plain: Descriptor) -> Iterator[bytes]:
     """Yield what a compressed layer holds, which must be this plain one; never more than its size."""
-    pieces = layout.blobs.open(source)
-    first = next(pieces, b"")
-
-    def whole() -> Iterator[bytes]:
-        yield first
-        yield from pieces
-
     hasher = hashlib.sha256()
     left = plain.size
     try:
-        for data in decompressed(whole(), compression(first[:4]) or "gzip"):
+        # Whatever came plain is stored as gzip.
+        for data in decompressed(layout.blobs.open(source), "gzip"):
             hasher.update(data)
             left -= len(data)
             if left < 0:

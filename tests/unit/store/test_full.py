@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from docker_rollback._store import BackupStore
+from docker_rollback._store import BackupStore, Disk
 from docker_rollback.errors import StoreFullError
 from tests.unit.store import making
 from tests.unit.store.making import EPOCH, days, image
@@ -69,6 +69,17 @@ def used(path: Path) -> int:
     """Return the bytes in use on a file system."""
     found = os.statvfs(path)
     return (found.f_blocks - found.f_bfree) * found.f_frsize
+
+
+@pytest.mark.parametrize(("user", "blocks"), [(0, 70), (1000, 50)])
+def test_what_is_reserved_for_root_is_roots(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, user: int, blocks: int
+) -> None:
+    """A file system keeps some blocks for it, which others cannot write to; blocks have a size of their own."""
+    found = os.statvfs_result((4096, 512, 100, 70, 50, 10, 9, 8, 0, 255))
+    monkeypatch.setattr(os, "statvfs", lambda path: {tmp_path: found}[path])
+    monkeypatch.setattr(os, "geteuid", lambda: user)
+    assert Disk().room(tmp_path) == blocks * 512
 
 
 @pytest.mark.parametrize("layout", [making.legacy, making.oci_plain, making.oci_gzip])

@@ -151,8 +151,9 @@ def test_a_letter_of_another_image_is_damage(store: BackupStore, change: str) ->
     data = json.dumps(letter).encode()
     (store.path / "blobs" / "sha256" / digest(data)[7:]).write_bytes(data)
     forged = evolve(manifest, annotations={"io.docker-rollback.known-as": digest(data)})
-    with pytest.raises(CorruptBackupError, match="it is not of the image"):
+    with pytest.raises(CorruptBackupError, match=f"it is not of the image {manifest.digest}") as caught:
         given_out(store, forged)
+    assert caught.value.blob == digest(data)
 
 
 @pytest.mark.parametrize(

@@ -207,6 +207,20 @@ def test_a_base_that_the_disk_does_not_give_back_as_it_was_is_noticed(root: Path
         capture(root, captured=rot)
 
 
+def test_without_a_record_of_tars_all_is_taken_at_rest(root: Path) -> None:
+    """Nobody knows then what the base holds."""
+    (root / "file").write_text("x")
+
+    def rubbish(words: Sequence[str], /, *, stdin: bool = False) -> Process:
+        if words[0] == "cat" and words[1].endswith("/snapshot"):
+            Path(words[1]).write_bytes(b"no such thing")
+        return run(words, stdin=stdin)
+
+    taken = capture(root, run=rubbish)
+    assert not taken.incremental
+    check(root, taken)
+
+
 def test_a_file_written_within_a_tick_of_the_clock_for_files_is_taken(root: Path) -> None:
     """Its times lie before the moment that tar notes for its base: tar alone leaves it out, we do not.
 

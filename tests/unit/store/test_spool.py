@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from docker_rollback._store import BackupStore, Draft
+from docker_rollback._store import BackupStore, Draft, FileCopy
+from docker_rollback.errors import StoreError
 
 
 @pytest.fixture
@@ -58,3 +60,16 @@ def test_a_copy_goes_with_its_block(draft: Draft, tmp_path: Path) -> None:
         assert b"".join(copy.pieces()) == source.read_bytes()
         assert len(list((tmp_path / "store" / "drafts").rglob("*.copy"))) == 1
     assert list((tmp_path / "store" / "drafts").rglob("*.copy")) == []
+
+
+def test_a_copy_that_somebody_cut_short_is_an_error(tmp_path: Path) -> None:
+    """What it holds is told up to there, and no further."""
+    (tmp_path / "file").write_bytes(b"0123456789")
+    with FileCopy(tmp_path / "copy") as copy, (tmp_path / "file").open("rb") as file:
+        assert copy.update(file.fileno(), 10, lambda: None) == 10
+        assert b"".join(copy.pieces()) == b"0123456789"
+        os.truncate(tmp_path / "copy", 4)
+        pieces = copy.pieces()
+        assert next(pieces) == b"0123"
+        with pytest.raises(StoreError, match="it is shorter than it was"):
+            next(pieces)

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from attrs import frozen
 
-from docker_rollback._model import Mount, is_folder
+from docker_rollback._model import Mount, NotCovered, is_folder
 
 DRIVER: Final = "(folder of the host)"
 """What a folder's inspection says where a volume's names its driver; no driver can have that name."""
@@ -154,6 +154,23 @@ def uses(mount: Mount, data: str) -> bool:
 def holds(mount: Mount, data: Iterable[str]) -> bool:
     """Whether all that a bind mount shows is in one of some folders."""
     return mount.kind == "bind" and any(is_folder(one) and _lies_in(mount.source, one) for one in data)
+
+
+def gap_of(mount: Mount, folders: Iterable[str] = ()) -> NotCovered | None:
+    """Return what a backup does not hold of a mount; None for a volume, which it does.
+
+    Args:
+        mount: the mount.
+        folders: the folders of the host that the backup holds.
+    """
+    if mount.kind == "volume" or holds(mount, folders):
+        return None
+    if mount.kind == "tmpfs":
+        return NotCovered(f"tmpfs {mount.destination}", "it lives in memory and is lost by any stop")
+    return NotCovered(
+        f"{mount.kind} {mount.source} at {mount.destination}",
+        "it belongs to the host, not to the container; it is attached again, its content is left alone",
+    )
 
 
 def called(data: str) -> str:

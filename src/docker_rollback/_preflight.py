@@ -14,16 +14,18 @@ from docker_rollback._archiver import VolumeArchiver
 from docker_rollback._creation import needs_network_of_mode
 from docker_rollback._engine.port import ContainerFilter, Engine
 from docker_rollback._exclude import Exclude, ExcludeArgument, as_excludes
-from docker_rollback._folders import called, folder_of, uses
+from docker_rollback._folders import called, folder_of, gap_of, uses
 from docker_rollback._graph import bound_to, is_one_off, start_order
 from docker_rollback._locking import locked
 from docker_rollback._look import look_at_all
 from docker_rollback._model import ContainerSnapshot, Observed, Quiesce, Shared, Way, is_folder, left_out
+from docker_rollback._native import native_loss, requiring
 from docker_rollback._own_container import NO_TRACES, Own, Traces, own_container
+from docker_rollback._podman import Loss
 from docker_rollback._project import look_at_project, require_members
 from docker_rollback._report import Report
 from docker_rollback._running import settled
-from docker_rollback._snapshotter import gap_of, now
+from docker_rollback._snapshotter import now
 from docker_rollback._spec import attached_networks, is_plain_network, observe, own_network, refers
 from docker_rollback._store import BackupStore
 from docker_rollback.errors import (
@@ -146,9 +148,12 @@ class Preflight:
         data |= set(loose)
         guests = [other for other in outside if any(_writes_to(other, name) for name in data)]
         own = own_container(self._traces, [*given, *others])
+        losses = {one.name: native_loss(self._engine, one) for one in found}
         refused = {container.name: self._refusals(container, outside, own) for container in found}
         if loose:
             refused[found[0].name] += self._guest_refusals(loose, outside, own)
+        for name, reasons in self._native_refusals(found, outside, losses).items():
+            refused[name] += reasons
         for one in given if whole is not None else ():
             refused[one.name] += self._one_off_refusals(one, containers)
         for folder in self._folders:
@@ -168,6 +173,7 @@ class Preflight:
             anonymous=frozenset(name for one in found for name in one.volumes) - named,
             not_covered=(
                 *(gap for one in found for mount in one.mounts if (gap := gap_of(mount, data)) is not None),
+                *(gap for name, loss in losses.items() for gap in loss.not_covered(name, refusals=self._may_lack)),
                 *map(left_out, self._exclude),
             ),
             excluded=self._exclude,
@@ -283,6 +289,20 @@ class Preflight:
         reasons += self._guest_refusals(self._data_of(container), outside, own)
         return reasons + [reason for volume in container.volumes if (reason := self._would_be_lost(container, volume))]
 
+    def _native_refusals(
+        self, containers: Sequence[Observed], outside: Iterable[Observed], losses: Mapping[str, Loss]
+    ) -> dict[str, list[str]]:
+        """Return what a container has that only Podman knows and that cannot be brought back, by its name."""
+        if self._may_lack:
+            return {}
+        needed = requiring(self._engine, outside, [one.id for one in containers])
+        reasons = {one.name: [reason] for one in containers if (reason := losses[one.name].refusal()) is not None}
+        for one in containers:
+            if one.id in needed:
+                reason = f"container {needed[one.id]!r} was created to run after it (--requires); remove that one first"
+                reasons.setdefault(one.name, []).append(reason)
+        return reasons
+
     def _network_refusal(self, container: Observed) -> str | None:
         """Return why a container cannot start or be created again without the network of its mode; None if it can."""
         network = own_network(container.inspection)
@@ -366,8 +386,6 @@ def refusal(inspection: Mapping[str, Any]) -> str | None:
         return "it is a task of a Swarm service; use `docker service update --rollback`"
     if "io.kubernetes.pod.uid" in labels or "io.kubernetes.container.name" in labels:
         return "it belongs to a Kubernetes pod, which its orchestrator makes anew"
-    if inspection.get("Pod") or inspection.get("IsInfra"):
-        return "it belongs to a pod, which the Docker API cannot make again"
     listed = (inspection.get("NetworkSettings") or {}).get("Networks") or {}
     if twice := sorted(listed.keys() - attached_networks(inspection).keys()):
         return (

@@ -18,7 +18,7 @@ from docker_rollback._asked import with_asked, with_asked_macs
 from docker_rollback._changed import changes as seen_changes
 from docker_rollback._creation import forgets_connected_macs
 from docker_rollback._engine.port import Engine
-from docker_rollback._folders import holds
+from docker_rollback._folders import gap_of
 from docker_rollback._image_names import IMAGE_REPOSITORY, again, image_tag, live, named, names_of, part_of
 from docker_rollback._images import bare, earlier_name, led_to, name_of, take_name
 from docker_rollback._locking import locked
@@ -28,12 +28,12 @@ from docker_rollback._model import (
     ContainerSnapshot,
     Descriptor,
     ImageSnapshot,
-    Mount,
     NotCovered,
     Observed,
     Quiesce,
     backup_id,
 )
+from docker_rollback._native import Losses
 from docker_rollback._origin import Origin, origin_of
 from docker_rollback._progress import Reporter
 from docker_rollback._quiesce import AtRest
@@ -96,6 +96,7 @@ class ContainerSnapshotter:
         self._clock = clock
         self._timer = timer
         self._known: dict[str, Mapping[str, Any]] = {}
+        self._losses = Losses(engine)
 
     def snapshot(self, container: str) -> ContainerSnapshot:
         """Capture one container, without the data of its volumes, as a backup of its own in the store.
@@ -157,6 +158,7 @@ class ContainerSnapshotter:
         """Ask for all that `capture` needs to know of containers and that can be had before they are at rest."""
         for container in containers:
             self._layers(str(container.inspection["Image"]))
+            self._losses.expect(container)
 
     def capture(self, container: Observed, *, tag: str, folders: Collection[str] = ()) -> ContainerSnapshot:
         """Commit a container that is at rest; the engine holds the image under `tag` until `release`.
@@ -202,6 +204,7 @@ class ContainerSnapshotter:
         return self._of(container, image, folders)
 
     def _of(self, container: Observed, image: ImageSnapshot, folders: Collection[str]) -> ContainerSnapshot:
+        gaps = [gap for mount in container.mounts if (gap := gap_of(mount, folders)) is not None]
         return ContainerSnapshot(
             name=container.name,
             id=container.id,
@@ -209,7 +212,7 @@ class ContainerSnapshotter:
             state=container.state,
             image=image,
             mounts=container.mounts,
-            not_covered=tuple(gap for mount in container.mounts if (gap := gap_of(mount, folders)) is not None),
+            not_covered=(*gaps, *self._losses.of(container)),
         )
 
     def seal(
@@ -429,20 +432,3 @@ def _image(container: Observed, tag: str) -> ImageSnapshot:
     original = str(container.inspection["Image"])
     reference = str(container.inspection["Config"]["Image"])
     return ImageSnapshot(reference, original, original, (), (), clean=False, tag=tag)
-
-
-def gap_of(mount: Mount, folders: Collection[str] = ()) -> NotCovered | None:
-    """Return what a backup does not hold of a mount; None for a volume, which it does.
-
-    Args:
-        mount: the mount.
-        folders: the folders of the host that the backup holds.
-    """
-    if mount.kind == "volume" or holds(mount, folders):
-        return None
-    if mount.kind == "tmpfs":
-        return NotCovered(f"tmpfs {mount.destination}", "it lives in memory and is lost by any stop")
-    return NotCovered(
-        f"{mount.kind} {mount.source} at {mount.destination}",
-        "it belongs to the host, not to the container; it is attached again, its content is left alone",
-    )

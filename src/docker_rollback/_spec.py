@@ -25,7 +25,10 @@ ASKED = "Asked"
 SHOWN_AS: Final = {"IPv4Address": "IPAddress", "IPv6Address": "GlobalIPv6Address"}
 """The addresses that an endpoint can ask for, and the fields in which an inspection shows those in use."""
 
-_PLAIN_NETWORKS = ("bridge", "host", "none", "default", "podman")
+_PODMAN_DEFAULT = "podman"
+"""The default network of Podman, which takes aliases and addresses as any other."""
+
+_PLAIN_NETWORKS = ("bridge", "host", "none", "default", _PODMAN_DEFAULT)
 """Network modes whose networks take no aliases and no static addresses (moby, daemon/container_operations.go)."""
 
 _OVERLAY_NUMBER = "com.docker.network.driver.overlay.vxlanid_list"
@@ -343,7 +346,7 @@ def _named_volumes(host_config: Mapping[str, Any]) -> frozenset[str]:
 
 def _user_endpoint(network: str, endpoint: Mapping[str, Any], container_id: str) -> dict[str, Any]:
     asked = dict(endpoint.get(ASKED) or {})
-    if is_plain_network(network):
+    if is_plain_network(network) and network != _PODMAN_DEFAULT:
         # The engine refuses aliases and addresses there, and nobody can have set any.
         return asked | {key: endpoint[key] for key in ("DriverOpts", "GwPriority") if endpoint.get(key)}
     kept = {key: endpoint[key] for key in ("IPAMConfig", "Links", "DriverOpts", "GwPriority") if endpoint.get(key)}

@@ -82,7 +82,7 @@ def test_an_address_that_was_asked_for_comes_back(host: Host, tmp_path: Path, up
         elif update == "taken off":
             host.client.api.disconnect_container_from_network(host.name, host.front)
         raise RollbackRequested
-    assert tx.backup.not_covered == ()
+    assert not [gap for gap in tx.backup.not_covered if "address on network" in gap.what]
     host.check()
 
 
@@ -126,7 +126,7 @@ def test_what_only_a_start_could_tell_is_said(host: Host, tmp_path: Path) -> Non
     podman = "Podman" in str(host.client.version().get("Components"))
     store = BackupStore(tmp_path / "store")
     taken = backup(host.name, client=host.client, store=store, quiesce="pause")
-    said = {gap.what for gap in taken.not_covered}
+    said = {gap.what for gap in taken.not_covered if "address on network" in gap.what}
     if podman:
         assert said == {f"address on network {name}" for name in (host.front, host.back)}
     else:
@@ -153,7 +153,7 @@ def test_a_mac_address_on_a_second_network_comes_back(host: Host, tmp_path: Path
             assert host.endpoints()[host.back]["MacAddress"] == second
         host.client.api.remove_container(host.name, force=True)
         raise RollbackRequested
-    assert tx.backup.not_covered == ()
+    assert not [gap for gap in tx.backup.not_covered if "address on network" in gap.what]
     assert host.endpoints()[host.back]["MacAddress"] == second
     assert "stock" in host.endpoints()[host.back]["Aliases"]
     host.client.api.restart(host.name, timeout=5)

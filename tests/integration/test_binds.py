@@ -124,7 +124,7 @@ def test_every_kind_of_file_comes_back(host: Host, way: Way) -> None:
     host.run(f"{root}:/data")
     with host.rollback(root, way=way) as tx:
         assert tx.backup.volume(str(root)).way == way
-        gaps = [gap.what for gap in tx.backup.not_covered]
+        gaps = [gap.what for gap in tx.backup.not_covered if str(root) in gap.what]
         assert gaps == [rf"socket ./special/socket\n1 in folder {root}"]
         awkward.damage(root, outside)
         if way == "helper":

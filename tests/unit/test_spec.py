@@ -101,6 +101,13 @@ def test_plain_networks_take_no_aliases_and_addresses(network: str) -> None:
     assert user_endpoints(found) == {network: {}}
 
 
+def test_the_default_network_of_podman_takes_aliases_and_addresses() -> None:
+    """It is a network as any other: what was asked for there comes back."""
+    asked = {"Aliases": ["till"], "IPAMConfig": {"IPv4Address": "10.88.7.9"}}
+    found = inspection({"HostConfig/NetworkMode": "podman", "NetworkSettings/Networks": {"podman": asked}})
+    assert user_endpoints(found) == {"podman": asked}
+
+
 def test_a_generated_mac_address_is_not_replayed() -> None:
     """The endpoint shows the address in use; pinning it would make duplicates."""
     assert all("MacAddress" not in endpoint for endpoint in user_endpoints(inspection()).values())

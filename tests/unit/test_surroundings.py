@@ -313,16 +313,6 @@ def test_what_its_engine_cannot_start_again_is_refused(shop: Shop) -> None:
     assert refusal(before) is None
 
 
-@pytest.mark.parametrize(("key", "value"), [("Pod", "ab" * 32), ("IsInfra", True)])
-def test_what_belongs_to_a_pod_is_refused(shop: Shop, key: str, value: object) -> None:
-    """The Docker API cannot make a pod again; outside of one Podman says so by an empty word and by False."""
-    before = shop.engine.inspect_container("shop")
-    reason = refusal({**before, key: value})
-    assert reason is not None
-    assert reason.startswith("it belongs to a pod")
-    assert refusal({**before, key: type(value)()}) is None
-
-
 def test_a_network_that_was_left_and_is_gone_is_refused_where_it_is_needed(shop: Shop) -> None:
     """Docker 25 and later cannot start a container whose mode names a network that is gone, whatever it is on."""
     shop.engine.create_network({"Name": "dmz"})

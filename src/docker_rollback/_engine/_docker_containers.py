@@ -46,6 +46,15 @@ class DockerContainers(Referring):
     def inspect_container(self, ref: str) -> Inspection:
         return self._found_container(ref, f"inspect container {self._called(ref)}")
 
+    def inspect_natively(self, ref: str) -> Inspection | None:
+        if not self._wire.podman:
+            return None
+        asking = Asking(f"inspect container {self._called(ref)} by Podman's own API", ContainerNotFoundError, ref)
+        # By its id: to Podman a name may be the beginning of another container's id.
+        full_id = self._container_id(ref, asking.action)
+        found: Inspection = self._wire.native(f"/containers/{full_id}/json", asking)
+        return found
+
     def list_containers(self, where: ContainerFilter = EVERY, /) -> list[str]:
         asking = Asking("list containers")
         network = None if where.network is None else self._found_network(where.network, asking.action)
@@ -144,7 +153,8 @@ class DockerContainers(Referring):
     def container_changes(self, ref: str) -> list[Change]:
         asking = Asking(f"list the changes of container {self._called(ref)}", ContainerNotFoundError, ref)
         full_id = self._found_container(ref, asking.action)["Id"]
-        changes = self._wire.json("GET", f"/containers/{full_id}/changes", asking, patient=True)
+        path = f"/containers/{full_id}/changes"
+        changes = self._wire.json("GET", path, asking, patient=True, raw_names=True)
         return [Change(str(one["Path"]), _KINDS[one["Kind"]]) for one in changes or []]
 
     def container_logs(self, ref: str, *, tail: int) -> str:

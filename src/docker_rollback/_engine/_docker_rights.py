@@ -39,11 +39,27 @@ _PROBES: Final[tuple[tuple[str, str, str, Any], ...]] = (
 )
 """In words, and as requests that no engine can fulfil."""
 
+_NATIVE: Final = "inspect containers by Podman's own API (GET /libpod/containers/.../json)"
+
 
 def forbidden(wire: Wire) -> list[str]:
     """Return, in words, what of all that this library asks for is refused whatever it is asked of."""
     nobody = f"docker-rollback-nobody-{secrets.token_hex(8)}"
-    return [words for words, method, path, body in _PROBES if _is_forbidden(wire, nobody, words, method, path, body)]
+    found = [words for words, method, path, body in _PROBES if _is_forbidden(wire, nobody, words, method, path, body)]
+    if wire.podman and _is_native_forbidden(wire, nobody):
+        found.append(_NATIVE)
+    return found
+
+
+def _is_native_forbidden(wire: Wire, nobody: str) -> bool:
+    try:
+        wire.native(f"/containers/{nobody}/json", Asking(_NATIVE))
+    except EngineForbiddenError:
+        return True
+    except EngineError as error:
+        if error.status is None:
+            raise
+    return False
 
 
 def _is_forbidden(wire: Wire, nobody: str, words: str, method: str, path: str, body: Any) -> bool:

@@ -26,6 +26,9 @@ Params: TypeAlias = Mapping[str, str | int]
 NEWEST_API: Final = (1, 51)
 """From 1.52 on an inspection hides the MAC address that was asked for; below 1.45 it pads the aliases."""
 
+_OLDEST_LIBPOD: Final = "5.0.0"
+"""The version of Podman's own API that is spoken with one that names none."""
+
 BLOCK: Final = 1 << 20
 """Bytes that are asked of a stream at a time."""
 
@@ -73,6 +76,18 @@ class Wire:
         """Whether Podman answers, whose ways differ here and there."""
         return self._engine().podman
 
+    def native(self, path: str, asking: Asking) -> Any:
+        """Ask Podman by its own API, and return the JSON that is answered.
+
+        Args:
+            path: below ``/libpod``, quoted.
+            asking: what its errors say.
+        """
+        # In the version of the engine itself: to an older one it answers in an older shape.
+        with self._send("GET", f"/v{self._engine().libpod}/libpod{path}", asking) as response, asking.translated():
+            text = response.content
+        return _decode(text, asking)
+
     def json(
         self,
         method: str,
@@ -82,12 +97,16 @@ class Wire:
         params: Params | None = None,
         body: object = None,
         patient: bool | float = False,
+        raw_names: bool = False,
     ) -> Any:
-        """Ask, and return the JSON that is answered; None for an empty answer."""
+        """Ask, and return the JSON that is answered; None for an empty answer.
+
+        With `raw_names`, bytes that are no UTF-8 are kept as `os.fsdecode` would: Podman writes file names as they are.
+        """
         response = self.answer(method, path, asking, params=params, body=body, patient=patient)
         with response, asking.translated():
             text = response.content
-        return _decode(text, asking)
+        return _decode(text, asking, raw_names=raw_names)
 
     def answer(
         self,
@@ -215,14 +234,25 @@ class Wire:
         if newest is None:
             raise asking.unreadable("it names no ApiVersion")
         chosen = max(min(newest, NEWEST_API), oldest or (0, 0))
-        components = [str(one.get("Name")) for one in answer.get("Components") or []]
-        return _Known(f"{chosen[0]}.{chosen[1]}", podman=any("Podman" in name for name in components))
+        components = [one for one in answer.get("Components") or [] if "Podman" in str(one.get("Name"))]
+        return _Known(f"{chosen[0]}.{chosen[1]}", libpod=_native_version(components[0]) if components else "")
 
 
 @frozen
 class _Known:
+    """What an engine speaks.
+
+    Attributes:
+        version: of Docker's API.
+        libpod: of Podman's own; empty where it is not Podman.
+    """
+
     version: str
-    podman: bool
+    libpod: str
+
+    @property
+    def podman(self) -> bool:
+        return bool(self.libpod)
 
 
 class _Upload:
@@ -271,11 +301,11 @@ def _unless_failed(event: Mapping[str, Any], asking: Asking) -> Mapping[str, Any
     return event
 
 
-def _decode(text: bytes, asking: Asking) -> Any:
+def _decode(text: bytes, asking: Asking, *, raw_names: bool = False) -> Any:
     if not text.strip():
         return None
     try:
-        return json.loads(text)
+        return json.loads(text.decode("utf-8", "surrogateescape" if raw_names else "strict"))
     except ValueError as error:
         # The text itself may hold anything, secrets too: only its beginning is told, and only if it is no JSON at all.
         raise asking.unreadable(f"{error}") from None
@@ -293,6 +323,13 @@ def _numbers(answer: object, key: str) -> tuple[int, int] | None:
     value = answer.get(key) if isinstance(answer, dict) else None
     match = re.fullmatch(r"(\d+)\.(\d+)", str(value))
     return (int(match[1]), int(match[2])) if match else None
+
+
+def _native_version(component: Mapping[str, Any]) -> str:
+    """Return the version of its own API that Podman names, without what a build adds to it."""
+    said = (component.get("Details") or {}).get("APIVersion") or component.get("Version")
+    match = re.match(r"\d+\.\d+\.\d+", str(said))
+    return match[0] if match else _OLDEST_LIBPOD
 
 
 def _configured_headers(api: APIClient) -> Mapping[str, str]:

@@ -171,6 +171,9 @@ class Engine(Protocol):
     def inspect_container(self, ref: str) -> Inspection:
         """Return the whole inspection of one container."""
 
+    def inspect_natively(self, ref: str) -> Inspection | None:
+        """Return what Podman's own API shows of one container; None on an engine that has no API but Docker's."""
+
     def list_containers(self, where: ContainerFilter = ..., /) -> list[str]:
         """Return the full ids of the containers, in whatever state, that `where` describes."""
 

@@ -43,6 +43,7 @@ READING: Final = frozenset(
         "info",
         "inspect_container",
         "inspect_image",
+        "inspect_natively",
         "inspect_network",
         "inspect_volume",
         "list_containers",

@@ -15,6 +15,7 @@ from docker_rollback.testing._contract_lab import LINES, Contract, Eyes, Lab, ta
 
 _VERBS: dict[str, Callable[[Engine, str], Any]] = {
     "inspect": lambda engine, ref: engine.inspect_container(ref),
+    "inspect natively": lambda engine, ref: engine.inspect_natively(ref),
     "start": lambda engine, ref: engine.start_container(ref),
     "stop": lambda engine, ref: engine.stop_container(ref),
     "kill": lambda engine, ref: engine.kill_container(ref),
@@ -63,6 +64,18 @@ class ContainerContract(Contract):
         made = lab.created(name=name)
         for ref in (name, f"/{name}", made, made[:12]):
             assert engine.inspect_container(ref)["Id"] == made
+
+    def test_only_podman_has_an_inspection_of_its_own(self, engine: Engine, lab: Lab) -> None:
+        """Podman's own API shows the same container, by its name and by its id; no other engine has one."""
+        name = lab.name()
+        made = lab.created(name=name)
+        for ref in (name, f"/{name}", made, made[:12]):
+            found = engine.inspect_natively(ref)
+            if engine.info().flavour != "podman":
+                assert found is None
+            else:
+                assert found is not None
+                assert (found["Id"], found["Name"], found["Config"]["Umask"]) == (made, name, "0000")
 
     def test_the_beginning_of_a_container_id_is_no_name(self, engine: Engine, lab: Lab, eyes: Eyes) -> None:
         """A few digits that an id begins with name no container, so a name like "db" never means another's id."""

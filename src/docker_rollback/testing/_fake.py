@@ -143,6 +143,11 @@ class FakeEngine(Setup):
                     mounts.append(mount.shown("", ""))
             return copy.deepcopy(inspection(container, self._maker.networks, mounts, _ROOT))
 
+    def inspect_natively(self, ref: str) -> Inspection | None:
+        """Return what a test gave it to show natively; None by default, as Docker does."""
+        with self._lock:
+            return copy.deepcopy(self._find(ref).native)
+
     def list_containers(self, where: ContainerFilter = EVERY, /) -> list[str]:
         """Return the full ids of the containers that `where` describes, the newest first."""
         with self._lock:

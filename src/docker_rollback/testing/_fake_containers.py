@@ -84,6 +84,7 @@ class Container:
         sandbox: of its network; empty while it does not run.
         log: the lines that it printed.
         processes: the programs that `exec` runs in it.
+        native: what an API that only Podman has shows of it; None where there is none.
     """
 
     id: str
@@ -112,6 +113,7 @@ class Container:
     sandbox: str = ""
     log: list[str] = field(factory=list)
     processes: list[FakeProcess] = field(factory=list)
+    native: dict[str, Any] | None = None
 
     @property
     def alive(self) -> bool:

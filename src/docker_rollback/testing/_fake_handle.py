@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
+from typing import Any
 
 from attrs import frozen
 
@@ -77,6 +78,11 @@ class FakeContainer(Files):
         """Leave its health undecided until `probe`: without this, a container is healthy as soon as it runs."""
         with self._lock:
             self._container.undecided = True
+
+    def shows_natively(self, inspection: Mapping[str, Any]) -> None:
+        """Let the engine show this by an API of its own, as Podman does."""
+        with self._lock:
+            self._container.native = dict(inspection)
 
     def print(self, *lines: str) -> None:
         """Let its program print lines, for its log."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from docker_rollback._compare import compare
 from docker_rollback._engine._docker_podman import docker_like
 from docker_rollback._model import Mount
 from docker_rollback._spec import create_request, mount_places, mounts
+from tests.unit.engine.scripted import ID, VERSION, ScriptedEngine, answer, refusal
 
 RECORDED: dict[str, dict[str, Any]] = json.loads(Path(__file__).with_name("podman.json").read_text())
 """One container created, running and exited, and its equal: created from the translation of the running one."""
@@ -234,3 +236,44 @@ def test_an_endpoint_keeps_what_it_says_of_itself() -> None:
     found = translated({"NetworkSettings/Networks/front": address, "NetworkSettings/Networks/back": None})
     networks = found["NetworkSettings"]["Networks"]
     assert networks == {"front": {**address, "Aliases": ["web"]}, "back": {"Aliases": None}}
+
+
+def _podman(script: ScriptedEngine, component: dict[str, Any]) -> None:
+    script.says("GET", "/version", answer({**VERSION, "Components": [component]}))
+
+
+@pytest.mark.parametrize(
+    ("component", "version"),
+    [
+        ({"Name": "Podman Engine", "Version": "5.8.2-dev", "Details": {"APIVersion": "5.8.2-rc1"}}, "5.8.2"),
+        ({"Name": "Podman Engine", "Version": "4.3.1"}, "4.3.1"),
+        ({"Name": "Podman Engine"}, "5.0.0"),
+    ],
+)
+def test_podman_is_asked_in_its_own_version(script: ScriptedEngine, component: dict[str, Any], version: str) -> None:
+    """Podman's own API is spoken in the version that it names, by the container's full id."""
+    _podman(script, component)
+    script.says("GET", f"/libpod/containers/{ID}/json", answer({"Id": ID, "Pod": "p"}))
+    assert script.engine().inspect_natively("web") == {"Id": ID, "Pod": "p"}
+    assert script.asked[-1].path == f"/v{version}/libpod/containers/{ID}/json"
+
+
+def test_docker_has_no_inspection_of_its_own(script: ScriptedEngine) -> None:
+    """Docker is not asked for what it does not have."""
+    assert script.engine().inspect_natively("web") is None
+    assert not any("libpod" in asked.path for asked in script.asked)
+
+
+def test_a_proxy_that_hides_the_own_api_of_podman_is_named(script: ScriptedEngine) -> None:
+    """What cannot be looked at natively cannot be told to come back, so that it is needed."""
+    _podman(script, {"Name": "Podman Engine", "Version": "5.8.2"})
+    script.says("GET", "/libpod/containers/.*", refusal(403, "no"))
+    assert script.engine().forbidden() == ["inspect containers by Podman's own API (GET /libpod/containers/.../json)"]
+
+
+def test_a_changed_file_may_have_any_name(script: ScriptedEngine) -> None:
+    """Podman writes the bytes of a file's name as they are; those that are no UTF-8 stay what they are."""
+    _podman(script, {"Name": "Podman Engine", "Version": "5.8.2"})
+    script.says("GET", f"/containers/{ID}/changes", answer(b'[{"Path": "/tmp/caf\xe9", "Kind": 1}]'))
+    changes = script.engine().container_changes("web")
+    assert [(os.fsencode(change.path), change.kind) for change in changes] == [(b"/tmp/caf\xe9", "added")]

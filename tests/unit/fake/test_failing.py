@@ -100,6 +100,7 @@ def test_each_verb_reaches_the_engine(shop: FakeEngine) -> None:
     """Whatever is asked is passed on, and its answer passed back."""
     failing = FailingEngine(shop)
     assert failing.info() == shop.info()
+    assert failing.now() <= shop.now()
     assert failing.list_containers() == shop.list_containers()
     assert failing.container_changes("shop") == []
     assert failing.inspect_natively("shop") is None

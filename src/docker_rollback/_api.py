@@ -42,6 +42,7 @@ class RollbackArguments(TypedDict, total=False):
     include_binds: Collection[str]
     exclude: Collection[ExcludeArgument]
     verify: Check | Sequence[Check] | None
+    watch: float | None
     keep: KeepArgument
     keep_failed: bool
     export_image: bool
@@ -71,6 +72,7 @@ def rollback(
     include_binds: Collection[str] = (),
     exclude: Collection[ExcludeArgument] = (),
     verify: Check | Sequence[Check] | None = _HEALTHY,
+    watch: float | None = None,
     keep: KeepArgument = 3,
     keep_failed: bool = False,
     export_image: bool = True,
@@ -103,6 +105,8 @@ def rollback(
         exclude: what is neither backed up nor touched when things are put back: ``"cache"`` is a whole volume,
             ``"data:tmp/*.log"`` paths within one; see `Exclude`.
         verify: what the update has to pass: a check, several, or None. By default `healthy()`.
+        watch: for how many seconds the update is on probation after its checks. If a container ends, is started again
+            or turns unhealthy meanwhile, everything is put back; so it is if this process dies. None is no probation.
         keep: which backups of the same containers stay when the block ends: so many, those no older than a
             `timedelta`, or both by `Keep`; None keeps all.
         keep_failed: keep the state of an update that failed as a backup of its own before it is undone, to be looked
@@ -162,6 +166,7 @@ def rollback(
         capture=parts.capture,
         recovery=parts.recovery("stop"),
         verify=checks,
+        watch=watch,
         quiesce=quiesce,
         resume=resume,
         shared=shared,

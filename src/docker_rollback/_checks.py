@@ -20,6 +20,9 @@ from docker_rollback.errors import ContainerNotFoundError
 _POLL: Final = 0.1
 """Seconds between two looks at a container."""
 
+_WATCH: Final = 1.0
+"""Seconds between two looks at a container that is on probation."""
+
 _NEVER_ASKED: Final = "; its engine has not asked its health check once (Podman leaves that to systemd)"
 
 _SETTLED: Final = 10.0
@@ -79,6 +82,38 @@ def healthy(*, timeout: float | None = None, stable_for: float = 5.0) -> Check:
             if runs > _MOST_RUNS:
                 raise container.reject("somebody starts it again and again")
             container.sleep(_POLL)
+
+    return check
+
+
+def stays_up(seconds: float) -> Check:
+    """Return a check that a container neither ends nor is started again nor turns unhealthy for some seconds.
+
+    One that ends with exit code 0 and is not to be restarted has done its work and is well. Of a container that did not
+    run before, nothing is asked.
+
+    Args:
+        seconds: how long it is looked at.
+
+    Raises:
+        UpdateRejectedError: by the check, as soon as that happens.
+    """
+
+    def check(container: CheckedContainer) -> None:
+        if not container.before.alive:
+            return
+        first = inspection = _look(container)
+        until = container.clock() + seconds
+        while not _has_done_its_work(container, inspection, first):
+            if (inspection["Id"], started_at(inspection)) != (first["Id"], started_at(first)):
+                raise container.reject("it was started again")
+            if _is_unhealthy(inspection) and not _is_unhealthy(first):
+                raise container.reject("its health check says that it is unhealthy")
+            left = until - container.clock()
+            if left <= 0:
+                return
+            container.sleep(min(_WATCH, left))
+            inspection = _look(container)
 
     return check
 
@@ -249,21 +284,7 @@ def _is_well(
 ) -> bool:
     """Return whether the container is well; False means: ask again. Raises where it will not turn well."""
     state = observe(inspection).state
-    if inspection["State"].get("OOMKilled"):
-        raise container.reject("it ran out of memory")
-    if state.status in ("exited", "dead"):
-        if state.exit_code == 0 and not _restarts(inspection):
-            return True
-        raise container.reject(f"it ended with exit code {state.exit_code}")
-    if _restarted(inspection) > _restarted(first) or state.status == "restarting":
-        raise container.reject("it ends again and again and is being restarted")
-    if state.status == "paused":
-        if container.before.status == "paused":
-            return True
-        raise container.reject("it is paused")
-    if not state.alive:
-        raise container.reject(f"it does not run: it is {state.status}")
-    if state.health is None:
+    if _has_done_its_work(container, inspection, first) or state.health is None or state.status == "paused":
         return True
     if state.health == "unhealthy":
         raise container.reject("its health check says that it is unhealthy")
@@ -275,6 +296,28 @@ def _is_well(
         never = "" if inspection["State"]["Health"].get("Log") else _NEVER_ASKED
         raise container.reject(f"it did not turn healthy within {waited:.0f} s{never}")
     return False
+
+
+def _has_done_its_work(container: CheckedContainer, inspection: Inspection, first: Inspection) -> bool:
+    """Return True for a container that ended as a job ends, False for one that is up; raise for every other one."""
+    state = observe(inspection).state
+    if inspection["State"].get("OOMKilled"):
+        raise container.reject("it ran out of memory")
+    if state.status in ("exited", "dead"):
+        if state.exit_code == 0 and not _restarts(inspection):
+            return True
+        raise container.reject(f"it ended with exit code {state.exit_code}")
+    if _restarted(inspection) > _restarted(first) or state.status == "restarting":
+        raise container.reject("it ends again and again and is being restarted")
+    if state.status == "paused" and container.before.status != "paused":
+        raise container.reject("it is paused")
+    if not state.alive:
+        raise container.reject(f"it does not run: it is {state.status}")
+    return False
+
+
+def _is_unhealthy(inspection: Inspection) -> bool:
+    return observe(inspection).state.health == "unhealthy"
 
 
 def _is_settled(inspection: Inspection, up: float, stable_for: float) -> bool:

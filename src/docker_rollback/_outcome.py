@@ -16,7 +16,14 @@ from docker_rollback._model import Backup, LedBack, NotCovered, Observed, Way
 from docker_rollback._recovered import Recovered
 from docker_rollback._secrets import hide
 from docker_rollback._timeline import Downtime, OutcomeStep, StepTime, Timeline
-from docker_rollback.errors import HookError, RestoreError, ResumeError, UnfinishedRollbackError, UpdateRejectedError
+from docker_rollback.errors import (
+    HookError,
+    RestoreError,
+    ResumeError,
+    RollbackRequested,
+    UnfinishedRollbackError,
+    UpdateRejectedError,
+)
 
 logger = logging.getLogger("docker_rollback")
 
@@ -174,6 +181,28 @@ class Outcome:
 
 OutcomeListener: TypeAlias = Callable[[Outcome], Any]
 """Told the outcome of a block once it stands. What it returns is not looked at."""
+
+
+def tell(listener: OutcomeListener | None, outcome: Outcome, *, leaving: BaseException | None) -> None:
+    """Tell the outcome of a block. It stands, whatever happens here, and so does the exception that leaves it."""
+    if listener is None:
+        return
+    try:
+        listener(outcome)
+    except Exception:
+        logger.exception("what was to be told the outcome raised; the outcome stands")
+    except BaseException:
+        if leaving is None or isinstance(leaving, RollbackRequested):
+            raise
+        logger.exception("what was to be told the outcome was interrupted; the outcome stands")
+
+
+def note_on(error: BaseException, words: str) -> None:
+    """Add a note to an exception that is not ours; one that refuses notes comes out all the same."""
+    try:
+        error.add_note(words)
+    except Exception:
+        logger.exception("%s", words)
 
 
 class Account:

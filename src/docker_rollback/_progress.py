@@ -13,11 +13,11 @@ from docker_rollback._timeline import Timeline
 logger = logging.getLogger("docker_rollback")
 
 StepName: TypeAlias = Literal[
-    "hook", "quiesce", "commit", "resume", "store", "restore", "data", "pull", "replace", "verify"
+    "hook", "quiesce", "commit", "resume", "store", "restore", "data", "pull", "replace", "verify", "watch"
 ]
 """What can be going on: the hooks of one name, three steps of a capture and the storing of its images, a step of a
 restore's plan, the data of a volume on its way into the store or back, an image on its way into the engine, a container
-being replaced, and the checks of one."""
+being replaced, the checks of some, and the probation of these."""
 
 
 @frozen

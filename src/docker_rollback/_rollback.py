@@ -10,15 +10,16 @@ from datetime import datetime
 from types import TracebackType
 from typing import Self, Unpack
 
-from docker_rollback._arguments import ContainerArgument, flag, function, reference_of
+from docker_rollback._arguments import ContainerArgument, flag, function, reference_of, seconds
 from docker_rollback._capture import Capture
 from docker_rollback._checked import Check
+from docker_rollback._checks import stays_up
 from docker_rollback._engine.port import Engine
 from docker_rollback._hooks import Hooks
 from docker_rollback._limit import as_limit
 from docker_rollback._model import Backup, Quiesce, Shared
 from docker_rollback._operations import Operation
-from docker_rollback._outcome import Account, Outcome, OutcomeListener, Status
+from docker_rollback._outcome import Account, Outcome, OutcomeListener, Status, note_on, tell
 from docker_rollback._preflight import Preflight
 from docker_rollback._progress import Reporter
 from docker_rollback._recovered import Recovered
@@ -51,6 +52,7 @@ class Rollback:
         capture: what takes the backup, and prunes old ones.
         recovery: what notes how far this has come, puts the backup back, and finishes what an earlier one left undone.
         verify: the checks that the update has to pass.
+        watch: for how many seconds the update is on probation after its checks; None for not at all.
         quiesce: how the containers are brought to rest for the capture.
         resume: whether they run again before the block starts.
         shared: what becomes of containers outside that write to a volume of theirs.
@@ -86,6 +88,7 @@ class Rollback:
         capture: Capture,
         recovery: Recovery,
         verify: Sequence[Check] = (),
+        watch: float | None = None,
         quiesce: Quiesce = "stop",
         resume: bool = True,
         shared: Shared = "refuse",
@@ -106,6 +109,7 @@ class Rollback:
         flag("resume", resume)
         flag("keep_failed", keep_failed)
         function("on_outcome", on_outcome, optional=True)
+        seconds("watch", watch, above=True, optional=True)
         self._containers = tuple(containers)
         self._project = project
         self._engine = engine
@@ -114,6 +118,7 @@ class Rollback:
         self._capture = capture
         self._recovery = recovery
         self._verdict = Verdict(engine, verify, clock=monotonic, sleep=sleep)
+        self._watch = watch
         self._quiesce: Quiesce = quiesce
         self._resume = resume
         self._shared: Shared = shared
@@ -335,6 +340,7 @@ class Rollback:
                 if self._replacer is not None:
                     self._replacer.check()
                 self._verdict.judge()
+                self._watch_it()
                 with self._signals.deferring("the commit"):
                     self._commit()
             except BaseException as rejection:
@@ -344,6 +350,14 @@ class Rollback:
                 raise
             self._signals.deliver(None)
             return False
+
+    def _watch_it(self) -> None:
+        """Have the update on probation; until that is over, it is not committed."""
+        if self._watch is not None:
+            self._timeline.begin("watch")
+            self._report.step("watch", self._names)
+            logger.info("%s: on probation for %g s", self._names, self._watch)
+            self._verdict.judge([stays_up(self._watch)])
 
     def _commit(self) -> None:
         if self._operation is not None:
@@ -379,13 +393,13 @@ class Rollback:
             raise RollbackFailedError(backup.id, names, failures, store=str(self._store.path)) from error
         except BaseException as interruption:
             self._account.interrupted()
-            _note(
+            note_on(
                 interruption,
                 f"docker-rollback: the rollback of {', '.join(names)} was interrupted; finish it by "
                 f"docker_rollback.recover(store={str(self._store.path)!r})",
             )
             raise
-        _note(
+        note_on(
             error,
             f"docker-rollback: {', '.join(names)} rolled back to backup {backup.id}; "
             f"what was written in the {lost:.1f} s since then is discarded",
@@ -400,9 +414,11 @@ class Rollback:
             except Exception as failure:
                 self._account.problem(failure)
                 logger.warning("the state of the failed update could not be kept: %s", failure)
-                _note(error, f"docker-rollback: the state of the failed update could not be kept: {failure}")
+                note_on(error, f"docker-rollback: the state of the failed update could not be kept: {failure}")
             else:
-                _note(error, f"docker-rollback: the state of the failed update is kept as backup {self._account.kept}")
+                note_on(
+                    error, f"docker-rollback: the state of the failed update is kept as backup {self._account.kept}"
+                )
         self._timeline.begin("roll back")
 
     def _finish(self) -> None:
@@ -422,28 +438,10 @@ class Rollback:
             logger.exception("backup %s: tidying up failed; the outcome stands", self.backup.id)
 
     def _conclude(self, leaving: BaseException | None) -> None:
-        """Tell the outcome. It stands, whatever happens here, and so does the exception that leaves the block."""
         for told in self._operation.told if self._operation is not None else ():
             self._account.note(told)
         for problem in self._hooks.problems:
             self._account.problem(problem)
         self._outcome = self._account.outcome(self.status, self._backup)
         logger.info("%s: %s", ", ".join(self._outcome.containers), self.status.value)
-        if self._on_outcome is None:
-            return
-        try:
-            self._on_outcome(self._outcome)
-        except Exception:
-            logger.exception("what was to be told the outcome raised; the outcome stands")
-        except BaseException:
-            if leaving is None or isinstance(leaving, RollbackRequested):
-                raise
-            logger.exception("what was to be told the outcome was interrupted; the outcome stands")
-
-
-def _note(error: BaseException, words: str) -> None:
-    """Add a note to an exception that is not ours; one that refuses notes comes out all the same."""
-    try:
-        error.add_note(words)
-    except Exception:
-        logger.exception("%s", words)
+        tell(self._on_outcome, self._outcome, leaving=leaving)

@@ -23,6 +23,7 @@ OutcomeStep: TypeAlias = Literal[
     "seal",
     "block",
     "verify",
+    "watch",
     "keep",
     "roll back",
     "verify again",
@@ -33,8 +34,8 @@ OutcomeStep: TypeAlias = Literal[
 
 "look" looks for everything that can go wrong and finishes what an earlier operation left undone; "live pass" archives
 large volumes while they are in use; "rest", "capture" and "resume" are the time in which the service is down; "seal"
-makes the backup durable; "block" is the caller's own; "keep" saves the state of a failed update; "finish" tidies up.
-The others are checks and hooks.
+makes the backup durable; "block" is the caller's own; "watch" is the probation of the update; "keep" saves the state of
+a failed update; "finish" tidies up. The others are checks and hooks.
 """
 
 _ROLLBACK: Final = frozenset({"keep", "roll back", "verify again"})

@@ -74,9 +74,13 @@ class Verdict:
             for one in checked
         ]
 
-    def judge(self) -> None:
-        """Raise an `UpdateRejectedError` as soon as one check fails on one container; the others are given up."""
-        tasks = [(container, self._checks) for container in self._standing()]
+    def judge(self, checks: Sequence[Check] | None = None) -> None:
+        """Raise an `UpdateRejectedError` as soon as one check fails on one container; the others are given up.
+
+        Args:
+            checks: what each of them has to pass; by default the checks of this verdict.
+        """
+        tasks = [(container, self._checks if checks is None else checks) for container in self._standing()]
         for failure in _side_by_side(tasks, _pass, until_first=True):
             raise failure
 

@@ -32,6 +32,7 @@ _WORDS: Final[Mapping[StepName, str]] = {
     "replace": "replacing {}",
     "restore": "{}",
     "verify": "checking {}",
+    "watch": "watching {}",
 }
 
 

@@ -20,6 +20,7 @@ from docker_rollback import (
     DockerRollbackError,
     backup,
     healthy,
+    replace,
     rollback,
 )
 from docker_rollback._update_spec import Changes
@@ -32,6 +33,15 @@ WRONG: list[tuple[Callable[..., object], dict[str, Any], type[Exception], str]] 
     (rollback, {"max_downtime": True}, TypeError, "max_downtime is a number of seconds"),
     (rollback, {"max_downtime": math.nan}, ValueError, "max_downtime is a number of seconds"),
     (backup, {"max_downtime": -1}, ValueError, "max_downtime is a number of seconds"),
+    (rollback, {"watch": "60"}, TypeError, "watch is a number of seconds above 0, or None, not '60'"),
+    (rollback, {"watch": 0}, ValueError, "watch is a number of seconds above 0, or None, not 0"),
+    (replace, {"watch": True}, TypeError, "watch is a number of seconds"),
+    (replace, {"pull": "sometimes"}, ValueError, "pull is one of 'missing', 'always', 'never', not 'sometimes'"),
+    (replace, {"image": 5}, TypeError, "image is the name or id of an image or None, not 5"),
+    (replace, {"platform": ""}, ValueError, "platform is empty"),
+    (replace, {"environment": {"A": 5}}, TypeError, "environment['A'] is a text or None, not of type int"),
+    (replace, {"quiesce": "Stop"}, ValueError, "quiesce is one of"),
+    (replace, {"colour": "red"}, TypeError, "colour"),
     (
         rollback,
         {"verify": "http://x"},

@@ -95,6 +95,23 @@ def test_what_stood_aside_and_was_started_by_somebody_stays(shop: Shop) -> None:
     assert shop.engine.inspect_container(updated)["State"]["Status"] == "running"
 
 
+def test_what_stood_aside_and_was_started_on_the_same_data_goes(shop: Shop) -> None:
+    """Two containers that write to one volume spoil it."""
+
+    def end() -> None:
+        raise SystemExit
+
+    with pytest.raises(SystemExit), shop.rollback(after_rollback=end):
+        shop.engine.remove_container("shop", force=True)
+        updated = shop.engine.run("shop", image="shop:1", volumes={"orders": "/data"})
+        raise RollbackRequested
+    shop.engine.start_container(updated)
+    (done,) = recover(client=shop.engine, store=shop.store)
+    assert done.outcome == "rolled back"
+    assert updated not in shop.engine.list_containers()
+    shop.check_equal()
+
+
 def test_a_backup_that_cannot_be_read_stops_nothing(shop: Shop) -> None:
     """Recovery finds that out before it brings to rest what runs; once it is mended, recovery does its work."""
     die_in_the_body(shop, lambda: shop.engine.volume("orders").write("/table", "newer"))

@@ -9,6 +9,7 @@ from attrs import evolve
 
 from docker_rollback import (
     ArchiveError,
+    EngineError,
     EngineInfo,
     EngineUnavailableError,
     RestoreError,
@@ -221,6 +222,26 @@ def change_network(shop: Shop, bystander: str = "") -> None:
         shop.engine.connect_network("front", bystander, {"Aliases": ["eyes"]})
     shop.engine.run("stranger", image="shop:2", networks=["front"])
     shop.engine.run("stopped", image="shop:2", networks=["front"], start=False)
+
+
+class Stale(FailingEngine):
+    """An engine whose endpoints are those of containers that ended badly: only force takes one off a network."""
+
+    def disconnect_network(self, network: str, container: str, *, force: bool = False) -> None:
+        """Detach a container by force, or refuse to."""
+        if not force:
+            raise EngineError(f"disconnect container {container!r}", "endpoint not found", status=404)
+        super().disconnect_network(network, container, force=force)
+
+
+def test_an_endpoint_that_is_left_over_is_no_obstacle(shop: Shop) -> None:
+    """The network of a container that ended badly can be made again."""
+    with shop.rollback(Stale(shop.engine), verify=None) as tx:
+        change_network(shop)
+        raise RollbackRequested
+    assert tx.status is Status.ROLLED_BACK
+    assert "front" not in shop.engine.inspect_container("stopped")["NetworkSettings"]["Networks"]
+    shop.check_equal()
 
 
 def test_a_changed_network_is_made_again_under_others(shop: Shop, caplog: pytest.LogCaptureFixture) -> None:

@@ -330,6 +330,15 @@ def test_a_damaged_layout_file_is_named(copy: BackupStore, damage: str) -> None:
     assert caught.value.blob == "oci-layout"
 
 
+@pytest.mark.parametrize(("version", "told"), [("9" * 78, f"'{'9' * 78}'"), ("9" * 79, f"'{'9' * 76}...")])
+def test_what_is_damaged_is_quoted_in_short(copy: BackupStore, version: str, told: str) -> None:
+    """An error has no room for a megabyte of rubbish."""
+    (copy.path / "oci-layout").write_text(json.dumps({"imageLayoutVersion": version}))
+    with pytest.raises(StoreError) as caught:
+        copy.ids()
+    assert f"its imageLayoutVersion is {told}" in str(caught.value)
+
+
 def test_a_newer_store_is_told_from_a_damaged_one(copy: BackupStore) -> None:
     """A store in a newer format raises `UnsupportedFormatError`, whatever is asked of it, and is left alone."""
     rewrite(lambda data: data.update(annotations={"io.docker-rollback.format": "2"}))(copy.path / "index.json")

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import ctypes
 import os
+import subprocess
+import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -19,6 +23,34 @@ def exchange(one: Path, other: Path) -> None:
     if _LIBC.renameat2(_HERE, os.fsencode(one), _HERE, os.fsencode(other), _EXCHANGE) != 0:
         code = ctypes.get_errno()
         raise OSError(code, os.strerror(code), str(one))
+
+
+_OWNER = """
+import ctypes, os, sys
+libc = ctypes.CDLL(None)
+one, other, target = map(os.fsencode, sys.argv[1:4])
+os.setgroups([]); os.setgid(int(sys.argv[4])); os.setuid(int(sys.argv[4]))
+print(flush=True)
+while True:
+    if libc.renameat2(-100, one, -100, other, 2):
+        try:
+            os.symlink(target, other)
+        except OSError:
+            pass
+"""
+
+
+@contextmanager
+def owner_swapping(one: Path, other: Path, *, target: Path, user: int) -> Iterator[None]:
+    """Have a process of an unprivileged user exchange a folder and a link to `target`, for the time of a block."""
+    words = [sys.executable, "-c", _OWNER, str(one), str(other), str(target), str(user)]
+    with subprocess.Popen(words, stdout=subprocess.PIPE) as process:
+        try:
+            assert process.stdout is not None
+            process.stdout.readline()
+            yield
+        finally:
+            process.kill()
 
 
 class Swapping:

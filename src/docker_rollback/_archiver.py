@@ -22,6 +22,7 @@ from docker_rollback._spec import mounts
 from docker_rollback._store import BackupStore, Draft, FileLock, is_held
 from docker_rollback._volumes import ByteListener, SizeListener, VolumeCapture
 from docker_rollback.errors import (
+    ArchiveError,
     ContainerBusyError,
     StoreError,
     StoreFullError,
@@ -235,7 +236,10 @@ class VolumeArchiver:
             filling = _volumes.Filling(reach, archive, self._store, self._told(reach.volume))
 
             def fill() -> int:
-                done = filling.fill()
+                try:
+                    done = filling.fill()
+                except OSError as error:
+                    raise ArchiveError(name, f"filling it failed: {error}", permanent=False) from error
                 _flush(reach)
                 return done
 

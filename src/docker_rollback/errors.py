@@ -183,7 +183,8 @@ class ArchiveError(VolumeError):
     """Archiving or extracting a volume failed.
 
     Attributes:
-        permanent: whether another try would fail again; False where a program was killed, or its input cut off.
+        permanent: whether another try would fail again; False where a program was killed, its input was cut off, or
+            somebody changed the files meanwhile.
     """
 
     def __init__(self, volume: str, reason: str, *, permanent: bool = True) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from attrs import field, frozen
 
 from docker_rollback._beneath import Tree
-from docker_rollback._model import Descriptor, VolumeArchive
+from docker_rollback._model import Descriptor, VolumeArchive, is_folder
 from docker_rollback._store import BackupStore
 from docker_rollback._volumes import _tar
 from docker_rollback._volumes._access import Reach
@@ -60,6 +60,7 @@ class Filling:
         self._progress = progress
         self._done = 0
         self._spared = Spared({})
+        self._is_closed = False
 
     def fill(self) -> int:
         """Have the volume hold what the archive does and nothing else; return how many bytes of tar were read.
@@ -79,6 +80,10 @@ class Filling:
                 logger.warning("volume %s: all of it is written again: %s", reach.volume, error)
         try:
             return self._write_all()
+        except _tar.ChangedMeanwhileError:
+            # The next try keeps everybody else out. The folder of a volume is the engine's, and closed anyway.
+            self._is_closed = is_folder(self._reach.volume)
+            raise
         except (ArchiveError, OSError) as error:
             cleared = clear_flags(reach.tree, but=reach.unread) if reach.tree is not None else 0
             if not cleared:
@@ -167,6 +172,12 @@ class Filling:
                 self._progress(self._done)
 
     def _extract(self, *parts: Iterable[bytes | memoryview]) -> None:
+        if self._is_closed:
+            # The archive opens it again as its last act.
+            self._extract_all([_tar.closing()])
+        self._extract_all(*parts)
+
+    def _extract_all(self, *parts: Iterable[bytes | memoryview]) -> None:
         with self._reach.run(_tar.extract(self._reach.root), stdin=True) as tar:
             for part in parts:
                 for data in gathered(part):

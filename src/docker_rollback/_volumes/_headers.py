@@ -27,11 +27,13 @@ def headers(header: bytes, records: Mapping[bytes, bytes]) -> bytes:
     return before.tobuf(tarfile.USTAR_FORMAT) + data + bytes(-len(data) % tarfile.BLOCKSIZE) + header
 
 
-def of_folder(path: bytes, listing: bytes) -> bytes:
-    """Return the headers of a directory of which nothing is known but what is in it."""
+def of_folder(path: bytes, listing: bytes | None) -> bytes:
+    """Return the headers of a directory of root's alone, and what is in it; without a list, that stays as it is."""
     header = tarfile.TarInfo("./")
     header.type, header.mode = tarfile.DIRTYPE, 0o700
-    return headers(header.tobuf(tarfile.USTAR_FORMAT), {b"path": path + b"/", DUMPDIR: listing})
+    return headers(
+        header.tobuf(tarfile.USTAR_FORMAT), {b"path": path + b"/"} | ({} if listing is None else {DUMPDIR: listing})
+    )
 
 
 def of_mount_point(point: MountPoint) -> bytes:

@@ -16,7 +16,7 @@ from docker_rollback._engine.port import Finished
 from docker_rollback._exclude import for_tar, itself_for_tar
 from docker_rollback._model import NotCovered, is_folder
 from docker_rollback._volumes._headers import NOTHING, of_folder
-from docker_rollback._volumes._members import MalformedArchiveError, Members
+from docker_rollback._volumes._members import END, MalformedArchiveError, Members
 from docker_rollback.errors import ArchiveError
 
 logger = logging.getLogger("docker_rollback")
@@ -57,8 +57,26 @@ _CUT_OFF: Final = re.compile(
     re.IGNORECASE,
 )
 _IN_VAIN: Final = re.compile(r"No space left on device|Disk quota exceeded|Read-only file system", re.IGNORECASE)
+# A path leads elsewhere than a moment ago. Nothing in an archive has tar come upon that by itself.
+_CHANGED_MEANWHILE: Final = re.compile(
+    r"^\S*tar: (?:\w+: Cannot [^:]* for file '(?P<file>.*)'|(?P<path>.*): Cannot (?!hard link)[^:]*): "
+    r"(?:Not a directory|Is a directory|File exists|No such file or directory|Directory not empty"
+    r"|Too many levels of symbolic links)$",
+    re.MULTILINE,
+)
 _LINE: Final = 300
 _SAID: Final = 4 * _LINE
+
+
+class ChangedMeanwhileError(ArchiveError):
+    """Somebody changes the files of a volume while it is filled."""
+
+    def __init__(self, volume: str, path: str, said: str) -> None:
+        who = f"end the programs that work in that folder (lsof +D '{volume}' lists them)"
+        if not is_folder(volume):
+            who = "end the programs on the engine's host that work in that volume"
+        reason = f"somebody seems to change it while it is filled, at {path!r}; {who} and do this again: {said}"
+        super().__init__(volume, reason, permanent=False)
 
 
 def create(
@@ -125,6 +143,11 @@ def extract(root: str) -> tuple[str, ...]:
 def show_root(root: str) -> tuple[str, ...]:
     """Return the command that prints an archive of a folder without what is in it, for `attributes`."""
     return ("tar", "--create", "--format=pax", *_FAITHFUL, "--no-recursion", "--file=-", f"--directory={root}", ".")
+
+
+def closing() -> bytes:
+    """Return an archive that has `extract` let only root enter the root, and leave all that is in it."""
+    return of_folder(b".", None) + END
 
 
 def attributes(archive: Iterable[bytes]) -> frozenset[str]:
@@ -199,6 +222,10 @@ def _kind(volume: str) -> str:
 
 def check_extracted(volume: str, finished: Finished) -> None:
     """Raise an `ArchiveError` unless everything was put back, attributes included."""
+    changed = _CHANGED_MEANWHILE.search(finished.stderr)
+    # tar may call this a warning too, and exit with 0.
+    if changed and finished.signal is None and not _IN_VAIN.search(finished.stderr):
+        raise ChangedMeanwhileError(volume, changed["file"] or changed["path"], _short(changed[0]))
     _check(volume, "filling it", finished)
 
 

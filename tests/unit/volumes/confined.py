@@ -26,7 +26,7 @@ def sandbox_of(root: Path, *, read_only: bool = False) -> Iterator[Sandbox]:
 
 
 @contextmanager
-def confined(root: Path, *, read_only: bool = False) -> Iterator[Reach]:
+def confined(root: Path, *, read_only: bool = False, volume: str = "vol") -> Iterator[Reach]:
     """Have a folder within reach for the time of a block."""
     with sandbox_of(root, read_only=read_only) as sandbox:
 
@@ -35,7 +35,7 @@ def confined(root: Path, *, read_only: bool = False) -> Iterator[Reach]:
 
         points = tuple(map(MountPoint, sandbox.sight.mounted_anywhere()))
         yield Reach(
-            "vol", {"Name": "vol"}, "direct", VOLUME, f"{SCRATCH}/0", run, mount_points=points, tree=sandbox.tree
+            volume, {"Name": volume}, "direct", VOLUME, f"{SCRATCH}/0", run, mount_points=points, tree=sandbox.tree
         )
 
 

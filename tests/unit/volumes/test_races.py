@@ -17,9 +17,10 @@ from docker_rollback._beneath import NotAFileError, Tree
 from docker_rollback._store import BackupStore
 from docker_rollback._volumes import _copies, _fill, _flags, _live, _proof, _root
 from docker_rollback._volumes._access import Reach
+from docker_rollback._volumes._again import tried
 from docker_rollback._volumes._fill import Filling
 from docker_rollback.errors import ArchiveError
-from tests.racing import Swapping, exchange
+from tests.racing import Swapping, exchange, owner_swapping
 from tests.unit.volumes.comparing import Node, picture
 from tests.unit.volumes.confined import confined
 from tests.unit.volumes.live import Taken, capture, let_age, reach_of
@@ -244,6 +245,45 @@ def test_a_restore_of_changes_under_many_swaps_touches_nothing_outside(plain: Wo
         with Swapping(plain.sub, plain.link):
             fill(plain, taken)
         assert plain.outside_is_untouched()
+
+
+def test_a_folder_whose_owner_goes_on_is_put_back(plain: World) -> None:
+    """A process of the folder's unprivileged owner swaps all the time: it is kept out, and all is as it was."""
+    user = 65_534
+    for path in (plain.root, *plain.root.rglob("*")):
+        os.chown(path, user, user, follow_symlinks=False)
+    plain.root.parent.chmod(0o711)
+    plain.root.chmod(0o755)
+    before = picture(plain.root)
+    taken = archived(plain)
+    folder = str(plain.root)
+    for _ in range(4):
+        attack = owner_swapping(plain.sub, plain.link, target=plain.outside, user=user)
+        with attack, confined(plain.root, volume=folder) as reach:
+            tried(Filling(reach, taken.archive, plain.store, None).fill, doing="filling")
+        status = plain.root.stat()
+        assert (status.st_uid, status.st_mode & 0o7777) == (user, 0o755)
+        assert plain.outside_is_untouched()
+    with confined(plain.root, volume=folder) as reach:
+        Filling(reach, taken.archive, plain.store, None).fill()
+    assert picture(plain.root) == before
+
+
+def test_somebody_who_cannot_be_kept_out_is_an_error_that_says_where(plain: World) -> None:
+    """Root may go everywhere: after some tries the error names the volume, the path, and what to do."""
+    taken = archived(plain)
+    with Swapping(plain.sub, plain.link) as swapping, pytest.raises(ArchiveError) as failed:
+        for _ in range(20):
+            with contextlib.suppress(FileExistsError):
+                plain.link.symlink_to(plain.outside)
+            with contextlib.suppress(FileExistsError):
+                plain.sub.mkdir()
+            with confined(plain.root) as reach:
+                tried(Filling(reach, taken.archive, plain.store, None).fill, doing="filling")
+    assert swapping.count > 1
+    assert "somebody seems to change it while it is filled, at './" in str(failed.value)
+    assert "end the programs" in str(failed.value)
+    assert failed.value.volume == "vol"
 
 
 def test_no_attribute_outside_is_dropped(world: World) -> None:

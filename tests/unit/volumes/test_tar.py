@@ -210,6 +210,28 @@ def test_an_error_says_what_tar_said_first_and_not_of_sockets() -> None:
         _tar.check_created("vol", Finished(2, said), at_rest=False)
 
 
+@pytest.mark.parametrize(
+    ("said", "path"),
+    [
+        ("tar: ./sub/file: Cannot open: Not a directory", "./sub/file"),
+        ("/.docker-rollback/bin/tar: ./a: b: Cannot unlink: Is a directory", "./a: b"),
+        ("tar: ./sub: Cannot remove: No such file or directory", "./sub"),
+        ("tar: acl_set_file_at: Cannot set POSIX ACLs for file './it's': Not a directory", "./it's"),
+        ("tar: ./x: Cannot open: Permission denied\ntar: ./y: Cannot mkdir: File exists", "./y"),
+        ("tar: ./x: Cannot hard link to './y': No such file or directory", None),
+        ("tar: ./x: Cannot open: File name too long", None),
+        ("tar: ./x: Cannot open: Not a directory\ntar: ./y: Cannot write: No space left on device", None),
+    ],
+)
+def test_a_file_that_somebody_moves_meanwhile_is_named(said: str, path: str | None) -> None:
+    """It may be gone or of another kind by the next try; what an archive brings about by itself is none of that."""
+    with pytest.raises(ArchiveError) as failed:
+        _tar.check_extracted("/srv/app", Finished(2, said + "\ntar: Exiting with failure status"))
+    assert failed.value.permanent == (path is None)
+    assert (f"somebody seems to change it while it is filled, at {path!r}" in str(failed.value)) == (path is not None)
+    assert ("lsof +D '/srv/app'" in str(failed.value)) == (path is not None)
+
+
 def test_the_attributes_of_an_archives_root_are_read_off_its_beginning(root: Path) -> None:
     """The names come from the first member alone; what is no archive has none."""
     data, _ = archive(root)

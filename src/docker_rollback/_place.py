@@ -17,7 +17,7 @@ from docker_rollback._image_names import again
 from docker_rollback._images import create_on, led_to
 from docker_rollback._look import look_at
 from docker_rollback._model import ContainerSnapshot, LedBack, Observed
-from docker_rollback._running import ensure_state
+from docker_rollback._running import end_lost_run, ensure_state, is_lost
 from docker_rollback._snapshotter import ContainerSnapshotter
 from docker_rollback._spec import HELD, SHORT_ID, create_request, restart_policy, restarts, started_at, user_endpoints
 from docker_rollback._timer import Timer
@@ -64,6 +64,8 @@ def hold(engine: Engine, container: Observed) -> None:
         engine.unpause_container(container.id)
     if container.state.alive:
         engine.stop_container(container.id)
+    if container.state.status == "restarting" and is_lost(engine, container.inspection):
+        end_lost_run(engine, container)
 
 
 class Place:
@@ -246,7 +248,8 @@ class Place:
     def ensure_running(self, *, timer: Timer = time) -> None:
         """Start the container again if it has ended; raise a `RestoreError` if it does not do what it did."""
         if self._snapshot.state.alive:
-            reason = ensure_state(self._engine, self._snapshot.name, self._snapshot.state, timer=timer)
+            snapshot, policy = self._snapshot, restart_policy(self._snapshot.inspection)
+            reason = ensure_state(self._engine, snapshot.name, snapshot.state, policy=policy, timer=timer)
             if reason is not None:
                 raise RestoreError(self._snapshot.name, f"it was restored, but {reason}", restored=True)
 

@@ -285,7 +285,7 @@ def look_again(
             continue
         wanted = ContainerState("running", looping=found.restarted > 0 or found.id in looping)
         try:
-            reason = ensure_state(engine, found.id, wanted, name=found.name, timer=timer)
+            reason = ensure_state(engine, found.id, wanted, name=found.name, policy=found.policy, timer=timer)
         except EngineError as error:
             failures.append((found, error))
         else:

@@ -13,7 +13,7 @@ from attrs import evolve
 from docker_rollback._engine.port import Engine
 from docker_rollback._look import look_at
 from docker_rollback._model import ContainerState, Observed
-from docker_rollback._spec import restart_count, restarts, started_at
+from docker_rollback._spec import HELD, restart_count, restart_policy, restarts, started_at
 from docker_rollback._timer import Timer
 from docker_rollback.errors import ContainerNotFoundError, EngineError
 
@@ -31,6 +31,15 @@ _STARTS: Final = 3
 _PATIENCE: Final = 5.0
 _POLL: Final = 0.1
 """Seconds: how long the state of a container is looked at again before it is an error, and between two looks."""
+
+_KILLED: Final = 137
+"""The exit code of a program that was killed."""
+
+_LOST: Final = 3
+"""How often a run that its engine has lost is replaced by another one."""
+
+_SHOWS: Final = 3.0
+"""Seconds after the start of a run in which its engine shows that it has lost it."""
 
 _BACK: Final = timedelta(seconds=2)
 """How long after its end a container may still be started again by its engine."""
@@ -72,18 +81,21 @@ def ensure_state(
     wanted: ContainerState,
     *,
     name: str | None = None,
+    policy: Mapping[str, Any] | None = None,
     timer: Timer = time,
 ) -> str | None:
     """Have a container that was started do what it did before; start it again if it has ended.
 
     An engine that dies takes its containers along, and one that was just started again may first report a state
-    that is no longer true. So a wrong state is looked at again for some seconds.
+    that is no longer true. So a wrong state is looked at again for some seconds. A run that its engine has lost is
+    stopped, and the container is started again.
 
     Args:
         engine: where it is.
         container: its name or id.
         wanted: what it did; alive.
         name: what the log calls it.
+        policy: its own restart policy, which it has in the end; None leaves a held container held.
         timer: measures the time and waits.
 
     Returns:
@@ -92,25 +104,51 @@ def ensure_state(
     Raises:
         EngineError: the engine does not answer.
     """
-    deadline, starts, refused = timer.monotonic() + _PATIENCE, 0, ""
+    reason, inspection = _brought_to(engine, container, wanted, name=name or container, timer=timer)
+    if inspection is not None and policy is not None and restart_policy(inspection) == HELD != policy:
+        engine.update_container(container, {"RestartPolicy": dict(policy)})
+    return reason
+
+
+def _brought_to(
+    engine: Engine, container: str, wanted: ContainerState, *, name: str, timer: Timer
+) -> tuple[str | None, Mapping[str, Any] | None]:
+    """Do the work of `ensure_state`; return its result and the last inspection, None of a container that is gone."""
+    deadline, starts, lost, refused = timer.monotonic() + _PATIENCE, 0, 0, ""
+    seen: list[str] = []
     while True:
         try:
             inspection = engine.inspect_container(container)
         except ContainerNotFoundError:
-            return "it is gone; somebody removed it"
+            return "it is gone; somebody removed it", None
         status = str(inspection["State"]["Status"])
-        if _fits(status, wanted):
-            return None
         code = int(inspection["State"].get("ExitCode") or 0)
-        if starts and status == "exited" and code == 0 and not restarts(inspection["HostConfig"]):
-            logger.info("%s: it was started and has done its work", name or container)
-            return None
-        if timer.monotonic() >= deadline:
-            return refused or f"it does not run: it is {status}, its last exit code is {code}"
         try:
+            if not wanted.loops and is_lost(engine, inspection):
+                if lost == _LOST:
+                    return _LOST_REASON, inspection
+                lost += 1
+                logger.warning("%s: its engine has lost its run; stopping it and starting it again", name)
+                _hold(engine, container, inspection)
+                # The stop may have taken as long as the container is given for it.
+                starts, deadline = 0, timer.monotonic() + _PATIENCE
+                continue
+            if _fits(status, wanted):
+                run = started_at(inspection)
+                if wanted.loops or not restart_count(inspection) or run in seen or len(seen) == _LOST:
+                    return None, inspection
+                # Its engine started it by itself, as one that has died does; that may be a run that gets lost.
+                seen.append(run)
+                timer.sleep(_SHOWS)
+                continue
+            if starts and status == "exited" and code == 0 and not restarts(inspection["HostConfig"]):
+                logger.info("%s: it was started and has done its work", name)
+                return None, inspection
+            if timer.monotonic() >= deadline:
+                return refused or f"it does not run: it is {status}, its last exit code is {code}", inspection
             if status in ("exited", "created", "dead") and starts < _STARTS:
                 starts += 1
-                logger.warning("%s: it is %s although it was started; starting it again", name or container, status)
+                logger.warning("%s: it is %s although it was started; starting it again", name, status)
                 engine.start_container(container)
                 continue
             if status == "paused":
@@ -124,6 +162,50 @@ def ensure_state(
         timer.sleep(_POLL)
 
 
+_LOST_REASON: Final = (
+    "its engine has lost its run: after a death of its own, Docker before 29.2 can take the end of an earlier run of a "
+    "container for the end of each new one, whose processes go on without network and log; stop the container, restart "
+    "the engine, then call recover()"
+)
+
+
+def is_lost(engine: Engine, inspection: Mapping[str, Any]) -> bool:
+    """Return True if a container's processes may run although its engine has cleaned up after them.
+
+    Docker kills a run that it finds left over when it starts the container (ReplaceContainer), and then takes the exit
+    of that run for the exit of the new one: it releases the network, and starts a container that has a restart policy
+    again, over and over, each time with 137. Without such a policy it finds some moments later that the container
+    runs, now without a network (daemon/monitor.go; from 29.2 on such an exit is ignored).
+
+    Args:
+        engine: where the container is.
+        inspection: the container's.
+    """
+    state, networks = inspection["State"], inspection["NetworkSettings"].get("Networks") or {}
+    bare = state["Status"] in ("running", "paused") and networks
+    bare = bare and not any((endpoint or {}).get("EndpointID") for endpoint in networks.values())
+    ended = state["Status"] == "restarting" and state.get("ExitCode") == _KILLED and not state.get("OOMKilled")
+    # Podman names no endpoints.
+    return bool(bare or ended) and engine.info().flavour != "podman"
+
+
+def end_lost_run(engine: Engine, container: Observed, *, timer: Timer = time) -> None:
+    """End what may still run of a container that was held and stopped when its engine had lost its run.
+
+    Docker ends such processes when it starts the container, so it is started until it has a run that can be stopped.
+    """
+    reason = ensure_state(engine, container.id, ContainerState("running"), name=container.name, timer=timer)
+    if reason is not None:
+        logger.warning("%s: a process of an earlier run may still be there: %s", container.name, reason)
+    engine.stop_container(container.id)
+
+
+def _hold(engine: Engine, container: str, inspection: Mapping[str, Any]) -> None:
+    if restarts(inspection["HostConfig"]):
+        engine.update_container(container, {"RestartPolicy": dict(HELD)})
+    engine.stop_container(container)
+
+
 def _fits(status: str, wanted: ContainerState) -> bool:
     if wanted.status == "paused":
         return status == "paused"
@@ -131,9 +213,9 @@ def _fits(status: str, wanted: ContainerState) -> bool:
 
 
 def all_run(engine: Engine, names: Iterable[str]) -> bool:
-    """Return True if there is a container of each name, and its processes exist."""
+    """Return True if there is a container of each name, its processes exist, and its engine has not lost them."""
     standing = [look_at(engine, name) for name in names]
-    return all(one is not None and one.state.alive for one in standing)
+    return all(one is not None and one.state.alive and not is_lost(engine, one.inspection) for one in standing)
 
 
 def supervisor_of(inspection: Mapping[str, Any]) -> str:

@@ -9,13 +9,14 @@ from typing import Any, Literal
 import pytest
 from attrs import evolve
 
-from docker_rollback import BackupStore, RollbackFailedError, RollbackRequested, Status, recover, rollback
+from docker_rollback import BackupStore, RollbackFailedError, RollbackRequested, Status
 from docker_rollback._engine.port import EngineInfo
 from docker_rollback._look import look_at
 from docker_rollback._model import ContainerState
 from docker_rollback._place import hold
 from docker_rollback._running import ensure_state, is_lost
 from docker_rollback.testing import FailingEngine, FakeClock, FakeEngine
+from tests.unit.shop import parts, timed
 
 RUNS = ContainerState("running")
 ALWAYS = {"Name": "always", "MaximumRetryCount": 0}
@@ -187,11 +188,13 @@ def test_what_names_no_endpoints_is_no_lost_run(fake: FakeEngine) -> None:
 
 
 @pytest.mark.parametrize("for_ever", [False, True])
-def test_no_rollback_ends_well_with_a_lost_run(tmp_path: Path, fake: FakeEngine, *, for_ever: bool) -> None:
+def test_no_rollback_ends_well_with_a_lost_run(
+    tmp_path: Path, fake: FakeEngine, clock: FakeClock, *, for_ever: bool
+) -> None:
     """The engine loses the run when the container is started after the data is back."""
     fake.run("web", image="app:1", restart="always")
     engine = LosesRuns(fake, "whole")
-    tx = rollback("web", client=engine, store=BackupStore(tmp_path), verify=None)
+    tx = timed("web", engine=engine, store=BackupStore(tmp_path), clock=clock, verify=())
     with pytest.raises(RollbackFailedError, match="its engine has lost its run") if for_ever else nullcontext(), tx:
         fake.stop_container("web")
         engine.shown, engine.for_ever = "left", for_ever
@@ -199,7 +202,9 @@ def test_no_rollback_ends_well_with_a_lost_run(tmp_path: Path, fake: FakeEngine,
     if for_ever:
         # The engine was restarted, as the error says.
         engine.shown, engine.for_ever = "whole", False
-        assert [one.outcome for one in recover(client=engine, store=tmp_path)] == ["rolled back"]
+        assert [one.outcome for one in parts(engine, BackupStore(tmp_path), clock).recovery("stop").recover()] == [
+            "rolled back"
+        ]
     assert (tx.status is Status.ROLLED_BACK) is not for_ever
     assert engine.shown == "whole"
     assert not is_lost(engine, engine.inspect_container("web"))

@@ -17,7 +17,7 @@ import pytest
 from attrs import field, frozen
 from docker.errors import NotFound
 
-from docker_rollback import BackupStore, Rollback, RollbackRequested, rollback
+from docker_rollback import BackupStore, DockerRollbackError, Rollback, RollbackRequested, rollback
 from docker_rollback._model import Way
 from docker_rollback._volumes import _proof
 from tests.engines.results import cannot
@@ -190,3 +190,28 @@ def test_a_mount_point_is_neither_archived_nor_touched(host: Host, kind: str, wa
     assert sorted(host.said("ls /data/a").split()) == ["place"]
     listed = host.mounts("list")
     assert all(f" {root / name} " in listed for name in ("disk", "new"))
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_what_lies_too_deep_for_a_path_is_removed(host: Host, way: Way) -> None:
+    """The update copied a folder into itself, over and over: a rollback removes all of it."""
+    volume = host.volume()
+    host.run(f"{volume}:/data")
+    host.said("echo before > /data/file")
+    with host.rollback(way=way):
+        host.said(f"cd /data; for one in $(seq 40); do mkdir {'d' * 200}; cd {'d' * 200}; done; echo > /data/file")
+        raise RollbackRequested
+    assert host.said("ls /data; cat /data/file") == "file\nbefore\n"
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_what_cannot_be_put_back_is_refused_before_the_stop(host: Host, way: Way) -> None:
+    """A path that lies too deep in a volume is named, and the service runs on."""
+    volume = host.volume()
+    host.run(f"{volume}:/data")
+    host.said(f"cd /data; for one in $(seq 40); do mkdir {'d' * 200}; cd {'d' * 200}; done")
+    started = host.client.api.inspect_container(host.name)["State"]["StartedAt"]
+    with pytest.raises(DockerRollbackError, match=f"'{volume}'.*more than 4064 bytes"), host.rollback(way=way):
+        pytest.fail("there is no update")
+    assert host.client.api.inspect_container(host.name)["State"]["StartedAt"] == started
+    assert host.store.list() == []

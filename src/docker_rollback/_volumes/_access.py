@@ -66,14 +66,15 @@ class Reach:
         """The mount points, as tar has their paths."""
         return tuple(b"./" + one.name for one in self.mount_points)
 
-    def finding(self, *tests: str) -> tuple[str, ...]:
-        """Return the command by which find goes through it, and into no mount point."""
+    def finding(self, *tests: str, depth: int | None = None) -> tuple[str, ...]:
+        """Return the command by which find goes through it, so deep at most, and into no mount point."""
+        root = (self.root, *(() if depth is None else ("-maxdepth", str(depth))))
         points = [("-path", f"{for_find(self.root)}/{for_find(one.path)}") for one in self.mount_points]
         if not points:
-            return ("find", self.root, *tests)
+            return ("find", *root, *tests)
         first, *others = points
         named = [*first, *(word for one in others for word in ("-o", *one))]
-        return ("find", self.root, "(", *named, ")", "-prune", "-o", *tests)
+        return ("find", *root, "(", *named, ")", "-prune", "-o", *tests)
 
     @property
     def left_out(self) -> Paths:

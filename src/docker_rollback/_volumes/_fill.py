@@ -21,11 +21,15 @@ from docker_rollback._volumes._members import END, MalformedArchiveError, Member
 from docker_rollback._volumes._root import drop_attributes, drop_foreign_attributes
 from docker_rollback._volumes._snapshot_file import ROOT
 from docker_rollback._volumes._spared import Spared
-from docker_rollback._volumes._stream import gathered
+from docker_rollback._volumes._stream import gathered, pieces_of, split
 from docker_rollback._volumes._untouched import Untouched, untouched
 from docker_rollback.errors import ArchiveError
 
 logger = logging.getLogger("docker_rollback")
+
+
+class _BuriedError(ArchiveError):
+    """A path is too long for tar, which names each file that it removes by its whole path."""
 
 
 @frozen
@@ -84,6 +88,10 @@ class Filling:
             # The next try keeps everybody else out. The folder of a volume is the engine's, and closed anyway.
             self._is_closed = is_folder(self._reach.volume)
             raise
+        except _BuriedError as error:
+            logger.warning("volume %s: what is in its place is removed by rm: %s", reach.volume, error)
+            self._empty()
+            return self._write_all()
         except (ArchiveError, OSError) as error:
             cleared = clear_flags(reach.tree, but=reach.unread) if reach.tree is not None else 0
             if not cleared:
@@ -183,7 +191,26 @@ class Filling:
                 for data in gathered(part):
                     tar.write(data)
             tar.close_input()
-            _tar.check_extracted(self._reach.volume, tar.finish())
+            finished = tar.finish()
+            if _tar.met_long_path(finished):
+                raise _BuriedError(self._reach.volume, "something in it lies deeper than tar can remove it")
+            _tar.check_extracted(self._reach.volume, finished)
+
+    def _empty(self) -> None:
+        """Remove all but what stays, however deep it lies: rm goes from folder to folder, and needs no whole path."""
+        reach = self._reach
+        for folder, stay in self._spared.staying.items():
+            above = os.fsencode(reach.root) + b"/" + folder
+            listing = ("find", os.fsdecode(above), "-mindepth", "1", "-maxdepth", "1", "-printf", "%f\\0")
+            with reach.run(listing) as find:
+                found = [name for name in split(pieces_of(find)) if name not in stay]
+                check(reach, "listing what it holds", "find", find.finish())
+            removed = [above + b"/" + name + b"\0" for name in found]
+            with reach.run(("xargs", "-0", "rm", "-rf", "--"), stdin=True) as rm:
+                for data in gathered(removed):
+                    rm.write(data)
+                rm.close_input()
+                check(reach, "removing what it held", "rm", rm.finish())
 
 
 class _Needed:

@@ -18,8 +18,10 @@ from docker_rollback._engine.port import Finished
 from docker_rollback._volumes import _tar
 from docker_rollback._volumes._access import Reach
 from docker_rollback._volumes._crew import Crew
+from docker_rollback._volumes._members import LONGEST_PATH
 from docker_rollback._volumes._snapshot_file import Place
 from docker_rollback._volumes._stream import pieces_of, split, whole
+from docker_rollback.errors import VolumeAccessError
 
 logger = logging.getLogger("docker_rollback")
 
@@ -118,14 +120,19 @@ def look(reach: Reach, crew: Crew, onlookers: Collection[Onlooker] = ()) -> Look
         reach: the volume.
         crew: what is at work.
         onlookers: are told of everything in it.
+
+    Raises:
+        VolumeAccessError: a path in it is too long to be put back.
     """
     weight, size, linked, sockets, left_out = 0, 0, False, [], reach.left_out
     large: list[Large] = []
-    with crew.at_work(reach.run, reach.finding("-printf", _SHAPE)) as find:
+    with crew.at_work(reach.run, reach.finding("-printf", _SHAPE, depth=LONGEST_PATH // 2)) as find:
         for line in split(pieces_of(find)):
             kind, names, blocks, rest = line.split(b" ", 3)
             if left_out and path_of(rest) in left_out:
                 continue
+            if len(rest) > LONGEST_PATH:
+                check_path(reach.volume, path_of(rest))
             weighs = int(blocks) * 512 + _A_FILE
             weight += weighs
             size += _HEADERS
@@ -147,6 +154,17 @@ def look(reach: Reach, crew: Crew, onlookers: Collection[Onlooker] = ()) -> Look
         logger.debug("volume %s: no look at it: %s", reach.volume, finished.stderr[:300])
         return None
     return Look(weight, size, linked, tuple(sockets), tuple(large))
+
+
+def check_path(volume: str, path: bytes) -> None:
+    """Raise a `VolumeAccessError` if tar can archive a path, and not put it back."""
+    # A folder's has a slash at its end.
+    if len(path) >= LONGEST_PATH:
+        raise VolumeAccessError(
+            volume,
+            f"it has a path of more than {LONGEST_PATH} bytes, which tar cannot put back: {_tar.quoted(path[:60])}...; "
+            "remove it, or leave it out by exclude=",
+        )
 
 
 def ground(reach: Reach, crew: Crew) -> Ground:

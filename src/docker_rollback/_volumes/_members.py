@@ -34,7 +34,7 @@ _AT_ONCE: Final = 64 << 10
 """How many bytes of a directory's list are taken apart at a time: that takes five times as much memory as they do."""
 
 
-_LONGEST_PATH: Final = 4096 - 32
+LONGEST_PATH: Final = 4096 - 32
 """Bytes of a path that tar can put back: it sets attributes by ``/proc/self/fd/NUMBER/PATH``, of 4,095 bytes."""
 
 
@@ -236,7 +236,7 @@ def _path(prefix: bytes, name: bytes, records: Mapping[bytes, bytes]) -> bytes:
         path = _text(name)
         if above := _text(prefix):
             path = above + b"/" + path
-    if len(path) > _LONGEST_PATH:
+    if len(path) > LONGEST_PATH:
         raise PathTooLongError(f"a path of {len(path)} bytes is too long to be put back: {path[:80]!r}...")
     return path.rstrip(b"/")
 

@@ -138,6 +138,11 @@ class Spared:
             found.update(b"/".join(parts[:end]) for end in range(1, len(parts) + 1))
         return tuple(sorted(found))
 
+    @property
+    def staying(self) -> Mapping[bytes, Collection[bytes]]:
+        """The names that stay, those of folders on the way too, by each folder that has one; the root in any case."""
+        return self._staying or {ROOT: frozenset()}
+
     def emptying(self) -> bytes:
         """Return the beginning of an archive that has `extract` remove all but these before it goes on."""
         if not self._names:
@@ -224,7 +229,7 @@ class Spared:
 
 def _all_below(reach: Reach, depth: int) -> Iterator[tuple[bytes, bool]]:
     """Yield the path of everything in a volume down to a depth, and whether that is a directory."""
-    with reach.run(reach.finding("-maxdepth", str(depth), "-printf", "%y %P\\0")) as find:
+    with reach.run(reach.finding("-printf", "%y %P\\0", depth=depth)) as find:
         for line in split(pieces_of(find)):
             kind, _, path = line.partition(b" ")
             if path:

@@ -64,6 +64,7 @@ _CHANGED_MEANWHILE: Final = re.compile(
     r"|Too many levels of symbolic links)$",
     re.MULTILINE,
 )
+_TOO_LONG: Final = ": File name too long"
 _LINE: Final = 300
 _SAID: Final = 4 * _LINE
 
@@ -218,6 +219,11 @@ def vanished(volume: str, finished: Finished) -> tuple[bytes, ...]:
 
 def _kind(volume: str) -> str:
     return "folder" if is_folder(volume) else "volume"
+
+
+def met_long_path(finished: Finished) -> bool:
+    """Whether tar gave up at a path that no system call takes."""
+    return finished.exit_code != 0 and _TOO_LONG in finished.stderr
 
 
 def check_extracted(volume: str, finished: Finished) -> None:

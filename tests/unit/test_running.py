@@ -315,19 +315,25 @@ class Dies(FailingEngine):
 
     def __init__(self, engine: FakeEngine, at: int) -> None:
         super().__init__(engine)
-        self._fake, self._death, self._seen = engine, at, 0
+        self._fake, self._death = engine, at
+        self.verbs: list[str] = []
         self.died = False
+
+    def die_at(self, call: int) -> None:
+        """Choose the call, counted from here on."""
+        self.verbs.clear()
+        self._death = call
 
     @property
     def is_over(self) -> bool:
         """Return True if nothing was asked after the death, or there was none."""
-        return self._seen <= self._death
+        return len(self.verbs) <= self._death
 
     def pass_on(self, verb: str, work: Callable[[], T], *arguments: object) -> T:
         """Do one call, and die after the chosen one."""
         answer = super().pass_on(verb, work, *arguments)
-        self._seen += 1
-        if self._seen == self._death:
+        self.verbs.append(verb)
+        if len(self.verbs) == self._death:
             self.died = True
             for one in self._fake.list_containers():
                 name = str(self._fake.inspect_container(one)["Name"])
@@ -357,3 +363,31 @@ def test_a_backup_leaves_nothing_down_wherever_its_engine_dies(tmp_path: Path) -
         if any(call.verb == "stop_container" for call in dies.calls):
             assert fake.container("web").status == "running", (number, dies.story())
     assert entered
+
+
+def rolled_back_on_one_that_dies(folder: Path, number: int) -> tuple[FakeEngine, Dies]:
+    """Roll an update back on an engine that dies after a call of the way back; 0 for none."""
+    fake = FakeEngine(clock=FakeClock())
+    fake.add_image("app:1", files={"/app": "1"})
+    fake.run("web", image="app:1", volumes={"data": "/data"})
+    fake.volume("data").write("/rows", "1")
+    dies = Dies(fake, 0)
+    with rollback("web", client=dies, store=BackupStore(folder), verify=None) as tx:
+        fake.volume("data").write("/rows", "half")
+        dies.die_at(number)
+        raise RollbackRequested
+    assert tx.status is Status.ROLLED_BACK, dies.story()
+    return fake, dies
+
+
+def test_rolled_back_means_running_wherever_its_engine_dies(tmp_path: Path) -> None:
+    """After a death at any call from the start on, the container runs again, as long as anybody looks at it."""
+    _, alive = rolled_back_on_one_that_dies(tmp_path / "0", 0)
+    start = max(k for k, verb in enumerate(alive.verbs, 1) if verb == "start_container")
+    last = max(k for k, verb in enumerate(alive.verbs, 1) if verb == "inspect_container")
+    assert last > start + 3, alive.story()
+    for number in range(start, last):
+        fake, dies = rolled_back_on_one_that_dies(tmp_path / str(number), number)
+        assert dies.died
+        assert fake.container("web").status == "running", (number, dies.story())
+        assert fake.volume("data").read("/rows") == b"1", (number, dies.story())

@@ -249,8 +249,7 @@ class Restorer:
             if standing is None:
                 logger.warning("%s: it was restored, and somebody removed it since", container.name)
                 continue
-            half_way = container.state.status == "paused" and standing.state.status == "running"
-            if half_way or started_at(standing.inspection) == before.get(standing.id):
+            if started_at(standing.inspection) == before.get(standing.id):
                 place = self._place(container, backup, ids)
                 place.image_id = provide_image(self._engine, self._store, container)
                 going.append((container, place))

@@ -32,21 +32,18 @@ class Shelf(Protocol):
 
 
 @frozen
-class TakenLayer:
-    """A layer that the store holds: what it decompresses to, and whether it is as the engine sent it."""
-
-    diff_id: str
-    blob: Descriptor
-    as_sent: bool
-
-
-@frozen
 class Contents:
-    """What an archive brought: its small files, its links, its layers, all by their names."""
+    """What an archive brought.
+
+    Attributes:
+        texts: its small files, by their names.
+        links: its links, by theirs.
+        sent: the layers that came compressed, and are stored so, by the digest of what they decompress to.
+    """
 
     texts: Mapping[str, bytes]
     links: Mapping[str, str]
-    layers: Mapping[str, TakenLayer]
+    sent: Mapping[str, Descriptor]
 
     def text(self, name: str) -> bytes | None:
         """Return a small file by its name, through links."""
@@ -83,8 +80,7 @@ def assemble(
     letter = _find_letter(contents, _oci.digest_of(config), wanted)
     parts = _oci.parse_manifest(letter) if letter is not None else None
     config_blob = shelf.add_bytes(parts.config.media_type if parts is not None else _oci.CONFIG, config)
-    sent = {layer.diff_id: layer.blob for layer in contents.layers.values() if layer.as_sent}
-    layers = [sent.get(diff_id) or held.get(diff_id) for diff_id in wanted]
+    layers = [contents.sent.get(diff_id) or held.get(diff_id) for diff_id in wanted]
     found = [layer for layer in layers if layer is not None]
     if len(found) < len(wanted):
         raise _oci.MalformedError(f"its archive lacks the layer {wanted[layers.index(None)]}")
@@ -127,7 +123,7 @@ def _has_layers(config: bytes, wanted: tuple[str, ...]) -> bool:
 
 def _find_letter(contents: Contents, config: str, wanted: tuple[str, ...]) -> bytes | None:
     """Return the manifest by which an engine knew the image, if it can be had from the store again."""
-    sent = {layer.blob.digest: layer.diff_id for layer in contents.layers.values() if layer.as_sent}
+    sent = {blob.digest: diff_id for diff_id, blob in contents.sent.items()}
     for name, text in contents.texts.items():
         if digest_in(name) is None:
             continue

@@ -16,7 +16,7 @@ from typing import IO
 
 from docker_rollback._model import Descriptor
 from docker_rollback._store import _oci
-from docker_rollback._store._assemble import Contents, Shelf, TakenLayer, assemble, digest_in
+from docker_rollback._store._assemble import Contents, Shelf, assemble, digest_in
 from docker_rollback._store._streams import (
     CHUNK,
     CompressionError,
@@ -51,7 +51,7 @@ class ImageIntake:
         self._links: dict[str, str] = {}
         self._texts: dict[str, bytes] = {}
         self._room = _MAX_TEXTS
-        self._layers: dict[str, TakenLayer] = {}
+        self._sent: dict[str, Descriptor] = {}
 
     def take(self, archive: Iterator[bytes]) -> tuple[Descriptor, dict[str, Descriptor]]:
         """Read the archive to its end; return the image's manifest, and its gzipped layers by what they decompress to.
@@ -66,7 +66,7 @@ class ImageIntake:
             # What follows the tar's end belongs to the stream: an engine that is not read to its end is not done.
             for _ in archive:
                 pass
-            contents = Contents(self._texts, self._links, self._layers)
+            contents = Contents(self._texts, self._links, self._sent)
             return assemble(self._shelf, contents, self._wanted, self._held)
         except (tarfile.TarError, CompressionError) as error:
             raise _broken(f"its archive is broken ({error})") from error
@@ -104,18 +104,12 @@ class ImageIntake:
         kind = compression(head[:4])
         digest = digest_in(name)
         if kind is not None:
-            layer = self._take_compressed(name, kind, head, file)
-        elif digest in self._held:
-            # Not hashed: what the store holds of this digest has been, and takes its place.
-            layer = TakenLayer(digest, self._held[digest], as_sent=False)
-        elif digest is not None and digest not in self._wanted:
-            return  # of another image, or an attestation
-        else:
-            layer = self._take_plain(name, head, file)
-        if layer is not None:
-            self._layers[name] = layer
+            self._take_compressed(name, kind, head, file)
+        elif digest is None or digest in set(self._wanted) - self._held.keys():
+            # Others are not hashed: of another image, or an attestation, or held by the store, which has hashed them.
+            self._take_plain(name, head, file)
 
-    def _take_plain(self, name: str, head: bytes, file: IO[bytes]) -> TakenLayer | None:
+    def _take_plain(self, name: str, head: bytes, file: IO[bytes]) -> None:
         hasher = hashlib.sha256()
         with self._shelf.blob(_oci.LAYER_GZIP) as blob:
             with GzipWriter(blob.write, self._threads) as packer:
@@ -124,14 +118,10 @@ class ImageIntake:
                     packer.write(data)
             diff_id = "sha256:" + hasher.hexdigest()
             _check_name(name, diff_id)
-            if diff_id in self._held:
-                return TakenLayer(diff_id, self._held[diff_id], as_sent=False)
-            if diff_id not in self._wanted:
-                return None
-            self._held[diff_id] = blob.close()
-        return TakenLayer(diff_id, self._held[diff_id], as_sent=False)
+            if diff_id in self._wanted and diff_id not in self._held:
+                self._held[diff_id] = blob.close()
 
-    def _take_compressed(self, name: str, kind: str, head: bytes, file: IO[bytes]) -> TakenLayer | None:
+    def _take_compressed(self, name: str, kind: str, head: bytes, file: IO[bytes]) -> None:
         hasher = hashlib.sha256()
         with self._shelf.blob(_MEDIA_TYPES[kind]) as blob:
 
@@ -147,11 +137,10 @@ class ImageIntake:
                 pass
             diff_id = "sha256:" + hasher.hexdigest()
             if diff_id not in self._wanted:
-                return None
-            kept = blob.close(digest=digest_in(name))
+                return
+            self._sent[diff_id] = blob.close(digest=digest_in(name))
         if kind == "gzip":
-            self._held.setdefault(diff_id, kept)
-        return TakenLayer(diff_id, kept, as_sent=True)
+            self._held.setdefault(diff_id, self._sent[diff_id])
 
 
 def _with_head(head: bytes, file: IO[bytes]) -> Iterator[bytes]:

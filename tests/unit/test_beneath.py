@@ -163,6 +163,19 @@ def test_a_folder_is_closed_with_its_block(root: Path) -> None:
         os.fstat(number)
 
 
+def test_a_program_without_a_standard_input_reads_files_too(root: Path) -> None:
+    """The first file that it opens has the number 0."""
+    kept = os.dup(0)
+    try:
+        with Tree.at(root) as tree:
+            os.close(0)
+            assert sorted(tree.names(b"sub")) == [b"deeper", b"file"]
+            assert _read(tree, b"./sub/file") == b"inside"
+    finally:
+        os.dup2(kept, 0)
+        os.close(kept)
+
+
 def test_a_folder_that_changes_into_a_link_and_back_leads_nowhere(root: Path) -> None:
     """While somebody swaps a folder for a link to a secret, all that is ever read is the folder's own file."""
     (root / "link").symlink_to(root.parent / "outside")

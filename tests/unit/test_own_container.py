@@ -205,6 +205,19 @@ def test_a_program_outside_of_containers_has_none() -> None:
         assert own_container(traces, everybody()).containers == ()
 
 
+@pytest.mark.parametrize(
+    "mount",
+    [
+        f"30 22 0:29 /docker/{MATE} /mnt/groups rw - cgroup2 cgroup rw",
+        f"30 22 254:0 /docker/{MATE} /sys/fs/cgroup/bound rw - ext4 /dev/vda rw",
+    ],
+)
+def test_control_groups_that_somebody_mounted_elsewhere_are_not_its_own(mount: str) -> None:
+    """A monitor has the groups of others among its mounts; and a folder is none for lying where groups do."""
+    traces = Traces("0::/\n", "\n".join((root(SNAPSHOT), mount, files(SELF))))
+    assert [one.name for one in own_container(traces, everybody(layer=None)).containers] == ["updater"]
+
+
 def test_a_container_that_runs_an_engine_is_the_outer_engines_own() -> None:
     """Of the ids in a path, the one that the engine knows is meant."""
     group = v1(f"/docker/{OUTER}/docker/{'9' * 64}")

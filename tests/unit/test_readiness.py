@@ -88,6 +88,36 @@ def test_nothing_is_waited_for_that_compose_would_not_wait_for(tmp_path: Path) -
             assert story(watching) == ["start db", "start web"]
 
 
+@pytest.mark.parametrize("test", [None, ("NONE",), ("CMD",), ()])
+def test_what_is_healthy_or_has_no_probe_is_not_asked(tmp_path: Path, test: tuple[str, ...] | None) -> None:
+    """The engine has asked already, or there is nothing to ask."""
+    shop = Shop(BackupStore(tmp_path))
+    shop.settle()
+    db, web = (observe(shop.engine.inspect_container(name)) for name in ("db", "web"))
+    if test is not None:
+        shop.engine.container("db").starting()
+    watching = Unprobed(shop.engine, test)
+    clock = FakeClock()
+    await_needed(watching, web, [db], timer=clock)
+    assert (watching.called("exec"), clock.monotonic()) == ([], 0)
+
+
+class Unprobed(FailingEngine):
+    """An engine that says that health checks are others than they are."""
+
+    def __init__(self, engine: FakeEngine, test: tuple[str, ...] | None) -> None:
+        super().__init__(engine)
+        self._test = test
+
+    def inspect_container(self, ref: str) -> Any:
+        """Inspect, with another test."""
+        found = dict(super().inspect_container(ref))
+        check = found["Config"].get("Healthcheck")
+        if self._test is not None and check:
+            found["Config"] = {**found["Config"], "Healthcheck": {**check, "Test": list(self._test)}}
+        return found
+
+
 def test_nothing_is_waited_for_without_end(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """After a minute the dependent is started all the same, and the log says so."""
     shop = Shop(BackupStore(tmp_path))

@@ -49,13 +49,15 @@ def test_a_context_is_followed_unless_the_host_is_named(
     DockerEngine.from_env()
     (home / ".docker" / "config.json").write_text('{"currentContext": "used"}')
     DockerEngine.from_env()
+    monkeypatch.setenv("DOCKER_CONTEXT", "")
+    DockerEngine.from_env()
     monkeypatch.setenv("DOCKER_CONTEXT", "named")
     DockerEngine.from_env()
     monkeypatch.setenv("DOCKER_HOST", "unix:///engines/host.sock")
     DockerEngine.from_env()
     default, *others = asked
     assert default.endswith("/var/run/docker.sock") or default == "None"
-    assert [one.rpartition("/")[2] for one in others] == ["used.sock", "named.sock", "host.sock"]
+    assert [one.rpartition("/")[2] for one in others] == ["used.sock", "used.sock", "named.sock", "host.sock"]
 
 
 def test_a_context_that_is_not_there_is_not_the_default_one(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import tarfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -156,6 +157,28 @@ def test_our_programs_are_not_for_another_architecture() -> None:
     own = _image.OwnImage(FakeEngine(architecture="s390x"))
     with own.lease(), pytest.raises(_tools.ToolError, match="the engine's host is s390x"):
         own.provide()
+
+
+@pytest.mark.parametrize("late", ["main", "lifeline"])
+def test_a_helper_of_a_foreign_image_lives_as_long_as_its_lifeline(tmp_path: Path, late: str) -> None:
+    """Run here, its two programs find each other in either order, and the main one ends with the other's input."""
+    toolbox = _image.foreign("sha256:1", {})
+
+    def start(words: Sequence[str]) -> subprocess.Popen[bytes]:
+        here = [word.replace(_image.HOME, str(tmp_path)) for word in words]
+        return subprocess.Popen(here, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+
+    order = (toolbox.lifeline, toolbox.main) if late == "main" else (toolbox.main, toolbox.lifeline)
+    with start(order[0]) as first, start(order[1]) as second:
+        lifeline, main = (first, second) if late == "main" else (second, first)
+        assert lifeline.stdin is not None
+        assert main.stdout is not None
+        lifeline.stdin.write(b"alive")
+        lifeline.stdin.flush()
+        assert main.stdout.read(5) == b"alive"
+        assert main.poll() is None
+        lifeline.stdin.close()
+        assert (main.wait(30), lifeline.wait(30)) == (0, 0)
 
 
 def test_a_foreign_image_is_called_by_bare_names() -> None:

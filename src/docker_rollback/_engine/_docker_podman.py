@@ -19,10 +19,10 @@ from typing import Any, Final
 _GENERATED_NAME: Final = re.compile(r"[0-9a-f]{64}")
 """A volume of such a name got it from the engine."""
 
-_VOLUME_DEFAULTS: Final = frozenset({"rprivate", "nosuid", "nodev", "rbind"})
-_BIND_DEFAULTS: Final = frozenset({"rprivate", "rbind"})
-_TMPFS_DEFAULTS: Final = frozenset({"rprivate", "nosuid", "nodev", "tmpcopyup"})
-"""The options of a mount that names none."""
+_VOLUME_DEFAULTS: Final = ("rprivate", "nosuid", "nodev", "rbind")
+_BIND_DEFAULTS: Final = ("rprivate", "rbind")
+_TMPFS_DEFAULTS: Final = ("rprivate", "nosuid", "nodev", "tmpcopyup")
+"""What Podman appends to the options of a mount, in this order: those of them that it lacks, or has no opposite of."""
 
 _OWN_ANNOTATION: Final = re.compile(
     r"io\.container\.manager"
@@ -59,6 +59,9 @@ def docker_like(inspection: Mapping[str, Any], donors: Iterable[Mapping[str, Any
     _drop_words_for_nothing(host_config)
     config["Env"] = _environment(config)
     config["StopSignal"] = _signal(config)
+    if (config.get("Healthcheck") or {}).get("Test") == ["NONE"]:
+        # To a create without an interval Podman adds one, which means nothing where nobody asks.
+        config["Healthcheck"] = {"Test": ["NONE"]}
     translated = {"Config": config, "HostConfig": host_config, "NetworkSettings": settings}
     return {**inspection, **translated, "OwnPlaces": _own_places(host_config)}
 
@@ -121,7 +124,8 @@ def _take_anonymous_volumes_apart(
             continue
         if not _GENERATED_NAME.fullmatch(source) or destination not in volumes:
             defaults = _VOLUME_DEFAULTS if destination in volumes else _BIND_DEFAULTS
-            binds.append(":".join(part for part in (source, destination, _without(options, defaults)) if part))
+            asked = ",".join(_without(options, defaults))
+            binds.append(":".join(part for part in (source, destination, asked) if part))
         elif host_config.get("VolumesFrom") and borrowed is None:
             continue
         elif "ro" in options:
@@ -140,16 +144,24 @@ def _split_bind(bind: str) -> tuple[str, str, list[str]]:
     return source, destination, options.split(",") if options else []
 
 
-def _without(options: list[str], defaults: frozenset[str]) -> str:
-    """Return the options as a user writes them; where one of the defaults is missing, all are kept as they are."""
-    if not defaults <= set(options):
-        return ",".join(options)
-    return ",".join(option for option in options if option not in defaults)
+def _without(options: list[str], defaults: tuple[str, ...]) -> list[str]:
+    """Return the options as a user writes them: without what Podman has appended, in its order, and appends again."""
+    kept, appended = list(options), list(defaults)
+    while kept and kept[-1] in appended:
+        del appended[appended.index(kept.pop()) :]
+    return kept
 
 
 def _tmpfs(host_config: Mapping[str, Any]) -> dict[str, str]:
-    found = host_config.get("Tmpfs") or {}
-    return {path: _without(str(options).split(","), _TMPFS_DEFAULTS) for path, options in found.items()}
+    """Return the tmpfs with the options of the user.
+
+    `notmpcopyup` shows by the default that it leaves out; not told so, Podman would append that one.
+    """
+    found = {path: str(options).split(",") for path, options in (host_config.get("Tmpfs") or {}).items()}
+    return {
+        path: ",".join([*_without(options, _TMPFS_DEFAULTS), *([] if "tmpcopyup" in options else ["notmpcopyup"])])
+        for path, options in found.items()
+    }
 
 
 def _annotations(host_config: Mapping[str, Any]) -> dict[str, str]:

@@ -123,6 +123,9 @@ def _lost(native: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for name, value in (_at(native, "Config.Annotations") or {}).items():
         if name.startswith(_OWN) and name not in _FOLLOWS:
             yield f"annotation {name}", f"it is gone, was {value!r}"
+    check = _at(native, "Config.Healthcheck") or {}
+    if check.get("Test") == ["NONE"] and not check.get("Interval"):
+        yield "Config.Healthcheck", "it gets an interval, which means nothing where there is no check"
     for option, place in faded_options(_command(native)):
         yield f"mount option {option} at {place}", "it is gone; what it did to the files stays"
     if _at(native, "Config.CreateCommand"):

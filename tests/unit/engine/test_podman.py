@@ -103,7 +103,7 @@ def test_aliases_lose_what_podman_appends(aliases: list[str] | None, asked: list
 def test_binds_are_those_of_the_user() -> None:
     """Default options go, chosen ones stay, and volumes that nobody named are asked for as such."""
     found = translated()
-    assert found["HostConfig"]["Binds"] == ["/etc:/app/etc:ro", "/srv:/srv:rslave,rbind", "data:/data", "logs:/logs:ro"]
+    assert found["HostConfig"]["Binds"] == ["/etc:/app/etc:ro", "/srv:/srv:rslave", "data:/data", "logs:/logs:ro"]
     assert found["Config"]["Volumes"] == {"/cache": {}}
     assert found["HostConfig"]["Mounts"] == [{"Type": "volume", "Target": "/fixed", "ReadOnly": True}]
     assert found["HostConfig"]["Tmpfs"] == {"/any": "", "/run2": "size=1m,mode=700"}
@@ -123,10 +123,47 @@ def test_every_mount_is_told_apart() -> None:
     assert ("tmpfs", "/any") in kinds
 
 
-def test_options_that_lack_a_default_are_kept_whole() -> None:
-    """Where "nosuid" is missing, "suid" was asked for: the rest of the defaults is then part of the answer."""
-    found = translated({"HostConfig/Binds": ["data:/data:exec,dev,suid,rprivate,rbind"]})
-    assert found["HostConfig"]["Binds"] == ["data:/data:exec,dev,suid,rprivate,rbind"]
+@pytest.mark.parametrize(
+    ("shown", "asked"),
+    [
+        ("data:/data:rprivate,nosuid,nodev,rbind", "data:/data"),
+        ("data:/data:ro,rprivate,nosuid,nodev,rbind", "data:/data:ro"),
+        ("data:/data:exec,dev,suid,rprivate,rbind", "data:/data:exec,dev,suid"),
+        ("data:/data:nodev,rprivate,nosuid,rbind", "data:/data:nodev"),
+        ("data:/data:rslave,nosuid,nodev,rbind", "data:/data:rslave"),
+        ("/srv:/srv:ro,private,rbind", "/srv:/srv:ro,private"),
+        ("/srv:/srv:bind,private", "/srv:/srv:bind,private"),
+        ("/srv:/srv:nosuid,nodev,rprivate,rbind", "/srv:/srv:nosuid,nodev"),
+    ],
+)
+def test_options_of_a_mount_are_those_that_were_asked_for(shown: str, asked: str) -> None:
+    """What Podman appended goes, and nothing else: it appends the same to what was asked for, in the same order."""
+    assert translated({"HostConfig/Binds": [shown]})["HostConfig"]["Binds"] == [asked]
+
+
+@pytest.mark.parametrize(
+    ("shown", "asked"),
+    [
+        ("rprivate,nosuid,nodev,tmpcopyup", ""),
+        ("size=1m,mode=1770,exec,rprivate,nosuid,nodev,tmpcopyup", "size=1m,mode=1770,exec"),
+        ("nodev,size=1m,rprivate,nosuid,tmpcopyup", "nodev,size=1m"),
+        ("size=1m,nodev,rprivate,nosuid,tmpcopyup", "size=1m,nodev"),
+        ("ro,rprivate,nosuid,nodev", "ro,notmpcopyup"),
+        ("rprivate,nosuid,nodev", "notmpcopyup"),
+    ],
+)
+def test_options_of_a_tmpfs_are_those_that_were_asked_for(shown: str, asked: str) -> None:
+    """Of a tmpfs likewise; that the image's files are not to be copied shows by what is missing."""
+    assert translated({"HostConfig/Tmpfs": {"/m": shown}})["HostConfig"]["Tmpfs"] == {"/m": asked}
+
+
+def test_no_health_check_has_no_times() -> None:
+    """To a check that is switched off Podman adds an interval when it is created again; it means nothing."""
+    times = {"Interval": 30_000_000_000, "Timeout": 30_000_000_000, "Retries": 3}
+    for shown in ({"Test": ["NONE"]}, {"Test": ["NONE"], **times}):
+        assert translated({"Config/Healthcheck": shown})["Config"]["Healthcheck"] == {"Test": ["NONE"]}
+    kept = {"Test": ["CMD", "true"], **times}
+    assert translated({"Config/Healthcheck": kept})["Config"]["Healthcheck"] == kept
 
 
 def test_volumes_are_told_from_those_that_another_container_lends() -> None:

@@ -39,6 +39,7 @@ _ASSIGNED = {
     "MountLabel": "SELinux draws it at random",
     "ImageManifestDescriptor": "follows from the image",
     "OwnPlaces": "follows from the engine (ours, for Podman)",
+    "OwnDefaults": "which limits nobody asked for; the limits are compared (ours, for Podman)",
     "SizeRw": "depends on the question",
     "SizeRootFs": "depends on the question",
     "NetworkSettings": "what the engine assigned to the endpoints; what the user asked of them is compared apart",
@@ -103,6 +104,9 @@ _OF_AN_ENGINE = {
 
 _RUNTIMES = ("runc", "crun")
 """What engines use where nobody names a runtime."""
+
+_LOG_FILES = ("json-file", "k8s-file")
+"""What engines call a log in a file of the container; Podman takes both words, Docker the first one."""
 
 _MERGED_HOSTNAME = "(made from the id)"
 
@@ -208,6 +212,8 @@ def _is_the_engines(difference: Difference) -> bool:
         return old in ("", "z", "rw", "rprivate", "local")
     if path == "HostConfig.Runtime":
         return old in _RUNTIMES
+    if path == "HostConfig.LogConfig.Type":
+        return old in _LOG_FILES and new in _LOG_FILES
     return old != [] and any(path == known or path.startswith(f"{known}.") for known in _OF_AN_ENGINE)
 
 

@@ -82,6 +82,9 @@ def create_request(
     config["Entrypoint"] = _entrypoint(config, image_config)
     _drop_generated_hostname(config, host_config, inspection["Id"])
     _drop_what_a_shared_network_forbids(config, host_config)
+    for limit in inspection.get("OwnDefaults") or ():
+        # Asked for, it would be noted as somebody's choice.
+        host_config.pop(limit, None)
     if not config.get("MacAddress"):
         config.pop("MacAddress", None)
     if held and restarts(host_config):

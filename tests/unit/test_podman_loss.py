@@ -184,6 +184,27 @@ def test_the_systemd_mode_of_an_init_that_was_told_not_to_have_it_is_refused() -
     assert "its systemd mode" in refused({"Path": "/sbin/init", "Args": []})
 
 
+@pytest.mark.parametrize(("size", "rounded"), [("-1B", False), ("10MB", False), ("1.5GB", False), ("1.235MB", True)])
+def test_a_size_of_the_log_that_podman_rounds_is_listed(size: str, *, rounded: bool) -> None:
+    """Podman shows four digits of a size; with fewer of them it is what was asked for."""
+    found = loss({"HostConfig.LogConfig": {"Type": "k8s-file", "Size": size}})
+    assert ("HostConfig.LogConfig.Size" in found.lost) is rounded
+
+
+@pytest.mark.parametrize(("limit", "noted", "listed"), [(77, False, True), (77, True, False), (2048, False, False)])
+def test_a_limit_that_is_not_noted_is_noted_when_it_is_asked_for(limit: int, *, noted: bool, listed: bool) -> None:
+    """A limit of processes from Podman's configuration comes back, with an annotation that it did not have."""
+    note = "io.podman.annotations.pids-limit"
+    found = loss({"HostConfig.PidsLimit": limit, "Config.Annotations": {note: str(limit)} if noted else {}})
+    assert (f"annotation {note}" in found.lost) is listed
+
+
+def test_a_health_check_that_is_switched_off_stays_so() -> None:
+    """It gains times that mean nothing, which is listed; one that was recreated before has them already."""
+    assert "Config.Healthcheck" in loss({"Config.Healthcheck": {"Test": ["NONE"]}}).lost
+    assert "Config.Healthcheck" not in loss({"Config.Healthcheck": {"Test": ["NONE"], "Interval": 30}}).lost
+
+
 def test_annotations_of_podman_are_listed_unless_they_follow_from_what_comes_back() -> None:
     """The annotation of a limit comes with the limit; one that nothing brings back is listed."""
     own = "io.podman.annotations."

@@ -14,6 +14,7 @@ from docker_rollback._engine._docker_exec import Demultiplexer, DockerProcess
 from docker_rollback._engine._docker_images import image_id, split_tag
 from docker_rollback._engine._docker_kill import MARK, Killer
 from docker_rollback._engine._docker_mounts import with_names
+from docker_rollback._engine._docker_podman import as_docker_takes_it, with_log
 from docker_rollback._engine._docker_refs import Referring, attached, bears, label_filter
 from docker_rollback._engine._docker_socket import take_over
 from docker_rollback._engine.port import EVERY, Change, ContainerFilter, Inspection, Process
@@ -44,7 +45,9 @@ class DockerContainers(Referring):
     """The part of `DockerEngine` that is about containers."""
 
     def inspect_container(self, ref: str) -> Inspection:
-        return self._found_container(ref, f"inspect container {self._called(ref)}")
+        found = self._found_container(ref, f"inspect container {self._called(ref)}")
+        native = self.inspect_natively(str(found["Id"]))
+        return found if native is None else with_log(found, native)
 
     def inspect_natively(self, ref: str) -> Inspection | None:
         if not self._wire.podman:
@@ -67,6 +70,7 @@ class DockerContainers(Referring):
         image = str(request.get("Image"))
         asking = Asking(f"create container {name!r}", ImageNotFoundError, image, secrets_of(request))
         params = {"name": name, **({"platform": platform} if platform else {})}
+        request = request if self._wire.podman else as_docker_takes_it(request)
         answer = self._wire.json("POST", "/containers/create", asking, params=params, body=request, patient=True)
         self._know(str(answer["Id"]), name)
         return str(answer["Id"])

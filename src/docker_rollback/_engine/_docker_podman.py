@@ -5,8 +5,8 @@ for with what it filled in, and names some of it otherwise. Here what it filled 
 Docker's names, so that whoever reads, replays or compares an inspection meets one shape. An equal container, made from
 the translation on Podman, has an equal translation.
 
-What Podman does not show at all (sysctls, rules for devices, options of a log, the bits of a device's permissions,
-which address was asked for) cannot be won back here. Seen with Podman 5.8; a field that is unknown here stays as it is.
+What Podman does not show at all (sysctls, rules for devices, the bits of a device's permissions, which address was
+asked for) cannot be won back here. Seen with Podman 5.8; a field that is unknown here stays as it is.
 """
 
 from __future__ import annotations
@@ -31,6 +31,14 @@ _OWN_ANNOTATION: Final = re.compile(
     r"|io\.podman\.annotations\..*"
 )
 """Written by Podman itself, from other fields, some of it at the first start only."""
+
+_PIDS_LIMIT: Final = "io.podman.annotations.pids-limit"
+_PROCESSES: Final = 2048
+"""How many processes Podman lets a container have of itself."""
+
+_K8S_FILE: Final = "k8s-file"
+_NO_SIZE: Final = ("-1B", "0B")
+"""What Podman shows of a log without a limit."""
 
 _NO_MEMORY_OF_ITS_OWN: Final = ("container:", "host", "none", "ns:")
 _NANO: Final = 10**9
@@ -63,7 +71,41 @@ def docker_like(inspection: Mapping[str, Any], donors: Iterable[Mapping[str, Any
         # To a create without an interval Podman adds one, which means nothing where nobody asks.
         config["Healthcheck"] = {"Test": ["NONE"]}
     translated = {"Config": config, "HostConfig": host_config, "NetworkSettings": settings}
-    return {**inspection, **translated, "OwnPlaces": _own_places(host_config)}
+    own = {"OwnPlaces": _own_places(host_config), "OwnDefaults": _own_defaults(inspection.get("HostConfig") or {})}
+    return {**inspection, **translated, **own}
+
+
+def with_log(found: Mapping[str, Any], native: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an inspection in Docker's shape with the log's driver and options, which only Podman's own API shows."""
+    host_config = {**(found.get("HostConfig") or {}), "LogConfig": _log(native)}
+    return {**found, "HostConfig": host_config}
+
+
+def as_docker_takes_it(request: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return a request for a container with Docker's word for the driver that only Podman calls k8s-file."""
+    host_config = request.get("HostConfig") or {}
+    log = host_config.get("LogConfig") or {}
+    if log.get("Type") != _K8S_FILE:
+        return request
+    return {**request, "HostConfig": {**host_config, "LogConfig": {**log, "Type": "json-file"}}}
+
+
+def _log(native: Mapping[str, Any]) -> dict[str, Any]:
+    said = (native.get("HostConfig") or {}).get("LogConfig") or {}
+    path = str(said.get("Path") or "")
+    asked = {
+        "tag": said.get("Tag"),
+        # By default it is in a folder of the container.
+        "path": None if f"/{native.get('Id')}/" in path else path,
+        "max-size": None if said.get("Size") in _NO_SIZE else said.get("Size"),
+    }
+    return {"Type": said.get("Type") or "", "Config": {key: value for key, value in asked.items() if value}}
+
+
+def _own_defaults(host_config: Mapping[str, Any]) -> list[str]:
+    """Return the limits that nobody asked for: Podman notes one that its command line or Docker's API did."""
+    asked = _PIDS_LIMIT in (host_config.get("Annotations") or {})
+    return [] if asked or host_config.get("PidsLimit") != _PROCESSES else ["PidsLimit"]
 
 
 def _networks(

@@ -24,9 +24,16 @@ _NOWHERE: Final = (
     "API, and no inspection shows them"
 )
 
+_ROUNDED: Final = 3
+"""Digits up to which Podman shows a size as it is; it rounds to four."""
+
 _MODES: Final = ("NetworkMode", "IpcMode", "PidMode", "UTSMode", "Cgroup", "UsernsMode")
 _OTHER: Final = "container:"
 _OWN: Final = "io.podman.annotations."
+_NOTE: Final = f"{_OWN}pids-limit"
+_PROCESSES: Final = 2048
+"""How many processes Podman lets a container have of itself; it notes any number that it was asked for."""
+
 _FOLLOWS: Final = frozenset(
     f"{_OWN}{name}"
     for name in (
@@ -120,9 +127,14 @@ def _lost(native: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for path, value in _fields(native):
         if path not in SHOWN and path not in RULES and value not in EMPTY:
             yield path, "it may be lost: Docker's API does not show it, and this version does not know it"
-    for name, value in (_at(native, "Config.Annotations") or {}).items():
+    for name, value in _annotations(native).items():
         if name.startswith(_OWN) and name not in _FOLLOWS:
             yield f"annotation {name}", f"it is gone, was {value!r}"
+    if _at(native, "HostConfig.PidsLimit") not in (0, _PROCESSES, None) and _NOTE not in _annotations(native):
+        yield f"annotation {_NOTE}", "it is added"
+    size = str((_at(native, "HostConfig.LogConfig") or {}).get("Size") or "")
+    if sum(map(str.isdigit, size)) > _ROUNDED:
+        yield "HostConfig.LogConfig.Size", f"it becomes exactly {size}, to which Podman rounds it"
     check = _at(native, "Config.Healthcheck") or {}
     if check.get("Test") == ["NONE"] and not check.get("Interval"):
         yield "Config.Healthcheck", "it gets an interval, which means nothing where there is no check"
@@ -141,6 +153,10 @@ def _fields(native: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
             yield from ((f"{name}.{inner}", one) for inner, one in (value or {}).items())
         else:
             yield name, value
+
+
+def _annotations(native: Mapping[str, Any]) -> Mapping[str, Any]:
+    return _at(native, "Config.Annotations") or {}
 
 
 def _command(native: Mapping[str, Any]) -> list[str]:

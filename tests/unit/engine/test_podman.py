@@ -314,3 +314,58 @@ def test_a_changed_file_may_have_any_name(script: ScriptedEngine) -> None:
     script.says("GET", f"/containers/{ID}/changes", answer(b'[{"Path": "/tmp/caf\xe9", "Kind": 1}]'))
     changes = script.engine().container_changes("web")
     assert [(os.fsencode(change.path), change.kind) for change in changes] == [(b"/tmp/caf\xe9", "added")]
+
+
+@pytest.mark.parametrize(
+    ("shown", "asked"),
+    [
+        ({"Type": "k8s-file", "Path": f"/c/{ID}/userdata/ctr.log", "Tag": "", "Size": "-1B"}, {}),
+        ({"Type": "journald", "Path": "", "Tag": "web", "Size": "0B"}, {"tag": "web"}),
+        (
+            {"Type": "json-file", "Path": "/var/log/web", "Tag": "", "Size": "10MB"},
+            {"path": "/var/log/web", "max-size": "10MB"},
+        ),
+    ],
+)
+def test_the_log_is_the_one_that_podman_shows_natively(
+    script: ScriptedEngine, shown: dict[str, str], asked: dict[str, str]
+) -> None:
+    """Docker's API calls a driver of Podman json-file and shows no options; an inspection has what was asked for."""
+    _podman(script, {"Name": "Podman Engine", "Version": "5.8.2"})
+    script.says("GET", f"/libpod/containers/{ID}/json", answer({"Id": ID, "HostConfig": {"LogConfig": shown}}))
+    found = script.engine().inspect_container("web")["HostConfig"]["LogConfig"]
+    assert found == {"Type": shown["Type"], "Config": asked}
+
+
+@pytest.mark.parametrize(("podman", "sent"), [(True, "k8s-file"), (False, "json-file")])
+def test_a_log_driver_of_podman_has_another_name_on_docker(script: ScriptedEngine, *, podman: bool, sent: str) -> None:
+    """A container that moves from Podman to Docker logs to a file there, too."""
+    if podman:
+        _podman(script, {"Name": "Podman Engine", "Version": "5.8.2"})
+    script.says("POST", "/containers/create.*", answer({"Id": ID}))
+    body = {"Image": "i", "HostConfig": {"LogConfig": {"Type": "k8s-file", "Config": {"max-size": "10MB"}}}}
+    script.engine().create_container("web", body)
+    assert script.asked[-1].json["HostConfig"]["LogConfig"] == {"Type": sent, "Config": {"max-size": "10MB"}}
+    script.engine().create_container("web", {"Image": "i"})
+    assert script.asked[-1].json == {"Image": "i"}
+
+
+@pytest.mark.parametrize(
+    ("limit", "annotations", "sent"),
+    [
+        (2048, {}, None),
+        (2048, {"io.podman.annotations.pids-limit": "2048"}, 2048),
+        (77, {"io.podman.annotations.pids-limit": "77"}, 77),
+        (77, {}, 77),
+        (-1, {"io.podman.annotations.pids-limit": "-1"}, -1),
+        (0, {"io.podman.annotations.pids-limit": "0"}, 0),
+    ],
+)
+def test_a_limit_that_nobody_asked_for_is_not_asked_for(
+    limit: int, annotations: dict[str, str], sent: int | None
+) -> None:
+    """Podman notes a limit of processes that it was asked for; its default comes by itself, without the note."""
+    found = translated({"HostConfig/PidsLimit": limit, "HostConfig/Annotations": annotations})
+    assert found["HostConfig"]["PidsLimit"] == limit
+    assert create_request(found, image="x", image_config={}).body["HostConfig"].get("PidsLimit") == sent
+    assert compare(found, {**found, "OwnDefaults": []}) == []

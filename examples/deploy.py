@@ -34,6 +34,7 @@ def deploy(options: argparse.Namespace) -> int:
         options.container,
         store=BackupStore(options.store),
         verify=healthy(timeout=options.timeout, stable_for=options.stable_for),
+        watch=options.watch,
         max_downtime=options.max_downtime,
         before_quiesce=[Exec(options.container, ["sh", "-c", command]) for command in options.before],
         keep=options.keep,
@@ -41,8 +42,8 @@ def deploy(options: argparse.Namespace) -> int:
         on_outcome=tell,
     )
     try:
-        with update as tx:
-            tx.replace(options.container, image=options.image, pull=options.pull)
+        # What `replace` does, with the outcome at hand if it raises.
+        update.update(options.container, options.image, pull=options.pull)
     except RollbackFailedError as error:
         print(error, file=sys.stderr)
         return DOWN
@@ -76,6 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--log", type=Path, help="a file that gets one line of JSON for each deployment")
     parser.add_argument("--pull", choices=["missing", "always", "never"], default="missing")
     parser.add_argument("--timeout", type=float, help="seconds for the health check to turn healthy")
+    parser.add_argument("--watch", type=float, help="seconds of probation after the checks")
     parser.add_argument("--stable-for", type=float, default=5.0, help="seconds to stay up without a health check")
     parser.add_argument("--max-downtime", type=float, help="seconds that the backup may take the service down for")
     parser.add_argument(

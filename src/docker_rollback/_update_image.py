@@ -66,8 +66,9 @@ class UpdateImage:
         """
         if self.id is not None:
             with suppress(ImageNotFoundError):
-                if name_of(reference, self.id) is not None and led_to(engine, reference) != self.id:
-                    engine.tag_image(self.id, reference)
+                name = name_of(reference, self.id)
+                if name is not None and led_to(engine, name) != self.id:
+                    engine.tag_image(self.id, name)
                 return engine.inspect_image(self.id)
         if self.pull != "always":
             try:
@@ -108,11 +109,12 @@ class UpdateImage:
         before = led_to(engine, reference)
         found = self.find(engine, reference, report=report)
         image_id = str(found["Id"])
-        if before not in (None, image_id) and name_of(reference, image_id) is not None:
-            engine.tag_image(str(before), reference)
+        name = name_of(reference, image_id)
+        if before not in (None, image_id) and name is not None:
+            engine.tag_image(str(before), name)
         check_platform(engine, old, reference, found)
         if (
-            _is_made_from(old, reference, image_id)
+            _is_made_from(engine, old, reference, image_id)
             and self._is_of_platform(found)
             and _changes_nothing(old, found, changes)
         ):
@@ -167,14 +169,15 @@ def _platform(image: Inspection) -> str:
     return f"{image.get('Os') or ''}/{image.get('Architecture') or ''}"
 
 
-def _is_made_from(container: Observed, reference: str, image_id: str) -> bool:
+def _is_made_from(engine: Engine, container: Observed, reference: str, image_id: str) -> bool:
     """Return True if a container was made from this image, and by this name if `reference` is one."""
     if container.inspection["Image"] != image_id:
         return False
-    used = str(container.inspection["Config"]["Image"])
     name = name_of(reference, image_id)
-    if name is None and "@" not in reference:
+    if (name is None and "@" not in reference) or engine.info().flavour == "podman":
+        # An id is no name, and of several names of one image Podman shows any.
         return True
+    used = str(container.inspection["Config"]["Image"])
     return reference == used or (name is not None and name == name_of(used, image_id))
 
 

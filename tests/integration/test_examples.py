@@ -83,11 +83,13 @@ def test_the_deployment_script(
     assert f"{name}: rolled back" in done.stdout
     assert "it said: oops" in done.stdout
     assert reference(docker_client, name) == new
-    done = run(engine_url, "examples.deploy", name, new, *options, "--before", "exit 1")
+    done = run(engine_url, "examples.deploy", name, new, *options, "--watch", "1")
+    assert (done.returncode, done.stdout) == (0, f"{name}: unchanged\n")
+    done = run(engine_url, "examples.deploy", name, old, *options, "--before", "exit 1")
     assert done.returncode == 1
     told = [json.loads(line) for line in log.read_text().splitlines()]
-    assert [one["status"] for one in told] == ["committed", "rolled back", "failed"]
-    assert [one["entered"] for one in told] == [True, True, False]
+    assert [one["status"] for one in told] == ["committed", "rolled back", "unchanged", "failed"]
+    assert [one["entered"] for one in told] == [True, True, False, False]
     assert told[1]["kept"] is not None
 
 

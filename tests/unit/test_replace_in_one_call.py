@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 import pytest
+from attrs import evolve
 
 from docker_rollback import (
     BackupStore,
     ContainerBusyError,
     ContainerNotFoundError,
+    EngineInfo,
     EngineUnavailableError,
     HookError,
     ImageNotFoundError,
@@ -198,6 +200,28 @@ def test_a_name_that_a_fetch_moves_leads_back_where_the_update_fails(shop: Shop)
         update(shop, None, pull="always", verify=rejects)
     assert shop.engine.inspect_image("shop:1")["Id"] == shop.engine.inspect_container("shop")["Image"] == new
     assert shop.engine.inspect_image(newer)["RepoTags"] == []
+
+
+def test_a_name_without_a_tag_is_moved_like_any_other(shop: Shop) -> None:
+    """The engine is given the tag that is meant: it takes no name without one for an image."""
+    shop.engine.add_image("till", files={"/app": "version 1"}, volumes=["/cache"])
+    new = publish(shop, "till:latest", "version 2")
+    engine = FailingEngine(shop.engine)
+    assert update(shop, "till", engine=engine, pull="always").status is Status.COMMITTED
+    assert shop.engine.inspect_image("till")["Id"] == shop.engine.inspect_container("shop")["Image"] == new
+    moved = [str(call.arguments[1]) for call in engine.called("tag_image")]
+    assert [name for name in moved if "docker-rollback" not in name] == ["till:latest"] * 2
+
+
+def test_podman_does_not_tell_by_which_name(shop: Shop) -> None:
+    """Of several names of one image it shows any, so that another name is no change there."""
+
+    class Podman(FailingEngine):
+        def info(self) -> EngineInfo:
+            return evolve(super().info(), flavour="podman")
+
+    shop.engine.tag_image("shop:1", "shop:stable")
+    assert update(shop, "shop:stable", engine=Podman(shop.engine)).status is Status.UNCHANGED
 
 
 def test_a_name_that_a_fetch_moved_leads_back_where_entering_fails(shop: Shop) -> None:

@@ -325,7 +325,8 @@ def _is_settled(inspection: Inspection, up: float, stable_for: float) -> bool:
     state = observe(inspection).state
     if state.health is not None or state.status != "running":
         return True
-    return up >= (max(stable_for, _SETTLED) if _restarted(inspection) else stable_for)
+    # Between two moments of a clock that has run out there is no number of seconds: nobody is waited for then.
+    return not up < (max(stable_for, _SETTLED) if _restarted(inspection) else stable_for)
 
 
 def _restarts(inspection: Inspection) -> bool:

@@ -17,7 +17,7 @@ from docker_rollback._engine.port import Inspection
 from docker_rollback._model import ContainerState
 from docker_rollback._spec import observe
 from docker_rollback.errors import EngineError, UpdateRejectedError
-from docker_rollback.testing import FakeClock, FakeEngine
+from docker_rollback.testing import FailingEngine, FakeClock, FakeEngine
 
 PROBE = {"Test": ["CMD", "true"], "StartPeriod": 5_000_000_000}
 
@@ -272,6 +272,23 @@ def test_what_holds_now_is_found_without_waiting(engine: FakeEngine, clock: Fake
     assert not holds_now(healthy(), checked(engine, clock, "starting"))
     assert not holds_now(healthy(), checked(engine, clock, "sick"))
     assert clock.monotonic() == 0.0
+
+
+def test_a_start_between_two_looks_does_not_hold_up_a_look_at_what_holds(engine: FakeEngine, clock: FakeClock) -> None:
+    """No time passes while it is looked at, also for a run that has begun meanwhile."""
+
+    class Restarted(FailingEngine):
+        def inspect_container(self, ref: str) -> Inspection:
+            if len(self.called("inspect_container")) == 2:
+                engine.stop_container(ref)
+                engine.start_container(ref)
+            return super().inspect_container(ref)
+
+    engine.run("web", image="plain:1")
+    looks = Restarted(engine)
+    web = CheckedContainer(looks, "web", ContainerState("running"), clock=clock.monotonic, sleep=clock.sleep)
+    assert holds_now(healthy(), web)
+    assert len(looks.called("inspect_container")) == 3
 
 
 class Answer(http.server.BaseHTTPRequestHandler):

@@ -21,7 +21,7 @@ LAYERS = (
     ("testing",),
     ("_rollback",),
     ("_recovery", "_replace"),
-    ("_keeping", "_left_over"),
+    ("_keeping", "_left_over", "_journalled_capture"),
     ("_removed",),
     ("_capture", "_restorer", "_checks", "_verdict", "_operations", "_preflight"),
     ("_network_restorer",),

@@ -16,6 +16,7 @@ from docker_rollback._readiness import await_needed
 from docker_rollback._running import ensure_state, in_rounds, supervisor_of
 from docker_rollback._spec import HELD, is_same_start, observe, restart_count, restarts, started_at
 from docker_rollback._timer import Timer
+from docker_rollback._undisturbed import DisturbedCaptureError
 from docker_rollback.errors import CaptureError, ContainerNotFoundError, EngineError, ResumeError
 
 logger = logging.getLogger("docker_rollback")
@@ -151,13 +152,13 @@ class AtRest:
             now = self._still_there(found)
             going = now.state.status != "paused" if found.how == "pause" else now.state.alive
             if going or not is_same_start(now.inspection, found.started, found.restarted):
-                raise CaptureError(
+                raise DisturbedCaptureError(
                     found.name,
                     f"it is {now.state.status} although it was stopped: somebody else started it meanwhile, "
                     f"such as {supervisor_of(now.inspection)}",
                 )
             if watched and started_at(now.inspection) != found.started:
-                raise CaptureError(
+                raise DisturbedCaptureError(
                     found.name, "it ended by itself and was started again by its restart policy meanwhile; try again"
                 )
             if now.name != found.name or (now.inspection["HostConfig"].get("RestartPolicy") or {}) != found.policy:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import secrets
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
@@ -14,30 +13,27 @@ from docker_rollback._capture import Capture
 from docker_rollback._engine.port import ContainerFilter, Engine
 from docker_rollback._hooks import Hooks
 from docker_rollback._journal import Phase, interference
+from docker_rollback._journalled_capture import CaptureOptions, JournalledCapture
 from docker_rollback._keeping import Keeper
 from docker_rollback._left_over import LeftOver
-from docker_rollback._model import Backup, Project, Quiesce, Shared, backup_id
-from docker_rollback._operations import HOLDER, Operation, Operations
+from docker_rollback._model import Backup, Project, Quiesce, Shared
+from docker_rollback._operations import Operation, Operations
 from docker_rollback._preflight import Preflight
 from docker_rollback._progress import Reporter
-from docker_rollback._quiesce import ensure_running, resting
 from docker_rollback._recovered import Recovered
-from docker_rollback._removed import Removal, Revival, as_error, removed_part
+from docker_rollback._removed import Revival, removed_part
 from docker_rollback._report import Report
 from docker_rollback._restorer import Restorer
-from docker_rollback._running import all_run
 from docker_rollback._snapshotter import ContainerSnapshotter, now
 from docker_rollback._store import BackupStore
 from docker_rollback._surroundings import OffNetworks
 from docker_rollback._timer import Timer
 from docker_rollback._undisturbed import put_back_until_undisturbed
 from docker_rollback.errors import (
-    CaptureError,
     ContainerBusyError,
     DockerRollbackError,
     EngineError,
     RecoveryFailedError,
-    ResumeError,
     UnfinishedElsewhereError,
     UnfinishedRollbackError,
 )
@@ -88,9 +84,19 @@ class Recovery:
         self._restorer = restorer
         self._archiver = archiver
         self._report = report or Reporter()
-        self._clock = clock
         self._timer = timer
         self._revival = Revival(engine, ContainerSnapshotter(engine, store), restorer, report=self._report, timer=timer)
+        self._journalled = JournalledCapture(
+            engine,
+            store,
+            operations,
+            capture=capture,
+            archiver=archiver,
+            revival=self._revival,
+            report=self._report,
+            clock=clock,
+            timer=timer,
+        )
         self._keeper = Keeper(
             engine, store, preflight=preflight, capture=capture, archiver=archiver, revival=self._revival, clock=clock
         )
@@ -136,7 +142,7 @@ class Recovery:
         restore_tags: bool = True,
         then: Phase = "updating",
     ) -> tuple[Operation, Backup]:
-        """Take a backup under the journal, and note what comes next.
+        """Take a backup under the journal, and note what comes next; begin again if somebody starts what is stopped.
 
         Args:
             report: what is held.
@@ -144,7 +150,7 @@ class Recovery:
             resume: whether they are set going again.
             shared: what becomes of containers outside that write to their volumes.
             hooks: what is to be done around that.
-            max_downtime: for how long they may be at rest, in seconds.
+            max_downtime: for how long they may be at rest, in seconds, in all attempts together.
             restore_tags: whether a rollback leads names of images back.
             then: "updating" where the backup is to be put back if nobody says otherwise, else "committed".
 
@@ -152,57 +158,8 @@ class Recovery:
             ContainerBusyError, UnfinishedRollbackError: another host or store has an operation on one of them.
             HookError, CaptureError, ResumeError, EngineError, VolumeError, StoreError: as `Capture.take` has them.
         """
-        project = report.project.name if report.project is not None else None
-        identity = backup_id(project or report.containers[0].name, self._clock(), secrets.token_hex(3))
-        operation = self._operations.begin(
-            identity,
-            [resting(container, quiesce) for container in report.containers],
-            report.volumes,
-            guests=[resting(guest, quiesce) for guest in report.guests if shared == "stop"],
-            project=project,
-            restore_tags=restore_tags,
-        )
-        try:
-            backup = self._capture.take(
-                report,
-                identity,
-                quiesce=quiesce,
-                resume=resume,
-                shared=shared,
-                hooks=hooks,
-                max_downtime=max_downtime,
-                operation=operation,
-            )
-            operation.enter(then)
-            record = operation.record
-            resumed = (*record.guests, *(record.containers if resume else ()))
-            ensure_running(self._engine, resumed, timer=self._timer)
-        except BaseException as error:
-            removed = self._give_up(operation, error)
-            if removed and isinstance(error, DockerRollbackError):
-                raise as_error(removed) from error
-            if removed is not None and isinstance(error, ResumeError) and all_run(self._engine, error.containers):
-                raise CaptureError(
-                    ", ".join(error.containers),
-                    "it did not start again at once after its capture; it does what it did before, and nothing is left",
-                ) from error
-            raise
-        return operation, backup
-
-    def _give_up(self, operation: Operation, error: BaseException) -> list[Removal] | None:
-        """Discard a capture that failed; return what somebody had removed meanwhile.
-
-        If discarding fails too, the record stays, the error says so, and None is returned.
-        """
-        try:
-            return self.discard(operation)
-        except DockerRollbackError as failure:
-            logger.warning("operation %s could not be tidied up: %s", operation.record.operation, failure)
-            error.add_note(
-                f"docker-rollback: tidying up failed too ({failure}); "
-                f"docker_rollback.recover(store={str(self._store.path)!r}) finishes it"
-            )
-            return None
+        options = CaptureOptions(quiesce, resume, shared, hooks, max_downtime, restore_tags, then)
+        return self._journalled.begin(report, options)
 
     # The way back
 
@@ -218,29 +175,6 @@ class Recovery:
         operation = self._operations.restoring(backup, restore_tags=restore_tags)
         self._put_back(operation, backup)
         self.settle(operation, backup, rolled_back=True)
-
-    def discard(self, operation: Operation) -> list[Removal]:
-        """Give up a capture: what it stopped does what it did, and nothing of it is left.
-
-        What somebody removed meanwhile is recreated, and returned.
-
-        Raises:
-            ResumeError: a container could not be started again.
-            RestoreError, EngineError, StoreError: what they say; it can be done again.
-        """
-        record = operation.record
-        # First of all the service runs again.
-        removed, started = self._revival.bring_back(record)
-        self._archiver.remove_left_over()
-        self._revival.forget(record)
-        self._capture.forget(record.operation, [*record.names, *(guest.name for guest in record.guests)])
-        if record.operation in self._store.ids():
-            self._store.release(record.operation, HOLDER)
-            self._store.delete(record.operation)
-        # The engine may have died since they were started, and have taken them along.
-        ensure_running(self._engine, started, timer=self._timer)
-        operation.end()
-        return removed
 
     def put_back(self, operation: Operation, backup: Backup, *, first: Callable[[], None] | None = None) -> None:
         """Put a backup back that was taken a moment ago; what stood in the way stays aside until `settle`.
@@ -415,7 +349,7 @@ class Recovery:
     def _finish(self, operation: Operation, *, asked: bool, keep_found: bool) -> Recovered:
         record = operation.record
         if record.phase == "capturing":
-            self.discard(operation)
+            self._journalled.discard(operation)
             return Recovered(record.operation, record.names, "discarded")
         if record.phase == "committed":
             self.settle(operation, self._store.get(record.operation), rolled_back=False)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
 from docker_rollback._exclude import Exclude
 from docker_rollback._model import NotCovered, Observed, Project, Way
@@ -47,6 +47,12 @@ class Report:
         """What each container may do to its host beyond an ordinary one, in plain words; the others are left out."""
         found = {container.name: privileges(container.inspection) for container in self.containers}
         return {name: words for name, words in found.items() if words}
+
+    def with_now(self, found: Iterable[Observed]) -> Report:
+        """Return the same with some containers as they were found now."""
+        now = {one.id: one for one in found}
+        containers = tuple(now.get(one.id, one) for one in self.containers)
+        return evolve(self, containers=containers, guests=tuple(now.get(one.id, one) for one in self.guests))
 
     def raise_refusals(self) -> None:
         """Raise an `UnsupportedContainerError` for the first container that is refused."""

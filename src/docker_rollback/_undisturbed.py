@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection, Iterable, Mapping
-from typing import Final
+from typing import Final, TypeVar
 
 from docker_rollback._engine.port import ContainerFilter, Engine
 from docker_rollback._engine_errors import DockerRollbackError, may_pass
 from docker_rollback._folders import uses
 from docker_rollback._labels import HELPER_NAME
-from docker_rollback._look import look_at_all
+from docker_rollback._look import look_at, look_at_all
 from docker_rollback._model import Observed, is_folder
+from docker_rollback._report import Report
 from docker_rollback._running import supervisor_of
 from docker_rollback._spec import started_at
-from docker_rollback.errors import RestoreError
+from docker_rollback.errors import CaptureError, DowntimeExceededError, RestoreError
 
 logger = logging.getLogger("docker_rollback")
 
+Taken = TypeVar("Taken")
+
 _ATTEMPTS: Final = 4
-"""How often everything is put back while somebody starts or removes something meanwhile, until that is an error."""
+"""How often all is put back, or captured, while somebody starts or removes something, until that is an error."""
 
 
 class DisturbedError(RestoreError):
@@ -29,6 +32,46 @@ class DisturbedError(RestoreError):
 def disturbed(container: Observed, what: str) -> DisturbedError:
     """Return the error that names a container and who may have started it."""
     return DisturbedError(container.name, f"somebody {what}: {supervisor_of(container.inspection)}")
+
+
+class DisturbedCaptureError(CaptureError):
+    """Somebody started a container while it was stopped for its backup; the backup is taken again."""
+
+
+def capture_until_undisturbed(
+    engine: Engine, report: Report, take: Callable[[Report], Taken], *, has_time: Callable[[], bool]
+) -> Taken:
+    """Take a backup; begin again a few times if somebody starts a container that is stopped for it.
+
+    Args:
+        engine: where the containers are.
+        report: what a look before found of them.
+        take: takes the backup. If it fails, all is as before.
+        has_time: tells whether the containers may be stopped once more.
+
+    Raises:
+        DisturbedCaptureError: somebody started one again and again.
+        DockerRollbackError: as `take` raises it.
+    """
+    disturbances: list[DisturbedCaptureError] = []
+    while True:
+        try:
+            return take(report)
+        except DisturbedCaptureError as error:
+            disturbances.append(error)
+            found = {one.id: look_at(engine, one.id) for one in (*report.containers, *report.guests)}
+            if len(disturbances) == _ATTEMPTS or not has_time() or None in found.values():
+                error.add_note(f"docker-rollback: the backup was tried {len(disturbances)} times")
+                raise
+            logger.warning("the backup is taken once more: %s", error)
+            # They have another start now, by which a further one is noticed.
+            report = report.with_now([one for one in found.values() if one is not None])
+        except DowntimeExceededError as error:
+            if not disturbances:
+                raise
+            # Without the disturbance there would have been enough time.
+            disturbances[-1].add_note(f"docker-rollback: the backup was tried {len(disturbances) + 1} times: {error}")
+            raise disturbances[-1] from error
 
 
 class DataWatch:

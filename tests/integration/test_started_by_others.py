@@ -12,7 +12,8 @@ import docker
 import pytest
 from docker.errors import APIError
 
-from docker_rollback import BackupStore, RollbackRequested, Status, healthy, rollback
+from docker_rollback import BackupStore, DockerEngine, RollbackRequested, Status, healthy, rollback
+from docker_rollback._model import Quiesce
 from tests.programs import run_in
 
 pytestmark = pytest.mark.engine
@@ -85,6 +86,43 @@ def test_a_supervisor_starts_nothing_on_half_of_its_data(
     assert shop.status == "running"
     assert run_in(docker_client, "others-shop", ["ls", "/data"]) == (0, "started\n")
     assert run_in(docker_client, "others-shop", ["cat", "/data/started"]) == (0, "run\n" * 2)
+
+
+@pytest.mark.parametrize("times", [1, 3])
+@pytest.mark.parametrize("quiesce", ["stop", "pause"])
+def test_one_that_is_started_during_its_capture_is_captured_again(
+    docker_client: docker.DockerClient, busybox_image: str, volume: str, tmp_path: Path, quiesce: Quiesce, times: int
+) -> None:
+    """Somebody starts it before it is committed, a few times: then it is captured, and comes back as it was."""
+    api, starts = docker_client.api, list[str]()
+
+    class Meddled(DockerEngine):
+        def commit_container(self, ref: str, tag: str, *, comment: str = "") -> str:
+            if len(starts) < times and not tag.endswith("-live"):
+                starts.append(tag)
+                (api.start if quiesce == "stop" else api.unpause)("others-shop")
+            return super().commit_container(ref, tag, comment=comment)
+
+    docker_client.containers.run(
+        busybox_image,
+        ["sh", "-c", SERVICE],
+        name="others-shop",
+        detach=True,
+        volumes={volume: {"bind": "/data"}},
+        stop_signal="SIGKILL",
+    )
+    store, engine = BackupStore(tmp_path / "store"), Meddled(docker_client)
+    with rollback("others-shop", client=engine, store=store, verify=None, quiesce=quiesce) as tx:
+        assert docker_client.containers.get("others-shop").status == "running"
+        docker_client.containers.get("others-shop").exec_run(["rm", "/data/started"])
+        raise RollbackRequested
+    assert tx.status is Status.ROLLED_BACK
+    assert len(starts) == times
+    runs = (times + 1) if quiesce == "stop" else 1
+    before = run_in(docker_client, "others-shop", ["cat", "/data/started"])
+    assert before[0] == 0
+    assert before[1].startswith("run\n" * runs)
+    assert store.journal.names() == []
 
 
 def test_a_crash_loop_is_back_when_it_loops(

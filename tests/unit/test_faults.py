@@ -204,13 +204,11 @@ class Meddled(FailingEngine):
 @pytest.mark.parametrize(
     ("meddle", "words"),
     [
-        (lambda engine: engine.start_container("shop"), "somebody else started it"),
-        (lambda engine: (engine.start_container("shop"), engine.stop_container("shop")), "somebody else started it"),
         (lambda engine: engine.rename_container("shop", "old"), "renamed"),
         (lambda engine: engine.update_container("shop", {"RestartPolicy": {"Name": "no"}}), "restart policy"),
         (lambda engine: engine.remove_container("shop", force=True), "somebody removed it"),
     ],
-    ids=["start", "start and stop", "rename", "policy", "remove"],
+    ids=["rename", "policy", "remove"],
 )
 def test_whoever_meddles_with_a_capture_is_noticed(tmp_path: Path, meddle: Meddling, words: str) -> None:
     """Whatever is done to the container between its stop and its start makes the backup fail: no mixture is kept."""

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import pytest
 
-from docker_rollback import BackupStore, RollbackFailedError, RollbackRequested, Status, recover
+from docker_rollback import BackupStore, CaptureError, RollbackFailedError, RollbackRequested, Status, recover, restore
 from docker_rollback._engine.port import Process
 from docker_rollback.errors import DockerRollbackError
 from docker_rollback.testing import FailingEngine, FakeContainer, FakeEngine
@@ -57,6 +57,37 @@ class Supervised(FailingEngine):
                 continue
 
 
+class Meddling(FailingEngine):
+    """An engine on which somebody starts the shop, or starts and stops it, before a call while it is stopped."""
+
+    def __init__(self, shop: Shop, *, at: int, stops: bool) -> None:
+        super().__init__(shop.engine)
+        self._shop, self._turn, self._stops = shop, at, stops
+        self._asked = self.starts = 0
+
+    @property
+    def is_over(self) -> bool:
+        """Return True if there were fewer calls than the chosen one."""
+        return self._asked < self._turn
+
+    def pass_on(self, verb: str, work: Callable[[], T], *arguments: object) -> T:
+        """Do one call, once somebody has meddled."""
+        container = self._shop.engine.container("shop")
+        with self._lock:
+            self._asked += container.status in ("paused", "exited")
+            now = self._asked == self._turn and not self.starts
+        if now:
+            self._shop.clock.advance(1)
+            self.starts += 1
+            if container.status == "paused":
+                self._shop.engine.unpause_container("shop")
+            else:
+                self._shop.engine.start_container("shop")
+                if self._stops:
+                    self._shop.engine.stop_container("shop")
+        return super().pass_on(verb, work, *arguments)
+
+
 def spoil(container: FakeContainer) -> None:
     """Write to the volume as soon as it starts, if it has the data of a failed update, or none."""
     if not container.exists("/data/table"):
@@ -79,6 +110,60 @@ def check(shop: Shop) -> None:
     assert shop.engine.container("shop").status == "running"
     assert not shop.engine.volume("orders").exists("/half")
     assert len(shop.engine.list_containers()) == 1
+
+
+@pytest.mark.parametrize("quiesce", ["stop", "pause"])
+@pytest.mark.parametrize("stops", [False, True], ids=["started", "started and stopped"])
+def test_one_that_is_started_during_its_capture_is_captured_again(tmp_path: Path, quiesce: str, *, stops: bool) -> None:
+    """Once, at each call while it is stopped: entering works, and the backup can be restored."""
+    number = started = 0
+    while True:
+        number += 1
+        shop = Shop(BackupStore(tmp_path / str(number)))
+        shop.engine.on_start("shop", lambda container: container.write("/data/seen", "1"))
+        watched = Meddling(shop, at=number, stops=stops)
+        with shop.timed(watched, quiesce=quiesce) as tx:
+            assert shop.engine.container("shop").status == "running"
+        assert [one.id for one in shop.store.list()] == [tx.backup.id]
+        assert shop.store.journal.names() == []
+        shop.check_nothing_left()
+        started += watched.starts
+        if watched.is_over:
+            break
+        if watched.starts:
+            shop.engine.volume("orders").delete("/table")
+            restore(tx.backup, client=shop.engine, store=shop.store)
+            assert shop.engine.volume("orders").read("/table") == b"rows"
+    assert started == number - 1 > 2
+
+
+@pytest.mark.parametrize("max_downtime", [None, 5.0])
+def test_one_that_is_always_started_during_its_capture_is_an_error(tmp_path: Path, max_downtime: float | None) -> None:
+    """It is stopped four times, or as long as it may be down; the error names its unit, and nothing is left."""
+    shop = Shop(BackupStore(tmp_path))
+    shop.engine.remove_container("shop", force=True)
+    labels = {"PODMAN_SYSTEMD_UNIT": "shop.service"}
+    shop.engine.run("shop", image="shop:1", volumes={"orders": "/data"}, labels=labels)
+
+    class Slow(Supervised):
+        """It takes two seconds to commit a stopped container."""
+
+        def commit_container(self, ref: str, tag: str, *, comment: str = "") -> str:
+            """Commit it."""
+            shop.clock.advance(0 if tag.endswith("-live") else 2)
+            return super().commit_container(ref, tag, comment=comment)
+
+    watched = Slow(shop.engine, "shop")
+    watched.awake = True
+    with pytest.raises(CaptureError, match=r"systemctl stop shop\.service") as failed:
+        shop.timed(watched, max_downtime=max_downtime).__enter__()
+    tries = 4 if max_downtime is None else 3
+    assert len(watched.called("stop_container")) == tries
+    assert any(f"the backup was tried {tries} times" in note for note in failed.value.__notes__)
+    assert shop.engine.container("shop").status == "running"
+    assert shop.store.list() == []
+    assert shop.store.journal.names() == []
+    shop.check_nothing_left()
 
 
 @pytest.mark.parametrize("replaced", [False, True], ids=["original", "replaced"])

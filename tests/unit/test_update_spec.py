@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from docker_rollback._spec import observe
-from docker_rollback._update_spec import Changes, update_request
+from docker_rollback._update_spec import Changes, equal_request, update_request
 from docker_rollback.testing import FakeEngine
 from tests.unit.inspections import ANONYMOUS, inspection
 
@@ -126,6 +126,19 @@ def test_anonymous_volumes_are_carried_over() -> None:
     place = anonymous[0].destination
     assert f"{ANONYMOUS}:{place}" in body["HostConfig"]["Binds"]
     assert place not in (body["Volumes"] or {})
+
+
+def test_an_equal_container_has_the_very_same_anonymous_volumes() -> None:
+    """By their names; it asks for none of them as an anonymous one again, and for all else as before."""
+    container = observe(inspection({"Config/Volumes": {"/cache": {}, "/declared": {}}}))
+    asked = {**container.inspection, "HostConfig": {**container.inspection["HostConfig"], "NetworkMode": "host"}}
+    made = equal_request(container, asked, image_config={}).body
+    assert made["Image"] == "registry.example/app:1"
+    assert made["Volumes"] == {"/declared": {}}
+    assert made["HostConfig"]["Binds"] == ["logs:/logs:ro", "data:/data", "/etc/app:/app/etc:z", f"{ANONYMOUS}:/cache"]
+    assert made["HostConfig"]["NetworkMode"] == "host"
+    assert (made["Cmd"], made["StopSignal"]) == (["sleep", "1000"], "SIGINT")
+    assert container.inspection["Config"]["Volumes"] == {"/cache": {}, "/declared": {}}, "what was found is not changed"
 
 
 def test_named_volumes_and_folders_stay_beside_an_anonymous_one() -> None:

@@ -157,6 +157,35 @@ def test_a_guest_is_a_reason_to_refuse_unless_told_otherwise(shop: Shop) -> None
     assert taken.bystanders == (shop.engine.container("guest").id,)
 
 
+def test_a_guest_that_cannot_be_stopped_and_started_is_a_reason_to_refuse(
+    shop: Shop, inside: Callable[[str], None]
+) -> None:
+    """A paused one, one that a stop would remove, and one in which this program runs; one that only reads is none."""
+    shop.engine.run("reader", image="shop:1", volumes={"orders": "/data:ro"})
+    shop.engine.run("ended", image="shop:1", volumes={"orders": "/data"}, start=False)
+    backup("shop", client=shop.engine, store=shop.store, shared="stop")
+    shop.engine.run("guest", image="shop:1", volumes={"orders": "/data"})
+    shop.engine.pause_container("guest")
+    with pytest.raises(UnsupportedContainerError, match="'guest', which has its volume 'orders' too, is paused"):
+        backup("shop", client=shop.engine, store=shop.store, shared="stop")
+    shop.engine.remove_container("guest", force=True)
+    shop.engine.run("guest", image="shop:1", volumes={"orders": "/data"}, auto_remove=True)
+    with pytest.raises(UnsupportedContainerError, match=r"a stop would remove container 'guest' \(--rm\)"):
+        backup("shop", client=shop.engine, store=shop.store, shared="stop")
+    shop.engine.remove_container("guest", force=True)
+    inside("reader")
+    with pytest.raises(UnsupportedContainerError, match="this program runs in 'reader', which has its volume 'orders'"):
+        backup("shop", client=shop.engine, store=shop.store, shared="stop")
+
+
+@pytest.mark.parametrize("status", ["dead", "removing"])
+def test_what_is_half_removed_is_refused(shop: Shop, status: str) -> None:
+    """No engine does anything more with it."""
+    found = shop.engine.inspect_container("shop")
+    assert refusal(found) is None
+    assert refusal({**found, "State": {**found["State"], "Status": status}}) == f"it is {status}; remove it by hand"
+
+
 def test_a_volume_in_memory_is_refused_for_a_stop(shop: Shop) -> None:
     """The stop of its only container would lose what it holds."""
     shop.engine.create_volume({"Name": "ram", "Driver": "local", "DriverOpts": {"type": "tmpfs", "device": "tmpfs"}})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 import struct
 import subprocess
@@ -262,6 +263,39 @@ def test_leaving_the_block_loses_no_error(bench: Bench) -> None:
     ):
         raise ValueError("mine")
     assert "cannot be ended from here" in caught.value.__notes__[0]
+
+
+def test_killing_what_has_ended_tells_how_it_ended(bench: Bench) -> None:
+    """Its own exit code counts, and nobody is sent to end it."""
+    bench.state = {"Running": False, "ExitCode": 3}
+    process = bench.process(weapon=Weapon(state=bench.state))
+    process.kill()
+    process.kill()
+    assert process.finish() == Finished(3, "")
+
+
+def test_leaving_the_block_tells_that_a_program_goes_on(bench: Bench) -> None:
+    """Where the block itself went well, that is the error."""
+    with (
+        pytest.raises(EngineError, match="cannot be ended from here"),
+        bench.process(weapon=Weapon(state=bench.state)),
+    ):
+        pass
+
+
+def test_a_connection_that_fails_while_it_is_written_to_is_an_error(bench: Bench) -> None:
+    """Only one whose other end is gone says that the program has ended."""
+
+    class Broken(Slow):
+        def send(self, data: memoryview) -> int:
+            del data
+            raise OSError(errno.ENETDOWN, "Network is down")
+
+    duplex: Any = Broken([])
+    killer: Any = Killer
+    process = DockerProcess(duplex, lambda: bench.state, killer, Asking("run it"), stdin=True)
+    with pytest.raises(EngineError, match="Network is down"):
+        process.write(b"x")
 
 
 def test_a_reader_is_woken_by_the_end(bench: Bench) -> None:

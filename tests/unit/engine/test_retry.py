@@ -183,6 +183,31 @@ def test_another_one_of_the_name_is_not_taken_for_it(fake: FakeEngine) -> None:
         RetryingEngine(racing, sleep=_none).create_container("new", {"Image": "shop:1", "Labels": {"owner": "us"}})
 
 
+def test_another_network_of_the_name_is_not_taken_for_it(fake: FakeEngine) -> None:
+    """One with other labels is somebody else's; and what was refused for good is not looked for."""
+    fake.create_network({"Name": "new", "Labels": {"owner": "somebody"}})
+    lost = EngineTimeoutError("create", "no answer")
+    request = {"Name": "new", "Labels": {"owner": "us"}}
+    with pytest.raises(EngineTimeoutError) as caught:
+        RetryingEngine(FailingEngine(fake, at=1, error=lost), sleep=_none).create_network(request)
+    assert caught.value is lost
+    watching = FailingEngine(fake, at=1)
+    with pytest.raises(EngineError):
+        RetryingEngine(watching, sleep=_none).create_network({"Name": "new", "Labels": {"owner": "somebody"}})
+    assert watching.called("inspect_network") == []
+
+
+@pytest.mark.parametrize("ref", ["db", "d"])
+def test_a_rename_of_another_container_is_not_taken_for_it(fake: FakeEngine, ref: str) -> None:
+    """That one of the new name is there says nothing of the one that was to get it, unless its id does."""
+    fake.run("db", image="shop:1")
+    fake.run("new", image="shop:1")
+    lost = EngineTimeoutError("rename", "no answer")
+    with pytest.raises(EngineTimeoutError) as caught:
+        RetryingEngine(FailingEngine(fake, at=1, error=lost), sleep=_none).rename_container(ref, "new")
+    assert caught.value is lost
+
+
 @pytest.mark.parametrize("networks", [None, {}, {"other": None}, {"other": {"NetworkID": "0" * 64}}])
 def test_a_connect_that_was_not_done_is_told(fake: FakeEngine, networks: object) -> None:
     """Where the answer was lost and the container is not in the network, the lost answer is the error."""

@@ -17,10 +17,18 @@ import pytest
 from attrs import field, frozen
 from docker.errors import NotFound
 
-from docker_rollback import BackupStore, DockerRollbackError, Rollback, RollbackRequested, rollback
+from docker_rollback import (
+    BackupStore,
+    DockerRollbackError,
+    Rollback,
+    RollbackFailedError,
+    RollbackRequested,
+    rollback,
+)
 from docker_rollback._model import Way
 from docker_rollback._volumes import _proof
 from tests.engines.results import cannot
+from tests.unit.volumes.comparing import differences, picture
 
 pytestmark = [
     pytest.mark.engine,
@@ -152,7 +160,7 @@ def is_podman(client: docker.DockerClient) -> bool:
 def test_a_mount_point_is_neither_archived_nor_touched(host: Host, kind: str, way: Way) -> None:
     """It is listed as not covered; after a rollback it is mounted as before, with what the update wrote there."""
     if kind == "rbind" and is_podman(host.client):
-        cannot(host.client, "Podman mounts no volume recursively")
+        cannot(host.client, "Podman needs a program for volumes with options that its host may lack")
     if kind == "rbind" and way == "direct":
         pytest.skip("a volume with options is reached by a helper alone")
     root, options = host.folder / "data", {}
@@ -215,3 +223,31 @@ def test_what_cannot_be_put_back_is_refused_before_the_stop(host: Host, way: Way
         pytest.fail("there is no update")
     assert host.client.api.inspect_container(host.name)["State"]["StartedAt"] == started
     assert host.store.list() == []
+
+
+def test_nothing_is_written_to_a_read_only_volume(host: Host) -> None:
+    """It is backed up; a rollback leaves it alone if it is as it was, and says what differs if it is not."""
+    if is_podman(host.client):
+        cannot(host.client, "Podman needs a program for volumes with options that its host may lack")
+    root = host.folder / "data"
+    (root / "sub").mkdir(parents=True)
+    (root / "file").write_text("before")
+    (root / "sub/file").write_text("before")
+    volume, more = host.volume(type="none", device=str(root), o="bind,ro"), host.volume()
+    host.run(f"{volume}:/data", f"{more}:/more")
+    host.said("echo before > /more/file")
+    assert "Read-only" in host.said("touch /data/file")
+    before = picture(root)
+    with host.rollback():
+        host.said("echo after > /more/file")
+        raise RollbackRequested
+    assert host.said("cat /more/file") == "before\n"
+    assert differences(before, picture(root)) == []
+    with (
+        pytest.raises(RollbackFailedError, match=f"'{volume}': it is read-only, and differs.*sub/file"),
+        host.rollback(),
+    ):
+        (root / "sub/file").write_text("changed on the host")
+        host.said("echo after > /more/file")
+        raise RollbackRequested
+    assert (root / "sub/file").read_text() == "changed on the host"

@@ -41,7 +41,7 @@ class Reach:
         inspection: everything that the engine says of it.
         way: how.
         root: where its files are, as the programs see it that `run` starts.
-        snapshot: a file, not there yet, for tar's record of its directories; of no use where it is to be filled.
+        snapshot: a file, not there yet, for tar's record of its directories.
         run: starts a program next to its files.
         excluded: the paths in it that are left out, and left alone.
         mount_points: the paths in it where something else is mounted. To be filled, it has those as well that no
@@ -201,8 +201,9 @@ class VolumeAccess:
             if near.standing:
                 helping.close()
             seen = _mounts_of(helper) if helper is not None and not near.standing else ""
-            reach, sight = self._reach(volume, found, near.standing.get(volume), helper, seen)
-            reach = evolve(reach, mount_points=_in_the_way(sight, helper if not near.standing else None))
+            reach, sight = self._reach(volume, found, near.standing.get(volume), helper, seen, "0")
+            points = _in_the_way(sight, helper if not near.standing else None)
+            reach = evolve(reach, mount_points=points, read_only=sight.is_read_only)
             if is_folder(volume):
                 reach = self._placed(reach)
                 self._folders.check_same(volume, reach.inspection[PLACE], place)
@@ -231,7 +232,7 @@ class VolumeAccess:
         wanted = {folder: found if is_folder(volume) else inspection_of(folder)}
         with self._helping(wanted, "make", operation=f"make-{secrets.token_hex(4)}") as helper:
             if is_folder(volume):
-                self._placed(self._reach(folder, found, None, helper)[0])
+                self._placed(self._reach(folder, found, None, helper, "", "")[0])
 
     def _is_gone(self, folder: str) -> bool:
         """Whether a volume's folder is missing from where all volumes of the engine are, as far as can be seen here."""
@@ -298,8 +299,8 @@ class VolumeAccess:
         inspection: Inspection,
         sandbox: Sandbox | None,
         helper: Helper | None,
-        seen: str = "",
-        snapshot: str = "",
+        seen: str,
+        snapshot: str,
     ) -> tuple[Reach, Sight]:
         """Return a volume within reach, and how the programs next to it see it; `seen` are the mounts of the helper."""
         if sandbox is not None:

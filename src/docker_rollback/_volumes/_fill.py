@@ -19,6 +19,7 @@ from docker_rollback._volumes._live import attributes_of_folders
 from docker_rollback._volumes._look import check
 from docker_rollback._volumes._members import END, MalformedArchiveError, Member, Members
 from docker_rollback._volumes._root import drop_attributes, drop_foreign_attributes
+from docker_rollback._volumes._same import check_same
 from docker_rollback._volumes._snapshot_file import ROOT
 from docker_rollback._volumes._spared import Spared
 from docker_rollback._volumes._stream import gathered, pieces_of, split
@@ -69,12 +70,17 @@ class Filling:
     def fill(self) -> int:
         """Have the volume hold what the archive does and nothing else; return how many bytes of tar were read.
 
+        Nothing is written to a volume that is read-only.
+
         Raises:
-            ArchiveError: not everything could be put back.
+            ArchiveError: not everything could be put back; or it is read-only, and differs.
             CorruptBackupError: the archive is damaged.
             StoreError, EngineError: what they say.
         """
         reach = self._reach
+        if reach.read_only:
+            check_same(reach, self._archive, self._store)
+            return self._archive.size
         self._spared = self._look_for_spared()
         known = untouched(reach, self._archive, self._store) if not self._spared.strays else None
         if known is not None and reach.tree is not None and self._archive.increment is not None:

@@ -24,7 +24,7 @@ LAYERS = (
     ("_keeping", "_left_over", "_journalled_capture"),
     ("_removed",),
     ("_capture", "_restorer", "_checks", "_verdict", "_operations", "_preflight"),
-    ("_network_restorer",),
+    ("_network_restorer", "_volume_restorer"),
     ("_surroundings",),
     ("_project",),
     ("_place", "_guards", "_update_image"),

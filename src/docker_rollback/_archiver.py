@@ -283,6 +283,33 @@ class VolumeArchiver:
         with self._alone([volume]):
             self._access.provide(volume)
 
+    def check_device(self, volume: str) -> None:
+        """Raise a `VolumeAccessError` if the folder of the host that a volume is bound to by its options is gone.
+
+        Raises:
+            VolumeNotFoundError: the engine has no such volume.
+            VolumeAccessError: that, or there is no way to it.
+            EngineError: the engine does not answer.
+        """
+        with self._alone([volume]):
+            self._access.check_device(volume)
+
+    def refuse_mounts(self, volume: str) -> None:
+        """Raise a `VolumeAccessError` if something is mounted in a volume: its engine would empty it with the volume.
+
+        Raises:
+            VolumeNotFoundError: the engine has no such volume.
+            VolumeAccessError: that, or there is no way to it.
+            EngineError: the engine does not answer.
+        """
+        with self._alone([volume]), self._access.reading([volume], operation=f"look-{secrets.token_hex(4)}") as found:
+            for point in found[0].mount_points:
+                raise VolumeAccessError(
+                    volume,
+                    f"another volume has its name, and something is mounted in that at {point.path!r}, which would be "
+                    "emptied with it; unmount it, then restore again",
+                )
+
     def remove_left_over(self) -> list[str]:
         """Remove the helper containers and temporary folders whose makers died, if this machine's kernel can tell.
 

@@ -15,7 +15,7 @@ from docker_rollback._engine.port import Engine
 from docker_rollback._graph import needs_name
 from docker_rollback._images import provide_image
 from docker_rollback._look import look_at
-from docker_rollback._model import Backup, ContainerSnapshot, LedBack, NetworkRecord, Project, VolumeArchive, is_folder
+from docker_rollback._model import Backup, ContainerSnapshot, LedBack, NetworkRecord, Project
 from docker_rollback._network_restorer import NetworkRestorer
 from docker_rollback._place import Place, ensure_all_run
 from docker_rollback._plan import (
@@ -41,16 +41,16 @@ from docker_rollback._quiesce import AtRest
 from docker_rollback._readiness import await_needed
 from docker_rollback._running import in_rounds
 from docker_rollback._snapshotter import ContainerSnapshotter
-from docker_rollback._spec import HELD, restart_policy, started_at, volume_request
+from docker_rollback._spec import HELD, restart_policy, started_at
 from docker_rollback._store import BackupStore
 from docker_rollback._surroundings import OffNetworks, Surroundings, drop_orphan
 from docker_rollback._timer import Timer
 from docker_rollback._undisturbed import DataWatch, DisturbedError
+from docker_rollback._volume_restorer import VolumeRestorer
 from docker_rollback.errors import (
     DockerRollbackError,
     EngineError,
     RestoreError,
-    VolumeNotFoundError,
 )
 
 logger = logging.getLogger("docker_rollback")
@@ -371,7 +371,7 @@ class Restorer:
             case RestoreNetwork(network):
                 work.ids[network.id] = self._restored_network(network, work)
             case RestoreVolume(volume):
-                self._restore_volume(volume, work)
+                VolumeRestorer(self._engine, self._archiver, work.backup, places.values()).restore(volume)
             case RestoreContainer(container):
                 places[container.name].restore()
             case FillVolume(volume, container, destination):
@@ -398,26 +398,6 @@ class Restorer:
     def _restored_network(self, network: NetworkRecord, work: _Restoration) -> str:
         removes = self._intruders == "stop"
         return NetworkRestorer(self._engine, work.backup, work.off, remove_others=removes).restore(network)
-
-    def _restore_volume(self, volume: VolumeArchive, work: _Restoration) -> None:
-        if is_folder(volume.name):
-            self._archiver.provide(volume.name)
-            return
-        wanted = volume_request(volume.inspection)
-        try:
-            standing = self._engine.inspect_volume(volume.name)
-        except VolumeNotFoundError:
-            self._engine.create_volume(wanted)
-            return
-        if volume_request(standing) != wanted:
-            # A volume of that name with another driver, other options or labels is another volume.
-            for place in work.places.values():
-                place.drop_users(volume.name)
-            Surroundings(self._engine, work.backup).drop_newcomers(volume.name)
-            self._engine.remove_volume(volume.name)
-            self._engine.create_volume(wanted)
-        else:
-            self._archiver.provide(volume.name)
 
 
 @frozen

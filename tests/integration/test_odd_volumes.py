@@ -23,6 +23,7 @@ from docker_rollback import (
     Rollback,
     RollbackFailedError,
     RollbackRequested,
+    restore,
     rollback,
 )
 from docker_rollback._model import Way
@@ -251,3 +252,33 @@ def test_nothing_is_written_to_a_read_only_volume(host: Host) -> None:
         host.said("echo after > /more/file")
         raise RollbackRequested
     assert (root / "sub/file").read_text() == "changed on the host"
+
+
+@pytest.mark.parametrize("removed", [False, True], ids=["volume-stays", "volume-removed"])
+def test_a_volume_without_its_folder_is_named(host: Host, removed: bool) -> None:  # noqa: FBT001 - a parameter
+    """The update removed the folder that a volume is bound to: the error has both, and nothing is left behind."""
+    if is_podman(host.client):
+        cannot(host.client, "Podman needs a program for volumes with options that its host may lack")
+    root = host.folder / "data"
+    root.mkdir()
+    (root / "file").write_text("before")
+    volume = host.volume(type="none", device=str(root), o="bind")
+    host.run(f"{volume}:/data")
+    host.said("echo before > /file")
+    with pytest.raises(RollbackFailedError) as caught, host.rollback() as tx:
+        host.said("echo after > /file")
+        host.client.api.remove_container(host.name, force=True)
+        shutil.rmtree(root)
+        if removed:
+            host.client.api.remove_volume(volume)
+        raise RollbackRequested
+    told = str(caught.value)
+    assert f"volume '{volume}'" in told
+    assert f"'{root}'" in told
+    assert "which is gone" in told
+    assert not root.exists()
+    left = [one for one in host.client.api.containers(all=True) if volume in str(one["Mounts"]) + str(one["Names"])]
+    assert left == []
+    root.mkdir()
+    assert restore(tx.backup.id, client=host.client, store=host.store) == [host.name]
+    assert host.said("cat /data/file /file") == "beforebefore\n"

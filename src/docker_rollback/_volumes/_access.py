@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+import re
 import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Final
 
 from attrs import evolve, field, frozen
 
@@ -30,6 +32,9 @@ from docker_rollback._volumes._sandbox import Sandbox, Sandboxes
 from docker_rollback.errors import ArchiveError, ContainerNotFoundError, VolumeAccessError
 
 logger = logging.getLogger("docker_rollback")
+
+_GONE: Final = re.compile(r"does not exist|no such file or directory", re.IGNORECASE)
+"""What engines say where a folder of their host is missing."""
 
 
 @frozen
@@ -233,6 +238,32 @@ class VolumeAccess:
         with self._helping(wanted, "make", operation=f"make-{secrets.token_hex(4)}") as helper:
             if is_folder(volume):
                 self._placed(self._reach(folder, found, None, helper, "", "")[0])
+
+    def check_device(self, volume: str) -> None:
+        """Raise a `VolumeAccessError` if the folder that a volume is bound to by its options is gone from the host.
+
+        Its engine notices when it mounts the volume; so a helper mounts it.
+
+        Raises:
+            VolumeNotFoundError: the engine has no such volume.
+            VolumeAccessError: the folder is gone, or no helper can mount the volume.
+            EngineError: the engine does not answer.
+        """
+        found = self.inspect(volume)
+        device = str((found.get("Options") or {}).get("device") or "")
+        if _proof.is_plain(found) or not device.startswith("/"):
+            return
+        try:
+            with self._helping({volume: found}, "read", operation=f"find-{secrets.token_hex(4)}"):
+                pass
+        except VolumeAccessError as error:
+            if _GONE.search(error.reason) is None or device not in error.reason:
+                raise
+            raise VolumeAccessError(
+                volume,
+                f"it is bound to {device!r} of the engine's host, which is gone; put it there again, then restore the "
+                "backup",
+            ) from error
 
     def _is_gone(self, folder: str) -> bool:
         """Whether a volume's folder is missing from where all volumes of the engine are, as far as can be seen here."""

@@ -61,6 +61,9 @@ class Helpers:
                 with ExitStack() as attempt:
                     # Podman removes anonymous volumes, an application's too, with a container that removes itself.
                     kept = podman and any(_may_be_anonymous(mount) for mount in mounts)
+                    # A mount that fails ends it as it starts. Removed by then, it could not be started again for the
+                    # reason to be known.
+                    kept = kept or any(not _proof.is_plain(found) for found in volumes.values())
                     start = standing(
                         self._engine, provide, mounts, operation=operation, auto_remove=not kept, lock=lock
                     )

@@ -1,0 +1,73 @@
+"""A volume, or a folder of the engine's host, there again, before a container is created on it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+
+from docker_rollback._archiver import VolumeArchiver
+from docker_rollback._engine.port import Engine
+from docker_rollback._model import Backup, VolumeArchive, is_folder
+from docker_rollback._place import Place
+from docker_rollback._spec import volume_request
+from docker_rollback._surroundings import Surroundings
+from docker_rollback.errors import EngineError, VolumeError, VolumeNotFoundError
+
+logger = logging.getLogger("docker_rollback")
+
+
+class VolumeRestorer:
+    """Has the volumes of one backup there; what is in them is put back later.
+
+    Args:
+        engine: where they are to be.
+        archiver: finds the way to them.
+        backup: what is put back.
+        places: the places of its containers.
+    """
+
+    def __init__(self, engine: Engine, archiver: VolumeArchiver, backup: Backup, places: Iterable[Place]) -> None:
+        self._engine = engine
+        self._archiver = archiver
+        self._backup = backup
+        self._places = tuple(places)
+
+    def restore(self, volume: VolumeArchive) -> None:
+        """Have a volume of that name, driver, options and labels, and its folder on the host.
+
+        Raises:
+            VolumeAccessError: the folder that it is bound to is gone; or another volume of its name cannot be removed,
+                because something is mounted in it.
+            EngineError: the engine refused or failed.
+        """
+        if is_folder(volume.name):
+            self._archiver.provide(volume.name)
+            return
+        wanted = volume_request(volume.inspection)
+        try:
+            standing = self._engine.inspect_volume(volume.name)
+        except VolumeNotFoundError:
+            self._create(volume)
+            return
+        if volume_request(standing) != wanted:
+            # A volume of that name with another driver, other options or labels is another volume.
+            self._archiver.refuse_mounts(volume.name)
+            for place in self._places:
+                place.drop_users(volume.name)
+            Surroundings(self._engine, self._backup).drop_newcomers(volume.name)
+            self._engine.remove_volume(volume.name)
+            self._create(volume)
+        else:
+            self._archiver.provide(volume.name)
+            self._archiver.check_device(volume.name)
+
+    def _create(self, volume: VolumeArchive) -> None:
+        self._engine.create_volume(volume_request(volume.inspection))
+        try:
+            self._archiver.check_device(volume.name)
+        except VolumeError:
+            try:
+                self._engine.remove_volume(volume.name)
+            except EngineError as error:
+                logger.warning("volume %s was created, has no folder, and is left over: %s", volume.name, error)
+            raise

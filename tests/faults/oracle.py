@@ -11,6 +11,7 @@ import json
 import os
 import re
 import stat
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -50,6 +51,9 @@ _ASSIGNED: Final = (
 )
 _ENDPOINT_ASSIGNED: Final = ("EndpointID", "NetworkID", "MacAddress", "Gateway", "DNSNames", "IPv6Gateway")
 _OURS: Final = re.compile(r"^(?:localhost/|docker\.io/library/)?docker-rollback(?:-kept)?:")
+_KILLED: Final = 137
+_SHOWS: Final = 3.0
+"""Seconds after the start of a run in which Docker shows that it has lost it."""
 _PARKED: Final = "-docker-rollback-"
 _PODMANS_LATER: Final = "io.podman.annotations.pids-limit"
 """An annotation that Podman writes once it has been asked for a limit, from a field that is compared."""
@@ -151,6 +155,27 @@ def _made_from_others(before: Picture, after: Picture) -> Iterator[str]:
         committed = image != before.images[name]
         if was != now and not (committed and (now in (image, image.removeprefix("sha256:")) or _OURS.match(now))):
             yield f"containers.{name}.Config.Image: was {was!r}, is {now!r}"
+
+
+def mend_lost_runs(client: docker.DockerClient) -> list[str]:
+    """Replace by hand the runs that Docker has lost after its own death (moby 48912); name them, a line for each."""
+    told = []
+    for one in client.api.containers(all=True):
+        inspection = client.api.inspect_container(one["Id"])
+        state, networks = inspection["State"], inspection["NetworkSettings"]["Networks"]
+        bare = state["Running"] and networks and not any(endpoint["EndpointID"] for endpoint in networks.values())
+        if not bare or (state["Restarting"] and state["ExitCode"] != _KILLED):
+            continue
+        told.append(f"Docker has lost the run of {inspection['Name'][1:]} that was {state['Status']} after the commit")
+        held: Any = {"Name": "no"}
+        client.api.update_container(one["Id"], restart_policy=held)
+        for _ in range(2):
+            client.api.stop(one["Id"])
+            client.api.start(one["Id"])
+            # By then the engine has taken the end of the earlier run for the end of this one.
+            time.sleep(_SHOWS)
+        client.api.update_container(one["Id"], restart_policy=inspection["HostConfig"]["RestartPolicy"])
+    return told
 
 
 def leftovers(client: docker.DockerClient, held: set[str]) -> list[str]:

@@ -25,11 +25,12 @@ def overview(seen: Mapping[tuple[str, Phase], Sequence[Effect]], total: int) -> 
 def line(outcome: Outcome) -> str:
     """Say in a line what came of a case."""
     case = outcome.case
-    verdict = "FAILED" if outcome.faults else "ok"
+    verdict = "FAILED" if outcome.faults else "engine" if outcome.excuse else "ok"
     recovery = f"; recover: {outcome.recovery}" if outcome.recovery else ""
+    excuse = outcome.excuse
     return (
         f"{verdict:<6} {case.scene:<13} {case!s:<28} {outcome.seconds:4.1f} s  [{outcome.struck or 'not reached'}] "
-        f"{outcome.victim}{recovery}; as {outcome.state or 'NEITHER'}"
+        f"{outcome.victim}{recovery}; as {outcome.state or 'NEITHER'}" + (f" ({excuse})" if excuse else "")
     )
 
 
@@ -49,7 +50,9 @@ def summary(outcomes: Sequence[Outcome], total: int, *, seed: int, engine: str, 
     """Say how much was played, how it ended, and how to play the failures again."""
     failed = [outcome for outcome in outcomes if outcome.faults]
     played = f"{len(outcomes)} of {total} cases played on {engine} in {seconds:.0f} s, seed {seed}"
-    lines = [f"{played}: {len(outcomes) - len(failed)} as promised, {len(failed)} not"]
+    excused = sum(1 for outcome in outcomes if outcome.excuse and not outcome.faults)
+    kept = len(outcomes) - len(failed)
+    lines = [f"{played}: {kept} as promised ({excused} of them but for a fault of the engine's own), {len(failed)} not"]
     lines += [
         f"again: python -m tests.faults --engine {engine} --scene {one.case.scene} --only {one.case} --seed {seed}"
         for one in failed
@@ -81,7 +84,7 @@ def table(outcomes: Sequence[Outcome], total: int, *, seed: int, engine: str) ->
             one.victim,
             one.recovery or "-",
             one.state or "neither",
-            "; ".join(fault.splitlines()[0] for fault in one.faults) or "ok",
+            "; ".join(fault.splitlines()[0] for fault in one.faults) or one.excuse or "ok",
         )
         lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return "\n".join([*lines, ""])

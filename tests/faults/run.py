@@ -23,7 +23,7 @@ import docker
 from attrs import define, frozen
 
 from docker_rollback import BackupStore
-from tests.engines import PrivateEngine
+from tests.engines import EngineStartError, PrivateEngine
 from tests.engines.images import busybox_tar
 from tests.faults import oracle
 from tests.faults.cases import PHASES, SCENES, Case, Effect, Phase, Scene
@@ -46,6 +46,8 @@ class Outcome:
         recovery: what the recoveries did, in words; empty where none was needed.
         state: "before" or "after", whichever the world is now equal to; empty where to neither.
         faults: what is not as promised, a line for each.
+        excuse: a fault of the engine that this library does not answer for, in words; the case is judged without it, or
+            not at all where the engine could not be started again.
         seconds: how long it took.
     """
 
@@ -56,6 +58,7 @@ class Outcome:
     state: str
     faults: tuple[str, ...]
     seconds: float
+    excuse: str = ""
 
 
 @define
@@ -89,14 +92,10 @@ class Stage:
         self._result: dict[str, Any] | None = None
         self.trace: dict[str, list[Effect]] = {}
         self.seen: dict[str, Any] = {}
+        self.broken = ""
 
     def __enter__(self) -> Self:
-        self.witness.mkdir(exist_ok=True)
-        tar = busybox_tar()
-        for version, name in IMAGES.items():
-            repository, _, tag = name.partition(":")
-            changes = [f"LABEL version={version}", "ENV FROM=image"]
-            self.client.api.import_image_from_data(tar, repository=repository, tag=tag, changes=changes)
+        self._furnish()
         self.relay.open()
         self._control = socket.socket(socket.AF_UNIX)
         self._control.bind(str(self.scratch / "control.sock"))
@@ -118,16 +117,28 @@ class Stage:
         self.relay.close()
         self._control.close()
         if self._zygote is not None and self._zygote.stdin is not None:
+            if kind is not None and self._victim:
+                # It waits for an answer that nobody gives any more.
+                self._kill_victim()
             self._zygote.stdin.close()
             self._zygote.wait()
         self.client.close()
+
+    def _furnish(self) -> None:
+        """Make what every world needs, in an engine that has nothing."""
+        self.witness.mkdir(exist_ok=True)
+        tar = busybox_tar()
+        for version, name in IMAGES.items():
+            repository, _, tag = name.partition(":")
+            changes = [f"LABEL version={version}", "ENV FROM=image"]
+            self.client.api.import_image_from_data(tar, repository=repository, tag=tag, changes=changes)
 
     def play(self, plan: tuple[str, str, int] | None, **job: Any) -> _Ended:
         """Run one process to its end, with the planned fault."""
         zygote = self._zygote
         if zygote is None or zygote.stdin is None:
             raise RuntimeError("the stage is not entered")
-        self._result, self._victim = None, 0
+        self._result, self._victim, self.broken = None, 0, ""
         self.trace, self.seen = {}, {}
         self.referee.begin(plan)
         whole = {
@@ -160,6 +171,10 @@ class Stage:
                 self._enter(about)
             done.set()
 
+    def is_broken(self) -> bool:
+        """Return True if the engine of the last play could not be started again; there is a new one."""
+        return bool(self.broken)
+
     def _enter(self, phase: str) -> None:
         past = self.referee.enter("")
         for name in [name for name in self.trace if not self.trace[name]]:
@@ -176,11 +191,18 @@ class Stage:
             found.unlink()
 
     def _restart_engine(self, dead: threading.Event) -> None:
-        """Kill the engine, let whoever waits for that go on, and start it again."""
+        """Kill the engine, let whoever waits for that go on, and start it again; an empty one if that fails."""
         self.relay.close()
         self._engine.kill()
         dead.set()
-        self._engine.start()
+        try:
+            self._engine.start()
+        except EngineStartError as error:
+            said = [line for line in str(error).splitlines() if line.startswith("panic:")]
+            self.broken = f"the engine does not start again: {' '.join(said) or error}"
+            self._kill_victim()
+            self._engine.start()
+            self._furnish()
         self.relay.open()
 
     def _kill_victim(self) -> None:
@@ -287,6 +309,8 @@ class Sweep:
         plan = (case.phase, case.fault, case.number)
         ended = stage.play(plan, play="rollback", scene=scene.name, fail=fail)
         struck = stage.referee.struck
+        if stage.is_broken():
+            return self._unjudged(case, began)
         after = stage.seen.get("after")
         faults: list[str] = []
         victim = self._words_of(ended)
@@ -296,7 +320,13 @@ class Sweep:
         told = ended.result["status"] if ended.result is not None else "failed"
         if told == "failed":
             recovery = self._recover(scene, faults)
+            if stage.is_broken():
+                return self._unjudged(case, began)
         now = self._settled(stage, before, after)
+        # Nobody looks at an update that was accepted; and what an engine lost while it was its own affair is its own.
+        lost = oracle.mend_lost_runs(stage.client) if told == "committed" else []
+        if lost:
+            now = self._settled(stage, before, after)
         states = {"before": before, "after": after} if not fail else {"before": before}
         unlike = {name: oracle.differences(was, now) for name, was in states.items() if was is not None}
         state = next((name for name, lines in unlike.items() if not lines), "")
@@ -313,7 +343,13 @@ class Sweep:
             state,
             tuple(faults),
             time.monotonic() - began,
+            "; ".join(lost),
         )
+
+    def _unjudged(self, case: Case, began: float) -> Outcome:
+        struck = self._stage.referee.struck
+        name, seconds = "" if struck is None else struck.name, time.monotonic() - began
+        return Outcome(case, name, "killed", "", "", (), seconds, self._stage.broken)
 
     def _prepare(self, scene: Scene) -> None:
         shutil.rmtree(self._stage.scratch / "store", ignore_errors=True)

@@ -32,7 +32,7 @@ LAYERS = (
     ("_volumes", "_quiesce", "_creation", "_images", "_checked", "_marker", "_hooks", "_locking", "_native"),
     ("_readiness", "_undisturbed"),
     ("_running",),
-    ("_look",),
+    ("_look", "_image_removal"),
     ("_engine", "_store"),
     ("progress_rich", "_outcome", "_changed"),
     (

@@ -16,6 +16,7 @@ from docker_rollback._archiver import VolumeArchiver
 from docker_rollback._engine.port import Engine
 from docker_rollback._guards import Guards, Journalled
 from docker_rollback._hooks import Hooks
+from docker_rollback._image_removal import remove_named
 from docker_rollback._limit import DowntimeLimit
 from docker_rollback._look import look_at
 from docker_rollback._model import Backup, ContainerSnapshot, NetworkRecord, Observed, Project, Quiesce, Shared
@@ -335,7 +336,7 @@ class Capture:
         pruned = self._store.prune(keep=keep, containers=backup.beside, project=project, engine=backup.engine.identity)
         for removed in pruned.removed:
             for container in listed[removed].containers if removed in listed else ():
-                self._engine.remove_image(container.image.tag)
+                remove_named(self._engine, container.image.tag)
 
     def _networks(self, report: Report) -> tuple[NetworkRecord, ...]:
         attached = [name for container in report.containers for name in user_endpoints(container.inspection)]

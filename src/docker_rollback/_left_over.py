@@ -10,6 +10,7 @@ from attrs import frozen
 from docker_rollback._engine.port import EVERY, Engine
 from docker_rollback._guards import remove_left_over_guards
 from docker_rollback._image_names import IMAGE_REPOSITORY, KEPT_REPOSITORY, again, live
+from docker_rollback._image_removal import remove_named
 from docker_rollback._images import take_name
 from docker_rollback._journal import Record
 from docker_rollback._look import look_at_all
@@ -166,7 +167,7 @@ class LeftOver:
             if users:
                 take_name(self._engine, name)
             else:
-                self._engine.remove_image(name)
+                remove_named(self._engine, name)
         except EngineConflictError:
             logger.debug("image %s is in use", name)
         except EngineError as error:

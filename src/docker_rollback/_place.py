@@ -14,6 +14,7 @@ from docker_rollback._creation import body_for, forgets_connected_macs, join
 from docker_rollback._engine.port import ContainerFilter, Engine
 from docker_rollback._graph import with_ids
 from docker_rollback._image_names import again
+from docker_rollback._image_removal import remove_named
 from docker_rollback._images import create_on, led_to
 from docker_rollback._look import look_at
 from docker_rollback._model import ContainerSnapshot, LedBack, Observed
@@ -306,7 +307,7 @@ class Place:
         try:
             tag = again(self._snapshot.image.tag)
             # A commit whose answer is lost is found by its name, which one of a dead process may still have.
-            self._engine.remove_image(tag)
+            remove_named(self._engine, tag)
             return self._snapshotter.is_untouched(self._snapshot, original.id, tag=tag) and self._put_back(original)
         except EngineError as error:
             logger.warning("%s: the original container could not be put back: %s", self._snapshot.name, error)

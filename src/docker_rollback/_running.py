@@ -10,7 +10,7 @@ from typing import Any, Final, TypeVar
 
 from attrs import evolve
 
-from docker_rollback._engine.port import Engine
+from docker_rollback._engine.port import Engine, Inspection
 from docker_rollback._look import look_at
 from docker_rollback._model import ContainerState, Observed
 from docker_rollback._spec import HELD, restart_count, restart_policy, restarts, started_at
@@ -104,15 +104,29 @@ def ensure_state(
     Raises:
         EngineError: the engine does not answer.
     """
-    reason, inspection = _brought_to(engine, container, wanted, name=name or container, timer=timer)
-    if inspection is not None and policy is not None and restart_policy(inspection) == HELD != policy:
-        engine.update_container(container, {"RestartPolicy": dict(policy)})
+    name = name or container
+    reason, inspection = _brought_to(engine, container, wanted, name=name, timer=timer)
+    if wanted.loops and inspection is not None and is_lost(engine, inspection):
+        # That it ends again and again may be its engine's doing alone, also when it was captured.
+        reason, inspection = _brought_to(engine, container, ContainerState("running"), name=name, timer=timer)
+        if reason is not None:
+            logger.info("%s: it ends by itself again and again, as it did before", name)
+            _give_back(engine, inspection, policy)
+            engine.start_container(container)
+            reason, inspection = _brought_to(engine, container, wanted, name=name, timer=timer)
+    _give_back(engine, inspection, policy)
     return reason
+
+
+def _give_back(engine: Engine, inspection: Inspection | None, policy: Mapping[str, Any] | None) -> None:
+    """Give a held container its own restart policy, if it has one."""
+    if inspection is not None and policy and restart_policy(inspection) == HELD != policy:
+        engine.update_container(str(inspection["Id"]), {"RestartPolicy": dict(policy)})
 
 
 def _brought_to(
     engine: Engine, container: str, wanted: ContainerState, *, name: str, timer: Timer
-) -> tuple[str | None, Mapping[str, Any] | None]:
+) -> tuple[str | None, Inspection | None]:
     """Do the work of `ensure_state`; return its result and the last inspection, None of a container that is gone."""
     deadline, starts, lost, refused = timer.monotonic() + _PATIENCE, 0, 0, ""
     seen: list[str] = []

@@ -20,6 +20,7 @@ from docker_rollback._creation import forgets_connected_macs
 from docker_rollback._engine.port import Engine
 from docker_rollback._folders import gap_of
 from docker_rollback._image_names import IMAGE_REPOSITORY, again, image_tag, live, named, names_of, part_of
+from docker_rollback._image_removal import remove_named
 from docker_rollback._images import bare, earlier_name, led_to, name_of, take_name
 from docker_rollback._locking import locked
 from docker_rollback._look import look_at
@@ -327,8 +328,7 @@ class ContainerSnapshotter:
 
     def _forget(self, container: str, image: str, *, spare: bool = False) -> None:
         """Remove an image or a name of one; where that fails, something is left over and no harm is done."""
-        remove = partial(take_name, self._engine) if spare else self._engine.remove_image
-        error = removal_error(partial(remove, image))
+        error = removal_error(partial(take_name if spare else remove_named, self._engine, image))
         if isinstance(error, EngineConflictError):
             # A container stands on the image, and this is the only name that it has.
             logger.debug("%s: image %s stays", container, image)
@@ -349,11 +349,11 @@ class ContainerSnapshotter:
         try:
             yield
         except BaseException as error:
-            removals = [(name, self._engine.remove_image) for tag in tags for name in names_of(tag)]
-            removals += [(named(tag), partial(take_name, self._engine)) for tag in tags]
+            removals = [(name, remove_named) for tag in tags for name in names_of(tag)]
+            removals += [(named(tag), take_name) for tag in tags]
             for name, remove in removals:
                 try:
-                    remove(name)
+                    remove(self._engine, name)
                 except EngineError as failure:
                     error.add_note(f"image {name} is left over in the engine: {failure}")
             raise
@@ -367,7 +367,7 @@ class ContainerSnapshotter:
         try:
             return self._layers(committed) == snapshot.image.committed_layers
         finally:
-            self._engine.remove_image(tag)
+            remove_named(self._engine, tag)
 
     def _with_name(self, snapshot: ContainerSnapshot) -> ImageSnapshot:
         """Return the image with the name that the container was made from, and with what that leads to."""

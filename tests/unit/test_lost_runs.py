@@ -106,6 +106,26 @@ def test_a_lost_run_is_replaced_by_a_whole_one(
     assert not is_lost(engine, found)
 
 
+def test_a_crash_loop_that_is_its_engines_doing_is_ended(fake: FakeEngine, clock: FakeClock) -> None:
+    """The backup may have been taken while the engine already killed each run."""
+    fake.run("web", image="app:1", restart="always")
+    engine = LosesRuns(fake, "restarting")
+    assert ensure_state(engine, "web", evolve(RUNS, looping=True), policy=ALWAYS, timer=clock) is None
+    assert engine.shown == "whole"
+    assert fake.container("web").status == "running"
+
+
+def test_a_program_that_kills_itself_over_and_over_may_do_so_again(fake: FakeEngine, clock: FakeClock) -> None:
+    """It looks like a lost run; where new runs end likewise, it is left to its policy, as before."""
+    fake.run("web", image="app:1", restart="always")
+    fake.on_start("web", lambda container: container.exit(137))
+    fake.container("web").exit(137)
+    assert fake.container("web").status == "restarting"
+    assert ensure_state(fake, "web", evolve(RUNS, looping=True), policy=ALWAYS, timer=clock) is None
+    assert fake.container("web").status == "restarting"
+    assert fake.inspect_container("web")["HostConfig"]["RestartPolicy"] == ALWAYS
+
+
 def test_a_run_that_stays_lost_is_an_error_that_says_what_to_do(fake: FakeEngine, clock: FakeClock) -> None:
     """A few new runs are tried; then the reason names the fault and the way out, and the policy is given back."""
     fake.run("web", image="app:1", restart="always")

@@ -16,6 +16,7 @@ from typing import Final
 from attrs import field, frozen
 
 from docker_rollback._engine.port import Engine
+from docker_rollback._image_removal import remove_named
 from docker_rollback._removal import removal_error
 from docker_rollback._volumes import _tools
 from docker_rollback.errors import (
@@ -284,7 +285,7 @@ class OwnImage:
         raise AssertionError("the last try returns or raises")
 
     def _remove(self, tag: str) -> None:
-        error = removal_error(lambda: self._engine.remove_image(tag))
+        error = removal_error(lambda: remove_named(self._engine, tag))
         if isinstance(error, EngineConflictError):
             logger.debug("the helper image %s is in use elsewhere, and is removed there", tag)
         elif error is not None:

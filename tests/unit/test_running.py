@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
+from attrs import evolve
 
 from docker_rollback import BackupStore, ResumeError, RollbackRequested, Status, healthy, rollback
 from docker_rollback._look import look_at
 from docker_rollback._model import ContainerState
+from docker_rollback._quiesce import look_again, resting
 from docker_rollback._running import all_run, ensure_state, in_rounds, loops, settled, supervisor_of
 from docker_rollback._spec import observe
 from docker_rollback.errors import CaptureError, ContainerNotFoundError, EngineError
@@ -111,6 +113,21 @@ def test_a_crash_loop_is_back_when_it_loops(fake: FakeEngine, clock: FakeClock) 
         watching = Says(fake, {"Status": status})
         assert ensure(watching, clock, ContainerState("running", looping=True)) is None
         assert len(watching.calls) == 1
+
+
+@pytest.mark.parametrize("restarted", [0, 2])
+def test_a_resumed_crash_loop_is_known_by_its_count_or_by_what_was_seen(
+    fake: FakeEngine, clock: FakeClock, restarted: int
+) -> None:
+    """An engine may show a loop before it has counted a restart; any other one that restarts does not run."""
+    identity = fake.run("web", image="app:1", restart="always")
+    found = observe(fake.inspect_container("web"))
+    rest = evolve(resting(found, "stop"), restarted=restarted)
+    looping = Says(fake, *[{"Status": "restarting"}] * 1_000)
+    assert look_again(looping, [rest], looping={identity}, timer=clock) == []
+    looping = Says(fake, *[{"Status": "restarting"}] * 1_000)
+    failures = look_again(looping, [rest], timer=clock)
+    assert [one.name for one, _ in failures] == ([] if restarted else ["web"])
 
 
 def test_a_container_that_does_not_stay_up_is_an_error(fake: FakeEngine, clock: FakeClock) -> None:

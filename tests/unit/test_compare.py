@@ -211,6 +211,34 @@ def test_what_a_container_lost_between_two_engines_counts(before: dict[str, Any]
     ]
 
 
+@pytest.mark.parametrize(
+    ("field", "before", "after", "counts"),
+    [
+        ("Mode", "", "rprivate", False),
+        ("Mode", "z", "", False),
+        ("Mode", "Z", "", True),
+        ("Propagation", "rprivate", "", False),
+        ("Propagation", "rshared", "", True),
+        ("Driver", "local", "", False),
+        ("Driver", "nfs", "local", True),
+        ("RW", True, False, True),
+    ],
+)
+def test_of_a_mount_what_was_asked_for_counts_on_another_engine(
+    field: str, before: object, after: object, *, counts: bool
+) -> None:
+    """A default may have another word there; a choice may not be lost."""
+    pair = []
+    for value in (before, after):
+        found = inspection()
+        found["Mounts"] = [
+            {**mount, field: value} if mount["Destination"] == "/data" else mount for mount in found["Mounts"]
+        ]
+        pair.append(found)
+    paths = [difference.path for difference in compare_across(*pair)]
+    assert paths == ([f"Mounts./data.{field}"] if counts else [])
+
+
 def addressed(*, asked: bool, used: str, mac: str = "", running: bool = True) -> dict[str, Any]:
     """Return an inspection with an address that was asked for, told as Docker does, or seen in use as on Podman."""
     ipam = {"IPv4Address": "10.0.0.7"} if asked else None

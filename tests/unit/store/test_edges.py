@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import re
 import tarfile
@@ -159,6 +160,42 @@ def test_a_blob_that_may_not_be_read_is_not_called_damaged(tmp_path: Path) -> No
     finally:
         os.seteuid(0)
     assert not isinstance(caught.value, CorruptBackupError)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_a_store_that_may_not_be_read_is_not_called_damaged(tmp_path: Path) -> None:
+    """Neither its folder nor its small files; a store that is not there is told from both."""
+    tmp_path.chmod(0o755)
+    for parent in list(tmp_path.parents)[:2]:
+        parent.chmod(0o755)
+    store = BackupStore(tmp_path / "store")
+    making.save(store, "b1")
+    os.seteuid(54321)
+    try:
+        with pytest.raises(StoreError, match="Permission denied") as caught:
+            store.ids()
+        assert not isinstance(caught.value, CorruptBackupError)
+    finally:
+        os.seteuid(0)
+
+
+@pytest.mark.parametrize("more", [True, False])
+def test_an_image_with_other_layers_than_its_config_lists_is_damaged(store: BackupStore, *, more: bool) -> None:
+    """Nobody knows then which of its layers is which, so none of them spares the next backup anything."""
+    backup = making.save(store, "b1")
+    manifest = backup.containers[0].image.manifest
+    assert manifest is not None
+    blobs = store.path / "blobs" / "sha256"
+    parts = json.loads((blobs / manifest.digest[7:]).read_bytes())
+    parts["layers"] = parts["layers"] * 2 if more else parts["layers"][:-1]
+    data = json.dumps(parts).encode()
+    forged = evolve(manifest, digest=making.digest(data), size=len(data))
+    (blobs / forged.digest[7:]).write_bytes(data)
+    layout = store._layout
+    assert len(layout.layers_of(manifest)) == 3
+    with pytest.raises(CorruptBackupError, match="it has not as many layers as its config") as caught:
+        layout.layers_of(forged)
+    assert caught.value.blob == forged.digest
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ from docker_rollback._snapshotter import ContainerSnapshotter
 from docker_rollback._spec import HELD, SHORT_ID, create_request, restart_policy, restarts, started_at, user_endpoints
 from docker_rollback._timer import Timer
 from docker_rollback._undisturbed import disturbed
-from docker_rollback.errors import ContainerNotFoundError, EngineError, RestoreError
+from docker_rollback.errors import ContainerNotFoundError, EngineConflictError, EngineError, RestoreError
 
 logger = logging.getLogger("docker_rollback")
 
@@ -154,11 +154,13 @@ class Place:
         standing = self._standing()
         if standing.state.alive or started_at(standing.inspection) != self._last_run:
             raise disturbed(standing, "started it before all of its data was back")
-        named = self._find(self._snapshot.name)
-        if named is not None and named.id != standing.id:
-            raise disturbed(named, "made it while another one of its name was put back")
-        if named is None:
+        try:
             self._engine.rename_container(standing.id, self._snapshot.name)
+        except EngineConflictError as error:
+            named = self._find(self._snapshot.name)
+            if named is None or named.id == standing.id:
+                raise
+            raise disturbed(named, "made it while another one of its name was put back") from error
 
     def restore_image_name(self) -> LedBack | None:
         """Have the name that the container was made from lead to the image that it led to at the capture.

@@ -262,3 +262,50 @@ def test_a_state_that_no_restore_mends_is_said_to_be_such(tmp_path: Path) -> Non
     assert "another restore would end the same" in str(failed.value)
     assert "docker_rollback.restore(" not in str(failed.value)
     assert all("restore(" not in todo for todo in tx.outcome.to_do)
+
+
+class Makes(FailingEngine):
+    """An engine on which somebody makes a container of the shop's name right before it gets its name again.
+
+    Args:
+        engine: the engine.
+        times: how often.
+    """
+
+    def __init__(self, engine: FakeEngine, times: int) -> None:
+        super().__init__(engine)
+        self._fake, self._left = engine, times
+        self.awake = False
+
+    def rename_container(self, ref: str, name: str) -> None:
+        """Rename a container, once somebody has made another one."""
+        if self.awake and name == "shop" and self._left:
+            self._left -= 1
+            self._fake.run("shop", image="shop:2", start=False)
+        super().rename_container(ref, name)
+
+
+@pytest.mark.parametrize("replaced", [False, True], ids=["original", "replaced"])
+@pytest.mark.parametrize("times", [1, 3])
+def test_one_that_is_made_at_the_last_moment_gives_way(tmp_path: Path, times: int, *, replaced: bool) -> None:
+    """It is renamed away like what stood there before, and goes in the end."""
+    shop = Shop(BackupStore(tmp_path))
+    watched = Makes(shop.engine, times)
+    with shop.rollback(watched, verify=None) as tx:
+        update(shop, replaced=replaced)
+        watched.awake = True
+        raise RollbackRequested
+    assert tx.status is Status.ROLLED_BACK
+    check(shop)
+
+
+def test_one_that_is_made_again_and_again_is_an_error(tmp_path: Path) -> None:
+    """It names the container and what may make it; the backup stays."""
+    shop = Shop(BackupStore(tmp_path))
+    watched = Makes(shop.engine, 1_000)
+    with pytest.raises(RollbackFailedError) as failed, shop.rollback(watched, verify=None):
+        update(shop, replaced=True)
+        watched.awake = True
+        raise RollbackRequested
+    assert "container 'shop': somebody made it while another one of its name was put back" in str(failed.value)
+    assert len(shop.store.list()) == 1

@@ -30,7 +30,7 @@ LAYERS = (
     ("_place", "_guards", "_update_image"),
     ("_snapshotter", "_archiver", "_processes", "_own_container"),
     ("_volumes", "_quiesce", "_creation", "_images", "_checked", "_marker", "_hooks", "_locking", "_native"),
-    ("_readiness", "_undisturbed"),
+    ("_store_identity", "_readiness", "_undisturbed"),
     ("_running",),
     ("_look", "_image_removal"),
     ("_engine", "_store"),

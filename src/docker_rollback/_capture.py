@@ -178,7 +178,7 @@ class Capture:
                 self._engine,
                 snapshotter,
                 operation=operation.id if operation is not None else identity,
-                store=str(self._store.path),
+                store=self._store,
             ) as guards,
         ):
             with self._archiver.begin(

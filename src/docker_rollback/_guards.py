@@ -14,17 +14,19 @@ import logging
 import secrets
 import struct
 import tarfile
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from types import TracebackType
 from typing import Any, Final, Protocol, Self, TypeAlias
 
 from docker_rollback._engine.port import ContainerFilter, Engine
 from docker_rollback._image_names import live
-from docker_rollback._labels import GUARD, GUARD_NAME, OPERATION_LABEL, ROLE_LABEL, STORE_LABEL
+from docker_rollback._labels import GUARD, GUARD_NAME, OPERATION_LABEL, ROLE_LABEL
 from docker_rollback._model import ContainerSnapshot, NetworkRecord, Observed
 from docker_rollback._removal import removal_error
 from docker_rollback._snapshotter import ContainerSnapshotter
+from docker_rollback._store import BackupStore
+from docker_rollback._store_identity import StoreIdentity
 from docker_rollback.errors import ContainerNotFoundError, EngineError
 
 logger = logging.getLogger("docker_rollback")
@@ -73,13 +75,15 @@ class Guards:
         engine: where they run.
         snapshotter: commits the containers.
         operation: the id of the operation, by which recovery finds them.
-        store: the path of the store that has the record of the operation.
+        store: the store that has the record of the operation.
     """
 
-    def __init__(self, engine: Engine, snapshotter: ContainerSnapshotter, *, operation: str, store: str) -> None:
+    def __init__(
+        self, engine: Engine, snapshotter: ContainerSnapshotter, *, operation: str, store: BackupStore
+    ) -> None:
         self._engine = engine
         self._snapshotter = snapshotter
-        self._labels = {ROLE_LABEL: GUARD, OPERATION_LABEL: operation, STORE_LABEL: store}
+        self._labels = {ROLE_LABEL: GUARD, OPERATION_LABEL: operation, **StoreIdentity(store).labels()}
         self._standing: list[str] = []
         self._exposed: tuple[ContainerSnapshot, ...] = ()
         self._live: dict[str, ContainerSnapshot] = {}
@@ -225,24 +229,17 @@ def remove_guards(engine: Engine, *, of: str) -> None:
         engine.remove_container(container, force=True)
 
 
-def remove_left_over_guards(engine: Engine, *, store: str, noted: Collection[str]) -> None:
-    """Remove the guards of a store's operations that have ended: nobody needs them, and only a failure left them.
-
-    Args:
-        engine: where they run.
-        store: the path of the store.
-        noted: the ids of the operations that have a journal record in it.
-
-    Raises:
-        EngineError: the engine refused or failed.
-    """
-    for container in engine.list_containers(_guards_with({STORE_LABEL: store})):
+def guards_of(engine: Engine, store: BackupStore) -> dict[str, str]:
+    """Return the ids of the guards of a store's operations, each with the id of its operation; raises `EngineError`."""
+    identity, found = StoreIdentity(store), dict[str, str]()
+    for container in engine.list_containers(_guards_with({})):
         try:
             labels = engine.inspect_container(container)["Config"].get("Labels") or {}
         except ContainerNotFoundError:
             continue
-        if labels.get(OPERATION_LABEL) not in noted:
-            engine.remove_container(container, force=True)
+        if identity.is_ours(labels):
+            found[container] = labels.get(OPERATION_LABEL, "")
+    return found
 
 
 def _guards_with(labels: Mapping[str, str]) -> ContainerFilter:

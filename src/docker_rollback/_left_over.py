@@ -8,12 +8,12 @@ from collections.abc import Collection, Iterable
 from attrs import frozen
 
 from docker_rollback._engine.port import EVERY, Engine
-from docker_rollback._guards import remove_left_over_guards
+from docker_rollback._guards import guards_of
 from docker_rollback._image_names import IMAGE_REPOSITORY, KEPT_REPOSITORY, again, live
 from docker_rollback._image_removal import remove_named
 from docker_rollback._images import take_name
 from docker_rollback._journal import Record
-from docker_rollback._look import look_at_all
+from docker_rollback._look import look_at, look_at_all
 from docker_rollback._model import Backup, ContainerSnapshot, Observed
 from docker_rollback._operations import Operations
 from docker_rollback._place import is_aside, name_before_aside
@@ -62,6 +62,9 @@ class LeftOver:
         """Remove what is safe to remove, and name the rest in the log.
 
         What stays is in nobody's way, so an engine that refuses or fails here is named in the log as well.
+
+        Raises:
+            StoreError: the store cannot tell what it has.
         """
         try:
             self._clear()
@@ -73,13 +76,18 @@ class LeftOver:
         for name in self._engine.list_images(HELPER_REPOSITORY):
             # Whoever is about to use it finds it gone, and brings it in again.
             self._remove_image(name, users=False)
+        # Listed before it is read what is in flight: none of this is of an operation that begins later.
+        guards = guards_of(self._engine, self._store)
+        containers = look_at_all(self._engine, EVERY)
+        images = [*self._engine.list_images(IMAGE_REPOSITORY), *self._engine.list_images(KEPT_REPOSITORY)]
         known = self._known()
         if known is None:
             return
-        remove_left_over_guards(self._engine, store=str(self._store.path), noted=known.operations)
-        containers = look_at_all(self._engine, EVERY)
+        for guard, operation in guards.items():
+            if operation not in known.operations:
+                self._engine.remove_container(guard, force=True)
         self._clear_aside(known, containers)
-        self._clear_images(known, in_use={str(one.inspection["Image"]) for one in containers})
+        self._clear_images(known, images, in_use={str(one.inspection["Image"]) for one in containers})
 
     def _known(self) -> _Known | None:
         """Return what is known of operations; None where a record cannot be read, which may be of anything."""
@@ -95,10 +103,10 @@ class LeftOver:
             | {name for one in in_flight for name in one.containers},
         )
 
-    def _clear_images(self, known: _Known, *, in_use: Collection[str]) -> None:
+    def _clear_images(self, known: _Known, images: Iterable[str], *, in_use: Collection[str]) -> None:
         """Remove the names of images that this store holds as well; one that a container stands on stays."""
         named: dict[str, dict[str, bool]] = {}
-        for name in [*self._engine.list_images(IMAGE_REPOSITORY), *self._engine.list_images(KEPT_REPOSITORY)]:
+        for name in images:
             operation = name.rpartition(":")[2].partition(".")[0]
             if operation in known.operations or self._is_last_name_of(name, in_use):
                 continue
@@ -127,7 +135,7 @@ class LeftOver:
             before = name_before_aside(container.name)
             if not is_aside(container.name) or before in known.containers:
                 continue
-            if before in running and not container.state.alive and self._has_backup_of(container):
+            if before in running and self._has_backup_of(container) and self._is_still(container):
                 logger.warning("container %s is left over, and is removed: %r runs", container.name, before)
                 self._engine.remove_container(container.id)
             else:
@@ -136,6 +144,11 @@ class LeftOver:
                     "If %r is what it should be: docker rm %s. If not: docker rename %s %s; docker start %s",
                     *(container.name, before, before, container.name, container.name, before, before),
                 )
+
+    def _is_still(self, container: Observed) -> bool:
+        """Return True if a container is stopped and has the name that it had a moment ago; an operation may use it."""
+        now = look_at(self._engine, container.id)
+        return now is not None and now.name == container.name and not now.state.alive
 
     def _has_backup_of(self, container: Observed) -> bool:
         """Return True if the store has a backup of this very container, with its image, that verifies."""

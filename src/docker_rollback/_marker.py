@@ -8,9 +8,7 @@ another one, the mark is believed.
 from __future__ import annotations
 
 import logging
-import socket
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Final
 
 from attrs import evolve
@@ -21,6 +19,7 @@ from docker_rollback._labels import OPERATION_LABEL, ROLE_LABEL, STORE_LABEL
 from docker_rollback._model import Resting
 from docker_rollback._recovered import InFlight, Owner, RecordPlace
 from docker_rollback._store import BackupStore
+from docker_rollback._store_identity import BOOT_LABEL, FOLDER_LABEL, HOST_LABEL, StoreIdentity
 from docker_rollback.errors import (
     ContainerBusyError,
     EngineConflictError,
@@ -36,10 +35,6 @@ _PREFIX: Final = "docker-rollback-busy-"
 _LONGEST: Final = 200
 
 _CONTAINER: Final = "docker-rollback.container"
-_HOST: Final = "docker-rollback.host"
-_BOOT: Final = "docker-rollback.boot"
-_MACHINE: Final = "docker-rollback.machine"
-_FOLDER: Final = "docker-rollback.folder"
 _SINCE: Final = "docker-rollback.since"
 
 _ENDED: Final = ("dead", "gone")
@@ -57,9 +52,7 @@ class Markers:
     def __init__(self, engine: Engine, store: BackupStore) -> None:
         self._engine = engine
         self._store = store
-        self._host = socket.gethostname()
-        self._boot = _line(Path("/proc/sys/kernel/random/boot_id"))
-        self._machine = _line(Path("/etc/machine-id"))
+        self._identity = StoreIdentity(store)
 
     def place(self, record: Record) -> None:
         """Mark the containers of an operation; the caller holds their locks in the store.
@@ -83,11 +76,7 @@ class Markers:
             ROLE_LABEL: _ROLE,
             OPERATION_LABEL: record.operation,
             _CONTAINER: container.id,
-            _HOST: self._host,
-            _BOOT: self._boot,
-            _MACHINE: self._machine,
-            STORE_LABEL: str(self._store.path),
-            _FOLDER: _folder(self._store.path),
+            **self._identity.labels(),
             _SINCE: record.written.isoformat(timespec="seconds"),
         }
         request = {"Name": _name(container), "Driver": "local", "DriverOpts": {}, "Labels": labels}
@@ -111,7 +100,10 @@ class Markers:
         for name in self._engine.list_volumes(labels={ROLE_LABEL: _ROLE}):
             labels = self._labels_of(name)
             if labels:
-                key = (labels.get(OPERATION_LABEL, ""), *(labels.get(key, "") for key in (STORE_LABEL, _FOLDER, _BOOT)))
+                key = (
+                    labels.get(OPERATION_LABEL, ""),
+                    *(labels.get(key, "") for key in (STORE_LABEL, FOLDER_LABEL, BOOT_LABEL)),
+                )
                 found.setdefault(key, []).append((name, self._told(name, labels)))
         return sorted(map(_merged, found.values()), key=lambda one: (one.since, one.operation))
 
@@ -140,7 +132,7 @@ class Markers:
         if not labels:
             return
         told = self._told(name, labels)
-        if self._is_ours(labels) or (told.owner, told.record) == _ENDED:
+        if self._identity.is_ours(labels) or (told.owner, told.record) == _ENDED:
             # Whoever made it in our store would hold the locks that we hold.
             return
         by_hand = f"if it is gone for good, remove the volume {name!r}"
@@ -156,10 +148,10 @@ class Markers:
     def _told(self, name: str, labels: Mapping[str, str]) -> InFlight:
         """Return what a lock volume says, and what can be seen of its owner and its record from here."""
         operation = labels.get(OPERATION_LABEL, "")
-        store = self._store if self._is_ours(labels) else self._other_store(labels)
+        store = self._store if self._identity.is_ours(labels) else self._identity.other_store(labels)
         container = name.removeprefix(_PREFIX)
         is_project = container.startswith(PROJECT_MARK)
-        owner: Owner = "dead" if self._is_rebooted(labels) else "unknown"
+        owner: Owner = "dead" if self._identity.is_rebooted(labels) else "unknown"
         record: RecordPlace = "unknown"
         if store is not None:
             try:
@@ -176,40 +168,12 @@ class Markers:
             operation,
             containers=() if is_project else (container,),
             project=container.removeprefix(PROJECT_MARK) if is_project else None,
-            host=labels.get(_HOST, ""),
+            host=labels.get(HOST_LABEL, ""),
             since=labels.get(_SINCE, ""),
             store=labels.get(STORE_LABEL, ""),
             owner=owner,
             record=record,
         )
-
-    def _is_of_this_boot(self, labels: Mapping[str, str]) -> bool:
-        return bool(self._boot) and labels.get(_BOOT) == self._boot
-
-    def _is_rebooted(self, labels: Mapping[str, str]) -> bool:
-        """Return True if a mark is of this machine before it was last booted: nothing of that lives."""
-        return not self._is_of_this_boot(labels) and bool(self._machine) and labels.get(_MACHINE) == self._machine
-
-    def _is_ours(self, labels: Mapping[str, str]) -> bool:
-        """Return True if a mark is of an operation of our own store."""
-        if self._is_rebooted(labels) and labels.get(STORE_LABEL) != str(self._store.path):
-            return False
-        return self._is_folder(labels, self._store.path)
-
-    def _other_store(self, labels: Mapping[str, str]) -> BackupStore | None:
-        """Return the store of a mark where it can be seen from here, None where it cannot; none is made."""
-        path = Path(labels.get(STORE_LABEL, ""))
-        return BackupStore(path) if path.is_absolute() and self._is_folder(labels, path) else None
-
-    def _is_folder(self, labels: Mapping[str, str], path: Path) -> bool:
-        """Return True if a path here leads to the folder of a mark's store."""
-        wanted, found = labels.get(_FOLDER, ""), _folder(path)
-        if self._is_rebooted(labels):
-            # Devices are numbered again at a boot, folders are not; that below a disk that is not mounted is another.
-            wanted, found = wanted.rpartition(":")[2], found.rpartition(":")[2]
-        elif not self._is_of_this_boot(labels):
-            return False
-        return bool(wanted) and wanted == found
 
     def _labels_of(self, volume: str) -> Mapping[str, str]:
         """Return the labels of a volume; none where it is gone."""
@@ -234,20 +198,3 @@ def _merged(marks: Sequence[tuple[str, InFlight]]) -> InFlight:
 
 def _name(container: Resting) -> str:
     return (_PREFIX + container.name)[:_LONGEST]
-
-
-def _line(path: Path) -> str:
-    """Return what a file of the system says in one line; empty where there is none."""
-    try:
-        return path.read_text(encoding="ascii").strip()
-    except (OSError, ValueError):
-        return ""
-
-
-def _folder(path: Path) -> str:
-    """Return what tells a folder from every other one of this kernel, also from one of its path in a container."""
-    try:
-        found = path.stat()
-    except OSError:
-        return ""
-    return f"{found.st_dev}:{found.st_ino}"

@@ -34,6 +34,7 @@ from docker_rollback.errors import (
     DockerRollbackError,
     EngineError,
     RecoveryFailedError,
+    StoreError,
     UnfinishedElsewhereError,
     UnfinishedRollbackError,
 )
@@ -286,7 +287,14 @@ class Recovery:
                 failures.append(error)
         # The engine may have carried out a request of the dead only now.
         self._remove_left_over(failures)
-        LeftOver(self._engine, self._store, self._operations).clear()
+        try:
+            LeftOver(self._engine, self._store, self._operations).clear()
+        except StoreError as error:
+            error.add_note(
+                "while what dead operations left in the engine was to be cleared, which stays there for now; "
+                "if index.json is damaged, put it back from a copy of the store, or use another store from now on"
+            )
+            failures.append(error)
         try:
             elsewhere = self._operations.unfinished_elsewhere()
         except EngineError as error:

@@ -17,9 +17,10 @@ from attrs import evolve
 
 from docker_rollback import BackupStore
 from docker_rollback._engine.port import Inspection
-from docker_rollback._guards import Guards, program, remove_guards, remove_left_over_guards, request
+from docker_rollback._guards import Guards, guards_of, program, remove_guards, request
 from docker_rollback._model import Mount
 from docker_rollback._snapshotter import ContainerSnapshotter
+from docker_rollback._store_identity import StoreIdentity
 from docker_rollback.testing import FailingEngine, FakeEngine
 from tests.unit.values import snapshot
 
@@ -147,7 +148,7 @@ class Held:
         used = FailingEngine(engine, **failing)
         self.snapshotter = ContainerSnapshotter(used, store)
         self.web = self.snapshotter.observe("web")
-        self.guards = Guards(used, self.snapshotter, operation="op", store="/store")
+        self.guards = Guards(used, self.snapshotter, operation="op", store=store)
 
     def stand(self) -> Any:
         """Have a guard of the service; return its snapshot."""
@@ -167,7 +168,7 @@ def test_a_guard_runs_until_it_is_removed(store: BackupStore) -> None:
         (guard,) = held.others()
         assert guard["State"]["Running"]
         assert guard["Config"]["Image"] == "docker-rollback:x.0.web-live"
-        assert guard["Config"]["Labels"].items() >= LABELS.items()
+        assert guard["Config"]["Labels"].items() >= (LABELS | {"docker-rollback.store": str(store.path)}).items()
         assert guards.live(held.web.id) == taken
         assert guards.live("another") is None
         assert taken.image.committed_layers != ()
@@ -252,20 +253,27 @@ def test_a_container_that_was_written_to_since_gets_a_second_guard(store: Backup
 # Left over
 
 
-def test_guards_of_operations_that_have_ended_go() -> None:
-    """Those of an operation with a record stay, those of another store, and what only has a label or a name of ours."""
+def test_the_guards_of_a_store_are_known_by_every_path_to_it(tmp_path: Path) -> None:
+    """A link leads to the same store; a label or a name alone, another store and another machine do not."""
+    (tmp_path / "link").symlink_to(tmp_path / "store")
+    store, linked, other = (BackupStore(tmp_path / name) for name in ("store", "link", "other"))
+    for one in (store, other):
+        one.check()
     engine = FakeEngine()
     engine.add_image("app")
-    named = "docker-rollback-guard-"
-    for name, operation, of, role in (
-        (f"{named}1", "ended", "/store", "guard"),
-        (f"{named}2", "noted", "/store", "guard"),
-        (f"{named}3", "ended", "/other", "guard"),
-        (f"{named}4", "ended", "/store", "helper"),
-        ("app", "ended", "/store", "guard"),
+    named, labels = "docker-rollback-guard-", {"docker-rollback.role": "guard", "docker-rollback.operation": "op"}
+    here = StoreIdentity(store).labels()
+    for name, more in (
+        (f"{named}1", here),
+        (f"{named}2", StoreIdentity(linked).labels()),
+        (f"{named}3", StoreIdentity(other).labels()),
+        (f"{named}4", here | {"docker-rollback.role": "helper"}),
+        (f"{named}5", here | {"docker-rollback.boot": "another", "docker-rollback.machine": "another"}),
+        (f"{named}6", {"docker-rollback.store": str(store.path)}),
+        ("app", here),
     ):
-        labels = {"docker-rollback.role": role, "docker-rollback.operation": operation, "docker-rollback.store": of}
-        engine.run(name, image="app", labels=labels)
-    remove_left_over_guards(engine, store="/store", noted=["noted"])
-    left = {engine.inspect_container(one)["Name"] for one in engine.list_containers()}
-    assert left == {f"/{named}2", f"/{named}3", f"/{named}4", "/app"}
+        engine.run(name, image="app", labels=labels | more)
+    for one in (store, linked):
+        found = guards_of(engine, one)
+        assert {engine.inspect_container(guard)["Name"] for guard in found} == {f"/{named}1", f"/{named}2"}
+        assert set(found.values()) == {"op"}

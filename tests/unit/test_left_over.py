@@ -7,11 +7,13 @@ import io
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 
 from docker_rollback import (
     BackupStore,
+    CorruptBackupError,
     EngineError,
     RecoveryFailedError,
     RollbackRequested,
@@ -29,6 +31,8 @@ from docker_rollback.testing import FailingEngine, Killed
 from tests.unit.mortal import Fault, Life, MortalDisk, MortalEngine
 from tests.unit.shop import Shop
 from tests.unit.test_recovery import check_clean, die_in_the_body
+
+T = TypeVar("T")
 
 DEATHS: tuple[Fault, ...] = ("die before", "die after")
 
@@ -491,3 +495,68 @@ def test_a_helper_of_another_folder_of_that_path_stays(shop: Shop) -> None:
     shop.engine.start_container(shop.engine.create_container("foreign", {"Image": "shop:1", "Labels": labels}))
     recover(client=shop.engine, store=shop.store)
     assert there(shop) == ["foreign", "shop"]
+
+
+class Overtaken(FailingEngine):
+    """An engine on which another process enters a rollback, and dies once the shop is stopped, before some call."""
+
+    def __init__(self, shop: Shop, *, at: int) -> None:
+        super().__init__(shop.engine)
+        self.shop, self.at, self.asked = shop, at, 0
+
+    def pass_on(self, verb: str, work: Callable[[], T], *arguments: object) -> T:
+        """Do one call."""
+        self.asked += 1
+        if self.asked == self.at:
+            with suppress(Killed), self.shop.timed(DiesStopped(self.shop.engine)):
+                pass
+        return super().pass_on(verb, work, *arguments)
+
+
+class DiesStopped(FailingEngine):
+    """An engine whose user dies once a container is stopped."""
+
+    def stop_container(self, ref: str, *, timeout: float | None = None) -> None:
+        """Stop it."""
+        super().stop_container(ref, timeout=timeout)
+        self._dead = True
+
+
+def test_an_operation_that_begins_while_what_is_left_over_is_cleared_keeps_its_guards(tmp_path: Path) -> None:
+    """Before each call of a recovery in turn: a prune takes nothing from it, and the next recovery brings all back."""
+    at = begun = 0
+    while True:
+        at += 1
+        shop = Shop(BackupStore(tmp_path / str(at)))
+        shop.store.check()
+        shop.engine.container("shop").write("/layer", "only copy")
+        engine = Overtaken(shop, at=at)
+        with suppress(RecoveryFailedError, UnfinishedElsewhereError):
+            shop.recover(engine)
+        if engine.asked < at:
+            break
+        if shop.store.journal.names():
+            begun += 1
+            guards = [one for one in shop.engine.list_containers() if one != shop.id]
+            assert guards, engine.story()
+            shop.engine.prune_system(everything=True, volumes=True)
+            shop.recover()
+        assert shop.engine.container("shop").read("/layer") == b"only copy", engine.story()
+        assert shop.engine.container("shop").status == "running"
+        shop.check_nothing_left()
+    assert begun > 3
+
+
+def test_an_index_that_is_damaged_is_told_with_what_to_do(shop: Shop) -> None:
+    """What dead operations left in the engine stays, and everything else was tried."""
+    backup("shop", client=shop.engine, store=shop.store)
+    name = aside_name("shop", "0" * 12)
+    shop.engine.run(name, image="shop:1")
+    shop.engine.stop_container(name)
+    (shop.store.path / "index.json").write_text("{")
+    with pytest.raises(RecoveryFailedError, match="put it back from a copy of the store") as failed:
+        recover(client=shop.engine, store=shop.store.path)
+    (failure,) = failed.value.failures.exceptions
+    assert isinstance(failure, CorruptBackupError)
+    assert failure.blob == "index.json"
+    assert shop.engine.container(name).status == "exited"

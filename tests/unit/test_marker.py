@@ -41,7 +41,7 @@ def test_another_host_is_believed(shop: Shop) -> None:
 
 def test_this_machine_before_its_last_boot_is_dead(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its store has the note from which to finish, and the error names it."""
-    monkeypatch.setattr("docker_rollback._marker._line", str)
+    monkeypatch.setattr("docker_rollback._store_identity._line", str)
     mark(shop, machine="/etc/machine-id")
     with pytest.raises(UnfinishedRollbackError, match="another store") as refused, shop.rollback():
         pytest.fail("the block was entered")
@@ -69,7 +69,7 @@ def test_a_mark_that_a_reboot_left_over_is_no_dead_end(
     shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where its store is there and has no note of it, there is nothing to finish."""
-    monkeypatch.setattr("docker_rollback._marker._line", str)
+    monkeypatch.setattr("docker_rollback._store_identity._line", str)
     other = BackupStore(tmp_path / "other")
     other.check()
     found = other.path.stat()

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from typing import Any, Final
 
-from docker_rollback._engine.port import Engine
-from docker_rollback._image_names import IMAGE_REPOSITORY, KEPT_REPOSITORY
+from docker_rollback._engine.port import Engine, Inspection
+from docker_rollback._image_names import IMAGE_REPOSITORY, KEPT_REPOSITORY, again
 from docker_rollback._model import ContainerSnapshot, Observed
 from docker_rollback._origin import Origin, origin_of
 from docker_rollback._store import BackupStore
-from docker_rollback.errors import ImageNotFoundError, RestoreError
+from docker_rollback.errors import EngineConflictError, ImageNotFoundError, RestoreError
 
 logger = logging.getLogger("docker_rollback")
 
@@ -92,6 +92,16 @@ def take_name(engine: Engine, name: str) -> None:
     engine.remove_image(name)
 
 
+def load_as(engine: Engine, archive: Iterable[bytes], tag: str) -> None:
+    """Load an image of one name of ours; the image that had the name goes, unless something stands on it."""
+    if led_to(engine, tag) is not None:
+        # An engine would leave it without a name, and nobody would find it.
+        engine.tag_image(tag, again(tag))
+    engine.load_image(archive)
+    with suppress(EngineConflictError):
+        engine.remove_image(again(tag))
+
+
 def create_on(engine: Engine, name: str, body: Mapping[str, Any], image_id: str) -> str:
     """Create a container on one very image and return its id: by the reference in `body` if that leads there.
 
@@ -113,15 +123,20 @@ def provide_image(engine: Engine, store: BackupStore, container: ContainerSnapsh
     """Return the id, in this engine, of the image that holds a container's file system; load it if it is missing."""
     image = container.image
     for reference in (image.id, image.tag):
-        found = led_to(engine, reference)
-        if found is not None:
-            # Held by a name of ours: the original one may be moved or removed meanwhile.
-            engine.tag_image(found, image.tag)
-            return found
+        with suppress(ImageNotFoundError):
+            found = engine.inspect_image(reference)
+            if reference == image.id or image.manifest is None or _layers(found) == image.layers:
+                # Held by a name of ours: the original one may be moved or removed meanwhile.
+                engine.tag_image(str(found["Id"]), image.tag)
+                return str(found["Id"])
     if image.manifest is None:
         raise RestoreError(
             container.name,
             f"its image {image.id} is gone from the engine, and no store has it",
         )
-    engine.load_image(store.image_archive(image.manifest, [image.tag]))
+    load_as(engine, store.image_archive(image.manifest, [image.tag]), image.tag)
     return str(engine.inspect_image(image.tag)["Id"])
+
+
+def _layers(image: Inspection) -> tuple[str, ...]:
+    return tuple((image.get("RootFS") or {}).get("Layers") or ())

@@ -2,8 +2,9 @@
 
 After a rollback a container may stand on an image that was committed of it. An engine folds all that the user asked for
 into the configuration of such an image, and neither a name nor an equal list of layers leads safely to the image below:
-names move, images are pruned, two images have the same layers. So the commit itself carries the note, in its comment.
-The note goes with the image to other engines and stores, and no container inherits it.
+names move, images are pruned, two images have the same layers. So the commit itself carries the note, as its author.
+That goes with the image to other engines and stores, and every engine shows it, while Podman forgets the comment of an
+image that it loads. No container inherits it.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ class Origin:
 
     @property
     def note(self) -> str:
-        """The comment for an image that is committed of the container."""
+        """The author of an image that is committed of the container."""
         whole = _packed([self.image, self.layers, self.config])
         return whole if len(whole) <= _LONGEST else _packed([self.image, self.layers, None])
 
@@ -53,7 +54,7 @@ def origin_of(image: Mapping[str, Any], *, named: bool) -> Origin:
         named: whether it was created by a name of the user's, not by an id: then the image is the user's, also if it
             was committed here.
     """
-    noted = _noted(str(image.get("Comment") or "")) if not named else None
+    noted = _noted(str(image.get("Author") or "")) if not named else None
     layers = (image.get("RootFS") or {}).get("Layers") or ()
     return noted or Origin(str(image["Id"]), len(layers), image.get("Config") or {})
 
@@ -63,17 +64,17 @@ def _packed(values: list[Any]) -> str:
     return _HEAD + base64.urlsafe_b64encode(zlib.compress(text, 9)).decode()
 
 
-def _noted(comment: str) -> Origin | None:
-    """Return the origin that a comment notes; None for every other comment."""
-    if not comment.startswith(_HEAD):
+def _noted(author: str) -> Origin | None:
+    """Return the origin that an author notes; None for every other one."""
+    if not author.startswith(_HEAD):
         return None
     try:
-        text = zlib.decompressobj().decompress(base64.urlsafe_b64decode(comment.removeprefix(_HEAD)), _LARGEST)
+        text = zlib.decompressobj().decompress(base64.urlsafe_b64decode(author.removeprefix(_HEAD)), _LARGEST)
         found = json.loads(text)
     except (binascii.Error, zlib.error, ValueError):
         return None
     match found:
-        case [str(image), int(layers), dict() | None as config]:
+        case [str(image), int(layers), dict() | None as config] if layers >= 0:
             return Origin(image, layers, config)
         case _:
             return None

@@ -6,12 +6,13 @@ import copy
 import logging
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import datetime
 from typing import Any, Self
 
 from docker_rollback._archiver import VolumeArchiver
 from docker_rollback._creation import needs_network_of_mode
+from docker_rollback._depth import uncommittable
 from docker_rollback._engine.port import ContainerFilter, Engine
 from docker_rollback._exclude import Exclude, ExcludeArgument, as_excludes
 from docker_rollback._folders import called, folder_of, gap_of, uses
@@ -30,6 +31,7 @@ from docker_rollback._spec import attached_networks, is_plain_network, observe, 
 from docker_rollback._store import BackupStore
 from docker_rollback.errors import (
     EngineForbiddenError,
+    ImageNotFoundError,
     NetworkNotFoundError,
     UnsupportedContainerError,
     VolumeError,
@@ -284,7 +286,7 @@ class Preflight:
     def _refusals(self, container: Observed, outside: Iterable[Observed], own: Own) -> list[str]:
         # What is only kept, before it is rolled back, is kept as it stands: nothing has to start it again.
         network = None if self._may_lack else self._network_refusal(container)
-        found = (refusal(container.inspection), own.refusal(container), network)
+        found = (refusal(container.inspection), own.refusal(container), network, uncommittable(self._engine, container))
         reasons = [reason for reason in found if reason]
         reasons += self._guest_refusals(self._data_of(container), outside, own)
         return reasons + [reason for volume in container.volumes if (reason := self._would_be_lost(container, volume))]
@@ -365,7 +367,10 @@ class Preflight:
     def _image_room(self, container: Observed) -> int:
         if not self._export_image:
             return 0
-        return int(self._engine.inspect_image(str(container.inspection["Image"])).get("Size", 0) * _ROOM_FOR_AN_IMAGE)
+        with suppress(ImageNotFoundError):  # refused
+            found = self._engine.inspect_image(str(container.inspection["Image"]))
+            return int(found.get("Size", 0) * _ROOM_FOR_AN_IMAGE)
+        return 0
 
 
 def _writes_to(container: Observed, volume: str) -> bool:

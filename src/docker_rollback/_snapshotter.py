@@ -17,6 +17,7 @@ from attrs import evolve
 from docker_rollback._asked import with_asked, with_asked_macs
 from docker_rollback._changed import changes as seen_changes
 from docker_rollback._creation import forgets_connected_macs
+from docker_rollback._depth import store_image
 from docker_rollback._engine.port import Engine
 from docker_rollback._folders import gap_of
 from docker_rollback._image_names import IMAGE_REPOSITORY, again, image_tag, live, named, names_of, part_of
@@ -27,7 +28,6 @@ from docker_rollback._look import look_at
 from docker_rollback._model import (
     Backup,
     ContainerSnapshot,
-    Descriptor,
     ImageSnapshot,
     NotCovered,
     Observed,
@@ -184,7 +184,7 @@ class ContainerSnapshotter:
         return self._of(container, _image(container, tag), ())
 
     def _commit(self, container: Observed, tag: str) -> str:
-        return self._engine.commit_container(container.id, tag, comment=self._origin(container.inspection).note)
+        return self._engine.commit_container(container.id, tag, author=self._origin(container.inspection).note)
 
     def _origin(self, inspection: Mapping[str, Any]) -> Origin:
         image = str(inspection["Image"])
@@ -243,13 +243,10 @@ class ContainerSnapshotter:
             snapshot = evolve(snapshot, not_covered=(*snapshot.not_covered, *lost))
         image = self._with_name(snapshot)
         snapshot = evolve(snapshot, image=image, not_covered=(*snapshot.not_covered, *self._lost_names(snapshot)))
-        if not self._export_image:
-            return snapshot
-        self._report.step("store", snapshot.name)
-        manifest = self._stored(image, draft)
-        if manifest is None:
-            manifest = draft.add_image(self._engine.save_image(image.id), layers=image.layers)
-        return evolve(snapshot, image=evolve(image, manifest=manifest))
+        if self._export_image:
+            self._report.step("store", snapshot.name)
+        base, export = self._origin(snapshot.inspection).layers, self._export_image
+        return evolve(snapshot, image=store_image(self._engine, self._store, draft, image, base=base, export=export))
 
     def _on_guarded(self, snapshot: ContainerSnapshot, guarded: ContainerSnapshot) -> ContainerSnapshot:
         """Have an equal image that cannot be pruned take the place of a dirty container's."""
@@ -274,21 +271,6 @@ class ContainerSnapshotter:
         self._engine.tag_image(tag, again(tag))
         self._engine.tag_image(snapshot.image.original_id, tag)
         self._forget(snapshot.name, again(tag))
-
-    def _stored(self, image: ImageSnapshot, draft: Draft) -> Descriptor | None:
-        """Return the manifest of the same image where the store holds it, whole, for an earlier backup.
-
-        An engine names an image by what is in it, so one of the same id need not be exported again. What an engine
-        exports it writes to its disk first, however little of it is new.
-        """
-        for backup in reversed(self._store.list()):
-            for container in backup.containers:
-                held = container.image
-                if (held.id, held.layers) == (image.id, image.layers) and held.manifest is not None:
-                    if draft.adopt_image(held.manifest):
-                        return held.manifest
-                    break
-        return None
 
     def release(self, snapshot: ContainerSnapshot, *, spare: bool = False) -> None:
         """Let the engine forget the names of ours that this container's images have, where nobody needs them.

@@ -97,11 +97,11 @@ def test_one_that_is_started_during_its_capture_is_captured_again(
     api, starts = docker_client.api, list[str]()
 
     class Meddled(DockerEngine):
-        def commit_container(self, ref: str, tag: str, *, comment: str = "") -> str:
+        def commit_container(self, ref: str, tag: str, *, author: str = "") -> str:
             if len(starts) < times and not tag.endswith("-live"):
                 starts.append(tag)
                 (api.start if quiesce == "stop" else api.unpause)("others-shop")
-            return super().commit_container(ref, tag, comment=comment)
+            return super().commit_container(ref, tag, author=author)
 
     docker_client.containers.run(
         busybox_image,

@@ -114,9 +114,9 @@ def test_a_start_during_the_capture_is_noticed(service: Service) -> None:
     """Whoever starts what is to be at rest: the backup is given up, nothing of it is left, and the service runs."""
 
     class Meddled(DockerEngine):
-        def commit_container(self, ref: str, tag: str, *, comment: str = "") -> str:
+        def commit_container(self, ref: str, tag: str, *, author: str = "") -> str:
             service.client.api.start(service.name)
-            return super().commit_container(ref, tag, comment=comment)
+            return super().commit_container(ref, tag, author=author)
 
     with (
         pytest.raises(CaptureError, match="somebody else started it meanwhile"),

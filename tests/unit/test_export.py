@@ -28,10 +28,10 @@ class Watched(FakeEngine):
         self.calls.append("stop")
         super().stop_container(ref, timeout=timeout)
 
-    def commit_container(self, ref: str, tag: str, *, comment: str = "") -> str:
+    def commit_container(self, ref: str, tag: str, *, author: str = "") -> str:
         """Note when it is committed."""
         self.calls.append("commit")
-        return super().commit_container(ref, tag, comment=comment)
+        return super().commit_container(ref, tag, author=author)
 
     def tag_image(self, ref: str, tag: str) -> None:
         """Note when an image is named."""

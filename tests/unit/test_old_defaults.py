@@ -125,7 +125,7 @@ def test_large_defaults_are_taken_from_the_image_as_long_as_it_is_there(
     with rollback("big", client=engine, store=store, verify=None):
         engine.remove_container("big", force=True)
         raise RollbackRequested
-    assert len(engine.inspect_image(engine.inspect_container("big")["Image"])["Comment"]) < 8001
+    assert len(engine.inspect_image(engine.inspect_container("big")["Image"])["Author"]) < 8001
     with rollback("big", client=engine, store=store, verify=None) as tx:
         tx.replace("big", "big:2")
         assert engine.inspect_container("big")["Config"]["Env"] == ["V=big:2"]
@@ -137,10 +137,10 @@ def test_large_defaults_are_taken_from_the_image_as_long_as_it_is_there(
 HEAD = "docker-rollback origin "
 
 
-@pytest.mark.parametrize("comment", ["", "buildkit", HEAD, HEAD + "####", HEAD + "é", HEAD + "eJyLjgUAARUAuQ=="])
-def test_other_comments_are_no_notes(comment: str) -> None:
+@pytest.mark.parametrize("author", ["", "buildkit", HEAD, HEAD + "####", HEAD + "é", HEAD + "eJyLjgUAARUAuQ=="])
+def test_other_authors_are_no_notes(author: str) -> None:
     """Anybody may write anything there; then the image is what the container was made from."""
-    image = {"Id": "sha256:1", "Comment": comment, "Config": {"Env": ["A=1"]}, "RootFS": {"Layers": ["x", "y"]}}
+    image = {"Id": "sha256:1", "Author": author, "Config": {"Env": ["A=1"]}, "RootFS": {"Layers": ["x", "y"]}}
     origin = origin_of(image, named=False)
     assert (origin.image, origin.layers, origin.config) == ("sha256:1", 2, {"Env": ["A=1"]})
 

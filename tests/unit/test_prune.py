@@ -106,9 +106,9 @@ class NetworkLost(FailingEngine):
         self.lost = False
         self._fake = engine
 
-    def commit_container(self, ref: str, tag: str, *, comment: str = "") -> str:
+    def commit_container(self, ref: str, tag: str, *, author: str = "") -> str:
         """Commit it; the first commit is that of the running container."""
-        committed = super().commit_container(ref, tag, comment=comment)
+        committed = super().commit_container(ref, tag, author=author)
         if not tag.endswith("-live") and not self.lost:
             self.lost = True
             self._fake.remove_network("front")
@@ -161,8 +161,8 @@ def test_a_container_that_is_half_removed_while_it_is_stopped_is_recreated(
     shop = shop_with_a_layer(tmp_path)
     commit = shop.engine.commit_container
 
-    def commit_and_break(ref: str, tag: str, *, comment: str) -> str:
-        committed = commit(ref, tag, comment=comment)
+    def commit_and_break(ref: str, tag: str, *, author: str) -> str:
+        committed = commit(ref, tag, author=author)
         if not tag.endswith("-live") and shop.engine.container("shop").id == shop.id:
             shop.engine.container("shop")._container.status = "dead"
         return committed

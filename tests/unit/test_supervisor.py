@@ -148,10 +148,10 @@ def test_one_that_is_always_started_during_its_capture_is_an_error(tmp_path: Pat
     class Slow(Supervised):
         """It takes two seconds to commit a stopped container."""
 
-        def commit_container(self, ref: str, tag: str, *, comment: str = "") -> str:
+        def commit_container(self, ref: str, tag: str, *, author: str = "") -> str:
             """Commit it."""
             shop.clock.advance(0 if tag.endswith("-live") else 2)
-            return super().commit_container(ref, tag, comment=comment)
+            return super().commit_container(ref, tag, author=author)
 
     watched = Slow(shop.engine, "shop")
     watched.awake = True

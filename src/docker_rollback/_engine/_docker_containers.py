@@ -140,11 +140,11 @@ class DockerContainers(Referring):
                 # Somebody removes it already, or the engine does, because it was to be removed at its end.
                 self._until(lambda: self._gone(found["Id"]), _REMOVAL, asking.action, "it is still there")
 
-    def commit_container(self, ref: str, tag: str, *, comment: str = "") -> str:
+    def commit_container(self, ref: str, tag: str, *, author: str = "") -> str:
         asking = Asking(f"commit container {self._called(ref)}", ContainerNotFoundError, ref)
         repository, version = split_tag(tag, asking)
         full_id = self._container_id(ref, asking.action)
-        params = {"container": full_id, "repo": repository, "tag": version, "pause": "false", "comment": comment}
+        params = {"container": full_id, "repo": repository, "tag": version, "pause": "false", "author": author}
         # The body says what to change of the configuration. Docker 23.0 and 24.0 fail where there is none.
         answer = self._wire.json("POST", "/commit", asking, params=params, body={}, patient=True)
         return image_id(str(answer["Id"]))

@@ -114,9 +114,9 @@ class RetryingEngine:
     def remove_container(self, ref: str, *, force: bool = False, volumes: bool = False) -> None:
         self._again(lambda: self._engine.remove_container(ref, force=force, volumes=volumes))
 
-    def commit_container(self, ref: str, tag: str, *, comment: str = "") -> str:
+    def commit_container(self, ref: str, tag: str, *, author: str = "") -> str:
         return self._or_find(
-            lambda: self._engine.commit_container(ref, tag, comment=comment),
+            lambda: self._engine.commit_container(ref, tag, author=author),
             lambda: str(self._engine.inspect_image(tag)["Id"]),
         )
 

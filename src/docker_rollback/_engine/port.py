@@ -210,10 +210,10 @@ class Engine(Protocol):
         Raises `EngineConflictError` where it runs, unless forced.
         """
 
-    def commit_container(self, ref: str, tag: str, *, comment: str = "") -> str:
+    def commit_container(self, ref: str, tag: str, *, author: str = "") -> str:
         """Make an image of its file system without pausing it, tag it ``repository:tag``, return the image's id.
 
-        The `comment` belongs to the image (`Comment`), stays with it on its way to other engines, and is not passed on
+        The `author` belongs to the image (`Author`), stays with it on its way to other engines, and is not passed on
         to containers.
         """
 

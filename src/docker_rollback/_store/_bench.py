@@ -9,11 +9,12 @@ from __future__ import annotations
 import itertools
 import os
 import secrets
+import tempfile
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import NoReturn
+from typing import BinaryIO, NoReturn, cast
 
 from docker_rollback._model import Descriptor
 from docker_rollback._store import _oci
@@ -74,6 +75,11 @@ class Bench:
     def spool(self) -> Spool:
         """Return a file for what is put aside."""
         return Spool(self._folder / f"{next(self._numbers)}.spool", disk=self.layout.disk)
+
+    def scratch(self) -> BinaryIO:
+        """Return an open file without a name, for what is of use for a moment; raises `StoreError`."""
+        with translated(self._folder):
+            return cast(BinaryIO, tempfile.TemporaryFile(dir=self._folder))
 
     def copy(self) -> FileCopy:
         """Return a file for the copy of another one."""

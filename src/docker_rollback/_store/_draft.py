@@ -13,8 +13,10 @@ from docker_rollback._store import _codec, _oci
 from docker_rollback._store._bench import Bench
 from docker_rollback._store._blobs import BlobWriter
 from docker_rollback._store._files import translated
+from docker_rollback._store._flatten import FlatImage, flatten
 from docker_rollback._store._intake import ImageIntake
 from docker_rollback._store._layout import Layout
+from docker_rollback._store._outlet import image_archive
 from docker_rollback._store._spool import FileCopy, Spool
 from docker_rollback.errors import StoreError
 
@@ -120,6 +122,20 @@ class Draft:
         with self._guard:
             self._layers = {**(self._layers or {}), **found}
         return manifest
+
+    def flatten_image(self, manifest: Descriptor, *, keep: int) -> FlatImage:
+        """Merge the layers of an image in the store that lie above its lowest `keep`; return the flat image.
+
+        Raises:
+            CorruptBackupError, StoreError: it could not be read, or there is no room.
+        """
+        self._check_open()
+        return flatten(self._bench, manifest, keep=keep, threads=self._threads)
+
+    def image_archive(self, manifest: Descriptor, tags: Sequence[str]) -> Iterator[bytes]:
+        """Yield an image of this draft as `BackupStore.image_archive` does."""
+        self._check_open()
+        return image_archive(self._layout, manifest, tags)
 
     def commit(self, backup: Backup) -> None:
         """Make the backup one of the store's, durably: read back and verified first, listed last.

@@ -385,17 +385,17 @@ class ContainerContract(Contract):
         assert engine.inspect_container(again)["Image"] == image
         engine.remove_container(again)
 
-    def test_a_comment_of_a_commit_belongs_to_the_image(self, engine: Engine, lab: Lab) -> None:
+    def test_the_author_of_a_commit_belongs_to_the_image(self, engine: Engine, lab: Lab) -> None:
         """It stays with the image when that is saved and loaded, and no container inherits it."""
-        tag, comment = lab.tag(), '{"a": "ü"}' + 8000 * "x"
-        engine.commit_container(lab.created(), tag, comment=comment)
-        assert engine.inspect_image(tag)["Comment"] == comment
+        tag, author = lab.tag(), '{"a": "ü"}' + 8000 * "x"
+        engine.commit_container(lab.created(), tag, author=author)
+        assert engine.inspect_image(tag)["Author"] == author
         archive = b"".join(engine.save_image(tag))
         engine.remove_image(tag)
         engine.load_image([archive])
-        assert engine.inspect_image(tag)["Comment"] == comment
+        assert engine.inspect_image(tag)["Author"] == author
         made = engine.create_container(lab.name(), {**lab.request(), "Image": tag})
-        assert comment not in str(engine.inspect_container(made))
+        assert author not in str(engine.inspect_container(made))
         engine.remove_container(made)
 
     @pytest.mark.parametrize("state", ["created", "running"])

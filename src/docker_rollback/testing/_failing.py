@@ -221,10 +221,10 @@ class FailingEngine:
         """Remove it."""
         self.pass_on("remove_container", lambda: self._engine.remove_container(ref, force=force, volumes=volumes), ref)
 
-    def commit_container(self, ref: str, tag: str, *, comment: str = "") -> str:
+    def commit_container(self, ref: str, tag: str, *, author: str = "") -> str:
         """Make an image of its file system, tag it and return the image's id."""
         return self.pass_on(
-            "commit_container", lambda: self._engine.commit_container(ref, tag, comment=comment), ref, tag
+            "commit_container", lambda: self._engine.commit_container(ref, tag, author=author), ref, tag
         )
 
     def put_archive(self, ref: str, archive: bytes) -> None:

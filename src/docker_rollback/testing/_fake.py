@@ -32,6 +32,7 @@ from docker_rollback.testing._fake_volumes import Volumes
 
 _ROOT = "/var/lib/fake-engine"
 _REPOSITORY = re.compile(r"(?:[a-zA-Z0-9.-]+(?::[0-9]+)?/)?[a-z0-9]+(?:[._/-]+[a-z0-9]+)*")
+_MOST_LAYERS = 125
 _GO_NAMES = {"x86_64": "amd64", "aarch64": "arm64"}
 
 
@@ -250,17 +251,19 @@ class FakeEngine(Setup):
                 self._life.kill(container)
             self._life.remove(container, volumes=volumes)
 
-    def commit_container(self, ref: str, tag: str, *, comment: str = "") -> str:
+    def commit_container(self, ref: str, tag: str, *, author: str = "") -> str:
         """Make an image of its file system, tag it and return the image's id; without a change, of the same layers."""
         with self._lock:
             container = self._find(ref)
             _tag(f"commit container {ref!r}", tag)
             parent = self._maker.images.get(container.image)
+            if len(parent.layers) >= _MOST_LAYERS:
+                raise refusal(f"commit container {ref!r}", 500, "max depth exceeded")
             tar = pack(container.base, container.root)
             when = self._maker.moments.written()
-            entry = {"created": when, "created_by": " ".join(container.config["Cmd"] or []), "comment": comment}
+            entry = {"created": when, "created_by": " ".join(container.config["Cmd"] or [])}
             document = parent.document
-            document |= {"config": container.config, "created": when, "docker_version": VERSION}
+            document |= {"config": container.config, "created": when, "docker_version": VERSION, "author": author}
             document["container"] = container.id
             document["history"] = [*(document.get("history") or []), entry if tar else {**entry, "empty_layer": True}]
             layers = [*parent.layers, *([Layer.of(tar)] if tar is not None else [])]

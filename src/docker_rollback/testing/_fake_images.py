@@ -169,6 +169,13 @@ class Images:
         if len(names) == 1:
             self._forget(image)
 
+    def drop(self, ref: str) -> None:
+        """Remove an image with all of its names, whoever uses it."""
+        image = self.get(ref)
+        for name in self.names_of(image.id):
+            del self.names[name]
+        del self.known[image.id]
+
     def _forget(self, image: Image, *, parents: bool = False) -> None:
         """Drop an image that no name, container and other image needs, and where asked what it alone was keeping."""
         needed = self.names_of(image.id) or self.users(image.id) or self._children(image.id)

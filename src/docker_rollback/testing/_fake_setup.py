@@ -201,6 +201,11 @@ class Setup:
         """A handle on the files of the engine's host, for bind mounts."""
         return Files(lambda: View(self._maker.host), self._maker.moments.nanoseconds, self._guard)
 
+    def force_remove_image(self, name: str) -> None:
+        """Remove an image with all of its names although stopped containers stand on it, as ``docker rmi --force``."""
+        with self._guard:
+            self._maker.images.drop(name)
+
     def prune_images(self, *, everything: bool = False) -> list[str]:
         """Remove every image that has no name and no container, as ``docker image prune`` does; return their ids.
 

@@ -213,6 +213,25 @@ def test_a_name_without_a_tag_is_moved_like_any_other(shop: Shop) -> None:
     assert [name for name in moved if "docker-rollback" not in name] == ["till:latest"] * 2
 
 
+def test_another_platform_of_the_same_image_is_a_change(shop: Shop) -> None:
+    """In containerd's store an image of several platforms has one id; the container runs one of them."""
+
+    class Several(FailingEngine):
+        def pull_image(self, ref: str, *, platform: str | None = None) -> str:
+            asked.append(platform)
+            return str(self.inspect_image(ref)["Id"])
+
+        def create_container(self, name: str, request: Any, *, platform: str | None = None) -> str:
+            asked.append(platform)
+            return super().create_container(name, request)
+
+    asked: list[str | None] = []
+    engine = Several(shop.engine)
+    assert update(shop, "shop:1", engine=engine, platform="linux/arm64").status is Status.COMMITTED
+    assert "linux/arm64" in asked
+    assert update(shop, "shop:1", engine=engine, platform="linux/amd64").status is Status.UNCHANGED
+
+
 def test_podman_does_not_tell_by_which_name(shop: Shop) -> None:
     """Of several names of one image it shows any, so that another name is no change there."""
 

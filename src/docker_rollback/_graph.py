@@ -39,7 +39,7 @@ def shared_namespaces(one: Observed, other: Observed) -> list[str]:
     """Return what one container uses of another and would lose with its stop, in words."""
     found = []
     for mode, what in (("NetworkMode", "network"), ("PidMode", "process namespace")):
-        value = str(one.inspection["HostConfig"].get(mode) or "")
+        value = str(one.inspection["HostConfig"].get(mode))
         if value.startswith(_SHARED) and refers(value.removeprefix(_SHARED), other.name, other.id):
             found.append(what)
     return found

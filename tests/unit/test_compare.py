@@ -247,6 +247,25 @@ def addressed(*, asked: bool, used: str, mac: str = "", running: bool = True) ->
     return {**found, "State": {**found["State"], "Running": running}}
 
 
+@pytest.mark.parametrize("running", [True, False])
+def test_a_network_that_was_lost_between_two_engines_counts(*, running: bool) -> None:
+    """No address of it that was asked for stands in for the network."""
+    before = addressed(asked=True, used="10.0.0.7", running=running)
+    after = addressed(asked=False, used="", running=running)
+    after["NetworkSettings"] = {"Networks": {}}
+    assert "NetworkSettings.Networks.front" in [found.path for found in compare_across(before, after)]
+
+
+@pytest.mark.parametrize("running", [True, False])
+def test_an_address_that_another_engine_tells_is_compared(*, running: bool) -> None:
+    """What it says that was asked for counts, and not what is in use."""
+    before, after = (addressed(asked=True, used="10.0.0.7", running=running) for _ in range(2))
+    after["NetworkSettings"]["Networks"]["front"]["IPAMConfig"] = {"IPv4Address": "10.0.0.9"}
+    assert [found.path for found in compare_across(before, after)] == [
+        "NetworkSettings.Networks.front.IPAMConfig.IPv4Address"
+    ]
+
+
 @pytest.mark.parametrize(
     ("used", "mac", "running", "lost"),
     [

@@ -100,7 +100,8 @@ class Catalog:
         except StoreError as error:
             logger.warning("what the store names %r cannot be read: %s", child.name, error)
             return False
-        return _oci.is_backup(index.artifact_type) or _oci.FORMAT_KEY in index.annotations
+        # Some tools drop the type of an artifact; none drops what its index is annotated with.
+        return _oci.FORMAT_KEY in index.annotations
 
     def _children(self, roots: Iterable[Descriptor]) -> set[str]:
         """Return the digests of the children of these indexes, as far as they can be read."""

@@ -134,3 +134,17 @@ def test_what_tar_prints_of_a_base_is_looked_into_once(field: Path, monkeypatch:
     assert taken.incremental
     # The increment is looked into while it comes, but for what is copied, and once it was read back.
     assert base <= sum(seen) <= base + 2 * increment
+
+
+@pytest.mark.parametrize("shape", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+@pytest.mark.parametrize("owner", [(0, 0), (7, 8), (262_145, 262_146), (2_097_150, 2_097_151), (5_000_000, 6_000_000)])
+def test_owners_are_read_from_every_shape_of_a_header(owner: tuple[int, int], shape: int) -> None:
+    """In octal digits, in bytes where these do not do, or in a record before it."""
+    if shape == tarfile.USTAR_FORMAT and max(owner) > 2_097_151:
+        pytest.skip("such a header has no room for it")
+    whole = io.BytesIO()
+    with tarfile.open(fileobj=whole, mode="w", format=shape) as archive:
+        file = tarfile.TarInfo("file")
+        file.uid, file.gid = owner
+        archive.addfile(file)
+    assert [member.owner for member in Members().feed(whole.getvalue())] == [owner]

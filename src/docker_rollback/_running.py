@@ -177,9 +177,9 @@ def _brought_to(
 
 
 _LOST_REASON: Final = (
-    "its engine has lost its run: after a death of its own, Docker before 29.2 can take the end of an earlier run of a "
-    "container for the end of each new one, whose processes go on without network and log; stop the container, restart "
-    "the engine, then call recover()"
+    "its engine has lost its run: after a death of its own, Docker before 29.2.1 can take the end of an earlier run of "
+    "a container for the end of each new one, whose processes go on without network and log; stop the container, "
+    "restart the engine, then call recover()"
 )
 
 
@@ -189,7 +189,7 @@ def is_lost(engine: Engine, inspection: Mapping[str, Any]) -> bool:
     Docker kills a run that it finds left over when it starts the container (ReplaceContainer), and then takes the exit
     of that run for the exit of the new one: it releases the network, and starts a container that has a restart policy
     again, over and over, each time with 137. Without such a policy it finds some moments later that the container
-    runs, now without a network (daemon/monitor.go; from 29.2 on such an exit is ignored).
+    runs, now without a network (daemon/monitor.go; from 29.2.1 on such an exit is ignored).
 
     Args:
         engine: where the container is.

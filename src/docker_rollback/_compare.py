@@ -167,7 +167,13 @@ def compare_across(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[
     What the first engine did not tell may have any value on the second: that fills in what it wants to have. What it
     told as nothing (0, false) may be missing there. Everything else that was captured has to be there again.
     """
-    return [difference for difference in compare(before, _telling(before, after)) if not _is_the_engines(difference)]
+    # Limits that the first engine set of itself: the second has its own.
+    own = {f"HostConfig.{limit}" for limit in before.get("OwnDefaults") or ()}
+    return [
+        difference
+        for difference in compare(before, _telling(before, after))
+        if difference.path not in own and not _is_the_engines(difference)
+    ]
 
 
 def _telling(before: Mapping[str, Any], after: Mapping[str, Any]) -> Mapping[str, Any]:

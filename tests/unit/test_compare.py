@@ -186,6 +186,13 @@ def test_what_two_engines_tell_in_their_own_ways_is_no_loss(before: dict[str, An
     assert compare_across(inspection(before), inspection(after)) == []
 
 
+def test_a_limit_that_an_engine_set_of_itself_is_no_loss() -> None:
+    """Podman limits processes where nobody asked for it, and says so; one that somebody asked for has to hold."""
+    before, after = inspection({"HostConfig/PidsLimit": 2048}), inspection({"HostConfig/PidsLimit": None})
+    assert compare_across({**before, "OwnDefaults": ["PidsLimit"]}, after) == []
+    assert [found.path for found in compare_across({**before, "OwnDefaults": []}, after)] == ["HostConfig.PidsLimit"]
+
+
 @pytest.mark.parametrize(
     ("before", "after"),
     [

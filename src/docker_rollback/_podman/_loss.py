@@ -24,10 +24,13 @@ _NOWHERE: Final = (
     "API, and no inspection shows them"
 )
 
+_CHECK: Final = frozenset(["Test", "Interval", "Timeout", "StartPeriod", "Retries"])
+"""What Docker's API on Podman takes of a health check."""
+
 _ROUNDED: Final = 3
 """Digits up to which Podman shows a size as it is; it rounds to four."""
 
-_MODES: Final = ("NetworkMode", "IpcMode", "PidMode", "UTSMode", "Cgroup", "UsernsMode")
+_MODES: Final = ("NetworkMode", "IpcMode", "PidMode", "UTSMode", "CgroupMode", "UsernsMode")
 _OTHER: Final = "container:"
 _OWN: Final = "io.podman.annotations."
 _NOTE: Final = f"{_OWN}pids-limit"
@@ -170,7 +173,8 @@ def _at(native: Mapping[str, Any], path: str) -> Any:
 
 def _looked_into(native: Mapping[str, Any], runtime: str) -> Iterator[str]:
     """Yield what is refused of fields that come back in most cases."""
-    if (found := str(native.get("OCIRuntime") or runtime)) != runtime:
+    # Either may be a path.
+    if _program(found := str(native.get("OCIRuntime") or runtime)) != _program(runtime):
         yield f"the runtime {found}, where {runtime} is the engine's default (--runtime)"
     for option, place in faded_options(_command(native)):
         if option == "Z" and native.get("ProcessLabel"):
@@ -187,6 +191,8 @@ def _looked_into(native: Mapping[str, Any], runtime: str) -> Iterator[str]:
     if bool(_at(native, "Config.SystemdMode")) != _is_init(native):
         yield "its systemd mode (--systemd)"
     check = _at(native, "Config.Healthcheck") or {}
+    if unknown := sorted(check.keys() - _CHECK):
+        yield f"the setting {', '.join(unknown)} of its health check"
     if check and check.get("Test") != ["NONE"] and not check.get("Interval"):
         yield "a health check that never runs by itself (--health-interval=disable)"
     if own := [name for name in ("ConmonPidFile", "PidFile") if _is_custom(native, name)]:
@@ -198,7 +204,11 @@ def _is_init(native: Mapping[str, Any]) -> bool:
     command = [str(word) for word in (native.get("Path"), *(native.get("Args") or ()))]
     if len(command) > 2 and command[:2] == ["/bin/sh", "-c"]:
         command = command[2:]
-    return command[0] in _INITS or command[0].rpartition("/")[2] == "systemd"
+    return command[0] in _INITS or _program(command[0]) == "systemd"
+
+
+def _program(path: str) -> str:
+    return path.rpartition("/")[2]
 
 
 def _is_custom(native: Mapping[str, Any], name: str) -> bool:

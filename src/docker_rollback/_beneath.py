@@ -12,7 +12,7 @@ import errno
 import os
 import stat
 import weakref
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Generator, Iterator
 from contextlib import contextmanager
 from functools import cache
 from typing import Final, Self
@@ -156,6 +156,29 @@ class Tree:
                     waiting += [path + b"/" + name for name in sorted(self.names(path), reverse=True)]
             except OSError:
                 continue
+
+    def everything(self) -> Generator[bytes, bool | None, None]:
+        """Yield the path of everything below; a folder that cannot be read counts as empty.
+
+        It takes one look a folder, not one a file. Whoever sends True for a path does not want what is in it.
+        """
+        waiting = [b"."]
+        while waiting:
+            folder = waiting.pop()
+            try:
+                opened = self._open(folder, os.O_RDONLY | os.O_DIRECTORY)
+            except OSError:
+                continue
+            try:
+                with os.scandir(opened) as entries:
+                    found = [(os.fsencode(entry.name), entry.is_dir(follow_symlinks=False)) for entry in entries]
+            finally:
+                os.close(opened)
+            for name, is_folder in found:
+                path = folder + b"/" + name
+                unwanted = yield path
+                if is_folder and not unwanted:
+                    waiting.append(path)
 
     @contextmanager
     def _handle(self, path: bytes) -> Iterator[int]:

@@ -29,6 +29,7 @@ from docker_rollback._running import settled
 from docker_rollback._snapshotter import now
 from docker_rollback._spec import attached_networks, is_plain_network, observe, own_network, refers
 from docker_rollback._store import BackupStore
+from docker_rollback._unkept import unkept_names
 from docker_rollback.errors import (
     EngineForbiddenError,
     ImageNotFoundError,
@@ -287,7 +288,7 @@ class Preflight:
         # What is only kept, before it is rolled back, is kept as it stands: nothing has to start it again.
         network = None if self._may_lack else self._network_refusal(container)
         found = (refusal(container.inspection), own.refusal(container), network, uncommittable(self._engine, container))
-        reasons = [reason for reason in found if reason]
+        reasons = [reason for reason in found if reason] + unkept_names(self._engine, container)
         reasons += self._guest_refusals(self._data_of(container), outside, own)
         return reasons + [reason for volume in container.volumes if (reason := self._would_be_lost(container, volume))]
 

@@ -42,9 +42,10 @@ from docker_rollback._removal import removal_error
 from docker_rollback._spec import attached_networks, made_for_mounts, mount_places, observe, primary_network
 from docker_rollback._store import BackupStore, Draft
 from docker_rollback._timer import Timer
+from docker_rollback._unkept import unkept_names
 from docker_rollback._upper import altered, lost_by_commit
 from docker_rollback._volumes import may_do_anything
-from docker_rollback.errors import EngineConflictError, EngineError, ImageNotFoundError
+from docker_rollback.errors import CaptureError, EngineConflictError, EngineError, ImageNotFoundError
 
 logger = logging.getLogger("docker_rollback")
 
@@ -239,6 +240,9 @@ class ContainerSnapshotter:
         if snapshot.image.clean:
             self._give_up_commit(snapshot)
         else:
+            for reason in unkept_names(self._engine, snapshot):
+                # They came since the look before the capture.
+                raise CaptureError(snapshot.name, reason)
             lost = lost_by_commit(snapshot.inspection)
             snapshot = evolve(snapshot, not_covered=(*snapshot.not_covered, *lost))
         image = self._with_name(snapshot)

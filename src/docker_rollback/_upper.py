@@ -1,8 +1,8 @@
 """What a commit cannot keep of a container's writable layer, found where that layer can be seen on this machine.
 
-Docker's commit keeps whole seconds, no user attributes, no ACLs, and takes a file whose name begins with ``.wh.`` for
-the mark of a deletion (measured on Docker 20.10 to 28.5 and Podman 5.8, which keeps some of it). Times are not listed:
-that they lose their fraction is true of every file.
+Docker's commit keeps whole seconds, no time before 1970 (but that of a symbolic link, at times), no user attributes and
+no ACLs (measured on Docker 20.10 to 28.5 and Podman 5.8, which keeps some of it). Fractions of seconds are not listed:
+every file loses them.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ _MOST = 20
 """How many paths are named; one who loses more needs no longer list."""
 
 _ACLS = ("system.posix_acl_access", "system.posix_acl_default")
-_WHITEOUT = b".wh."
 MARKS = ("trusted.overlay.", "user.overlay.")
 """How the marks of overlayfs begin."""
 _NOT_SEEN = (*MARKS, "security.selinux")
@@ -87,6 +86,11 @@ def layers_of(inspection: Mapping[str, Any]) -> Iterator[Layers | None]:
         yield layers
 
 
+def upper_of(inspection: Mapping[str, Any]) -> str:
+    """Return the path of a container's writable layer on its engine's host; empty if its engine does not tell."""
+    return str(((inspection.get("GraphDriver") or {}).get("Data") or {}).get("UpperDir") or "")
+
+
 def attributes_of(layer: Tree, path: bytes) -> dict[str, bytes]:
     """Return the extended attributes of a file, but overlayfs' marks and its label; raises `OSError`."""
     found = layer.attributes(path)
@@ -123,14 +127,20 @@ def _looks(layer: Tree, folder: bytes) -> tuple[int, int, int, dict[str, bytes]]
 def _losses(upper: Tree) -> Iterator[tuple[str, str]]:
     for path in upper.walk():
         shown = path.removeprefix(b".").decode("utf-8", "backslashreplace")
-        if path.rpartition(b"/")[2].startswith(_WHITEOUT):
-            yield shown, "the file"
-            continue
+        if _is_old(upper, path):
+            yield shown, "the time before 1970"
         attributes = _attributes(upper, path) if path != b"." else ()
         if any(attribute.startswith("user.") for attribute in attributes):
             yield shown, "the user attributes"
         if any(attribute in _ACLS for attribute in attributes):
             yield shown, "the ACL"
+
+
+def _is_old(layer: Tree, path: bytes) -> bool:
+    try:
+        return layer.status(path).st_mtime < 0
+    except OSError:
+        return False
 
 
 def _attributes(layer: Tree, path: bytes) -> Collection[str]:

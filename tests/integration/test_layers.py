@@ -2,23 +2,37 @@
 
 from __future__ import annotations
 
+import os
 import random
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import docker
 import pytest
+from attrs import evolve
 from docker.errors import NotFound
 
-from docker_rollback import RollbackRequested, UnsupportedContainerError, recover, rollback
+from docker_rollback import (
+    DockerEngine,
+    RollbackRequested,
+    StoreNotFoundError,
+    UnsupportedContainerError,
+    backup,
+    recover,
+    rollback,
+)
+from docker_rollback._engine.port import EngineInfo
+from tests.engines.results import cannot
 from tests.programs import run_in
 
 pytestmark = pytest.mark.engine
 
 BASE = """
-mkdir -p /t/dir/sub /t/other; echo base > /t/dir/file; echo inner > /t/dir/sub/inner; echo top > /t/top
+echo 0 > /counter; mkdir -p /t/dir/sub /t/other
+echo base > /t/dir/file; echo inner > /t/dir/sub/inner; echo top > /t/top
 echo linked > /t/one; ln /t/one /t/two; ln -s dir /t/soft; chmod 4755 /t/top; chown 12:34 /t/other
 """
 
@@ -80,6 +94,10 @@ class Writer:
         assert code == 0, output
         return output
 
+    def inspect(self) -> Mapping[str, Any]:
+        """Return the inspection of the container."""
+        return DockerEngine(self.client).inspect_container(self.name)
+
     def depth(self, image: str) -> int:
         """Return how many layers an image has."""
         return len(self.client.images.get(image).attrs["RootFS"]["Layers"])
@@ -115,7 +133,8 @@ def writer(
     finally:
         with suppress(NotFound):
             docker_client.api.remove_container(writer.name, force=True, v=True)
-        recover(client=docker_client, store=writer.store)
+        with suppress(StoreNotFoundError):
+            recover(client=docker_client, store=writer.store)
 
 
 def test_rollbacks_make_the_next_one_no_deeper(writer: Writer) -> None:
@@ -141,3 +160,70 @@ def test_a_container_without_its_image_is_refused(writer: Writer) -> None:
     with pytest.raises(UnsupportedContainerError, match=name), tx:
         pytest.fail("the block was entered")
     assert client.api.inspect_container(name)["State"]["Status"] == "exited"
+
+
+ODD = {
+    "folder": "mkdir /t/.wh.dir",
+    "file": "echo x > /t/.wh.top",
+    "link": "ln -s nowhere /t/.wh.soft",
+    "opaque": "mkdir /t/dir/.wh..wh..opq",
+    "links": "mkdir /t/.wh..wh.plnk",
+}
+
+
+class Elsewhere(DockerEngine):
+    """An engine whose files are not this machine's."""
+
+    def info(self) -> EngineInfo:
+        """Return where it is."""
+        return evolve(super().info(), address="tcp://elsewhere:2375")
+
+
+@pytest.mark.parametrize("local", [True, False])
+@pytest.mark.parametrize("odd", ODD)
+def test_names_that_look_like_marks_are_refused(writer: Writer, odd: str, *, local: bool) -> None:
+    """Before anything stops, where the layer can be seen and where the engine is asked."""
+    writer.run(ODD[odd])
+    before, started = writer.run(LOOK), writer.inspect()["State"]["StartedAt"]
+    engine = (DockerEngine if local else Elsewhere)(writer.client)
+    tx = rollback(writer.name, client=engine, store=writer.store, way=None if local else "helper")
+    (reason,) = tx.check().refused[writer.name]
+    assert ODD[odd].rpartition("/")[2] in reason
+    with pytest.raises(UnsupportedContainerError, match=r"\.wh\."), tx:
+        pytest.fail("the block was entered")
+    assert writer.run(LOOK) == before
+    assert writer.inspect()["State"]["StartedAt"] == started
+
+
+def test_a_path_that_is_too_long_is_refused(writer: Writer) -> None:
+    """Docker and Podman commit a part of it without a word, and containerd's store fails; the error is short."""
+    pid = writer.inspect()["State"]["Pid"]
+    try:
+        above = os.open(f"/proc/{pid}/root/t", os.O_RDONLY)
+    except OSError:
+        pytest.skip("the container's files cannot be reached from here")
+    for _ in range(30):
+        os.mkdir("d" * 200, dir_fd=above)
+        below = os.open("d" * 200, os.O_RDONLY, dir_fd=above)
+        os.close(above)
+        above = below
+    os.close(above)
+    started = writer.inspect()["State"]["StartedAt"]
+    tx = rollback(writer.name, client=writer.client, store=writer.store)
+    (reason,) = tx.check().refused[writer.name]
+    assert len(reason) < 400
+    with pytest.raises(UnsupportedContainerError, match="too long") as error, tx:
+        pytest.fail("the block was entered")
+    assert len(str(error.value)) < 600
+    assert writer.inspect()["State"]["StartedAt"] == started
+
+
+def test_a_time_before_1970_is_listed(writer: Writer) -> None:
+    """Engines make it the first moment of 1970; containerd's store does not tell where the layer is."""
+    writer.run("touch -d '1969-06-01 00:00:00' /t/top")
+    taken = backup(writer.name, client=writer.client, store=writer.store)
+    upper = (writer.inspect().get("GraphDriver") or {}).get("Data")
+    if upper and Path(upper["UpperDir"]).is_dir():
+        assert "the time before 1970 of /t/top" in [gap.what for gap in taken.not_covered]
+    else:
+        cannot(writer.client, "it does not say where a container's layer is")

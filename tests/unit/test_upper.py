@@ -26,21 +26,28 @@ def test_a_plain_layer_loses_nothing(tmp_path: Path) -> None:
     assert seen(tmp_path) == ()
 
 
-def test_attributes_and_marks_of_deletion_are_found(tmp_path: Path) -> None:
-    """A user attribute is lost, and a file whose name looks like the mark of a deletion."""
+def test_attributes_and_old_times_are_found(tmp_path: Path) -> None:
+    """A user attribute is lost, and a time before 1970, of a file, a folder and a link itself."""
     (tmp_path / "tagged").write_text("x", encoding="utf-8")
     try:
         os.setxattr(tmp_path / "tagged", "user.colour", b"blue")
     except OSError:
         pytest.skip("this file system keeps no user attributes")
-    (tmp_path / ".wh.hidden").write_text("x", encoding="utf-8")
-    assert {gap.what for gap in seen(tmp_path)} == {"the file of /.wh.hidden", "the user attributes of /tagged"}
+    (tmp_path / "old").touch()
+    (tmp_path / "older").mkdir()
+    (tmp_path / "oldest").symlink_to("/nowhere")
+    (tmp_path / "first").touch()
+    for name, moment in (("old", -1), ("older", -86400), ("oldest", -0.5), ("first", 0)):
+        os.utime(tmp_path / name, (moment, moment), follow_symlinks=False)
+    times = {f"the time before 1970 of /{name}" for name in ("old", "older", "oldest")}
+    assert {gap.what for gap in seen(tmp_path)} == {"the user attributes of /tagged"} | times
 
 
 def test_a_long_list_ends(tmp_path: Path) -> None:
     """Twenty are named; the rest is said to exist."""
     for number in range(30):
-        (tmp_path / f".wh.{number}").touch()
+        (tmp_path / str(number)).touch()
+        os.utime(tmp_path / str(number), (-1, -1))
     found = seen(tmp_path)
     assert len(found) == 21
     assert found[-1].what.startswith("more")

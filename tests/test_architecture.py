@@ -48,6 +48,7 @@ LAYERS = (
         "_removal",
         "_signals",
         "_labels",
+        "_quiet_request",
         "_image_names",
         "_origin",
     ),

@@ -23,6 +23,7 @@ from docker_rollback._engine.port import ContainerFilter, Engine
 from docker_rollback._image_names import live
 from docker_rollback._labels import GUARD, GUARD_NAME, OPERATION_LABEL, ROLE_LABEL
 from docker_rollback._model import ContainerSnapshot, NetworkRecord, Observed
+from docker_rollback._quiet_request import quiet_request
 from docker_rollback._removal import removal_error
 from docker_rollback._snapshotter import ContainerSnapshotter
 from docker_rollback._store import BackupStore
@@ -166,36 +167,19 @@ def request(snapshot: ContainerSnapshot, image: str, labels: Mapping[str, str]) 
     """Return the request that creates the guard of a container from an image that was committed of it. Pure."""
     config = snapshot.inspection["Config"]
     volumes = sorted({mount.source for mount in snapshot.mounts if mount.kind == "volume"})
-    return {
-        "Image": image,
-        "Entrypoint": [_PROGRAM],
-        "Cmd": [],
-        "User": "0:0",
-        "WorkingDir": "/",
-        # With labels of the application, a proxy, an updater or compose would take the guard for the application.
-        "Labels": {**dict.fromkeys(config.get("Labels") or {}, ""), **labels},
-        "Healthcheck": {"Test": ["NONE"]},
-        "StopSignal": "SIGKILL",
-        "HostConfig": {
-            "NetworkMode": "none",
-            "LogConfig": {"Type": "none", "Config": {}},
-            "CapDrop": ["ALL"],
-            "SecurityOpt": ["label=disable"],
-            "RestartPolicy": {"Name": "no", "MaximumRetryCount": 0},
-            "Mounts": [
-                {
-                    "Type": "volume",
-                    "Source": volume,
-                    "Target": f"{_HOME}/volumes/{number}",
-                    "ReadOnly": True,
-                    "VolumeOptions": {"NoCopy": True},
-                }
-                for number, volume in enumerate(volumes)
-            ],
-            # Else an engine would create volumes for what the image declares to be some.
-            "Tmpfs": dict.fromkeys(config.get("Volumes") or {}, ""),
-        },
-    }
+    mounts = [
+        {
+            "Type": "volume",
+            "Source": volume,
+            "Target": f"{_HOME}/volumes/{number}",
+            "ReadOnly": True,
+            "VolumeOptions": {"NoCopy": True},
+        }
+        for number, volume in enumerate(volumes)
+    ]
+    # Else an engine would create volumes for what the image declares to be some.
+    host = {"Mounts": mounts, "Tmpfs": dict.fromkeys(config.get("Volumes") or {}, "")}
+    return quiet_request(image, [_PROGRAM], labels=labels, hidden=config.get("Labels") or {}, host=host)
 
 
 def program(architecture: str) -> bytes:

@@ -21,3 +21,13 @@ GUARD_NAME: Final = "docker-rollback-guard-"
 
 GUARD: Final = "guard"
 """The role of a container that keeps what a stopped container needs from being pruned."""
+
+
+def is_helper(name: str) -> bool:
+    """Return True if a container of that name is one of our helpers."""
+    return name.startswith(HELPER_NAME)
+
+
+def is_guard(name: str) -> bool:
+    """Return True if a container of that name is one of our guards."""
+    return name.startswith(GUARD_NAME)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from docker_rollback._engine.port import ContainerFilter, Engine
-from docker_rollback._labels import GUARD_NAME
+from docker_rollback._labels import is_guard
 from docker_rollback._model import Observed
 from docker_rollback._spec import observe
 from docker_rollback.errors import ContainerNotFoundError
@@ -27,9 +27,4 @@ def look_at_all(engine: Engine, where: ContainerFilter, *, but: Collection[str] 
     Guards are left out too: they use nothing that they mount.
     """
     found = [look_at(engine, container) for container in engine.list_containers(where) if container not in but]
-    return [container for container in found if container is not None and not _is_guard(container)]
-
-
-def _is_guard(container: Observed) -> bool:
-    # An image may bear any label, and give it to a container that is none of ours.
-    return container.name.startswith(GUARD_NAME)
+    return [container for container in found if container is not None and not is_guard(container.name)]

@@ -15,7 +15,7 @@ from attrs import evolve
 from docker_rollback._engine.port import ContainerFilter, Engine
 from docker_rollback._folders import uses
 from docker_rollback._journal import Phase, Record, stand
-from docker_rollback._labels import HELPER_NAME
+from docker_rollback._labels import is_helper
 from docker_rollback._locking import locked
 from docker_rollback._look import look_at, look_at_all
 from docker_rollback._marker import Markers
@@ -201,8 +201,7 @@ class Operation:
         for volume in self.record.volumes:
             where = ContainerFilter(volume=None if is_folder(volume) else volume)
             for container in look_at_all(self._engine, where, but=found.keys()):
-                helps = container.name.startswith(HELPER_NAME)
-                if not helps and any(uses(mount, volume) for mount in container.mounts):
+                if not is_helper(container.name) and any(uses(mount, volume) for mount in container.mounts):
                     found[container.id] = container
         for member in members(self._engine, self.record.project) if self.record.project is not None else ():
             found.setdefault(member.id, member)

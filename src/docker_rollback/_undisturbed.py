@@ -9,7 +9,7 @@ from typing import Final, TypeVar
 from docker_rollback._engine.port import ContainerFilter, Engine
 from docker_rollback._engine_errors import DockerRollbackError, may_pass
 from docker_rollback._folders import uses
-from docker_rollback._labels import HELPER_NAME
+from docker_rollback._labels import is_helper
 from docker_rollback._look import look_at, look_at_all
 from docker_rollback._model import Observed, is_folder
 from docker_rollback._report import Report
@@ -115,8 +115,7 @@ class DataWatch:
         for name in data:
             where = ContainerFilter(volume=None if is_folder(name) else name)
             for user in look_at_all(self._engine, where, but=found.keys()):
-                helper = user.name.startswith(HELPER_NAME)
-                if not helper and any(uses(mount, name) for mount in user.mounts):
+                if not is_helper(user.name) and any(uses(mount, name) for mount in user.mounts):
                     found[user.id] = user
         return list(found.values())
 

@@ -16,7 +16,7 @@ from docker_rollback._beneath import Tree
 from docker_rollback._engine.port import ContainerFilter, Engine, Inspection, Process
 from docker_rollback._exclude import MountPoint, Paths, for_find
 from docker_rollback._folders import folder_of, inspection_of, uses
-from docker_rollback._labels import GUARD_NAME, HELPER_NAME, OPERATION_LABEL
+from docker_rollback._labels import OPERATION_LABEL, is_guard, is_helper
 from docker_rollback._model import Way, is_folder
 from docker_rollback._spec import mounts
 from docker_rollback._store import FileLock
@@ -302,8 +302,8 @@ class VolumeAccess:
                 continue
             labels = container["Config"].get("Labels") or {}
             name = str(container["Name"]).lstrip("/")
-            helps = name.startswith(HELPER_NAME) and labels.get(OPERATION_LABEL) in self._operations
-            ours = helps or name.startswith(GUARD_NAME)
+            helps = is_helper(name) and labels.get(OPERATION_LABEL) in self._operations
+            ours = helps or is_guard(name)
             # An engine also names containers that mount something else at a path of that name.
             if not ours and any(uses(mount, volume) for mount in mounts(container)):
                 users.append(container)

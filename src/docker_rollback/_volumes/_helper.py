@@ -14,6 +14,7 @@ from attrs import frozen
 
 from docker_rollback._engine.port import ContainerFilter, Engine, Process
 from docker_rollback._labels import HELPER_NAME, OPERATION_LABEL, ROLE_LABEL
+from docker_rollback._quiet_request import quiet_request
 from docker_rollback._removal import removal_error
 from docker_rollback._volumes._image import Toolbox
 from docker_rollback.errors import ContainerNotFoundError, EngineConflictError, EngineError, ImageNotFoundError
@@ -225,33 +226,17 @@ def request(
 ) -> dict[str, Any]:
     """Return the request that creates a helper. Pure."""
     taken = {mount.target for mount in mounts}
-    return {
-        "Image": toolbox.image,
-        "Entrypoint": list(toolbox.main),
-        "Cmd": [],
-        "Env": list(_ENVIRONMENT),
-        "User": "0:0",
-        "WorkingDir": "/",
-        # A label of an application's image could have a proxy, a backup tool or an updater take it for the application.
-        "Labels": {**dict.fromkeys(toolbox.labels, ""), **labels},
-        "Healthcheck": {"Test": ["NONE"]},
-        "StopSignal": "SIGKILL",
-        "HostConfig": {
-            "NetworkMode": "none",
-            # With any other driver, all that it prints is written to disk as well: 23 times slower.
-            "LogConfig": {"Type": "none", "Config": {}},
-            "CapDrop": ["ALL"],
-            "CapAdd": list(_CAPABILITIES),
-            # Owners are to read as on disk, whatever numbers the engine gives to its containers.
-            "UsernsMode": "host",
-            "SecurityOpt": ["label=disable"],
-            "RestartPolicy": {"Name": "no", "MaximumRetryCount": 0},
-            "AutoRemove": auto_remove,
-            "Mounts": [dict(mount.request) for mount in mounts if mount.request],
-            "Binds": [mount.bind for mount in mounts if mount.bind],
-            "Tmpfs": {path: "" for path in toolbox.masked if path not in taken},
-        },
+    host = {
+        "CapAdd": list(_CAPABILITIES),
+        # Owners are to read as on disk, whatever numbers the engine gives to its containers.
+        "UsernsMode": "host",
+        "AutoRemove": auto_remove,
+        "Mounts": [dict(mount.request) for mount in mounts if mount.request],
+        "Binds": [mount.bind for mount in mounts if mount.bind],
+        "Tmpfs": {path: "" for path in toolbox.masked if path not in taken},
     }
+    quiet = quiet_request(toolbox.image, toolbox.main, labels=labels, hidden=toolbox.labels, host=host)
+    return quiet | {"Env": list(_ENVIRONMENT)}
 
 
 def remove_left_over(engine: Engine, is_dead: Callable[[str], bool]) -> list[str]:

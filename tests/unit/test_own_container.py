@@ -235,6 +235,19 @@ def test_those_that_cannot_be_told_apart_are_all_left_running() -> None:
     assert own.refusal(containers[2]) is None
 
 
+@pytest.mark.parametrize("kind", ["bind", "volume", "tmpfs"])
+def test_a_mount_of_any_kind_tells_those_in_one_network_apart(kind: str) -> None:
+    """One that has it is the one, and one that lacks it is not."""
+    mount = {"Type": kind, "Source": "/s", "Name": "s", "Destination": "/own", "RW": True, "Driver": "local"}
+    seen = "520 492 0:25 / /own rw - tmpfs tmpfs rw"
+    containers = everybody(network=f"container:{VPN}", layer=None, mounts=(mount,))
+    for shown, name in ((seen, "updater"), ("", "mate")):
+        traces = Traces("0::/\n", "\n".join((root(SNAPSHOT), files(VPN), shown, KERNEL)))
+        assert name in [one.name for one in own_container(traces, containers).containers]
+        other = {"updater": "mate", "mate": "updater"}[name]
+        assert other not in [one.name for one in own_container(traces, containers).containers]
+
+
 def test_the_start_of_process_1_tells_those_in_one_network_apart() -> None:
     """Unless one of them has the processes of another container, and so no process 1 of its own."""
     mounts = "\n".join((root(SNAPSHOT), files(VPN), KERNEL))

@@ -56,7 +56,10 @@ _CUT_OFF: Final = re.compile(
     r"|cannot exec in a |is not running|no such container",
     re.IGNORECASE,
 )
-_IN_VAIN: Final = re.compile(r"No space left on device|Disk quota exceeded|Read-only file system", re.IGNORECASE)
+# The last of these: a flag keeps even root from removing a file, and what is still there is in the way.
+_IN_VAIN: Final = re.compile(
+    r"No space left on device|Disk quota exceeded|Read-only file system|Operation not permitted", re.IGNORECASE
+)
 # A path leads elsewhere than a moment ago. Nothing in an archive has tar come upon that by itself.
 _CHANGED_MEANWHILE: Final = re.compile(
     r"^\S*tar: (?:\w+: Cannot [^:]* for file '(?P<file>.*)'|(?P<path>.*): Cannot (?!hard link)[^:]*): "

@@ -6,9 +6,14 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from attrs import evolve
 
 from docker_rollback._beneath import Tree
+from docker_rollback._store import BackupStore
+from docker_rollback._volumes._fill import Filling
 from docker_rollback._volumes._flags import clear_flags
+from docker_rollback.errors import ArchiveError
+from tests.unit.volumes.live import capture, reach_of
 
 
 def flag(change: str, *paths: Path) -> None:
@@ -44,4 +49,29 @@ def test_flags_are_taken_off(field: Path) -> None:
             (outside / "file").write_text("y")
     finally:
         flag("-i", outside / "file")
+        clear_flags(Tree.at(root))
+
+
+@pytest.mark.parametrize("at_hand", [True, False])
+def test_flags_that_keep_a_volume_from_being_filled_are_taken_off(
+    field: Path, caplog: pytest.LogCaptureFixture, *, at_hand: bool
+) -> None:
+    """Where its files are at hand; a helper cannot, and its tar's own words are the error."""
+    root, store = field / "root", BackupStore(field / "store")
+    root.mkdir()
+    (root / "file").write_text("before")
+    taken = capture(root, store=store)
+    (root / "file").write_text("after")
+    flag("+i", root / "file")
+    reach = reach_of(root) if at_hand else evolve(reach_of(root), way="helper", tree=None)
+    try:
+        if at_hand:
+            Filling(reach, taken.archive, store, None).fill()
+            assert (root / "file").read_text() == "before"
+            assert "volume vol: flags of 1 files kept it from being filled" in caplog.text
+        else:
+            with pytest.raises(ArchiveError, match="Operation not permitted"):
+                Filling(reach, taken.archive, store, None).fill()
+            assert (root / "file").read_text() == "after"
+    finally:
         clear_flags(Tree.at(root))

@@ -157,6 +157,13 @@ def test_nothing_is_done_where_nothing_would_change(shop: Shop, options: dict[st
     shop.check_restored()
 
 
+def test_the_order_of_variables_is_no_change(shop: Shop) -> None:
+    """A change of one of several that it has already comes last, and means the same."""
+    shop.engine.run("desk", image="shop:1", env=["A=1", "B=2"])
+    outcome = replace("desk", "shop:1", client=shop.engine, store=shop.store, environment={"A": "1"})
+    assert outcome.status is Status.UNCHANGED
+
+
 def test_an_id_of_the_image_that_runs_is_no_change(shop: Shop) -> None:
     """An id is no name that the container could be made from instead."""
     image = shop.engine.inspect_image("shop:1")["Id"]

@@ -127,7 +127,7 @@ def _looks(layer: Tree, folder: bytes) -> tuple[int, int, int, dict[str, bytes]]
 def _losses(upper: Tree) -> Iterator[tuple[str, str]]:
     for path in upper.walk():
         shown = path.removeprefix(b".").decode("utf-8", "backslashreplace")
-        if _is_old(upper, path):
+        if path != b"." and _is_old(upper, path):
             yield shown, "the time before 1970"
         attributes = _attributes(upper, path) if path != b"." else ()
         if any(attribute.startswith("user.") for attribute in attributes):

@@ -98,6 +98,10 @@ class Writer:
         """Return the inspection of the container."""
         return DockerEngine(self.client).inspect_container(self.name)
 
+    def file(self, path: str) -> Path:
+        """Return the path by which a file of the container is reached from here, if its engine runs here."""
+        return Path(f"/proc/{self.inspect()['State']['Pid']}/root{path}")
+
     def depth(self, image: str) -> int:
         """Return how many layers an image has."""
         return len(self.client.images.get(image).attrs["RootFS"]["Layers"])
@@ -139,9 +143,16 @@ def writer(
 
 def test_rollbacks_make_the_next_one_no_deeper(writer: Writer) -> None:
     """Whatever was written between them: deleted, replaced, of several names, a folder in place of a file."""
+    writer.run("echo x > /capable")
+    # CAP_NET_RAW, as `setcap` writes it.
+    capability = bytes.fromhex("0100000200200000000000000000000000000000")
+    reachable = writer.file("/capable").exists()
+    if reachable:
+        os.setxattr(writer.file("/capable"), "security.capability", capability)
     for _ in range(8):
         writer.round()
         assert len(writer.left()) == 1
+        assert not reachable or os.getxattr(writer.file("/capable"), "security.capability") == capability
 
 
 def test_a_container_without_its_image_is_refused(writer: Writer) -> None:
@@ -197,9 +208,8 @@ def test_names_that_look_like_marks_are_refused(writer: Writer, odd: str, *, loc
 
 def test_a_path_that_is_too_long_is_refused(writer: Writer) -> None:
     """Docker and Podman commit a part of it without a word, and containerd's store fails; the error is short."""
-    pid = writer.inspect()["State"]["Pid"]
     try:
-        above = os.open(f"/proc/{pid}/root/t", os.O_RDONLY)
+        above = os.open(writer.file("/t"), os.O_RDONLY)
     except OSError:
         pytest.skip("the container's files cannot be reached from here")
     for _ in range(30):

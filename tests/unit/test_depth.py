@@ -4,7 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from docker_rollback import BackupStore, RollbackRequested, Status, UnsupportedContainerError, backup, restore, rollback
+from docker_rollback import (
+    BackupStore,
+    CorruptBackupError,
+    RollbackRequested,
+    Status,
+    UnsupportedContainerError,
+    backup,
+    restore,
+    rollback,
+)
 from docker_rollback._parts import Parts
 from docker_rollback._rollback import Rollback
 from docker_rollback.testing import FailingEngine, FakeEngine
@@ -120,3 +129,18 @@ def test_a_flat_image_is_stored_once_for_what_was_not_changed(store: BackupStore
     restore(second.id, client=other, store=store)
     assert other.container("app").read("/count") == b"2"
     assert not other.container("app").exists("/deep")
+
+
+def test_a_layer_that_is_damaged_meanwhile_is_an_error_of_the_store(store: BackupStore) -> None:
+    """What is merged is read from the store again; what does not decompress, or is no tar, is told as damage."""
+    engine = FakeEngine()
+    deep_image(engine, 1)
+    engine.run("app", image="app:1")
+    with store.draft("20260102T030405Z-app-a1b2c3") as draft:
+        layers = engine.inspect_image("app:1")["RootFS"]["Layers"]
+        manifest = draft.add_image(engine.save_image("app:1"), layers=layers)
+        for blob in (store.path / "blobs" / "sha256").iterdir():
+            if blob.read_bytes()[:2] == b"\x1f\x8b":
+                blob.write_bytes(blob.read_bytes()[:20] + bytes(blob.stat().st_size - 20))
+        with pytest.raises(CorruptBackupError):
+            draft.flatten_image(manifest, keep=0)

@@ -15,7 +15,7 @@ from docker_rollback._store import _oci
 from docker_rollback._store._bench import Bench
 from docker_rollback._store._files import translated
 from docker_rollback._store._merge import merged
-from docker_rollback._store._streams import GzipWriter, compression, decompressed
+from docker_rollback._store._streams import CompressionError, GzipWriter, compression, decompressed
 
 
 @frozen
@@ -51,14 +51,14 @@ def flatten(bench: Bench, manifest: Descriptor, *, keep: int, threads: int) -> F
     config = _oci.load_json(layout.blobs.read(parts.config, _oci.MAX_MANIFEST))
     hasher = hashlib.sha256()
     with ExitStack() as held, bench.blob(_oci.LAYER_GZIP) as blob:
-        files = [held.enter_context(_unpacked(bench, layer)) for layer in parts.layers[keep:]]
-        with GzipWriter(blob.write, threads) as packer:
-            try:
+        try:
+            files = [held.enter_context(_unpacked(bench, layer)) for layer in parts.layers[keep:]]
+            with GzipWriter(blob.write, threads) as packer:
                 for data in merged(files):
                     hasher.update(data)
                     packer.write(data)
-            except tarfile.TarError as error:
-                raise layout.blobs.corrupt(manifest.digest, f"a layer of it is no tar ({error})") from error
+        except (tarfile.TarError, CompressionError) as error:
+            raise layout.blobs.corrupt(manifest.digest, f"a layer of it is broken ({error})") from error
         layer = blob.close()
     ids = (*config["rootfs"]["diff_ids"][:keep], "sha256:" + hasher.hexdigest())
     config["rootfs"]["diff_ids"] = list(ids)

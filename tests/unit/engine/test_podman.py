@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from docker_rollback._compare import compare
-from docker_rollback._engine._docker_podman import docker_like
+from docker_rollback._engine._docker_podman import docker_like, with_log
 from docker_rollback._model import Mount
 from docker_rollback._spec import create_request, mount_places, mounts
 from tests.unit.engine.scripted import ID, VERSION, ScriptedEngine, answer, refusal
@@ -112,6 +112,21 @@ def test_binds_are_those_of_the_user() -> None:
 def test_volumes_that_an_inspection_declares_stay_declared() -> None:
     """The ones that nobody named come to them."""
     assert translated({"Config/Volumes": {"/declared": {}}})["Config"]["Volumes"] == {"/declared": {}, "/cache": {}}
+
+
+@pytest.mark.parametrize(
+    ("said", "config"),
+    [
+        ({"Type": "journald", "Path": None, "Tag": None, "Size": None}, {}),
+        ({"Type": "journald"}, {}),
+        ({"Type": "k8s-file", "Path": f"/run/containers/{'ab' * 32}/userdata/ctr.log", "Size": "0B"}, {}),
+        ({"Type": "k8s-file", "Path": "/var/log/web.log", "Tag": "web"}, {"path": "/var/log/web.log", "tag": "web"}),
+    ],
+)
+def test_a_log_is_asked_for_as_it_was(said: dict[str, Any], config: dict[str, str]) -> None:
+    """What Podman chose by itself, and what it does not say, is not asked for."""
+    found = with_log({"HostConfig": {}}, {"Id": "ab" * 32, "HostConfig": {"LogConfig": said}})
+    assert found["HostConfig"]["LogConfig"] == {"Type": said["Type"], "Config": config}
 
 
 def test_every_mount_is_told_apart() -> None:

@@ -178,6 +178,5 @@ class JournalledCapture:
             self._store.release(record.operation, HOLDER)
             self._store.delete(record.operation)
         # The engine may have died since they were started, and have taken them along.
-        ensure_running(self._engine, started, timer=self._timer)
-        operation.end()
+        operation.end(last=lambda: ensure_running(self._engine, started, timer=self._timer))
         return removed

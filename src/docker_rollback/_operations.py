@@ -223,14 +223,19 @@ class Operation:
         ]
         return evolve(came if len(idle) == len(found) else Project(came.name), containers=tuple(idle))
 
-    def end(self) -> None:
+    def end(self, *, last: Callable[[], None] = lambda: None) -> None:
         """Let the backup and the containers go, and forget the operation; harmless where that is done.
+
+        Args:
+            last: called before the note goes, when nothing is asked of the engine any more: an engine that dies in
+                a later request takes its containers along. What it raises comes out, and the note stays.
 
         Raises:
             EngineError, StoreError: something is left over, and the note too; recovery does it.
         """
         self._store.release(self.record.operation, HOLDER)
         self._markers.remove(self.record)
+        last()
         self._store.journal.remove(self.record.key)
 
     def _came(self, phase: Phase) -> Project | None:

@@ -251,10 +251,8 @@ class Recovery:
         if operation.record.kept in self._store.ids():
             # The image of an update that was rolled back has lost its name, and may be the only trace of that update.
             self._capture.release(self._store.get(operation.record.kept), spare=True)
-        if rolled_back:
-            # The engine may have died since the last look, and have taken them along.
-            self._restorer.ensure_running(backup)
-        operation.end()
+        # The engine may have died since the last look, and have taken them along.
+        operation.end(last=lambda: self._restorer.ensure_running(backup) if rolled_back else None)
 
     # After a death
 

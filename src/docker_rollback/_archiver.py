@@ -100,6 +100,29 @@ class VolumeArchiver:
         with self._alone(volumes):
             return self._access.probe(volumes)
 
+    def survey(
+        self, volumes: Sequence[str], *, exclude: Collection[Exclude] = (), looks: bool = False
+    ) -> dict[str, _volumes.Survey]:
+        """Return of each volume the way to its data, what is mounted in it, and how large it is.
+
+        Args:
+            volumes: their names.
+            exclude: paths in them that would be left out.
+            looks: whether a volume of which the store has no archive is looked at, to know its size.
+
+        Raises:
+            VolumeNotFoundError: the engine has no such volume.
+            VolumeAccessError: there is no way to one of them, or a path in it is too long to be put back.
+            EngineError, StoreError: what they say.
+        """
+        operation = f"probe-{secrets.token_hex(4)}"
+        with self._alone(volumes), self._access.reading(volumes, operation=operation) as reaches:
+            reaches = tuple(evolve(reach, excluded=_within(reach.volume, exclude)) for reach in reaches)
+            archives = self._earlier(reaches)
+            return {
+                reach.volume: _volumes.survey(reach, archives.get(reach.volume, ()), looks=looks) for reach in reaches
+            }
+
     def archive(self, volume: str, *, in_use: bool = False, exclude: Iterable[ExcludeArgument] = ()) -> VolumeArchive:
         """Archive one volume by itself, as a backup in the store that holds no container.
 
@@ -176,16 +199,12 @@ class VolumeArchiver:
             VolumeAccessError: there is no way to one of them.
             EngineError, StoreError: what they say.
         """
-        excluded = {
-            volume: tuple(sorted(what.path for what in exclude if what.volume == volume and what.path))
-            for volume in volumes
-        }
         with (
             self._alone(volumes),
             ExitStack() as writers,
             self._access.reading(volumes, operation=operation, ways=ways) as reaches,
         ):
-            reaches = tuple(evolve(reach, excluded=excluded[reach.volume]) for reach in reaches)
+            reaches = tuple(evolve(reach, excluded=_within(reach.volume, exclude)) for reach in reaches)
             capture = VolumeCapture(
                 self._store,
                 draft,
@@ -196,7 +215,7 @@ class VolumeArchiver:
                 progress=self._progress,
                 expect=self._expect,
                 live_from=self._live_from,
-                formers=lambda: self._formers(reaches),
+                formers=lambda: self._earlier(reaches, with_listing=True),
             )
             try:
                 yield capture
@@ -358,10 +377,12 @@ class VolumeArchiver:
             held.callback(self._locks.pop, volume)
             yield
 
-    def _formers(self, reaches: Sequence[_volumes.Reach]) -> dict[str, list[VolumeArchive]]:
-        """Return of each volume the archives on this engine whose bases may serve a second time, the newest last.
+    def _earlier(
+        self, reaches: Sequence[_volumes.Reach], *, with_listing: bool = False
+    ) -> dict[str, list[VolumeArchive]]:
+        """Return of each volume the archives on this engine that leave out the same, the newest last.
 
-        What one leaves out, the next has to leave out as well, and nothing else.
+        With `with_listing`, those whose bases may serve a second time alone.
         """
         wanted = {one.volume: (one.excluded, [point.path for point in one.mount_points]) for one in reaches}
         found: dict[str, list[VolumeArchive]] = {}
@@ -370,7 +391,8 @@ class VolumeArchiver:
                 if backup.engine.identity == identity:
                     for one in backup.volumes:
                         leaves_out = (one.excluded, [point.path for point in one.mount_points])
-                        if one.listing is not None and wanted.get(one.name) == leaves_out:
+                        serves = one.listing is not None or not with_listing
+                        if serves and wanted.get(one.name) == leaves_out:
                             found.setdefault(one.name, []).append(one)
         return found
 
@@ -388,6 +410,11 @@ class VolumeArchiver:
         if users:
             names = ", ".join(repr(str(user["Name"]).lstrip("/")) for user in users)
             raise VolumeAccessError(volume, f"running containers use it: {names}; stop them first")
+
+
+def _within(volume: str, exclude: Collection[Exclude]) -> tuple[str, ...]:
+    """Return the paths in a volume that are left out."""
+    return tuple(sorted(what.path for what in exclude if what.volume == volume and what.path))
 
 
 def _is_free(lock: str) -> bool:

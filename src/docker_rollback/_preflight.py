@@ -19,7 +19,7 @@ from docker_rollback._folders import called, folder_of, gap_of, uses
 from docker_rollback._graph import bound_to, is_one_off, start_order
 from docker_rollback._locking import locked
 from docker_rollback._look import look_at_all
-from docker_rollback._model import ContainerSnapshot, Observed, Quiesce, Shared, Way, is_folder, left_out
+from docker_rollback._model import ContainerSnapshot, Observed, Quiesce, Shared, is_folder, left_out
 from docker_rollback._native import native_loss, requiring
 from docker_rollback._own_container import NO_TRACES, Own, Traces, own_container
 from docker_rollback._podman import Loss
@@ -30,6 +30,7 @@ from docker_rollback._snapshotter import now
 from docker_rollback._spec import attached_networks, is_plain_network, observe, own_network, refers
 from docker_rollback._store import BackupStore
 from docker_rollback._unkept import unkept_names
+from docker_rollback._volumes import Survey, mount_gaps
 from docker_rollback.errors import (
     EngineForbiddenError,
     ImageNotFoundError,
@@ -97,6 +98,13 @@ class Preflight:
         self._traces = traces
         self._clock = clock
         self._sleep = sleep
+        self._looks = False
+
+    def looking(self) -> Self:
+        """Return one like this that looks at each volume of which the store has no archive, to know its size."""
+        other = copy.copy(self)
+        other._looks = True
+        return other
 
     def sharing(self, shared: Shared) -> Self:
         """Return one like this to which containers outside that write to the same volumes are what `shared` says."""
@@ -164,24 +172,28 @@ class Preflight:
                 refused[found[0].name].append(_not_bound(folder, found))
         if wrong := self._wrong_excludes(found, beside):
             refused[found[0].name] += wrong
-        ways = self._ways(found, loose, refused)
-        self._store.check()
+        free, free_files = self._store.check()
+        surveys = self._surveys(found, loose, refused)
         named = {name for one in found for name, anonymous in one.volumes.items() if not anonymous}
         return Report(
             containers=found,
             joined=tuple(container.name for container in joined),
             guests=tuple(guests),
             bystanders=tuple(other.id for other in outside),
-            volumes=ways,
+            volumes={name: survey.way for name, survey in surveys.items()},
             anonymous=frozenset(name for one in found for name in one.volumes) - named,
             not_covered=(
                 *(gap for one in found for mount in one.mounts if (gap := gap_of(mount, data)) is not None),
                 *(gap for name, loss in losses.items() for gap in loss.not_covered(name, refusals=self._may_lack)),
+                *(gap for name, one in surveys.items() for gap in mount_gaps(name, one.mount_points)),
                 *map(left_out, self._exclude),
             ),
             excluded=self._exclude,
             refused={name: tuple(reasons) for name, reasons in refused.items() if reasons},
-            room=sum(self._image_room(container) for container in found),
+            sizes={name: survey.size for name, survey in surveys.items()},
+            room=sum(map(self._image_room, found)) + sum(one.room or 0 for one in surveys.values()),
+            free=free,
+            free_files=free_files,
             project=whole,
         )
 
@@ -234,26 +246,29 @@ class Preflight:
                 f"the engine, or a proxy before it, does not let us {', '.join(forbidden)}",
             )
 
-    def _ways(
+    def _surveys(
         self, containers: Sequence[Observed], loose: Sequence[str], refused: Mapping[str, list[str]]
-    ) -> dict[str, Way]:
-        """Return the way to each volume; where there is none, add the reason to what is refused."""
+    ) -> dict[str, Survey]:
+        """Return what is known of each volume; if there is no way to one, add the reason to what is refused."""
         data = {container.name: self._data_of(container) for container in containers}
         if loose:
             data[containers[0].name] += loose
         volumes = list(dict.fromkeys(volume for one in data.values() for volume in one))
         try:
-            return self._archiver.probe(volumes) if volumes else {}
+            return self._survey(volumes) if volumes else {}
         except (VolumeError, VolumeNotFoundError):
             logger.info("looking for the way to each volume by itself, so that the reason is known for each")
-        ways: dict[str, Way] = {}
+        surveys: dict[str, Survey] = {}
         for container in containers:
             for volume in data[container.name]:
                 try:
-                    ways |= self._archiver.probe([volume])
+                    surveys |= self._survey([volume])
                 except (VolumeError, VolumeNotFoundError) as error:
                     refused[container.name].append(str(error))
-        return ways
+        return surveys
+
+    def _survey(self, volumes: Sequence[str]) -> dict[str, Survey]:
+        return self._archiver.survey(volumes, exclude=self._exclude, looks=self._looks)
 
     def _data_of(self, container: Observed) -> list[str]:
         """Return what of a container is archived: its volumes, and those folders that it binds."""

@@ -11,6 +11,9 @@ from docker_rollback._model import NotCovered, Observed, Project, Way
 from docker_rollback._privileges import privileges
 from docker_rollback.errors import UnsupportedContainerError
 
+_FILES = 16
+"""How many files a container or a volume adds to the store, the first backup of an image with many layers excepted."""
+
 
 @frozen
 class Report:
@@ -26,7 +29,11 @@ class Report:
         not_covered: what it would not hold.
         refused: why it would not begin, by container; empty where nothing stands against it.
         excluded: what it would leave out on purpose.
-        room: bytes that its images may take in the store, an estimate; what the volumes take is not counted.
+        sizes: about how many bytes each volume has, by its last archive, or by a look; None if that would take too long
+            to find out.
+        room: about how many bytes its images and volumes take in the store; volumes of unknown size are not counted.
+        free: how many bytes may be written to the file system of the store.
+        free_files: how many files may be made there; None if it sets no limit.
         project: the compose project that was asked for.
     """
 
@@ -38,7 +45,10 @@ class Report:
     anonymous: frozenset[str] = frozenset()
     not_covered: tuple[NotCovered, ...] = ()
     refused: Mapping[str, tuple[str, ...]] = field(factory=dict)
+    sizes: Mapping[str, int | None] = field(factory=dict)
     room: int = 0
+    free: int | None = None
+    free_files: int | None = None
     project: Project | None = None
     excluded: tuple[Exclude, ...] = ()
 
@@ -53,6 +63,21 @@ class Report:
         now = {one.id: one for one in found}
         containers = tuple(now.get(one.id, one) for one in self.containers)
         return evolve(self, containers=containers, guests=tuple(now.get(one.id, one) for one in self.guests))
+
+    @property
+    def shortage(self) -> str | None:
+        """What the file system of the store has too little of, in a sentence; None if it has enough."""
+        if self.free is not None and self.free < self.room:
+            return f"about {self.room / 1e6:,.2f} MB are needed, and {self.free / 1e6:,.2f} MB are free"
+        files = _FILES * (1 + len(self.containers) + len(self.volumes))
+        if self.free_files is not None and self.free_files < files:
+            return f"about {files} files are made, and there are inodes for {self.free_files}"
+        return None
+
+    @property
+    def unsized(self) -> tuple[str, ...]:
+        """The volumes whose size is not known, so that the room for them is not counted."""
+        return tuple(name for name, size in self.sizes.items() if size is None)
 
     def raise_refusals(self) -> None:
         """Raise an `UnsupportedContainerError` for the first container that is refused."""

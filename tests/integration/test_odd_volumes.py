@@ -23,6 +23,7 @@ from docker_rollback import (
     Rollback,
     RollbackFailedError,
     RollbackRequested,
+    backup,
     restore,
     rollback,
 )
@@ -282,3 +283,20 @@ def test_a_volume_without_its_folder_is_named(host: Host, removed: bool) -> None
     root.mkdir()
     assert restore(tx.backup.id, client=host.client, store=host.store) == [host.name]
     assert host.said("cat /data/file /file") == "beforebefore\n"
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_check_counts_the_room_for_volumes(host: Host, way: Way) -> None:
+    """By a look the first time, by the last archive later; and it names what a backup would refuse."""
+    volume = host.volume()
+    host.run(f"{volume}:/data")
+    host.said("head -c 5000000 /dev/urandom > /data/file")
+    first = host.rollback(way=way).check()
+    assert first.sizes[volume] == pytest.approx(5_000_000, rel=0.01)
+    assert first.shortage is None
+    taken = backup(host.name, client=host.client, store=host.store, way=way)
+    assert host.rollback(way=way).check().sizes[volume] == taken.volume(volume).size
+    other = host.store.path.parent / "other"
+    host.said(f"cd /data; for one in $(seq 40); do mkdir {'d' * 200}; cd {'d' * 200}; done")
+    refused = rollback(host.name, client=host.client, store=other, way=way).check().refused
+    assert "more than 4064 bytes" in str(refused[host.name])

@@ -84,6 +84,11 @@ class Disk:
         free = os.statvfs(path)
         return free.f_frsize * (free.f_bfree if os.geteuid() == 0 else free.f_bavail)
 
+    def inodes(self, path: Path) -> int | None:
+        """Return how many files may still be made on the file system of `path`; None where it sets no limit."""
+        free = os.statvfs(path)
+        return free.f_favail if free.f_files else None
+
     def forget(self, path: Path) -> None:
         """Drop a file from the page cache, so that the next read of it asks the disk; a hint, no more."""
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)

@@ -162,8 +162,8 @@ class BackupStore:
 
     # Writing
 
-    def check(self, room: int = 0) -> None:
-        """Make sure that a backup can be written here, making the folder where it is missing.
+    def check(self, room: int = 0) -> tuple[int, int | None]:
+        """Make sure that a backup can be written here; return how many bytes and files may be (None: no such limit).
 
         Args:
             room: bytes that the backup may need.
@@ -183,9 +183,10 @@ class BackupStore:
             finally:
                 with suppress(OSError):
                     self._disk.remove(probe)
-            free = self._disk.room(self.path)
+            free, files = self._disk.room(self.path), self._disk.inodes(self.path)
         if free < room:
             raise StoreFullError(str(self.path), "there is too little room for the backup", needed=room, free=free)
+        return free, files
 
     def draft(self, backup_id: str) -> Draft:
         """Begin a backup: a context manager, inert until entered.

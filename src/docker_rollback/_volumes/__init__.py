@@ -7,8 +7,10 @@ from docker_rollback._volumes._fill import Filling
 from docker_rollback._volumes._helper import remove_left_over
 from docker_rollback._volumes._host import PLACE
 from docker_rollback._volumes._image import REPOSITORY as HELPER_REPOSITORY
+from docker_rollback._volumes._mounts import gaps as mount_gaps
 from docker_rollback._volumes._proof import began_with, is_first_of_its_namespace, is_main_program, may_do_anything
 from docker_rollback._volumes._scratch import remove_dead_scratch
+from docker_rollback._volumes._survey import Survey, survey
 from docker_rollback._volumes._tar import failed
 
 __all__ = [
@@ -19,6 +21,7 @@ __all__ = [
     "Filling",
     "Reach",
     "SizeListener",
+    "Survey",
     "VolumeAccess",
     "VolumeCapture",
     "began_with",
@@ -26,7 +29,9 @@ __all__ = [
     "is_first_of_its_namespace",
     "is_main_program",
     "may_do_anything",
+    "mount_gaps",
     "remove_dead_scratch",
     "remove_left_over",
+    "survey",
     "tried",
 ]

@@ -17,7 +17,7 @@ from docker_rollback import _volumes
 from docker_rollback._engine.port import Engine, Inspection
 from docker_rollback._exclude import Exclude, ExcludeArgument, as_excludes
 from docker_rollback._folders import uses
-from docker_rollback._model import Backup, VolumeArchive, Way, backup_id
+from docker_rollback._model import Backup, VolumeArchive, Way, backup_id, is_folder
 from docker_rollback._spec import mounts
 from docker_rollback._store import BackupStore, Draft, FileLock, is_held
 from docker_rollback._volumes import ByteListener, SizeListener, VolumeCapture
@@ -28,6 +28,7 @@ from docker_rollback.errors import (
     StoreFullError,
     StoreNotWritableError,
     VolumeAccessError,
+    VolumeNotFoundError,
 )
 
 logger = logging.getLogger("docker_rollback")
@@ -234,7 +235,7 @@ class VolumeArchiver:
             verify: read the whole archive once before the first file is touched, for those who have not done so.
 
         Raises:
-            VolumeNotFoundError: the engine has no such volume; none is made.
+            VolumeNotFoundError: the engine has no such volume, or somebody removed it meanwhile; none is made.
             VolumeAccessError: there is no way to it, or a running container uses it; nothing was touched.
             CorruptBackupError: the archive is damaged; with `verify`, nothing was touched.
             ArchiveError: not everything could be put back.
@@ -257,9 +258,14 @@ class VolumeArchiver:
             def fill() -> int:
                 try:
                     done = filling.fill()
+                    _flush(reach)
                 except OSError as error:
+                    self._check_there(reach)
                     raise ArchiveError(name, f"filling it failed: {error}", permanent=False) from error
-                _flush(reach)
+                except ArchiveError:
+                    self._check_there(reach)
+                    raise
+                self._check_there(reach)
                 return done
 
             done = _volumes.tried(fill, doing=f"volume {name}: filling it")
@@ -405,6 +411,14 @@ class VolumeArchiver:
     def _told(self, volume: str) -> Callable[[int], None] | None:
         progress = self._progress
         return None if progress is None else lambda done: progress(volume, done)
+
+    def _check_there(self, reach: _volumes.Reach) -> None:
+        """Raise a `VolumeNotFoundError` if somebody has removed a volume: what was written to it is nowhere."""
+        if is_folder(reach.volume):
+            return
+        self._access.inspect(reach.volume)
+        if reach.tree is not None and reach.tree.is_removed:
+            raise VolumeNotFoundError(reach.volume, action=f"fill volume {reach.volume!r}, which somebody removed,")
 
     def _refuse_users(self, volume: str, users: Sequence[Inspection]) -> None:
         if users:

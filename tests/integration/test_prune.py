@@ -16,12 +16,17 @@ from docker_rollback import (
     BackupStore,
     CaptureError,
     DockerEngine,
+    Progress,
     RollbackRequested,
     Status,
+    VolumeArchiver,
+    VolumeNotFoundError,
     compare,
     recover,
     rollback,
 )
+from docker_rollback._model import Way
+from docker_rollback._volumes import may_do_anything
 from docker_rollback.testing import FailingEngine, Killed
 from tests.engines import LOCAL, NAMES, PrivateEngine
 from tests.engines.images import busybox_tar
@@ -181,6 +186,55 @@ def test_recovery_recreates_what_was_pruned(
     assert done.outcome == "discarded"
     check_serving(client)
     assert client.containers.get(NAME).id != before["Id"]
+
+
+@pytest.mark.parametrize("way", [pytest.param("direct", marks=pytest.mark.direct), "helper"])
+def test_a_volume_that_is_pruned_while_it_is_filled_is_filled_again(
+    client: docker.DockerClient, before: dict[str, Any], tmp_path: Path, way: Way
+) -> None:
+    """The created container goes first, and with nobody to hold it the volume, in the middle of its data."""
+    run_in(client, NAME, ["sh", "-c", "head -c 30000000 /dev/urandom > /data/large"])
+    pruned: list[Progress] = []
+
+    def told(news: Progress) -> None:
+        begun = news.step == "data" and news.subject == VOLUME and news.done
+        if begun and tx.status is Status.ROLLING_BACK and not pruned:
+            pruned.append(news)
+            everything(client)
+
+    tx = rollback(NAME, client=client, store=tmp_path / "store", verify=None, progress=told, way=way)
+    with tx:
+        client.api.remove_container(NAME, force=True, v=True)
+        client.api.remove_volume(VOLUME)
+        raise RollbackRequested
+    assert len(pruned) == 1
+    assert tx.status is Status.ROLLED_BACK
+    check_serving(client)
+    assert run_in(client, NAME, ["sh", "-c", "wc -c < /data/large"]) == (0, "30000000\n")
+    after = DockerEngine(client).inspect_container(NAME)
+    assert {one.path for one in compare(before, after)} <= {"Image", "Config.Image"}
+
+
+@pytest.mark.direct
+@pytest.mark.skipif(not may_do_anything(), reason="reaching files directly takes root")
+def test_a_volume_that_is_pruned_while_nobody_has_it_is_not_found(client: docker.DockerClient, tmp_path: Path) -> None:
+    """Filling one by itself tells of it, instead of an archive that would be in a folder that is gone."""
+    client.volumes.create(VOLUME)
+    Path(client.volumes.get(VOLUME).attrs["Mountpoint"], "large").write_bytes(os.urandom(30_000_000))
+    store = BackupStore(tmp_path / "store")
+    pruned: list[int] = []
+
+    def told(_: str, done: int) -> None:
+        if done and filling and not pruned:
+            pruned.append(done)
+            everything(client)
+
+    archiver, filling = VolumeArchiver(DockerEngine(client), store, way="direct", progress=told), False
+    archive = archiver.archive(VOLUME)
+    filling = True
+    with pytest.raises(VolumeNotFoundError, match=VOLUME):
+        archiver.extract(archive)
+    assert pruned
 
 
 def test_a_prune_on_the_way_back_does_not_fail_it(

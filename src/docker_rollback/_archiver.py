@@ -15,7 +15,7 @@ from attrs import evolve
 
 from docker_rollback import _volumes
 from docker_rollback._engine.port import Engine, Inspection
-from docker_rollback._exclude import Exclude, ExcludeArgument, as_excludes
+from docker_rollback._exclude import Exclude, ExcludeArgument, as_excludes, paths_within
 from docker_rollback._folders import uses
 from docker_rollback._model import Backup, VolumeArchive, Way, backup_id, is_folder
 from docker_rollback._spec import mounts
@@ -118,7 +118,7 @@ class VolumeArchiver:
         """
         operation = f"probe-{secrets.token_hex(4)}"
         with self._alone(volumes), self._access.reading(volumes, operation=operation) as reaches:
-            reaches = tuple(evolve(reach, excluded=_within(reach.volume, exclude)) for reach in reaches)
+            reaches = tuple(evolve(reach, excluded=paths_within(reach.volume, exclude)) for reach in reaches)
             archives = self._earlier(reaches)
             return {
                 reach.volume: _volumes.survey(reach, archives.get(reach.volume, ()), looks=looks) for reach in reaches
@@ -205,7 +205,7 @@ class VolumeArchiver:
             ExitStack() as writers,
             self._access.reading(volumes, operation=operation, ways=ways) as reaches,
         ):
-            reaches = tuple(evolve(reach, excluded=_within(reach.volume, exclude)) for reach in reaches)
+            reaches = tuple(evolve(reach, excluded=paths_within(reach.volume, exclude)) for reach in reaches)
             capture = VolumeCapture(
                 self._store,
                 draft,
@@ -216,7 +216,10 @@ class VolumeArchiver:
                 progress=self._progress,
                 expect=self._expect,
                 live_from=self._live_from,
-                formers=lambda: self._earlier(reaches, with_listing=True),
+                formers=lambda: {
+                    name: [one for one in found if one.listing is not None]
+                    for name, found in self._earlier(reaches).items()
+                },
             )
             try:
                 yield capture
@@ -309,24 +312,16 @@ class VolumeArchiver:
             self._access.provide(volume)
 
     def check_device(self, volume: str) -> None:
-        """Raise a `VolumeAccessError` if the folder of the host that a volume is bound to by its options is gone.
-
-        Raises:
-            VolumeNotFoundError: the engine has no such volume.
-            VolumeAccessError: that, or there is no way to it.
-            EngineError: the engine does not answer.
-        """
+        """Raise a `VolumeAccessError` if the folder of the host that a volume is bound to by its options is gone."""
         with self._alone([volume]):
             self._access.check_device(volume)
 
-    def refuse_mounts(self, volume: str) -> None:
-        """Raise a `VolumeAccessError` if something is mounted in a volume: its engine would empty it with the volume.
+    def missing(self, paths: Sequence[str]) -> str | None:
+        """Return one of some paths of the engine's host that is gone, file or folder; None if none is."""
+        return self._access.missing(paths)
 
-        Raises:
-            VolumeNotFoundError: the engine has no such volume.
-            VolumeAccessError: that, or there is no way to it.
-            EngineError: the engine does not answer.
-        """
+    def refuse_mounts(self, volume: str) -> None:
+        """Raise a `VolumeAccessError` if something is mounted in a volume: its engine would empty that too."""
         with self._alone([volume]), self._access.reading([volume], operation=f"look-{secrets.token_hex(4)}") as found:
             for point in found[0].mount_points:
                 raise VolumeAccessError(
@@ -383,24 +378,9 @@ class VolumeArchiver:
             held.callback(self._locks.pop, volume)
             yield
 
-    def _earlier(
-        self, reaches: Sequence[_volumes.Reach], *, with_listing: bool = False
-    ) -> dict[str, list[VolumeArchive]]:
-        """Return of each volume the archives on this engine that leave out the same, the newest last.
-
-        With `with_listing`, those whose bases may serve a second time alone.
-        """
-        wanted = {one.volume: (one.excluded, [point.path for point in one.mount_points]) for one in reaches}
-        found: dict[str, list[VolumeArchive]] = {}
-        if identity := self._engine.info().identity:
-            for backup in self._store.list():
-                if backup.engine.identity == identity:
-                    for one in backup.volumes:
-                        leaves_out = (one.excluded, [point.path for point in one.mount_points])
-                        serves = one.listing is not None or not with_listing
-                        if serves and wanted.get(one.name) == leaves_out:
-                            found.setdefault(one.name, []).append(one)
-        return found
+    def _earlier(self, reaches: Sequence[_volumes.Reach]) -> dict[str, list[VolumeArchive]]:
+        identity = self._engine.info().identity
+        return _volumes.earlier(self._store.list() if identity else (), identity, reaches)
 
     def _key(self, volume: str) -> str:
         """Return the name of a volume's lock: its own may be longer than that of a file, and a path is none at all."""
@@ -424,11 +404,6 @@ class VolumeArchiver:
         if users:
             names = ", ".join(repr(str(user["Name"]).lstrip("/")) for user in users)
             raise VolumeAccessError(volume, f"running containers use it: {names}; stop them first")
-
-
-def _within(volume: str, exclude: Collection[Exclude]) -> tuple[str, ...]:
-    """Return the paths in a volume that are left out."""
-    return tuple(sorted(what.path for what in exclude if what.volume == volume and what.path))
 
 
 def _is_free(lock: str) -> bool:

@@ -107,6 +107,11 @@ class MountPoint:
         return self.path.encode("utf-8", "surrogateescape")
 
 
+def paths_within(volume: str, excluded: Iterable[Exclude]) -> tuple[str, ...]:
+    """Return the paths in a volume that are left out, in order."""
+    return tuple(sorted(what.path for what in excluded if what.volume == volume and what.path))
+
+
 class Paths:
     """Paths that are left out of one volume.
 

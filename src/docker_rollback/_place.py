@@ -386,11 +386,7 @@ class Place:
             lost = [source for source in lost if source in error.reason]
             if not lost:
                 raise
-            raise RestoreError(
-                self._snapshot.name,
-                f"it binds {max(lost, key=len)!r} of the engine's host, which is gone, and which the backup does not "
-                "hold (see include_binds); put it there again, then restore the backup",
-            ) from error
+            raise RestoreError(self._snapshot.name, lost_bind(max(lost, key=len))) from error
 
     def _is_excused(self, difference: Difference) -> bool:
         """Whether a difference is one of those that no engine can avoid, as the documentation lists them."""
@@ -401,6 +397,14 @@ class Place:
             return led_to(self._engine, str(difference.after)) == self.image_id
         # What it does is looked at by `ensure_running`.
         return difference.path.startswith("State.")
+
+
+def lost_bind(path: str) -> str:
+    """Return what to say of a folder, or a file, that a container binds and that is gone."""
+    return (
+        f"it binds {path!r} of the engine's host, which is gone, and which the backup does not hold (see "
+        "include_binds); put it there again, then restore the backup"
+    )
 
 
 def ensure_all_run(places: Iterable[Place], *, timer: Timer) -> None:

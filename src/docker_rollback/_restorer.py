@@ -371,8 +371,9 @@ class Restorer:
             case RestoreNetwork(network):
                 work.ids[network.id] = self._restored_network(network, work)
             case RestoreVolume(volume):
-                VolumeRestorer(self._engine, self._archiver, work.backup, places.values()).restore(volume)
+                self._volumes(work).restore(volume)
             case RestoreContainer(container):
+                self._volumes(work).check_binds(container)
                 places[container.name].restore()
             case FillVolume(volume, container, destination):
                 work.watch.begin(work.data)
@@ -394,6 +395,9 @@ class Restorer:
             case Compare(container):
                 for sentence in places[container.name].compare():
                     work.note(sentence)
+
+    def _volumes(self, work: _Restoration) -> VolumeRestorer:
+        return VolumeRestorer(self._engine, self._archiver, work.backup, work.places.values())
 
     def _restored_network(self, network: NetworkRecord, work: _Restoration) -> str:
         removes = self._intruders == "stop"

@@ -1,4 +1,4 @@
-"""A volume, or a folder of the engine's host, there again, before a container is created on it."""
+"""Volumes and what containers bind of their host: there, before a container is created on them."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections.abc import Iterable
 
 from docker_rollback._archiver import VolumeArchiver
 from docker_rollback._engine.port import Engine
-from docker_rollback._model import Backup, VolumeArchive, is_folder
-from docker_rollback._place import Place
+from docker_rollback._model import Backup, ContainerSnapshot, VolumeArchive, is_folder
+from docker_rollback._place import Place, lost_bind
 from docker_rollback._spec import volume_request
 from docker_rollback._surroundings import Surroundings
-from docker_rollback.errors import EngineError, VolumeError, VolumeNotFoundError
+from docker_rollback.errors import EngineError, RestoreError, VolumeError, VolumeNotFoundError
 
 logger = logging.getLogger("docker_rollback")
 
@@ -60,6 +60,20 @@ class VolumeRestorer:
         else:
             self._archiver.provide(volume.name)
             self._archiver.check_device(volume.name)
+
+    def check_binds(self, container: ContainerSnapshot) -> None:
+        """Raise a `RestoreError` if something that a container binds by ``Binds`` is gone, and it is to run again.
+
+        Its engine would make an empty folder there, whether it was a folder or a file.
+        """
+        if not container.state.alive:
+            return
+        held = {volume.name for volume in self._backup.volumes}
+        binds = (str(bind).split(":", 1)[0] for bind in container.inspection["HostConfig"].get("Binds") or ())
+        paths = dict.fromkeys(path for path in binds if path.startswith("/") and path not in held)
+        gone = self._archiver.missing(list(paths))
+        if gone is not None:
+            raise RestoreError(container.name, lost_bind(gone))
 
     def _create(self, volume: VolumeArchive) -> None:
         self._engine.create_volume(volume_request(volume.inspection))

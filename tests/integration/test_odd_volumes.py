@@ -104,13 +104,17 @@ class Host:
         self.mounts("mount", str(target))
         self.made.callback(self.mounts, "umount", str(target))
 
-    def run(self, *binds: str, command: str = "sleep 600") -> None:
-        """Create the service and start it."""
+    def run(self, *binds: str) -> None:
+        """Create the service with some binds, and start it."""
+        self.create({"Binds": list(binds)})
+
+    def create(self, options: dict[str, Any]) -> None:
+        """Create the service, and start it."""
         body = {
             "Image": self.image,
-            "Cmd": ["sh", "-c", command],
+            "Cmd": ["sh", "-c", "sleep 600"],
             "StopSignal": "SIGKILL",
-            "HostConfig": {"Binds": list(binds), "NetworkMode": "none"},
+            "HostConfig": {**options, "NetworkMode": "none"},
         }
         create: Any = self.client.api.create_container_from_config  # the SDK's types leave it out
         create(body, self.name)
@@ -300,3 +304,30 @@ def test_a_check_counts_the_room_for_volumes(host: Host, way: Way) -> None:
     host.said(f"cd /data; for one in $(seq 40); do mkdir {'d' * 200}; cd {'d' * 200}; done")
     refused = rollback(host.name, client=host.client, store=other, way=way).check().refused
     assert "more than 4064 bytes" in str(refused[host.name])
+
+
+@pytest.mark.parametrize("asked", ["Binds", "Mounts"])
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_what_a_container_binds_and_is_gone_is_named(host: Host, asked: str, kind: str) -> None:
+    """Nobody has its content: the rollback says so, and no folder is made in its place; put back, it is restored."""
+    source = host.folder / "app.conf"
+
+    def make() -> None:
+        if kind == "folder":
+            source.mkdir()
+        else:
+            source.write_text("setting=1")
+
+    make()
+    mount = {"Type": "bind", "Source": str(source), "Target": "/app.conf", "ReadOnly": True}
+    options = {"Binds": [f"{source}:/app.conf:ro"]} if asked == "Binds" else {"Mounts": [mount]}
+    host.create(options)
+    told = f"container '{host.name}'.*binds '{source}'.*which is gone"
+    with pytest.raises(RollbackFailedError, match=told), host.rollback() as tx:
+        host.client.api.remove_container(host.name, force=True)
+        subprocess.run(["rm", "-r", str(source)], check=True)
+        raise RollbackRequested
+    assert not source.exists()
+    make()
+    assert restore(tx.backup.id, client=host.client, store=host.store) == [host.name]
+    assert host.client.api.inspect_container(host.name)["State"]["Running"]

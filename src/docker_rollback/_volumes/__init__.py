@@ -10,7 +10,7 @@ from docker_rollback._volumes._image import REPOSITORY as HELPER_REPOSITORY
 from docker_rollback._volumes._mounts import gaps as mount_gaps
 from docker_rollback._volumes._proof import began_with, is_first_of_its_namespace, is_main_program, may_do_anything
 from docker_rollback._volumes._scratch import remove_dead_scratch
-from docker_rollback._volumes._survey import Survey, survey
+from docker_rollback._volumes._survey import Survey, earlier, survey
 from docker_rollback._volumes._tar import failed
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "VolumeAccess",
     "VolumeCapture",
     "began_with",
+    "earlier",
     "failed",
     "is_first_of_its_namespace",
     "is_main_program",

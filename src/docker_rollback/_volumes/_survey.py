@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 from attrs import frozen
 
 from docker_rollback._exclude import MountPoint
-from docker_rollback._model import VolumeArchive, Way
+from docker_rollback._model import Backup, VolumeArchive, Way
 from docker_rollback._volumes._access import Reach
 from docker_rollback._volumes._crew import Crew
 from docker_rollback._volumes._look import look
@@ -60,6 +60,23 @@ class _Counter:
         self._left -= 1
         if self._left < 0:
             raise _TooManyNamesError
+
+
+def earlier(backups: Iterable[Backup], identity: str, reaches: Iterable[Reach]) -> dict[str, list[VolumeArchive]]:
+    """Return of each volume its archives, the newest last, if they left out the same as the next one is to.
+
+    Args:
+        backups: those that may have some.
+        identity: of the engine that has the volumes.
+        reaches: the volumes.
+    """
+    wanted = {one.volume: (one.excluded, [point.path for point in one.mount_points]) for one in reaches}
+    found: dict[str, list[VolumeArchive]] = {}
+    for backup in backups:
+        for one in backup.volumes if backup.engine.identity == identity else ():
+            if wanted.get(one.name) == (one.excluded, [point.path for point in one.mount_points]):
+                found.setdefault(one.name, []).append(one)
+    return found
 
 
 def survey(reach: Reach, archives: Sequence[VolumeArchive], *, looks: bool) -> Survey:

@@ -15,7 +15,6 @@ from docker_rollback.testing._contract_lab import LINES, Contract, Eyes, Lab, ta
 
 _VERBS: dict[str, Callable[[Engine, str], Any]] = {
     "inspect": lambda engine, ref: engine.inspect_container(ref),
-    "inspect natively": lambda engine, ref: engine.inspect_natively(ref),
     "start": lambda engine, ref: engine.start_container(ref),
     "stop": lambda engine, ref: engine.stop_container(ref),
     "kill": lambda engine, ref: engine.kill_container(ref),
@@ -76,6 +75,10 @@ class ContainerContract(Contract):
             else:
                 assert found is not None
                 assert (found["Id"], found["Name"], found["Config"]["Umask"]) == (made, name, "0000")
+        if engine.info().flavour == "podman":
+            with pytest.raises(ContainerNotFoundError) as caught:
+                engine.inspect_natively(missing := lab.name())
+            assert caught.value.name == missing
 
     def test_the_beginning_of_a_container_id_is_no_name(self, engine: Engine, lab: Lab, eyes: Eyes) -> None:
         """A few digits that an id begins with name no container, so a name like "db" never means another's id."""

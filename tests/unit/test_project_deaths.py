@@ -146,6 +146,39 @@ def test_what_is_made_after_a_death_is_not_the_updates(town: Town, verb: str) ->
     town.check_restored()
 
 
+class Refusing(FailingEngine):
+    """An engine that does not start one container.
+
+    Attributes:
+        refused: the id of that container; empty for none.
+    """
+
+    refused = ""
+
+    def pass_on(self, verb: str, work: Callable[[], T], *arguments: object) -> T:
+        """Do one call, or refuse it."""
+        if verb == "start_container" and arguments == (self.refused,):
+            raise EngineError("start container", "made to fail")
+        return super().pass_on(verb, work, *arguments)
+
+
+def test_a_way_back_that_begins_again_looks_at_the_project_again(town: Town) -> None:
+    """A volume that came between two ways back is kept by the second; who finishes that after a death removes it."""
+    refusing = Refusing(town.engine)
+    with pytest.raises(RollbackFailedError), town.rollback(engine=refusing):
+        town.update()
+        refusing.refused = str(town.engine.inspect_container("shop-worker-1")["Id"])
+        raise UpdateFailedError
+    town.make_volume("shop_later")
+    town.engine.volume("shop_later").write("/words", "dear")
+    with pytest.raises(Killed):
+        recover(client=FailingEngine(town.engine, verbs={"rename_container"}, at=1, kill=True), store=town.store)
+    (done,) = recover(client=town.engine, store=town.store)
+    town.check_restored()
+    assert done.kept is not None
+    assert "shop_later" in {volume.name for volume in town.store.get(done.kept).volumes}
+
+
 def test_who_works_on_after_a_death_keeps_the_work(town: Town) -> None:
     """All was back already, and the update was done again by hand: on a volume that the first one had left."""
 

@@ -22,7 +22,9 @@ from docker_rollback._store import BackupStore
 from docker_rollback._volumes import _live, _tar
 from docker_rollback._volumes._fill import Filling
 from docker_rollback._volumes._hashes import Hashes
+from docker_rollback._volumes._members import Member, Members
 from docker_rollback._volumes._seen import Held
+from docker_rollback._volumes._spared import Spared
 from docker_rollback.errors import ArchiveError
 from tests.unit.volumes.comparing import Node, differences, picture
 from tests.unit.volumes.live import Taken, capture, let_age, reach_of, run
@@ -291,6 +293,28 @@ def test_what_is_left_alone_goes_with_a_folder_that_was_none(field: Path, way: W
     (root / "b/b/c").mkdir(parents=True)
     Volume(root, store, taken).fill(way)
     assert (root / "b/b").read_text() == "was here"
+
+
+def test_a_base_still_makes_the_folders_that_stay(field: Path) -> None:
+    """Before an increment, each of them is in the base with its own headers and lists what stays; a file goes."""
+    root = field / "root"
+    (root / "b").mkdir(parents=True, mode=0o751)
+    (root / "b/file").write_text("was here")
+    let_age(root)
+    base = capture(root).tars[0]
+    spared = Spared({b"./b": [b"cached"], b"./b/file": [b"cached"]})
+
+    def members(*archive: bytes | memoryview) -> dict[bytes, Member]:
+        return {member.name: member for member in Members().feed(b"".join(archive))}
+
+    was, now = members(base), members(*spared.amended([base], is_last=False))
+    assert was.keys() == {b".", b"./b", b"./b/file"}
+    assert now.keys() == {b".", b"./b"}
+    assert [now[name].header for name in now] == [was[name].header for name in now]
+    assert {name: set(now[name].entries) for name in now} == {
+        b".": {(b"N", b"b")},
+        b"./b": {(b"N", b"cached"), (b"N", b"file")},
+    }
 
 
 def _has_its_folder(name: bytes, was: dict[bytes, Node], left: dict[bytes, Node]) -> bool:

@@ -157,8 +157,13 @@ def _made_from_others(before: Picture, after: Picture) -> Iterator[str]:
             yield f"containers.{name}.Config.Image: was {was!r}, is {now!r}"
 
 
-def mend_lost_runs(client: docker.DockerClient) -> list[str]:
-    """Replace by hand the runs that Docker has lost after its own death (moby 48912); name them, a line for each."""
+def mend_lost_runs(client: docker.DockerClient, outcome: str) -> list[str]:
+    """Replace by hand the runs that Docker has lost after its own death (moby 48912); name them, a line for each.
+
+    Args:
+        client: a client of the engine.
+        outcome: the status that the library had told by then; the lines name it.
+    """
     told = []
     for one in client.api.containers(all=True):
         inspection = client.api.inspect_container(one["Id"])
@@ -166,7 +171,8 @@ def mend_lost_runs(client: docker.DockerClient) -> list[str]:
         bare = state["Running"] and networks and not any(endpoint["EndpointID"] for endpoint in networks.values())
         if not bare or (state["Restarting"] and state["ExitCode"] != _KILLED):
             continue
-        told.append(f"Docker has lost the run of {inspection['Name'][1:]} that was {state['Status']} after the commit")
+        name, status = inspection["Name"][1:], state["Status"]
+        told.append(f"Docker has lost the run of {name} that was {status}, with the update {outcome}")
         held: Any = {"Name": "no"}
         client.api.update_container(one["Id"], restart_policy=held)
         for _ in range(2):
@@ -203,9 +209,14 @@ def leftovers(client: docker.DockerClient, held: set[str]) -> list[str]:
     return lines
 
 
+def records(path: Path) -> list[str]:
+    """Return the names of the journal records in a store, read by hand."""
+    return [found.name for found in (path / "journal").glob("*") if found.name != "lock"]
+
+
 def store_faults(path: Path) -> list[str]:
     """Return what is wrong with a store, read by hand: each blob is what it is named, each name leads to a blob."""
-    lines = [f"journal {found.name}" for found in (path / "journal").glob("*") if found.name != "lock"]
+    lines = [f"journal {name}" for name in records(path)]
     if not (path / "index.json").exists():
         return lines
     for blob in (path / "blobs" / "sha256").iterdir():

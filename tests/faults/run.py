@@ -62,7 +62,7 @@ class Outcome:
 
 
 @define
-class _Ended:
+class Ended:
     """How one process ended: its exit code, and its own words where it came to say any."""
 
     code: int = 0
@@ -77,6 +77,9 @@ class Stage:
     Args:
         engine: the engine, which this owns: everything in it is removed, again and again.
         scratch: a folder for stores, sockets and logs.
+
+    Attributes:
+        had_record: False if the engine was killed when the journal had no record of an operation.
     """
 
     def __init__(self, engine: PrivateEngine, scratch: Path) -> None:
@@ -93,6 +96,7 @@ class Stage:
         self.trace: dict[str, list[Effect]] = {}
         self.seen: dict[str, Any] = {}
         self.broken = ""
+        self.had_record = True
 
     def __enter__(self) -> Self:
         self._furnish()
@@ -133,12 +137,12 @@ class Stage:
             changes = [f"LABEL version={version}", "ENV FROM=image"]
             self.client.api.import_image_from_data(tar, repository=repository, tag=tag, changes=changes)
 
-    def play(self, plan: tuple[str, str, int] | None, **job: Any) -> _Ended:
+    def play(self, plan: tuple[str, str, int] | None, **job: Any) -> Ended:
         """Run one process to its end, with the planned fault."""
         zygote = self._zygote
         if zygote is None or zygote.stdin is None:
             raise RuntimeError("the stage is not entered")
-        self._result, self._victim, self.broken = None, 0, ""
+        self._result, self._victim, self.broken, self.had_record = None, 0, "", True
         self.trace, self.seen = {}, {}
         self.referee.begin(plan)
         whole = {
@@ -163,7 +167,7 @@ class Stage:
             if what == "ended":
                 self.referee.end()
                 self.relay.cut()
-                return _Ended(about, self._result)
+                return Ended(about, self._result)
             if what == "stop engine":
                 self._restart_engine(done)
                 continue
@@ -193,6 +197,8 @@ class Stage:
     def _restart_engine(self, dead: threading.Event) -> None:
         """Kill the engine, let whoever waits for that go on, and start it again; an empty one if that fails."""
         self.relay.close()
+        # The victim waits for an answer: what its journal has now, it had when the engine died.
+        self.had_record = bool(oracle.records(self.scratch / "store"))
         self._engine.kill()
         dead.set()
         try:
@@ -264,6 +270,20 @@ def _lives(pid: int) -> bool:
         return False
 
 
+def is_over(told: str, phase: Phase, *, had_record: bool) -> bool:
+    """Return True if the library does not answer for a run that the engine loses by its own death.
+
+    After a commit, nobody looks at the update any more. In a rollback, the library looks until its journal record is
+    removed. In a backup there is no record yet, and everything is still to come.
+
+    Args:
+        told: the status that the library told.
+        phase: the phase of the fault.
+        had_record: False if the engine was killed when the journal had no record.
+    """
+    return told == "committed" or (told == "rolled back" and phase == "rollback" and not had_record)
+
+
 class Sweep:
     """Plays cases on a stage.
 
@@ -323,8 +343,8 @@ class Sweep:
             if stage.is_broken():
                 return self._unjudged(case, began)
         now = self._settled(stage, before, after)
-        # Nobody looks at an update that was accepted; and what an engine lost while it was its own affair is its own.
-        lost = oracle.mend_lost_runs(stage.client) if told == "committed" else []
+        over = is_over(told, case.phase, had_record=stage.had_record)
+        lost = oracle.mend_lost_runs(stage.client, told) if over else []
         if lost:
             now = self._settled(stage, before, after)
         states = {"before": before, "after": after} if not fail else {"before": before}
@@ -409,7 +429,7 @@ class Sweep:
                 store.verify(backup.id)
         return lines
 
-    def _words_of(self, ended: _Ended) -> str:
+    def _words_of(self, ended: Ended) -> str:
         if ended.result is None:
             return "killed" if ended.code == -signal.SIGKILL else f"exit {ended.code}"
         error = ended.result["error"]

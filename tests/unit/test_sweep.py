@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import random
+import threading
 from collections import Counter
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+import docker
 import pytest
 
+from docker_rollback import BackupStore
+from docker_rollback._model import Resting
+from tests.faults import oracle
 from tests.faults.cases import FAULTS, PHASES, SCENES, Case, Effect, Kind, Phase, all_cases, shuffled
 from tests.faults.referee import Referee
 from tests.faults.relay import effect_of
+from tests.faults.run import Ended, Stage, Sweep
 
 
 def effects(*kinds: Kind) -> tuple[Effect, ...]:
@@ -97,3 +107,95 @@ def test_what_changes_something_is_an_effect(request_line: str, effect: str | No
 def test_a_case_reads_as_the_command_takes_it() -> None:
     """What is printed of a case plays it again."""
     assert str(Case("one", "backup", "kill-after", 17)) == "backup:kill-after:17"
+
+
+class Service:
+    """What the oracle sees of one service, whose run an engine loses when it is killed."""
+
+    def __init__(self) -> None:
+        self.version = 1
+        self.is_lost = False
+
+    def look(self, _: object, **__: bool) -> oracle.Picture:
+        """Take the picture of it."""
+        seen = {"shop": {"version": self.version, "lost": self.is_lost}}
+        return oracle.Picture(seen, {}, {}, 0, {}, {}, {}, {})
+
+    def mend(self, _: object, outcome: str) -> list[str]:
+        """Replace the run that is lost."""
+        was_lost, self.is_lost = self.is_lost, False
+        return [f"lost, {outcome}"] if was_lost else []
+
+
+class Rehearsal(Stage):
+    """A stage whose victim ends with one status, and whose engine is killed on the way.
+
+    Args:
+        folder: for the store.
+        service: the service whose run the engine loses.
+        told: the status.
+        had_record: whether the journal has a record when the engine is killed.
+    """
+
+    def __init__(self, folder: Path, service: Service, told: str, *, had_record: bool) -> None:
+        places = SimpleNamespace(socket=folder / "engine.sock", run=folder)
+        engine: Any = SimpleNamespace(places=places, address="unix:///nowhere", kill=self._lose, start=lambda: None)
+        super().__init__(engine, folder)
+        self.witness.mkdir()
+        self._service, self._told, self._had_record = service, told, had_record
+
+    def play(self, plan: tuple[str, str, int] | None, **_: Any) -> Ended:
+        """Kill the engine, with a record or without, and leave none."""
+        assert plan is not None
+        journal = BackupStore(self.scratch / "store").journal
+        journal.put("one", Resting(id="1", name="shop", how="none", started=""))
+        if self._told == "committed":
+            self._service.version = 2
+        self.seen["after"] = self._service.look(None)
+        if not self._had_record:
+            journal.remove("one")
+        self._restart_engine(threading.Event())
+        self.relay.close()
+        journal.remove("one")
+        return Ended(0, {"status": self._told, "error": None})
+
+    def _lose(self) -> None:
+        self._service.is_lost = True
+
+
+class Rehearsed(Sweep):
+    """A sweep without a world, whose recovery leaves a lost run as it is."""
+
+    def _prepare(self, _: object) -> None:
+        """Make nothing."""
+
+    def _settled(self, stage: Stage, *_: object) -> oracle.Picture:
+        return oracle.look(stage.client)
+
+    def _recover(self, *_: object) -> str:
+        return "recovered"
+
+
+@pytest.mark.parametrize(
+    ("told", "phase", "had_record", "excuse"),
+    [
+        ("committed", "commit", True, "lost, committed"),
+        ("rolled back", "rollback", False, "lost, rolled back"),
+        ("rolled back", "rollback", True, ""),
+        ("rolled back", "backup", False, ""),
+        ("failed", "rollback", False, ""),
+    ],
+)
+def test_a_lost_run_is_excused_once_the_library_has_nothing_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: str, phase: Phase, excuse: str, *, had_record: bool
+) -> None:
+    """After a commit, and after a rollback whose record was gone when the engine died; before that it is a fault."""
+    service = Service()
+    monkeypatch.setattr(docker, "DockerClient", lambda *_, **__: None)
+    monkeypatch.setattr(oracle, "look", service.look)
+    monkeypatch.setattr(oracle, "mend_lost_runs", service.mend)
+    monkeypatch.setattr(oracle, "leftovers", lambda *_: [])
+    stage = Rehearsal(tmp_path, service, told, had_record=had_record)
+    outcome = Rehearsed(stage, random.Random(1)).play(Case(SCENES[0].name, phase, "daemon-before", 61))
+    assert outcome.excuse == excuse
+    assert outcome.faults == (() if excuse else ("containers.shop.lost: was False, is True",))

@@ -83,7 +83,7 @@ def merged(layers: Sequence[BinaryIO]) -> Iterator[bytes]:
         layers: their tars, plain, as files that can be sought in, and that stay open.
 
     Raises:
-        tarfile.TarError: one of them is no tar.
+        tarfile.TarError: one of them is no tar, or breaks off.
     """
     root = _Node()
     for layer in layers:
@@ -176,10 +176,17 @@ def _members(file: BinaryIO) -> Iterator[tuple[tarfile.TarInfo, int]]:
         return
     file.seek(0)
     with tarfile.open(fileobj=file, mode="r:", encoding="utf-8", errors="surrogateescape") as tar:
+        end = 0
         while (info := tar.next()) is not None:
-            yield info, tar.offset
+            end = tar.offset
+            yield info, end
             # It would remember all of them.
             tar.members = []  # type: ignore[attr-defined]  # in no list of types
+    # To the module a header that it cannot read is the end, unless it is the first one.
+    file.seek(end)
+    mark = file.read(2 * tarfile.BLOCKSIZE)
+    if any(mark) or len(mark) % tarfile.BLOCKSIZE:
+        raise tarfile.ReadError(f"there is no member at byte {end}, and no end")
 
 
 def _bytes(file: BinaryIO, start: int, end: int) -> Iterator[bytes]:

@@ -149,6 +149,40 @@ def test_what_is_no_layer_is_an_error() -> None:
         merge(b"x" * 1024)
 
 
+def member(name: str, **pax: str) -> bytes:
+    """Return the headers of an empty file."""
+    info = tarfile.TarInfo(name)
+    info.pax_headers = dict(pax)
+    return info.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape")
+
+
+BROKEN: dict[str, bytes] = {
+    "a checksum that is wrong": member("b")[:-1] + b"x",
+    "no header": b"x" * 512,
+    "a header that is cut off": member("b")[:300],
+    "an extended header and nothing after it": member("b", comment="c")[:1024],
+    "an extended header that is wrong": member("b", comment="c").replace(b"13 comment", b"00 comment"),
+    "a size below zero": member("b", size="-1024"),
+    "a member after an empty block": bytes(512),
+    "an empty block that is cut off": bytes(300),
+}
+
+
+@pytest.mark.parametrize("first", [b"", member("a")])
+@pytest.mark.parametrize("case", BROKEN)
+def test_a_layer_that_breaks_off_is_an_error(case: str, first: bytes) -> None:
+    """No member after a header that nobody can read is left out silently."""
+    rest = b"" if "cut off" in case or "nothing after" in case else member("c") + bytes(1024)
+    with pytest.raises(tarfile.TarError):
+        merge(first + BROKEN[case] + rest, layer(("g", "g")))
+
+
+@pytest.mark.parametrize("end", [0, 512, 1024, 10240])
+def test_a_layer_may_end_in_any_number_of_empty_blocks(end: int) -> None:
+    """Tools write none, two, or as many as fill a record."""
+    assert names(merge(member("a") + bytes(end), layer(("g", "g")))) == ["a", "g"]
+
+
 NAMES = st.sampled_from("abc")
 PATHS = st.lists(NAMES, min_size=1, max_size=3)
 CHANGES = st.lists(st.tuples(PATHS, st.sampled_from(["file", "folder", "delete", "link", "soft"]), PATHS), max_size=8)

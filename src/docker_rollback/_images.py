@@ -76,9 +76,20 @@ def earlier_name(store: BackupStore, container: str, image_id: str) -> str | Non
 
 def find_origin(engine: Engine, container: Observed) -> Origin:
     """Return the image that a container was really made from; raises `ImageNotFoundError` if its own image is gone."""
-    image_id = str(container.inspection["Image"])
-    named = name_of(str(container.inspection["Config"]["Image"]), image_id) is not None
-    return origin_of(engine.inspect_image(image_id), named=named)
+    return origin_in(engine.inspect_image(str(container.inspection["Image"])), container.inspection)
+
+
+def origin_in(image: Inspection, container: Inspection) -> Origin:
+    """Return the image that a container was really made from, as the image that it stands on notes it.
+
+    Args:
+        image: the inspection of the image that it stands on.
+        container: the container's inspection.
+    """
+    reference = str(container["Config"]["Image"])
+    # Only by its id, or by a name of ours, a rollback creates a container on an image that it committed.
+    named = "@" in reference or name_of(reference, str(image["Id"])) is not None
+    return origin_of(image, named=named)
 
 
 def take_name(engine: Engine, name: str) -> None:

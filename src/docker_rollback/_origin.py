@@ -12,6 +12,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import re
 import zlib
 from collections.abc import Mapping
 from typing import Any, Final
@@ -23,6 +24,10 @@ _LONGEST: Final = 8000
 """Letters of a note: it is part of a request's first line, for which proxies have room for 15,000."""
 _LARGEST: Final = 1 << 20
 """Bytes of JSON that a note can hold."""
+_ID: Final = re.compile("sha256:[0-9a-f]{64}")
+
+_MAPPINGS: Final = ("Labels", "ExposedPorts", "Volumes", "Healthcheck")
+"""Fields of a configuration that are mappings, where they are not empty."""
 
 
 @frozen
@@ -51,12 +56,13 @@ def origin_of(image: Mapping[str, Any], *, named: bool) -> Origin:
 
     Args:
         image: the inspection of the image that it stands on.
-        named: whether it was created by a name of the user's, not by an id: then the image is the user's, also if it
-            was committed here.
+        named: whether it was created by a name of the user's or by a digest, not by an id: then the image is the
+            user's, also if it was committed here.
     """
+    own = Origin(str(image["Id"]), len((image.get("RootFS") or {}).get("Layers") or ()), image.get("Config") or {})
     noted = _noted(str(image.get("Author") or "")) if not named else None
-    layers = (image.get("RootFS") or {}).get("Layers") or ()
-    return noted or Origin(str(image["Id"]), len(layers), image.get("Config") or {})
+    # Anybody may write a note. One of ours names an image below this one.
+    return noted if noted is not None and noted.image != own.image and noted.layers <= own.layers else own
 
 
 def _packed(values: list[Any]) -> str:
@@ -65,16 +71,32 @@ def _packed(values: list[Any]) -> str:
 
 
 def _noted(author: str) -> Origin | None:
-    """Return the origin that an author notes; None for every other one."""
-    if not author.startswith(_HEAD):
+    """Return the origin that an author notes; None for every other one, also if it looks like a note."""
+    if not author.startswith(_HEAD) or len(author) > _LONGEST:
         return None
     try:
         text = zlib.decompressobj().decompress(base64.urlsafe_b64decode(author.removeprefix(_HEAD)), _LARGEST)
         found = json.loads(text)
-    except (binascii.Error, zlib.error, ValueError):
+    except (binascii.Error, zlib.error, ValueError, RecursionError):
         return None
     match found:
-        case [str(image), int(layers), dict() | None as config] if layers >= 0:
+        case [str(image), int(layers), config] if _ID.fullmatch(image) and layers >= 0 and _is_config(config):
             return Origin(image, layers, config)
         case _:
             return None
+
+
+def _is_config(config: Any) -> bool:
+    """Return True if defaults can be taken from a configuration; for None too, where a note had no room for it."""
+    match config:
+        case None:
+            return True
+        case dict():
+            environment = config.get("Env") or []
+            return (
+                isinstance(environment, list)
+                and all(isinstance(entry, str) for entry in environment)
+                and all(isinstance(config.get(key) or {}, dict) for key in _MAPPINGS)
+            )
+        case _:
+            return False

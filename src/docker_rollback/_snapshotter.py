@@ -22,7 +22,7 @@ from docker_rollback._engine.port import Engine
 from docker_rollback._folders import gap_of
 from docker_rollback._image_names import IMAGE_REPOSITORY, again, image_tag, live, named, names_of, part_of
 from docker_rollback._image_removal import remove_named
-from docker_rollback._images import bare, earlier_name, led_to, name_of, take_name
+from docker_rollback._images import bare, earlier_name, led_to, name_of, origin_in, take_name
 from docker_rollback._locking import locked
 from docker_rollback._look import look_at
 from docker_rollback._model import (
@@ -35,7 +35,7 @@ from docker_rollback._model import (
     backup_id,
 )
 from docker_rollback._native import Losses
-from docker_rollback._origin import Origin, origin_of
+from docker_rollback._origin import Origin
 from docker_rollback._progress import Reporter
 from docker_rollback._quiesce import AtRest
 from docker_rollback._removal import removal_error
@@ -188,9 +188,7 @@ class ContainerSnapshotter:
         return self._engine.commit_container(container.id, tag, author=self._origin(container.inspection).note)
 
     def _origin(self, inspection: Mapping[str, Any]) -> Origin:
-        image = str(inspection["Image"])
-        named = name_of(str(inspection["Config"]["Image"]), image) is not None
-        return origin_of(self._image(image), named=named)
+        return origin_in(self._image(str(inspection["Image"])), inspection)
 
     def _snapshot(self, container: Observed, committed: str, tag: str, folders: Collection[str]) -> ContainerSnapshot:
         layers = self._layers(committed)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import shutil
 import tempfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from docker_rollback import BackupStore, RollbackRequested, rollback
-from docker_rollback._origin import origin_of
+from docker_rollback._images import find_origin
+from docker_rollback._origin import Origin, origin_of
+from docker_rollback._spec import observe
 from docker_rollback.testing import FakeEngine
 
 
@@ -143,6 +147,53 @@ def test_other_authors_are_no_notes(author: str) -> None:
     image = {"Id": "sha256:1", "Author": author, "Config": {"Env": ["A=1"]}, "RootFS": {"Layers": ["x", "y"]}}
     origin = origin_of(image, named=False)
     assert (origin.image, origin.layers, origin.config) == ("sha256:1", 2, {"Env": ["A=1"]})
+
+
+OWN, BELOW = "sha256:" + "a" * 64, "sha256:" + "b" * 64
+
+
+def packed(text: bytes) -> str:
+    """Return the author that holds a text as a note does."""
+    return HEAD + base64.urlsafe_b64encode(zlib.compress(text)).decode()
+
+
+LIES: dict[str, bytes] = {
+    "arrays without end": b"[" * 5000,
+    "objects without end": b'{"a":' * 5000,
+    "a number of too many digits": b'["%s",%s,{}]' % (BELOW.encode(), b"1" * 5000),
+    "too much": b" " * (1 << 20) + b'["%s",1,{}]' % BELOW.encode(),
+    "no image": b'["app:1",1,{}]',
+    "another thing's path": b'["../containers/app",1,{}]',
+    "the image itself": b'["%s",1,{}]' % OWN.encode(),
+    "layers below zero": b'["%s",-1,{}]' % BELOW.encode(),
+    "more layers than it has": b'["%s",3,{}]' % BELOW.encode(),
+    "a list as configuration": b'["%s",1,["Env"]]' % BELOW.encode(),
+    "a number as environment": b'["%s",1,{"Env":5}]' % BELOW.encode(),
+    "numbers in the environment": b'["%s",1,{"Env":[5]}]' % BELOW.encode(),
+    "lists in the environment": b'["%s",1,{"Env":[["A"]]}]' % BELOW.encode(),
+    "a list as labels": b'["%s",1,{"Labels":["a"]}]' % BELOW.encode(),
+    "a text as health check": b'["%s",1,{"Healthcheck":"x"}]' % BELOW.encode(),
+    "numbers as volumes": b'["%s",1,{"Volumes":7}]' % BELOW.encode(),
+}
+
+
+@pytest.mark.parametrize("lie", LIES)
+def test_a_note_that_cannot_be_ours_is_not_believed(lie: str) -> None:
+    """Anybody may make an image whose author looks like a note of ours."""
+    image = {"Id": OWN, "Author": packed(LIES[lie]), "Config": {"Env": ["A=1"]}, "RootFS": {"Layers": ["x", "y"]}}
+    origin = origin_of(image, named=False)
+    assert (origin.image, origin.layers, origin.config) == (OWN, 2, {"Env": ["A=1"]})
+
+
+@pytest.mark.parametrize("how", ["by digest", "by name"])
+def test_a_note_in_an_image_of_the_users_is_not_believed(engine: FakeEngine, how: str) -> None:
+    """A container that is pinned to a digest stands on the user's image as one that is created by its name does."""
+    engine.container("app").write("/own", "x")
+    image = engine.commit_container("app", "registry/evil:1", author=Origin(BELOW, 1, {"Env": ["X=1"]}).note)
+    reference = "registry/evil@" + image if how == "by digest" else "registry/evil:1"
+    inspection = engine.inspect_container(engine.run("evil", image="registry/evil:1"))
+    inspection = {**inspection, "Config": {**inspection["Config"], "Image": reference}}
+    assert find_origin(engine, observe(inspection)).image == image
 
 
 STEPS = st.sampled_from(["build", "build with same layers", "write", "fail", "fail by replace", "prune", "other store"])

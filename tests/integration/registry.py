@@ -33,6 +33,16 @@ def registry_of(client: docker.DockerClient, engine_url: str, folder: Path) -> R
     return Registry(folder, address=catalog.REGISTRY)
 
 
+def digest_of(repository: str, tag: str) -> str:
+    """Return the digest that a registry of this machine has for a tag; the repository begins with its address."""
+    address, _, path = repository.partition("/")
+    wanted = urllib.request.Request(f"http://{address}/v2/{path}/manifests/{tag}", method="HEAD")
+    kinds = ("docker.distribution.manifest.v2", "oci.image.manifest.v1", "oci.image.index.v1")
+    wanted.add_header("Accept", ", ".join(f"application/vnd.{kind}+json" for kind in kinds))
+    with urllib.request.urlopen(wanted, timeout=10.0) as answer:
+        return str(answer.headers["Docker-Content-Digest"])
+
+
 def _free_address() -> str:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

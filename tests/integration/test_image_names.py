@@ -13,6 +13,7 @@ from pathlib import Path
 
 import docker
 import pytest
+from docker.errors import ImageNotFound
 
 from docker_rollback import (
     BackupStore,
@@ -24,7 +25,10 @@ from docker_rollback import (
     recover,
     rollback,
 )
+from tests.engines.images import busybox_tar
+from tests.integration.registry import digest_of, registry_of
 from tests.programs import run_in
+from tests.removal import remove_container
 
 pytestmark = pytest.mark.engine
 
@@ -283,3 +287,57 @@ def test_a_failed_image_stays_where_its_state_is_kept(street: Street) -> None:
     assert tx.outcome.kept is not None
     assert street.id_of(street.tag) == street.first
     assert street.engine.inspect_image(built)["RepoTags"] == []
+
+
+@pytest.fixture
+def pinned(
+    docker_client: docker.DockerClient, engine_url: str, test_labels: dict[str, str], tmp_path: Path
+) -> Iterator[str]:
+    """Give the reference of an image that the engine knows by its digest alone."""
+    client, changes = docker_client.api, [f"LABEL {key}={value}" for key, value in test_labels.items()]
+    with registry_of(docker_client, engine_url, tmp_path).running() as address:
+        repository = f"{address}/names-{secrets.token_hex(4)}"
+        client.import_image_from_data(busybox_tar(), repository=repository, tag="1", changes=changes)
+        try:
+            client.push(repository, "1")
+        finally:
+            client.remove_image(f"{repository}:1")
+        reference = f"{repository}@{digest_of(repository, '1')}"
+        client.pull(reference)
+        yield reference
+    with suppress(ImageNotFound):
+        client.remove_image(reference, force=True)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_an_image_that_is_known_by_its_digest_alone_stays(
+    pinned: str,
+    docker_client: docker.DockerClient,
+    test_labels: dict[str, str],
+    busybox_image: str,
+    tmp_path: Path,
+    *,
+    fails: bool,
+) -> None:
+    """Neither a commit, a rollback nor a pruned backup removes it, also if no container uses it any more."""
+    engine, name, store = DockerEngine(docker_client), f"names-{secrets.token_hex(4)}", tmp_path / "store"
+    image = engine.inspect_image(pinned)
+    assert [tag for tag in image["RepoTags"] or () if "@" not in tag] == []
+
+    def start(reference: str) -> None:
+        docker_client.containers.run(reference, ["sh", "-c", SERVICE], name=name, detach=True, labels=test_labels)
+
+    start(pinned)
+    try:
+        for update in (pinned, busybox_image):
+            with rollback(name, client=docker_client, store=store, verify=None, keep=1) as tx:
+                assert [container.image.clean for container in tx.backup.containers] == [True]
+                remove_container(docker_client, name)
+                if fails:
+                    raise RollbackRequested
+                start(update)
+            assert tx.status is (Status.ROLLED_BACK if fails else Status.COMMITTED)
+            assert engine.inspect_image(pinned)["Id"] == image["Id"]
+    finally:
+        remove_container(docker_client, name)
+    assert engine.inspect_image(pinned)["Id"] == image["Id"]

@@ -7,7 +7,6 @@ import io
 import json
 import secrets
 import tarfile
-import urllib.request
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -31,7 +30,7 @@ from docker_rollback import (
     replace,
 )
 from tests.engines.images import busybox_tar
-from tests.integration.registry import Registry, registry_of
+from tests.integration.registry import Registry, digest_of, registry_of
 from tests.removal import remove_container
 
 pytestmark = pytest.mark.engine
@@ -62,22 +61,13 @@ class Shop:
             before = self.id_of(tag)
         made = self.image(tag, version=version)
         self.client.api.push(self.repository, tag)
-        digest = self.digest(tag)
+        digest = digest_of(self.repository, tag)
         self.client.api.remove_image(f"{self.repository}:{tag}")
         with suppress(NotFound):
             self.client.api.remove_image(made, force=True)
         if before is not None:
             self.client.api.tag(before, self.repository, tag)
         return digest
-
-    def digest(self, tag: str) -> str:
-        """Return the digest that the registry has for a tag."""
-        address, _, path = self.repository.partition("/")
-        wanted = urllib.request.Request(f"http://{address}/v2/{path}/manifests/{tag}", method="HEAD")
-        kinds = ("docker.distribution.manifest.v2", "oci.image.manifest.v1", "oci.image.index.v1")
-        wanted.add_header("Accept", ", ".join(f"application/vnd.{kind}+json" for kind in kinds))
-        with urllib.request.urlopen(wanted, timeout=10.0) as answer:
-            return str(answer.headers["Docker-Content-Digest"])
 
     def start(self) -> None:
         """Start the container from version 1."""

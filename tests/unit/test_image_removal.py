@@ -9,7 +9,7 @@ import pytest
 from docker_rollback import RollbackRequested, Status
 from docker_rollback._image_removal import remove_named
 from docker_rollback.testing import FailingEngine, FakeEngine
-from tests.unit.shop import Shop
+from tests.unit.shop import Shop, timed
 
 OURS = "docker-rollback"
 
@@ -62,3 +62,25 @@ def test_an_image_that_has_another_name_or_a_container_stays(shop: Shop) -> None
     shop.engine.tag_image("shop:2", "shop:1")
     remove_named(DiesBetween(shop.engine), f"{OURS}:mine")
     assert image in shop.engine.image_names(), "a container stands on it"
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_an_image_that_is_known_by_its_digest_alone_stays(shop: Shop, *, fails: bool) -> None:
+    """A digest is a name of the user's: no update, rollback or pruned backup removes its image."""
+    pinned = f"shop@sha256:{'1' * 64}"
+    image = shop.engine.add_image(pinned, files={"/app": "pinned"})
+    shop.engine.run("pinned", image=pinned)
+    for first in (True, False):
+        tx = timed("pinned", engine=shop.engine, store=shop.store, clock=shop.clock, keep=1)
+        with suppress(RollbackRequested), tx:
+            shop.engine.remove_container("pinned", force=True)
+            if fails:
+                raise RollbackRequested
+            shop.engine.run("pinned", image=pinned if first else "shop:2")
+        assert tx.status is (Status.ROLLED_BACK if fails else Status.COMMITTED)
+        assert shop.engine.image_names()[image] == [pinned]
+    shop.engine.remove_container("pinned", force=True)
+    shop.engine.tag_image(pinned, f"{OURS}:mine")
+    remove_named(shop.engine, f"{OURS}:mine")
+    found = shop.engine.inspect_image(pinned)
+    assert (found["Id"], found["RepoTags"], found["RepoDigests"]) == (image, [], [pinned])

@@ -210,10 +210,11 @@ class Images:
         shown["User"], shown["WorkingDir"] = shown["User"] or "", shown["WorkingDir"] or ""
         shown |= {key: settings[key] for key in _SHOWN_WHERE_SET if settings.get(key)}
         history = document.get("history") or [{}]
+        names = self.names_of(image.id)
         return {
             "Id": image.id,
-            "RepoTags": self.names_of(image.id),
-            "RepoDigests": [],
+            "RepoTags": [name for name in names if "@" not in name],
+            "RepoDigests": [name for name in names if "@" in name],
             "Parent": image.parent,
             "Comment": history[-1].get("comment", ""),
             "Created": document.get("created", ""),

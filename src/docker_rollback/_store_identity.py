@@ -49,8 +49,15 @@ class StoreIdentity:
         return self._is_folder(labels, self._store.path)
 
     def is_rebooted(self, labels: Mapping[str, str]) -> bool:
-        """Return True if something is of this machine before it was last booted: nothing of that lives."""
-        return not self._is_of_this_boot(labels) and bool(self._machine) and labels.get(_MACHINE) == self._machine
+        """Return True if something is of this machine before it was last booted: nothing of that lives.
+
+        Clones of a virtual machine may have one machine id. Only the name tells such a clone from this machine.
+        """
+        is_this_machine = bool(self._machine) and (labels.get(_MACHINE), labels.get(HOST_LABEL)) == (
+            self._machine,
+            self._host,
+        )
+        return is_this_machine and not self._is_of_this_boot(labels)
 
     def other_store(self, labels: Mapping[str, str]) -> BackupStore | None:
         """Return the store of some labels if it can be seen from here, else None; none is made."""

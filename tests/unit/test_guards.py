@@ -254,8 +254,9 @@ def test_a_container_that_was_written_to_since_gets_a_second_guard(store: Backup
 # Left over
 
 
-def test_the_guards_of_a_store_are_known_by_every_path_to_it(tmp_path: Path) -> None:
-    """A link leads to the same store; a label or a name alone, another store and another machine do not."""
+def test_the_guards_of_a_store_are_known_by_every_path_to_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A link leads to the same store, a reboot too; a label or a name alone, another store, another machine do not."""
+    monkeypatch.setattr("docker_rollback._store_identity._line", str)
     (tmp_path / "link").symlink_to(tmp_path / "store")
     store, linked, other = (BackupStore(tmp_path / name) for name in ("store", "link", "other"))
     for one in (store, other):
@@ -271,10 +272,12 @@ def test_the_guards_of_a_store_are_known_by_every_path_to_it(tmp_path: Path) -> 
         (f"{named}4", here | {"docker-rollback.role": "helper"}),
         (f"{named}5", here | {"docker-rollback.boot": "another", "docker-rollback.machine": "another"}),
         (f"{named}6", {"docker-rollback.store": str(store.path)}),
+        (f"{named}7", here | {"docker-rollback.boot": "another", "docker-rollback.host": "clone"}),
+        (f"{named}8", here | {"docker-rollback.boot": "another"}),
         ("app", here),
     ):
         engine.run(name, image="app", labels=labels | more)
-    for one in (store, linked):
+    for one, known in ((store, "128"), (linked, "12")):
         found = guards_of(engine, one)
-        assert {engine.inspect_container(guard)["Name"] for guard in found} == {f"/{named}1", f"/{named}2"}
+        assert {engine.inspect_container(guard)["Name"] for guard in found} == {f"/{named}{number}" for number in known}
         assert set(found.values()) == {"op"}

@@ -7,7 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from docker_rollback import BackupStore, ContainerBusyError, Status, UnfinishedRollbackError, recover
+from docker_rollback import (
+    BackupStore,
+    ContainerBusyError,
+    Status,
+    UnfinishedElsewhereError,
+    UnfinishedRollbackError,
+    recover,
+)
 from docker_rollback.testing import FailingEngine, Killed
 from tests.unit.shop import Shop
 
@@ -42,7 +49,7 @@ def test_another_host_is_believed(shop: Shop) -> None:
 def test_this_machine_before_its_last_boot_is_dead(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its store has the note from which to finish, and the error names it."""
     monkeypatch.setattr("docker_rollback._store_identity._line", str)
-    mark(shop, machine="/etc/machine-id")
+    mark(shop, machine="/etc/machine-id", host=socket.gethostname())
     with pytest.raises(UnfinishedRollbackError, match="another store") as refused, shop.rollback():
         pytest.fail("the block was entered")
     assert refused.value.store == "/var/backups/elsewhere"
@@ -65,6 +72,26 @@ def test_another_machine_of_our_name_is_believed(shop: Shop) -> None:
         pytest.fail("the block was entered")
 
 
+def test_a_living_clone_of_this_machine_is_believed(
+    shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Virtual machines of one template have one machine id, and stores with the same path and inode."""
+    monkeypatch.setattr("docker_rollback._store_identity._line", str)
+    for store in (shop.store, BackupStore(tmp_path / "other")):
+        store.check()
+        found = store.path.stat()
+        same = {"machine": "/etc/machine-id", "store": str(store.path), "folder": f"{found.st_dev}:{found.st_ino}"}
+        mark(shop, **same, host="clone")
+        with pytest.raises(ContainerBusyError, match="on host clone"), shop.rollback():
+            pytest.fail("the block was entered")
+        with pytest.raises(UnfinishedElsewhereError) as raised:
+            recover(client=shop.engine, store=shop.store)
+        assert [one.owner for one in raised.value.operations] == ["unknown"]
+        assert shop.engine.has_volume(MARK)
+        shop.engine.remove_volume(MARK)
+    shop.check_restored()
+
+
 def test_a_mark_that_a_reboot_left_over_is_no_dead_end(
     shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -74,7 +101,8 @@ def test_a_mark_that_a_reboot_left_over_is_no_dead_end(
     other.check()
     found = other.path.stat()
     # The device has another number after a boot.
-    mark(shop, machine="/etc/machine-id", store=str(other.path), folder=f"{found.st_dev + 1}:{found.st_ino}")
+    named = {"machine": "/etc/machine-id", "host": socket.gethostname()}
+    mark(shop, **named, store=str(other.path), folder=f"{found.st_dev + 1}:{found.st_ino}")
     with shop.rollback() as tx:
         assert tx.status is Status.UPDATING
 

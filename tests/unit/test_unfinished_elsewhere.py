@@ -279,7 +279,7 @@ def test_after_a_boot_a_store_whose_disk_is_not_mounted_is_missed(shop: Shop, mo
     """The empty folder in its place has no record; the lock volume stays, and the command says what to look at."""
     monkeypatch.setattr("docker_rollback._store_identity._line", str)
     shop.store.path.mkdir()
-    mark(shop, machine="/etc/machine-id", store=str(shop.store.path), folder="1:2")
+    mark(shop, machine="/etc/machine-id", host=socket.gethostname(), store=str(shop.store.path), folder="1:2")
     with pytest.raises(UnfinishedElsewhereError, match="is its disk mounted") as raised:
         recover(client=shop.engine, store=shop.store)
     (found,) = raised.value.operations

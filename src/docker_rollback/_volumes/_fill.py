@@ -99,7 +99,7 @@ class Filling:
             self._empty()
             return self._write_all()
         except (ArchiveError, OSError) as error:
-            cleared = clear_flags(reach.tree, but=reach.unread) if reach.tree is not None else 0
+            cleared = clear_flags(reach.tree, but=self._spared.paths) if reach.tree is not None else 0
             if not cleared:
                 raise
             logger.warning("volume %s: flags of %d files kept it from being filled: %s", reach.volume, cleared, error)

@@ -139,6 +139,12 @@ class Spared:
         return tuple(sorted(found))
 
     @property
+    def paths(self) -> frozenset[bytes]:
+        """The paths that a restore leaves alone, each with everything below it; known once `within` has looked."""
+        named = {folder + b"/" + name for folder, found in self._names.items() for name in found}
+        return self.mounted.union(path for path in named if path in self._left_out)
+
+    @property
     def staying(self) -> Mapping[bytes, Collection[bytes]]:
         """The names that stay, those of folders on the way too, by each folder that has one; the root in any case."""
         return self._staying or {ROOT: frozenset()}

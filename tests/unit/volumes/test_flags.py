@@ -75,3 +75,27 @@ def test_flags_that_keep_a_volume_from_being_filled_are_taken_off(
             assert (root / "file").read_text() == "after"
     finally:
         clear_flags(Tree.at(root))
+
+
+def test_flags_of_excluded_paths_stay(field: Path) -> None:
+    """What `exclude=` leaves out keeps its flags, with all that is below it; but not in a folder that goes."""
+    root, store, excluded = field / "root", BackupStore(field / "store"), ("cache", "old.log", "new/old.log")
+    (root / "cache" / "deep").mkdir(parents=True)
+    files = [root / "file", root / "old.log", root / "cache" / "deep" / "file"]
+    for file in files:
+        file.write_text("before")
+    taken = capture(root, store=store, excluded=excluded)
+    (root / "new").mkdir()
+    (root / "new" / "old.log").write_text("new")
+    files[0].write_text("after")
+    kept = [*files[1:], root / "cache"]
+    try:
+        flag("+i", root / "new" / "old.log", files[0], *kept)
+        Filling(reach_of(root), evolve(taken.archive, excluded=excluded), store, None).fill()
+        assert files[0].read_text() == "before"
+        assert not (root / "new").exists()
+        for path in kept:
+            shown = subprocess.run(["lsattr", "-d", path], capture_output=True, text=True, check=True).stdout
+            assert "i" in shown.split()[0], path
+    finally:
+        clear_flags(Tree.at(root))

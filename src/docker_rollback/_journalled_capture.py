@@ -17,13 +17,13 @@ from docker_rollback._journal import Phase
 from docker_rollback._model import Backup, Quiesce, Shared, backup_id
 from docker_rollback._operations import HOLDER, Operation, Operations
 from docker_rollback._progress import Reporter
-from docker_rollback._quiesce import ensure_running, resting
+from docker_rollback._quiesce import ensure_running, resting, with_runs
 from docker_rollback._removed import Removal, Revival, as_error
 from docker_rollback._report import Report
 from docker_rollback._running import all_run
 from docker_rollback._store import BackupStore
 from docker_rollback._timer import Timer
-from docker_rollback._undisturbed import capture_until_undisturbed
+from docker_rollback._undisturbed import DisturbedCaptureError, capture_until_undisturbed
 from docker_rollback.errors import CaptureError, DockerRollbackError, ResumeError
 
 logger = logging.getLogger("docker_rollback")
@@ -128,14 +128,18 @@ class JournalledCapture:
                 max_downtime=max_downtime,
                 operation=operation,
             )
-            operation.enter(options.then)
+            if options.resume:
+                self._note_runs(operation)
             record = operation.record
             resumed = (*record.guests, *(record.containers if options.resume else ()))
-            ensure_running(self._engine, resumed, timer=self._timer)
+            # Until they run, the record names what is stopped, so that giving up starts it again.
+            operation.enter(options.then, last=lambda: ensure_running(self._engine, resumed, timer=self._timer))
         except BaseException as error:
             removed = self._give_up(operation, error)
             if removed and isinstance(error, DockerRollbackError):
                 raise as_error(removed) from error
+            if removed is None and isinstance(error, DisturbedCaptureError):
+                raise _final(error) from error
             if removed is not None and isinstance(error, ResumeError) and all_run(self._engine, error.containers):
                 raise CaptureError(
                     ", ".join(error.containers),
@@ -143,6 +147,16 @@ class JournalledCapture:
                 ) from error
             raise
         return operation, backup
+
+    def _note_runs(self, operation: Operation) -> None:
+        """Record the runs of resumed containers: whoever gives the capture up starts again those that ended."""
+        known = operation.record.containers
+        try:
+            found = with_runs(self._engine, known)
+            if found != known:
+                operation.note_runs(found)
+        except DockerRollbackError as error:
+            logger.warning("operation %s goes on without a record of what was resumed: %s", operation.id, error)
 
     def _give_up(self, operation: Operation, error: BaseException) -> list[Removal] | None:
         """Discard a capture that failed; return what somebody had removed meanwhile.
@@ -171,6 +185,8 @@ class JournalledCapture:
         record = operation.record
         # First of all the service runs again.
         removed, started = self._revival.bring_back(record)
+        if record.phase == "capturing":
+            self._note_runs(operation)
         self._archiver.remove_left_over()
         self._revival.forget(record)
         self._capture.forget(record.operation, [*record.names, *(guest.name for guest in record.guests)])
@@ -180,3 +196,11 @@ class JournalledCapture:
         # The engine may have died since they were started, and have taken them along.
         operation.end(last=lambda: ensure_running(self._engine, started, timer=self._timer))
         return removed
+
+
+def _final(error: DisturbedCaptureError) -> CaptureError:
+    """Return the error of a capture that is not tried again, because giving it up failed; it keeps the notes."""
+    final = CaptureError(error.container, error.reason)
+    for note in getattr(error, "__notes__", ()):
+        final.add_note(note)
+    return final

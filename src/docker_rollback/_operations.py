@@ -102,8 +102,11 @@ class Operation:
             raise
         return self
 
-    def enter(self, phase: Phase) -> None:
+    def enter(self, phase: Phase, *, last: Callable[[], None] = lambda: None) -> None:
         """Note durably that a phase begins; from the first one that needs it on, the backup is held.
+
+        `last` is called before that is written, when nothing more is asked of the engine; if it raises, the last note
+        stands.
 
         Raises:
             StoreError: it could not be noted, and the last note stands.
@@ -112,10 +115,10 @@ class Operation:
         if phase in ("updating", "rolling back"):
             self._store.hold(self.record.operation, HOLDER, "it is needed until the rollback has ended")
         standing = () if phase == "committed" else tuple(stand(container) for container in self.look())
+        came = self._came(phase)
+        last()
         # What was stopped for a capture runs again, or is in the backup.
-        self._write(
-            evolve(self.record, phase=phase, standing=standing, came=self._came(phase), stopped=(), networks=())
-        )
+        self._write(evolve(self.record, phase=phase, standing=standing, came=came, stopped=(), networks=()))
 
     def commit(self) -> None:
         """Note durably that the update stands.
@@ -179,12 +182,12 @@ class Operation:
             logger.warning("container %s is taken off %s without a note: %s", found.name, found.network, error)
 
     def note_stopped(self, stopped: Sequence[ContainerSnapshot], networks: Sequence[NetworkRecord]) -> None:
-        """Record durably what is about to be stopped for a capture, so that it can be recreated.
-
-        Raises:
-            StoreError: it could not be recorded.
-        """
+        """Record durably what is about to be stopped for a capture, to recreate it if need be; raises `StoreError`."""
         self._write(evolve(self.record, stopped=tuple(stopped), networks=tuple(networks)))
+
+    def note_runs(self, containers: Sequence[Resting]) -> None:
+        """Record durably the containers with the runs that giving up a capture starts again; raises `StoreError`."""
+        self._write(evolve(self.record, containers=tuple(containers)))
 
     def note_kept(self, backup: str) -> None:
         """Note under which id the state that was found is kept, before that is done."""
@@ -309,13 +312,7 @@ class Operations:
         operation.record = evolve(operation.record, restore_tags=restore_tags)
         return operation if began else operation.begin()
 
-    def _record(
-        self,
-        operation: str,
-        containers: Sequence[Resting],
-        volumes: Iterable[str],
-        phase: Phase,
-    ) -> Record:
+    def _record(self, operation: str, containers: Sequence[Resting], volumes: Iterable[str], phase: Phase) -> Record:
         host, pid = _owner()
         return Record(
             operation=operation,

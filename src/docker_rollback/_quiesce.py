@@ -8,6 +8,8 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from types import TracebackType
 from typing import Self
 
+from attrs import evolve
+
 from docker_rollback._engine.port import Engine
 from docker_rollback._look import look_at
 from docker_rollback._model import ContainerSnapshot, ContainerState, Observed, Quiesce, Resting
@@ -49,6 +51,16 @@ def resting(container: Observed | ContainerSnapshot, quiesce: Quiesce) -> Restin
         policy=container.inspection["HostConfig"].get("RestartPolicy") or {},
         restarted=restart_count(container.inspection),
     )
+
+
+def with_runs(engine: Engine, containers: Iterable[Resting]) -> tuple[Resting, ...]:
+    """Return the same with the present run of each container that is alive."""
+    found = []
+    for one in containers:
+        now = look_at(engine, one.id)
+        runs = now is not None and now.state.alive
+        found.append(evolve(one, started=started_at(now.inspection)) if now and runs else one)
+    return tuple(found)
 
 
 class AtRest:

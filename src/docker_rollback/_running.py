@@ -105,15 +105,36 @@ def ensure_state(
         EngineError: the engine does not answer.
     """
     name = name or container
-    reason, inspection = _brought_to(engine, container, wanted, name=name, timer=timer)
+    replaced: list[str] = []
+    try:
+        return _ensure_state(engine, container, wanted, replaced, name=name, policy=policy, timer=timer)
+    except BaseException:
+        if replaced and policy is not None:
+            _resume(engine, container, policy, name=name)
+        raise
+
+
+def _ensure_state(
+    engine: Engine,
+    container: str,
+    wanted: ContainerState,
+    replaced: list[str],
+    *,
+    name: str,
+    policy: Mapping[str, Any] | None,
+    timer: Timer,
+) -> str | None:
+    """Do the work of `ensure_state`; add to `replaced` each run that is stopped, before it is."""
+    reason, inspection = _brought_to(engine, container, wanted, replaced, name=name, timer=timer)
     if wanted.loops and inspection is not None and is_lost(engine, inspection):
         # That it ends again and again may be its engine's doing alone, also when it was captured.
-        reason, inspection = _brought_to(engine, container, ContainerState("running"), name=name, timer=timer)
+        runs = ContainerState("running")
+        reason, inspection = _brought_to(engine, container, runs, replaced, name=name, timer=timer)
         if reason is not None:
             logger.info("%s: it ends by itself again and again, as it did before", name)
             _give_back(engine, inspection, policy)
             engine.start_container(container)
-            reason, inspection = _brought_to(engine, container, wanted, name=name, timer=timer)
+            reason, inspection = _brought_to(engine, container, wanted, replaced, name=name, timer=timer)
     _give_back(engine, inspection, policy)
     return reason
 
@@ -124,8 +145,18 @@ def _give_back(engine: Engine, inspection: Inspection | None, policy: Mapping[st
         engine.update_container(str(inspection["Id"]), {"RestartPolicy": dict(policy)})
 
 
+def _resume(engine: Engine, container: str, policy: Mapping[str, Any], *, name: str) -> None:
+    """Start a container that was stopped to replace its run, with its own policy; an engine error is only logged."""
+    try:
+        if policy:
+            engine.update_container(container, {"RestartPolicy": dict(policy)})
+        engine.start_container(container)
+    except EngineError as error:
+        logger.warning("%s: it may be stopped, without its restart policy: %s", name, error)
+
+
 def _brought_to(
-    engine: Engine, container: str, wanted: ContainerState, *, name: str, timer: Timer
+    engine: Engine, container: str, wanted: ContainerState, replaced: list[str], *, name: str, timer: Timer
 ) -> tuple[str | None, Inspection | None]:
     """Do the work of `ensure_state`; return its result and the last inspection, None of a container that is gone."""
     deadline, starts, lost, refused = timer.monotonic() + _PATIENCE, 0, 0, ""
@@ -143,6 +174,7 @@ def _brought_to(
                     return _LOST_REASON, inspection
                 lost += 1
                 logger.warning("%s: its engine has lost its run; stopping it and starting it again", name)
+                replaced.append(started_at(inspection))
                 _hold(engine, container, inspection)
                 # The stop may have taken as long as the container is given for it.
                 starts, deadline = 0, timer.monotonic() + _PATIENCE

@@ -50,7 +50,7 @@ def capture_until_undisturbed(
         has_time: tells whether the containers may be stopped once more.
 
     Raises:
-        DisturbedCaptureError: somebody started one again and again.
+        DisturbedCaptureError: somebody started one again and again, or one that ran no longer does.
         DockerRollbackError: as `take` raises it.
     """
     disturbances: list[DisturbedCaptureError] = []
@@ -60,6 +60,11 @@ def capture_until_undisturbed(
         except DisturbedCaptureError as error:
             disturbances.append(error)
             found = {one.id: look_at(engine, one.id) for one in (*report.containers, *report.guests)}
+            ended = _ended(report, found)
+            if ended:
+                # A second backup would take that for the state to restore.
+                error.add_note(f"docker-rollback: not tried again, as these no longer run: {', '.join(ended)}")
+                raise
             if len(disturbances) == _ATTEMPTS or not has_time() or None in found.values():
                 error.add_note(f"docker-rollback: the backup was tried {len(disturbances)} times")
                 raise
@@ -72,6 +77,12 @@ def capture_until_undisturbed(
             # Without the disturbance there would have been enough time.
             disturbances[-1].add_note(f"docker-rollback: the backup was tried {len(disturbances) + 1} times: {error}")
             raise disturbances[-1] from error
+
+
+def _ended(report: Report, found: Mapping[str, Observed | None]) -> list[str]:
+    """Return the names of the containers that ran, outside of a crash loop, and no longer do."""
+    ran = [one for one in (*report.containers, *report.guests) if one.state.alive and not one.state.loops]
+    return [one.name for one in ran if (now := found[one.id]) is not None and not now.state.alive]
 
 
 class DataWatch:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import pytest
 from attrs import evolve
@@ -15,8 +16,11 @@ from docker_rollback._look import look_at
 from docker_rollback._model import ContainerState
 from docker_rollback._place import hold
 from docker_rollback._running import ensure_state, is_lost
-from docker_rollback.testing import FailingEngine, FakeClock, FakeEngine
+from docker_rollback.errors import DockerRollbackError, EngineError
+from docker_rollback.testing import FailingEngine, FakeClock, FakeEngine, Killed
 from tests.unit.shop import parts, timed
+
+T = TypeVar("T")
 
 RUNS = ContainerState("running")
 ALWAYS = {"Name": "always", "MaximumRetryCount": 0}
@@ -229,3 +233,93 @@ def test_no_rollback_ends_well_with_a_lost_run(
     assert engine.shown == "whole"
     assert not is_lost(engine, engine.inspect_container("web"))
     assert fake.container("web").status == "running"
+
+
+class FailsOnceStopped(LosesRuns):
+    """It does not answer some inspections after the first stop of the container.
+
+    Args:
+        engine: the engine.
+        failures: how many.
+    """
+
+    def __init__(self, engine: FakeEngine, failures: int) -> None:
+        super().__init__(engine, "lost")
+        self._failures = failures
+
+    def inspect_container(self, ref: str) -> Any:
+        """Inspect, or fail."""
+        if self.called("stop_container") and self._failures and self._is_web(ref):
+            self._failures -= 1
+            raise EngineError("inspect container", "made to fail")
+        return super().inspect_container(ref)
+
+
+@pytest.mark.parametrize("policy", ["always", "no"])
+def test_a_lost_run_is_resumed_if_its_replacement_fails(
+    fake: FakeEngine, clock: FakeClock, policy: Literal["always", "no"]
+) -> None:
+    """The engine fails between the stop and the start: the container runs, and has its own policy."""
+    fake.run("web", image="app:1", restart=policy)
+    own = fake.inspect_container("web")["HostConfig"]["RestartPolicy"]
+    with pytest.raises(EngineError, match="made to fail"):
+        ensure_state(FailsOnceStopped(fake, 1), "web", RUNS, policy=own, timer=clock)
+    assert fake.container("web").status == "running"
+    assert fake.inspect_container("web")["HostConfig"]["RestartPolicy"] == own
+
+
+class LosesAfterCapture(LosesRuns):
+    """It loses the run that begins after the capture, and is away, or this process dies, once that run is stopped."""
+
+    def __init__(self, engine: FakeEngine, store: BackupStore, *, dies: bool) -> None:
+        super().__init__(engine, "whole")
+        self._store, self._dies, self.away = store, dies, False
+
+    def pass_on(self, verb: str, work: Callable[[], T], *arguments: object) -> T:
+        """Do one call, unless it is away."""
+        if self.away:
+            raise Killed(verb) if self._dies else EngineError(verb, "it is away")
+        return super().pass_on(verb, work, *arguments)
+
+    def stop_container(self, ref: str, *, timeout: float | None = None) -> None:
+        """Stop; be away after the stop of a lost run."""
+        lost = self.shown == "lost"
+        super().stop_container(ref, timeout=timeout)
+        self.away = lost
+
+    def inspect_container(self, ref: str) -> Any:
+        """Inspect; a run that began after the backup was stored is lost."""
+        if self._store.ids() and self.shown == "whole" and not self.away:
+            self.shown = "lost"
+        return super().inspect_container(ref)
+
+
+@pytest.mark.parametrize("dies", [False, True], ids=["engine", "process"])
+@pytest.mark.parametrize("policy", ["always", "no"])
+@pytest.mark.parametrize("then", ["updating", "committed"])
+def test_a_capture_whose_lost_run_cannot_be_replaced_is_given_up_by_recovery(
+    tmp_path: Path,
+    fake: FakeEngine,
+    clock: FakeClock,
+    policy: Literal["always", "no"],
+    then: Literal["updating", "committed"],
+    *,
+    dies: bool,
+) -> None:
+    """The record still names what was stopped: the container runs in the end, with its own policy."""
+    fake.run("web", image="app:1", restart=policy)
+    own = fake.inspect_container("web")["HostConfig"]["RestartPolicy"]
+    store = BackupStore(tmp_path)
+    engine = LosesAfterCapture(fake, store, dies=dies)
+    recovery = parts(engine, store, clock).recovery("stop")
+    with (
+        pytest.raises(Killed if dies else DockerRollbackError),
+        recovery.holding(["web"]) as (report, _),
+    ):
+        recovery.begin(report, quiesce="stop", then=then)
+    assert engine.away
+    assert fake.container("web").status == "exited"
+    parts(fake, store, clock).recovery("stop").recover()
+    assert fake.container("web").status == "running"
+    assert fake.inspect_container("web")["HostConfig"]["RestartPolicy"] == own
+    assert store.journal.names() == []

@@ -9,8 +9,12 @@ from typing import TypeVar
 import pytest
 
 from docker_rollback import BackupStore, CaptureError, RollbackFailedError, RollbackRequested, Status, recover, restore
+from docker_rollback._archiver import VolumeArchiver
 from docker_rollback._engine.port import Process
-from docker_rollback.errors import DockerRollbackError
+from docker_rollback._journalled_capture import JournalledCapture
+from docker_rollback._operations import Operation
+from docker_rollback._removed import Removal
+from docker_rollback.errors import DockerRollbackError, EngineError
 from docker_rollback.testing import FailingEngine, FakeContainer, FakeEngine
 from tests.unit.shop import Shop
 
@@ -309,3 +313,47 @@ def test_one_that_is_made_again_and_again_is_an_error(tmp_path: Path) -> None:
         raise RollbackRequested
     assert "container 'shop': somebody made it while another one of its name was put back" in str(failed.value)
     assert len(shop.store.list()) == 1
+
+
+def test_a_capture_that_could_not_be_given_up_is_not_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The service may be down then, which a second backup would record as its state."""
+    shop = Shop(BackupStore(tmp_path))
+    watched = Meddling(shop, at=1, stops=False)
+    tidy_up = VolumeArchiver.remove_left_over
+
+    def fail(archiver: VolumeArchiver) -> None:
+        if watched.starts:
+            shop.engine.stop_container("shop")
+            raise EngineError("list containers", "made to fail")
+        tidy_up(archiver)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(VolumeArchiver, "remove_left_over", fail)
+        with pytest.raises(CaptureError, match="somebody else started it") as failed, shop.timed(watched):
+            pytest.fail("it was entered")
+    assert "tidying up failed too" in " ".join(failed.value.__notes__)
+    assert len(shop.store.journal.names()) == 1
+    shop.recover()
+    assert shop.engine.container("shop").status == "running"
+    assert shop.store.journal.names() == []
+    shop.check_nothing_left()
+
+
+def test_a_capture_is_not_tried_again_if_what_ran_has_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A backup records what it finds: it never takes a service that went down meanwhile for one that was stopped."""
+    shop = Shop(BackupStore(tmp_path))
+    watched = Meddling(shop, at=1, stops=False)
+    give_up = JournalledCapture.discard
+
+    def end_after(capture: JournalledCapture, operation: Operation) -> list[Removal]:
+        removed = give_up(capture, operation)
+        shop.engine.stop_container("shop")
+        return removed
+
+    monkeypatch.setattr(JournalledCapture, "discard", end_after)
+    with pytest.raises(CaptureError, match="somebody else started it") as failed, shop.timed(watched):
+        pytest.fail("it was entered")
+    assert "no longer run: shop" in " ".join(failed.value.__notes__)
+    assert shop.store.ids() == []

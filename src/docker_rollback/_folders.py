@@ -156,6 +156,11 @@ def holds(mount: Mount, data: Iterable[str]) -> bool:
     return mount.kind == "bind" and any(is_folder(one) and _lies_in(mount.source, one) for one in data)
 
 
+def could_make(mount: Mount, path: str) -> bool:
+    """Whether a container with a mount can make a path of the host: it may write to a folder further up."""
+    return mount.kind == "bind" and not mount.read_only and mount.source != path and _lies_in(path, mount.source)
+
+
 def gap_of(mount: Mount, folders: Iterable[str] = ()) -> NotCovered | None:
     """Return what a backup does not hold of a mount; None for a volume, which it does.
 

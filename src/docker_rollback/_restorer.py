@@ -259,9 +259,9 @@ class Restorer:
 
         def attempt(one: tuple[ContainerSnapshot, Place]) -> None:
             self._report.step("restore", str(Resume(one[0])))
-            await_needed(self._engine, one[0], backup.containers, timer=self._timer)
-            one[1].resume()
+            self._start(*one, volumes, backup)
 
+        volumes = VolumeRestorer(self._engine, self._archiver, backup, [place for _, place in going])
         for _, error in in_rounds(going, attempt, sleep=self._timer.sleep):
             raise error
         for container, place in going:
@@ -373,7 +373,7 @@ class Restorer:
             case RestoreVolume(volume):
                 self._volumes(work).restore(volume)
             case RestoreContainer(container):
-                self._volumes(work).check_binds(container)
+                self._volumes(work).check_before_creation(container)
                 places[container.name].restore()
             case FillVolume(volume, container, destination):
                 work.watch.begin(work.data)
@@ -389,12 +389,16 @@ class Restorer:
                 work.watch.check(work.data)
                 places[container.name].take_name()
             case Resume(container):
-                await_needed(self._engine, container, work.backup.containers, timer=self._timer)
-                places[container.name].resume()
+                self._start(container, places[container.name], self._volumes(work), work.backup)
                 self._report.timeline.up(container.name)
             case Compare(container):
                 for sentence in places[container.name].compare():
                     work.note(sentence)
+
+    def _start(self, container: ContainerSnapshot, place: Place, volumes: VolumeRestorer, backup: Backup) -> None:
+        await_needed(self._engine, container, backup.containers, timer=self._timer)
+        volumes.check_before_start(container)
+        place.resume()
 
     def _volumes(self, work: _Restoration) -> VolumeRestorer:
         return VolumeRestorer(self._engine, self._archiver, work.backup, work.places.values())

@@ -15,7 +15,7 @@ from docker_rollback._look import look_at
 from docker_rollback._model import ContainerState, Observed
 from docker_rollback._spec import HELD, restart_count, restart_policy, restarts, started_at
 from docker_rollback._timer import Timer
-from docker_rollback.errors import ContainerNotFoundError, EngineError
+from docker_rollback.errors import ContainerNotFoundError, EngineError, RestoreError
 
 logger = logging.getLogger("docker_rollback")
 
@@ -50,16 +50,18 @@ _STABLE: Final = timedelta(seconds=10)
 
 def in_rounds(
     items: Iterable[T], attempt: Callable[[T], None], *, sleep: Callable[[float], None] = time.sleep
-) -> list[tuple[T, EngineError]]:
+) -> list[tuple[T, EngineError | RestoreError]]:
     """Attempt something with each item, and again with those that failed once the others are through.
 
-    One container may need another to start: the log driver of the first sends to the second. Failures that look
+    One container may need another to start: the log driver of the first sends to the second, or the first binds a
+    socket that the second makes. Failures that look
     permanent are tried again too: a service that stays down is worse than a call too many.
 
     Returns:
         The items that failed in every round, each with its last error.
     """
-    waiting, failures, final = list(items), list[tuple[T, EngineError]](), list[tuple[T, EngineError]]()
+    waiting, failures = list(items), list[tuple[T, EngineError | RestoreError]]()
+    final = list[tuple[T, EngineError | RestoreError]]()
     for number in range(_ROUNDS):
         if number:
             sleep(_BETWEEN_ROUNDS)
@@ -67,8 +69,11 @@ def in_rounds(
         for item in waiting:
             try:
                 attempt(item)
-            except EngineError as error:
-                (final if isinstance(error, ContainerNotFoundError) else failures).append((item, error))
+            except (EngineError, RestoreError) as error:
+                removed = isinstance(error, ContainerNotFoundError) or isinstance(
+                    error.__cause__, ContainerNotFoundError
+                )
+                (final if removed else failures).append((item, error))
         waiting = [item for item, _ in failures]
         if not waiting:
             break

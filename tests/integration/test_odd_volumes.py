@@ -145,7 +145,9 @@ def host(
 ) -> Iterator[Host]:
     """Give an engine next to us, with a folder that it sees at the same path."""
     name = f"odd-{secrets.token_hex(4)}"
-    near = Path(docker_client.info()["DockerRootDir"]).parent
+    root = Path(docker_client.info()["DockerRootDir"])
+    # A Podman of the tests has a root file system of its own, and shares this folder alone with the machine.
+    near = root if is_podman(docker_client) else root.parent
     if not near.is_dir():
         pytest.skip("this engine sees no folder of this machine")
     folder = near / name

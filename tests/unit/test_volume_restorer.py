@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import pytest
 from attrs import evolve
 
-from docker_rollback import BackupStore, RollbackFailedError, RollbackRequested, backup, rollback
+from docker_rollback import BackupStore, RollbackFailedError, RollbackRequested, Status, backup, rollback
 from docker_rollback._archiver import VolumeArchiver
 from docker_rollback._model import Backup
 from docker_rollback._volume_restorer import VolumeRestorer
 from docker_rollback.errors import VolumeAccessError, VolumeNotFoundError
-from docker_rollback.testing import FakeEngine
+from docker_rollback.testing import FakeEngine, Run
+from docker_rollback.testing._fake_programs import PROGRAMS
 from tests.unit.shop import Shop
 
 
@@ -81,3 +85,143 @@ def test_what_is_bound_by_a_container_at_rest_may_be_gone(store: BackupStore) ->
         fake.host.delete("/srv/app.conf")
         raise RollbackRequested
     assert fake.container("app").status == "exited"
+
+
+class OfAnotherKind(FakeEngine):
+    """An engine whose host is of another architecture, so that our own programs do not run there."""
+
+    def __init__(self) -> None:
+        super().__init__(architecture="alpha")
+        self.on_root: list[str] = []
+
+    def create_container(self, name: str, request: Mapping[str, Any], *, platform: str | None = None) -> str:
+        """Create a container, and note the image of one that mounts the root of the host."""
+        host = request["HostConfig"]
+        if any(mount["Source"] == "/" for mount in host.get("Mounts") or ()):
+            self.on_root.append(str(request["Image"]))
+        return super().create_container(name, request, platform=platform)
+
+
+def with_a_setting(fake: FakeEngine) -> None:
+    """Have a service that binds a file of the host, and another one that has nothing to do with it."""
+    fake.add_image("app")
+    fake.add_image("other")
+    fake.host.write("/srv/app.conf", "setting=1")
+    fake.run("other", image="other")
+    fake.run("app", image="app", volumes={"/srv/app.conf": "/etc/app.conf:ro"})
+
+
+def test_no_image_of_a_container_gets_the_root_of_the_host(
+    store: BackupStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Where our own image cannot look for what is bound, nobody does; the rollback goes on, and a warning says so."""
+    fake = OfAnotherKind()
+    with_a_setting(fake)
+    with rollback("app", client=fake, store=store, verify=None) as tx:
+        fake.add_image("bad")
+        fake.remove_container("app", force=True)
+        raise RollbackRequested
+    assert tx.status is Status.ROLLED_BACK
+    assert fake.on_root == []
+    assert "what containers bind cannot be looked for" in caplog.text
+
+
+def test_an_image_that_was_asked_for_looks_for_what_is_bound(store: BackupStore) -> None:
+    """Its helper may search folders of the host, and nothing else."""
+    fake = OfAnotherKind()
+    with_a_setting(fake)
+    fake.add_image("tools")
+    tools = str(fake.inspect_image("tools")["Id"])
+    with (
+        pytest.raises(RollbackFailedError, match=r"container 'app'.*binds '/srv/app.conf'.*which is gone"),
+        rollback("app", client=fake, store=store, verify=None, helper_image="tools"),
+    ):
+        fake.host.delete("/srv/app.conf")
+        raise RollbackRequested
+    assert set(fake.on_root) == {tools}
+
+
+@pytest.mark.parametrize("kind", ["file", "folder"])
+@pytest.mark.parametrize("replaced", [False, True], ids=["in-place", "recreated"])
+def test_what_is_bound_within_a_folder_of_the_backup_is_back_in_time(
+    store: BackupStore, kind: str, *, replaced: bool
+) -> None:
+    """The update removed what another container binds of the folder: it is filled first, and nothing is missed."""
+    fake = FakeEngine()
+    fake.add_image("app")
+    inner = "/srv/data/conf"
+    fake.host.write(inner if kind == "file" else f"{inner}/file", "setting=1")
+    fake.run("db", image="app", volumes={"/srv/data": "/data:ro"})
+    fake.run("web", image="app", volumes={inner: "/conf:ro"})
+    before = fake.host.facts("/srv/data")
+    with rollback("db", "web", client=fake, store=store, verify=None, include_binds=["/srv/data"]) as tx:
+        if replaced:
+            fake.remove_container("web", force=True)
+        fake.host.delete(inner)
+        raise RollbackRequested
+    assert tx.status is Status.ROLLED_BACK
+    assert fake.host.facts("/srv/data") == before
+    assert fake.container("web").status == "running"
+
+
+@pytest.mark.parametrize("names", [("db", "web"), ("web", "db")], ids=" ".join)
+@pytest.mark.parametrize("replaced", [False, True], ids=["in-place", "recreated"])
+def test_what_another_container_makes_at_its_start_is_waited_for(
+    store: BackupStore, names: tuple[str, str], *, replaced: bool
+) -> None:
+    """A folder that goes with the stop of the group, and comes back when its maker starts, is not missed."""
+    fake = FakeEngine()
+    fake.add_image("app")
+    fake.host.mkdir("/srv/run")
+
+    fake.add_image("maker")
+    fake.on_start("maker", lambda _: fake.host.write("/srv/run/db/socket", ""))
+    fake.on_stop("maker", lambda _: fake.host.delete("/srv/run/db"))
+    fake.run("db", image="maker", volumes={"/srv/run": "/run"})
+    fake.run("web", image="app", volumes={"/srv/run/db": "/db:ro"})
+    with rollback(*names, client=fake, store=store, verify=None) as tx:
+        if replaced:
+            fake.remove_container("web", force=True)
+        raise RollbackRequested
+    assert tx.status is Status.ROLLED_BACK
+    assert fake.host.exists("/srv/run/db/socket")
+    assert fake.container("web").status == "running"
+
+
+def test_a_folder_that_nobody_of_the_group_makes_is_not_made_at_a_creation(store: BackupStore) -> None:
+    """Another container binds the same file, or may only read the folder above: it cannot make it."""
+    fake = FakeEngine()
+    with_a_setting(fake)
+    fake.run("reader", image="app", volumes={"/srv": "/srv:ro", "/srv/app.conf": "/etc/app.conf"})
+    with (
+        pytest.raises(RollbackFailedError, match=r"container 'app'.*binds '/srv/app.conf'.*which is gone"),
+        rollback("app", "reader", client=fake, store=store, verify=None),
+    ):
+        fake.remove_container("app", force=True)
+        fake.host.delete("/srv/app.conf")
+        raise RollbackRequested
+    assert not fake.host.exists("/srv/app.conf")
+
+
+@pytest.mark.parametrize("code", [1, 127, 137])
+@pytest.mark.parametrize("times", [1, 100])
+def test_a_look_that_was_cut_off_says_nothing_of_what_is_bound(
+    store: BackupStore, caplog: pytest.LogCaptureFixture, code: int, times: int
+) -> None:
+    """It is taken again; where it never ends well, nobody says that something is gone, and the rollback goes on."""
+    fake = FakeEngine()
+    with_a_setting(fake)
+    cut_off: list[int] = []
+
+    def stat(run: Run) -> int | None:
+        if run.arguments[1:3] != ["-c", "%F"] or len(cut_off) == times:
+            return PROGRAMS["stat"](run)
+        cut_off.append(code)
+        return code
+
+    fake.program("stat", stat)
+    with rollback("app", client=fake, store=store, verify=None) as tx:
+        raise RollbackRequested
+    assert tx.status is Status.ROLLED_BACK
+    assert cut_off
+    assert ("what containers bind cannot be looked for" in caplog.text) is (times > 1)

@@ -26,11 +26,19 @@ from docker_rollback._volumes._direct import LocalProcess
 from docker_rollback._volumes._helper import Helper
 from docker_rollback._volumes._helpers import Helpers, Use
 from docker_rollback._volumes._host import PLACE, HostFolders
+from docker_rollback._volumes._lacks import lacks
 from docker_rollback._volumes._mounts import Sight
 from docker_rollback._volumes._run import Run
 from docker_rollback._volumes._sandbox import Sandbox, Sandboxes
-from docker_rollback._volumes._stream import pieces_of
-from docker_rollback.errors import ArchiveError, ContainerNotFoundError, VolumeAccessError
+from docker_rollback.errors import (
+    ArchiveError,
+    ContainerNotFoundError,
+    EngineError,
+    EngineTimeoutError,
+    EngineUnavailableError,
+    VolumeAccessError,
+    VolumeError,
+)
 
 logger = logging.getLogger("docker_rollback")
 
@@ -267,19 +275,22 @@ class VolumeAccess:
             ) from error
 
     def missing(self, paths: Sequence[str]) -> str | None:
-        """Return one of some paths of the engine's host that is gone, file or folder; None if none is.
+        """Return one of some paths of the engine's host that is gone, file or folder; None if none is known to be.
 
         A helper that mounted one of them would have Podman make a folder there. So it mounts the root of the host.
+        Where neither our own image nor the one that was asked for can do that, nobody looks, and a warning says so.
 
         Raises:
-            EngineError: the engine does not answer.
+            EngineUnavailableError, EngineTimeoutError: the engine does not answer.
         """
         if not paths:
             return None
         try:
-            with self._helping({"/": inspection_of("/")}, "read", operation=f"find-{secrets.token_hex(4)}") as helper:
-                return next((path for path in paths if _lacks(helper, path)), None)
-        except VolumeAccessError as error:
+            with self._helping({"/": inspection_of("/")}, "look", operation=f"find-{secrets.token_hex(4)}") as helper:
+                return next((path for path in paths if lacks(helper, path)), None)
+        except (EngineUnavailableError, EngineTimeoutError):
+            raise
+        except (EngineError, VolumeError) as error:
             logger.warning("what containers bind cannot be looked for: %s", error)
             return None
 
@@ -415,17 +426,6 @@ def _in_the_way(sight: Sight, helper: Helper | None) -> tuple[MountPoint, ...]:
     """Return the mount points in a volume that is to be filled, also those of other namespaces of this machine."""
     near = helper is None or tried(lambda: _is_near(helper), doing="asking a helper container where it runs")
     return tuple(map(MountPoint, sight.mounted_anywhere() if near else sight.mounted))
-
-
-def _lacks(helper: Helper, path: str) -> bool:
-    """Return True if a path of the host is gone; False also if a link is on its way, which leads elsewhere there."""
-    parts = path.strip("/").split("/")
-    steps = [f"{helper.roots['/']}/{'/'.join(parts[:end])}" for end in range(1, len(parts) + 1)]
-    with helper.run(("stat", "-c", "%F", *steps)) as stat:
-        # Of what is missing, it prints nothing here.
-        kinds = b"".join(pieces_of(stat)).splitlines()
-        stat.finish()
-    return len(kinds) < len(steps) and b"symbolic link" not in kinds
 
 
 def _why_not_direct(inspection: Inspection) -> str:

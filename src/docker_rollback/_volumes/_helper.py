@@ -28,7 +28,7 @@ LOCKS_LABEL: Final = "docker-rollback.locks"
 
 # Read and write every file as whoever owns it, devices included; SYS_ADMIN is for attributes that begin with trusted,
 # which tar would leave out without a word.
-_CAPABILITIES: Final = (
+CAPABILITIES: Final = (
     "CHOWN",
     "DAC_OVERRIDE",
     "DAC_READ_SEARCH",
@@ -38,6 +38,8 @@ _CAPABILITIES: Final = (
     "SETFCAP",
     "SYS_ADMIN",
 )
+LOOKING: Final = ("DAC_READ_SEARCH",)
+"""What it takes to see whether a path is there; nothing can be changed with it."""
 _ENVIRONMENT: Final = ("LC_ALL=C", "TAR_OPTIONS=")
 _TRIES: Final = 3
 _ANSWER: Final = 1 << 20
@@ -71,6 +73,7 @@ class Helper:
         mounts: the volumes that it mounts.
         labels: its labels.
         auto_remove: whether the engine removes it when it ends by itself.
+        capabilities: what its root may do.
     """
 
     def __init__(
@@ -81,12 +84,14 @@ class Helper:
         *,
         labels: Mapping[str, str],
         auto_remove: bool,
+        capabilities: Sequence[str] = CAPABILITIES,
     ) -> None:
         self._engine = engine
         self._provide = provide
         self._mounts = tuple(mounts)
         self._labels = dict(labels)
         self._auto_remove = auto_remove
+        self._capabilities = tuple(capabilities)
         self._lock = threading.Lock()
         self._stands: _Standing | None = None
         self._replaced = 0
@@ -112,7 +117,15 @@ class Helper:
 
     def _stand_once(self) -> None:
         container, toolbox = _create(
-            self._engine, self._provide, self._mounts, labels=self._labels, auto_remove=self._auto_remove
+            self._engine,
+            self._provide,
+            lambda toolbox: request(
+                toolbox,
+                self._mounts,
+                labels=self._labels,
+                auto_remove=self._auto_remove,
+                capabilities=self._capabilities,
+            ),
         )
         # Known from here on, so that it is removed also where it does not start.
         self._stands = _Standing(container, toolbox)
@@ -196,6 +209,7 @@ def standing(
     operation: str,
     auto_remove: bool,
     lock: str = "",
+    capabilities: Sequence[str] = CAPABILITIES,
 ) -> Iterator[Helper]:
     """Have a helper for the time of a block.
 
@@ -208,12 +222,13 @@ def standing(
         operation: what it serves, for whoever finds it left over.
         auto_remove: whether the engine removes it when it ends by itself; it then also removes anonymous volumes.
         lock: the path of a lock that we hold as long as we live.
+        capabilities: what its root may do.
 
     Raises:
         EngineError: it could not be made, or not be started.
     """
     labels = {ROLE_LABEL: ROLE, OPERATION_LABEL: operation, LOCK_LABEL: lock, LOCKS_LABEL: _folder_of(lock)}
-    helper = Helper(engine, provide, mounts, labels=labels, auto_remove=auto_remove)
+    helper = Helper(engine, provide, mounts, labels=labels, auto_remove=auto_remove, capabilities=capabilities)
     try:
         helper.stand()
         yield helper
@@ -222,12 +237,17 @@ def standing(
 
 
 def request(
-    toolbox: Toolbox, mounts: Sequence[HelperMount], *, labels: Mapping[str, str], auto_remove: bool
+    toolbox: Toolbox,
+    mounts: Sequence[HelperMount],
+    *,
+    labels: Mapping[str, str],
+    auto_remove: bool,
+    capabilities: Sequence[str] = CAPABILITIES,
 ) -> dict[str, Any]:
     """Return the request that creates a helper. Pure."""
     taken = {mount.target for mount in mounts}
     host = {
-        "CapAdd": list(_CAPABILITIES),
+        "CapAdd": list(capabilities),
         # Owners are to read as on disk, whatever numbers the engine gives to its containers.
         "UsernsMode": "host",
         "AutoRemove": auto_remove,
@@ -296,19 +316,13 @@ def _folder_of(lock: str) -> str:
 
 
 def _create(
-    engine: Engine,
-    provide: Callable[[], Toolbox],
-    mounts: Sequence[HelperMount],
-    *,
-    labels: Mapping[str, str],
-    auto_remove: bool,
+    engine: Engine, provide: Callable[[], Toolbox], request_for: Callable[[Toolbox], dict[str, Any]]
 ) -> tuple[str, Toolbox]:
     for tries_left in reversed(range(_TRIES)):
         toolbox = provide()
         name = f"{HELPER_NAME}{secrets.token_hex(6)}"
         try:
-            wanted = request(toolbox, mounts, labels=labels, auto_remove=auto_remove)
-            return engine.create_container(name, wanted), toolbox
+            return engine.create_container(name, request_for(toolbox)), toolbox
         except ImageNotFoundError:
             # Another process was done with the image that we share, and removed it just now.
             if not tries_left:

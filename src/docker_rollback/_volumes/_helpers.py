@@ -10,13 +10,18 @@ from typing import Any, Final, Literal, TypeAlias
 from docker_rollback._engine.port import ContainerFilter, Engine, Inspection
 from docker_rollback._model import is_folder
 from docker_rollback._volumes import _image, _proof, _tools
-from docker_rollback._volumes._helper import Helper, HelperMount, standing
+from docker_rollback._volumes._helper import CAPABILITIES, LOOKING, Helper, HelperMount, standing
 from docker_rollback.errors import EngineError, EngineTimeoutError, EngineUnavailableError, VolumeAccessError
 
-Use: TypeAlias = Literal["read", "fill", "make"]
-"""What volumes are mounted for; to be made is for folders of the host alone."""
+Use: TypeAlias = Literal["read", "look", "fill", "make"]
+"""What volumes are mounted for; to be made is for folders of the host alone.
+
+A look is for folders that are not of a container, as the host's root: no file in them is read or written, and no image
+of a container gets to see them.
+"""
 
 _Provider: TypeAlias = Callable[[], _image.Toolbox]
+_READING: Final = ("read", "look")
 _GENERATED: Final = re.compile(r"[0-9a-f]{64}")
 """The names that engines give to anonymous volumes."""
 
@@ -43,7 +48,7 @@ class Helpers:
 
         Args:
             volumes: their inspections, by name.
-            use: to read them, which changes nothing in them, or to fill the one that it is.
+            use: to read them or to look at them, which changes nothing in them, or to fill the one that it is.
             operation: what it serves, for whoever finds it left over.
             lock: the path of a lock that we hold as long as we live.
 
@@ -57,7 +62,7 @@ class Helpers:
         ]
         reasons: list[str] = []
         with self._own_image.lease():
-            for provide in self._images(volumes):
+            for provide in self._images(volumes, use):
                 with ExitStack() as attempt:
                     # Podman removes anonymous volumes, an application's too, with a container that removes itself.
                     kept = podman and any(_may_be_anonymous(mount) for mount in mounts)
@@ -65,7 +70,13 @@ class Helpers:
                     # reason to be known.
                     kept = kept or any(not _proof.is_plain(found) for found in volumes.values())
                     start = standing(
-                        self._engine, provide, mounts, operation=operation, auto_remove=not kept, lock=lock
+                        self._engine,
+                        provide,
+                        mounts,
+                        operation=operation,
+                        auto_remove=not kept,
+                        lock=lock,
+                        capabilities=LOOKING if use == "look" else CAPABILITIES,
                     )
                     helper = _try(attempt, start, reasons)
                     if helper is not None:
@@ -81,13 +92,14 @@ class Helpers:
         """Remove our own image where a process that died has left it."""
         self._own_image.forget()
 
-    def _images(self, volumes: Mapping[str, Inspection]) -> Iterator[_Provider]:
+    def _images(self, volumes: Mapping[str, Inspection], use: Use) -> Iterator[_Provider]:
         """Yield where the image may come from, the best first."""
         if self._image is not None:
             yield self._provider(self._image)
             return
         yield self._own_image.provide
-        for image in self._images_of_users(volumes):
+        # What is looked at is not of a container, and none may run its image on it.
+        for image in self._images_of_users(volumes) if use != "look" else ():
             yield self._provider(image)
 
     def _provider(self, image: str) -> _Provider:
@@ -123,12 +135,12 @@ def mount(volume: str, inspection: Mapping[str, Any], use: Use, number: int, *, 
         if podman and use == "fill":
             target = _image.PADDED
         request = {"Type": "volume", "Source": volume, "Target": target, "VolumeOptions": {"NoCopy": True}}
-    return HelperMount(volume, target, {**request, "ReadOnly": use == "read"})
+    return HelperMount(volume, target, {**request, "ReadOnly": use in _READING})
 
 
 def _mount_of_folder(folder: str, use: Use, target: str) -> HelperMount:
     """Return how a helper mounts a folder of the host; one that is missing is made where that is asked for alone."""
-    request: dict[str, Any] = {"Type": "bind", "Source": folder, "Target": target, "ReadOnly": use == "read"}
+    request: dict[str, Any] = {"Type": "bind", "Source": folder, "Target": target, "ReadOnly": use in _READING}
     if use != "make":
         return HelperMount(folder, target, request)
     if ":" not in folder:

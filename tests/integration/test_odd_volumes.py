@@ -7,6 +7,7 @@ import secrets
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -23,6 +24,7 @@ from docker_rollback import (
     Rollback,
     RollbackFailedError,
     RollbackRequested,
+    Status,
     backup,
     restore,
     rollback,
@@ -333,3 +335,38 @@ def test_what_a_container_binds_and_is_gone_is_named(host: Host, asked: str, kin
     make()
     assert restore(tx.backup.id, client=host.client, store=host.store) == [host.name]
     assert host.client.api.inspect_container(host.name)["State"]["Running"]
+
+
+_MAKER = "trap 'rm /made/by; exit 0' TERM; sleep 0.5; touch /made/by; while :; do sleep 0.1; done"
+
+
+def test_what_another_container_makes_at_its_start_is_waited_for(host: Host) -> None:
+    """A file that goes with the stop of the group, and comes back when its maker starts, is not missed."""
+    if is_podman(host.client):
+        cannot(host.client, "Podman makes a folder when it creates a container, before its maker starts")
+    maker = f"{host.name}-maker"
+    folder = host.folder / "made"
+    folder.mkdir()
+    create: Any = host.client.api.create_container_from_config  # the SDK's types leave it out
+    made_by = {"Binds": [f"{folder}:/made"], "NetworkMode": "none"}
+    create({"Image": host.image, "Cmd": ["sh", "-c", _MAKER], "Labels": host.labels, "HostConfig": made_by}, maker)
+    host.made.callback(host.remove)
+    host.client.api.start(maker)
+    await_file(folder / "by")
+    host.run(f"{folder}/by:/by:ro")
+    options: dict[str, Any] = {"verify": None, "quiesce": "pause"}
+    with rollback(host.name, maker, client=host.client, store=host.store, **options) as tx:
+        await_file(folder / "by")
+        host.client.api.remove_container(host.name, force=True)
+        raise RollbackRequested
+    assert tx.status is Status.ROLLED_BACK
+    assert (folder / "by").is_file()
+    assert host.client.api.inspect_container(host.name)["State"]["Running"]
+
+
+def await_file(path: Path) -> None:
+    """Wait until a file is there."""
+    deadline = time.monotonic() + 30
+    while not path.exists():
+        assert time.monotonic() < deadline, f"{path} was never made"
+        time.sleep(0.05)

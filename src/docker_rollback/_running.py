@@ -161,7 +161,14 @@ def _resume(engine: Engine, container: str, policy: Mapping[str, Any], *, name: 
 
 
 def _brought_to(
-    engine: Engine, container: str, wanted: ContainerState, replaced: list[str], *, name: str, timer: Timer
+    engine: Engine,
+    container: str,
+    wanted: ContainerState,
+    replaced: list[str],
+    *,
+    name: str,
+    timer: Timer,
+    most: int = _STARTS,
 ) -> tuple[str | None, Inspection | None]:
     """Do the work of `ensure_state`; return its result and the last inspection, None of a container that is gone."""
     deadline, starts, lost, refused = timer.monotonic() + _PATIENCE, 0, 0, ""
@@ -197,7 +204,7 @@ def _brought_to(
                 return None, inspection
             if timer.monotonic() >= deadline:
                 return refused or f"it does not run: it is {status}, its last exit code is {code}", inspection
-            if status in ("exited", "created", "dead") and starts < _STARTS:
+            if status in ("exited", "created", "dead") and starts < most:
                 starts += 1
                 logger.warning("%s: it is %s although it was started; starting it again", name, status)
                 engine.start_container(container)
@@ -243,9 +250,11 @@ def is_lost(engine: Engine, inspection: Mapping[str, Any]) -> bool:
 def end_lost_run(engine: Engine, container: Observed, *, timer: Timer = time) -> None:
     """End what may still run of a container that was held and stopped when its engine had lost its run.
 
-    Docker ends such processes when it starts the container, so it is started until it has a run that can be stopped.
+    Docker ends such processes when it starts the container, and shows the new run some moments later. A program that
+    kills itself over and over looks the same, so it is started only once.
     """
-    reason = ensure_state(engine, container.id, ContainerState("running"), name=container.name, timer=timer)
+    runs = ContainerState("running")
+    reason, _ = _brought_to(engine, container.id, runs, [], name=container.name, timer=timer, most=1)
     if reason is not None:
         logger.warning("%s: a process of an earlier run may still be there: %s", container.name, reason)
     engine.stop_container(container.id)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -15,7 +16,7 @@ from docker_rollback._engine.port import EngineInfo
 from docker_rollback._look import look_at
 from docker_rollback._model import ContainerState
 from docker_rollback._place import hold
-from docker_rollback._running import ensure_state, is_lost
+from docker_rollback._running import end_lost_run, ensure_state, is_lost
 from docker_rollback.errors import DockerRollbackError, EngineError
 from docker_rollback.testing import FailingEngine, FakeClock, FakeEngine, Killed
 from tests.unit.shop import parts, timed
@@ -170,6 +171,23 @@ def test_the_process_of_a_lost_run_is_ended_when_its_container_is_held(fake: Fak
     assert found is not None
     hold(engine, found)
     assert engine.shown == "whole"
+    assert fake.container("web").status == "exited"
+    assert fake.inspect_container("web")["HostConfig"]["RestartPolicy"]["Name"] == "no"
+
+
+def test_a_program_that_kills_itself_is_started_once_at_most_when_it_is_held(
+    fake: FakeEngine, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It looks like a lost run, but it may be a failed update, which shall do as little more as possible."""
+    monkeypatch.setattr("docker_rollback._place.end_lost_run", partial(end_lost_run, timer=clock))
+    fake.run("web", image="app:1", restart="always")
+    fake.on_start("web", lambda container: container.exit(137))
+    fake.container("web").exit(137)
+    found = look_at(fake, "web")
+    assert found is not None
+    watched = FailingEngine(fake)
+    hold(watched, found)
+    assert len(watched.called("start_container")) == 1
     assert fake.container("web").status == "exited"
     assert fake.inspect_container("web")["HostConfig"]["RestartPolicy"]["Name"] == "no"
 

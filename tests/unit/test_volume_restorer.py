@@ -93,12 +93,14 @@ class OfAnotherKind(FakeEngine):
     def __init__(self) -> None:
         super().__init__(architecture="alpha")
         self.on_root: list[str] = []
+        self.rights: set[str] = set()
 
     def create_container(self, name: str, request: Mapping[str, Any], *, platform: str | None = None) -> str:
         """Create a container, and note the image of one that mounts the root of the host."""
         host = request["HostConfig"]
         if any(mount["Source"] == "/" for mount in host.get("Mounts") or ()):
             self.on_root.append(str(request["Image"]))
+            self.rights.update(host["CapAdd"])
         return super().create_container(name, request, platform=platform)
 
 
@@ -139,6 +141,7 @@ def test_an_image_that_was_asked_for_looks_for_what_is_bound(store: BackupStore)
         fake.host.delete("/srv/app.conf")
         raise RollbackRequested
     assert set(fake.on_root) == {tools}
+    assert fake.rights == {"DAC_READ_SEARCH"}
 
 
 @pytest.mark.parametrize("kind", ["file", "folder"])

@@ -86,7 +86,7 @@ class Replacer:
             evolve(old, inspection=asked),
             image=wanted,
             image_id=str(found["Id"]),
-            defaults=self._defaults_of(old),
+            defaults=self._defaults_of(old, asked["Config"]),
             changes=changes or Changes(),
         )
         self._report.step("replace", old.name)
@@ -151,11 +151,11 @@ class Replacer:
             return reference
         return made_from(self._engine, old, known=captured.name)
 
-    def _defaults_of(self, old: Observed) -> Mapping[str, Any]:
-        """Return what a container has from the image that it was really made from."""
+    def _defaults_of(self, old: Observed, config: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return what a container with this `Config` has from the image that it was really made from."""
         origin = find_origin(self._engine, old)
-        if origin.config is not None:
-            return origin.config
+        if origin.defaults is not None:
+            return origin.defaults.among(config)
         try:
             return _config(self._engine.inspect_image(origin.image))
         except ImageNotFoundError:

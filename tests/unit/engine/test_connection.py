@@ -134,6 +134,8 @@ def secure(certificate: Path) -> Iterator[tuple[ssl.SSLSocket, SocketDuplex]]:
     serving, asking = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     serving.load_cert_chain(certificate)
     asking.check_hostname, asking.verify_mode = False, ssl.CERT_NONE
+    # Python before 3.11.4 sets it, and takes a connection that was cut for one that has ended (gh-95494).
+    asking.options &= ~ssl.OP_IGNORE_UNEXPECTED_EOF
     with socket.create_server(("127.0.0.1", 0)) as listener:
         made: list[ssl.SSLSocket] = []
 
@@ -175,7 +177,7 @@ def test_a_secure_connection_that_is_cut_is_no_end(secure: tuple[ssl.SSLSocket, 
     with socket.socket(fileno=far.detach()):
         pass
     assert duplex.wait(reading=True, writing=False, timeout=30)
-    with pytest.raises((ssl.SSLEOFError, ConnectionResetError)):
+    with pytest.raises((ssl.SSLError, ConnectionResetError)):
         next_of(duplex)
 
 

@@ -213,7 +213,7 @@ def replace(
             `host_config`.
 
     Returns:
-        The outcome: committed, or unchanged. What `on_outcome` is told is the same.
+        An outcome that is committed, or unchanged. What `on_outcome` is told is the same.
 
     Raises:
         ValueError, TypeError: an argument is wrong, or `image` is not given and cannot be known.

@@ -148,8 +148,8 @@ def host(
     """Give an engine next to us, with a folder that it sees at the same path."""
     name = f"odd-{secrets.token_hex(4)}"
     root = Path(docker_client.info()["DockerRootDir"])
-    # A Podman of the tests has a root file system of its own, and shares this folder alone with the machine.
-    near = root if is_podman(docker_client) else root.parent
+    # Some engines of the tests have a root file system of their own, and share this folder alone with the machine.
+    near = root if is_podman(docker_client) or docker_client.version()["Version"].startswith("26.") else root.parent
     if not near.is_dir():
         pytest.skip("this engine sees no folder of this machine")
     folder = near / name

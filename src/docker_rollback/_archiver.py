@@ -109,7 +109,7 @@ class VolumeArchiver:
         Args:
             volumes: their names.
             exclude: paths in them that would be left out.
-            looks: whether a volume of which the store has no archive is looked at, to know its size.
+            looks: whether a volume that the store has no archive of is looked at, to know its size.
 
         Raises:
             VolumeNotFoundError: the engine has no such volume.

@@ -14,6 +14,7 @@ from attrs import evolve
 from docker_rollback._engine.port import Engine
 from docker_rollback._images import led_to, load_as
 from docker_rollback._model import Descriptor, ImageSnapshot, Observed
+from docker_rollback._spec import layers_of
 from docker_rollback._store import BackupStore, Draft
 from docker_rollback.errors import ImageNotFoundError
 
@@ -25,7 +26,7 @@ def uncommittable(engine: Engine, container: Observed) -> str | None:
     """Return why an engine cannot commit a container because of its image; None if it can."""
     image = str(container.inspection["Image"])
     try:
-        layers = len((engine.inspect_image(image).get("RootFS") or {}).get("Layers") or ())
+        layers = len(layers_of(engine.inspect_image(image)))
     except ImageNotFoundError:
         # Docker removes one by force below a container that is stopped. The container starts, but is not committed.
         return (

@@ -117,7 +117,7 @@ class Paths:
 
     Args:
         patterns: the paths of `Exclude`.
-        exact: paths that mean no other one, whatever characters they have.
+        exact: paths whose characters all stand for themselves.
     """
 
     def __init__(self, patterns: Collection[str] = (), *, exact: Collection[str] = ()) -> None:

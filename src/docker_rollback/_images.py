@@ -12,6 +12,7 @@ from docker_rollback._engine.port import Engine, Inspection
 from docker_rollback._image_names import IMAGE_REPOSITORY, KEPT_REPOSITORY, again
 from docker_rollback._model import ContainerSnapshot, Observed
 from docker_rollback._origin import Origin, origin_of
+from docker_rollback._spec import layers_of
 from docker_rollback._store import BackupStore
 from docker_rollback.errors import EngineConflictError, ImageNotFoundError, RestoreError
 
@@ -136,7 +137,7 @@ def provide_image(engine: Engine, store: BackupStore, container: ContainerSnapsh
     for reference in (image.id, image.tag):
         with suppress(ImageNotFoundError):
             found = engine.inspect_image(reference)
-            if reference == image.id or image.manifest is None or _layers(found) == image.layers:
+            if reference == image.id or image.manifest is None or layers_of(found) == image.layers:
                 # Held by a name of ours: the original one may be moved or removed meanwhile.
                 engine.tag_image(str(found["Id"]), image.tag)
                 return str(found["Id"])
@@ -147,7 +148,3 @@ def provide_image(engine: Engine, store: BackupStore, container: ContainerSnapsh
         )
     load_as(engine, store.image_archive(image.manifest, [image.tag]), image.tag)
     return str(engine.inspect_image(image.tag)["Id"])
-
-
-def _layers(image: Inspection) -> tuple[str, ...]:
-    return tuple((image.get("RootFS") or {}).get("Layers") or ())

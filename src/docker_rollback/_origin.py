@@ -24,6 +24,8 @@ from typing import Any, Final
 
 from attrs import frozen
 
+from docker_rollback._spec import layers_of
+
 _HEAD: Final = "docker-rollback origin "
 _LONGEST: Final = 8000
 """Letters of a note: it is part of a request's first line, for which proxies have room for 15,000."""
@@ -114,7 +116,7 @@ def origin_of(image: Mapping[str, Any], *, named: bool) -> Origin:
         named: whether it was created by a name of the user's or by a digest, not by an id: then the image is the
             user's, also if it was committed here.
     """
-    image_id, layers = str(image["Id"]), len((image.get("RootFS") or {}).get("Layers") or ())
+    image_id, layers = str(image["Id"]), len(layers_of(image))
     noted = _noted(str(image.get("Author") or "")) if not named else None
     # Anybody may write a note. One of ours names an image below this one.
     if noted is not None and noted.image != image_id and noted.layers <= layers:

@@ -184,7 +184,7 @@ OutcomeListener: TypeAlias = Callable[[Outcome], Any]
 
 
 def tell(listener: OutcomeListener | None, outcome: Outcome, *, leaving: BaseException | None) -> None:
-    """Tell the outcome of a block. It stands, whatever happens here, and so does the exception that leaves it."""
+    """Tell the outcome of a block. What happens here changes neither it nor the exception that leaves it."""
     if listener is None:
         return
     try:

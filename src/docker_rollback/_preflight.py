@@ -101,7 +101,7 @@ class Preflight:
         self._looks = False
 
     def looking(self) -> Self:
-        """Return one like this that looks at each volume of which the store has no archive, to know its size."""
+        """Return one like this that looks at each volume that the store has no archive of, to know its size."""
         other = copy.copy(self)
         other._looks = True
         return other

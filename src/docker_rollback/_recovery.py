@@ -151,7 +151,7 @@ class Recovery:
             resume: whether they are set going again.
             shared: what becomes of containers outside that write to their volumes.
             hooks: what is to be done around that.
-            max_downtime: for how long they may be at rest, in seconds, in all attempts together.
+            max_downtime: for how long they may be stopped or paused, in seconds, in all attempts together.
             restore_tags: whether a rollback leads names of images back.
             then: "updating" where the backup is to be put back if nobody says otherwise, else "committed".
 

@@ -22,7 +22,7 @@ from docker_rollback._progress import Reporter
 from docker_rollback._quiesce import AtRest, resting
 from docker_rollback._restorer import Restorer
 from docker_rollback._snapshotter import ContainerSnapshotter
-from docker_rollback._spec import HELD, observe, restart_policy, started_at, user_endpoints
+from docker_rollback._spec import HELD, layers_of, observe, restart_policy, started_at, user_endpoints
 from docker_rollback._timer import Timer
 from docker_rollback._undisturbed import put_back_until_undisturbed
 from docker_rollback.errors import CaptureError, NetworkNotFoundError, RestoreError, ResumeError, VolumeNotFoundError
@@ -225,7 +225,7 @@ class Revival:
             found = led_to(self._engine, tag)
             if found is None:
                 continue
-            layers = tuple((self._engine.inspect_image(found).get("RootFS") or {}).get("Layers") or ())
+            layers = layers_of(self._engine.inspect_image(found))
             clean = image.clean and layers in (image.committed_layers, image.layers)
             # An image that no container used may be gone; an equal one is there.
             identity = image.original_id if clean and led_to(self._engine, image.original_id) is not None else found

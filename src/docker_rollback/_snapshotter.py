@@ -39,7 +39,7 @@ from docker_rollback._origin import Origin
 from docker_rollback._progress import Reporter
 from docker_rollback._quiesce import AtRest
 from docker_rollback._removal import removal_error
-from docker_rollback._spec import attached_networks, made_for_mounts, mount_places, observe, primary_network
+from docker_rollback._spec import attached_networks, layers_of, made_for_mounts, mount_places, observe, primary_network
 from docker_rollback._store import BackupStore, Draft
 from docker_rollback._timer import Timer
 from docker_rollback._unkept import unkept_names
@@ -374,7 +374,7 @@ class ContainerSnapshotter:
             )
 
     def _layers(self, image: str) -> tuple[str, ...]:
-        return tuple((self._image(image).get("RootFS") or {}).get("Layers") or ())
+        return layers_of(self._image(image))
 
     def _image(self, image: str) -> Mapping[str, Any]:
         """Return the inspection of an image, by its id; but for its names it never changes, and is asked for once."""

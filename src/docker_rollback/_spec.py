@@ -58,6 +58,11 @@ class CreateRequest:
     isolated: bool = False
 
 
+def layers_of(image: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the digests of an image's layers, as its inspection has them, the lowest first."""
+    return tuple((image.get("RootFS") or {}).get("Layers") or ())
+
+
 def create_request(
     inspection: Mapping[str, Any], *, image: str, image_config: Mapping[str, Any], held: bool = False
 ) -> CreateRequest:

@@ -7,6 +7,8 @@ no such thing (404). Loading and importing images, and making networks, cannot b
 from __future__ import annotations
 
 import secrets
+from collections.abc import Callable
+from functools import partial
 from typing import Any, Final
 
 from docker_rollback._engine._docker_errors import Asking
@@ -45,27 +47,20 @@ _NATIVE: Final = "inspect containers by Podman's own API (GET /libpod/containers
 def forbidden(wire: Wire) -> list[str]:
     """Return, in words, what of all that this library asks for is refused whatever it is asked of."""
     nobody = f"docker-rollback-nobody-{secrets.token_hex(8)}"
-    found = [words for words, method, path, body in _PROBES if _is_forbidden(wire, nobody, words, method, path, body)]
-    if wire.podman and _is_native_forbidden(wire, nobody):
+
+    def probe(words: str, method: str, path: str, body: Any) -> None:
+        filled = body and {key: nobody if value == "{nobody}" else value for key, value in body.items()}
+        wire.answer(method, path.format(nobody=nobody), Asking(words), body=filled).close()
+
+    found = [request[0] for request in _PROBES if _is_forbidden(partial(probe, *request))]
+    if wire.podman and _is_forbidden(lambda: wire.native(f"/containers/{nobody}/json", Asking(_NATIVE))):
         found.append(_NATIVE)
     return found
 
 
-def _is_native_forbidden(wire: Wire, nobody: str) -> bool:
+def _is_forbidden(ask: Callable[[], object]) -> bool:
     try:
-        wire.native(f"/containers/{nobody}/json", Asking(_NATIVE))
-    except EngineForbiddenError:
-        return True
-    except EngineError as error:
-        if error.status is None:
-            raise
-    return False
-
-
-def _is_forbidden(wire: Wire, nobody: str, words: str, method: str, path: str, body: Any) -> bool:
-    filled = body and {key: nobody if value == "{nobody}" else value for key, value in body.items()}
-    try:
-        wire.answer(method, path.format(nobody=nobody), Asking(words), body=filled).close()
+        ask()
     except EngineForbiddenError:
         return True
     except EngineError as error:

@@ -275,4 +275,4 @@ _VALUES: Final[Mapping[str, Callable[[str], str | None]]] = {
     "umask": _umask,
     "volume": volume_words,
 }
-"""Options of which some values are lost: what finds that of one value, in words, or None."""
+"""Options that lose some values: each has a function that returns a lost value in words, or None."""

@@ -120,7 +120,7 @@ def _unpacked(layout: Layout, source: Descriptor, plain: Descriptor) -> Iterator
     hasher = hashlib.sha256()
     left = plain.size
     try:
-        # Whatever came plain is stored as gzip.
+        # A layer that came plain is stored as gzip.
         for data in decompressed(layout.blobs.open(source), "gzip"):
             hasher.update(data)
             left -= len(data)

@@ -92,7 +92,7 @@ class Reach:
 
     @property
     def left_out(self) -> Paths:
-        """The paths that are left out of its archive, for whatever reason, to be asked for others."""
+        """The paths that are left out of its archive, excluded ones and mount points, to be asked for others."""
         return Paths(self.excluded, exact=[one.path for one in self.mount_points])
 
 

@@ -248,7 +248,7 @@ def request(
     taken = {mount.target for mount in mounts}
     host = {
         "CapAdd": list(capabilities),
-        # Owners are to read as on disk, whatever numbers the engine gives to its containers.
+        # Owners read as on disk, also if the engine maps the numbers of its containers.
         "UsernsMode": "host",
         "AutoRemove": auto_remove,
         "Mounts": [dict(mount.request) for mount in mounts if mount.request],

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.engine.scripted import ScriptedEngine, scripted
+from tests.unit.engine.scripted import VERSION, ScriptedEngine, answer, scripted
 
 
 @pytest.fixture
@@ -15,3 +15,10 @@ def script(tmp_path: Path) -> Iterator[ScriptedEngine]:
     """Give an engine that answers what it is told to."""
     with scripted(tmp_path / "engine.sock") as engine:
         yield engine
+
+
+@pytest.fixture
+def podman(script: ScriptedEngine) -> ScriptedEngine:
+    """Give an engine that says that it is Podman."""
+    script.says("GET", "/version", answer({**VERSION, "Components": [{"Name": "Podman Engine"}]}))
+    return script

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeAlias
+from urllib.parse import parse_qsl
 
 import docker
 from attrs import define, field, frozen
@@ -161,3 +162,14 @@ def hanging() -> Iterator[Answer]:
 def _quietly(serve: Callable[[socket.socket], None], connection: socket.socket) -> None:
     with suppress(OSError):  # whoever asked has left
         serve(connection)
+
+
+def changing(script: ScriptedEngine) -> list[tuple[str, str, dict[str, str], Any]]:
+    """Return what was asked that is no look: method, path below the version, query, body."""
+    said = []
+    for asked in script.asked:
+        if asked.method != "GET":
+            path, _, query = asked.path.partition("?")
+            body = json.loads(asked.body) if asked.body else None
+            said.append((asked.method, "/" + path.split("/", 2)[2], dict(parse_qsl(query)), body))
+    return said

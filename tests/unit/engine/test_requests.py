@@ -13,18 +13,11 @@ import pytest
 from docker_rollback._engine import DockerEngine
 from docker_rollback._engine.port import Change, ContainerFilter
 from docker_rollback.errors import ContainerNotFoundError, EngineConflictError, EngineError, EngineTimeoutError
-from tests.unit.engine.scripted import CONTAINER, ID, VERSION, Answer, ScriptedEngine, answer, refusal
+from tests.unit.engine.scripted import CONTAINER, ID, Answer, ScriptedEngine, answer, changing, refusal
 
 OTHER = "cd" * 32
 THIRD = "ef" * 32
 DONE = answer(b"", 204)
-
-
-@pytest.fixture
-def podman(script: ScriptedEngine) -> ScriptedEngine:
-    """Give an engine that says that it is Podman."""
-    script.says("GET", "/version", answer({**VERSION, "Components": [{"Name": "Podman Engine"}]}))
-    return script
 
 
 def web(**changes: Any) -> dict[str, Any]:
@@ -59,17 +52,6 @@ def in_turn(*answers: Answer) -> Answer:
         connection.sendall(given)
 
     return give
-
-
-def changing(script: ScriptedEngine) -> list[tuple[str, str, dict[str, str], Any]]:
-    """Return what was asked that is no look: method, path below the version, query, body."""
-    said = []
-    for asked in script.asked:
-        if asked.method != "GET":
-            path, _, query = asked.path.partition("?")
-            body = json.loads(asked.body) if asked.body else None
-            said.append((asked.method, "/" + path.split("/", 2)[2], dict(parse_qsl(query)), body))
-    return said
 
 
 def quick(script: ScriptedEngine, slept: list[float] | None = None) -> DockerEngine:

@@ -17,29 +17,11 @@ from docker_rollback.errors import (
     NetworkNotFoundError,
     VolumeNotFoundError,
 )
-from tests.unit.engine.scripted import CONTAINER, ID, VERSION, ScriptedEngine, answer, chunked, refusal
+from tests.unit.engine.scripted import CONTAINER, ID, ScriptedEngine, answer, changing, chunked, refusal
 
 NET = "cd" * 32
 NETWORK = {"Id": NET, "Name": "net", "Labels": {}}
 DONE = answer(b"", 204)
-
-
-@pytest.fixture
-def podman(script: ScriptedEngine) -> ScriptedEngine:
-    """Give an engine that says that it is Podman."""
-    script.says("GET", "/version", answer({**VERSION, "Components": [{"Name": "Podman Engine"}]}))
-    return script
-
-
-def changing(script: ScriptedEngine) -> list[tuple[str, str, dict[str, str], Any]]:
-    """Return what was asked that is no look: method, path below the version, query, body."""
-    said = []
-    for asked in script.asked:
-        if asked.method != "GET":
-            path, _, query = asked.path.partition("?")
-            body = json.loads(asked.body) if asked.body else None
-            said.append((asked.method, "/" + path.split("/", 2)[2], dict(parse_qsl(query)), body))
-    return said
 
 
 def is_in(*networks: tuple[str, str | None]) -> dict[str, Any]:

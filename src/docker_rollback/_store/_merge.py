@@ -178,6 +178,9 @@ def _members(file: BinaryIO) -> Iterator[tuple[tarfile.TarInfo, int]]:
     with tarfile.open(fileobj=file, mode="r:", encoding="utf-8", errors="surrogateescape") as tar:
         end = 0
         while (info := tar.next()) is not None:
+            if info.offset != end:
+                # Some versions of the module go on behind a first header that they refuse (a size below zero).
+                raise tarfile.ReadError(f"there is no member at byte {end}")
             end = tar.offset
             yield info, end
             # It would remember all of them.

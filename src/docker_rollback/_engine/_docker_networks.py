@@ -11,11 +11,15 @@ from docker_rollback._engine._docker_refs import Referring, attached, bears, lab
 from docker_rollback._engine.port import Inspection
 from docker_rollback.errors import (
     EngineConflictError,
+    EngineError,
     NetworkNotFoundError,
     VolumeNotFoundError,
 )
 
 NO_LABELS: Final[Mapping[str, str]] = {}
+
+_SWARM_PATIENCE: Final = 30.0
+"""Seconds for which a node of a swarm may keep a network after its removal."""
 
 # Podman tells what it understood of an option as options of its own.
 _DERIVED_OPTIONS: Final = frozenset({"SIZE", "INODES", "UID", "GID", "NOQUOTA"})
@@ -43,7 +47,10 @@ class DockerNetworks(Referring):
             found = self._found_network(ref, asking.action)
             if self._wire.podman:
                 self._see_that_nobody_uses(found, asking)
-            self._wire.json("DELETE", f"/networks/{found['Id']}", asking)
+            if found.get("Scope") == "swarm":
+                self._remove_from_swarm(str(found["Id"]), asking)
+            else:
+                self._wire.json("DELETE", f"/networks/{found['Id']}", asking)
 
     def connect_network(self, network: str, container: str, endpoint: Inspection) -> None:
         asking = Asking(
@@ -66,6 +73,27 @@ class DockerNetworks(Referring):
         if attached(leaving, left):
             body = {"Container": leaving["Id"], "Force": force}
             self._wire.answer("POST", f"/networks/{left['Id']}/disconnect", asking, body=body).close()
+
+    def _remove_from_swarm(self, full_id: str, asking: Asking) -> None:
+        # The node learns of the removal some moments after the answer, and refuses the name until then.
+        try:
+            self._wire.json("DELETE", f"/networks/{full_id}", asking)
+        except EngineError as error:
+            if f"network {full_id} not found" not in error.reason:
+                raise
+        self._until(
+            lambda: self._network_gone(full_id),
+            _SWARM_PATIENCE,
+            asking.action,
+            f"its node still has it {_SWARM_PATIENCE:.0f} s after the swarm removed it",
+        )
+
+    def _network_gone(self, full_id: str) -> bool:
+        try:
+            self._found_network(full_id, f"look for network {full_id!r}")
+        except NetworkNotFoundError:
+            return True
+        return False
 
     def _see_that_nobody_uses(self, network: Inspection, asking: Asking) -> None:
         # Podman removes a network under running containers, which then can neither be stopped nor started.

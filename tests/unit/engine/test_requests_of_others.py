@@ -13,6 +13,7 @@ from docker_rollback._engine import DockerEngine
 from docker_rollback.errors import (
     EngineConflictError,
     EngineError,
+    EngineTimeoutError,
     ImageNotFoundError,
     NetworkNotFoundError,
     VolumeNotFoundError,
@@ -141,6 +142,35 @@ def test_a_network_that_is_gone_is_removed(script: ScriptedEngine) -> None:
     script.says("DELETE", "/networks/.*", answer(b"", 204))
     script.engine().remove_network("net")
     assert changing(script) == [("DELETE", f"/networks/{NET}", {}, None)]
+
+
+@pytest.mark.parametrize("again", [False, True], ids=["first time", "asked again"])
+def test_a_network_of_a_swarm_is_removed_once_its_node_has_forgotten_it(script: ScriptedEngine, *, again: bool) -> None:
+    """The node refuses its name until then; a removal that is asked for again meanwhile waits as well."""
+    script.says("GET", "/networks/.*", answer({**NETWORK, "Scope": "swarm"}))
+    gone = refusal(500, f"network {NET} not found")
+    script.says("DELETE", f"/networks/{NET}", gone if again else answer(b"", 204))
+    looks: list[float] = []
+
+    def sleep(pause: float) -> None:
+        looks.append(pause)
+        if len(looks) == 3:
+            script.says("GET", "/networks/.*", refusal(404, f"network {NET} not found"))
+
+    script.engine(sleep=sleep).remove_network("net")
+    assert len(looks) == 3
+
+
+def test_a_network_of_a_swarm_that_stays_is_told(script: ScriptedEngine) -> None:
+    """A refusal is passed on; a node that never forgets the network is an error."""
+    script.says("GET", "/networks/.*", answer({**NETWORK, "Scope": "swarm"}))
+    script.says("DELETE", "/networks/.*", refusal(403, "network net is in use by task 1"))
+    with pytest.raises(EngineError, match="in use by task 1"):
+        script.engine().remove_network("net")
+    script.says("DELETE", "/networks/.*", answer(b"", 204))
+    passed = iter(range(0, 1000, 10))
+    with pytest.raises(EngineTimeoutError, match=r"'net'.*still has it 30 s after the swarm removed it"):
+        script.engine(sleep=lambda _: None, clock=lambda: next(passed)).remove_network("net")
 
 
 def test_podman_removes_no_network_under_those_in_it(podman: ScriptedEngine) -> None:

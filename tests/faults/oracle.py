@@ -12,7 +12,8 @@ import os
 import re
 import stat
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -182,6 +183,31 @@ def mend_lost_runs(client: docker.DockerClient, outcome: str) -> list[str]:
             time.sleep(_SHOWS)
         client.api.update_container(one["Id"], restart_policy=inspection["HostConfig"]["RestartPolicy"])
     return told
+
+
+def volumes_without_container(client: docker.DockerClient, since: float) -> frozenset[str]:
+    """Return the anonymous volumes that no container has, and that were made since a moment.
+
+    Args:
+        client: a client of the engine.
+        since: the moment, in seconds; engines say the second in which a volume was made.
+    """
+    unused = client.api.volumes(filters={"dangling": True})["Volumes"] or ()
+    return frozenset(
+        one["Name"]
+        for one in unused
+        if _is_generated(one["Name"]) and datetime.fromisoformat(one["CreatedAt"]).timestamp() >= int(since)
+    )
+
+
+def remove_volumes_without_container(client: docker.DockerClient, names: Collection[str]) -> list[str]:
+    """Remove by hand some of those volumes that still have no container; name them, a line for each."""
+    found = sorted(volumes_without_container(client, 0).intersection(names))
+    for name in found:
+        client.api.remove_volume(name)
+    return [
+        f"the engine died while it created a container, and left its anonymous volume {name[:12]}" for name in found
+    ]
 
 
 def leftovers(client: docker.DockerClient, held: set[str]) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Mapping
 from typing import Final, Literal, TypeAlias
 
@@ -52,12 +53,14 @@ class Referee:
         stop_engine: kills the engine, and returns when it is dead; it is being started again then.
         effects: what the present phase had so far.
         struck: the effect at which the fault happened; None where it has not.
+        struck_at: the moment right before that effect, in seconds.
     """
 
     kill: Callable[[], None]
     stop_engine: Callable[[], None]
     effects: list[Effect] = field(factory=list, init=False)
     struck: Effect | None = field(default=None, init=False)
+    struck_at: float = field(default=0.0, init=False)
     _phase: str = field(default="", init=False)
     _plan: tuple[str, str, int] | None = field(default=None, init=False)
     _dead: bool = field(default=True, init=False)
@@ -89,7 +92,7 @@ class Referee:
             self.effects.append(effect)
             if self._plan is None or self.struck is not None or (self._phase, effect.number) != self._plan[::2]:
                 return Turn("go")
-            self.struck = effect
+            self.struck, self.struck_at = effect, time.time()
             fault = self._plan[1]
             if fault.startswith("kill"):
                 self._dead = fault == "kill-before"

@@ -34,6 +34,8 @@ from tests.faults.world import IMAGES, World
 PATIENCE: Final = 90.0
 """Seconds that a victim gets."""
 
+_CREATE: Final = "POST /containers/create"
+
 
 @frozen
 class Outcome:
@@ -79,7 +81,9 @@ class Stage:
         scratch: a folder for stores, sockets and logs.
 
     Attributes:
-        had_record: False if the engine was killed when the journal had no record of an operation.
+        had_record: False if the engine was killed when the journal had no record of an operation, or when the removal
+            of the record was the next thing to do.
+        orphans: the anonymous volumes that an engine left which was killed while it created their container.
     """
 
     def __init__(self, engine: PrivateEngine, scratch: Path) -> None:
@@ -97,6 +101,7 @@ class Stage:
         self.seen: dict[str, Any] = {}
         self.broken = ""
         self.had_record = True
+        self.orphans: frozenset[str] = frozenset()
 
     def __enter__(self) -> Self:
         self._furnish()
@@ -143,7 +148,7 @@ class Stage:
         if zygote is None or zygote.stdin is None:
             raise RuntimeError("the stage is not entered")
         self._result, self._victim, self.broken, self.had_record = None, 0, "", True
-        self.trace, self.seen = {}, {}
+        self.trace, self.seen, self.orphans = {}, {}, frozenset()
         self.referee.begin(plan)
         whole = {
             "relay": self.relay.address,
@@ -197,8 +202,10 @@ class Stage:
     def _restart_engine(self, dead: threading.Event) -> None:
         """Kill the engine, let whoever waits for that go on, and start it again; an empty one if that fails."""
         self.relay.close()
-        # The victim waits for an answer: what its journal has now, it had when the engine died.
-        self.had_record = bool(oracle.records(self.scratch / "store"))
+        struck = "" if self.referee.struck is None else self.referee.struck.name
+        # The victim waits for an answer: what its journal has now, it had when the engine died. The record goes right
+        # after the last look.
+        self.had_record = bool(oracle.records(self.scratch / "store")) and not struck.startswith("remove journal/")
         self._engine.kill()
         dead.set()
         try:
@@ -209,6 +216,9 @@ class Stage:
             self._kill_victim()
             self._engine.start()
             self._furnish()
+        if struck.startswith(_CREATE):
+            # Nobody can do anything in the engine yet: no container that has such a volume can have been removed.
+            self.orphans = oracle.volumes_without_container(self.client, self.referee.struck_at)
         self.relay.open()
 
     def _kill_victim(self) -> None:
@@ -273,13 +283,13 @@ def _lives(pid: int) -> bool:
 def is_over(told: str, phase: Phase, *, had_record: bool) -> bool:
     """Return True if the library does not answer for a run that the engine loses by its own death.
 
-    After a commit, nobody looks at the update any more. In a rollback, the library looks until its journal record is
-    removed. In a backup there is no record yet, and everything is still to come.
+    After a commit, nobody looks at the update any more. In a rollback, the library looks until it removes its journal
+    record. In a backup there is no record yet, and everything is still to come.
 
     Args:
         told: the status that the library told.
         phase: the phase of the fault.
-        had_record: False if the engine was killed when the journal had no record.
+        had_record: False if the engine was killed when the journal had no record, or was about to have none.
     """
     return told == "committed" or (told == "rolled back" and phase == "rollback" and not had_record)
 
@@ -331,7 +341,7 @@ class Sweep:
         struck = stage.referee.struck
         if stage.is_broken():
             return self._unjudged(case, began)
-        after = stage.seen.get("after")
+        after, orphans = stage.seen.get("after"), stage.orphans
         faults: list[str] = []
         victim = self._words_of(ended)
         if ended.code not in (0, -signal.SIGKILL):
@@ -342,10 +352,12 @@ class Sweep:
             recovery = self._recover(scene, faults)
             if stage.is_broken():
                 return self._unjudged(case, began)
+        excuses = oracle.remove_volumes_without_container(stage.client, orphans) if orphans else []
         now = self._settled(stage, before, after)
         over = is_over(told, case.phase, had_record=stage.had_record)
         lost = oracle.mend_lost_runs(stage.client, told) if over else []
         if lost:
+            excuses += lost
             now = self._settled(stage, before, after)
         states = {"before": before, "after": after} if not fail else {"before": before}
         unlike = {name: oracle.differences(was, now) for name, was in states.items() if was is not None}
@@ -363,7 +375,7 @@ class Sweep:
             state,
             tuple(faults),
             time.monotonic() - began,
-            "; ".join(lost),
+            "; ".join(excuses),
         )
 
     def _unjudged(self, case: Case, began: float) -> Outcome:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import threading
 from collections import Counter
+from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -135,14 +136,16 @@ class Rehearsal(Stage):
         service: the service whose run the engine loses.
         told: the status.
         had_record: whether the journal has a record when the engine is killed.
+        struck: the effect at which it is killed.
     """
 
-    def __init__(self, folder: Path, service: Service, told: str, *, had_record: bool) -> None:
+    def __init__(self, folder: Path, service: Service, told: str, *, had_record: bool, struck: str = "") -> None:
         places = SimpleNamespace(socket=folder / "engine.sock", run=folder)
         engine: Any = SimpleNamespace(places=places, address="unix:///nowhere", kill=self._lose, start=lambda: None)
         super().__init__(engine, folder)
         self.witness.mkdir()
         self._service, self._told, self._had_record = service, told, had_record
+        self.referee.struck = Effect(1, "engine", struck)
 
     def play(self, plan: tuple[str, str, int] | None, **_: Any) -> Ended:
         """Kill the engine, with a record or without, and leave none."""
@@ -177,25 +180,125 @@ class Rehearsed(Sweep):
 
 
 @pytest.mark.parametrize(
-    ("told", "phase", "had_record", "excuse"),
+    ("told", "phase", "had_record", "struck", "excuse"),
     [
-        ("committed", "commit", True, "lost, committed"),
-        ("rolled back", "rollback", False, "lost, rolled back"),
-        ("rolled back", "rollback", True, ""),
-        ("rolled back", "backup", False, ""),
-        ("failed", "rollback", False, ""),
+        ("committed", "commit", True, "", "lost, committed"),
+        ("rolled back", "rollback", False, "sync folder <id>/journal", "lost, rolled back"),
+        ("rolled back", "rollback", True, "remove journal/<id>", "lost, rolled back"),
+        ("rolled back", "rollback", True, "DELETE /volumes/<id>", ""),
+        ("rolled back", "backup", False, "", ""),
+        ("rolled back", "backup", True, "remove journal/<id>", ""),
+        ("failed", "rollback", False, "", ""),
     ],
 )
 def test_a_lost_run_is_excused_once_the_library_has_nothing_to_do(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: str, phase: Phase, excuse: str, *, had_record: bool
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    told: str,
+    phase: Phase,
+    struck: str,
+    excuse: str,
+    *,
+    had_record: bool,
 ) -> None:
-    """After a commit, and after a rollback whose record was gone when the engine died; before that it is a fault."""
+    """After a commit, and in a rollback from the removal of its record on; before that it is a fault."""
     service = Service()
     monkeypatch.setattr(docker, "DockerClient", lambda *_, **__: None)
     monkeypatch.setattr(oracle, "look", service.look)
     monkeypatch.setattr(oracle, "mend_lost_runs", service.mend)
     monkeypatch.setattr(oracle, "leftovers", lambda *_: [])
-    stage = Rehearsal(tmp_path, service, told, had_record=had_record)
+    stage = Rehearsal(tmp_path, service, told, had_record=had_record, struck=struck)
     outcome = Rehearsed(stage, random.Random(1)).play(Case(SCENES[0].name, phase, "daemon-before", 61))
     assert outcome.excuse == excuse
     assert outcome.faults == (() if excuse else ("containers.shop.lost: was False, is True",))
+
+
+class Volumes:
+    """An engine that has nothing but anonymous volumes, each with the second in which it was made."""
+
+    def __init__(self) -> None:
+        self.unused: dict[str, int] = {}
+        self.api = self
+
+    def volumes(self, filters: dict[str, bool]) -> dict[str, Any]:
+        """List the volumes that no container has."""
+        assert filters == {"dangling": True}
+        made = {name: datetime.fromtimestamp(moment, UTC).isoformat() for name, moment in self.unused.items()}
+        return {"Volumes": [{"Name": name, "CreatedAt": moment} for name, moment in made.items()]}
+
+    def remove_volume(self, name: str) -> None:
+        """Remove one."""
+        del self.unused[name]
+
+    def look(self, _: object, **__: bool) -> oracle.Picture:
+        """Take a picture of them."""
+        return oracle.Picture({}, {}, {}, len(self.unused), {}, {}, {}, {})
+
+
+class Interrupted(Stage):
+    """A stage whose engine is killed at an effect, and then has some volumes that no container has.
+
+    Args:
+        folder: for the store.
+        volumes: the engine's.
+        struck: the effect.
+        left: the volumes that it has from its next start on.
+        later: the volumes that it has after that.
+    """
+
+    def __init__(
+        self, folder: Path, volumes: Volumes, struck: str, *, left: dict[str, int], later: dict[str, int]
+    ) -> None:
+        places = SimpleNamespace(socket=folder / "engine.sock", run=folder)
+        engine: Any = SimpleNamespace(
+            places=places, address="unix:///nowhere", kill=lambda: None, start=lambda: volumes.unused.update(left)
+        )
+        super().__init__(engine, folder)
+        self.witness.mkdir()
+        self._volumes, self._struck, self._later = volumes, struck, later
+
+    def play(self, plan: tuple[str, str, int] | None, **_: Any) -> Ended:
+        """Kill the engine in the effect."""
+        assert plan is not None
+        self.referee.struck, self.referee.struck_at = Effect(1, "engine", self._struck), 1000.7
+        self._restart_engine(threading.Event())
+        self.relay.close()
+        self._volumes.unused.update(self._later)
+        return Ended(0, {"status": "rolled back", "error": None})
+
+
+EARLIER, ORPHAN = "a" * 64, "0" * 64
+
+
+@pytest.mark.parametrize(
+    ("struck", "left", "later", "fault"),
+    [
+        ("POST /containers/create shop", {ORPHAN: 1000}, {}, ""),
+        ("POST /containers/create shop", {EARLIER: 999}, {}, "now 1"),
+        ("POST /containers/create shop", {ORPHAN: 1000, EARLIER: 999}, {}, "now 1"),
+        ("POST /containers/create shop", {}, {ORPHAN: 1001}, "now 1"),
+        ("DELETE /containers/shop", {ORPHAN: 1000}, {}, "now 1"),
+    ],
+)
+def test_a_volume_is_excused_that_only_the_death_of_the_engine_left(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    struck: str,
+    left: dict[str, int],
+    later: dict[str, int],
+    fault: str,
+) -> None:
+    """It was made by the very create in which the engine died; an older one, or one of later, is a fault."""
+    engine = Volumes()
+    monkeypatch.setattr(docker, "DockerClient", lambda *_, **__: engine)
+    monkeypatch.setattr(oracle, "look", engine.look)
+    monkeypatch.setattr(oracle, "leftovers", lambda *_: [])
+    stage = Interrupted(tmp_path, engine, struck, left=left, later=later)
+    outcome = Rehearsed(stage, random.Random(1)).play(Case(SCENES[0].name, "body", "daemon-during", 8))
+    assert outcome.faults == ((f"anonymous volumes: 0, {fault}",) if fault else ())
+    is_excused = ORPHAN in left and struck.startswith("POST")
+    assert outcome.excuse == (
+        f"the engine died while it created a container, and left its anonymous volume {ORPHAN[:12]}"
+        if is_excused
+        else ""
+    )

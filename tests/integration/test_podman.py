@@ -45,7 +45,7 @@ touch "$(printf 'new\nline')" '"q' 'b\s'
 rm /bin/yes"""
 
 READ_NAMES = r"""cd /names
-for f in * d*/* /bin/ye*; do printf '%s ' "$f"; readlink "$f"; stat -c %h "$f"; done | od -c
+for f in * d*/* /bin/ye*; do printf '%s ' "$f"; readlink "$f"; stat -c %h "$f"; done 2>&1 | od -c
 cat h*"""
 
 

@@ -38,6 +38,7 @@ _ASSIGNED = {
     "ProcessLabel": "SELinux draws it at random",
     "MountLabel": "SELinux draws it at random",
     "ImageManifestDescriptor": "follows from the image",
+    "Native": "Podman's own inspection; what it shows of the log is compared",
     "OwnPlaces": "follows from the engine (ours, for Podman)",
     "OwnDefaults": "which limits nobody asked for; the limits are compared (ours, for Podman)",
     "SizeRw": "depends on the question",

@@ -113,6 +113,7 @@ class Observed:
         inspection: everything that the engine said of it.
         state: what it was doing.
         mounts: every mount of it.
+        native: everything that Podman's own API said of it; None on an engine that has no API but Docker's.
     """
 
     name: str
@@ -120,6 +121,7 @@ class Observed:
     inspection: Mapping[str, Any] = field(repr=False)  # holds secrets
     state: ContainerState
     mounts: tuple[Mount, ...]
+    native: Mapping[str, Any] | None = field(default=None, repr=False)  # holds secrets
 
     @property
     def volumes(self) -> dict[str, bool]:

@@ -313,7 +313,7 @@ class Preflight:
         """Return what a container has that only Podman knows and that cannot be brought back, by its name."""
         if self._may_lack:
             return {}
-        needed = requiring(self._engine, outside, [one.id for one in containers])
+        needed = requiring(outside, [one.id for one in containers])
         reasons = {one.name: [reason] for one in containers if (reason := losses[one.name].refusal()) is not None}
         for one in containers:
             if one.id in needed:

@@ -34,7 +34,7 @@ from docker_rollback._model import (
     Quiesce,
     backup_id,
 )
-from docker_rollback._native import Losses
+from docker_rollback._native import native_loss
 from docker_rollback._origin import Origin
 from docker_rollback._progress import Reporter
 from docker_rollback._quiesce import AtRest
@@ -98,7 +98,6 @@ class ContainerSnapshotter:
         self._clock = clock
         self._timer = timer
         self._known: dict[str, Mapping[str, Any]] = {}
-        self._losses = Losses(engine)
 
     def snapshot(self, container: str) -> ContainerSnapshot:
         """Capture one container, without the data of its volumes, as a backup of its own in the store.
@@ -160,7 +159,6 @@ class ContainerSnapshotter:
         """Ask for all that `capture` needs to know of containers and that can be had before they are at rest."""
         for container in containers:
             self._layers(str(container.inspection["Image"]))
-            self._losses.expect(container)
 
     def capture(self, container: Observed, *, tag: str, folders: Collection[str] = ()) -> ContainerSnapshot:
         """Commit a container that is at rest; the engine holds the image under `tag` until `release`.
@@ -212,7 +210,7 @@ class ContainerSnapshotter:
             state=container.state,
             image=image,
             mounts=container.mounts,
-            not_covered=(*gaps, *self._losses.of(container)),
+            not_covered=(*gaps, *native_loss(self._engine, container).not_covered(container.name, refusals=True)),
         )
 
     def seal(

@@ -112,13 +112,14 @@ def observe(inspection: Mapping[str, Any]) -> Observed:
     return Observed(
         name=container_name(inspection),
         id=str(inspection["Id"]),
-        inspection=inspection,
+        inspection={key: value for key, value in inspection.items() if key != "Native"},
         state=ContainerState(
             status=state["Status"],
             exit_code=int(state.get("ExitCode") or 0),
             health=None if health == "none" else health,
         ),
         mounts=mounts(inspection),
+        native=inspection.get("Native"),
     )
 
 

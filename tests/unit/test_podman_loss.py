@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from docker_rollback import BackupStore, RollbackRequested, Status, UnsupportedContainerError
+from docker_rollback import BackupStore, RollbackRequested, Status, UnsupportedContainerError, compare
 from docker_rollback._podman import Loss, loss_of, requires
 from docker_rollback._podman._command import hidden_settings
 from docker_rollback._podman._fields import EMPTY, RULES, SHOWN
@@ -419,3 +419,16 @@ def test_a_state_that_is_only_kept_may_have_what_cannot_come_back(shop: Shop) ->
     assert tx.status is Status.ROLLED_BACK
     kept = next(found for found in shop.store.list() if found.id != tx.backup.id)
     assert "secrets (--secret) of shop" in {gap.what for gap in kept.not_covered}
+
+
+def test_a_backup_has_what_docker_shows_alone(shop: Shop) -> None:
+    """Podman's own inspection says it all again, secrets too; a backup has it no more than a comparison has."""
+    shop.engine.container("shop").shows_natively(native())
+    with shop.rollback(verify=None) as tx:
+        shop.break_it()
+        shop.engine.container("shop").shows_natively(native({"Name": "changed"}))
+        raise RollbackRequested
+    assert tx.status is Status.ROLLED_BACK
+    kept = tx.backup.containers[0].inspection
+    assert kept == {key: value for key, value in shop.before.items() if key != "Native"}
+    assert compare(kept, {**kept, "Native": native()}) == []

@@ -14,7 +14,7 @@ from docker_rollback._engine._docker_exec import Demultiplexer, DockerProcess
 from docker_rollback._engine._docker_images import image_id, split_tag
 from docker_rollback._engine._docker_kill import MARK, Killer
 from docker_rollback._engine._docker_mounts import with_names
-from docker_rollback._engine._docker_podman import as_docker_takes_it, with_log
+from docker_rollback._engine._docker_podman import as_docker_takes_it, with_native
 from docker_rollback._engine._docker_refs import Referring, attached, bears, label_filter
 from docker_rollback._engine._docker_socket import take_over
 from docker_rollback._engine.port import EVERY, Change, ContainerFilter, Inspection, Process
@@ -46,17 +46,11 @@ class DockerContainers(Referring):
 
     def inspect_container(self, ref: str) -> Inspection:
         found = self._found_container(ref, f"inspect container {self._called(ref)}")
-        native = self.inspect_natively(str(found["Id"]))
-        return found if native is None else with_log(found, native)
-
-    def inspect_natively(self, ref: str) -> Inspection | None:
         if not self._wire.podman:
-            return None
+            return found
         asking = Asking(f"inspect container {self._called(ref)} by Podman's own API", ContainerNotFoundError, ref)
         # By its id: to Podman a name may be the beginning of another container's id.
-        full_id = self._container_id(ref, asking.action)
-        found: Inspection = self._wire.native(f"/containers/{full_id}/json", asking)
-        return found
+        return with_native(found, self._wire.native(f"/containers/{found['Id']}/json", asking))
 
     def list_containers(self, where: ContainerFilter = EVERY, /) -> list[str]:
         asking = Asking("list containers")

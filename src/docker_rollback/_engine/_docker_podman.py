@@ -16,6 +16,8 @@ import signal
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
+from docker_rollback._podman import PROCESSES, PROCESSES_NOTE
+
 _GENERATED_NAME: Final = re.compile(r"[0-9a-f]{64}")
 """A volume of such a name got it from the engine."""
 
@@ -31,10 +33,6 @@ _OWN_ANNOTATION: Final = re.compile(
     r"|io\.podman\.annotations\..*"
 )
 """Written by Podman itself, from other fields, some of it at the first start only."""
-
-_PIDS_LIMIT: Final = "io.podman.annotations.pids-limit"
-_PROCESSES: Final = 2048
-"""How many processes Podman lets a container have of itself."""
 
 _K8S_FILE: Final = "k8s-file"
 _NO_SIZE: Final = ("-1B", "0B")
@@ -75,10 +73,10 @@ def docker_like(inspection: Mapping[str, Any], donors: Iterable[Mapping[str, Any
     return {**inspection, **translated, **own}
 
 
-def with_log(found: Mapping[str, Any], native: Mapping[str, Any]) -> dict[str, Any]:
-    """Return an inspection in Docker's shape with the log's driver and options, which only Podman's own API shows."""
+def with_native(found: Mapping[str, Any], native: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an inspection in Docker's shape with Podman's own, and with the log that only that one shows."""
     host_config = {**(found.get("HostConfig") or {}), "LogConfig": _log(native)}
-    return {**found, "HostConfig": host_config}
+    return {**found, "HostConfig": host_config, "Native": native}
 
 
 def as_docker_takes_it(request: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -104,8 +102,8 @@ def _log(native: Mapping[str, Any]) -> dict[str, Any]:
 
 def _own_defaults(host_config: Mapping[str, Any]) -> list[str]:
     """Return the limits that nobody asked for: Podman notes one that its command line or Docker's API did."""
-    asked = _PIDS_LIMIT in (host_config.get("Annotations") or {})
-    return [] if asked or host_config.get("PidsLimit") != _PROCESSES else ["PidsLimit"]
+    asked = PROCESSES_NOTE in (host_config.get("Annotations") or {})
+    return [] if asked or host_config.get("PidsLimit") != PROCESSES else ["PidsLimit"]
 
 
 def _networks(

@@ -77,9 +77,6 @@ class RetryingEngine:
     def inspect_container(self, ref: str) -> Inspection:
         return self._again(lambda: self._engine.inspect_container(ref))
 
-    def inspect_natively(self, ref: str) -> Inspection | None:
-        return self._again(lambda: self._engine.inspect_natively(ref))
-
     def list_containers(self, where: ContainerFilter = EVERY, /) -> list[str]:
         return self._again(lambda: self._engine.list_containers(where))
 

@@ -169,10 +169,7 @@ class Engine(Protocol):
     # Containers
 
     def inspect_container(self, ref: str) -> Inspection:
-        """Return the whole inspection of one container."""
-
-    def inspect_natively(self, ref: str) -> Inspection | None:
-        """Return what Podman's own API shows of one container; None on an engine that has no API but Docker's."""
+        """Return the whole inspection of one container, with that of Podman's own API as "Native" on Podman."""
 
     def list_containers(self, where: ContainerFilter = ..., /) -> list[str]:
         """Return the full ids of the containers, in whatever state, that `where` describes."""

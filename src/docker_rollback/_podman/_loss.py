@@ -33,9 +33,11 @@ _ROUNDED: Final = 3
 _MODES: Final = ("NetworkMode", "IpcMode", "PidMode", "UTSMode", "CgroupMode", "UsernsMode")
 _OTHER: Final = "container:"
 _OWN: Final = "io.podman.annotations."
-_NOTE: Final = f"{_OWN}pids-limit"
-_PROCESSES: Final = 2048
-"""How many processes Podman lets a container have of itself; it notes any number that it was asked for."""
+PROCESSES: Final = 2048
+"""How many processes Podman lets a container have of itself."""
+
+PROCESSES_NOTE: Final = f"{_OWN}pids-limit"
+"""The annotation in which Podman notes any number that it was asked for."""
 
 _FOLLOWS: Final = frozenset(
     f"{_OWN}{name}"
@@ -133,8 +135,8 @@ def _lost(native: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for name, value in _annotations(native).items():
         if name.startswith(_OWN) and name not in _FOLLOWS:
             yield f"annotation {name}", f"it is gone, was {value!r}"
-    if _at(native, "HostConfig.PidsLimit") not in (0, _PROCESSES, None) and _NOTE not in _annotations(native):
-        yield f"annotation {_NOTE}", "it is added"
+    if _at(native, "HostConfig.PidsLimit") not in (0, PROCESSES, None) and PROCESSES_NOTE not in _annotations(native):
+        yield f"annotation {PROCESSES_NOTE}", "it is added"
     size = str((_at(native, "HostConfig.LogConfig") or {}).get("Size") or "")
     if sum(map(str.isdigit, size)) > _ROUNDED:
         yield "HostConfig.LogConfig.Size", f"it becomes exactly {size}, to which Podman rounds it"

@@ -43,7 +43,6 @@ READING: Final = frozenset(
         "info",
         "inspect_container",
         "inspect_image",
-        "inspect_natively",
         "inspect_network",
         "inspect_volume",
         "list_containers",

@@ -175,10 +175,6 @@ class FailingEngine:
         """Return the whole inspection of one container."""
         return self.pass_on("inspect_container", lambda: self._engine.inspect_container(ref), ref)
 
-    def inspect_natively(self, ref: str) -> Inspection | None:
-        """Return what Podman's own API shows of one container."""
-        return self.pass_on("inspect_natively", lambda: self._engine.inspect_natively(ref), ref)
-
     def list_containers(self, where: ContainerFilter = EVERY, /) -> list[str]:
         """Return the full ids of the containers that `where` describes."""
         return self.pass_on("list_containers", lambda: self._engine.list_containers(where), where)

@@ -142,12 +142,10 @@ class FakeEngine(Setup):
                     mounts.append(mount.shown(self._maker.volumes.mountpoint(mount.name), volume.driver))
                 elif not (mount.spec.kind == "tmpfs" and mount.spec.destination in (container.host.get("Tmpfs") or {})):
                     mounts.append(mount.shown("", ""))
-            return copy.deepcopy(inspection(container, self._maker.networks, mounts, _ROOT))
-
-    def inspect_natively(self, ref: str) -> Inspection | None:
-        """Return what a test gave it to show natively; None by default, as Docker does."""
-        with self._lock:
-            return copy.deepcopy(self._find(ref).native)
+            shown = inspection(container, self._maker.networks, mounts, _ROOT)
+            # Shown by what has an API of its own, as a test wants it.
+            native = {} if container.native is None else {"Native": container.native}
+            return copy.deepcopy({**shown, **native})
 
     def list_containers(self, where: ContainerFilter = EVERY, /) -> list[str]:
         """Return the full ids of the containers that `where` describes, the newest first."""

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from docker_rollback._compare import compare
-from docker_rollback._engine._docker_podman import docker_like, with_log
+from docker_rollback._engine._docker_podman import docker_like, with_native
 from docker_rollback._model import Mount
 from docker_rollback._spec import create_request, mount_places, mounts
 from tests.unit.engine.scripted import ID, VERSION, ScriptedEngine, answer, refusal
@@ -125,7 +125,7 @@ def test_volumes_that_an_inspection_declares_stay_declared() -> None:
 )
 def test_a_log_is_asked_for_as_it_was(said: dict[str, Any], config: dict[str, str]) -> None:
     """What Podman chose by itself, and what it does not say, is not asked for."""
-    found = with_log({"HostConfig": {}}, {"Id": "ab" * 32, "HostConfig": {"LogConfig": said}})
+    found = with_native({"HostConfig": {}}, {"Id": "ab" * 32, "HostConfig": {"LogConfig": said}})
     assert found["HostConfig"]["LogConfig"] == {"Type": said["Type"], "Config": config}
 
 
@@ -306,13 +306,13 @@ def test_podman_is_asked_in_its_own_version(script: ScriptedEngine, component: d
     """Podman's own API is spoken in the version that it names, by the container's full id."""
     _podman(script, component)
     script.says("GET", f"/libpod/containers/{ID}/json", answer({"Id": ID, "Pod": "p"}))
-    assert script.engine().inspect_natively("web") == {"Id": ID, "Pod": "p"}
+    assert script.engine().inspect_container("web")["Native"] == {"Id": ID, "Pod": "p"}
     assert script.asked[-1].path == f"/v{version}/libpod/containers/{ID}/json"
 
 
 def test_docker_has_no_inspection_of_its_own(script: ScriptedEngine) -> None:
     """Docker is not asked for what it does not have."""
-    assert script.engine().inspect_natively("web") is None
+    assert "Native" not in script.engine().inspect_container("web")
     assert not any("libpod" in asked.path for asked in script.asked)
 
 

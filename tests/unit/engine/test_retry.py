@@ -48,7 +48,6 @@ def _ask(engine: RetryingEngine, verb: str) -> object:
         "forbidden": engine.forbidden,
         "info": engine.info,
         "inspect_container": lambda: engine.inspect_container("web"),
-        "inspect_natively": lambda: engine.inspect_natively("web"),
         "inspect_image": lambda: engine.inspect_image("shop:1"),
         "inspect_network": lambda: engine.inspect_network("net"),
         "inspect_volume": lambda: engine.inspect_volume("data"),

@@ -103,7 +103,6 @@ def test_each_verb_reaches_the_engine(shop: FakeEngine) -> None:
     assert failing.now() <= shop.now()
     assert failing.list_containers() == shop.list_containers()
     assert failing.container_changes("shop") == []
-    assert failing.inspect_natively("shop") is None
     assert failing.container_logs("shop", tail=1) == ""
     assert failing.inspect_image("shop:1") == shop.inspect_image("shop:1")
     assert failing.list_images("shop") == shop.list_images("shop") == ["shop:1"]

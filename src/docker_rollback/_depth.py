@@ -11,29 +11,32 @@ from typing import Final
 
 from attrs import evolve
 
-from docker_rollback._engine.port import Engine
+from docker_rollback._engine.port import Engine, Inspection
 from docker_rollback._images import led_to, load_as
 from docker_rollback._model import Descriptor, ImageSnapshot, Observed
 from docker_rollback._spec import layers_of
 from docker_rollback._store import BackupStore, Draft
-from docker_rollback.errors import ImageNotFoundError
 
 MOST_LAYERS: Final = 125
 """Layers that an image of Docker's own store can have (measured on 20.10 to 28.5); other stores take more."""
 
 
-def uncommittable(engine: Engine, container: Observed) -> str | None:
-    """Return why an engine cannot commit a container because of its image; None if it can."""
-    image = str(container.inspection["Image"])
-    try:
-        layers = len(layers_of(engine.inspect_image(image)))
-    except ImageNotFoundError:
+def uncommittable(engine: Engine, container: Observed, image: Inspection | None) -> str | None:
+    """Return why an engine cannot commit a container because of its image; None if it can.
+
+    Args:
+        engine: where it is.
+        container: the container.
+        image: the inspection of its image; None if that was removed from the engine.
+    """
+    if image is None:
         # Docker removes one by force below a container that is stopped. The container starts, but is not committed.
         return (
-            f"its image {image} was removed from the engine, which cannot commit its file system without; pull or load "
-            f"that image again ({container.inspection['Config']['Image']!r}), or recreate the container"
+            f"its image {container.inspection['Image']} was removed from the engine, which cannot commit its file "
+            f"system without; pull or load that image again ({container.inspection['Config']['Image']!r}), or "
+            "recreate the container"
         )
-    info = engine.info()
+    layers, info = len(layers_of(image)), engine.info()
     if layers < MOST_LAYERS or info.flavour == "podman" or info.containerd_store:
         return None
     return (

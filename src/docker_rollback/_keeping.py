@@ -128,7 +128,7 @@ class Keeper:
         targets = [one.id for one in found if one.id in ours or one.name in record.names or one.id not in known]
         # Who shares a volume was allowed to when the operation began, and rests while the backup is put back.
         excluded = self._store.get(record.operation).excluded
-        report = self._preflight.sharing("ignore").excluding(excluded).run(targets)
+        report = self._preflight.keeping(excluded).run(targets)
         left_out = {what.volume for what in excluded if not what.path}
         volumes = [*record.volumes, *(one for one in (project.volumes if project else ()) if one not in left_out)]
         report = self._with_volumes(evolve(report, project=project), volumes)

@@ -13,7 +13,7 @@ from typing import Any, Self
 from docker_rollback._archiver import VolumeArchiver
 from docker_rollback._creation import needs_network_of_mode
 from docker_rollback._depth import uncommittable
-from docker_rollback._engine.port import ContainerFilter, Engine
+from docker_rollback._engine.port import ContainerFilter, Engine, Inspection
 from docker_rollback._exclude import Exclude, ExcludeArgument, as_excludes
 from docker_rollback._folders import called, folder_of, gap_of, uses
 from docker_rollback._graph import bound_to, is_one_off, start_order
@@ -98,24 +98,17 @@ class Preflight:
         self._traces = traces
         self._clock = clock
         self._sleep = sleep
-        self._looks = False
 
-    def looking(self) -> Self:
-        """Return one like this that looks at each volume that the store has no archive of, to know its size."""
-        other = copy.copy(self)
-        other._looks = True
-        return other
+    def keeping(self, excluded: Iterable[Exclude]) -> Self:
+        """Return one like this for a state that is kept before it is undone.
 
-    def sharing(self, shared: Shared) -> Self:
-        """Return one like this to which containers outside that write to the same volumes are what `shared` says."""
-        other = copy.copy(self)
-        other._shared = shared
-        return other
+        Containers outside may write to the same volumes, and settings may be lost.
 
-    def excluding(self, excluded: Iterable[Exclude]) -> Self:
-        """Return one like this that leaves out what an earlier backup did, as far as it is still there."""
+        Args:
+            excluded: what the earlier backup left out; it is left out again as far as it is still there.
+        """
         other = copy.copy(self)
-        other._exclude, other._may_lack = tuple(excluded), True
+        other._shared, other._exclude, other._may_lack = "ignore", tuple(excluded), True
         return other
 
     def observe(self, containers: Sequence[str], *, project: str | None = None) -> tuple[Observed, ...]:
@@ -137,8 +130,13 @@ class Preflight:
         named += require_members(self._engine, project) if project is not None else []
         return list({container.id: container for container in named}.values())
 
-    def run(self, containers: Sequence[str], *, project: str | None = None) -> Report:
+    def run(self, containers: Sequence[str], *, project: str | None = None, looks: bool = False) -> Report:
         """Return what a backup of `containers` would be, or one of a compose project, or both as one.
+
+        Args:
+            containers: names or ids.
+            project: a compose project.
+            looks: whether to look at each volume that the store has no archive of, to know its size.
 
         Raises:
             ContainerNotFoundError, ProjectNotFoundError: one of the containers, or the project, is not there.
@@ -160,7 +158,8 @@ class Preflight:
         guests = [other for other in outside if any(_writes_to(other, name) for name in data)]
         own = own_container(self._traces, [*given, *others])
         losses = {one.name: native_loss(self._engine, one) for one in found}
-        refused = {container.name: self._refusals(container, outside, own) for container in found}
+        images = {one.name: self._image_of(one) for one in found}
+        refused = {one.name: self._refusals(one, images[one.name], outside, own) for one in found}
         if loose:
             refused[found[0].name] += self._guest_refusals(loose, outside, own)
         for name, reasons in self._native_refusals(found, outside, losses).items():
@@ -173,7 +172,7 @@ class Preflight:
         if wrong := self._wrong_excludes(found, beside):
             refused[found[0].name] += wrong
         free, free_files = self._store.check()
-        surveys = self._surveys(found, loose, refused)
+        surveys = self._surveys(found, loose, refused, looks=looks)
         named = {name for one in found for name, anonymous in one.volumes.items() if not anonymous}
         return Report(
             containers=found,
@@ -191,7 +190,7 @@ class Preflight:
             excluded=self._exclude,
             refused={name: tuple(reasons) for name, reasons in refused.items() if reasons},
             sizes={name: survey.size for name, survey in surveys.items()},
-            room=sum(map(self._image_room, found)) + sum(one.room or 0 for one in surveys.values()),
+            room=sum(map(self._image_room, images.values())) + sum(one.room or 0 for one in surveys.values()),
             free=free,
             free_files=free_files,
             project=whole,
@@ -247,7 +246,7 @@ class Preflight:
             )
 
     def _surveys(
-        self, containers: Sequence[Observed], loose: Sequence[str], refused: Mapping[str, list[str]]
+        self, containers: Sequence[Observed], loose: Sequence[str], refused: Mapping[str, list[str]], *, looks: bool
     ) -> dict[str, Survey]:
         """Return what is known of each volume; if there is no way to one, add the reason to what is refused."""
         data = {container.name: self._data_of(container) for container in containers}
@@ -255,20 +254,20 @@ class Preflight:
             data[containers[0].name] += loose
         volumes = list(dict.fromkeys(volume for one in data.values() for volume in one))
         try:
-            return self._survey(volumes) if volumes else {}
+            return self._survey(volumes, looks=looks) if volumes else {}
         except (VolumeError, VolumeNotFoundError):
             logger.info("looking for the way to each volume by itself, so that the reason is known for each")
         surveys: dict[str, Survey] = {}
         for container in containers:
             for volume in data[container.name]:
                 try:
-                    surveys |= self._survey([volume])
+                    surveys |= self._survey([volume], looks=looks)
                 except (VolumeError, VolumeNotFoundError) as error:
                     refused[container.name].append(str(error))
         return surveys
 
-    def _survey(self, volumes: Sequence[str]) -> dict[str, Survey]:
-        return self._archiver.survey(volumes, exclude=self._exclude, looks=self._looks)
+    def _survey(self, volumes: Sequence[str], *, looks: bool) -> dict[str, Survey]:
+        return self._archiver.survey(volumes, exclude=self._exclude, looks=looks)
 
     def _data_of(self, container: Observed) -> list[str]:
         """Return what of a container is archived: its volumes, and those folders that it binds."""
@@ -299,10 +298,13 @@ class Preflight:
                 reasons.append(f"exclude names {what.volume!r}, and so does include_binds; leave it out of both")
         return reasons
 
-    def _refusals(self, container: Observed, outside: Iterable[Observed], own: Own) -> list[str]:
+    def _refusals(
+        self, container: Observed, image: Inspection | None, outside: Iterable[Observed], own: Own
+    ) -> list[str]:
         # What is only kept, before it is rolled back, is kept as it stands: nothing has to start it again.
         network = None if self._may_lack else self._network_refusal(container)
-        found = (refusal(container.inspection), own.refusal(container), network, uncommittable(self._engine, container))
+        committing = uncommittable(self._engine, container, image)
+        found = (refusal(container.inspection), own.refusal(container), network, committing)
         reasons = [reason for reason in found if reason] + unkept_names(self._engine, container)
         reasons += self._guest_refusals(self._data_of(container), outside, own)
         return reasons + [reason for volume in container.volumes if (reason := self._would_be_lost(container, volume))]
@@ -380,13 +382,16 @@ class Preflight:
             return None
         return f"its volume {volume!r} lives in memory (tmpfs) and a stop would lose it; say quiesce='pause'"
 
-    def _image_room(self, container: Observed) -> int:
-        if not self._export_image:
+    def _image_of(self, container: Observed) -> Inspection | None:
+        """Return the inspection of a container's image; None if it was removed from the engine."""
+        with suppress(ImageNotFoundError):
+            return self._engine.inspect_image(str(container.inspection["Image"]))
+        return None
+
+    def _image_room(self, image: Inspection | None) -> int:
+        if image is None or not self._export_image:
             return 0
-        with suppress(ImageNotFoundError):  # refused
-            found = self._engine.inspect_image(str(container.inspection["Image"]))
-            return int(found.get("Size", 0) * _ROOM_FOR_AN_IMAGE)
-        return 0
+        return int(image.get("Size", 0) * _ROOM_FOR_AN_IMAGE)
 
 
 def _writes_to(container: Observed, volume: str) -> bool:

@@ -167,7 +167,7 @@ class Rollback:
             EngineError: the engine does not answer.
             StoreError: the store cannot be written.
         """
-        return self._preflight.looking().run(self._containers, project=self._project)
+        return self._preflight.run(self._containers, project=self._project, looks=True)
 
     def __enter__(self) -> Self:
         """Take the backup; what an earlier rollback of these containers left undone is finished before.

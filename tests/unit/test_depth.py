@@ -144,3 +144,14 @@ def test_a_layer_that_is_damaged_meanwhile_is_an_error_of_the_store(store: Backu
                 blob.write_bytes(blob.read_bytes()[:20] + bytes(blob.stat().st_size - 20))
         with pytest.raises(CorruptBackupError):
             draft.flatten_image(manifest, keep=0)
+
+
+def test_a_check_looks_at_the_image_of_a_container_once(store: BackupStore) -> None:
+    """Its layers and the room that it takes are told by one inspection."""
+    engine = FakeEngine()
+    engine.add_image("app:1", files={"/app": "x" * 1000})
+    engine.run("app", image="app:1")
+    watching = FailingEngine(engine)
+    report = Parts.build(watching, store, way=None, helper_image=None, progress=None).preflight.run(["app"])
+    assert (report.refused, report.room > 0) == ({}, True)
+    assert len(watching.called("inspect_image")) == 1

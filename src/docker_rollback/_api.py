@@ -100,8 +100,9 @@ def rollback(
         resume: whether they run again before the block starts; False for an update that starts them itself.
         shared: what becomes of a running container outside that writes to a volume of theirs: "refuse" to begin, "stop"
             it for the capture as well, or "ignore" it, and the archive may be a mixture of moments.
-        include_binds: folders of the engine's host whose content is backed up and put back like a volume's, by their
-            paths, as the containers bind them. Without, a bind mount is attached again and its content left alone.
+        include_binds: folders and files of the engine's host whose content is backed up and put back like a volume's,
+            by their paths, as the containers bind them. Without, a bind mount is attached again and its content left
+            alone.
         exclude: what is neither backed up nor touched when things are put back: ``"cache"`` is a whole volume,
             ``"data:tmp/*.log"`` paths within one; see `Exclude`.
         verify: what the update has to pass: a check, several, or None. By default `healthy()`.

@@ -256,6 +256,9 @@ class VolumeArchiver:
         with self._alone([name]), self._access.filling(name, operation=operation, place=place) as reach:
             # Looked at again: the way here may have taken a while.
             self._refuse_users(name, self._access.users(name))
+            if reach.is_file != archive.is_file:
+                now, then = ("regular file", "folder") if reach.is_file else ("folder", "regular file")
+                raise VolumeAccessError(name, f"it is a {now} now, and was a {then}; remove it, then restore again")
             filling = _volumes.Filling(reach, archive, self._store, self._told(reach.volume))
 
             def fill() -> int:
@@ -297,11 +300,12 @@ class VolumeArchiver:
         with self._alone(volumes), self._access.holding(volumes):
             yield
 
-    def provide(self, volume: str) -> None:
-        """Have a volume's folder, or a folder of the engine's host, there; one that is gone is made, empty.
+    def provide(self, volume: str, *, is_file: bool = False) -> None:
+        """Have a volume's folder, or a folder or file of the engine's host, there; one that is gone is made, empty.
 
         Args:
-            volume: the volume's name, or the folder's path.
+            volume: the volume's name, or the path of the folder or file.
+            is_file: whether it is a single file.
 
         Raises:
             VolumeNotFoundError: the engine has no such volume.
@@ -309,7 +313,10 @@ class VolumeArchiver:
             EngineError: the engine does not answer.
         """
         with self._alone([volume]):
-            self._access.provide(volume)
+            if is_file:
+                self._access.provide_file(volume)
+            else:
+                self._access.provide(volume)
 
     def check_device(self, volume: str) -> None:
         """Raise a `VolumeAccessError` if the folder of the host that a volume is bound to by its options is gone."""

@@ -34,6 +34,15 @@ def is_folder(name: str) -> bool:
     return name.startswith("/")
 
 
+SINGLE_FILE = {"Kind": "file"}
+"""What the inspection of a single file on the engine's host says beside a folder's."""
+
+
+def is_file(inspection: Mapping[str, Any]) -> bool:
+    """Return True if this inspection is of a single file on the engine's host, and not of a folder or a volume."""
+    return inspection.items() >= SINGLE_FILE.items()
+
+
 @frozen
 class Descriptor:
     """A blob in the store: what it is, its digest, its size in bytes (OCI image spec v1.1, descriptor)."""
@@ -258,10 +267,10 @@ class Clock:
 
 @frozen
 class VolumeArchive:
-    """One volume, or one folder of the engine's host that a container binds, captured.
+    """One volume, or one folder or file of the engine's host that a container binds, captured.
 
     Attributes:
-        name: the volume's name; the path of a folder, which begins with a slash.
+        name: the volume's name; the path of a folder or file, which begins with a slash.
         inspection: everything that the engine said of it: driver, options, labels; of a folder, where it leads.
         anonymous: whether it goes with its container.
         way: how its data was reached.
@@ -290,6 +299,11 @@ class VolumeArchive:
     listing: Descriptor | None = None
     excluded: tuple[str, ...] = ()
     mount_points: tuple[MountPoint, ...] = ()
+
+    @property
+    def is_file(self) -> bool:
+        """Whether it is a single file of the engine's host."""
+        return is_file(self.inspection)
 
     @property
     def is_partial(self) -> bool:

@@ -380,7 +380,7 @@ class Restorer:
                 name = volume.name
                 if container is not None and destination is not None:
                     name = places[container.name].volume_at(destination)
-                self._archiver.provide(name)
+                self._archiver.provide(name, is_file=volume.is_file)
                 # One that lives in memory is empty again unless somebody has it until its container runs.
                 held.enter_context(self._archiver.holding([name]))
                 self._report.expect(name, volume.size)

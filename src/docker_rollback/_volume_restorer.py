@@ -42,7 +42,7 @@ class VolumeRestorer:
             EngineError: the engine refused or failed.
         """
         if is_folder(volume.name):
-            self._archiver.provide(volume.name)
+            self._archiver.provide(volume.name, is_file=volume.is_file)
             return
         wanted = volume_request(volume.inspection)
         try:

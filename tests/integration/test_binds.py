@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -187,14 +188,14 @@ def test_a_folder_of_the_same_path_here_may_be_another_one(host: Host) -> None:
 
 
 @pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("kind", ["engine", "link", "file", "store", "mount", "nobody"])
+@pytest.mark.parametrize("kind", ["engine", "link", "socket", "store", "mount", "nobody"])
 def test_what_is_never_archived_is_refused(host: Host, way: Way, kind: str) -> None:
     """By its path, and by where it leads: the error names container, path and reason; the service still runs."""
     root, path = host.folder, host.folder / kind
     words = {
         "engine": "is a folder of the engine's own",
         "link": "leads into a file system of the kernel's",
-        "file": "it is a regular file; folders alone",
+        "socket": "it is a socket; folders and regular files alone|cannot be read here",
         "store": "it is never archived: the store",
         "mount": "file system of the kernel's|host itself lives",
         "nobody": "which no container of the rollback binds",
@@ -204,8 +205,9 @@ def test_what_is_never_archived_is_refused(host: Host, way: Way, kind: str) -> N
         path.mkdir(exist_ok=True)
     elif kind == "link":
         path.symlink_to("/proc")
-    elif kind == "file":
-        path.touch()
+    elif kind == "socket":
+        # Its path is longer than a bound socket's may be.
+        os.mknod(path, stat.S_IFSOCK | 0o600)
     elif kind == "store":
         path = host.folder
         host = Host(host.client, host.image, host.folder, host.name, BackupStore(path / "deep" / "store"))
@@ -255,3 +257,60 @@ def test_a_folder_that_is_swapped_itself_is_not_filled(host: Host) -> None:
         raise RollbackRequested
     assert [path.name for path in other.iterdir()] == ["precious"]
     exchange(root, link)
+
+
+@pytest.mark.parametrize("update", ["written", "replaced", "removed", "made a folder"])
+def test_a_single_file_comes_back(host: Host, update: str) -> None:
+    """Content, owner, mode, times and attributes are as before; it keeps its inode if it is there; others stay."""
+    path, other = host.folder / "app.conf", host.folder / "other.conf"
+    path.write_bytes(os.urandom(300_000))
+    other.write_text("not ours")
+    os.truncate(path, 5_000_000)
+    os.chown(path, 1234, 5678)
+    path.chmod(0o4750)
+    os.setxattr(path, "user.kept", b"1")
+    os.setxattr(path, "trusted.kept", b"1")
+    os.utime(path, ns=(0, 1_234_567_890_123_456_789))
+    os.link(path, host.folder / "second name")
+    before, inode, around = picture(path), path.stat().st_ino, picture(other)
+    host.run(f"{path}:/app.conf")
+    host.client.containers.get(host.name).exec_run(["sh", "-c", "echo before > /layer"])
+    with host.rollback(path) as tx:
+        assert [gap.what for gap in tx.backup.not_covered if str(path) in gap.what] == []
+        if update == "written":
+            # By the container itself, which cannot rename over what it binds.
+            host.client.containers.get(host.name).exec_run(["sh", "-c", "echo after > /app.conf; echo x > /layer"])
+            path.chmod(0o666)
+            os.chown(path, 0, 0)
+            os.setxattr(path, "user.kept", b"2")
+            os.removexattr(path, "trusted.kept")
+        elif update == "replaced":
+            (host.folder / "new").write_text("after")
+            (host.folder / "new").rename(path)
+        else:
+            host.remove()
+            path.unlink()
+        if update == "made a folder":
+            # As an engine does that is to bind what is gone.
+            path.mkdir()
+        raise RollbackRequested
+    assert tx.status is Status.ROLLED_BACK
+    # Names of the file are told by their number: it lost one to the update.
+    left = [line for line in differences(before, picture(path)) if "links" not in line]
+    assert left == []
+    assert picture(other) == around
+    if update == "written":
+        assert path.stat().st_ino == inode
+    assert host.client.containers.get(host.name).status == "running"
+    said = run_in(host.client, host.name, ["busybox", "stat", "-c", "%i %s", "/app.conf"])
+    assert said == (0, f"{path.stat().st_ino} 5000000\n")
+
+
+def test_a_single_file_is_reached_by_a_helper_alone(host: Host) -> None:
+    """Asked to go directly, a backup is refused, and says why."""
+    path = host.folder / "app.conf"
+    path.write_text("setting=1")
+    host.run(f"{path}:/app.conf")
+    with pytest.raises(UnsupportedContainerError, match="single file, which can be reached by a helper"):
+        backup(host.name, client=host.client, store=host.store, way="direct", include_binds=[str(path)])
+    assert host.store.list() == []

@@ -10,11 +10,10 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Final
 
-from attrs import evolve, field, frozen
+from attrs import evolve
 
-from docker_rollback._beneath import Tree
 from docker_rollback._engine.port import ContainerFilter, Engine, Inspection, Process
-from docker_rollback._exclude import MountPoint, Paths, for_find
+from docker_rollback._exclude import MountPoint
 from docker_rollback._folders import folder_of, inspection_of, uses
 from docker_rollback._labels import OPERATION_LABEL, is_guard, is_helper
 from docker_rollback._model import Way, is_folder
@@ -23,11 +22,13 @@ from docker_rollback._store import FileLock
 from docker_rollback._volumes import _image, _mounts, _proof, _sandbox, _tools
 from docker_rollback._volumes._again import tried
 from docker_rollback._volumes._direct import LocalProcess
+from docker_rollback._volumes._file import check_writable
 from docker_rollback._volumes._helper import Helper
 from docker_rollback._volumes._helpers import Helpers, Use
-from docker_rollback._volumes._host import PLACE, HostFolders
-from docker_rollback._volumes._lacks import lacks
+from docker_rollback._volumes._host import PLACE, REGULAR, HostFolders
+from docker_rollback._volumes._lacks import lacks, make_file
 from docker_rollback._volumes._mounts import Sight
+from docker_rollback._volumes._reach import Reach
 from docker_rollback._volumes._run import Run
 from docker_rollback._volumes._sandbox import Sandbox, Sandboxes
 from docker_rollback.errors import (
@@ -44,56 +45,6 @@ logger = logging.getLogger("docker_rollback")
 
 _GONE: Final = re.compile(r"does not exist|no such file or directory", re.IGNORECASE)
 """What engines say where a folder of their host is missing."""
-
-
-@frozen
-class Reach:
-    """A volume within reach.
-
-    Attributes:
-        volume: its name.
-        inspection: everything that the engine says of it.
-        way: how.
-        root: where its files are, as the programs see it that `run` starts.
-        snapshot: a file, not there yet, for tar's record of its directories.
-        run: starts a program next to its files.
-        excluded: the paths in it that are left out, and left alone.
-        mount_points: the paths in it where something else is mounted. To be filled, it has those as well that no
-            program next to it sees, as far as they can be known.
-        read_only: whether it is to be filled, and nothing can be written to it.
-        tree: its files, for what we open ourselves; None where they are not at hand.
-    """
-
-    volume: str
-    inspection: Inspection
-    way: Way
-    root: str
-    snapshot: str
-    run: Run
-    excluded: tuple[str, ...] = ()
-    mount_points: tuple[MountPoint, ...] = ()
-    read_only: bool = False
-    tree: Tree | None = field(default=None, eq=False, repr=False)
-
-    @property
-    def unread(self) -> tuple[bytes, ...]:
-        """The mount points, as tar has their paths."""
-        return tuple(b"./" + one.name for one in self.mount_points)
-
-    def finding(self, *tests: str, depth: int | None = None) -> tuple[str, ...]:
-        """Return the command by which find goes through it, so deep at most, and into no mount point."""
-        root = (self.root, *(() if depth is None else ("-maxdepth", str(depth))))
-        points = [("-path", f"{for_find(self.root)}/{for_find(one.path)}") for one in self.mount_points]
-        if not points:
-            return ("find", *root, *tests)
-        first, *others = points
-        named = [*first, *(word for one in others for word in ("-o", *one))]
-        return ("find", *root, "(", *named, ")", "-prune", "-o", *tests)
-
-    @property
-    def left_out(self) -> Paths:
-        """The paths that are left out of its archive, excluded ones and mount points, to be asked for others."""
-        return Paths(self.excluded, exact=[one.path for one in self.mount_points])
 
 
 class VolumeAccess:
@@ -245,8 +196,25 @@ class VolumeAccess:
         # The engine makes it: there may be no other way to its host, and it never makes anything where something is.
         wanted = {folder: found if is_folder(volume) else inspection_of(folder)}
         with self._helping(wanted, "make", operation=f"make-{secrets.token_hex(4)}") as helper:
-            if is_folder(volume):
-                self._placed(self._reach(folder, found, None, helper, "", "")[0])
+            made = self._placed(self._reach(folder, found, None, helper, "", "")[0]) if is_folder(volume) else None
+            if made is not None and made.is_file:
+                raise VolumeAccessError(volume, f"a {REGULAR} is in its place; remove it, then restore again")
+
+    def provide_file(self, path: str) -> None:
+        """Have a single file of the engine's host there; one that is gone is made, empty, with the folders above it.
+
+        An engine that was to mount it may have made an empty folder in its place, which is removed.
+
+        Raises:
+            VolumeAccessError: it cannot be made, or there is no way to its folder.
+            EngineError: the engine does not answer.
+        """
+        path = str(self.inspect(path)["Name"])
+        above, _, name = path.rpartition("/")
+        above = above or "/"
+        operation = f"make-{secrets.token_hex(4)}"
+        with self._helping({above: inspection_of(above)}, "make above", operation=operation) as helper:
+            make_file(helper, f"{helper.roots[above]}/{name}", path)
 
     def check_device(self, volume: str) -> None:
         """Raise a `VolumeAccessError` if the folder that a volume is bound to by its options is gone from the host.
@@ -340,8 +308,11 @@ class VolumeAccess:
 
     def _placed(self, reach: Reach) -> Reach:
         """Return a folder's reach with the note of where it leads; raises where that is nowhere for us."""
-        place = self._folders.place(reach.volume, reach.run, reach.root, reach.tree)
-        return evolve(reach, inspection={**reach.inspection, PLACE: place})
+        found = self._folders.place(reach.volume, reach.run, reach.root, reach.tree)
+        placed = evolve(reach, inspection={**reach.inspection, **found})
+        if placed.is_file:
+            check_writable(placed)
+        return placed
 
     @contextmanager
     def _helping(self, volumes: Mapping[str, Inspection], use: Use, *, operation: str) -> Iterator[Helper]:
@@ -437,7 +408,7 @@ def _why_not_direct(inspection: Inspection) -> str:
         return "reaching its files directly takes GNU tar, which this machine does not have"
     folder = inspection["Mountpoint"]
     if is_folder(inspection["Name"]) and Path(folder).is_file():
-        return "it is a regular file; folders alone are archived"
+        return "it is a single file, which can be reached by a helper container alone"
     if _proof.look(str(folder)) is None:
         return f"its folder, {folder} on the engine's host, cannot be read here"
     return f"nothing proves that {folder} on this machine is the folder that the engine means"

@@ -11,9 +11,9 @@ from contextlib import AbstractContextManager, ExitStack
 from typing import Final
 
 from docker_rollback._engine.port import Process
-from docker_rollback._volumes._access import Reach
 from docker_rollback._volumes._crew import Crew
 from docker_rollback._volumes._look import check, run
+from docker_rollback._volumes._reach import Reach
 from docker_rollback._volumes._stream import Sink, carry, pieces_of
 
 ASIDE_FROM: Final = 64 << 20

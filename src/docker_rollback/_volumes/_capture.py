@@ -16,16 +16,17 @@ from docker_rollback._engine.port import Process
 from docker_rollback._model import Descriptor, NotCovered, VolumeArchive
 from docker_rollback._store import LISTING, SNAPSHOT_FILE, VOLUME_ARCHIVE, BackupStore, BlobWriter, Draft, Spool
 from docker_rollback._volumes import _mounts, _tar
-from docker_rollback._volumes._access import Reach
 from docker_rollback._volumes._again import tried
 from docker_rollback._volumes._archive import read_archive
 from docker_rollback._volumes._crew import Crew
+from docker_rollback._volumes._file import check_current
 from docker_rollback._volumes._increment import Increment, UnsoundError
 from docker_rollback._volumes._join import check_alone, check_join
 from docker_rollback._volumes._listing import Lister
 from docker_rollback._volumes._live import Base
 from docker_rollback._volumes._live_pass import LivePass
 from docker_rollback._volumes._members import MalformedArchiveError, PathTooLongError
+from docker_rollback._volumes._reach import Reach
 from docker_rollback._volumes._spared import Listed
 from docker_rollback._volumes._stream import gathered, pack, packed, pieces_of
 from docker_rollback.errors import ArchiveError, CorruptBackupError, EngineError
@@ -253,14 +254,15 @@ class VolumeCapture:
                 # Good for one try: where it fails, a new one is started.
                 tar, work.waiting = work.waiting, None
                 if tar is None:
-                    command = _tar.create(reach.root, reach.snapshot, excluded=reach.excluded, passed_over=reach.unread)
-                    tar = at_work.enter_context(self._crew.at_work(reach.run, command))
+                    tar = at_work.enter_context(self._crew.at_work(reach.run, reach.creating()))
                 else:
                     tar.write(_tar.GO)
                     tar.close_input()
                 told = self._told(reach)
                 work.size = pack(pieces_of(tar), writer, level=self._level, threads=threads, progress=told)
                 work.not_covered = _tar.check_created(reach.volume, tar.finish(), at_rest=at_rest)
+                if reach.is_file:
+                    check_current(reach)
             work.writer = writer
             self._stack.push(attempt.pop_all())
 

@@ -22,11 +22,11 @@ from attrs import define, frozen
 from docker_rollback._beneath import NotAFileError, Tree
 from docker_rollback._store import Draft, FileCopy
 from docker_rollback._volumes import _tar
-from docker_rollback._volumes._access import Reach
 from docker_rollback._volumes._crew import Crew
 from docker_rollback._volumes._headers import listing_more, of_file
 from docker_rollback._volumes._look import Large
 from docker_rollback._volumes._members import END, Member, Members
+from docker_rollback._volumes._reach import Reach
 from docker_rollback.errors import ArchiveError, StoreFullError
 
 logger = logging.getLogger("docker_rollback")

@@ -12,12 +12,13 @@ from docker_rollback._beneath import Tree
 from docker_rollback._model import Descriptor, VolumeArchive, is_folder
 from docker_rollback._store import BackupStore
 from docker_rollback._volumes import _tar
-from docker_rollback._volumes._access import Reach
 from docker_rollback._volumes._archive import read_archive
+from docker_rollback._volumes._file import fill_file
 from docker_rollback._volumes._flags import clear_flags
 from docker_rollback._volumes._live import attributes_of_folders
 from docker_rollback._volumes._look import check
 from docker_rollback._volumes._members import END, MalformedArchiveError, Member, Members
+from docker_rollback._volumes._reach import Reach
 from docker_rollback._volumes._root import drop_attributes, drop_foreign_attributes
 from docker_rollback._volumes._same import check_same
 from docker_rollback._volumes._snapshot_file import ROOT
@@ -78,6 +79,9 @@ class Filling:
             StoreError, EngineError: what they say.
         """
         reach = self._reach
+        if reach.is_file:
+            fill_file(reach, self._archive, self._store)
+            return self._archive.size
         if reach.read_only:
             check_same(reach, self._archive, self._store)
             return self._archive.size

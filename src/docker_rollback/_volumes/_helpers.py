@@ -9,19 +9,21 @@ from typing import Any, Final, Literal, TypeAlias
 
 from docker_rollback._engine.port import ContainerFilter, Engine, Inspection
 from docker_rollback._model import is_folder
-from docker_rollback._volumes import _image, _proof, _tools
+from docker_rollback._volumes import _image, _proof, _tar, _tools
 from docker_rollback._volumes._helper import CAPABILITIES, LOOKING, Helper, HelperMount, standing
 from docker_rollback.errors import EngineError, EngineTimeoutError, EngineUnavailableError, VolumeAccessError
 
-Use: TypeAlias = Literal["read", "look", "fill", "make"]
+Use: TypeAlias = Literal["read", "look", "fill", "make", "make above"]
 """What volumes are mounted for; to be made is for folders of the host alone.
 
 A look is for folders that are not of a container, as the host's root: no file in them is read or written, and no image
-of a container gets to see them.
+of a container gets to see them. Neither does it see the folder above a single file, in which that is to be made.
 """
 
 _Provider: TypeAlias = Callable[[], _image.Toolbox]
 _READING: Final = ("read", "look")
+_MAKING: Final = ("make", "make above")
+_OF_NO_CONTAINER: Final = ("look", "make above")
 _GENERATED: Final = re.compile(r"[0-9a-f]{64}")
 """The names that engines give to anonymous volumes."""
 
@@ -99,7 +101,7 @@ class Helpers:
             return
         yield self._own_image.provide
         # What is looked at is not of a container, and none may run its image on it.
-        for image in self._images_of_users(volumes) if use != "look" else ():
+        for image in self._images_of_users(volumes) if use not in _OF_NO_CONTAINER else ():
             yield self._provider(image)
 
     def _provider(self, image: str) -> _Provider:
@@ -128,7 +130,7 @@ def mount(volume: str, inspection: Mapping[str, Any], use: Use, number: int, *, 
     """
     target = f"{_image.HOME}/volumes/{number}"
     if is_folder(volume):
-        return _mount_of_folder(volume, use, target)
+        return _mount_of_folder(volume, use, f"{target}/{_tar.FILE}")
     if podman and use == "read" and _proof.is_plain(inspection):
         request: dict[str, Any] = {"Type": "bind", "Source": inspection["Mountpoint"], "Target": target}
     else:
@@ -139,9 +141,12 @@ def mount(volume: str, inspection: Mapping[str, Any], use: Use, number: int, *, 
 
 
 def _mount_of_folder(folder: str, use: Use, target: str) -> HelperMount:
-    """Return how a helper mounts a folder of the host; one that is missing is made where that is asked for alone."""
+    """Return how a helper mounts a folder of the host; one that is missing is made where that is asked for alone.
+
+    A single file is mounted likewise, with nothing beside it.
+    """
     request: dict[str, Any] = {"Type": "bind", "Source": folder, "Target": target, "ReadOnly": use in _READING}
-    if use != "make":
+    if use not in _MAKING:
         return HelperMount(folder, target, request)
     if ":" not in folder:
         return HelperMount(folder, target, {}, bind=f"{folder}:{target}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from attrs import asdict
 
@@ -13,6 +13,7 @@ from docker_rollback import _folders
 from docker_rollback._beneath import Tree
 from docker_rollback._engine.port import Engine, Process
 from docker_rollback._folders import Spot
+from docker_rollback._model import SINGLE_FILE
 from docker_rollback._volumes._stream import pieces_of
 from docker_rollback.errors import VolumeAccessError
 
@@ -22,6 +23,8 @@ _Runs: TypeAlias = Callable[[Sequence[str]], Process]
 
 PLACE = "Place"
 """Where a folder's inspection says where it led at its capture."""
+REGULAR: Final = "regular file"
+"""What stat calls a file with content."""
 
 
 class HostFolders:
@@ -48,7 +51,7 @@ class HostFolders:
         return _folders.inspection_of(folder)
 
     def place(self, folder: str, run: _Runs, root: str, tree: Tree | None) -> dict[str, Any]:
-        """Return where a folder within reach leads, to know it again by.
+        """Return where a folder or file within reach leads, to know it again by, and which of the two it is.
 
         Args:
             folder: its path.
@@ -57,12 +60,15 @@ class HostFolders:
             tree: the folder itself, if it is this machine's own and not a helper's mount of it.
 
         Raises:
-            VolumeAccessError: it leads where nothing may be touched, is no folder, or nobody can tell.
+            VolumeAccessError: it leads where nothing may be touched, is neither of them, or nobody can tell.
         """
         kind, mountinfo, boot = _told_here() if tree is not None else _told_there(run, root)
+        found: dict[str, Any] = {}
         if kind is not None and kind != "directory":
-            named = kind.replace("regular empty file", "regular file")
-            raise VolumeAccessError(folder, f"it is a {named}; folders alone are archived")
+            named = kind.replace("regular empty file", REGULAR)
+            if named != REGULAR:
+                raise VolumeAccessError(folder, f"it is a {named}; folders and regular files alone are archived")
+            found |= SINGLE_FILE
         if tree is not None:
             # By the descriptor: the path may lead elsewhere by now.
             root = os.readlink(f"/proc/self/fd/{tree.descriptor}")  # noqa: PTH115 - no such path exists
@@ -83,7 +89,8 @@ class HostFolders:
         )
         if reason is not None:
             raise VolumeAccessError(folder, f"it is never archived: {reason}")
-        return {"Boot": boot, **{key.capitalize(): value for key, value in asdict(spot).items()}}
+        place = {"Boot": boot, **{key.capitalize(): value for key, value in asdict(spot).items()}}
+        return {**found, PLACE: place}
 
     def check_same(self, folder: str, now: Mapping[str, Any], before: Mapping[str, Any] | None) -> None:
         """Raise a `VolumeAccessError` where a folder leads elsewhere than at its capture: it would fill what is there.

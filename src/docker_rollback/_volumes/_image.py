@@ -39,7 +39,7 @@ PADDED: Final = f"{HOME}/padded"
 """A folder that is not empty, for a volume to be mounted on that its engine would else fill later; see `_helpers`."""
 
 REPOSITORY: Final = "docker-rollback-helper"
-TOOLS: Final = ("cat", "rm", "sleep", "stat", "sync", "tee")
+TOOLS: Final = ("cat", "cp", "rm", "sleep", "stat", "sync", "tee")
 """What goes along beside tar."""
 OPTIONAL_TOOLS: Final = ("find", "setfattr", "xargs")
 """What goes along where this machine has it."""

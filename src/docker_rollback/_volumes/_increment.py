@@ -11,7 +11,6 @@ from typing import Final
 from docker_rollback._engine.port import Process
 from docker_rollback._model import NotCovered
 from docker_rollback._volumes import _tar
-from docker_rollback._volumes._access import Reach
 from docker_rollback._volumes._aside import Aside
 from docker_rollback._volumes._clock import read_clock, was_set_back
 from docker_rollback._volumes._copies import Copies
@@ -19,6 +18,7 @@ from docker_rollback._volumes._crew import Crew
 from docker_rollback._volumes._live import Base, write_snapshot
 from docker_rollback._volumes._look import nanoseconds
 from docker_rollback._volumes._members import Member, Members
+from docker_rollback._volumes._reach import Reach
 from docker_rollback._volumes._snapshot_file import ROOT, Place, SnapshotFile, moved
 from docker_rollback._volumes._stream import Sink, carry, pieces_of
 from docker_rollback.errors import ArchiveError

@@ -1,14 +1,16 @@
-"""Whether a path of the engine's host is gone, as a helper that mounts the root of the host sees it."""
+"""Whether a path of the engine's host is gone, as a helper that mounts a folder above it sees it; and a file, made."""
 
 from __future__ import annotations
 
 import re
 from typing import Final
 
+from docker_rollback._engine.port import Finished
+from docker_rollback._volumes import _tar
 from docker_rollback._volumes._again import tried
 from docker_rollback._volumes._helper import Helper
 from docker_rollback._volumes._stream import pieces_of
-from docker_rollback.errors import ArchiveError
+from docker_rollback.errors import ArchiveError, VolumeAccessError
 
 _MISSING: Final = re.compile(r"no such file or directory|not a directory", re.IGNORECASE)
 
@@ -40,3 +42,37 @@ def _lacks(helper: Helper, path: str) -> bool:
         )
         raise ArchiveError("/", reason, permanent=False)
     return b"symbolic link" not in kinds
+
+
+def make_file(helper: Helper, there: str, path: str) -> None:
+    """Have a single file there; one that is gone is made, empty.
+
+    An engine that was to mount it may have made an empty folder in its place, which is removed.
+
+    Args:
+        helper: mounts the folder above it.
+        there: its path in the helper.
+        path: its path on the engine's host.
+
+    Raises:
+        VolumeAccessError: it cannot be made.
+    """
+    kind = (helper.ask(("stat", "-c", "%F", there)) or "").strip()
+    if kind == "directory":
+        # rm removes no folder that has something in it.
+        with helper.run(("rm", "-d", "--", there)) as rm:
+            reason = "a folder with something in it is in its place; move that away, then restore again"
+            _check(path, reason, rm.finish())
+    if kind in ("", "directory"):
+        folder, _, name = there.rpartition("/")
+        # A file that is there after all stays as it is.
+        with helper.run(_tar.make_files(folder), stdin=True) as tar:
+            tar.write(_tar.private_file(name))
+            tar.close_input()
+            _check(path, "the file is gone, and cannot be made again", tar.finish())
+
+
+def _check(path: str, reason: str, finished: Finished) -> None:
+    """Raise a `VolumeAccessError` with a reason unless a program ended well."""
+    if finished.exit_code != 0:
+        raise VolumeAccessError(path, f"{reason}: {finished.stderr.strip()}")

@@ -24,7 +24,6 @@ from docker_rollback._engine.port import Finished
 from docker_rollback._model import Clock, Descriptor, NotCovered
 from docker_rollback._store import BlobWriter
 from docker_rollback._volumes import _tar
-from docker_rollback._volumes._access import Reach
 from docker_rollback._volumes._clock import read_clock
 from docker_rollback._volumes._crew import Crew
 from docker_rollback._volumes._flux import RECENT, at_work, changed_since, largest
@@ -33,6 +32,7 @@ from docker_rollback._volumes._hashes import Hashes
 from docker_rollback._volumes._listing import About, Lister
 from docker_rollback._volumes._look import LARGE, Ground, Large, Look, Onlooker, check, ground, look, run
 from docker_rollback._volumes._members import END, Members
+from docker_rollback._volumes._reach import Reach
 from docker_rollback._volumes._seen import Held, Seen
 from docker_rollback._volumes._snapshot_file import Place, SnapshotFile
 from docker_rollback._volumes._stream import gathered, pack, pieces_of

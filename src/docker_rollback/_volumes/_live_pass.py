@@ -11,7 +11,6 @@ from docker_rollback._engine.port import Process
 from docker_rollback._model import Descriptor, VolumeArchive
 from docker_rollback._store import VOLUME_ARCHIVE, BackupStore, Draft
 from docker_rollback._volumes import _tar
-from docker_rollback._volumes._access import Reach
 from docker_rollback._volumes._archive import read_archive
 from docker_rollback._volumes._aside import ASIDE_FROM, MOST_ASIDE, Aside
 from docker_rollback._volumes._copies import Copies, Room
@@ -23,6 +22,7 @@ from docker_rollback._volumes._listing import Lister
 from docker_rollback._volumes._live import Base, take_base
 from docker_rollback._volumes._look import Large
 from docker_rollback._volumes._members import MalformedArchiveError
+from docker_rollback._volumes._reach import Reach
 from docker_rollback.errors import ArchiveError, EngineError, StoreError
 
 logger = logging.getLogger("docker_rollback")
@@ -73,9 +73,13 @@ class LivePass:
     def prepare(self, reach: Reach, threads: int) -> tuple[Base | None, Increment | None, Process | None]:
         """Return a volume's base, and the increment that is ready to follow it; or tar, waiting to archive all of it.
 
+        A single file has neither: it is archived when it is at rest.
+
         Raises:
             StoreError, EngineError: what they say.
         """
+        if reach.is_file:
+            return None, None, None
         copies = Copies(reach, self._draft, self._copies, self._crew, self._room, threads=threads)
         try:
             if (base := self._base_to_build_on(reach, threads, copies)) is not None:

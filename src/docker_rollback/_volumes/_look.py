@@ -16,9 +16,9 @@ from attrs import frozen
 
 from docker_rollback._engine.port import Finished
 from docker_rollback._volumes import _tar
-from docker_rollback._volumes._access import Reach
 from docker_rollback._volumes._crew import Crew
 from docker_rollback._volumes._members import LONGEST_PATH
+from docker_rollback._volumes._reach import Reach
 from docker_rollback._volumes._snapshot_file import Place
 from docker_rollback._volumes._stream import pieces_of, split, whole
 from docker_rollback.errors import VolumeAccessError

@@ -9,7 +9,7 @@ from contextlib import suppress
 
 from docker_rollback._beneath import NotAFileError, Tree
 from docker_rollback._volumes import _tar
-from docker_rollback._volumes._access import Reach
+from docker_rollback._volumes._reach import Reach
 from docker_rollback._volumes._stream import pieces_of, whole
 
 logger = logging.getLogger("docker_rollback")
@@ -20,12 +20,17 @@ def drop_attributes(reach: Reach, *, keep: Collection[str], folder: str = ".") -
 
     Where nothing at hand can remove one, which is so in a helper without ``setfattr``, a warning of the log names it.
     """
-    with reach.run(_tar.show_root(_path(reach, folder))) as process:
-        present = _tar.attributes([whole(pieces_of(process))])
-        finished = process.finish()
-        # The tar that fills says by itself what else is wrong.
-        if finished.signal is not None:
-            raise _tar.failed(reach.volume, "reading the attributes of its folders", "tar", finished)
+    if reach.is_file:
+        # tar is ended once it has told them: what follows is the file.
+        with reach.run(reach.creating()) as process:
+            present = _tar.attributes(pieces_of(process))
+    else:
+        with reach.run(_tar.show_root(_path(reach, folder))) as process:
+            present = _tar.attributes([whole(pieces_of(process))])
+            finished = process.finish()
+            # The tar that fills says by itself what else is wrong.
+            if finished.signal is not None:
+                raise _tar.failed(reach.volume, "reading the attributes of its folders", "tar", finished)
     for name in sorted(present - frozenset(keep)):
         if not name.startswith(_tar.OWN_ATTRIBUTES) and not _drop(reach, folder, name):
             where = "its root" if folder == "." else folder

@@ -12,9 +12,9 @@ from typing import Final
 from docker_rollback._model import VolumeArchive
 from docker_rollback._store import BackupStore
 from docker_rollback._volumes import _tar
-from docker_rollback._volumes._access import Reach
 from docker_rollback._volumes._archive import read_archive
 from docker_rollback._volumes._members import DUMPDIR, Member, Members
+from docker_rollback._volumes._reach import Reach
 from docker_rollback._volumes._stream import pieces_of
 from docker_rollback.errors import ArchiveError
 
@@ -30,22 +30,26 @@ def check_same(reach: Reach, archive: VolumeArchive, store: BackupStore) -> None
         CorruptBackupError: the archive is damaged.
         StoreError, EngineError: what they say.
     """
-    wanted = _files(read_archive(store, archive.base))
-    if archive.increment is not None:
-        wanted = _joined(wanted, store, archive)
-    passed_over = {*reach.unread, *(b"./" + one.name for one in archive.mount_points)}
-    command = _tar.create(reach.root, reach.snapshot, excluded=archive.excluded, passed_over=passed_over)
-    with reach.run(command) as tar:
-        found = _files(pieces_of(tar))
-        _tar.check_created(reach.volume, tar.finish(), at_rest=True)
-    differ = sorted(path for path in wanted.keys() | found.keys() if wanted.get(path) != found.get(path))
-    if differ:
+    if differ := differences(reach, archive, store):
         raise ArchiveError(
             reach.volume,
             f"it is read-only, and differs from the backup: {_tar.quoted(differ[0])} is not as it was"
             f"{f', and {len(differ) - 1} more' if differ[1:] else ''}. Nothing was touched; make it writable, or as it "
             "was, then restore again",
         )
+
+
+def differences(reach: Reach, archive: VolumeArchive, store: BackupStore) -> list[bytes]:
+    """Return the paths at which a volume does not hold what its archive does; raises as `check_same`."""
+    wanted = _files(read_archive(store, archive.base))
+    if archive.increment is not None:
+        wanted = _joined(wanted, store, archive)
+    passed_over = {*reach.unread, *(b"./" + one.name for one in archive.mount_points)}
+    command = _tar.create(reach.root, reach.snapshot, excluded=archive.excluded, passed_over=passed_over)
+    with reach.run(reach.creating() if reach.is_file else command) as tar:
+        found = _files(pieces_of(tar))
+        _tar.check_created(reach.volume, tar.finish(), at_rest=True)
+    return sorted(path for path in wanted.keys() | found.keys() if wanted.get(path) != found.get(path))
 
 
 def _files(pieces: Iterable[bytes]) -> dict[bytes, bytes]:

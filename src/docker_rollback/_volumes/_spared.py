@@ -16,9 +16,9 @@ from typing import Final, Self
 from docker_rollback._exclude import NONE, Exclude, MountPoint, Paths
 from docker_rollback._model import NotCovered, VolumeArchive, left_out
 from docker_rollback._volumes import _tar
-from docker_rollback._volumes._access import Reach
 from docker_rollback._volumes._headers import NOTHING, listing_more, listing_with, of_folder, of_mount_point
 from docker_rollback._volumes._members import END, Member, Members
+from docker_rollback._volumes._reach import Reach
 from docker_rollback._volumes._snapshot_file import ROOT
 from docker_rollback._volumes._stream import pieces_of, split
 from docker_rollback.errors import ArchiveError

@@ -9,9 +9,9 @@ from attrs import frozen
 
 from docker_rollback._exclude import MountPoint
 from docker_rollback._model import Backup, VolumeArchive, Way
-from docker_rollback._volumes._access import Reach
 from docker_rollback._volumes._crew import Crew
 from docker_rollback._volumes._look import look
+from docker_rollback._volumes._reach import Reach
 
 MOST_NAMES: Final = 200_000
 """How many names a look goes through, which takes half a second."""

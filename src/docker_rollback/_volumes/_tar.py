@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+import tarfile
 from collections.abc import Collection, Iterable
 from typing import Final
 
@@ -30,6 +31,9 @@ _SAME_AGAIN: Final = "--pax-option=delete=atime,delete=ctime"
 
 # In blocks of 512 bytes; by itself it writes 20 at a time, and wakes up who reads it for each 10 KiB.
 _AT_A_TIME: Final = "--blocking-factor=128"
+
+FILE: Final = "data"
+"""What the archive of a single file calls it, and what a helper mounts it as."""
 
 GO: Final = b".\0"
 """What has a tar begin that waits."""
@@ -142,6 +146,31 @@ def extract(root: str) -> tuple[str, ...]:
         "--file=-",
         f"--directory={root}",
     )
+
+
+def create_file(root: str) -> tuple[str, ...]:
+    """Return the command that prints an archive of a single file, which is mounted as `FILE`."""
+    folder, _, name = root.rpartition("/")
+    command = ("tar", "--create", "--format=pax", _SAME_AGAIN, _AT_A_TIME, *_FAITHFUL, "--sparse")
+    return (*command, "--file=-", f"--directory={folder}", f"./{name}")
+
+
+def extract_file(folder: str) -> tuple[str, ...]:
+    """Return the command that extracts a single file from its archive, as `FILE` in a folder."""
+    command = ("tar", "--extract", *_FAITHFUL, "--same-owner", "--preserve-permissions")
+    return (*command, "--warning=no-timestamp", "--file=-", f"--directory={folder}")
+
+
+def make_files(folder: str) -> tuple[str, ...]:
+    """Return the command that extracts files into a folder, those that are not there yet alone."""
+    return ("tar", "--extract", "--skip-old-files", "--preserve-permissions", "--file=-", f"--directory={folder}")
+
+
+def private_file(name: str) -> bytes:
+    """Return an archive of an empty file that only root may read."""
+    made = tarfile.TarInfo(name)
+    made.mode = 0o600
+    return made.tobuf(tarfile.PAX_FORMAT, errors="surrogateescape") + END
 
 
 def show_root(root: str) -> tuple[str, ...]:

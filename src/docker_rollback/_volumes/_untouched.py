@@ -14,10 +14,10 @@ from typing import Final
 from docker_rollback._beneath import Tree
 from docker_rollback._model import VolumeArchive
 from docker_rollback._store import BackupStore
-from docker_rollback._volumes._access import Reach
 from docker_rollback._volumes._archive import read_archive
 from docker_rollback._volumes._clock import ran_on, read_clock
 from docker_rollback._volumes._members import Member
+from docker_rollback._volumes._reach import Reach
 from docker_rollback._volumes._snapshot_file import ROOT, SnapshotFile
 from docker_rollback._volumes._stream import whole
 

@@ -106,6 +106,18 @@ def _tee(run: Run) -> int:
     return 0
 
 
+def _cp(run: Run) -> int:
+    """Copy a file into one that is there, with its owner, mode, time and attributes."""
+    if run.arguments[1:] == ["--version"]:
+        run.stdout += b"cp (GNU coreutils) 9.1\n"
+        return 0
+    source, target = (run.files.node(path) for path in run.arguments[3:])
+    target.content, target.mtime, target.ctime = source.content, source.mtime, run.now()
+    target.mode, target.uid, target.gid = source.mode, source.uid, source.gid
+    target.xattrs.update(source.xattrs)
+    return 0
+
+
 def _touch(run: Run) -> int:
     for path in run.arguments[1:]:
         run.files.touch(path)
@@ -114,6 +126,9 @@ def _touch(run: Run) -> int:
 
 def _rm(run: Run) -> int:
     for path in (argument for argument in run.arguments[1:] if not argument.startswith("-")):
+        if "-d" in run.arguments and run.files.list(path):
+            run.stderr.append(f"rm: cannot remove '{path}': Directory not empty\n")
+            return 1
         if run.files.exists(path):
             run.files.delete(path)
     return 0
@@ -133,7 +148,7 @@ def _stat(run: Run) -> int:
             run.stderr.append(f"stat: cannot statx '{path}': No such file or directory\n")
             code = 1
             continue
-        shown = {"%d": DEVICE, "%i": node.number, "%a": f"{node.mode:o}", "%u": node.uid, "%g": node.gid}
+        shown = {"%d": DEVICE, "%i": node.number, "%a": f"{node.mode:o}", "%u": node.uid, "%g": node.gid, "%h": 1}
         shown |= {"%.9Y": _moment(node.mtime), "%.9Z": _moment(node.ctime)}
         line = run.arguments[2].replace("\\0", "\0")
         kind = _KINDS.get(node.kind, node.kind)
@@ -199,6 +214,7 @@ def _sleep(_: Run) -> None:
 
 PROGRAMS: Mapping[str, Program] = {
     "cat": _cat,
+    "cp": _cp,
     "false": _false,
     "find": _find,
     "rm": _rm,

@@ -64,6 +64,7 @@ class Options:
         recursive: whether what is in a directory is archived with it.
         members: what to archive, or take out.
         excluded: paths below the folder that are not archived.
+        skips: whether files that are there are left alone.
     """
 
     action: str
@@ -73,6 +74,7 @@ class Options:
     recursive: bool
     members: tuple[str, ...]
     excluded: Paths = NONE
+    skips: bool = False
 
 
 def tar(run: Run) -> int:
@@ -91,7 +93,7 @@ def tar(run: Run) -> int:
 
 def _options(run: Run) -> Options | str:
     action, folder, snapshot, level, recursive, members = "", "/", None, None, True, []
-    excluded = []
+    excluded, skips = [], False
     for argument in _long(run.arguments[1:]):
         name, _, value = argument.partition("=")
         if argument in ("--create", "--extract", "--list", "--version"):
@@ -104,6 +106,8 @@ def _options(run: Run) -> Options | str:
             excluded.append(_ESCAPED.sub(r"\1", value.removeprefix("./")))
         elif argument == "--no-recursion":
             recursive = False
+        elif argument == "--skip-old-files":
+            skips = True
         elif name == "--level":
             level = int(value)
         elif argument == "--files-from=-":
@@ -118,7 +122,7 @@ def _options(run: Run) -> Options | str:
         return "You must specify one of the '-Acdtrux', '--delete' or '--test-label' options"
     if action == "create" and not members:
         return "Cowardly refusing to create an empty archive"
-    return Options(action, folder, snapshot, level, recursive, tuple(members), Paths(excluded))
+    return Options(action, folder, snapshot, level, recursive, tuple(members), Paths(excluded), skips)
 
 
 def _long(arguments: list[str]) -> list[str]:
@@ -335,6 +339,8 @@ def _extract(run: Run, options: Options) -> int:
                 continue
             if options.action == "list":
                 run.stdout += (entry.name + ("/" if entry.isdir() else "") + "\n").encode("utf-8", "surrogateescape")
+                continue
+            if options.skips and name in root.children:
                 continue
             node = _place(run, root, name if name != _ROOT else "", entry, content, purge=options.snapshot is not None)
             if not entry.islnk():

@@ -9,8 +9,8 @@ from pathlib import Path
 from docker_rollback._engine.port import Process
 from docker_rollback._exclude import MountPoint
 from docker_rollback._volumes import _proof
-from docker_rollback._volumes._access import Reach
 from docker_rollback._volumes._direct import LocalProcess
+from docker_rollback._volumes._reach import Reach
 from docker_rollback._volumes._sandbox import SCRATCH, VOLUME, Sandbox, Sandboxes
 
 

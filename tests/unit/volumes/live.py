@@ -17,10 +17,10 @@ from docker_rollback._engine.port import Process
 from docker_rollback._model import Backup, EngineRecord, VolumeArchive, Way
 from docker_rollback._store import BackupStore
 from docker_rollback._volumes import _tar
-from docker_rollback._volumes._access import Reach
 from docker_rollback._volumes._archive import read_archive
 from docker_rollback._volumes._capture import VolumeCapture
 from docker_rollback._volumes._direct import LocalProcess
+from docker_rollback._volumes._reach import Reach
 from docker_rollback._volumes._run import Run
 from tests.unit.volumes.comparing import differences, picture
 

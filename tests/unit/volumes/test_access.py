@@ -13,7 +13,8 @@ from attrs import evolve
 
 from docker_rollback._engine.port import EngineInfo, Inspection
 from docker_rollback._volumes import _proof, _sandbox, _tools
-from docker_rollback._volumes._access import Reach, VolumeAccess
+from docker_rollback._volumes._access import VolumeAccess
+from docker_rollback._volumes._reach import Reach
 from docker_rollback.errors import ContainerNotFoundError, VolumeAccessError
 from docker_rollback.testing import FakeEngine, Run
 from docker_rollback.testing._fake_programs import PROGRAMS

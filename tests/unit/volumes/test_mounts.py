@@ -14,8 +14,8 @@ from docker_rollback._exclude import MountPoint
 from docker_rollback._folders import mounted
 from docker_rollback._store import BackupStore
 from docker_rollback._volumes import _live, _mounts, _proof
-from docker_rollback._volumes._access import Reach
 from docker_rollback._volumes._fill import Filling
+from docker_rollback._volumes._reach import Reach
 from docker_rollback.errors import ArchiveError
 from tests.unit.volumes.comparing import differences, picture
 from tests.unit.volumes.confined import confined

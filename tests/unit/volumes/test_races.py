@@ -16,9 +16,9 @@ from attrs import evolve
 from docker_rollback._beneath import NotAFileError, Tree
 from docker_rollback._store import BackupStore
 from docker_rollback._volumes import _copies, _fill, _flags, _live, _proof, _root
-from docker_rollback._volumes._access import Reach
 from docker_rollback._volumes._again import tried
 from docker_rollback._volumes._fill import Filling
+from docker_rollback._volumes._reach import Reach
 from docker_rollback.errors import ArchiveError
 from tests.racing import Swapping, exchange, owner_swapping
 from tests.unit.volumes.comparing import Node, picture

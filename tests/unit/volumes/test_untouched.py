@@ -20,9 +20,9 @@ from docker_rollback._engine.port import Process
 from docker_rollback._model import Clock, VolumeArchive
 from docker_rollback._store import BackupStore
 from docker_rollback._volumes import _fill, _live, _untouched
-from docker_rollback._volumes._access import Reach
 from docker_rollback._volumes._archive import read_archive
 from docker_rollback._volumes._fill import Filling
+from docker_rollback._volumes._reach import Reach
 from docker_rollback._volumes._snapshot_file import SnapshotFile
 from docker_rollback._volumes._untouched import untouched
 from tests.unit.volumes import awkward

@@ -28,7 +28,7 @@ LAYERS = (
     ("_surroundings",),
     ("_project",),
     ("_place", "_guards", "_update_image"),
-    ("_snapshotter", "_archiver", "_processes", "_own_container"),
+    ("_snapshotter", "_archiver", "_processes", "_own_container", "_surviving"),
     ("_depth", "_unkept"),
     ("_volumes", "_quiesce", "_creation", "_images", "_checked", "_marker", "_hooks", "_locking", "_native"),
     ("_store_identity", "_readiness", "_undisturbed"),

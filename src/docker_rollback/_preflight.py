@@ -29,6 +29,7 @@ from docker_rollback._running import settled
 from docker_rollback._snapshotter import now
 from docker_rollback._spec import attached_networks, is_plain_network, observe, own_network, refers
 from docker_rollback._store import BackupStore
+from docker_rollback._surviving import doubtful_paths, lost_partners, lost_path, mountinfo_of
 from docker_rollback._unkept import unkept_names
 from docker_rollback._volumes import Survey, mount_gaps
 from docker_rollback.errors import (
@@ -160,6 +161,8 @@ class Preflight:
         losses = {one.name: native_loss(self._engine, one) for one in found}
         images = {one.name: self._image_of(one) for one in found}
         refused = {one.name: self._refusals(one, images[one.name], outside, own) for one in found}
+        for container in found:
+            refused[container.name] += self._start_refusals(container, found, outside)
         if loose:
             refused[found[0].name] += self._guest_refusals(loose, outside, own)
         for name, reasons in self._native_refusals(found, outside, losses).items():
@@ -323,22 +326,43 @@ class Preflight:
                 reasons.setdefault(one.name, []).append(reason)
         return reasons
 
+    def _start_refusals(self, container: Observed, group: Sequence[Observed], outside: Sequence[Observed]) -> list[str]:
+        """Return what a container cannot start or be created again without, and that is gone by now."""
+        if self._may_lack:
+            return []
+        reasons = lost_partners(container, [*group, *outside])
+        paths = doubtful_paths(container, group, mountinfo=mountinfo_of(container))
+        path = self._archiver.missing(paths)
+        return reasons if path is None else [*reasons, lost_path(path)]
+
     def _network_refusal(self, container: Observed) -> str | None:
-        """Return why a container cannot start or be created again without the network of its mode; None if it can."""
+        """Return why a container cannot start or be created again without a network; None if it can."""
         network = own_network(container.inspection)
         attached = attached_networks(container.inspection)
+        # No engine removes one under a container that runs.
+        for name in () if container.state.alive else attached:
+            if not is_plain_network(name) and not self._has_network(name):
+                return (
+                    f"it is on network {name!r}, which is gone, and its engine can neither start nor create it "
+                    f"without; create a network {name!r}, or disconnect the container from it with --force"
+                )
         if network is None or network in attached or is_plain_network(network):
             return None
+        needed = not attached or (container.state.alive and needs_network_of_mode(self._engine))
+        if self._has_network(network) or not needed:
+            return None
+        return (
+            f"its network mode names network {network!r}, which it has left and which is gone, and its engine "
+            f"cannot start or create it without; create a network {network!r}, or recreate the container with "
+            "another mode"
+        )
+
+    def _has_network(self, name: str) -> bool:
         try:
-            self._engine.inspect_network(network)
+            self._engine.inspect_network(name)
         except NetworkNotFoundError:
-            if not attached or (container.state.alive and needs_network_of_mode(self._engine)):
-                return (
-                    f"its network mode names network {network!r}, which it has left and which is gone, and its engine "
-                    f"cannot start or create it without; create a network {network!r}, or recreate the container with "
-                    "another mode"
-                )
-        return None
+            return False
+        return True
 
     def _one_off_refusals(self, container: Observed, named: Sequence[str]) -> list[str]:
         """Return why a member of a project that runs for one command alone makes a rollback of it impossible."""

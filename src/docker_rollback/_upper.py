@@ -35,7 +35,7 @@ def lost_by_commit(inspection: Mapping[str, Any]) -> tuple[NotCovered, ...]:
     """
     found: list[NotCovered] = []
     with layers_of(inspection) as layers:
-        for path, reason in _losses(layers.upper) if layers is not None else ():
+        for path, reason in _losses(layers) if layers is not None else ():
             if len(found) == _MOST:
                 return (
                     *found,
@@ -124,7 +124,11 @@ def _looks(layer: Tree, folder: bytes) -> tuple[int, int, int, dict[str, bytes]]
     return stat.S_IMODE(seen.st_mode), seen.st_uid, seen.st_gid, attributes_of(layer, folder)
 
 
-def _losses(upper: Tree) -> Iterator[tuple[str, str]]:
+def _losses(layers: Layers) -> Iterator[tuple[str, str]]:
+    upper = layers.upper
+    if layers.lower and _is_altered(b".", layers):
+        # No layer of an image has an entry for it.
+        yield "/", "the mode, the owner or an attribute"
     for path in upper.walk():
         shown = path.removeprefix(b".").decode("utf-8", "backslashreplace")
         if path != b"." and _is_old(upper, path):

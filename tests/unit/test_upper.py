@@ -43,6 +43,18 @@ def test_attributes_and_old_times_are_found(tmp_path: Path) -> None:
     assert {gap.what for gap in seen(tmp_path)} == {"the user attributes of /tagged"} | times
 
 
+def test_a_changed_root_is_found(tmp_path: Path) -> None:
+    """No layer of an image has the mode and the owner of the root itself."""
+    upper, lower = tmp_path / "upper", tmp_path / "lower"
+    for folder in (upper, lower):
+        folder.mkdir(mode=0o755)
+    layers = {"GraphDriver": {"Data": {"UpperDir": str(upper), "LowerDir": str(lower)}}}
+    assert lost_by_commit(layers) == ()
+    upper.chmod(0o711)
+    (gap,) = lost_by_commit(layers)
+    assert gap.what == "the mode, the owner or an attribute of /"
+
+
 def test_a_long_list_ends(tmp_path: Path) -> None:
     """Twenty are named; the rest is said to exist."""
     for number in range(30):

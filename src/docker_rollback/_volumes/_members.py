@@ -22,6 +22,7 @@ _SECOND: Final = 1_000_000_000
 _EMPTY: Final = bytes(_BLOCK)
 _HEADER: Final = Struct("100s24x12s20xc188x155s12x")
 """Of a header, what everybody asks for: a name, a size, the letter of a kind, and what comes before a long name."""
+_HARD_LINK: Final = b"1"
 _DIRECTORY: Final = b"5"
 _FILES: Final = (b"0", b"\0")
 _PAX: Final = b"x"
@@ -78,6 +79,13 @@ class Member:
     def is_file(self) -> bool:
         """Whether it is a regular file that has its content here."""
         return self.kind in _FILES
+
+    @property
+    def link(self) -> bytes:
+        """The path of the member that it is one more name of; empty if it is none."""
+        if self.kind != _HARD_LINK:
+            return b""
+        return self.records.get(b"linkpath") or _text(self.header[157:257])
 
     @property
     def listing(self) -> bytes | None:

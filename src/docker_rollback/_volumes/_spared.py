@@ -70,7 +70,8 @@ class Spared:
         mounted: the paths of those that are mount points: they stay, also where the archive has not their folder.
         absent: the mount points of the capture whose names are gone, by their folders: they are made again, empty.
         left_out: the paths that are excluded, or were mount points.
-        strays: whether a mount point is in a folder that the archive does not have; known once `within` has looked.
+        strays: the folders on the way to mount points that the archive does not have, by their paths; known once
+            `within` has looked. They stay, with nothing in them but the way.
     """
 
     def __init__(
@@ -80,10 +81,10 @@ class Spared:
         mounted: Collection[bytes] = (),
         absent: Mapping[bytes, Sequence[MountPoint]] | None = None,
         left_out: Paths = NONE,
-        strays: bool = False,
+        strays: Collection[bytes] = (),
     ) -> None:
         self.mounted = frozenset(mounted)
-        self.strays = strays
+        self.strays = frozenset(strays)
         self._absent = dict(absent or {})
         self._left_out = left_out
         self._names = {folder: frozenset(found) for folder, found in names.items()}
@@ -166,7 +167,7 @@ class Spared:
             ArchiveError: the archive has something else where something is mounted now; nothing was touched.
         """
         names = {folder: set(found) for folder, found in self._names.items() if folder in listings}
-        strays = False
+        strays: set[bytes] = set()
         for path in sorted(self.mounted):
             *parts, _ = path.split(b"/")
             folders = [b"/".join(parts[:end]) for end in range(1, len(parts) + 1)]
@@ -177,7 +178,8 @@ class Spared:
                 self._check_free(volume, folder, child, path, listings)
                 if child == path or child not in listings:
                     names.setdefault(folder, set()).add(child.rpartition(b"/")[2])
-                strays = strays or folder not in listings
+                if folder not in listings:
+                    strays.add(folder)
         return type(self)(names, mounted=self.mounted, absent=self._absent, left_out=self._left_out, strays=strays)
 
     def _check_free(
@@ -213,13 +215,14 @@ class Spared:
         Args:
             archive: a base or an increment.
             is_last: False for a base that an increment follows. The folders on the way may be in that alone, and must
-                outlast this one: they are listed too, and what the base has in their place is left out.
+                outlast this one: they are listed too, and what the base has in their place is left out. So is what it
+                has in a stray folder: that was gone at the capture, and the increment does not remove what stays.
         """
         if not self:
             yield from archive
             return
         members, is_wanted = Members(), True
-        mounted = Paths(exact=[path[2:].decode("utf-8", "surrogateescape") for path in self.mounted])
+        unwanted = Paths(exact=[path[2:].decode("utf-8", "surrogateescape") for path in self.mounted | self.strays])
         for data in archive:
             for part in members.parts(data):
                 if not isinstance(part, Member):
@@ -227,7 +230,7 @@ class Spared:
                         yield part
                     continue
                 in_the_way = not (is_last or part.is_directory) and part.name in self._staying
-                is_wanted = not in_the_way and part.name not in mounted
+                is_wanted = not in_the_way and part.name not in unwanted and part.link not in unwanted
                 if is_wanted:
                     yield self.directory(part, is_last=is_last) if part.is_directory else part.head
         yield END

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -206,6 +208,38 @@ def test_a_mount_that_came_since_stays(
     assert sorted(one.name for one in (root / "new").rglob("*")) == ["deep", "disk"]
     after = picture(root)
     assert [one for one in before if before[one] != after.get(one)] == []
+
+
+@BOTH_WAYS
+def test_a_removed_folder_does_not_come_back_with_its_files(
+    root: Path, mount: Callable[..., None], of: Callable[[Reach], Reach]
+) -> None:
+    """It was gone at the capture. Somebody makes it again to mount something in it: the way there stays, no more."""
+    store = BackupStore(root.parent / "store")
+    for name in ("gone/deep/er", "gone/deep/disk", "gone/other"):
+        (root / name).mkdir(parents=True)
+        (root / name / "file").write_text(f"before, in {name}")
+    os.link(root / "gone/deep/er/file", root / "second name")
+    (root / "gone/link").symlink_to("other/file")
+    let_age(root)
+    taken = take(root, store, change=lambda: shutil.rmtree(root / "gone"))
+    assert taken.incremental
+    before = picture(root)
+    other(root)
+    place = root / "gone/deep/disk"
+    place.mkdir(parents=True)
+    (root / "gone/stray").write_text("stray")
+    mount(place)
+    (place / "big").write_text("on the other disk")
+    fill(root, taken, store, of)
+    assert is_mounted(place)
+    assert [one.name for one in place.iterdir()] == ["big"]
+    unmount(place)
+    assert sorted(one.name for one in (root / "gone").rglob("*")) == ["deep", "disk"]
+    shutil.rmtree(root / "gone")
+    after = picture(root)
+    assert before.keys() == after.keys()
+    assert [one for one in before if one != b"." and before[one] != after[one]] == []
 
 
 @pytest.mark.parametrize(

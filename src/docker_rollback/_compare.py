@@ -11,7 +11,15 @@ from typing import Any
 
 from attrs import field, frozen
 
-from docker_rollback._spec import SHORT_ID, SHOWN_AS, attached_networks, network_facts, primary_network, user_aliases
+from docker_rollback._spec import (
+    SHORT_ID,
+    SHOWN_AS,
+    attached_networks,
+    network_facts,
+    own_network,
+    primary_network,
+    user_aliases,
+)
 
 _ASSIGNED = {
     "Id": "made anew with each container",
@@ -194,9 +202,15 @@ def _telling(before: Mapping[str, Any], after: Mapping[str, Any]) -> Mapping[str
     in_use = {str((endpoint or {}).get("MacAddress")) for endpoint in networks.values()}
     if not config.get("MacAddress") and (not running or address in in_use):
         config = {**config, "MacAddress": address}
+    host, mode = after["HostConfig"], own_network(before)
+    left = mode not in (None, "host", "none", *networks) and networks.keys() == attached_networks(before).keys()
+    if left and host.get("NetworkMode") in (*networks, "bridge"):
+        # Of a container that has left the network of its mode, Podman shows one that it is on as its mode.
+        host = {**host, "NetworkMode": before["HostConfig"].get("NetworkMode")}
     return {
         **after,
         "Config": config,
+        "HostConfig": host,
         "NetworkSettings": {**(after.get("NetworkSettings") or {}), "Networks": networks},
     }
 

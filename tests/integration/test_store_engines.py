@@ -11,7 +11,7 @@ import json
 import os
 import secrets
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -373,3 +373,49 @@ def test_backups_go_from_each_engine_to_each_other(
                 assert traveller.picture(target) == before, (number, place)
             finally:
                 traveller.remove(target)
+
+
+@pytest.mark.parametrize("joined", [["dmz", "back"], ["dmz"], []], ids=["two", "one", "none"])
+def test_a_container_that_has_left_its_network_is_off_it_on_each_other_engine(
+    benches: list[Bench], tmp_path: Path, test_labels: dict[str, str], busybox_image: str, joined: list[str]
+) -> None:
+    """It is on the networks that it was on before, with its aliases, and never on the network of its mode."""
+    token = secrets.token_hex(3)
+    name, networks = f"left-{token}", {word: f"left-{word}-{token}" for word in ("front", "dmz", "back")}
+    wanted = sorted(networks[word] for word in joined)
+    for number, source in enumerate(benches):
+        store = BackupStore(tmp_path / f"left{number}")
+        try:
+            for network in networks.values():
+                source.client.api.create_network(network, labels=test_labels)
+            made = source.client.containers.create(
+                busybox_image, ["sleep", "9999"], name=name, labels=test_labels, network=networks["front"]
+            )
+            source.engine.disconnect_network(networks["front"], name, force=True)
+            for word in joined:
+                source.engine.connect_network(networks[word], name, {"Aliases": [f"by-{word}"]})
+            made.start()
+            assert sorted(source.engine.inspect_container(name)["NetworkSettings"]["Networks"]) == wanted
+            taken = backup(name, client=source.client, store=store)
+        finally:
+            _forget_left(source, name, networks.values())
+        for place, target in enumerate(benches):
+            if target is source:
+                continue
+            try:
+                assert restore(taken, client=target.client, store=store) == [name]
+                standing = target.engine.inspect_container(name)
+                endpoints = standing["NetworkSettings"]["Networks"]
+                assert sorted(endpoints) == wanted, (number, place)
+                assert all(f"by-{word}" in endpoints[networks[word]]["Aliases"] for word in joined)
+                assert standing["State"]["Running"]
+                interfaces = run_in(target.client, name, ["ls", "/sys/class/net"])[1].split()
+                assert len([one for one in interfaces if one.startswith("eth")]) == len(joined)
+            finally:
+                _forget_left(target, name, networks.values())
+
+
+def _forget_left(bench: Bench, name: str, networks: Iterable[str]) -> None:
+    bench.engine.remove_container(name, force=True)
+    for network in networks:
+        bench.engine.remove_network(network)

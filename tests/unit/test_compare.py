@@ -292,6 +292,30 @@ def test_an_address_that_another_engine_does_not_tell_is_seen_in_use(
     assert [found.path for found in compare_across(before, after)] == lost
 
 
+@pytest.mark.parametrize(
+    ("mode", "shown", "joined", "found", "lost"),
+    [
+        ("front", "back", ["back", "dmz"], ["back", "dmz"], []),
+        ("front", "bridge", [], [], []),
+        ("default", "dmz", ["dmz"], ["dmz"], []),
+        ("front", "bridge", [], ["bridge"], ["HostConfig.NetworkMode"]),
+        ("front", "host", [], [], ["HostConfig.NetworkMode"]),
+        ("front", "back", ["front"], ["front"], ["HostConfig.NetworkMode"]),
+        ("host", "bridge", [], [], ["HostConfig.NetworkMode"]),
+        ("container:abc", "bridge", [], [], ["HostConfig.NetworkMode"]),
+    ],
+)
+def test_podman_shows_another_mode_of_a_container_that_has_left_its_network(
+    mode: str, shown: str, joined: list[str], found: list[str], lost: list[str]
+) -> None:
+    """It is on the networks that it was on, and that counts; any other change of the mode is a loss."""
+    before, after = addressed(asked=False, used=""), addressed(asked=False, used="")
+    for one, name, networks in ((before, mode, joined), (after, shown, found)):
+        one["HostConfig"]["NetworkMode"] = name
+        one["NetworkSettings"] = {"Networks": {network: {} for network in networks}}
+    assert [one.path for one in compare_across(before, after)] == lost
+
+
 def test_a_volume_that_a_mount_names_is_not_taken_for_an_anonymous_one() -> None:
     """Where it is asked for by `Mounts`, another volume in its place is named at the mount too."""
 

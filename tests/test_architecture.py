@@ -52,7 +52,7 @@ LAYERS = (
         "_image_names",
         "_origin",
     ),
-    ("_update_spec", "_timeline", "_timer", "_asked", "_patience", "_limit"),
+    ("_update_spec", "_timeline", "_timer", "_asked", "_bound_paths", "_patience", "_limit"),
     ("_spec", "_folders", "_report", "_podman"),
     ("_model",),
     ("_exclude", "_beneath", "_privileges"),

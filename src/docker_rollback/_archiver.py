@@ -323,8 +323,8 @@ class VolumeArchiver:
         with self._alone([volume]):
             self._access.check_device(volume)
 
-    def missing(self, paths: Sequence[str]) -> str | None:
-        """Return one of some paths of the engine's host that is gone, file or folder; None if none is."""
+    def missing(self, paths: Sequence[str]) -> list[str]:
+        """Return those of some paths of the engine's host that are gone, files or folders, as far as is known."""
         return self._access.missing(paths)
 
     def refuse_mounts(self, volume: str) -> None:

@@ -13,6 +13,7 @@ from typing import TypeVar
 from attrs import frozen
 
 from docker_rollback._archiver import VolumeArchiver
+from docker_rollback._bound_paths import BoundPaths
 from docker_rollback._engine.port import Engine
 from docker_rollback._guards import Guards, Journalled
 from docker_rollback._hooks import Hooks
@@ -55,6 +56,7 @@ class _Taking:
         shared: what becomes of containers outside that write to the same volumes.
         hooks: what is done before and after the rest.
         max_downtime: for how long they may rest, in seconds.
+        bound: the paths that they bind and that others of them make.
     """
 
     report: Report
@@ -66,6 +68,7 @@ class _Taking:
     shared: Shared
     hooks: Hooks
     max_downtime: float | None
+    bound: BoundPaths
 
     @property
     def guests(self) -> tuple[Observed, ...]:
@@ -189,7 +192,11 @@ class Capture:
                 ways=report.volumes,
                 exclude=report.excluded,
             ) as archives:
-                taking = _Taking(report, tags, archives, guards, quiesce, resume, shared, hooks, max_downtime)
+                bound = BoundPaths(self._archiver.missing)
+                taking = _Taking(report, tags, archives, guards, quiesce, resume, shared, hooks, max_downtime, bound)
+                if quiesce == "stop":
+                    bound.expect(taking.running)
+                    bound.forget_missing()
                 if taking.is_still:
                     archives.live_pass()
                 if operation is not None:
@@ -272,8 +279,8 @@ class Capture:
         # The outermost: those after the rest run when all run again.
         until_resumed.enter_context(taking.hooks.around_rest(containers, resumes=taking.resume))
         timeline.begin("rest")
-        guests = until_captured.enter_context(self._at_rest_by(taking.quiesce))
-        rest = until_resumed.enter_context(self._at_rest_by(taking.quiesce))
+        guests = until_captured.enter_context(self._at_rest_by(taking))
+        rest = until_resumed.enter_context(self._at_rest_by(taking))
         with (
             DowntimeLimit(
                 taking.limit, taking.names, step=lambda: timeline.step, stop=archives.stop, clock=self._timer.monotonic
@@ -295,8 +302,9 @@ class Capture:
             _check_undisturbed(rest, guests, watched=processes.known)
         return created, snapshots, rest
 
-    def _at_rest_by(self, quiesce: Quiesce) -> AtRest:
-        return AtRest(self._engine, quiesce, report=self._report, timer=self._timer)
+    def _at_rest_by(self, taking: _Taking) -> AtRest:
+        check = taking.bound.check
+        return AtRest(self._engine, taking.quiesce, before_start=check, report=self._report, timer=self._timer)
 
     def _commit(self, taking: _Taking) -> list[ContainerSnapshot]:
         snapshots = []

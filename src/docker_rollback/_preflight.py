@@ -332,8 +332,7 @@ class Preflight:
             return []
         reasons = lost_partners(container, [*group, *outside])
         paths = doubtful_paths(container, group, mountinfo=mountinfo_of(container))
-        path = self._archiver.missing(paths)
-        return reasons if path is None else [*reasons, lost_path(path)]
+        return [*reasons, *(lost_path(path) for path in self._archiver.missing(paths))]
 
     def _network_refusal(self, container: Observed) -> str | None:
         """Return why a container cannot start or be created again without a network; None if it can."""

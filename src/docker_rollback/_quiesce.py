@@ -72,6 +72,7 @@ class AtRest:
         held: whether they are kept from being started by their engine as well, also after a reboot.
         note: told of each before it is touched.
         after_errors: whether they are set going again after an error too; else whoever finds the note of them does it.
+        before_start: raises an `EngineError` if a container that was stopped cannot be started yet.
         report: is told what is done.
         timer: measures the time and waits.
 
@@ -87,10 +88,12 @@ class AtRest:
         held: bool = False,
         note: Callable[[Resting], None] | None = None,
         after_errors: bool = True,
+        before_start: Callable[[Resting], None] | None = None,
         report: Reporter | None = None,
         timer: Timer = time,
     ) -> None:
         self._engine = engine
+        self._before_start = before_start
         self._report = report or Reporter()
         self._timer = timer
         self._quiesce: Quiesce = quiesce
@@ -255,6 +258,8 @@ class AtRest:
             if found.how == "pause":
                 self._engine.unpause_container(found.id)
             elif found.how == "stop":
+                if self._before_start is not None:
+                    self._before_start(found)
                 self._engine.start_container(found.id)
         except EngineError as error:
             # It may start after the others.

@@ -135,7 +135,9 @@ class Revival:
         if record.phase != "capturing":
             # Of an update, to be kept; what the capture before it stopped is none of this.
             stopped = tuple(resting(one, "stop") for one in reversed(record.stopped))
-        rest = AtRest(self._engine, "stop", report=self._report, timer=self._timer)
+        bound = self._restorer.bound_paths()
+        bound.expect(record.stopped)
+        rest = AtRest(self._engine, "stop", before_start=bound.check, report=self._report, timer=self._timer)
         try:
             with rest:
                 for found in stopped:

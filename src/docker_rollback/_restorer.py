@@ -11,6 +11,7 @@ from typing import Literal, TypeAlias
 from attrs import evolve, field, frozen
 
 from docker_rollback._archiver import VolumeArchiver
+from docker_rollback._bound_paths import BoundPaths
 from docker_rollback._engine.port import Engine
 from docker_rollback._graph import needs_name
 from docker_rollback._images import provide_image
@@ -197,6 +198,10 @@ class Restorer:
     def strangers(self, backup: Backup) -> list[str]:
         """Return what came since the backup and is in its way, a sentence each."""
         return Surroundings(self._engine, backup).strangers()
+
+    def bound_paths(self) -> BoundPaths:
+        """Return what looks for paths that containers bind before they start."""
+        return BoundPaths(self._archiver.missing)
 
     def ensure_running(self, backup: Backup) -> None:
         """Start again what was restored and has ended since, as with its engine; every container is looked at.

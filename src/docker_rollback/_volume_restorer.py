@@ -6,9 +6,10 @@ import logging
 from collections.abc import Iterable
 
 from docker_rollback._archiver import VolumeArchiver
+from docker_rollback._bound_paths import asked_by_binds, can_be_made
 from docker_rollback._engine.port import Engine
-from docker_rollback._folders import could_make, folder_of, holds
-from docker_rollback._model import Backup, ContainerSnapshot, Mount, VolumeArchive, is_folder
+from docker_rollback._folders import holds
+from docker_rollback._model import Backup, ContainerSnapshot, VolumeArchive, is_folder
 from docker_rollback._place import Place, lost_bind
 from docker_rollback._spec import volume_request
 from docker_rollback._surroundings import Surroundings
@@ -71,11 +72,9 @@ class VolumeRestorer:
         if self._engine.info().flavour == "docker":
             return
         held = {volume.name for volume in self._backup.volumes}
-        others = [one for one in self._backup.containers if one.name != container.name and one.state.alive]
-        makers = [mount for one in others for mount in one.mounts]
-        binds = (mount for mount in _asked_by_binds(container) if not holds(mount, held))
-        paths = (mount.source for mount in binds)
-        self._check(container, (path for path in paths if not any(could_make(maker, path) for maker in makers)))
+        group = self._backup.containers
+        paths = (mount.source for mount in asked_by_binds(container) if not holds(mount, held))
+        self._check(container, (path for path in paths if not can_be_made(path, container, group)))
 
     def check_before_start(self, container: ContainerSnapshot) -> None:
         """Raise a `RestoreError` if something that a container binds by ``Binds`` is gone, and it is to run again.
@@ -83,11 +82,10 @@ class VolumeRestorer:
         Its engine would make an empty folder there, whether it was a folder or a file.
         """
         held = {volume.name for volume in self._backup.volumes}
-        self._check(container, (mount.source for mount in _asked_by_binds(container) if mount.source not in held))
+        self._check(container, (mount.source for mount in asked_by_binds(container) if mount.source not in held))
 
     def _check(self, container: ContainerSnapshot, paths: Iterable[str]) -> None:
-        gone = self._archiver.missing(list(dict.fromkeys(paths))) if container.state.alive else None
-        if gone is not None:
+        for gone in self._archiver.missing(list(dict.fromkeys(paths))) if container.state.alive else ():
             raise RestoreError(container.name, lost_bind(gone))
 
     def _create(self, volume: VolumeArchive) -> None:
@@ -100,10 +98,3 @@ class VolumeRestorer:
             except EngineError as error:
                 logger.warning("volume %s was created, has no folder, and is left over: %s", volume.name, error)
             raise
-
-
-def _asked_by_binds(container: ContainerSnapshot) -> list[Mount]:
-    """Return the mounts that were asked for by ``Binds``; without those that the engine knows by another path."""
-    asked = [str(bind).split(":", 1)[0] for bind in container.inspection["HostConfig"].get("Binds") or ()]
-    paths = {folder_of(path) for path in asked if path.startswith("/")}
-    return [mount for mount in container.mounts if mount.kind == "bind" and mount.source in paths]

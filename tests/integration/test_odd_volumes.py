@@ -147,12 +147,8 @@ def host(
 ) -> Iterator[Host]:
     """Give an engine next to us, with a folder that it sees at the same path."""
     name = f"odd-{secrets.token_hex(4)}"
-    root = Path(docker_client.info()["DockerRootDir"])
-    # Some engines of the tests have a root file system of their own, and share this folder alone with the machine.
-    near = root if is_podman(docker_client) or docker_client.version()["Version"].startswith("26.") else root.parent
-    if not near.is_dir():
-        pytest.skip("this engine sees no folder of this machine")
-    folder = near / name
+    # Private engines with a root file system of their own share the folder for temporary files with the machine.
+    folder = tmp_path / "host"
     folder.mkdir()
     made = Host(docker_client, busybox_image, test_labels, folder, name, BackupStore(tmp_path / "store"))
     with made.made:
@@ -373,6 +369,30 @@ def test_what_another_container_makes_at_its_start_is_waited_for(host: Host) -> 
     """A file that goes with the stop of the group, and comes back when its maker starts, is not missed."""
     if is_podman(host.client):
         cannot(host.client, "Podman makes a folder when it creates a container, before its maker starts")
+    maker, folder = with_maker(host)
+    options: dict[str, Any] = {"verify": None, "quiesce": "pause"}
+    with rollback(host.name, maker, client=host.client, store=host.store, **options) as tx:
+        await_file(folder / "by")
+        host.client.api.remove_container(host.name, force=True)
+        raise RollbackRequested
+    assert tx.status is Status.ROLLED_BACK
+    assert (folder / "by").is_file()
+    assert host.client.api.inspect_container(host.name)["State"]["Running"]
+
+
+@pytest.mark.parametrize("first", ["its user", "its maker"])
+def test_a_capture_waits_for_what_another_container_makes(host: Host, first: str) -> None:
+    """Both are stopped: the one that binds the file starts once the other has made it again, and no folder is made."""
+    maker, folder = with_maker(host)
+    names = (host.name, maker) if first == "its user" else (maker, host.name)
+    backup(*names, client=host.client, store=host.store)
+    assert (folder / "by").is_file()
+    assert all(host.client.api.inspect_container(name)["State"]["Running"] for name in names)
+    assert host.said("test -f /by && echo there") == "there\n"
+
+
+def with_maker(host: Host) -> tuple[str, Path]:
+    """Have the service bind a file that another container makes, and removes when it stops; return that, and where."""
     maker = f"{host.name}-maker"
     folder = host.folder / "made"
     folder.mkdir()
@@ -383,14 +403,7 @@ def test_what_another_container_makes_at_its_start_is_waited_for(host: Host) -> 
     host.client.api.start(maker)
     await_file(folder / "by")
     host.run(f"{folder}/by:/by:ro")
-    options: dict[str, Any] = {"verify": None, "quiesce": "pause"}
-    with rollback(host.name, maker, client=host.client, store=host.store, **options) as tx:
-        await_file(folder / "by")
-        host.client.api.remove_container(host.name, force=True)
-        raise RollbackRequested
-    assert tx.status is Status.ROLLED_BACK
-    assert (folder / "by").is_file()
-    assert host.client.api.inspect_container(host.name)["State"]["Running"]
+    return maker, folder
 
 
 def await_file(path: Path) -> None:

@@ -12,7 +12,7 @@ from docker_rollback import BackupStore, RollbackFailedError, RollbackRequested,
 from docker_rollback._archiver import VolumeArchiver
 from docker_rollback._model import Backup
 from docker_rollback._volume_restorer import VolumeRestorer
-from docker_rollback.errors import VolumeAccessError, VolumeNotFoundError
+from docker_rollback.errors import ResumeError, VolumeAccessError, VolumeNotFoundError
 from docker_rollback.testing import FakeEngine, Run
 from docker_rollback.testing._fake_programs import PROGRAMS
 from tests.unit.shop import Shop
@@ -228,3 +228,47 @@ def test_a_look_that_was_cut_off_says_nothing_of_what_is_bound(
     assert tx.status is Status.ROLLED_BACK
     assert cut_off
     assert ("what containers bind cannot be looked for" in caplog.text) is (times > 1)
+
+
+def with_a_socket(fake: FakeEngine) -> None:
+    """Have a service that makes a socket when it starts and removes it when it stops, and one that binds it."""
+    for image in ("app", "maker"):
+        fake.add_image(image)
+    fake.host.mkdir("/srv/run")
+    fake.on_start("maker", lambda _: fake.host.write("/srv/run/socket", ""))
+    fake.on_stop("maker", lambda _: fake.host.exists("/srv/run/socket") and fake.host.delete("/srv/run/socket"))
+    fake.run("db", image="maker", volumes={"/srv/run": "/run"})
+    fake.run("web", image="app", volumes={"/srv/run/socket": "/socket"})
+
+
+@pytest.mark.parametrize("names", [["db", "web"], ["web", "db"], ["db"]], ids=" ".join)
+def test_a_capture_starts_nothing_before_what_it_binds_is_there(store: BackupStore, names: list[str]) -> None:
+    """Another container of the group, or one that stops along with it, makes it at its own start, which comes first."""
+    fake = FakeEngine()
+    with_a_socket(fake)
+    alone: dict[str, Any] = {"include_binds": ["/srv/run"], "shared": "stop"} if len(names) == 1 else {}
+    backup(*names, client=fake, store=store, **alone)
+    assert fake.host.read("/srv/run/socket") == b""
+    assert [fake.container(name).status for name in ("db", "web")] == ["running", "running"]
+
+
+def test_a_capture_names_what_is_bound_and_not_made_again(store: BackupStore) -> None:
+    """It is waited for so long and no longer; the other container runs, and no folder is made."""
+    fake = FakeEngine()
+    with_a_socket(fake)
+    fake.on_start("maker", lambda _: None)
+    with pytest.raises(ResumeError, match=r"'web'.*binds '/srv/run/socket'.*which is gone") as caught:
+        backup("db", "web", client=fake, store=store)
+    assert caught.value.containers == ("web",)
+    assert not fake.host.exists("/srv/run/socket")
+    assert [fake.container(name).status for name in ("db", "web")] == ["running", "exited"]
+
+
+def test_a_capture_waits_for_nothing_that_was_gone_before(store: BackupStore) -> None:
+    """A container that ran without the path that it binds is started without it, as it would be by hand."""
+    fake = FakeEngine()
+    with_a_socket(fake)
+    fake.on_start("maker", lambda _: None)
+    fake.host.delete("/srv/run/socket")
+    backup("db", "web", client=fake, store=store)
+    assert fake.container("web").status == "running"

@@ -242,8 +242,8 @@ class VolumeAccess:
                 "backup",
             ) from error
 
-    def missing(self, paths: Sequence[str]) -> str | None:
-        """Return one of some paths of the engine's host that is gone, file or folder; None if none is known to be.
+    def missing(self, paths: Sequence[str]) -> list[str]:
+        """Return those of some paths of the engine's host that are gone, files or folders, as far as is known.
 
         A helper that mounted one of them would have Podman make a folder there. So it mounts the root of the host.
         Where neither our own image nor the one that was asked for can do that, nobody looks, and a warning says so.
@@ -252,15 +252,15 @@ class VolumeAccess:
             EngineUnavailableError, EngineTimeoutError: the engine does not answer.
         """
         if not paths:
-            return None
+            return []
         try:
             with self._helping({"/": inspection_of("/")}, "look", operation=f"find-{secrets.token_hex(4)}") as helper:
-                return next((path for path in paths if lacks(helper, path)), None)
+                return [path for path in paths if lacks(helper, path)]
         except (EngineUnavailableError, EngineTimeoutError):
             raise
         except (EngineError, VolumeError) as error:
             logger.warning("what containers bind cannot be looked for: %s", error)
-            return None
+            return []
 
     def _is_gone(self, folder: str) -> bool:
         """Whether a volume's folder is missing from where all volumes of the engine are, as far as can be seen here."""

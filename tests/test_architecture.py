@@ -29,7 +29,7 @@ LAYERS = (
     ("_project",),
     ("_place", "_guards", "_update_image"),
     ("_snapshotter", "_archiver", "_processes", "_own_container", "_surviving"),
-    ("_depth", "_unkept"),
+    ("_depth", "_unkept", "_uncopied"),
     ("_volumes", "_quiesce", "_creation", "_images", "_checked", "_marker", "_hooks", "_locking", "_native"),
     ("_store_identity", "_readiness", "_undisturbed"),
     ("_running",),

@@ -30,6 +30,7 @@ from docker_rollback._snapshotter import now
 from docker_rollback._spec import attached_networks, is_plain_network, observe, own_network, refers
 from docker_rollback._store import BackupStore
 from docker_rollback._surviving import doubtful_paths, lost_partners, lost_path, mountinfo_of
+from docker_rollback._uncopied import uncopied
 from docker_rollback._unkept import unkept_names
 from docker_rollback._volumes import Survey, mount_gaps
 from docker_rollback.errors import (
@@ -176,6 +177,8 @@ class Preflight:
             refused[found[0].name] += wrong
         free, free_files = self._store.check()
         surveys = self._surveys(found, loose, refused, looks=looks)
+        for one in found if not self._may_lack else ():
+            refused[one.name] += uncopied(one, surveys, copies=self._engine.info().flavour != "podman")
         named = {name for one in found for name, anonymous in one.volumes.items() if not anonymous}
         return Report(
             containers=found,
@@ -418,8 +421,7 @@ class Preflight:
 
 
 def _writes_to(container: Observed, volume: str) -> bool:
-    mounted = [mount for mount in container.mounts if uses(mount, volume)]
-    return container.state.alive and any(not mount.read_only for mount in mounted)
+    return container.state.alive and any(uses(mount, volume) and not mount.read_only for mount in container.mounts)
 
 
 def _not_bound(folder: str, containers: Sequence[Observed]) -> str:

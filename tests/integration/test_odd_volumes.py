@@ -25,6 +25,7 @@ from docker_rollback import (
     RollbackFailedError,
     RollbackRequested,
     Status,
+    UnsupportedContainerError,
     backup,
     restore,
     rollback,
@@ -286,6 +287,45 @@ def test_nothing_is_written_to_a_read_only_volume(host: Host) -> None:
         host.said("echo after > /more/file")
         raise RollbackRequested
     assert (root / "sub/file").read_text() == "changed on the host"
+
+
+@pytest.mark.parametrize("kind", ["memory", "folder"])
+def test_an_empty_read_only_volume_is_refused_before_anything_is_touched(host: Host, kind: str) -> None:
+    """Its engine could not create the container again with it: the error names both, and what to do."""
+    if is_podman(host.client):
+        cannot(host.client, "Podman needs a program for volumes with options that its host may lack")
+    # Every engine sees the folder of another volume.
+    root = host.root(host.volume())
+    memory = {"type": "tmpfs", "device": "tmpfs", "o": "ro"}
+    volume = host.volume(**(memory if kind == "memory" else {"type": "none", "device": str(root), "o": "bind,ro"}))
+    host.run(f"{volume}:/nowhere")
+    host.said("touch /layer")
+    before = host.client.api.inspect_container(host.name)
+    words = "nothing can be put back" if kind == "memory" else "copy into it what the image has at /nowhere"
+    with pytest.raises(UnsupportedContainerError, match=f"container '{host.name}' .*'{volume}' .*{words}") as refused:
+        backup(host.name, client=host.client, store=host.store, quiesce="pause")
+    assert refused.value.container == host.name
+    assert host.client.api.inspect_container(host.name) == before
+    assert host.store.list() == []
+
+
+@pytest.mark.parametrize("remedy", ["nocopy", "a file"])
+def test_a_read_only_volume_that_need_not_be_copied_into_is_rolled_back(host: Host, remedy: str) -> None:
+    """What the refusal of an empty one names helps: the container that the update removed stands again."""
+    if is_podman(host.client):
+        cannot(host.client, "Podman needs a program for volumes with options that its host may lack")
+    # Every engine sees the folder of another volume.
+    root = host.root(host.volume())
+    if remedy == "a file":
+        (root / "file").touch()
+    volume = host.volume(type="none", device=str(root), o="bind,ro")
+    host.run(f"{volume}:/nowhere" + (":nocopy" if remedy == "nocopy" else ""))
+    host.said("echo before > /layer")
+    with host.rollback() as tx:
+        host.client.api.remove_container(host.name, force=True)
+        raise RollbackRequested
+    assert tx.status is Status.ROLLED_BACK
+    assert host.said("cat /layer") == "before\n"
 
 
 @pytest.mark.parametrize("removed", [False, True], ids=["volume-stays", "volume-removed"])

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
-from attrs import frozen
+from attrs import field, frozen
 
 from docker_rollback._exclude import MountPoint
 from docker_rollback._model import Backup, VolumeArchive, Way
 from docker_rollback._volumes._crew import Crew
 from docker_rollback._volumes._look import look
 from docker_rollback._volumes._reach import Reach
+from docker_rollback._volumes._stream import pieces_of, whole
 
 MOST_NAMES: Final = 200_000
 """How many names a look goes through, which takes half a second."""
@@ -29,6 +30,8 @@ class Survey:
         mount_points: the names in it where something else is mounted.
         size: about how many bytes of tar it makes; None if that takes longer to find out than a check may take.
         room: about how many bytes its archive takes in the store; None likewise.
+        options: what its driver was given.
+        is_empty: whether nothing is in it; looked for if it has options.
     """
 
     volume: str
@@ -36,6 +39,8 @@ class Survey:
     mount_points: tuple[MountPoint, ...] = ()
     size: int | None = None
     room: int | None = None
+    options: Mapping[str, str] = field(factory=dict)
+    is_empty: bool = False
 
 
 class _TooManyNamesError(Exception):
@@ -91,7 +96,17 @@ def survey(reach: Reach, archives: Sequence[VolumeArchive], *, looks: bool) -> S
         VolumeAccessError: a path in it is too long to be put back.
     """
     size, room = _known(archives[-1]) if archives else _seen(reach) if looks else (None, None)
-    return Survey(reach.volume, reach.way, reach.mount_points, size, room)
+    options = reach.inspection.get("Options") or {}
+    is_empty = bool(options) and _is_empty(reach)
+    return Survey(reach.volume, reach.way, reach.mount_points, size, room, options, is_empty)
+
+
+def _is_empty(reach: Reach) -> bool:
+    """Return True if nothing is in a volume; False also if there is no find to tell."""
+    with reach.run(reach.finding("-printf", "%P", depth=1)) as find:
+        # Of the root, it prints nothing.
+        printed = whole(pieces_of(find))
+        return find.finish().exit_code == 0 and not printed
 
 
 def _known(last: VolumeArchive) -> tuple[int, int]:

@@ -19,7 +19,7 @@ from docker.errors import APIError, NotFound
 from hypothesis import settings
 
 from docker_rollback import DockerEngine, healthy, rollback
-from docker_rollback._labels import ROLE_LABEL, STORE_LABEL
+from docker_rollback._names import ROLE_LABEL, STORE_LABEL
 from tests.engines import LOCAL, NAMES, EngineStartError, PrivateEngine, debian, join_network, running_engine
 from tests.engines.images import busybox_tar
 from tests.engines.results import cannot

@@ -11,59 +11,29 @@ from attrs import frozen
 
 PACKAGE = "docker_rollback"
 SOURCE = Path(__file__).parent.parent / "src" / PACKAGE
-LONGEST_MODULE = 450
+LONGEST_MODULE = 600
 
 LAYERS = (
-    ("__main__",),
-    ("__init__",),
-    ("_api",),
-    ("_parts",),
-    ("testing",),
-    ("_rollback",),
-    ("_recovery", "_replace"),
-    ("_keeping", "_left_over", "_journalled_capture"),
-    ("_removed",),
-    ("_capture", "_restorer", "_checks", "_verdict", "_operations", "_preflight"),
-    ("_network_restorer", "_volume_restorer"),
-    ("_surroundings",),
-    ("_project",),
-    ("_place", "_guards", "_update_image"),
-    ("_snapshotter", "_archiver", "_processes", "_own_container", "_surviving"),
-    ("_depth", "_unkept", "_uncopied"),
-    ("_volumes", "_quiesce", "_creation", "_images", "_checked", "_marker", "_hooks", "_locking", "_native"),
-    ("_store_identity", "_readiness", "_undisturbed"),
-    ("_running",),
-    ("_look", "_image_removal"),
-    ("_engine", "_store"),
-    ("progress_rich", "_outcome", "_changed"),
+    ("what people import or call", ("__init__", "__main__", "testing")),
+    ("builds the parts from arguments, and makes one call", ("_api",)),
+    ("makes an update transactional: block, checks, outcome", ("_rollback",)),
+    ("rolls back under the journal, and finishes what was cut off", ("_recovery",)),
+    ("takes a backup; restores one", ("_capture", "_restore")),
+    ("containers: found, snapshotted, quiesced, resumed", ("_containers",)),
+    ("the data of volumes, out and in", ("_volumes",)),
+    ("the one door to container engines", ("_engine",)),
+    ("decisions on an engine's JSON, without I/O; durable storage", ("_inspection", "_store")),
+    ("facts of this machine; a display for terminals", ("_host", "progress_rich")),
+    ("every error", ("errors",)),
     (
-        "_plan",
-        "_journal",
-        "_compare",
-        "_conflict",
-        "_graph",
-        "_progress",
-        "_upper",
-        "_secrets",
-        "_removal",
-        "_signals",
-        "_labels",
-        "_quiet_request",
-        "_image_names",
-        "_origin",
+        "values, names of ours, small tools without effects",
+        ("_model", "_reporting", "_names", "_arguments", "_threads", "_exit_codes"),
     ),
-    ("_update_spec", "_timeline", "_timer", "_asked", "_bound_paths", "_patience", "_limit"),
-    ("_spec", "_folders", "_report", "_podman"),
-    ("_model",),
-    ("_exclude", "_beneath", "_privileges"),
-    ("_arguments",),
-    ("errors",),
-    ("_store_errors", "_recovered", "_exit_codes"),
-    ("_engine_errors",),
 )
-"""From the roof to the ground. A part is a module or a folder right below the package; it imports only from below."""
+"""From the roof to the ground: a sentence, and the rooms. A room is a module or a folder right below the package; it
+imports only from below itself, and a folder only by its face, the names in its ``__init__``."""
 
-ONE_DOOR = {"docker": ("_engine._docker",), "tenacity": ("_engine._retry",), "rich": ("progress_rich",)}
+ONE_DOOR = {"docker": ("_engine.docker", "_engine.client"), "tenacity": ("_engine.retry",), "rich": ("progress_rich",)}
 """Which modules, by the head of their name, may import an outside library."""
 
 
@@ -119,7 +89,7 @@ def _part(imported: str) -> str | None:
 
 
 def _layer(part: str) -> int:
-    for depth, parts in enumerate(LAYERS):
+    for depth, (_, parts) in enumerate(LAYERS):
         if part in parts:
             return depth
     raise LookupError(f"{part} has no layer: give it one in {Path(__file__).name}, on purpose")
@@ -133,6 +103,13 @@ def _wrong_way(found: Import) -> bool:
     return _layer(importer) >= _layer(imported)
 
 
+def _past_the_face(found: Import) -> bool:
+    """Say whether an import reaches into another room past its `__init__`."""
+    importer, imported = found.importer.split(".")[0], _part(found.imported)
+    deep = found.imported.count(".") > 1
+    return deep and imported is not None and imported != importer and imported != "testing"
+
+
 def _forbidden_door(found: Import) -> bool:
     """Say whether an outside library is imported past its one door."""
     doors = ONE_DOOR.get(found.imported.split(".")[0])
@@ -140,7 +117,7 @@ def _forbidden_door(found: Import) -> bool:
 
 
 MODULES = sorted(SOURCE.rglob("*.py"))
-PARTS = {part for layer in LAYERS for part in layer} | {_name(path).split(".")[0] for path in MODULES}
+PARTS = {part for _, parts in LAYERS for part in parts} | {_name(path).split(".")[0] for path in MODULES}
 IMPORTS = [found for path in MODULES for found in _imports(ast.parse(path.read_text()), _name(path))]
 
 
@@ -155,6 +132,11 @@ def test_imports_run_down() -> None:
     assert [str(found) for found in IMPORTS if _wrong_way(found)] == []
 
 
+def test_rooms_are_entered_by_their_face() -> None:
+    """No room imports from a module of another one, only from its `__init__`."""
+    assert [str(found) for found in IMPORTS if _past_the_face(found)] == []
+
+
 def test_no_import_hides_in_a_function() -> None:
     """Circles are solved by the design, not by an import inside a function."""
     assert [str(found) for found in IMPORTS if found.in_function] == []
@@ -166,9 +148,23 @@ def test_outside_libraries_have_one_door() -> None:
 
 
 def test_volumes_know_the_protocol_of_an_engine_and_no_engine() -> None:
-    """The volumes' part imports nothing of the engine's part but its port."""
-    reached = {found.imported for found in IMPORTS if found.importer.split(".")[0] == "_volumes"}
-    assert {name for name in reached if _part(name) == "_engine"} <= {f"{PACKAGE}._engine.port"}
+    """The volumes' room takes nothing from the engine's room but its port and the removal of images."""
+    taken = {
+        alias.name
+        for path in MODULES
+        if _name(path).split(".")[0] == "_volumes"
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ImportFrom) and node.module == f"{PACKAGE}._engine"
+        for alias in node.names
+    }
+    port = ast.parse((SOURCE / "_engine" / "port.py").read_text())
+    defined = {node.name for node in port.body if isinstance(node, ast.ClassDef)}
+    constants = {
+        target.id
+        for node in port.body
+        if isinstance(node, ast.AnnAssign) and isinstance(target := node.target, ast.Name)
+    }
+    assert taken <= defined | constants | {"remove_named", "removal_error"}
 
 
 @pytest.mark.parametrize("path", MODULES, ids=_name)
@@ -180,12 +176,12 @@ def test_no_module_grows_without_end(path: Path) -> None:
 @pytest.mark.parametrize(
     ("importer", "statement", "wrong"),
     [
-        ("_store._layout", "from docker_rollback._restorer import Restorer", True),
-        ("_checks", "import docker_rollback._capture", True),
+        ("_store.layout", "from docker_rollback._restore import Restorer", True),
+        ("_containers.find", "import docker_rollback._capture", True),
         ("errors", "from docker_rollback import rollback", True),
-        ("_archiver", "from docker_rollback import _snapshotter", True),
-        ("_restorer", "from docker_rollback._volumes import VolumeArchiver", False),
-        ("_engine._docker", "from docker_rollback._engine.port import Engine", False),
+        ("_capture.capture", "from docker_rollback import _restore", True),
+        ("_restore.restorer", "from docker_rollback._volumes import VolumeArchiver", False),
+        ("_engine.docker.engine", "from docker_rollback._engine.port import Engine", False),
     ],
 )
 def test_an_import_that_runs_up_or_sideways_is_seen(importer: str, statement: str, *, wrong: bool) -> None:
@@ -198,10 +194,10 @@ def test_an_import_that_runs_up_or_sideways_is_seen(importer: str, statement: st
     ("importer", "statement", "wrong"),
     [
         ("_api", "import docker", True),
-        ("_engine._retrying", "from docker.errors import NotFound", True),
-        ("_engine._docker_http", "import docker.errors", False),
-        ("_engine._docker", "import tenacity", True),
-        ("_engine._retry", "from tenacity import Retrying", False),
+        ("_engine.retry", "from docker.errors import NotFound", True),
+        ("_engine.docker.http", "import docker.errors", False),
+        ("_engine.docker.engine", "import tenacity", True),
+        ("_engine.retry", "from tenacity import Retrying", False),
         ("_api", "import docker_rollback.errors", False),
     ],
 )

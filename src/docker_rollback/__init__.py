@@ -6,14 +6,10 @@
 """
 
 from docker_rollback._api import backup, recover, replace, restore, rollback
-from docker_rollback._archiver import VolumeArchiver
-from docker_rollback._capture import Capture
-from docker_rollback._checked import Check, CheckedContainer
-from docker_rollback._checks import eventually, healthy, http_ok, tcp_open
-from docker_rollback._compare import Difference, compare
+from docker_rollback._capture import Call, Capture, Exec, Hooks, Preflight
+from docker_rollback._containers import ContainerSnapshotter
 from docker_rollback._engine import Change, ContainerFilter, DockerEngine, Engine, EngineInfo, Finished, Process
-from docker_rollback._exclude import Exclude, ExcludeArgument
-from docker_rollback._hooks import Call, Exec, Hooks
+from docker_rollback._inspection import Difference, Report, compare
 from docker_rollback._model import (
     Backup,
     Clock,
@@ -21,27 +17,39 @@ from docker_rollback._model import (
     ContainerState,
     Descriptor,
     EngineRecord,
+    Exclude,
+    ExcludeArgument,
     ImageSnapshot,
+    InFlight,
     LedBack,
     Mount,
     NetworkRecord,
     NotCovered,
     Observed,
     Project,
+    Recovered,
     VolumeArchive,
 )
-from docker_rollback._operations import Operations
-from docker_rollback._outcome import ArchivedVolume, BackedUp, Outcome, RejectedCheck, Status, Trouble
-from docker_rollback._preflight import Preflight
-from docker_rollback._progress import Progress, Reporter
-from docker_rollback._recovered import InFlight, Recovered
-from docker_rollback._recovery import Recovery
-from docker_rollback._report import Report
-from docker_rollback._restorer import Restorer
-from docker_rollback._rollback import Rollback
-from docker_rollback._snapshotter import ContainerSnapshotter
+from docker_rollback._recovery import Operations, Recovery
+from docker_rollback._reporting import Downtime, Progress, Reporter, StepTime, Timeline
+from docker_rollback._restore import Restorer
+from docker_rollback._rollback import (
+    ArchivedVolume,
+    BackedUp,
+    Check,
+    CheckedContainer,
+    Outcome,
+    RejectedCheck,
+    Rollback,
+    Status,
+    Trouble,
+    eventually,
+    healthy,
+    http_ok,
+    tcp_open,
+)
 from docker_rollback._store import BackupStore, Draft, Keep, PruneReport
-from docker_rollback._timeline import Downtime, StepTime, Timeline
+from docker_rollback._volumes import VolumeArchiver
 from docker_rollback.errors import (
     ArchiveError,
     BackupNotFoundError,

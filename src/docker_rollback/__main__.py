@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from docker_rollback._api import recover
 from docker_rollback._exit_codes import ExitCode
-from docker_rollback._recovered import Recovered
+from docker_rollback._model import Recovered
 from docker_rollback._store import BackupStore
 from docker_rollback.errors import DockerRollbackError, UnfinishedElsewhereError
 

@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Collection, Sequence
-from typing import TypeAlias, TypedDict, Unpack, cast
+from typing import Self, TypeAlias, TypedDict, Unpack, cast, get_args
 
-from docker_rollback._arguments import ContainerArgument, flag, instance, reference_of, text
-from docker_rollback._checked import Check
-from docker_rollback._checks import as_checks, healthy
+from attrs import frozen
+
+from docker_rollback._arguments import ContainerArgument, flag, function, instance, one_of, reference_of, text, texts
+from docker_rollback._capture import Capture, HookArgument, Hooks, Preflight, as_limit
+from docker_rollback._containers import ContainerSnapshotter, Traces, locked
 from docker_rollback._engine import Client, Engine, as_engine
-from docker_rollback._exclude import ExcludeArgument
-from docker_rollback._hooks import HookArgument, Hooks
-from docker_rollback._limit import as_limit
-from docker_rollback._locking import locked
-from docker_rollback._model import Backup, Quiesce, Shared, Way
-from docker_rollback._outcome import Outcome, OutcomeListener
-from docker_rollback._parts import Parts
-from docker_rollback._progress import Listener
-from docker_rollback._recovered import Recovered
-from docker_rollback._rollback import Rollback
+from docker_rollback._host import Timer
+from docker_rollback._inspection import ChangeArguments
+from docker_rollback._model import Backup, ExcludeArgument, Quiesce, Recovered, Shared, Way
+from docker_rollback._recovery import Operations, Recovery
+from docker_rollback._reporting import Listener, Reporter, Timeline
+from docker_rollback._restore import Intruders, Restorer
+from docker_rollback._rollback import Check, Outcome, OutcomeListener, Pull, Rollback, as_checks, healthy
 from docker_rollback._store import BackupStore, KeepArgument
-from docker_rollback._update_image import Pull
-from docker_rollback._update_spec import ChangeArguments
+from docker_rollback._volumes import VolumeArchiver
 
 StoreArgument: TypeAlias = BackupStore | str | os.PathLike[str] | None
 """A store, the path of one, or None for the one in the user's data folder."""
@@ -396,3 +395,88 @@ def _references(call: str, containers: Sequence[ContainerArgument], project: str
 
 def _store(store: StoreArgument) -> BackupStore:
     return store if isinstance(store, BackupStore) else BackupStore(store)
+
+
+@frozen
+class Parts:
+    """One set of parts on one engine and one store."""
+
+    engine: Engine
+    store: BackupStore
+    archiver: VolumeArchiver
+    preflight: Preflight
+    capture: Capture
+    report: Reporter
+    timer: Timer
+
+    @classmethod
+    def build(
+        cls,
+        engine: Engine,
+        store: BackupStore,
+        *,
+        export_image: bool = True,
+        way: Way | None,
+        helper_image: str | None,
+        progress: Listener | None,
+        quiesce: Quiesce = "stop",
+        shared: Shared = "refuse",
+        include_binds: Collection[str] = (),
+        exclude: Collection[ExcludeArgument] = (),
+        timer: Timer = time,
+    ) -> Self:
+        """Build the parts; raises `ValueError` or `TypeError` for an argument that is wrong."""
+        one_of("quiesce", quiesce, get_args(Quiesce))
+        one_of("shared", shared, get_args(Shared))
+        one_of("way", way, (None, *get_args(Way)))
+        text("helper_image", helper_image, what="the name or id of an image", optional=True)
+        flag("export_image", export_image)
+        function("progress", progress, optional=True)
+        include_binds = texts("include_binds", include_binds, what="paths")
+        report = Reporter(progress, timeline=Timeline(timer.monotonic))
+        snapshotter = ContainerSnapshotter(engine, store, export_image=export_image, report=report, timer=timer)
+        archiver = VolumeArchiver(
+            engine, store, way=way, helper_image=helper_image, progress=report.data, expect=report.expect
+        )
+        return cls(
+            engine,
+            store,
+            archiver,
+            Preflight(
+                engine,
+                store,
+                archiver,
+                export_image=export_image,
+                quiesce=quiesce,
+                shared=shared,
+                include_binds=include_binds,
+                exclude=exclude,
+                traces=Traces.of_this_process(),
+                sleep=timer.sleep,
+            ),
+            Capture(engine, store, snapshotter, archiver, report=report, timer=timer),
+            report,
+            timer,
+        )
+
+    def recovery(self, intruders: Intruders) -> Recovery:
+        """Return the way back, which deals so with what is in its way."""
+        restorer = Restorer(
+            self.engine,
+            self.store,
+            archiver=self.archiver,
+            intruders=intruders,
+            report=self.report,
+            timer=self.timer,
+        )
+        return Recovery(
+            self.engine,
+            self.store,
+            Operations(self.engine, self.store),
+            preflight=self.preflight,
+            capture=self.capture,
+            restorer=restorer,
+            archiver=self.archiver,
+            report=self.report,
+            timer=self.timer,
+        )

@@ -1,74 +1,12 @@
-"""Every error of this library, and nothing else.
-
-All of them derive from one root, so ``except DockerRollbackError`` is enough to catch whatever the library itself
-has to say. ``RollbackRequested`` is control flow, not an error, and is deliberately not part of the tree::
-
-    DockerRollbackError
-    ├── EngineError                     an engine said no, or nothing
-    │   ├── EngineUnavailableError      nobody answered
-    │   ├── EngineTimeoutError          somebody may have done it, the answer never came
-    │   ├── EngineForbiddenError        the engine, or a proxy before it, does not allow this
-    │   ├── EngineConflictError         a name is taken, or a state forbids it
-    │   └── NotFoundError
-    │       ├── ContainerNotFoundError
-    │       ├── ImageNotFoundError
-    │       ├── NetworkNotFoundError
-    │       ├── ProjectNotFoundError
-    │       └── VolumeNotFoundError
-    ├── UnsupportedContainerError       cannot be put back exactly, so it is not touched
-    ├── ContainerBusyError              another rollback holds it
-    ├── UnfinishedRollbackError         an earlier rollback was cut off, and must be finished first
-    ├── VolumeError                     a volume's data could not be read or written
-    │   ├── VolumeAccessError           there is no way to its data
-    │   └── ArchiveError                tar, or the stream from it, failed
-    ├── StoreError                      durable storage
-    │   ├── StoreNotFoundError
-    │   ├── StoreNotWritableError
-    │   ├── StoreFullError
-    │   ├── BackupNotFoundError
-    │   ├── CorruptBackupError
-    │   └── UnsupportedFormatError      written by a newer version of this library
-    ├── CaptureError                    the backup could not be taken; the service runs as before
-    │   └── DowntimeExceededError       it would have been down for longer than allowed
-    ├── HookError                       what the caller wanted done around it failed
-    ├── ResumeError                     a container that was brought to rest could not be set going again
-    ├── ImagePlatformError              the image is for another kind of machine
-    ├── UpdateRejectedError             the update ended, its container is not well
-    ├── RestoreError                    what was put back differs, or a step of it failed
-    ├── RollbackFailedError             the rollback failed; the backup is kept
-    ├── RecoveryFailedError             something that was cut off could not be finished
-    └── UnfinishedElsewhereError        another store has to finish what was cut off
-"""
+"""Every error of this library, and nothing else."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Literal
 
-from docker_rollback._engine_errors import (
-    ContainerNotFoundError,
-    DockerRollbackError,
-    EngineConflictError,
-    EngineError,
-    EngineForbiddenError,
-    EngineTimeoutError,
-    EngineUnavailableError,
-    ImageNotFoundError,
-    NetworkNotFoundError,
-    NotFoundError,
-    ProjectNotFoundError,
-    VolumeNotFoundError,
-)
-from docker_rollback._recovered import UnfinishedElsewhereError
-from docker_rollback._store_errors import (
-    BackupNotFoundError,
-    CorruptBackupError,
-    StoreError,
-    StoreFullError,
-    StoreNotFoundError,
-    StoreNotWritableError,
-    UnsupportedFormatError,
-)
+from docker_rollback._model import InFlight, Recovered
 
 __all__ = [
     "ArchiveError",
@@ -108,6 +46,209 @@ __all__ = [
     "VolumeError",
     "VolumeNotFoundError",
 ]
+
+_FULL_ID = re.compile(r"(container\W+(?:with (?:name or )?id\W+)?)([0-9a-f]{12})[0-9a-f]{52}\b", re.IGNORECASE)
+"""A container's id in a sentence, where twelve digits say as much; volumes have names that look the same."""
+
+
+class DockerRollbackError(Exception):
+    """The root of every error that this library raises.
+
+    All of them can be copied and pickled with all their fields; an exception's own way is by its message alone.
+    """
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _made_again, (type(self), self.args), dict(vars(self))
+
+
+def _made_again(kind: type[DockerRollbackError], words: tuple[object, ...]) -> DockerRollbackError:
+    return kind.__new__(kind, *words)
+
+
+class EngineError(DockerRollbackError):
+    """The engine refused or failed a request.
+
+    Attributes:
+        action: what was asked, in words ("stop container 'web'").
+        reason: what the engine answered.
+        status: the HTTP status of the answer, or None where there was none.
+        permanent: whether the same request would fail again.
+    """
+
+    permanent = True
+
+    def __init__(self, action: str, reason: str, *, status: int | None = None) -> None:
+        self.action = action
+        self.reason = reason
+        self.status = status
+        answer = f" (HTTP {status})" if status is not None else ""
+        super().__init__(_FULL_ID.sub(r"\1\2", f"could not {action}: {reason}{answer}"))
+        if status is not None and status >= 500:
+            self.permanent = False
+
+
+class EngineUnavailableError(EngineError):
+    """No engine answered at the address that was given."""
+
+    permanent = False
+
+
+class EngineTimeoutError(EngineError):
+    """The engine did not answer in time; it may have done what was asked all the same."""
+
+    permanent = False
+
+
+class EngineForbiddenError(EngineError):
+    """The engine, or a proxy in front of it, does not allow this request."""
+
+
+class EngineConflictError(EngineError):
+    """A name is taken, or the object is in a state that does not allow the request."""
+
+
+class NotFoundError(EngineError):
+    """The engine has no such object.
+
+    Attributes:
+        name: the name or id that was looked for.
+    """
+
+    kind = "object"
+
+    def __init__(self, name: str, *, action: str | None = None, status: int | None = 404) -> None:
+        self.name = name
+        super().__init__(
+            action or f"find {self.kind} {name!r}", f"the engine has no {self.kind} {name!r}", status=status
+        )
+
+
+class ContainerNotFoundError(NotFoundError):
+    """The engine has no such container."""
+
+    kind = "container"
+
+
+class ProjectNotFoundError(NotFoundError):
+    """The engine has no container of such a compose project.
+
+    Attributes:
+        projects: the names of the projects that it has containers of.
+    """
+
+    kind = "compose project"
+
+    def __init__(self, name: str, projects: Sequence[str] = ()) -> None:
+        self.name = name
+        self.projects = tuple(projects)
+        there = f"it has some of {', '.join(map(repr, self.projects))}" if self.projects else "nor of any other project"
+        EngineError.__init__(
+            self, f"find compose project {name!r}", f"the engine has no container of it; {there}. Bring it up first"
+        )
+
+
+class ImageNotFoundError(NotFoundError):
+    """The engine has no such image."""
+
+    kind = "image"
+
+
+class NetworkNotFoundError(NotFoundError):
+    """The engine has no such network."""
+
+    kind = "network"
+
+
+class VolumeNotFoundError(NotFoundError):
+    """The engine has no such volume."""
+
+    kind = "volume"
+
+
+class StoreError(DockerRollbackError):
+    """Durable storage failed.
+
+    Attributes:
+        path: the file or folder it happened to.
+        reason: what happened, a sentence.
+    """
+
+    def __init__(self, path: str, reason: str) -> None:
+        self.path = path
+        self.reason = reason
+        super().__init__(f"store {path}: {reason}")
+
+
+class StoreNotFoundError(StoreError):
+    """There is no store at a path, and none was made.
+
+    Attributes:
+        default: the path of the store that is used where none is named.
+    """
+
+    def __init__(self, path: str, reason: str, *, default: str) -> None:
+        self.default = default
+        told = "this is the default" if path == default else f"the default is {default}"
+        super().__init__(
+            path,
+            f"there is no store here: {reason}. Is its disk mounted? Name the store that the rollbacks use, by store= "
+            f"or --store PATH; {told}",
+        )
+
+
+class StoreNotWritableError(StoreError):
+    """The store's folder cannot be written by this user."""
+
+
+class StoreFullError(StoreError):
+    """There is no room left for the backup; what was half-written has been removed.
+
+    Attributes:
+        needed: bytes that would have been needed, at least; None where that is not known.
+        free: bytes that were there for them; None where that is not known, as under a quota.
+    """
+
+    def __init__(self, path: str, reason: str, *, needed: int | None = None, free: int | None = None) -> None:
+        self.needed = needed
+        self.free = free
+        numbers = [f"{needed / 1e6:,.2f} MB or more are needed"] if needed is not None else []
+        numbers += [f"{free / 1e6:,.2f} MB are free"] if free is not None else []
+        told = f"{reason}: {', '.join(numbers)}" if numbers else reason
+        super().__init__(path, f"{told}; remove old backups (BackupStore.prune), or give the store another place")
+
+
+class BackupNotFoundError(StoreError):
+    """The store holds no backup of that id.
+
+    Attributes:
+        backup_id: the id that was looked for.
+    """
+
+    def __init__(self, path: str, backup_id: str) -> None:
+        self.backup_id = backup_id
+        super().__init__(path, f"no backup {backup_id!r}; BackupStore.list() names those that are there")
+
+
+class CorruptBackupError(StoreError):
+    """What the store holds is not what was written; nothing has been touched.
+
+    Attributes:
+        blob: the digest of the blob, or the name of the file, that is damaged.
+    """
+
+    def __init__(self, path: str, blob: str, reason: str) -> None:
+        self.blob = blob
+        super().__init__(
+            path,
+            f"{blob} is damaged: {reason}; take another backup (see BackupStore.list()), or a copy of this one",
+        )
+
+
+class UnsupportedFormatError(StoreError):
+    """The store, or a backup in it, was written in a format that this version does not know."""
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(path, f"{reason}; use a newer version of docker-rollback")
 
 
 class UnsupportedContainerError(DockerRollbackError):
@@ -430,3 +571,25 @@ class RollbackRequested(Exception):  # noqa: N818  (control flow, as the design 
         ...     if not convinced():
         ...         raise RollbackRequested("not convinced")
     """
+
+
+class UnfinishedElsewhereError(DockerRollbackError):
+    """Containers of this engine are in an unfinished operation whose journal record is in another store.
+
+    Everything that this store has a record of is finished before this is raised.
+
+    Attributes:
+        operations: the operations, each with its store and the command that finishes it.
+        finished: what was finished from this store.
+        store: the path of this store.
+    """
+
+    def __init__(
+        self, operations: Sequence[InFlight], finished: Sequence[Recovered] = (), *, store: str, reason: str = ""
+    ) -> None:
+        self.operations = tuple(operations)
+        self.finished = tuple(finished)
+        self.store = store
+        told = "".join(f"\n  {operation}" for operation in self.operations)
+        here = reason or f"store {store}: it has no record of this work, which another store has to finish"
+        super().__init__(here + told)

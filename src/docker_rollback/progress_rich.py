@@ -20,7 +20,7 @@ from rich.progress import (
 )
 from rich.progress import Progress as Bars
 
-from docker_rollback._progress import Progress, StepName
+from docker_rollback._reporting import Progress, StepName
 
 _WORDS: Final[Mapping[StepName, str]] = {
     "hook": "running what is to be done at {}",

@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from docker_rollback._engine._docker_socket import SocketDuplex
+from docker_rollback._engine.docker.socket import SocketDuplex
 
 _BLOCK = 1 << 16
 

@@ -11,9 +11,10 @@ from concurrent.futures import ThreadPoolExecutor
 import docker
 import pytest
 
-from docker_rollback._engine import ContainerFilter, DockerEngine
-from docker_rollback._engine._docker_kill import MARK, Killer
-from docker_rollback._engine._docker_wire import Wire
+from docker_rollback._engine.docker.engine import DockerEngine
+from docker_rollback._engine.docker.http import Wire
+from docker_rollback._engine.docker.kill import MARK, Killer
+from docker_rollback._engine.port import ContainerFilter
 from docker_rollback.errors import EngineError, ImageNotFoundError
 from docker_rollback.testing.contract import Lab, file_system
 from tests.engines.results import cannot

@@ -14,8 +14,8 @@ import docker
 import pytest
 from attrs import frozen
 
-from docker_rollback._engine import DockerEngine, Engine
-from docker_rollback._engine.port import Inspection
+from docker_rollback._engine.docker.engine import DockerEngine
+from docker_rollback._engine.port import Engine, Inspection
 from docker_rollback.errors import EngineError
 from docker_rollback.testing import FakeEngine
 

@@ -11,7 +11,8 @@ import pytest
 from attrs import frozen
 from docker.errors import NotFound
 
-from docker_rollback._engine import DockerEngine, Engine
+from docker_rollback._engine.docker.engine import DockerEngine
+from docker_rollback._engine.port import Engine
 from docker_rollback.testing.contract import EngineContract, Eyes, file_system
 from tests.engines import debian
 

@@ -11,7 +11,8 @@ import docker
 import pytest
 from docker.tls import TLSConfig
 
-from docker_rollback._engine import DockerEngine, Engine
+from docker_rollback._engine.docker.engine import DockerEngine
+from docker_rollback._engine.port import Engine
 from tests.contract.relay import certificate, relay
 from tests.programs import run_in
 

@@ -24,9 +24,9 @@ import docker
 import requests
 
 from docker_rollback import BackupStore, RollbackFailedError, healthy, recover, rollback
-from docker_rollback._store import Disk
-from docker_rollback._volumes import _access
-from docker_rollback._volumes._direct import LocalProcess
+from docker_rollback._store.files import Disk
+from docker_rollback._volumes.access import volume_access
+from docker_rollback._volumes.access.direct import LocalProcess
 from tests.faults.cases import SCENES, Kind
 from tests.faults.relay import LATE
 from tests.faults.world import UpdateFailedError, World
@@ -231,7 +231,7 @@ def play(job: dict[str, Any]) -> None:
         filename=job["log"], filemode="w", format="%(relativeCreated)6d %(levelname)s %(message)s", level="INFO"
     )
     control = Control(job["control"])
-    setattr(_access, "LocalProcess", told_program(control))  # noqa: B010  (a class in the place of another type)
+    setattr(volume_access, "LocalProcess", told_program(control))  # noqa: B010  (a class in the place of another type)
     result = PLAYS[job["play"]](job, control)
     control.tell(say="result", result=result)
 

@@ -25,9 +25,9 @@ from docker_rollback import (
     backup,
     rollback,
 )
-from docker_rollback._model import Way
-from docker_rollback._volumes import _proof
-from docker_rollback._volumes._image import pack_kit
+from docker_rollback._host import processes
+from docker_rollback._model.backup import Way
+from docker_rollback._volumes.access.helper_image import pack_kit
 from tests.programs import run_in
 from tests.racing import Swapping, exchange
 from tests.unit.volumes import awkward
@@ -37,7 +37,7 @@ pytestmark = [
     pytest.mark.engine,
     # Making every kind of file takes root.
     pytest.mark.direct,
-    pytest.mark.skipif(not _proof.may_do_anything(), reason="making every kind of file takes root"),
+    pytest.mark.skipif(not processes.may_do_anything(), reason="making every kind of file takes root"),
 ]
 
 WAYS: tuple[Way, ...] = ("direct", "helper")

@@ -10,8 +10,8 @@ import docker
 import pytest
 
 from docker_rollback import BackupStore, backup
-from docker_rollback._changed import changes
-from docker_rollback._engine import DockerEngine
+from docker_rollback._containers.overlay_changes import changes
+from docker_rollback._engine.docker.engine import DockerEngine
 
 pytestmark = pytest.mark.engine
 

@@ -23,7 +23,7 @@ from docker_rollback import (
     replace,
     rollback,
 )
-from docker_rollback._model import ContainerState
+from docker_rollback._model.backup import ContainerState
 
 pytestmark = pytest.mark.engine
 

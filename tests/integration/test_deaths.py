@@ -15,7 +15,7 @@ import docker
 import pytest
 
 from docker_rollback import BackupStore, DockerEngine, UnfinishedElsewhereError, backup, compare, recover
-from docker_rollback._place import aside_name
+from docker_rollback._names import aside_name
 from tests.programs import run_in
 
 pytestmark = pytest.mark.engine

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from docker_rollback import Exclude, RollbackRequested, VolumeArchiver, rollback
-from docker_rollback._model import Way
+from docker_rollback._model.backup import Way
 from tests.integration.test_volumes import WAYS, Bench, bench, eyes
 from tests.unit.volumes import awkward
 from tests.unit.volumes.comparing import differences, picture

@@ -10,17 +10,17 @@ import docker
 import pytest
 
 from docker_rollback import BackupStore, RollbackFailedError, RollbackRequested, Status, restore, rollback
-from docker_rollback._beneath import Tree
-from docker_rollback._volumes import _proof
-from docker_rollback._volumes._flags import clear_flags
+from docker_rollback._host import processes
+from docker_rollback._host.tree import Tree
+from docker_rollback._volumes.fill.file_flags import clear_flags
 from tests.engines.results import cannot
 from tests.integration.matrix import Lab
-from tests.unit.volumes.test_flags import flag
+from tests.unit.volumes.fill.test_file_flags import flag
 
 pytestmark = pytest.mark.engine
 
 takes_root = pytest.mark.skipif(
-    not _proof.may_do_anything(), reason="looking into volumes and layers takes root, with every capability"
+    not processes.may_do_anything(), reason="looking into volumes and layers takes root, with every capability"
 )
 
 

@@ -13,14 +13,14 @@ from datetime import UTC, datetime
 import pytest
 
 from docker_rollback import RollbackRequested, rollback
-from docker_rollback._archiver import VolumeArchiver
-from docker_rollback._model import Backup, VolumeArchive, Way
-from docker_rollback._volumes import _live
+from docker_rollback._model.backup import Backup, VolumeArchive, Way
+from docker_rollback._volumes.archiver import VolumeArchiver
+from docker_rollback._volumes.capture import base
 from tests.integration.test_volumes import WAYS, Bench, bench, eyes, settled
 from tests.unit.volumes import awkward
+from tests.unit.volumes.capture.test_increment import MOVES, move, tree
 from tests.unit.volumes.comparing import Node, differences, picture
 from tests.unit.volumes.live import let_age
-from tests.unit.volumes.test_increment import MOVES, move, tree
 
 __all__ = ["bench", "eyes"]
 
@@ -33,7 +33,7 @@ WRITES = "i=0; while :; do i=$((i+1)); echo $i >>/data/log; date >/data/now.$i; 
 @pytest.fixture
 def exact(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have an increment take what is a moment old, not seconds, so that a test has something that is older."""
-    monkeypatch.setattr(_live, "MARGIN", 0.02)
+    monkeypatch.setattr(base, "MARGIN", 0.02)
 
 
 @pytest.fixture
@@ -211,9 +211,9 @@ def test_a_large_file_that_changes_all_the_time_is_taken_as_it_is_at_rest(
     bench: Bench, volume: str, way: Way, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A base passes it over. Directly it is copied before, by a helper put aside; and it is what it was at rest."""
-    monkeypatch.setattr("docker_rollback._volumes._live_pass.ASIDE_FROM", 4 << 20)
+    monkeypatch.setattr("docker_rollback._volumes.capture.live_pass.ASIDE_FROM", 4 << 20)
     # It is as young as its last change.
-    monkeypatch.setattr(_live, "RECENT", 0.0)
+    monkeypatch.setattr(base, "RECENT", 0.0)
     root = bench.folder(volume)
     path = root / "l/table"
     path.write_bytes(secrets.token_bytes(9_000_000))
@@ -248,7 +248,7 @@ def test_what_a_service_writes_when_it_ends_is_in_the_backup(
 ) -> None:
     """It is captured as soon as it has ended, some time before its engine says that it has."""
     caplog.set_level("DEBUG", logger="docker_rollback")
-    monkeypatch.setattr(_live, "RECENT", 0.0)
+    monkeypatch.setattr(base, "RECENT", 0.0)
     root = bench.folder(volume)
     service = bench.container(f"{volume}:/data", command=LAST_WORDS, start=True, StopSignal="SIGTERM")
     assert settled((root / "begun").exists)

@@ -10,8 +10,8 @@ import docker
 import pytest
 
 from docker_rollback import BackupStore, backup, compare, restore
-from docker_rollback._compare import compare_networks
-from docker_rollback._spec import create_request, observe
+from docker_rollback._inspection.compare import compare_networks
+from docker_rollback._inspection.recreate import create_request, observe
 from tests.integration.matrix import Case, Fate, Lab, Row, rows, rows_with_fates
 
 

@@ -30,8 +30,8 @@ from docker_rollback import (
     restore,
     rollback,
 )
-from docker_rollback._model import Way
-from docker_rollback._volumes import _proof
+from docker_rollback._host import processes
+from docker_rollback._model.backup import Way
 from tests.engines.results import cannot
 from tests.unit.volumes.comparing import differences, picture
 
@@ -39,7 +39,7 @@ pytestmark = [
     pytest.mark.engine,
     # Mounting something on the engine's host takes root, next to it.
     pytest.mark.direct,
-    pytest.mark.skipif(not _proof.may_do_anything(), reason="mounting something takes root"),
+    pytest.mark.skipif(not processes.may_do_anything(), reason="mounting something takes root"),
 ]
 
 WAYS: tuple[Way, ...] = ("direct", "helper")

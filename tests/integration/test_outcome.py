@@ -26,7 +26,7 @@ from docker_rollback import (
     restore,
     rollback,
 )
-from docker_rollback._store import Disk
+from docker_rollback._store.files import Disk
 from tests.integration.test_volumes import WAYS
 from tests.programs import run_in
 

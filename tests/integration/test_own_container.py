@@ -18,9 +18,9 @@ from docker.errors import APIError, NotFound
 
 import docker_rollback
 from docker_rollback import DockerEngine
+from docker_rollback._containers.find import look_at_all
+from docker_rollback._containers.own_container import Traces, own_container
 from docker_rollback._engine.port import ContainerFilter
-from docker_rollback._look import look_at_all
-from docker_rollback._own_container import Traces, own_container
 from tests.engines.results import cannot
 from tests.removal import remove_container
 

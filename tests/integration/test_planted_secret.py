@@ -26,7 +26,7 @@ from docker_rollback import (
     restore,
     rollback,
 )
-from docker_rollback._model import Way
+from docker_rollback._model.backup import Way
 from docker_rollback.testing import CHANGING, READING, FailingEngine, FakeEngine
 from tests.integration.test_volumes import WAYS
 

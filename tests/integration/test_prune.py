@@ -25,8 +25,8 @@ from docker_rollback import (
     recover,
     rollback,
 )
-from docker_rollback._model import Way
-from docker_rollback._volumes import may_do_anything
+from docker_rollback._host.processes import may_do_anything
+from docker_rollback._model.backup import Way
 from docker_rollback.testing import FailingEngine, Killed
 from tests.engines import LOCAL, NAMES, PrivateEngine
 from tests.engines.images import busybox_tar

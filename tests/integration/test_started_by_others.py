@@ -13,7 +13,7 @@ import pytest
 from docker.errors import APIError
 
 from docker_rollback import BackupStore, DockerEngine, RollbackRequested, Status, healthy, rollback
-from docker_rollback._model import Quiesce
+from docker_rollback._model.backup import Quiesce
 from tests.programs import run_in
 
 pytestmark = pytest.mark.engine

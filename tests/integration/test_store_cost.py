@@ -16,8 +16,8 @@ import pytest
 from docker.errors import NotFound
 
 from docker_rollback import BackupStore, VolumeArchiver, backup
-from docker_rollback._engine import DockerEngine
-from docker_rollback._model import Way
+from docker_rollback._engine.docker.engine import DockerEngine
+from docker_rollback._model.backup import Way
 from tests.integration.test_volumes import WAYS
 from tests.unit.store import making
 

@@ -22,9 +22,16 @@ import pytest
 from docker.errors import ImageNotFound, NotFound
 
 from docker_rollback import backup, restore
-from docker_rollback._engine import DockerEngine
-from docker_rollback._model import Backup, ContainerSnapshot, ContainerState, Descriptor, EngineRecord, ImageSnapshot
-from docker_rollback._store import BackupStore
+from docker_rollback._engine.docker.engine import DockerEngine
+from docker_rollback._model.backup import (
+    Backup,
+    ContainerSnapshot,
+    ContainerState,
+    Descriptor,
+    EngineRecord,
+    ImageSnapshot,
+)
+from docker_rollback._store.store import BackupStore
 from docker_rollback.errors import ImageNotFoundError
 from tests.conftest import TEST_LABEL
 from tests.engines import NAMES, PrivateEngine

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from docker_rollback._store import BackupStore
+from docker_rollback._store.store import BackupStore
 from tests.integration.registry import Registry
 from tests.unit.store import making
 from tests.unit.store.making import EPOCH, Image, Layout, days, image, read_tar

@@ -20,13 +20,13 @@ import docker
 import pytest
 from docker.errors import APIError, NotFound
 
-from docker_rollback._archiver import VolumeArchiver
-from docker_rollback._engine import DockerEngine
-from docker_rollback._model import Way
-from docker_rollback._store import BackupStore
-from docker_rollback._volumes import _proof, _sandbox, _tools
-from docker_rollback._volumes._archive import read_archive
-from docker_rollback._volumes._image import pack_kit
+from docker_rollback._engine.docker.engine import DockerEngine
+from docker_rollback._model.backup import Way
+from docker_rollback._store.store import BackupStore
+from docker_rollback._volumes.access import host_programs, same_folder, sandbox
+from docker_rollback._volumes.access.helper_image import pack_kit
+from docker_rollback._volumes.archiver import VolumeArchiver
+from docker_rollback._volumes.tar.stored_archive import read_archive
 from docker_rollback.errors import ArchiveError, VolumeAccessError, VolumeNotFoundError
 from docker_rollback.testing import CHANGING, FailingEngine
 from tests.engines.images import busybox_tar
@@ -119,9 +119,9 @@ def seeded_image(docker_client: docker.DockerClient, busybox_image: str, test_la
         entry = tarfile.TarInfo("seeded/seed")
         entry.size, entry.uid = len(SEED), 1234
         archive.addfile(entry, io.BytesIO(SEED.encode()))
-        tar = _tools.find_tar()
+        tar = host_programs.find_tar()
         assert tar is not None
-        needs = _tools.needs(tar)
+        needs = host_programs.needs(tar)
         files = {"usr/bin/tar": needs.path, str(needs.loader)[1:]: needs.loader}
         files |= {str(path)[1:]: path for path in needs.libraries.values()}
         for name, path in files.items():
@@ -364,8 +364,8 @@ def changes(counting: FailingEngine) -> int:
     return sum(1 for call in counting.calls if call.verb in CHANGING)
 
 
-def _proof_of(folder: Path) -> _proof.Root:
-    found = _proof.look(str(folder))
+def _proof_of(folder: Path) -> same_folder.Root:
+    found = same_folder.look(str(folder))
     assert found is not None
     return found
 
@@ -378,7 +378,7 @@ def test_the_way_is_direct_where_that_is_proven(bench: Bench) -> None:
     container = bench.container(f"{used}:/data", start=True)
     # On a machine with too much to do, an engine notes the start of a program seconds late: no proof then.
     for _ in range(10):
-        if _proof.shown_by([bench.engine.inspect_container(container)], used, _proof_of(bench.folder(used))):
+        if same_folder.shown_by([bench.engine.inspect_container(container)], used, _proof_of(bench.folder(used))):
             break
         bench.client.api.restart(container)
     counting = FailingEngine(bench.engine)
@@ -396,14 +396,14 @@ def test_the_way_is_direct_where_that_is_proven(bench: Bench) -> None:
 @pytest.mark.parametrize("call", ["unshare", "pivot_root"])
 def test_without_a_namespace_a_helper_is_taken(bench: Bench, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
     """Where the kernel refuses programs a root of their own, a helper does the work; direct alone says why not."""
-    real = _sandbox._call
+    real = sandbox._call
 
     def refuse(name: str, *arguments: object) -> None:
         if name == call:
             raise PermissionError(1, f"{name}: Operation not permitted")
         real(name, *arguments)
 
-    monkeypatch.setattr(_sandbox, "_call", refuse)
+    monkeypatch.setattr(sandbox, "_call", refuse)
     volume = bench.volume()
     root = bench.folder(volume)
     (root / "file").write_text("kept")

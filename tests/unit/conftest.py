@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from docker_rollback import BackupStore
-from docker_rollback._store import Disk
+from docker_rollback._store.files import Disk
 from tests.unit.shop import Shop
 from tests.unit.town import Town
 

@@ -12,7 +12,7 @@ from typing import Final, Literal, TypeAlias, TypeVar
 from attrs import define, field
 
 from docker_rollback._engine.port import Engine
-from docker_rollback._store import Disk
+from docker_rollback._store.files import Disk
 from docker_rollback.errors import EngineError, EngineTimeoutError
 from docker_rollback.testing import FailingEngine, Killed
 from docker_rollback.testing._calls import CHANGING, FEEDING

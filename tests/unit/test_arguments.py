@@ -23,7 +23,7 @@ from docker_rollback import (
     replace,
     rollback,
 )
-from docker_rollback._update_spec import Changes
+from docker_rollback._inspection.successor import Changes
 from docker_rollback.testing import FailingEngine
 from tests.unit.shop import Shop
 

@@ -6,8 +6,8 @@ import threading
 
 import pytest
 
-from docker_rollback._capture import _beside
-from docker_rollback._model import ContainerSnapshot
+from docker_rollback._capture.capture import _beside
+from docker_rollback._model.backup import ContainerSnapshot
 from docker_rollback.errors import ArchiveError, EngineError
 
 

@@ -26,8 +26,9 @@ from docker_rollback import (
     restore,
     rollback,
 )
-from docker_rollback._engine import DockerEngine, RetryingEngine
-from docker_rollback._store import Disk
+from docker_rollback._engine.docker.engine import DockerEngine
+from docker_rollback._engine.retry import RetryingEngine
+from docker_rollback._store.files import Disk
 from docker_rollback.testing import FailingEngine, FakeClock, FakeEngine
 from tests.unit.shop import Shop, UpdateFailedError
 

@@ -29,8 +29,8 @@ from docker_rollback import (
     recover,
     rollback,
 )
-from docker_rollback._journal import Record
-from docker_rollback._volumes import _capture
+from docker_rollback._recovery.operation_record import Record
+from docker_rollback._volumes.capture import volume_capture
 from docker_rollback.errors import EngineError, ImageNotFoundError
 from docker_rollback.testing import FakeClock, FakeEngine, Killed
 from tests.unit.mortal import Fault, Life, MortalDisk, MortalEngine
@@ -160,8 +160,8 @@ class Shop(RuleBasedStateMachine):
         super().__init__()
         # One after the other: which effect is the k-th must not be left to the scheduler.
         self.patch = pytest.MonkeyPatch()
-        self.patch.setattr(_capture, "ThreadPoolExecutor", lambda _, **options: ThreadPoolExecutor(1, **options))
-        self.patch.setattr("docker_rollback._capture.ThreadPoolExecutor", AtOnce)
+        self.patch.setattr(volume_capture, "ThreadPoolExecutor", lambda _, **options: ThreadPoolExecutor(1, **options))
+        self.patch.setattr("docker_rollback._capture.capture.ThreadPoolExecutor", AtOnce)
         self.folder = Path(tempfile.mkdtemp(dir=QUICK if os.access(QUICK, os.W_OK) else None))
         self.clock = FakeClock()
         self.engine = FakeEngine(clock=self.clock)

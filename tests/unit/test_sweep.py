@@ -14,7 +14,7 @@ import docker
 import pytest
 
 from docker_rollback import BackupStore
-from docker_rollback._model import Resting
+from docker_rollback._model.backup import Resting
 from tests.faults import oracle
 from tests.faults.cases import FAULTS, PHASES, SCENES, Case, Effect, Kind, Phase, all_cases, shuffled
 from tests.faults.referee import Referee

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from docker_rollback._model import (
+from docker_rollback._model.backup import (
     Backup,
     ContainerSnapshot,
     ContainerState,

@@ -1,13 +1,22 @@
 """The one door to container engines."""
 
-from __future__ import annotations
-
-from docker_rollback._engine._docker import DockerEngine
-from docker_rollback._engine._docker_client import Client, as_engine
-from docker_rollback._engine._retry import RetryingEngine
-from docker_rollback._engine.port import Change, ContainerFilter, Engine, EngineInfo, Finished, Process
+from docker_rollback._engine.client import Client, as_engine
+from docker_rollback._engine.docker.engine import DockerEngine
+from docker_rollback._engine.image_removal import remove_named
+from docker_rollback._engine.port import (
+    EVERY,
+    Change,
+    ContainerFilter,
+    Engine,
+    EngineInfo,
+    Finished,
+    Inspection,
+    Process,
+)
+from docker_rollback._engine.removal_errors import removal_error
 
 __all__ = [
+    "EVERY",
     "Change",
     "Client",
     "ContainerFilter",
@@ -15,7 +24,9 @@ __all__ = [
     "Engine",
     "EngineInfo",
     "Finished",
+    "Inspection",
     "Process",
-    "RetryingEngine",
     "as_engine",
+    "removal_error",
+    "remove_named",
 ]

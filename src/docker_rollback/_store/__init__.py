@@ -4,24 +4,13 @@
 rules.
 """
 
-from docker_rollback._store._blobs import BlobWriter
-from docker_rollback._store._draft import Draft
-from docker_rollback._store._files import Disk, make_folders, write_atomic
-from docker_rollback._store._locks import FileLock, LockedError, is_held
-from docker_rollback._store._oci import LAYER_ZSTD, LISTING_ZSTD, SNAPSHOT_FILE_ZSTD
-from docker_rollback._store._records import Records
-from docker_rollback._store._retention import Keep, KeepArgument, PruneReport
-from docker_rollback._store._spool import FileCopy, Spool
-from docker_rollback._store._store import BackupStore
-
-VOLUME_ARCHIVE = LAYER_ZSTD
-"""The media type of a volume's archive: a tar in zstd."""
-
-SNAPSHOT_FILE = SNAPSHOT_FILE_ZSTD
-"""The media type of the snapshot file that tar kept of an archive, in zstd."""
-
-LISTING = LISTING_ZSTD
-"""The media type of what is known of each file in an archive, in zstd."""
+from docker_rollback._store.blobs import BlobWriter
+from docker_rollback._store.draft import Draft
+from docker_rollback._store.locks import FileLock, is_held
+from docker_rollback._store.oci import LISTING, SNAPSHOT_FILE, VOLUME_ARCHIVE
+from docker_rollback._store.retention import Keep, KeepArgument, PruneReport
+from docker_rollback._store.spool import FileCopy, Spool
+from docker_rollback._store.store import BackupStore
 
 __all__ = [
     "LISTING",
@@ -29,17 +18,12 @@ __all__ = [
     "VOLUME_ARCHIVE",
     "BackupStore",
     "BlobWriter",
-    "Disk",
     "Draft",
     "FileCopy",
     "FileLock",
     "Keep",
     "KeepArgument",
-    "LockedError",
     "PruneReport",
-    "Records",
     "Spool",
     "is_held",
-    "make_folders",
-    "write_atomic",
 ]

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from docker_rollback._engine.port import Change, ContainerFilter, Engine
+from docker_rollback._engine import Change, ContainerFilter, Engine
 from docker_rollback.errors import ContainerNotFoundError, EngineConflictError, EngineError, ImageNotFoundError
 from docker_rollback.testing._contract_lab import LINES, Contract, Eyes, Lab, tar_of
 

@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from docker_rollback._engine.port import Engine
+from docker_rollback._engine import Engine
 from docker_rollback.errors import EngineConflictError
 from docker_rollback.testing._contract_lab import LINES, Contract, Lab
 

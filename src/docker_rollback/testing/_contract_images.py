@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from docker_rollback._engine.port import Engine
+from docker_rollback._engine import Engine
 from docker_rollback.errors import EngineConflictError, EngineError, ImageNotFoundError
 from docker_rollback.testing._contract_lab import Contract, Eyes, Lab
 

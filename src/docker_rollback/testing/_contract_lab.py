@@ -11,7 +11,7 @@ from typing import Any, Protocol, TypeAlias
 
 import pytest
 
-from docker_rollback._engine.port import Engine
+from docker_rollback._engine import Engine
 from docker_rollback.errors import EngineError
 
 Host: TypeAlias = Mapping[str, Any] | None

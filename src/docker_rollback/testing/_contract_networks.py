@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from docker_rollback._engine.port import Engine
+from docker_rollback._engine import Engine
 from docker_rollback.errors import (
     ContainerNotFoundError,
     EngineConflictError,

@@ -10,16 +10,7 @@ from typing import Self, TypeVar
 
 from attrs import define
 
-from docker_rollback._engine.port import (
-    EVERY,
-    Change,
-    ContainerFilter,
-    Engine,
-    EngineInfo,
-    Finished,
-    Inspection,
-    Process,
-)
+from docker_rollback._engine import EVERY, Change, ContainerFilter, Engine, EngineInfo, Finished, Inspection, Process
 from docker_rollback.errors import EngineError, EngineTimeoutError
 from docker_rollback.testing._calls import CHANGING, FEEDING, READING, Call, Killed
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from docker_rollback._engine.port import EVERY, Change, ContainerFilter, EngineInfo, Inspection, Process
+from docker_rollback._engine import EVERY, Change, ContainerFilter, EngineInfo, Inspection, Process
 from docker_rollback.errors import ContainerNotFoundError
 from docker_rollback.testing._fake_containers import Container, inspection
 from docker_rollback.testing._fake_create import restart_policy

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 
 from attrs import frozen
 
-from docker_rollback._engine.port import Change
+from docker_rollback._engine import Change
 from docker_rollback.testing._fake_archives import KINDS, TYPES, XATTR, entries
 from docker_rollback.testing._fake_tree import Node, directory
 

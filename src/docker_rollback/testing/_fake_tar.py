@@ -13,7 +13,7 @@ from typing import Any
 
 from attrs import define, field, frozen
 
-from docker_rollback._exclude import NONE, Paths
+from docker_rollback._model import NONE, Paths
 from docker_rollback.testing._fake_archives import KINDS, TYPES, XATTR, entries
 from docker_rollback.testing._fake_exec import Run
 from docker_rollback.testing._fake_tree import Node

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from docker_rollback._spec import SHORT_ID
+from docker_rollback._names import SHORT_ID
 from tests.integration.matrix.lab import Case, Lab, is_subset, table
 
 ROWS, row = table()

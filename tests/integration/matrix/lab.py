@@ -20,7 +20,7 @@ import pytest
 from attrs import field, frozen
 
 from docker_rollback import DockerEngine, EngineError, EngineInfo, ImageNotFoundError
-from docker_rollback._spec import observe
+from docker_rollback._inspection.recreate import observe
 from tests.engines.images import busybox_tar
 from tests.engines.results import cannot
 from tests.programs import run_in

@@ -15,7 +15,7 @@ from urllib.parse import parse_qsl
 import docker
 from attrs import define, field, frozen
 
-from docker_rollback._engine import DockerEngine
+from docker_rollback._engine.docker.engine import DockerEngine
 
 ID = "ab" * 32
 VERSION = {"ApiVersion": "1.51", "MinAPIVersion": "1.24", "Components": [{"Name": "Engine"}]}

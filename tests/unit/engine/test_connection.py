@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 from attrs import define, field
 
-from docker_rollback._engine._docker_kill import MARK, Killer
-from docker_rollback._engine._docker_socket import ChannelDuplex, Duplex, PipeDuplex, SocketDuplex, take_over
-from docker_rollback._engine._docker_wire import Wire
+from docker_rollback._engine.docker.http import Wire
+from docker_rollback._engine.docker.kill import MARK, Killer
+from docker_rollback._engine.docker.socket import ChannelDuplex, Duplex, PipeDuplex, SocketDuplex, take_over
 from docker_rollback.errors import EngineError
 from tests.unit.engine.scripted import ID, ScriptedEngine, answer, refusal
 

@@ -11,7 +11,7 @@ import pytest
 from docker import ContextAPI
 
 from docker_rollback import DockerEngine, EngineUnavailableError
-from docker_rollback._engine import _docker_env
+from docker_rollback._engine.docker import environment
 
 
 @pytest.fixture(autouse=True)
@@ -69,7 +69,7 @@ def test_a_context_that_is_not_there_is_not_the_default_one(monkeypatch: pytest.
 
 def test_ssh_without_its_library_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """By DOCKER_HOST and by a context; the extra that it names is one of ours, and has docker-py's."""
-    monkeypatch.setattr(_docker_env, "find_spec", lambda _: None)
+    monkeypatch.setattr(environment, "find_spec", lambda _: None)
     monkeypatch.setenv("DOCKER_HOST", "ssh://root@far")
     with pytest.raises(
         EngineUnavailableError, match=r"ssh://root@far takes paramiko.*pip install docker-rollback\[ssh\]"

@@ -11,7 +11,7 @@ import requests
 import urllib3
 from docker.errors import DockerException, TLSParameterError
 
-from docker_rollback._engine._docker_errors import Asking, secrets_of
+from docker_rollback._engine.docker.errors import Asking, secrets_of
 from docker_rollback.errors import (
     EngineConflictError,
     EngineError,

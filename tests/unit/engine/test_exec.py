@@ -15,10 +15,10 @@ from attrs import define, field
 from hypothesis import given
 from hypothesis import strategies as st
 
-from docker_rollback._engine._docker_errors import Asking
-from docker_rollback._engine._docker_exec import Demultiplexer, DockerProcess
-from docker_rollback._engine._docker_kill import Killer
-from docker_rollback._engine._docker_socket import PipeDuplex, SocketDuplex
+from docker_rollback._engine.docker.errors import Asking
+from docker_rollback._engine.docker.exec import Demultiplexer, DockerProcess
+from docker_rollback._engine.docker.kill import Killer
+from docker_rollback._engine.docker.socket import PipeDuplex, SocketDuplex
 from docker_rollback._engine.port import Finished
 from docker_rollback.errors import ContainerNotFoundError, EngineError, EngineTimeoutError
 

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from docker_rollback._compare import compare
-from docker_rollback._engine._docker_podman import docker_like, with_native
-from docker_rollback._model import Mount
-from docker_rollback._spec import create_request, mount_places, mounts
+from docker_rollback._engine.docker.podman import docker_like, with_native
+from docker_rollback._inspection.compare import compare
+from docker_rollback._inspection.recreate import create_request, mount_places, mounts
+from docker_rollback._model.backup import Mount
 from tests.unit.engine.scripted import ID, VERSION, ScriptedEngine, answer, refusal
 
 RECORDED: dict[str, dict[str, Any]] = json.loads(Path(__file__).with_name("podman.json").read_text())

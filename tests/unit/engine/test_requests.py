@@ -10,7 +10,7 @@ from urllib.parse import parse_qsl
 
 import pytest
 
-from docker_rollback._engine import DockerEngine
+from docker_rollback._engine.docker.engine import DockerEngine
 from docker_rollback._engine.port import Change, ContainerFilter
 from docker_rollback.errors import ContainerNotFoundError, EngineConflictError, EngineError, EngineTimeoutError
 from tests.unit.engine.scripted import CONTAINER, ID, Answer, ScriptedEngine, answer, changing, refusal

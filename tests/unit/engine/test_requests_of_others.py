@@ -9,7 +9,7 @@ from urllib.parse import parse_qsl, unquote
 
 import pytest
 
-from docker_rollback._engine import DockerEngine
+from docker_rollback._engine.docker.engine import DockerEngine
 from docker_rollback.errors import (
     EngineConflictError,
     EngineError,

@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 import pytest
 
-from docker_rollback._engine import RetryingEngine
 from docker_rollback._engine.port import Inspection
+from docker_rollback._engine.retry import RetryingEngine
 from docker_rollback.errors import EngineConflictError, EngineError, EngineTimeoutError, EngineUnavailableError
 from docker_rollback.testing import CHANGING, FEEDING, READING, FailingEngine, FakeClock, FakeEngine
 

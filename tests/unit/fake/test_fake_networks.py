@@ -6,12 +6,7 @@ from typing import Any
 
 import pytest
 
-from docker_rollback.errors import (
-    EngineConflictError,
-    EngineError,
-    EngineForbiddenError,
-    NetworkNotFoundError,
-)
+from docker_rollback.errors import EngineConflictError, EngineError, EngineForbiddenError, NetworkNotFoundError
 from docker_rollback.testing import FakeEngine
 
 SUBNET = {"IPAM": {"Config": [{"Subnet": "10.9.0.0/24"}]}}

@@ -19,7 +19,7 @@ if sys.version_info >= (3, 14):
 else:
     from backports import zstd
 
-from docker_rollback._model import (
+from docker_rollback._model.backup import (
     Backup,
     ContainerSnapshot,
     ContainerState,
@@ -29,7 +29,10 @@ from docker_rollback._model import (
     NetworkRecord,
     VolumeArchive,
 )
-from docker_rollback._store import VOLUME_ARCHIVE, BackupStore, Disk, Draft
+from docker_rollback._store.draft import Draft
+from docker_rollback._store.files import Disk
+from docker_rollback._store.oci import VOLUME_ARCHIVE
+from docker_rollback._store.store import BackupStore
 
 ENGINE = EngineRecord("docker", "28.5.2", "1.51", "x86_64", containerd_store=False, default_runtime="runc")
 EPOCH = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from docker_rollback._model import Descriptor, VolumeArchive
-from docker_rollback._store import BackupStore, write_atomic
+from docker_rollback._model.backup import Descriptor, VolumeArchive
+from docker_rollback._store.files import write_atomic
+from docker_rollback._store.store import BackupStore
 from docker_rollback.errors import CorruptBackupError, StoreError, StoreFullError, StoreNotWritableError
 from tests.unit.store import making
 from tests.unit.store.making import FailingDisk, StoppedError, image, tree

@@ -12,7 +12,7 @@ from attrs import evolve, fields
 from hypothesis import given
 from hypothesis import strategies as st
 
-from docker_rollback._model import (
+from docker_rollback._model.backup import (
     Backup,
     Clock,
     ContainerSnapshot,
@@ -26,8 +26,8 @@ from docker_rollback._model import (
     Project,
     VolumeArchive,
 )
-from docker_rollback._store._codec import NewerFormatError, dump_backup, load_backup
-from docker_rollback._store._oci import MalformedError
+from docker_rollback._store.codec import NewerFormatError, dump_backup, load_backup
+from docker_rollback._store.oci import MalformedError
 from tests.unit.store import making
 
 # Every text that an engine's JSON can hold, lone surrogates included.

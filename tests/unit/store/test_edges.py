@@ -13,10 +13,12 @@ from pathlib import Path
 import pytest
 from attrs import evolve
 
-from docker_rollback._store import BackupStore, Disk, FileLock
-from docker_rollback._store import _layout as layout_module
-from docker_rollback._store._outlet import full_name
-from docker_rollback._store._streams import CHUNK
+from docker_rollback._store import layout
+from docker_rollback._store.export import full_name
+from docker_rollback._store.files import Disk
+from docker_rollback._store.locks import FileLock
+from docker_rollback._store.store import BackupStore
+from docker_rollback._store.streams import CHUNK
 from docker_rollback.errors import CorruptBackupError, EngineError, StoreError
 from tests.unit.store import making
 from tests.unit.store.making import image, pieces, small_image
@@ -72,7 +74,7 @@ def test_a_blob_of_nothing_is_a_blob(store: BackupStore) -> None:
 def test_a_store_that_stays_locked_is_an_error_in_time(store: BackupStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where somebody never lets go of the store, who waits is told by whom it is held."""
     store.check()
-    monkeypatch.setattr(layout_module, "PATIENCE", 0.05)
+    monkeypatch.setattr(layout, "PATIENCE", 0.05)
     with FileLock(store.path / "locks" / "store.lock") as lock:
         lock.acquire(note="sleeping")
         with pytest.raises(StoreError, match="sleeping"), store.draft("b1"):
@@ -260,7 +262,7 @@ def test_odd_members_of_an_archive_do_no_harm(store: BackupStore) -> None:
 
 def test_an_archive_full_of_json_is_refused(store: BackupStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """An archive with more JSON than memory should hold is an error, not a full memory."""
-    monkeypatch.setattr("docker_rollback._store._intake._MAX_TEXTS", 100)
+    monkeypatch.setattr("docker_rollback._store.image_import._MAX_TEXTS", 100)
     img = small_image()
     with store.draft("b1") as draft, pytest.raises(EngineError):
         draft.add_image(pieces(making.oci_plain(img)), layers=img.diff_ids)
@@ -268,15 +270,15 @@ def test_an_archive_full_of_json_is_refused(store: BackupStore, monkeypatch: pyt
 
 def test_a_first_backup_beside_a_look_is_no_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever looks for the list just before another process makes the store finds an empty list, or that backup's."""
-    looked = layout_module.Layout._has_blobs
+    looked = layout.Layout._has_blobs
 
-    def made_meanwhile(self: layout_module.Layout) -> bool:
-        monkeypatch.setattr(layout_module.Layout, "_has_blobs", looked)
+    def made_meanwhile(self: layout.Layout) -> bool:
+        monkeypatch.setattr(layout.Layout, "_has_blobs", looked)
         self.create()
         (self.blobs.folder / ("0" * 64)).touch()
         return looked(self)
 
-    monkeypatch.setattr(layout_module.Layout, "_has_blobs", made_meanwhile)
+    monkeypatch.setattr(layout.Layout, "_has_blobs", made_meanwhile)
     assert BackupStore(tmp_path / "store").list() == []
 
 

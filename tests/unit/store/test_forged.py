@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from attrs import define
 
-from docker_rollback._store import BackupStore
+from docker_rollback._store.store import BackupStore
 from docker_rollback.errors import CorruptBackupError, UnsupportedFormatError
 from tests.unit.store import making
 from tests.unit.store.making import digest, image

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from docker_rollback._store import BackupStore, Disk
+from docker_rollback._store.files import Disk
+from docker_rollback._store.store import BackupStore
 from docker_rollback.errors import StoreFullError
 from tests.unit.store import making
 from tests.unit.store.making import EPOCH, days, image

@@ -16,8 +16,10 @@ from typing import Any
 
 import pytest
 
-from docker_rollback._store import BackupStore, FileLock, LockedError, _locks
-from docker_rollback._store._holds import Holds
+from docker_rollback._store import locks as store_locks
+from docker_rollback._store.holds import Holds
+from docker_rollback._store.locks import FileLock, LockedError
+from docker_rollback._store.store import BackupStore
 from docker_rollback.errors import ContainerBusyError, StoreError
 from tests.unit.store import making
 
@@ -306,7 +308,7 @@ def test_a_file_system_without_locks_is_named(store: BackupStore, monkeypatch: p
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
     store.check()
-    monkeypatch.setattr(_locks, "lock_descriptor", none)
+    monkeypatch.setattr(store_locks, "lock_descriptor", none)
     for attempt in (lambda: store.prune(keep=1), lambda: store.lock(ID, container="web").__enter__()):
         with pytest.raises(
             StoreError, match=r"gives no locks \(No locks available\).*a place on a local disk"

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from docker_rollback._store import BackupStore
+from docker_rollback._store.store import BackupStore
 from docker_rollback.errors import BackupNotFoundError, CorruptBackupError, StoreError, UnsupportedFormatError
 from tests.unit.store import making
 from tests.unit.store.making import image, read_tar

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from docker_rollback._store import BackupStore, Disk
-from docker_rollback._store._files import DISK
+from docker_rollback._store.files import DISK, Disk
+from docker_rollback._store.store import BackupStore
 from tests.unit.store import making
 from tests.unit.store.making import FailingDisk, StoppedError, image
 from tests.unit.store.test_atomic import WORKS, assert_sound

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from docker_rollback._store import BackupStore
+from docker_rollback._store.store import BackupStore
 from docker_rollback.errors import StoreError, StoreFullError, StoreNotWritableError
 from tests.unit.store import making
 from tests.unit.store.making import read_tar

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from docker_rollback._model import Descriptor
-from docker_rollback._store import BackupStore, Disk
+from docker_rollback._model.backup import Descriptor
+from docker_rollback._store.files import Disk
+from docker_rollback._store.store import BackupStore
 from docker_rollback.errors import StoreError
 from tests.unit.store import making
 from tests.unit.store.making import image

@@ -10,9 +10,9 @@ from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
 
-from docker_rollback._model import Backup, Project, VolumeArchive
-from docker_rollback._store import BackupStore, Keep, KeepArgument
-from docker_rollback._store._retention import choose
+from docker_rollback._model.backup import Backup, Project, VolumeArchive
+from docker_rollback._store.retention import Keep, KeepArgument, choose
+from docker_rollback._store.store import BackupStore
 from docker_rollback.errors import BackupNotFoundError, StoreError
 from tests.unit.store import making
 from tests.unit.store.making import EPOCH, FailingDisk, days, image

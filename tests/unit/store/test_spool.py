@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from docker_rollback._store import BackupStore, Draft, FileCopy
+from docker_rollback._store.draft import Draft
+from docker_rollback._store.spool import FileCopy
+from docker_rollback._store.store import BackupStore
 from docker_rollback.errors import StoreError
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from attrs import evolve
 
-from docker_rollback._store import BackupStore
-from docker_rollback._store._blobs import Blobs
+from docker_rollback._store.blobs import Blobs
+from docker_rollback._store.store import BackupStore
 from docker_rollback.errors import CorruptBackupError
 from tests.unit.store import making
 from tests.unit.store.test_damage import DAMAGES

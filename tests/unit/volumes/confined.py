@@ -7,17 +7,17 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from docker_rollback._engine.port import Process
-from docker_rollback._exclude import MountPoint
-from docker_rollback._volumes import _proof
-from docker_rollback._volumes._direct import LocalProcess
-from docker_rollback._volumes._reach import Reach
-from docker_rollback._volumes._sandbox import SCRATCH, VOLUME, Sandbox, Sandboxes
+from docker_rollback._model.exclude import MountPoint
+from docker_rollback._volumes.access import same_folder
+from docker_rollback._volumes.access.direct import LocalProcess
+from docker_rollback._volumes.access.reach import Reach
+from docker_rollback._volumes.access.sandbox import SCRATCH, VOLUME, Sandbox, Sandboxes
 
 
 @contextmanager
 def sandbox_of(root: Path, *, read_only: bool = False) -> Iterator[Sandbox]:
     """Have a sandbox of a folder for the time of a block."""
-    found = _proof.look(str(root))
+    found = same_folder.look(str(root))
     assert found is not None
     with Sandboxes(read_only=read_only) as sandboxes:
         sandboxes.enter("vol", found)

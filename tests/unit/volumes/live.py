@@ -12,16 +12,16 @@ from pathlib import Path
 
 from attrs import evolve, frozen
 
-from docker_rollback._beneath import Tree
 from docker_rollback._engine.port import Process
-from docker_rollback._model import Backup, EngineRecord, VolumeArchive, Way
-from docker_rollback._store import BackupStore
-from docker_rollback._volumes import _tar
-from docker_rollback._volumes._archive import read_archive
-from docker_rollback._volumes._capture import VolumeCapture
-from docker_rollback._volumes._direct import LocalProcess
-from docker_rollback._volumes._reach import Reach
-from docker_rollback._volumes._run import Run
+from docker_rollback._host.tree import Tree
+from docker_rollback._model.backup import Backup, EngineRecord, VolumeArchive, Way
+from docker_rollback._store.store import BackupStore
+from docker_rollback._volumes.access.direct import LocalProcess
+from docker_rollback._volumes.access.reach import Reach
+from docker_rollback._volumes.access.run import Run
+from docker_rollback._volumes.capture.volume_capture import VolumeCapture
+from docker_rollback._volumes.tar import gnu_tar
+from docker_rollback._volumes.tar.stored_archive import read_archive
 from tests.unit.volumes.comparing import differences, picture
 
 ENGINE = EngineRecord("docker", "28.5.2", "1.51", "x86_64", containerd_store=False, default_runtime="runc")
@@ -42,10 +42,10 @@ class Taken:
     def fill(self, root: Path) -> None:
         """Fill a folder as a restore does."""
         for number, data in enumerate(self.tars):
-            with LocalProcess(_tar.extract(str(root)), stdin=True) as tar:
-                tar.write(_tar.emptying() if number == 0 else b"")
+            with LocalProcess(gnu_tar.extract(str(root)), stdin=True) as tar:
+                tar.write(gnu_tar.emptying() if number == 0 else b"")
                 tar.write(data)
-                _tar.check_extracted("vol", tar.finish())
+                gnu_tar.check_extracted("vol", tar.finish())
 
 
 def run(words: Sequence[str], /, *, stdin: bool = False) -> Process:
@@ -151,5 +151,5 @@ def let_age(folder: Path, seconds: float = 0.1) -> None:
 
 def plain_increment(root: Path, snapshot: Path) -> bytes:
     """Return the increment that tar makes by itself, by its own snapshot file as it stands."""
-    command = _tar.create(str(root), str(snapshot), whole=False)
+    command = gnu_tar.create(str(root), str(snapshot), whole=False)
     return subprocess.run(command, capture_output=True, check=True, env={"LC_ALL": "C", "PATH": os.defpath}).stdout

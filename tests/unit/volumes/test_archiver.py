@@ -11,11 +11,12 @@ from pathlib import Path
 import pytest
 from attrs import evolve
 
-from docker_rollback._archiver import VolumeArchiver
-from docker_rollback._model import Descriptor, VolumeArchive
-from docker_rollback._store import BackupStore, FileLock
-from docker_rollback._volumes._image import pack_kit
-from docker_rollback._volumes._members import END
+from docker_rollback._model.backup import Descriptor, VolumeArchive
+from docker_rollback._store.locks import FileLock
+from docker_rollback._store.store import BackupStore
+from docker_rollback._volumes.access.helper_image import pack_kit
+from docker_rollback._volumes.archiver import VolumeArchiver
+from docker_rollback._volumes.tar.members import END
 from docker_rollback.errors import (
     ArchiveError,
     CorruptBackupError,

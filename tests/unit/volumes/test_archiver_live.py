@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from docker_rollback._archiver import VolumeArchiver
-from docker_rollback._model import VolumeArchive
-from docker_rollback._store import BackupStore
+from docker_rollback._model.backup import VolumeArchive
+from docker_rollback._store.store import BackupStore
+from docker_rollback._volumes.archiver import VolumeArchiver
 from docker_rollback.testing import FakeEngine
 
 

@@ -1,0 +1,228 @@
+"""Guards: containers of ours that only wait, so that nobody can prune what a stopped container needs.
+
+An engine's prune removes every container that does not run, then the images, volumes and networks that no container
+uses. A tag of ours does not hold an image, and a container that was only created is removed like a stopped one. What a
+running container uses stays. So before a container is stopped, its file system is committed, and a container of that
+image runs, with all of its volumes mounted. Its program does nothing; it needs no file of the image, which may have
+none that runs.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import secrets
+import struct
+import tarfile
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from types import TracebackType
+from typing import Any, Final, Protocol, Self, TypeAlias
+
+from docker_rollback._containers import ContainerSnapshotter, StoreIdentity
+from docker_rollback._engine import ContainerFilter, Engine, removal_error
+from docker_rollback._inspection import quiet_request
+from docker_rollback._model import ContainerSnapshot, NetworkRecord, Observed
+from docker_rollback._names import GUARD, GUARD_NAME, OPERATION_LABEL, ROLE_LABEL, live
+from docker_rollback._store import BackupStore
+from docker_rollback.errors import ContainerNotFoundError, EngineError
+
+logger = logging.getLogger("docker_rollback")
+
+Exposed: TypeAlias = tuple[Observed, str]
+"""A container that will be stopped, and the name that its image gets in the engine."""
+
+_HOME: Final = "/.docker-rollback-guard"
+_PROGRAM: Final = f"{_HOME}/wait"
+_AT_ONCE: Final = 4
+
+_WAITING: Final[Mapping[str, tuple[int, bytes]]] = {
+    # mov eax, 34 (pause); syscall; jmp to the start
+    "x86_64": (62, bytes.fromhex("b8220000000f05ebf7")),
+    # mov x0..x4, 0; mov x8, 73 (ppoll); svc 0; b to the start
+    "aarch64": (
+        183,
+        struct.pack("<5I", *(0xD2800000 + number for number in range(5)))
+        + struct.pack("<3I", 0xD2800928, 0xD4000001, 0x17FFFFF9),
+    ),
+}
+"""By architecture, the number that ELF has for it, and the code of a program that waits until it is killed.
+
+The guard needs no more, so it needs no libraries, and this machine may be of another architecture than the engine's.
+"""
+
+
+class Journalled(Protocol):
+    """An operation with a journal record that says what is stopped for it."""
+
+    @property
+    def id(self) -> str:
+        """Its id."""
+
+    def note_stopped(self, stopped: Sequence[ContainerSnapshot], networks: Sequence[NetworkRecord]) -> None:
+        """Record durably what is about to be stopped, with its networks."""
+
+
+class Guards:
+    """Runs the guards of one operation.
+
+    Leaving its ``with`` block leaves them standing: whoever brings the containers back after an error needs them. Where
+    all went well, `remove` comes first.
+
+    Args:
+        engine: where they run.
+        snapshotter: commits the containers.
+        operation: the id of the operation, by which recovery finds them.
+        store: the store that has the record of the operation.
+    """
+
+    def __init__(
+        self, engine: Engine, snapshotter: ContainerSnapshotter, *, operation: str, store: BackupStore
+    ) -> None:
+        self._engine = engine
+        self._snapshotter = snapshotter
+        self._labels = {ROLE_LABEL: GUARD, OPERATION_LABEL: operation, **StoreIdentity(store).labels()}
+        self._standing: list[str] = []
+        self._exposed: tuple[ContainerSnapshot, ...] = ()
+        self._live: dict[str, ContainerSnapshot] = {}
+        self._pool = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="guard")
+        self._started: list[Future[None]] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        # Whoever looks for them finds all.
+        wait(self._started)
+        self._pool.shutdown()
+
+    def stand(self, exposed: Sequence[Exposed]) -> tuple[ContainerSnapshot, ...]:
+        """Commit containers that still run and start a guard for each; return the snapshots by those commits.
+
+        A container that cannot be committed or guarded now is backed up all the same, and a warning is logged.
+        """
+        self._exposed = tuple(self._pool.map(self._protect, exposed))
+        return self._exposed
+
+    def live(self, container: str) -> ContainerSnapshot | None:
+        """Return the snapshot of a container, by its id, that was taken while it ran; None where there is none."""
+        return self._live.get(container)
+
+    def renew(self, snapshot: ContainerSnapshot) -> None:
+        """Start a second guard for a container that was written to after its first commit; does not wait for it."""
+        before = self._live.get(snapshot.id)
+        if before is not None and before.image.committed_layers != snapshot.image.committed_layers:
+            self._started.append(self._pool.submit(self._guard, snapshot, snapshot.image.tag))
+
+    def remove(self) -> None:
+        """Remove all guards, and forget the images that were committed while the containers ran."""
+        for started in self._started:
+            started.result()
+        for _ in self._pool.map(self._remove, self._standing):
+            pass
+        self._standing.clear()
+        for snapshot in self._exposed:
+            self._snapshotter.forget_live(snapshot)
+        self._exposed = ()
+        self._live.clear()
+
+    def _protect(self, exposed: Exposed) -> ContainerSnapshot:
+        container, tag = exposed
+        try:
+            snapshot = self._snapshotter.capture_live(container, tag=tag)
+        except EngineError as error:
+            logger.warning("%s: it cannot be committed while it runs, so nothing guards it: %s", container.name, error)
+            return self._snapshotter.uncommitted(container, tag=tag)
+        self._live[container.id] = snapshot
+        self._guard(snapshot, live(tag))
+        return snapshot
+
+    def _guard(self, snapshot: ContainerSnapshot, image: str) -> None:
+        architecture = self._engine.info().architecture
+        if architecture not in _WAITING:
+            logger.warning("%s: nothing guards it, there is no program for %s", snapshot.name, architecture)
+            return
+        name = f"{GUARD_NAME}{secrets.token_hex(6)}"
+        # Noted first: a create whose answer is lost may have created it all the same.
+        self._standing.append(name)
+        try:
+            self._engine.create_container(name, request(snapshot, image, self._labels))
+            self._engine.put_archive(name, program(architecture))
+            self._engine.start_container(name)
+        except EngineError as error:
+            logger.warning("%s: nothing guards it against a prune while it is stopped: %s", snapshot.name, error)
+
+    def _remove(self, name: str) -> None:
+        error = removal_error(lambda: self._engine.remove_container(name, force=True))
+        if error is not None:
+            logger.warning("container %s is left over: %s", name, error)
+
+
+def request(snapshot: ContainerSnapshot, image: str, labels: Mapping[str, str]) -> dict[str, Any]:
+    """Return the request that creates the guard of a container from an image that was committed of it. Pure."""
+    config = snapshot.inspection["Config"]
+    volumes = sorted({mount.source for mount in snapshot.mounts if mount.kind == "volume"})
+    mounts = [
+        {
+            "Type": "volume",
+            "Source": volume,
+            "Target": f"{_HOME}/volumes/{number}",
+            "ReadOnly": True,
+            "VolumeOptions": {"NoCopy": True},
+        }
+        for number, volume in enumerate(volumes)
+    ]
+    # Else an engine would create volumes for what the image declares to be some.
+    host = {"Mounts": mounts, "Tmpfs": dict.fromkeys(config.get("Volumes") or {}, "")}
+    return quiet_request(image, [_PROGRAM], labels=labels, hidden=config.get("Labels") or {}, host=host)
+
+
+def program(architecture: str) -> bytes:
+    """Return a tar with the program of a guard. Pure."""
+    machine, code = _WAITING[architecture]
+    start = 0x400000
+    # The header of an ELF file, and one of a segment that holds all of it.
+    at = start + 64 + 56
+    header = b"\x7fELF\x02\x01\x01".ljust(16, b"\0")
+    header += struct.pack("<HHIQQQIHHHHHH", 2, machine, 1, at, 64, 0, 0, 64, 56, 1, 0, 0, 0)
+    size = 64 + 56 + len(code)
+    header += struct.pack("<IIQQQQQQ", 1, 5, 0, start, start, size, size, 0x1000)
+    whole = io.BytesIO()
+    with tarfile.open(fileobj=whole, mode="w", format=tarfile.USTAR_FORMAT) as archive:
+        folder = tarfile.TarInfo(_HOME.lstrip("/"))
+        folder.type, folder.mode = tarfile.DIRTYPE, 0o755
+        archive.addfile(folder)
+        file = tarfile.TarInfo(_PROGRAM.lstrip("/"))
+        file.size, file.mode = size, 0o755
+        archive.addfile(file, io.BytesIO(header + code))
+    return whole.getvalue()
+
+
+def remove_guards(engine: Engine, *, of: str) -> None:
+    """Remove the guards of an operation; harmless where there are none.
+
+    Raises:
+        EngineError: the engine refused or failed.
+    """
+    for container in engine.list_containers(_guards_with({OPERATION_LABEL: of})):
+        engine.remove_container(container, force=True)
+
+
+def guards_of(engine: Engine, store: BackupStore) -> dict[str, str]:
+    """Return the ids of the guards of a store's operations, each with the id of its operation; raises `EngineError`."""
+    identity, found = StoreIdentity(store), dict[str, str]()
+    for container in engine.list_containers(_guards_with({})):
+        try:
+            labels = engine.inspect_container(container)["Config"].get("Labels") or {}
+        except ContainerNotFoundError:
+            continue
+        if identity.is_ours(labels):
+            found[container] = labels.get(OPERATION_LABEL, "")
+    return found
+
+
+def _guards_with(labels: Mapping[str, str]) -> ContainerFilter:
+    # By their names too: an image may bear any label, and give it to a container that is none of ours.
+    return ContainerFilter(name_prefix=GUARD_NAME, labels={ROLE_LABEL: GUARD, **labels})

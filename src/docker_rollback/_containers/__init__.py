@@ -1,0 +1,100 @@
+"""Containers of an engine: found, snapshotted, quiesced, resumed."""
+
+from docker_rollback._containers.bound_paths import BoundPaths, asked_by_binds, can_be_made
+from docker_rollback._containers.compose import beyond, look_at_project, members, newcomers, require_members
+from docker_rollback._containers.creation import body_for, forgets_connected_macs, join, needs_network_of_mode
+from docker_rollback._containers.find import look_at, look_at_all
+from docker_rollback._containers.image_depth import uncommittable
+from docker_rollback._containers.images import (
+    create_on,
+    earlier_name,
+    find_origin,
+    led_to,
+    name_of,
+    provide_image,
+    take_name,
+)
+from docker_rollback._containers.locking import PROJECT_MARK, locked, project_key
+from docker_rollback._containers.own_container import NO_TRACES, Own, Traces, own_container
+from docker_rollback._containers.podman_losses import native_loss, requiring
+from docker_rollback._containers.process_watch import main_processes
+from docker_rollback._containers.quiesce import AtRest, ensure_running, resting, with_runs
+from docker_rollback._containers.read_only_volumes import uncopied
+from docker_rollback._containers.readiness import await_needed
+from docker_rollback._containers.running import all_run, end_lost_run, ensure_state, in_rounds, is_lost, settled
+from docker_rollback._containers.snapshotter import ContainerSnapshotter, now
+from docker_rollback._containers.store_identity import BOOT_LABEL, FOLDER_LABEL, HOST_LABEL, StoreIdentity
+from docker_rollback._containers.surviving import doubtful_paths, lost_partners, lost_path, mountinfo_of
+from docker_rollback._containers.undisturbed import (
+    DataWatch,
+    DisturbedCaptureError,
+    DisturbedError,
+    capture_until_undisturbed,
+    disturbed,
+    put_back_until_undisturbed,
+)
+from docker_rollback._containers.unkept_names import unkept_names
+
+__all__ = [
+    "BOOT_LABEL",
+    "FOLDER_LABEL",
+    "HOST_LABEL",
+    "NO_TRACES",
+    "PROJECT_MARK",
+    "AtRest",
+    "BoundPaths",
+    "ContainerSnapshotter",
+    "DataWatch",
+    "DisturbedCaptureError",
+    "DisturbedError",
+    "Own",
+    "StoreIdentity",
+    "Traces",
+    "all_run",
+    "asked_by_binds",
+    "await_needed",
+    "beyond",
+    "body_for",
+    "can_be_made",
+    "capture_until_undisturbed",
+    "create_on",
+    "disturbed",
+    "doubtful_paths",
+    "earlier_name",
+    "end_lost_run",
+    "ensure_running",
+    "ensure_state",
+    "find_origin",
+    "forgets_connected_macs",
+    "in_rounds",
+    "is_lost",
+    "join",
+    "led_to",
+    "locked",
+    "look_at",
+    "look_at_all",
+    "look_at_project",
+    "lost_partners",
+    "lost_path",
+    "main_processes",
+    "members",
+    "mountinfo_of",
+    "name_of",
+    "native_loss",
+    "needs_network_of_mode",
+    "newcomers",
+    "now",
+    "own_container",
+    "project_key",
+    "provide_image",
+    "put_back_until_undisturbed",
+    "require_members",
+    "requiring",
+    "resting",
+    "settled",
+    "take_name",
+    "uncommittable",
+    "uncopied",
+    "unkept_names",
+    "with_runs",
+]

@@ -1,0 +1,140 @@
+"""What a container's writable layer changes, found where its layers can be seen on this machine.
+
+An engine that is asked for it may compare every file of the image, in the downtime: Docker from 28 on takes half a
+second for an image of 500 MB. The layers of overlayfs tell it at once. What was copied up and is the same, to the last
+byte, is no change, and a folder is changed where something in it is.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain, islice
+from typing import Any
+
+from docker_rollback._containers.overlay import MARKS, attributes_of, layers_of
+from docker_rollback._host import Tree
+
+_OPAQUE = "opaque"
+_OF_NO_WEIGHT = ("origin", "impure", "nlink", "uuid")
+"""Marks that overlayfs leaves and that say nothing of what is seen: others, such as a redirection, do."""
+_MOST_COMPARED = 16 << 20
+"""Bytes of a file."""
+
+
+class _UnclearError(Exception):
+    """The layers say something that is not understood here."""
+
+
+def changes(inspection: Mapping[str, Any], *, most: int) -> dict[str, str] | None:
+    """Return what a writable layer has, by path: "added", "changed" or "deleted"; None where it cannot be told here.
+
+    It takes the engine of this machine, and root with every capability: overlayfs hides its marks from others.
+
+    Args:
+        inspection: the container's.
+        most: how many of them are wanted.
+    """
+    try:
+        with layers_of(inspection) as layers:
+            if layers is None:
+                return None
+            return dict(islice(_changed_in(layers.upper, b".", layers.lower), most))
+    except (OSError, RecursionError, _UnclearError):
+        return None
+
+
+def _changed_in(upper: Tree, folder: bytes, layers: Sequence[Tree]) -> Iterator[tuple[str, str]]:
+    """Yield what a folder of the writable layer changes, of layers that its like may be in."""
+    for name in sorted(upper.names(folder)):
+        path = folder + b"/" + name
+        now = upper.status(path)
+        if _is_whiteout(now):
+            yield _shown(path), "deleted"
+            continue
+        was, below = _like(path, layers)
+        kind = "added" if was is None else "changed" if _differ(was, upper, path) else ""
+        inner: Iterator[tuple[str, str]] = iter(())
+        if stat.S_ISDIR(now.st_mode):
+            under = below if was is not None and was.is_folder(path) else []
+            if _is_opaque(upper, path):
+                inner = chain(_hidden(upper, path, under), _changed_in(upper, path, []))
+            else:
+                inner = _changed_in(upper, path, under)
+        first = next(inner, None)
+        if kind or first is not None:
+            yield _shown(path), kind or "changed"
+        if first is not None:
+            yield first
+            yield from inner
+
+
+def _shown(path: bytes) -> str:
+    """Return a path as the container has it."""
+    return os.fsdecode(path.removeprefix(b"."))
+
+
+def _hidden(upper: Tree, path: bytes, layers: Sequence[Tree]) -> Iterator[tuple[str, str]]:
+    """Yield what the image has in a folder, and the writable layer put another folder over."""
+    there = {name for layer in layers for name in layer.names(path)}
+    for name in sorted(there.difference(upper.names(path))):
+        inner = path + b"/" + name
+        if _like(inner, layers)[0] is not None:
+            yield _shown(inner), "deleted"
+
+
+def _like(path: bytes, layers: Sequence[Tree]) -> tuple[Tree | None, list[Tree]]:
+    """Return the layer that shows what the image has under a path, and those that add to it where it is a folder."""
+    found: Tree | None = None
+    holders: list[Tree] = []
+    for layer in layers:
+        try:
+            seen = layer.status(path)
+        except FileNotFoundError:
+            continue
+        if _is_whiteout(seen):
+            break
+        is_folder = stat.S_ISDIR(seen.st_mode)
+        if found is not None and not is_folder:
+            break
+        found = found or layer
+        holders.append(layer)
+        if not is_folder or _is_opaque(layer, path):
+            break
+    return found, holders
+
+
+def _is_whiteout(seen: os.stat_result) -> bool:
+    return stat.S_ISCHR(seen.st_mode) and seen.st_rdev == 0
+
+
+def _is_opaque(layer: Tree, path: bytes) -> bool:
+    marks = {name.rpartition(".")[2] for name in layer.attributes(path) if name.startswith(MARKS)}
+    if not marks <= {_OPAQUE, *_OF_NO_WEIGHT}:
+        raise _UnclearError(f"{path!r} is marked {sorted(marks)}")
+    return _OPAQUE in marks
+
+
+def _differ(image: Tree, upper: Tree, path: bytes) -> bool:
+    """Whether two of one name differ in what a container sees, except the time and the size of a folder."""
+    before, after = image.status(path), upper.status(path)
+    if _outside(before) != _outside(after) or attributes_of(image, path) != attributes_of(upper, path):
+        return True
+    if stat.S_ISLNK(after.st_mode):
+        return image.target(path) != upper.target(path)
+    # Times can be set, so they are no proof; and who is to read much in the downtime had better call it a change.
+    is_file = stat.S_ISREG(after.st_mode)
+    return is_file and (after.st_size > _MOST_COMPARED or _content(image, path) != _content(upper, path))
+
+
+def _content(layer: Tree, path: bytes) -> bytes:
+    """Return a file's content; of one that has grown meanwhile, no more than is compared."""
+    with layer.reading(path) as file, os.fdopen(os.dup(file), "rb") as opened:
+        return opened.read(_MOST_COMPARED + 1)
+
+
+def _outside(seen: os.stat_result) -> tuple[int, ...]:
+    """Return what a look tells of something without opening it."""
+    shape = () if stat.S_ISDIR(seen.st_mode) else (seen.st_size, seen.st_mtime_ns)
+    return seen.st_mode, seen.st_uid, seen.st_gid, seen.st_rdev, *shape

@@ -1,0 +1,348 @@
+"""Containers that shall run: started in rounds, looked at again, and started again if they ended with their engine."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime, timedelta
+from typing import Any, Final, TypeVar
+
+from attrs import evolve
+
+from docker_rollback._containers.find import look_at
+from docker_rollback._engine import Engine, Inspection
+from docker_rollback._host import Timer
+from docker_rollback._inspection import HELD, restart_count, restart_policy, restarts, started_at
+from docker_rollback._model import ContainerState, Observed
+from docker_rollback.errors import ContainerNotFoundError, EngineError, RestoreError
+
+logger = logging.getLogger("docker_rollback")
+
+T = TypeVar("T")
+
+_ROUNDS: Final = 5
+_BETWEEN_ROUNDS: Final = 0.5
+"""How often, and seconds between, containers are started that fail to start."""
+
+_STARTS: Final = 3
+"""How often a container is started again that has ended."""
+
+_PATIENCE: Final = 5.0
+_POLL: Final = 0.1
+"""Seconds: how long the state of a container is looked at again before it is an error, and between two looks."""
+
+_KILLED: Final = 137
+"""The exit code of a program that was killed."""
+
+_LOST: Final = 3
+"""How often a run that its engine has lost is replaced by another one."""
+
+_SHOWS: Final = 3.0
+"""Seconds after the start of a run in which its engine shows that it has lost it."""
+
+_BACK: Final = timedelta(seconds=2)
+"""How long after its end a container may still be started again by its engine."""
+
+_STABLE: Final = timedelta(seconds=10)
+"""How long a run lasts that an engine takes for a good one (moby, restartmanager)."""
+
+
+def in_rounds(
+    items: Iterable[T], attempt: Callable[[T], None], *, sleep: Callable[[float], None] = time.sleep
+) -> list[tuple[T, EngineError | RestoreError]]:
+    """Attempt something with each item, and again with those that failed once the others are through.
+
+    One container may need another to start: the log driver of the first sends to the second, or the first binds a
+    socket that the second makes. Failures that look
+    permanent are tried again too: a service that stays down is worse than a call too many.
+
+    Returns:
+        The items that failed in every round, each with its last error.
+    """
+    waiting, failures = list(items), list[tuple[T, EngineError | RestoreError]]()
+    final = list[tuple[T, EngineError | RestoreError]]()
+    for number in range(_ROUNDS):
+        if number:
+            sleep(_BETWEEN_ROUNDS)
+        failures = []
+        for item in waiting:
+            try:
+                attempt(item)
+            except (EngineError, RestoreError) as error:
+                removed = isinstance(error, ContainerNotFoundError) or isinstance(
+                    error.__cause__, ContainerNotFoundError
+                )
+                (final if removed else failures).append((item, error))
+        waiting = [item for item, _ in failures]
+        if not waiting:
+            break
+    return final + failures
+
+
+def ensure_state(
+    engine: Engine,
+    container: str,
+    wanted: ContainerState,
+    *,
+    name: str | None = None,
+    policy: Mapping[str, Any] | None = None,
+    timer: Timer = time,
+) -> str | None:
+    """Have a container that was started do what it did before; start it again if it has ended.
+
+    An engine that dies takes its containers along, and one that was just started again may first report a state
+    that is no longer true. So a wrong state is looked at again for some seconds. A run that its engine has lost is
+    stopped, and the container is started again.
+
+    Args:
+        engine: where it is.
+        container: its name or id.
+        wanted: what it did; alive.
+        name: what the log calls it.
+        policy: its own restart policy, which it has in the end; None leaves a held container held.
+        timer: measures the time and waits.
+
+    Returns:
+        None, or why it does not do that, a sentence.
+
+    Raises:
+        EngineError: the engine does not answer.
+    """
+    name = name or container
+    replaced: list[str] = []
+    try:
+        return _ensure_state(engine, container, wanted, replaced, name=name, policy=policy, timer=timer)
+    except BaseException:
+        if replaced and policy is not None:
+            _resume(engine, container, policy, name=name)
+        raise
+
+
+def _ensure_state(
+    engine: Engine,
+    container: str,
+    wanted: ContainerState,
+    replaced: list[str],
+    *,
+    name: str,
+    policy: Mapping[str, Any] | None,
+    timer: Timer,
+) -> str | None:
+    """Do the work of `ensure_state`; add to `replaced` each run that is stopped, before it is."""
+    reason, inspection = _brought_to(engine, container, wanted, replaced, name=name, timer=timer)
+    if wanted.loops and inspection is not None and is_lost(engine, inspection):
+        # That it ends again and again may be its engine's doing alone, also when it was captured.
+        runs = ContainerState("running")
+        reason, inspection = _brought_to(engine, container, runs, replaced, name=name, timer=timer)
+        if reason is not None:
+            logger.info("%s: it ends by itself again and again, as it did before", name)
+            _give_back(engine, inspection, policy)
+            engine.start_container(container)
+            reason, inspection = _brought_to(engine, container, wanted, replaced, name=name, timer=timer)
+    _give_back(engine, inspection, policy)
+    return reason
+
+
+def _give_back(engine: Engine, inspection: Inspection | None, policy: Mapping[str, Any] | None) -> None:
+    """Give a held container its own restart policy, if it has one."""
+    if inspection is not None and policy and restart_policy(inspection) == HELD != policy:
+        engine.update_container(str(inspection["Id"]), {"RestartPolicy": dict(policy)})
+
+
+def _resume(engine: Engine, container: str, policy: Mapping[str, Any], *, name: str) -> None:
+    """Start a container that was stopped to replace its run, with its own policy; an engine error is only logged."""
+    try:
+        if policy:
+            engine.update_container(container, {"RestartPolicy": dict(policy)})
+        engine.start_container(container)
+    except EngineError as error:
+        logger.warning("%s: it may be stopped, without its restart policy: %s", name, error)
+
+
+def _brought_to(
+    engine: Engine,
+    container: str,
+    wanted: ContainerState,
+    replaced: list[str],
+    *,
+    name: str,
+    timer: Timer,
+    most: int = _STARTS,
+) -> tuple[str | None, Inspection | None]:
+    """Do the work of `ensure_state`; return its result and the last inspection, None of a container that is gone."""
+    deadline, starts, lost, refused = timer.monotonic() + _PATIENCE, 0, 0, ""
+    seen: list[str] = []
+    while True:
+        try:
+            inspection = engine.inspect_container(container)
+        except ContainerNotFoundError:
+            return "it is gone; somebody removed it", None
+        status = str(inspection["State"]["Status"])
+        code = int(inspection["State"].get("ExitCode") or 0)
+        try:
+            if not wanted.loops and is_lost(engine, inspection):
+                if lost == _LOST:
+                    return _LOST_REASON, inspection
+                lost += 1
+                logger.warning("%s: its engine has lost its run; stopping it and starting it again", name)
+                replaced.append(started_at(inspection))
+                _hold(engine, container, inspection)
+                # The stop may have taken as long as the container is given for it.
+                starts, deadline = 0, timer.monotonic() + _PATIENCE
+                continue
+            if _fits(status, wanted):
+                run = started_at(inspection)
+                if wanted.loops or not restart_count(inspection) or run in seen or len(seen) == _LOST:
+                    return None, inspection
+                # Its engine started it by itself, as one that has died does; that may be a run that gets lost.
+                seen.append(run)
+                timer.sleep(_SHOWS)
+                continue
+            if starts and status == "exited" and code == 0 and not restarts(inspection["HostConfig"]):
+                logger.info("%s: it was started and has done its work", name)
+                return None, inspection
+            if timer.monotonic() >= deadline:
+                return refused or f"it does not run: it is {status}, its last exit code is {code}", inspection
+            if status in ("exited", "created", "dead") and starts < most:
+                starts += 1
+                logger.warning("%s: it is %s although it was started; starting it again", name, status)
+                engine.start_container(container)
+                continue
+            if status == "paused":
+                engine.unpause_container(container)
+                continue
+            if status == "running":
+                engine.pause_container(container)
+                continue
+        except EngineError as error:
+            refused = f"it is {status}: {error}"
+        timer.sleep(_POLL)
+
+
+_LOST_REASON: Final = (
+    "its engine has lost its run: after a death of its own, Docker before 29.2.1 can take the end of an earlier run of "
+    "a container for the end of each new one, whose processes go on without network and log; stop the container, "
+    "restart the engine, then call recover()"
+)
+
+
+def is_lost(engine: Engine, inspection: Mapping[str, Any]) -> bool:
+    """Return True if a container's processes may run although its engine has cleaned up after them.
+
+    Docker kills a run that it finds left over when it starts the container (ReplaceContainer), and then takes the exit
+    of that run for the exit of the new one: it releases the network, and starts a container that has a restart policy
+    again, over and over, each time with 137. Without such a policy it finds some moments later that the container
+    runs, now without a network (daemon/monitor.go; from 29.2.1 on such an exit is ignored).
+
+    Args:
+        engine: where the container is.
+        inspection: the container's.
+    """
+    state, networks = inspection["State"], inspection["NetworkSettings"].get("Networks") or {}
+    bare = state["Status"] in ("running", "paused") and networks
+    bare = bare and not any((endpoint or {}).get("EndpointID") for endpoint in networks.values())
+    ended = state["Status"] == "restarting" and state.get("ExitCode") == _KILLED and not state.get("OOMKilled")
+    # Podman names no endpoints.
+    return bool(bare or ended) and engine.info().flavour != "podman"
+
+
+def end_lost_run(engine: Engine, container: Observed, *, timer: Timer = time) -> None:
+    """End what may still run of a container that was held and stopped when its engine had lost its run.
+
+    Docker ends such processes when it starts the container, and shows the new run some moments later. A program that
+    kills itself over and over looks the same, so it is started only once.
+    """
+    runs = ContainerState("running")
+    reason, _ = _brought_to(engine, container.id, runs, [], name=container.name, timer=timer, most=1)
+    if reason is not None:
+        logger.warning("%s: a process of an earlier run may still be there: %s", container.name, reason)
+    engine.stop_container(container.id)
+
+
+def _hold(engine: Engine, container: str, inspection: Mapping[str, Any]) -> None:
+    if restarts(inspection["HostConfig"]):
+        engine.update_container(container, {"RestartPolicy": dict(HELD)})
+    engine.stop_container(container)
+
+
+def _fits(status: str, wanted: ContainerState) -> bool:
+    if wanted.status == "paused":
+        return status == "paused"
+    return status == "running" or (wanted.loops and status == "restarting")
+
+
+def all_run(engine: Engine, names: Iterable[str]) -> bool:
+    """Return True if there is a container of each name, its processes exist, and its engine has not lost them."""
+    standing = [look_at(engine, name) for name in names]
+    return all(one is not None and one.state.alive and not is_lost(engine, one.inspection) for one in standing)
+
+
+def supervisor_of(inspection: Mapping[str, Any]) -> str:
+    """Return who may start a container by itself, in words, with what stops that."""
+    unit = (inspection["Config"].get("Labels") or {}).get("PODMAN_SYSTEMD_UNIT")
+    if unit:
+        return f"its systemd unit {unit}; stop the unit first: systemctl stop {unit}"
+    return "a systemd unit, a quadlet or a program like autoheal; stop that first (a unit: systemctl stop UNIT)"
+
+
+def loops(inspection: Mapping[str, Any], moment: datetime) -> bool:
+    """Return True if a container ends again and again and is started again by its engine.
+
+    Such a container waits to be started again, or was started by its restart policy seconds ago.
+
+    Args:
+        inspection: the container's.
+        moment: when it was inspected.
+    """
+    if inspection["State"]["Status"] == "restarting":
+        return True
+    if not restarts(inspection["HostConfig"]) or not restart_count(inspection):
+        return False
+    started = moment_of(started_at(inspection))
+    return started is not None and moment - started < _STABLE
+
+
+def settled(
+    engine: Engine,
+    container: Observed,
+    *,
+    clock: Callable[[], datetime],
+    sleep: Callable[[float], None] = time.sleep,
+) -> Observed:
+    """Return a container as it is once its engine has started it again, and whether it is in a crash loop.
+
+    Podman shows a container as exited in the moment before it starts it again by its restart policy.
+
+    Args:
+        engine: where it is.
+        container: as it was inspected a moment ago.
+        clock: the time, in UTC.
+        sleep: waits, in seconds.
+    """
+    for _ in range(round(_BACK.total_seconds() / _POLL)):
+        ended = moment_of(str(container.inspection["State"].get("FinishedAt")))
+        comes_back = container.state.status == "exited" and _restarts_after(container)
+        if not comes_back or ended is None or clock() - ended >= _BACK:
+            break
+        sleep(_POLL)
+        container = look_at(engine, container.id) or container
+    looping = loops(container.inspection, clock())
+    return evolve(container, state=evolve(container.state, looping=looping)) if looping else container
+
+
+def _restarts_after(container: Observed) -> bool:
+    """Return True if the restart policy of a container that has ended has it started again."""
+    policy = container.inspection["HostConfig"].get("RestartPolicy") or {}
+    if policy.get("Name") == "on-failure":
+        most = int(policy.get("MaximumRetryCount") or 0)
+        return container.state.exit_code != 0 and (not most or restart_count(container.inspection) < most)
+    return restarts(container.inspection["HostConfig"])
+
+
+def moment_of(text: str) -> datetime | None:
+    """Return the time that an engine names; None if it names none."""
+    try:
+        return datetime.fromisoformat(text)
+    except ValueError:
+        return None

@@ -1,0 +1,413 @@
+"""One container, captured: its configuration, its file system as an image, its mounts, its state."""
+
+from __future__ import annotations
+
+import logging
+import re
+import secrets
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any
+
+from attrs import evolve
+
+from docker_rollback._containers.creation import forgets_connected_macs
+from docker_rollback._containers.find import look_at
+from docker_rollback._containers.image_depth import store_image
+from docker_rollback._containers.images import bare, earlier_name, led_to, name_of, origin_in, take_name
+from docker_rollback._containers.locking import locked
+from docker_rollback._containers.overlay import altered, lost_by_commit
+from docker_rollback._containers.overlay_changes import changes as seen_changes
+from docker_rollback._containers.podman_losses import native_loss
+from docker_rollback._containers.quiesce import AtRest
+from docker_rollback._containers.unkept_names import unkept_names
+from docker_rollback._engine import Engine, removal_error, remove_named
+from docker_rollback._host import Timer, may_do_anything
+from docker_rollback._inspection import (
+    Origin,
+    attached_networks,
+    gap_of,
+    layers_of,
+    made_for_mounts,
+    mount_places,
+    observe,
+    primary_network,
+    with_asked,
+    with_asked_macs,
+)
+from docker_rollback._model import Backup, ContainerSnapshot, ImageSnapshot, NotCovered, Observed, Quiesce, backup_id
+from docker_rollback._names import IMAGE_REPOSITORY, again, image_tag, live, named, names_of, part_of
+from docker_rollback._reporting import Reporter
+from docker_rollback._store import BackupStore, Draft
+from docker_rollback.errors import CaptureError, EngineConflictError, EngineError, ImageNotFoundError
+
+logger = logging.getLogger("docker_rollback")
+
+_FAILED = 500
+"""The status of an answer in which an engine says that it failed."""
+
+
+def now() -> datetime:
+    """Return the time, in UTC."""
+    return datetime.now(UTC)
+
+
+class ContainerSnapshotter:
+    """Takes snapshots of containers.
+
+    Alone, `snapshot` is all that is needed. `observe`, `capture` and `seal` are its phases, for callers that capture
+    several things at one moment.
+
+    Args:
+        engine: where the containers are.
+        store: where the images go.
+        export_image: whether the image is copied into the store. Without, it stays in the engine under a name of ours,
+            and the backup is not durable: an engine that loses its images loses the backup.
+        quiesce: how `snapshot` brings the container to rest.
+        report: is told what is done.
+        clock: the time, in UTC.
+        timer: measures the time and waits.
+
+    Example:
+        >>> snapshotter = ContainerSnapshotter(DockerEngine.from_env(), BackupStore("/var/backups/containers"))
+        >>> snapshotter.snapshot("web").image.layers
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        store: BackupStore,
+        *,
+        export_image: bool = True,
+        quiesce: Quiesce = "stop",
+        report: Reporter | None = None,
+        clock: Callable[[], datetime] = now,
+        timer: Timer = time,
+    ) -> None:
+        self._engine = engine
+        self._store = store
+        self._export_image = export_image
+        self._quiesce: Quiesce = quiesce
+        self._report = report or Reporter()
+        self._clock = clock
+        self._timer = timer
+        self._known: dict[str, Mapping[str, Any]] = {}
+
+    def snapshot(self, container: str) -> ContainerSnapshot:
+        """Capture one container, without the data of its volumes, as a backup of its own in the store.
+
+        The container is brought to rest for the commit (by default stopped with its own signal and patience) and set
+        going again, also after an error.
+
+        Unlike `docker_rollback.backup`, this keeps no journal record and runs no guard. If somebody prunes or removes
+        the container in the moment in which it is stopped, or this process dies then, nothing recreates or starts it.
+        With ``quiesce="pause"`` no prune removes it; `recover` starts nothing either way.
+
+        Raises:
+            ContainerNotFoundError: the engine has no such container.
+            CaptureError: somebody set the container going while it was captured.
+            ResumeError: it could not be set going again.
+            StoreError: the store cannot take it.
+        """
+        observed = self.observe(container)
+        created = self._clock()
+        identity = backup_id(observed.name, created, secrets.token_hex(3))
+        tag = self.tag(identity, 0, observed)
+        with (
+            locked(self._store, [observed]),
+            self._store.draft(identity) as draft,
+            self.discarding([tag]),
+        ):
+            self.expect([observed])
+            with AtRest(self._engine, self._quiesce, report=self._report, timer=self._timer) as rest:
+                rest.bring(observed)
+                snapshot = self.capture(observed, tag=tag)
+                rest.check_undisturbed()
+            snapshot = self.seal(snapshot, draft)
+            gaps = tuple(
+                NotCovered(f"volume {name} of {observed.name}", "the container alone was captured")
+                for name in observed.volumes
+            )
+            snapshot = evolve(snapshot, not_covered=(*snapshot.not_covered, *gaps))
+            draft.commit(
+                Backup(
+                    id=identity,
+                    created=created,
+                    engine=self._engine.info().record(),
+                    quiesce=self._quiesce,
+                    containers=(snapshot,),
+                )
+            )
+        self.release(snapshot)
+        return snapshot
+
+    def tag(self, backup: str, number: int, container: Observed) -> str:
+        """Return the name under which the engine is to hold the image of one container of a backup."""
+        return image_tag(backup, number, container.name, stored=self._export_image)
+
+    def observe(self, container: str) -> Observed:
+        """Look at a container, by name or id, while it does whatever it does."""
+        return observe(self._engine.inspect_container(container))
+
+    def expect(self, containers: Iterable[Observed]) -> None:
+        """Ask for all that `capture` needs to know of containers and that can be had before they are at rest."""
+        for container in containers:
+            self._layers(str(container.inspection["Image"]))
+
+    def capture(self, container: Observed, *, tag: str, folders: Collection[str] = ()) -> ContainerSnapshot:
+        """Commit a container that is at rest; the engine holds the image under `tag` until `release`.
+
+        Leaves its image out of the store: that is `seal`, which can wait until the container runs again.
+
+        Args:
+            container: as it was found.
+            tag: the image's name.
+            folders: the folders of the host that the same backup holds.
+        """
+        self._report.step("commit", container.name)
+        committed = self._commit(container, tag)
+        return self._snapshot(container, committed, tag, folders)
+
+    def capture_live(self, container: Observed, *, tag: str) -> ContainerSnapshot:
+        """Commit a container that still runs, as `live(tag)`; `tag` is for its commit by `capture`."""
+        return self._snapshot(container, self._commit(container, live(tag)), tag, ())
+
+    def uncommitted(self, container: Observed, *, tag: str) -> ContainerSnapshot:
+        """Return the same of a container that could not be committed: its file system is that of its image."""
+        return self._of(container, _image(container, tag), ())
+
+    def _commit(self, container: Observed, tag: str) -> str:
+        return self._engine.commit_container(container.id, tag, author=self._origin(container.inspection).note)
+
+    def _origin(self, inspection: Mapping[str, Any]) -> Origin:
+        return origin_in(self._image(str(inspection["Image"])), inspection)
+
+    def _snapshot(self, container: Observed, committed: str, tag: str, folders: Collection[str]) -> ContainerSnapshot:
+        layers = self._layers(committed)
+        original = str(container.inspection["Image"])
+        clean = self._is_clean(container, layers)
+        image = evolve(
+            _image(container, tag),
+            id=original if clean else committed,
+            layers=self._layers(original) if clean else layers,
+            committed_layers=layers,
+            clean=clean,
+        )
+        return self._of(container, image, folders)
+
+    def _of(self, container: Observed, image: ImageSnapshot, folders: Collection[str]) -> ContainerSnapshot:
+        gaps = [gap for mount in container.mounts if (gap := gap_of(mount, folders)) is not None]
+        return ContainerSnapshot(
+            name=container.name,
+            id=container.id,
+            inspection=container.inspection,
+            state=container.state,
+            image=image,
+            mounts=container.mounts,
+            not_covered=(*gaps, *native_loss(self._engine, container).not_covered(container.name, refusals=True)),
+        )
+
+    def seal(
+        self, snapshot: ContainerSnapshot, draft: Draft, *, guarded: ContainerSnapshot | None = None
+    ) -> ContainerSnapshot:
+        """Copy the snapshot's image into the store; return the snapshot that knows where it is and what it lacks.
+
+        Args:
+            snapshot: by `capture`.
+            draft: the backup that it goes into.
+            guarded: the same container's by `capture_live`, whose image cannot be pruned.
+        """
+        if guarded is not None:
+            snapshot = self._on_guarded(snapshot, guarded)
+        podman = self._engine.info().flavour == "podman"
+        several = attached_networks(snapshot.inspection).keys() - {primary_network(snapshot.inspection)}
+        if podman or (several and forgets_connected_macs(self._engine)):
+            # Stopped and started again by now, where it ran.
+            standing = look_at(self._engine, snapshot.id)
+            find = with_asked if podman else with_asked_macs
+            inspection, unknown = find(snapshot.inspection, standing.inspection if standing else None)
+            snapshot = evolve(snapshot, inspection=inspection, not_covered=(*snapshot.not_covered, *unknown))
+        if snapshot.image.clean:
+            self._give_up_commit(snapshot)
+        else:
+            for reason in unkept_names(self._engine, snapshot):
+                # They came since the look before the capture.
+                raise CaptureError(snapshot.name, reason)
+            lost = lost_by_commit(snapshot.inspection)
+            snapshot = evolve(snapshot, not_covered=(*snapshot.not_covered, *lost))
+        image = self._with_name(snapshot)
+        snapshot = evolve(snapshot, image=image, not_covered=(*snapshot.not_covered, *self._lost_names(snapshot)))
+        if self._export_image:
+            self._report.step("store", snapshot.name)
+        base, export = self._origin(snapshot.inspection).layers, self._export_image
+        return evolve(snapshot, image=store_image(self._engine, self._store, draft, image, base=base, export=export))
+
+    def _on_guarded(self, snapshot: ContainerSnapshot, guarded: ContainerSnapshot) -> ContainerSnapshot:
+        """Have an equal image that cannot be pruned take the place of a dirty container's."""
+        image, equal = snapshot.image, guarded.image
+        if image.clean or equal.clean or image.committed_layers != equal.committed_layers or image.id == equal.id:
+            return snapshot
+        self._engine.tag_image(equal.id, image.tag)
+        self._forget(snapshot.name, image.id)
+        return evolve(snapshot, image=evolve(image, id=equal.id))
+
+    def forget_live(self, snapshot: ContainerSnapshot) -> None:
+        """Let the engine forget the name of what `capture_live` committed."""
+        self._forget(snapshot.name, live(snapshot.image.tag))
+
+    def _give_up_commit(self, snapshot: ContainerSnapshot) -> None:
+        """Have the engine hold the original in place of the commit that showed that nothing was written.
+
+        The original is the better image: it holds all there is, and its id is the one the container shows. The commit
+        keeps a name until it is gone: whoever dies here leaves nothing that cannot be found.
+        """
+        tag = snapshot.image.tag
+        self._engine.tag_image(tag, again(tag))
+        self._engine.tag_image(snapshot.image.original_id, tag)
+        self._forget(snapshot.name, again(tag))
+
+    def release(self, snapshot: ContainerSnapshot, *, spare: bool = False) -> None:
+        """Let the engine forget the names of ours that this container's images have, where nobody needs them.
+
+        That is the name of a stored image, and what earlier rollbacks named: a container that was made anew may stand
+        on such an image, until it is replaced. An image that a backup needs, because it is in the engine alone, stays.
+
+        Args:
+            snapshot: the container.
+            spare: whether the image that it was made from stays in the engine also without any name.
+        """
+        image = snapshot.image
+        kept = {image.tag} if image.manifest is None else set()
+        # One that was made from an id may stand on an image of ours.
+        spare = spare and image.clean and name_of(image.reference, image.original_id) is not None
+        # Of a second commit too, whose maker died or was refused its removal.
+        for tag in {*names_of(image.tag), *self._names_of_ours(snapshot)} - kept - {image.tag}:
+            self._forget(snapshot.name, tag)
+        if image.tag not in kept:
+            self._forget(snapshot.name, image.tag, spare=spare)
+        if image.name_id not in (None, image.id):
+            self._forget(snapshot.name, named(image.tag), spare=True)
+
+    def forget_all(self, snapshot: ContainerSnapshot) -> None:
+        """Let the engine forget every image that was committed for a snapshot."""
+        for image in names_of(snapshot.image.tag):
+            self._forget(snapshot.name, image)
+
+    def forget(self, backup: str, names: Sequence[str]) -> None:
+        """Let the engine forget every image that a capture, cut off, may have made for a backup of some containers."""
+        for number, name in enumerate(names):
+            for stored in (True, False):
+                tag = image_tag(backup, number, name, stored=stored)
+                for image in names_of(tag):
+                    self._forget(name, image)
+                self._forget(name, named(tag), spare=True)
+
+    def _forget(self, container: str, image: str, *, spare: bool = False) -> None:
+        """Remove an image or a name of one; where that fails, something is left over and no harm is done."""
+        error = removal_error(partial(take_name if spare else remove_named, self._engine, image))
+        if isinstance(error, EngineConflictError):
+            # A container stands on the image, and this is the only name that it has.
+            logger.debug("%s: image %s stays", container, image)
+        elif error is not None:
+            logger.warning("%s: image %s is left over in the engine: %s", container, image, error)
+
+    def _names_of_ours(self, snapshot: ContainerSnapshot) -> list[str]:
+        try:
+            names = self._engine.inspect_image(snapshot.image.original_id).get("RepoTags") or []
+        except ImageNotFoundError:
+            return []
+        ours = re.compile(rf"{IMAGE_REPOSITORY}:.+\.\d+\.{re.escape(part_of(snapshot.name))}(-live)?")
+        return [name for name in map(bare, names) if ours.fullmatch(name)]
+
+    @contextmanager
+    def discarding(self, tags: Sequence[str]) -> Iterator[None]:
+        """Let the engine forget the images held under `tags` when the block ends with an error."""
+        try:
+            yield
+        except BaseException as error:
+            removals = [(name, remove_named) for tag in tags for name in names_of(tag)]
+            removals += [(named(tag), take_name) for tag in tags]
+            for name, remove in removals:
+                try:
+                    remove(self._engine, name)
+                except EngineError as failure:
+                    error.add_note(f"image {name} is left over in the engine: {failure}")
+            raise
+
+    def is_untouched(self, snapshot: ContainerSnapshot, container: str, *, tag: str) -> bool:
+        """Whether a container at rest still holds the file system that was captured.
+
+        It is committed again, as `tag`, which is removed; equal file systems have equal layers.
+        """
+        committed = self._engine.commit_container(container, tag)
+        try:
+            return self._layers(committed) == snapshot.image.committed_layers
+        finally:
+            remove_named(self._engine, tag)
+
+    def _with_name(self, snapshot: ContainerSnapshot) -> ImageSnapshot:
+        """Return the image with the name that the container was made from, and with what that leads to."""
+        image = snapshot.image
+        name = name_of(image.reference, image.original_id)
+        name = name or earlier_name(self._store, snapshot.name, image.original_id)
+        name_id = None if name is None else led_to(self._engine, name)
+        if name_id is not None and name_id != image.id:
+            # An update that gives the name to another image, and then removes what has none, must not remove this one.
+            self._engine.tag_image(name_id, named(image.tag))
+        return evolve(image, name=name, name_id=name_id)
+
+    def _lost_names(self, snapshot: ContainerSnapshot) -> Iterator[NotCovered]:
+        """Yield that `Config.Image` is lost if the container has to be recreated: it is made from no name then."""
+        reference = snapshot.image.reference
+        if led_to(self._engine, reference) != snapshot.image.id:
+            yield NotCovered(
+                f"Config.Image of {snapshot.name}",
+                f"if the container has to be recreated, it is the id of its image, not {reference!r}",
+            )
+
+    def _layers(self, image: str) -> tuple[str, ...]:
+        return layers_of(self._image(image))
+
+    def _image(self, image: str) -> Mapping[str, Any]:
+        """Return the inspection of an image, by its id; but for its names it never changes, and is asked for once."""
+        if image not in self._known:
+            self._known[image] = self._engine.inspect_image(image)
+        return self._known[image]
+
+    def _is_clean(self, container: Observed, layers: tuple[str, ...]) -> bool:
+        """Whether the writable layer holds nothing but places for mounts, which a create makes again by itself."""
+        if layers == self._layers(str(container.inspection["Image"])):
+            return True
+        changes = self._changes(container)
+        folders = None if changes is None else made_for_mounts(container.inspection, changes)
+        return folders is not None and not altered(container.inspection, folders)
+
+    def _changes(self, container: Observed) -> dict[str, str] | None:
+        """Return what the writable layer changes; None where nobody can tell, which says that it is not clean."""
+        engine = self._engine.info()
+        podman = engine.flavour == "podman"
+        # Podman leaves out of its own answer what it makes itself, and is quick. A clone of this machine has layers at
+        # the same place; and overlayfs hides its marks from who may not do anything.
+        if not podman and engine.address.startswith("unix://") and may_do_anything():
+            # One more than there may be shows that something else is among them.
+            seen = seen_changes(container.inspection, most=len(mount_places(container.inspection)) + 1)
+            if seen is not None:
+                return seen
+        try:
+            return {change.path: change.kind for change in self._engine.container_changes(container.id)}
+        except EngineError as error:
+            if not podman or error.status != _FAILED:
+                raise
+            # Podman 5.8 does where a folder has taken a file's place.
+            logger.debug("%s: its changes cannot be listed: %s", container.name, error)
+            return None
+
+
+def _image(container: Observed, tag: str) -> ImageSnapshot:
+    """Return a container's image where nothing is known of its writable layer."""
+    original = str(container.inspection["Image"])
+    reference = str(container.inspection["Config"]["Image"])
+    return ImageSnapshot(reference, original, original, (), (), clean=False, tag=tag)

@@ -1,0 +1,105 @@
+"""What a container needs of others and of its host to start again, and what of that is gone while it still runs."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from docker_rollback._host import is_main_program, mounted
+from docker_rollback._inspection import could_make, refers
+from docker_rollback._model import Mount, Observed
+from docker_rollback._names import SHORT_ID
+
+_SHARED: Final = "container:"
+_NAMESPACES: Final = {
+    "NetworkMode": "the network",
+    "PidMode": "the process namespace",
+    "IpcMode": "the shared memory",
+}
+_ID: Final = re.compile("[0-9a-f]{64}")
+_DELETED: Final = "//deleted"
+"""How the kernel marks the root of a mount that has no name any more."""
+
+
+def lost_partners(container: Observed, everything: Iterable[Observed]) -> list[str]:
+    """Return why a container cannot start or be created again without another one that is gone or stopped. Pure."""
+    there = tuple(everything)
+    reasons = []
+    for partner, what, runs in _partners(container.inspection["HostConfig"]):
+        found = next((one for one in there if refers(partner, one.name, one.id)), None)
+        if found is None:
+            reasons.append(
+                f"it uses {what} of container {_short(partner)!r}, which is gone: once it is stopped, its engine can "
+                "neither start nor create it again; recreate it first"
+            )
+        elif runs and container.state.alive and not found.state.alive:
+            reasons.append(
+                f"it uses {what} of container {found.name!r}, which does not run: once it is stopped, its engine "
+                f"cannot start it again; start {found.name!r}, or recreate both, first"
+            )
+    return reasons
+
+
+def _short(reference: str) -> str:
+    """Return a reference as people write it: of a whole id the beginning."""
+    return reference[:SHORT_ID] if _ID.fullmatch(reference) else reference
+
+
+def _partners(host_config: Mapping[str, Any]) -> list[tuple[str, str, bool]]:
+    """Return the containers that one needs: name or id, what of it, and whether it has to run."""
+    modes = {mode: str(host_config.get(mode) or "") for mode in _NAMESPACES}
+    found = [
+        (value.removeprefix(_SHARED), _NAMESPACES[mode], True)
+        for mode, value in modes.items()
+        if value.startswith(_SHARED)
+    ]
+    found += [(str(donor).partition(":")[0], "the volumes", False) for donor in host_config.get("VolumesFrom") or ()]
+    links = (str(link).partition(":")[0].removeprefix("/") for link in host_config.get("Links") or ())
+    return found + [(link, "a link", True) for link in links]
+
+
+def doubtful_paths(container: Observed, group: Iterable[Observed], *, mountinfo: str) -> list[str]:
+    """Return the paths of the host that a running container was given and that may be gone by now.
+
+    A file that was written anew under its name is one of them: the kernel tells only that the old one has no name. So
+    the paths have to be looked for on the host.
+
+    Args:
+        container: what was inspected.
+        group: those that are stopped and started with it; what one of them can make is not missed.
+        mountinfo: its mounts, as the kernel lists them; empty if they cannot be seen, and then no bind is doubted.
+    """
+    if not container.state.alive:
+        return []
+    makers = [mount for one in group if one.id != container.id for mount in one.mounts]
+    nameless = frozenset(one.target for one in mounted(mountinfo) if one.root.endswith(_DELETED))
+    binds = [mount for mount in container.mounts if mount.kind == "bind" and _is_at(mount, nameless)]
+    paths = [mount.source for mount in binds]
+    devices = container.inspection["HostConfig"].get("Devices") or ()
+    paths += [path for one in devices if (path := str(one.get("PathOnHost") or "")) and not Path(path).exists()]
+    return list(dict.fromkeys(path for path in paths if not any(could_make(maker, path) for maker in makers)))
+
+
+def lost_path(path: str) -> str:
+    """Return why a container cannot start again without a path of its host that is gone."""
+    return (
+        f"it was given {path!r} of the engine's host, which is gone: once it is stopped, its engine cannot start it "
+        "again, or makes an empty folder there; put it there again first"
+    )
+
+
+def _is_at(mount: Mount, targets: frozenset[str]) -> bool:
+    return (mount.destination.rstrip("/") or "/") in targets
+
+
+def mountinfo_of(container: Observed) -> str:
+    """Return the mounts of a container, as the kernel lists them; empty if its processes are not ours to see."""
+    process = Path("/proc", str((container.inspection.get("State") or {}).get("Pid") or ""))
+    if not is_main_program(process, container.inspection):
+        return ""
+    try:
+        return (process / "mountinfo").read_text(errors="surrogateescape")
+    except OSError:
+        return ""

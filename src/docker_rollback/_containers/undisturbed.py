@@ -1,0 +1,186 @@
+"""Sees whether anything runs on the data of a backup while that is put back."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import Final, TypeVar
+
+from docker_rollback._containers.find import look_at, look_at_all
+from docker_rollback._containers.running import supervisor_of
+from docker_rollback._engine import ContainerFilter, Engine
+from docker_rollback._inspection import Report, started_at, uses
+from docker_rollback._model import Observed, is_folder
+from docker_rollback._names import is_helper
+from docker_rollback.errors import (
+    CaptureError,
+    DockerRollbackError,
+    DowntimeExceededError,
+    EngineError,
+    NotFoundError,
+    RestoreError,
+)
+
+logger = logging.getLogger("docker_rollback")
+
+Taken = TypeVar("Taken")
+
+_ATTEMPTS: Final = 4
+"""How often all is put back, or captured, while somebody starts or removes something, until that is an error."""
+
+
+class DisturbedError(RestoreError):
+    """Somebody started a container while data was put back; all of it is put back again."""
+
+
+def disturbed(container: Observed, what: str) -> DisturbedError:
+    """Return the error that names a container and who may have started it."""
+    return DisturbedError(container.name, f"somebody {what}: {supervisor_of(container.inspection)}")
+
+
+class DisturbedCaptureError(CaptureError):
+    """Somebody started a container while it was stopped for its backup; the backup is taken again."""
+
+
+def capture_until_undisturbed(
+    engine: Engine, report: Report, take: Callable[[Report], Taken], *, has_time: Callable[[], bool]
+) -> Taken:
+    """Take a backup; begin again a few times if somebody starts a container that is stopped for it.
+
+    Args:
+        engine: where the containers are.
+        report: what a look before found of them.
+        take: takes the backup. If it fails, all is as before.
+        has_time: tells whether the containers may be stopped once more.
+
+    Raises:
+        DisturbedCaptureError: somebody started one again and again, or one that ran no longer does.
+        DockerRollbackError: as `take` raises it.
+    """
+    disturbances: list[DisturbedCaptureError] = []
+    while True:
+        try:
+            return take(report)
+        except DisturbedCaptureError as error:
+            disturbances.append(error)
+            found = {one.id: look_at(engine, one.id) for one in (*report.containers, *report.guests)}
+            ended = _ended(report, found)
+            if ended:
+                # A second backup would take that for the state to restore.
+                error.add_note(f"docker-rollback: not tried again, as these no longer run: {', '.join(ended)}")
+                raise
+            if len(disturbances) == _ATTEMPTS or not has_time() or None in found.values():
+                error.add_note(f"docker-rollback: the backup was tried {len(disturbances)} times")
+                raise
+            logger.warning("the backup is taken once more: %s", error)
+            # They have another start now, by which a further one is noticed.
+            report = report.with_now([one for one in found.values() if one is not None])
+        except DowntimeExceededError as error:
+            if not disturbances:
+                raise
+            # Without the disturbance there would have been enough time.
+            disturbances[-1].add_note(f"docker-rollback: the backup was tried {len(disturbances) + 1} times: {error}")
+            raise disturbances[-1] from error
+
+
+def _ended(report: Report, found: Mapping[str, Observed | None]) -> list[str]:
+    """Return the names of the containers that ran, outside of a crash loop, and no longer do."""
+    ran = [one for one in (*report.containers, *report.guests) if one.state.alive and not one.state.loops]
+    return [one.name for one in ran if (now := found[one.id]) is not None and not now.state.alive]
+
+
+class DataWatch:
+    """Compares the runs of all containers on some volumes and folders at two moments.
+
+    Args:
+        engine: where they are.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._runs: Mapping[str, str] | None = None
+
+    def begin(self, data: Collection[str]) -> None:
+        """Note the last run of each container that uses `data`; harmless if that is done.
+
+        Raises:
+            DisturbedError: one of them runs.
+        """
+        if self._runs is None:
+            users = self._users(data)
+            _refuse_running(users)
+            self._runs = {user.id: started_at(user.inspection) for user in users}
+
+    def refuse_running(self, data: Collection[str]) -> None:
+        """Raise a `DisturbedError` if one of them runs."""
+        _refuse_running(self._users(data))
+
+    def check(self, data: Collection[str], *, ours: Collection[str] = ()) -> None:
+        """Raise a `DisturbedError` if one of them runs or has run since it was noted, but for some ids."""
+        if self._runs is None:
+            return
+        users = [user for user in self._users(data) if user.id not in ours]
+        _refuse_running(users)
+        for user in users:
+            if started_at(user.inspection) != self._runs.get(user.id, ""):
+                raise disturbed(user, "started it while its data was put back")
+
+    def _users(self, data: Collection[str]) -> list[Observed]:
+        found: dict[str, Observed] = {}
+        for name in data:
+            where = ContainerFilter(volume=None if is_folder(name) else name)
+            for user in look_at_all(self._engine, where, but=found.keys()):
+                if not is_helper(user.name) and any(uses(mount, name) for mount in user.mounts):
+                    found[user.id] = user
+        return list(found.values())
+
+
+def _refuse_running(users: Iterable[Observed]) -> None:
+    for user in users:
+        if user.state.alive:
+            raise disturbed(user, "started it while its data was put back")
+
+
+def put_back_until_undisturbed(put_back: Callable[[], None], wait: Callable[[], object]) -> None:
+    """Put a backup back; begin again if somebody starts or removes something meanwhile, or the engine was away.
+
+    What was started is stopped by the next attempt, and what it wrote is undone, as everything is put back then. What
+    was removed, as by a prune, is created again.
+
+    Args:
+        put_back: puts all of it back.
+        wait: returns once the engine answers again, and raises if it does not.
+
+    Raises:
+        DisturbedError: somebody started one again and again.
+        DockerRollbackError: whatever `put_back` raises.
+    """
+    disturbances = waits = 0
+    while True:
+        try:
+            return put_back()
+        except DisturbedError as error:
+            disturbances += 1
+            if disturbances == _ATTEMPTS:
+                raise
+            logger.warning("all of it is put back once more: %s", error)
+        except DockerRollbackError as error:
+            waits += 1
+            if waits == _ATTEMPTS or not may_pass(error):
+                raise
+            logger.warning("all of it is put back once more: %s", error)
+            wait()
+
+
+def may_pass(error: BaseException) -> bool:
+    """Return True if another try may help, after one failure or several.
+
+    The engine was away for a moment, or somebody has removed something that was there.
+    """
+    failures = getattr(error, "failures", ())
+    if failures:
+        return all(may_pass(failure) for failure in failures)
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, EngineError):
+        cause = cause.__cause__ or cause.__context__
+    return cause is not None and (not cause.permanent or isinstance(cause, NotFoundError))

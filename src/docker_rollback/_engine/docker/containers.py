@@ -1,0 +1,314 @@
+"""Containers of an engine."""
+
+from __future__ import annotations
+
+import json
+import math
+import secrets
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any, Final
+
+from docker_rollback._engine.docker.errors import Asking, secrets_of
+from docker_rollback._engine.docker.exec import Demultiplexer, DockerProcess
+from docker_rollback._engine.docker.images import image_id, split_tag
+from docker_rollback._engine.docker.kill import MARK, Killer
+from docker_rollback._engine.docker.mounts import with_names
+from docker_rollback._engine.docker.podman import as_docker_takes_it, with_native
+from docker_rollback._engine.docker.references import Referring, attached, bears, label_filter
+from docker_rollback._engine.docker.socket import take_over
+from docker_rollback._engine.port import EVERY, Change, ContainerFilter, Inspection, Process
+from docker_rollback.errors import (
+    ContainerNotFoundError,
+    EngineConflictError,
+    EngineError,
+    EngineTimeoutError,
+    ImageNotFoundError,
+    NotFoundError,
+)
+
+_KINDS: Final[Mapping[int, Any]] = {0: "changed", 1: "added", 2: "deleted"}
+_ALREADY: Final = "already in progress"
+_REMOVAL: Final = 60.0
+"""Seconds for which a removal that somebody else began is waited for."""
+_NO_POLICY: Final = ("", "no", None)
+_TIME_TO_STOP = 10.0
+"""Seconds that engines give a container to stop which asks for no others."""
+
+_FOR_EVER = 7 * 86400.0
+"""Seconds after which a stop that never ends is given up all the same."""
+
+_CLEANUP: Final = 10.0
+
+
+class DockerContainers(Referring):
+    """The part of `DockerEngine` that is about containers."""
+
+    def inspect_container(self, ref: str) -> Inspection:
+        found = self._found_container(ref, f"inspect container {self._called(ref)}")
+        if not self._wire.podman:
+            return found
+        asking = Asking(f"inspect container {self._called(ref)} by Podman's own API", ContainerNotFoundError, ref)
+        # By its id: to Podman a name may be the beginning of another container's id.
+        return with_native(found, self._wire.native(f"/containers/{found['Id']}/json", asking))
+
+    def list_containers(self, where: ContainerFilter = EVERY, /) -> list[str]:
+        asking = Asking("list containers")
+        network = None if where.network is None else self._found_network(where.network, asking.action)
+        found = self._wire.json("GET", "/containers/json", asking, params={"all": 1, **label_filter(where.labels)})
+        ids = [str(one["Id"]) for one in found or [] if _matches(one, where, network)]
+        # What the list says of their state is a moment old: Docker's has those as running that have just been stopped.
+        return [one for one in ids if self._alive(one)] if where.running else ids
+
+    def create_container(self, name: str, request: Inspection, *, platform: str | None = None) -> str:
+        image = str(request.get("Image"))
+        asking = Asking(f"create container {name!r}", ImageNotFoundError, image, secrets_of(request))
+        params = {"name": name, **({"platform": platform} if platform else {})}
+        request = request if self._wire.podman else as_docker_takes_it(request)
+        answer = self._wire.json("POST", "/containers/create", asking, params=params, body=request, patient=True)
+        self._know(str(answer["Id"]), name)
+        return str(answer["Id"])
+
+    def start_container(self, ref: str) -> None:
+        self._verb(ref, "start")
+
+    def stop_container(self, ref: str, *, timeout: float | None = None) -> None:
+        found = self._found_container(ref, f"stop container {self._called(ref)}")
+        params = {} if timeout is None else {"t": math.ceil(timeout)}
+        if self._wire.podman and found["State"].get("Paused"):
+            # Docker thaws what it stops; Podman would refuse to, with the signal sent already.
+            self.unpause_container(found["Id"])
+        with self._held_down(found):
+            patient = _time_to_stop(found, timeout) + self._wire.timeout
+            self._verb(found["Id"], "stop", params=params, patient=patient, called=ref)
+        self._wait_for_removal(found, f"stop container {self._called(ref)}")
+
+    def kill_container(self, ref: str) -> None:
+        action = f"kill container {self._called(ref)}"
+        found = self._found_container(ref, action)
+        full_id = str(found["Id"])
+        with self._held_down(found):
+            with suppress(EngineConflictError, ContainerNotFoundError):
+                self._verb(full_id, "kill", params={"signal": "SIGKILL"}, called=ref)
+            self._until(lambda: not self._alive(full_id), self._wire.timeout, action, "it is still alive")
+        self._wait_for_removal(found, action)
+
+    def pause_container(self, ref: str) -> None:
+        self._freeze(ref, "pause", frozen=True)
+
+    def unpause_container(self, ref: str) -> None:
+        self._freeze(ref, "unpause", frozen=False)
+
+    def rename_container(self, ref: str, name: str) -> None:
+        action = f"rename container {self._called(ref)} to {name!r}"
+        found = self._found_container(ref, action)
+        if found.get("Name") != f"/{name}":
+            asking = Asking(action, ContainerNotFoundError, ref)
+            self._wire.json("POST", f"/containers/{found['Id']}/rename", asking, params={"name": name})
+            self._know(str(found["Id"]), name)
+
+    def update_container(self, ref: str, changes: Inspection) -> None:
+        asking = Asking(f"update container {self._called(ref)}", ContainerNotFoundError, ref)
+        found = self._found_container(ref, asking.action)
+        if self._wire.podman:
+            # To Podman a restart policy that is not told is "no".
+            changes = {"RestartPolicy": found["HostConfig"].get("RestartPolicy"), **changes}
+        self._wire.json("POST", f"/containers/{found['Id']}/update", asking, body=changes)
+
+    def remove_container(self, ref: str, *, force: bool = False, volumes: bool = False) -> None:
+        asking = Asking(f"remove container {self._called(ref)}", ContainerNotFoundError, ref)
+        params = {"force": int(force), "v": int(volumes)}
+        with suppress(ContainerNotFoundError):
+            found = self._found_container(ref, asking.action)
+            if self._wire.podman and force:
+                # Docker kills what it removes by force. Podman asks it to end, and waits for its patience to be over.
+                with suppress(EngineConflictError):
+                    self._verb(found["Id"], "kill", params={"signal": "SIGKILL"}, called=ref)
+            try:
+                self._wire.json("DELETE", f"/containers/{found['Id']}", asking, params=params, patient=True)
+            except EngineConflictError as error:
+                # Docker 28.5 says so in words some moments before the container's state does.
+                said = _ALREADY in error.reason
+                if not said and self._found_container(found["Id"], asking.action)["State"].get("Status") != "removing":
+                    raise
+                # Somebody removes it already, or the engine does, because it was to be removed at its end.
+                self._until(lambda: self._gone(found["Id"]), _REMOVAL, asking.action, "it is still there")
+
+    def commit_container(self, ref: str, tag: str, *, author: str = "") -> str:
+        asking = Asking(f"commit container {self._called(ref)}", ContainerNotFoundError, ref)
+        repository, version = split_tag(tag, asking)
+        full_id = self._container_id(ref, asking.action)
+        params = {"container": full_id, "repo": repository, "tag": version, "pause": "false", "author": author}
+        # The body says what to change of the configuration. Docker 23.0 and 24.0 fail where there is none.
+        answer = self._wire.json("POST", "/commit", asking, params=params, body={}, patient=True)
+        return image_id(str(answer["Id"]))
+
+    def put_archive(self, ref: str, archive: bytes) -> None:
+        asking = Asking(f"put files into container {self._called(ref)}", ContainerNotFoundError, ref)
+        path = f"/containers/{self._container_id(ref, asking.action)}/archive"
+        self._wire.answer("PUT", path, asking, params={"path": "/"}, upload=[archive], patient=True).close()
+
+    def container_changes(self, ref: str) -> list[Change]:
+        asking = Asking(f"list the changes of container {self._called(ref)}", ContainerNotFoundError, ref)
+        full_id = self._found_container(ref, asking.action)["Id"]
+        path = f"/containers/{full_id}/changes"
+        changes = self._wire.json("GET", path, asking, patient=True, raw_names=True)
+        return [Change(str(one["Path"]), _KINDS[one["Kind"]]) for one in changes or []]
+
+    def container_logs(self, ref: str, *, tail: int) -> str:
+        asking = Asking(f"read the log of container {self._called(ref)}", ContainerNotFoundError, ref)
+        found = self._found_container(ref, asking.action)
+        path = f"/containers/{found['Id']}/logs"
+        params = {"stdout": 1, "stderr": 1, "tail": max(tail, 0)}
+        with self._wire.answer("GET", path, asking, params=params) as response, asking.translated():
+            text = response.content
+        if not found["Config"].get("Tty"):
+            text = Demultiplexer(together=True).feed(memoryview(text))
+        return text.decode("utf-8", "replace")
+
+    def exec(self, ref: str, command: Sequence[str], *, stdin: bool = False) -> Process:
+        asking = Asking(f"run {command[0]!r} in container {self._called(ref)}", ContainerNotFoundError, ref)
+        full_id = self._container_id(ref, asking.action)
+        mark = secrets.token_hex(16)
+        # Only the program's name is told in errors: an argument may be a secret.
+        body = {
+            "AttachStdin": stdin,
+            "AttachStdout": True,
+            "AttachStderr": True,
+            "Tty": False,
+            "User": "0:0",
+            "Env": [f"{MARK}={mark}"],
+            "Cmd": list(command),
+        }
+        exec_id = str(self._wire.json("POST", f"/containers/{full_id}/exec", asking, body=body)["Id"])
+        response = self._wire.answer(
+            "POST",
+            f"/exec/{exec_id}/start",
+            asking,
+            body={"Detach": False, "Tty": False},
+            headers={"Connection": "Upgrade", "Upgrade": "tcp"},
+        )
+        try:
+            with asking.translated():
+                duplex = take_over(self._wire.api, response)
+        except BaseException:
+            response.close()
+            raise
+        return DockerProcess(
+            duplex,
+            lambda: self._wire.json("GET", f"/exec/{exec_id}/json", asking),
+            Killer(self._wire, full_id, mark),
+            asking,
+            stdin=stdin,
+            sleep=self._sleep,
+            clock=self._clock,
+        )
+
+    def _verb(
+        self,
+        ref: str,
+        verb: str,
+        *,
+        params: Mapping[str, str | int] | None = None,
+        patient: bool | float = False,
+        called: str | None = None,
+    ) -> None:
+        name = ref if called is None else called
+        asking = Asking(f"{verb} container {self._called(name)}", ContainerNotFoundError, name)
+        full_id = self._container_id(ref, asking.action)
+        self._wire.answer("POST", f"/containers/{full_id}/{verb}", asking, params=params, patient=patient).close()
+
+    def _freeze(self, ref: str, verb: str, *, frozen: bool) -> None:
+        try:
+            self._verb(ref, verb)
+        except NotFoundError:
+            raise
+        except EngineError:
+            state = self._found_container(ref, f"{verb} container {self._called(ref)}")["State"]
+            if not state.get("Running") or bool(state.get("Paused")) is not frozen:
+                raise
+
+    @contextmanager
+    def _held_down(self, found: Inspection) -> Iterator[None]:
+        """Keep Podman from starting a container that fails again and again once more, while it is being ended.
+
+        Between two runs Podman has nothing to end, says so, and begins the next run all the same. Only taking the
+        restart policy away holds it; Docker needs none of this.
+        """
+        policy = found["HostConfig"].get("RestartPolicy") or {}
+        fails = not found["State"].get("Running") or found.get("RestartCount")
+        if not (self._wire.podman and fails and policy.get("Name") not in _NO_POLICY):
+            yield
+            return
+        full_id = str(found["Id"])
+        self._set_policy(full_id, {"Name": "no"})
+        try:
+            yield
+            # Only once it has cleaned up after the last run is Podman past the point where it would begin the next.
+            with suppress(EngineTimeoutError):
+                self._until(lambda: self._listed_state(full_id) != "stopped", _CLEANUP, "", "")
+        finally:
+            with suppress(ContainerNotFoundError):
+                self._set_policy(full_id, policy)
+
+    def _set_policy(self, full_id: str, policy: Inspection) -> None:
+        def done() -> bool:
+            try:
+                self.update_container(full_id, {"RestartPolicy": policy})
+            except NotFoundError:
+                raise
+            except EngineError:
+                # Its program ended in the midst of it. Podman has noted the policy by then, or has not.
+                found = self._found_container(full_id, action)["HostConfig"].get("RestartPolicy") or {}
+                return bool(found.get("Name") == policy.get("Name"))
+            return True
+
+        action = f"set the restart policy of container {full_id!r}"
+        self._until(done, _CLEANUP, action, "it ends again and again in the midst of it")
+
+    def _listed_state(self, full_id: str) -> str | None:
+        # Podman tells "stopped", not cleaned up after yet, from "exited" in its list alone.
+        params: dict[str, str | int] = {"all": 1, "filters": json.dumps({"id": [full_id]})}
+        found = self._wire.json("GET", "/containers/json", Asking("list containers"), params=params)
+        return next((str(one.get("State")) for one in found or [] if one.get("Id") == full_id), None)
+
+    def _alive(self, full_id: str) -> bool:
+        with suppress(ContainerNotFoundError):
+            return bool(self._found_container(full_id, "see whether a container is alive")["State"].get("Running"))
+        return False
+
+    def _wait_for_removal(self, found: Inspection, action: str) -> None:
+        # The engine removes such a container a moment after its end; until then it holds its name.
+        if found["HostConfig"].get("AutoRemove") and found["State"].get("Running"):
+            full_id = str(found["Id"])
+            self._until(lambda: self._gone(full_id), self._wire.patience, action, "it is still there")
+
+
+def _time_to_stop(found: Inspection, timeout: float | None) -> float:
+    """Return the seconds that a container has to stop by itself before its engine kills it."""
+    if timeout is not None:
+        return timeout
+    own = found["Config"].get("StopTimeout")
+    if own is None:
+        return _TIME_TO_STOP
+    # Below zero its engine waits for ever.
+    return float(own) if own >= 0 else _FOR_EVER
+
+
+def _matches(found: Inspection, where: ContainerFilter, network: Inspection | None) -> bool:
+    # Here and not by the engine: it takes a name for a part of one, a volume for a path, and Podman a label's value
+    # for a pattern.
+    names = [str(name).removeprefix("/") for name in found.get("Names") or []]
+    if where.name is not None and where.name not in names:
+        return False
+    if where.name_prefix is not None and not any(name.startswith(where.name_prefix) for name in names):
+        return False
+    if where.volume is not None and where.volume not in _volumes(found):
+        return False
+    if network is not None and not attached(found, network):
+        return False
+    return bears(found, where.labels)
+
+
+def _volumes(found: Inspection) -> list[str]:
+    return [str(mount.get("Name")) for mount in with_names(found).get("Mounts") or [] if mount.get("Type") == "volume"]

@@ -1,0 +1,382 @@
+"""A program that runs by exec in a container: its input, its output and its exit code over one connection.
+
+The engine sends output in frames: one byte that says which stream, three zeros, four bytes of length, then that many
+bytes. docker-py's reader asks for each header and each frame by itself and copies them several times; this one takes in
+what is there, up to a megabyte, and copies it once.
+"""
+
+from __future__ import annotations
+
+import ssl
+import struct
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from types import TracebackType
+from typing import Any, Final, Self
+
+from docker_rollback._engine.docker.errors import Asking
+from docker_rollback._engine.docker.kill import Killer
+from docker_rollback._engine.docker.socket import Duplex
+from docker_rollback._engine.port import Finished
+from docker_rollback.errors import EngineError, EngineTimeoutError, NotFoundError
+
+_HEADER: Final = struct.Struct(">BxxxL")
+_STDERR, _SYSTEM = 2, 3
+_BLOCK: Final = 1 << 20
+_KEPT_STDERR: Final = 64 << 10
+_KILLED: Final = 137
+_NOT_EXECUTABLE: Final = 126
+_NOT_FOUND: Final = 127
+_FIRST_LOOK: Final = 0.5
+_LAST_LOOK: Final = 4.0
+_PATIENCE: Final = 0.5
+"""Seconds in which a program ends of itself, once its connection is closed, if it does so at all."""
+
+
+class Demultiplexer:
+    """Takes an engine's frames apart, however they are cut into pieces."""
+
+    def __init__(self, *, together: bool = False) -> None:
+        """Begin before the first frame; `together` takes standard error for output too."""
+        self._errors = () if together else (_STDERR, _SYSTEM)
+        self._header = bytearray()
+        self._stream = 0
+        self._left = 0
+        self._stderr = bytearray()
+
+    @property
+    def stderr(self) -> bytes:
+        """The last 64 KiB of what came on standard error."""
+        return bytes(self._stderr[-_KEPT_STDERR:])
+
+    @property
+    def complete(self) -> bool:
+        """Whether what has come so far ends where a frame ends."""
+        return not self._header and not self._left
+
+    def feed(self, data: memoryview) -> bytes:
+        """Take in the next piece of the stream and return what it holds of standard output."""
+        output: list[memoryview] = []
+        at, end = 0, len(data)
+        while at < end:
+            if not self._left:
+                at = self._read_header(data, at)
+                continue
+            size = min(self._left, end - at)
+            piece = data[at : at + size]
+            if self._stream in self._errors:
+                self._keep(piece)
+            else:
+                output.append(piece)
+            self._left -= size
+            at += size
+        return b"".join(output)
+
+    def _read_header(self, data: memoryview, at: int) -> int:
+        size = min(_HEADER.size - len(self._header), len(data) - at)
+        self._header += data[at : at + size]
+        if len(self._header) == _HEADER.size:
+            self._stream, self._left = _HEADER.unpack(self._header)
+            self._header.clear()
+        return at + size
+
+    def _keep(self, piece: memoryview) -> None:
+        self._stderr += piece
+        if len(self._stderr) > 2 * _KEPT_STDERR:
+            del self._stderr[:-_KEPT_STDERR]
+
+
+class DockerProcess:
+    """The `Process` of an engine's exec; see there for what its methods promise.
+
+    Output that comes while input is written is kept in memory until it is read, so a program that answers as much as it
+    is sent is best read by another thread meanwhile; both may use the process at the same time.
+    """
+
+    # How long an engine may take to notice that a program has ended whose output has.
+    _GRACE = 10.0
+
+    def __init__(
+        self,
+        duplex: Duplex,
+        inspect: Callable[[], Any],
+        killer: Killer,
+        asking: Asking,
+        *,
+        stdin: bool,
+        sleep: Callable[[float], None] = time.sleep,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Take over a connection.
+
+        Args:
+            duplex: the connection.
+            inspect: returns the engine's inspection of the exec.
+            killer: ends the program.
+            asking: what its errors say.
+            stdin: whether the program has an input.
+            sleep: waits, in seconds.
+            clock: tells seconds.
+        """
+        self._duplex = duplex
+        self._inspect = inspect
+        self._killer = killer
+        self._asking = asking
+        self._sleep = sleep
+        self._clock = clock
+        self._frames = Demultiplexer()
+        self._buffer = memoryview(bytearray(_BLOCK))
+        self._output: deque[bytes] = deque()
+        self._offset = 0
+        self._refusal = _Refusal()
+        self._receiving = threading.Lock()
+        self._ended = False
+        self._fed = stdin
+        self._input_open = stdin
+        self._over: float | None = None
+        self._reset = False
+        self._finished: Finished | None = None
+
+    def read(self, size: int, /) -> bytes:
+        patience = _FIRST_LOOK
+        while True:
+            with self._receiving:
+                if self._output:
+                    return self._take(size)
+                if self._ended:
+                    return b""
+                came = self._receive()
+            if not came and not self._wait(patience if self._fed else None, reading=True, writing=False):
+                if self._over is not None and self._clock() > self._over:
+                    # It has ended, and nothing has come since.
+                    self._ended = True
+                else:
+                    self._look()
+                patience = min(patience * 2, _LAST_LOOK)
+
+    def write(self, data: bytes | memoryview, /) -> None:
+        view = memoryview(data).cast("B")
+        while view and self._input_open:
+            try:
+                with self._asking.translated():
+                    sent = self._duplex.send(view[:_BLOCK])
+            except EngineError as error:
+                if isinstance(error.__cause__, BrokenPipeError):
+                    # It ended early. Why, its exit code will tell.
+                    self._input_open = False
+                    return
+                raise
+            if sent is None:
+                self._drain()
+                if not self._wait(_FIRST_LOOK, reading=not self._ended, writing=True):
+                    self._look()
+            else:
+                view = view[sent:]
+
+    def close_input(self) -> None:
+        if self._input_open:
+            self._input_open = False
+            with self._asking.translated():
+                self._duplex.close_write()
+
+    def finish(self) -> Finished:
+        if self._finished is None:
+            self.close_input()
+            while self.read(_BLOCK):
+                pass
+            if not self._frames.complete:
+                raise EngineTimeoutError(self._asking.action, "the connection was lost in the middle of its output")
+            exit_code = self._exit_code()
+            if self._reset and exit_code == 0:
+                # What ends well at the end of its input ends so too where the connection, and the input, is cut.
+                raise EngineTimeoutError(self._asking.action, "the connection was lost, and with it some of its input")
+            self._finished = self._refusal.judged(exit_code, self._frames.stderr)
+            self._duplex.close()
+        return self._finished
+
+    def kill(self) -> None:
+        if self._finished is not None:
+            return
+        try:
+            state = self._state()
+            if not state.get("Running") and state.get("ExitCode") is not None:
+                self._finished = Finished(int(state["ExitCode"]), _text(self._frames.stderr))
+                return
+            # Whatever it says of itself after this, it did not do its work.
+            self._finished = Finished(_KILLED, _text(self._frames.stderr))
+            self._killer.signal(state)
+        finally:
+            self._input_open = False
+            self._duplex.close()
+        self._see_it_end()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+    ) -> None:
+        try:
+            self.kill()
+        except EngineError as failure:
+            if error is None:
+                raise
+            error.add_note(f"besides, {failure}")
+
+    def _take(self, size: int) -> bytes:
+        first = self._output[0]
+        if not self._offset and len(first) <= size:
+            return self._output.popleft()
+        piece = first[self._offset : self._offset + size]
+        self._offset += len(piece)
+        if self._offset == len(first):
+            self._output.popleft()
+            self._offset = 0
+        return piece
+
+    def _receive(self) -> bool:
+        """Take in what is there; tells whether anything was, the end included. Only with the lock held."""
+        size = self._received()
+        if size is None:
+            return False
+        if self._over is not None:
+            self._over = max(self._over, self._clock() + _FIRST_LOOK)
+        if size == 0:
+            self._ended = True
+            if self._refusal.held and not _never_ran(self._exit_code()):
+                self._output.append(self._refusal.release())
+        elif output := self._refusal.sift(self._frames.feed(self._buffer[:size])):
+            self._output.append(output)
+        return True
+
+    def _received(self) -> int | None:
+        try:
+            with self._asking.translated():
+                return self._duplex.receive(self._buffer)
+        except EngineError as error:
+            if self._fed and isinstance(error.__cause__, ConnectionResetError | ssl.SSLEOFError):
+                # Podman leaves so where a program has ended before its input. Its exit code is still to be asked for.
+                self._reset = True
+                return 0
+            raise
+
+    def _look(self) -> None:
+        """See whether the program has ended where its connection has not.
+
+        Docker reads on for a program that has ended before its input, and closes the connection up to two minutes
+        later. Of one that has ended well, the output may still be on its way.
+        """
+        state = self._state()
+        if self._over is None and not state.get("Running") and state.get("ExitCode") is not None:
+            self._over = self._clock() + (self._GRACE if state["ExitCode"] == 0 else 0)
+            self.close_input()
+
+    def _drain(self) -> None:
+        # Where another thread is receiving, it drains.
+        if not self._ended and self._receiving.acquire(blocking=False):
+            try:
+                self._receive()
+            finally:
+                self._receiving.release()
+
+    def _wait(self, timeout: float | None, *, reading: bool, writing: bool) -> bool:
+        with self._asking.translated():
+            return self._duplex.wait(reading=reading, writing=writing, timeout=timeout)
+
+    def _state(self) -> Mapping[str, Any]:
+        try:
+            state: Mapping[str, Any] = self._inspect()
+        except NotFoundError:
+            # An exec goes with its container, and with an engine that was started anew. It has ended, and not well.
+            return {"Running": False, "ExitCode": _KILLED}
+        return state
+
+    def _exit_code(self) -> int:
+        """Return the exit code, once the engine has it.
+
+        A program that still runs long after its output has ended has not ended its output: the connection was cut, by
+        a proxy for one, and some of the output is lost.
+        """
+        began, pause = self._clock(), 0.001
+        while True:
+            state = self._state()
+            code = state.get("ExitCode")
+            if not state.get("Running") and code is not None:
+                return int(code)
+            if self._clock() - began > self._GRACE:
+                raise EngineTimeoutError(
+                    self._asking.action, "its output ended while it was still at work: the connection was cut"
+                )
+            self._sleep(pause)
+            pause = min(pause * 2, 0.1)
+
+    def _see_it_end(self) -> None:
+        began, pause, searching = self._clock(), 0.005, False
+        while self._state().get("Running"):
+            waited = self._clock() - began
+            if waited > _PATIENCE and not searching:
+                searching = self._killer.search()
+                if not searching:
+                    # Nobody in there could end it, so there is nothing to wait for.
+                    waited = self._GRACE + 1
+            if waited > self._GRACE:
+                raise EngineError(
+                    self._asking.action, "it cannot be ended from here; it runs until it ends, or its container does"
+                )
+            self._sleep(pause)
+            pause = min(pause * 2, 0.1)
+
+
+class _Refusal:
+    """What an engine says that could not start a program: Docker sends it as the program's output.
+
+    Whether it is that, or a program that prints the same, its exit code tells; so output that begins as a refusal does
+    is held back until the end.
+    """
+
+    _BEGINNINGS = (b"OCI runtime exec failed: ", b"cannot exec in a ")
+    _LONGEST = 16 << 10
+
+    def __init__(self) -> None:
+        self._begun = False
+        self._kept = b""
+
+    @property
+    def held(self) -> bool:
+        """Whether something is held back."""
+        return bool(self._kept)
+
+    def sift(self, output: bytes) -> bytes:
+        """Return what of `output` may be passed on."""
+        if self._kept:
+            self._kept += output
+            return self.release() if len(self._kept) > self._LONGEST else b""
+        if output and not self._begun:
+            self._begun = True
+            if output.startswith(self._BEGINNINGS):
+                self._kept = output
+                return b""
+        return output
+
+    def release(self) -> bytes:
+        """Return what was held back, which was output after all."""
+        kept, self._kept = self._kept, b""
+        return kept
+
+    def judged(self, exit_code: int, stderr: bytes) -> Finished:
+        """Return how the program ended, as if it were a shell that had not found it."""
+        if not _never_ran(exit_code) or not (self._kept or stderr.startswith(b"Error: ")):
+            return Finished(exit_code, _text(stderr))
+        said = _text(self._kept + stderr).strip()
+        missing = "executable file not found" in said or "no such file or directory" in said
+        return Finished(_NOT_FOUND if missing else _NOT_EXECUTABLE, said)
+
+
+def _never_ran(exit_code: int) -> bool:
+    return 125 <= exit_code <= 128
+
+
+def _text(stderr: bytes) -> str:
+    return stderr.decode("utf-8", "replace")

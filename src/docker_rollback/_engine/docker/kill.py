@@ -1,0 +1,66 @@
+"""The end of a program that runs by exec; engines have no request for it.
+
+Closing its connection ends a program that reads its input. For others there are two ways: a signal from here, where
+the engine's processes are visible from this one, or a shell in the container that looks for the program's mark.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from docker_rollback._engine.docker.errors import Asking
+from docker_rollback._engine.docker.http import Wire
+from docker_rollback.errors import EngineError
+
+MARK: Final = "DOCKER_ROLLBACK_EXEC"
+"""The environment variable by which a program is found again among the processes of its container."""
+
+_SCRIPT: Final = (
+    'for f in $(grep -l "$1" /proc/[0-9]*/environ 2>/dev/null); do p=${f#/proc/}; kill -KILL "${p%/environ}"; done'
+)
+
+
+class Killer:
+    """Ends one program."""
+
+    def __init__(self, wire: Wire, container: str, mark: str) -> None:
+        """Know the program by its container's full id and by its mark."""
+        self._wire = wire
+        self._container = container
+        self._mark = mark
+
+    def signal(self, state: Mapping[str, Any]) -> bool:
+        """Send SIGKILL from here to the process that an exec's inspection names; tells whether that was possible."""
+        pid = state.get("Pid")
+        if not isinstance(pid, int) or pid <= 0 or not hasattr(os, "pidfd_open"):
+            return False
+        try:
+            descriptor = os.pidfd_open(pid)
+        except OSError:
+            return False
+        try:
+            # The same number may be another process here than there. A control group that bears the container's id
+            # belongs to that container, and the descriptor to that process alone, whatever happens to its number.
+            if self._container not in Path(f"/proc/{pid}/cgroup").read_text("utf-8", "replace"):
+                return False
+            signal.pidfd_send_signal(descriptor, signal.SIGKILL)
+        except OSError:
+            return False
+        finally:
+            os.close(descriptor)
+        return True
+
+    def search(self) -> bool:
+        """Have a shell in the container look for the program and end it; tells whether there is a shell."""
+        asking = Asking("end a program in its container")
+        body = {"User": "0:0", "Cmd": ["sh", "-c", _SCRIPT, "sh", f"{MARK}={self._mark}"]}
+        try:
+            exec_id = self._wire.json("POST", f"/containers/{self._container}/exec", asking, body=body)["Id"]
+            self._wire.answer("POST", f"/exec/{exec_id}/start", asking, body={"Detach": True, "Tty": False}).close()
+        except EngineError:
+            return False
+        return True

@@ -1,0 +1,271 @@
+"""Podman's inspection of a container, as Docker would have given it. Pure.
+
+Podman answers Docker's API from a model of its own, and what it answers cannot be sent back: it mixes what was asked
+for with what it filled in, and names some of it otherwise. Here what it filled in is taken out again and the rest gets
+Docker's names, so that whoever reads, replays or compares an inspection meets one shape. An equal container, made from
+the translation on Podman, has an equal translation.
+
+What Podman does not show at all (sysctls, rules for devices, the bits of a device's permissions, which address was
+asked for) cannot be won back here. Seen with Podman 5.8; a field that is unknown here stays as it is.
+"""
+
+from __future__ import annotations
+
+import re
+import signal
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+from docker_rollback._inspection import PROCESSES, PROCESSES_NOTE
+
+_GENERATED_NAME: Final = re.compile(r"[0-9a-f]{64}")
+"""A volume of such a name got it from the engine."""
+
+_VOLUME_DEFAULTS: Final = ("rprivate", "nosuid", "nodev", "rbind")
+_BIND_DEFAULTS: Final = ("rprivate", "rbind")
+_TMPFS_DEFAULTS: Final = ("rprivate", "nosuid", "nodev", "tmpcopyup")
+"""What Podman appends to the options of a mount, in this order: those of them that it lacks, or has no opposite of."""
+
+_OWN_ANNOTATION: Final = re.compile(
+    r"io\.container\.manager"
+    r"|org\.opencontainers\.image\.stopSignal"
+    r"|org\.systemd\.property\.(KillSignal|TimeoutStopUSec)"
+    r"|io\.podman\.annotations\..*"
+)
+"""Written by Podman itself, from other fields, some of it at the first start only."""
+
+_K8S_FILE: Final = "k8s-file"
+_NO_SIZE: Final = ("-1B", "0B")
+"""What Podman shows of a log without a limit."""
+
+_NO_MEMORY_OF_ITS_OWN: Final = ("container:", "host", "none", "ns:")
+_NANO: Final = 10**9
+_SHORT: Final = 12
+"""Digits of a short id."""
+
+
+def docker_like(inspection: Mapping[str, Any], donors: Iterable[Mapping[str, Any]] | None = None) -> dict[str, Any]:
+    """Return what Podman says of a container in Docker's shape.
+
+    Args:
+        inspection: from Podman's Docker-compatible API; it is left alone.
+        donors: inspections of the containers that it has volumes from; None where one of them is gone.
+    """
+    host_config = dict(inspection.get("HostConfig") or {})
+    config = dict(inspection.get("Config") or {})
+    settings = dict(inspection.get("NetworkSettings") or {})
+    settings["Networks"] = _networks(str(inspection.get("Id")), config, host_config, settings)
+    borrowed = _volumes_of(donors) if donors is not None else None
+    _take_anonymous_volumes_apart(config, host_config, inspection.get("Mounts") or (), borrowed)
+    host_config["Tmpfs"] = _tmpfs(host_config)
+    host_config["Annotations"] = _annotations(host_config)
+    host_config["Ulimits"] = _ulimits(host_config)
+    host_config["Devices"] = _devices(host_config)
+    _drop_resources_said_twice(host_config)
+    _drop_words_for_nothing(host_config)
+    config["Env"] = _environment(config)
+    config["StopSignal"] = _signal(config)
+    if (config.get("Healthcheck") or {}).get("Test") == ["NONE"]:
+        # To a create without an interval Podman adds one, which means nothing where nobody asks.
+        config["Healthcheck"] = {"Test": ["NONE"]}
+    translated = {"Config": config, "HostConfig": host_config, "NetworkSettings": settings}
+    own = {"OwnPlaces": _own_places(host_config), "OwnDefaults": _own_defaults(inspection.get("HostConfig") or {})}
+    return {**inspection, **translated, **own}
+
+
+def with_native(found: Mapping[str, Any], native: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an inspection in Docker's shape with Podman's own, and with the log that only that one shows."""
+    host_config = {**(found.get("HostConfig") or {}), "LogConfig": _log(native)}
+    return {**found, "HostConfig": host_config, "Native": native}
+
+
+def as_docker_takes_it(request: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return a request for a container with Docker's word for the driver that only Podman calls k8s-file."""
+    host_config = request.get("HostConfig") or {}
+    log = host_config.get("LogConfig") or {}
+    if log.get("Type") != _K8S_FILE:
+        return request
+    return {**request, "HostConfig": {**host_config, "LogConfig": {**log, "Type": "json-file"}}}
+
+
+def _log(native: Mapping[str, Any]) -> dict[str, Any]:
+    said = (native.get("HostConfig") or {}).get("LogConfig") or {}
+    path = str(said.get("Path") or "")
+    asked = {
+        "tag": said.get("Tag"),
+        # By default it is in a folder of the container.
+        "path": None if f"/{native.get('Id')}/" in path else path,
+        "max-size": None if said.get("Size") in _NO_SIZE else said.get("Size"),
+    }
+    return {"Type": said.get("Type") or "", "Config": {key: value for key, value in asked.items() if value}}
+
+
+def _own_defaults(host_config: Mapping[str, Any]) -> list[str]:
+    """Return the limits that nobody asked for: Podman notes one that its command line or Docker's API did."""
+    asked = PROCESSES_NOTE in (host_config.get("Annotations") or {})
+    return [] if asked or host_config.get("PidsLimit") != PROCESSES else ["PidsLimit"]
+
+
+def _networks(
+    container_id: str, config: Mapping[str, Any], host_config: dict[str, Any], settings: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return the networks with the user's aliases alone, and give the mode the name of the first.
+
+    Podman says "bridge" for every network and does not keep which of several was the first. Of a container in the
+    network of another one it lists that one's networks.
+    """
+    networks = settings.get("Networks") or {}
+    if str(host_config.get("NetworkMode")).startswith("container:"):
+        return {}
+    # Podman lists the mode itself as a network of a container that is on none and does not run.
+    networks = {name: endpoint for name, endpoint in networks.items() if name != "bridge"}
+    if host_config.get("NetworkMode") == "bridge" and networks:
+        host_config["NetworkMode"] = "podman" if "podman" in networks else min(networks)
+    own = [container_id[:_SHORT], config.get("Hostname")]
+    return {
+        name: {**(endpoint or {}), "Aliases": _asked_aliases((endpoint or {}).get("Aliases"), own)}
+        for name, endpoint in networks.items()
+    }
+
+
+def _asked_aliases(aliases: list[str] | None, own: list[str | None]) -> list[str] | None:
+    """Return the aliases without the short id and the host name at their end: sent back, they would be there twice."""
+    kept = list(aliases or ())
+    for tail in (own, own[:1]):
+        if kept[-len(tail) :] == tail:
+            return kept[: -len(tail)] or None
+    return kept or None
+
+
+def _volumes_of(containers: Iterable[Mapping[str, Any]]) -> set[tuple[str, str]]:
+    """Return what containers mount, each by its source and destination."""
+    found = (mount for container in containers for mount in container.get("Mounts") or ())
+    return {(str(mount.get("Name") or mount.get("Source")), str(mount.get("Destination"))) for mount in found}
+
+
+def _take_anonymous_volumes_apart(
+    config: dict[str, Any],
+    host_config: dict[str, Any],
+    mounts: Iterable[Mapping[str, Any]],
+    borrowed: set[tuple[str, str]] | None,
+) -> None:
+    """Take the volumes that nobody named out of the binds, and the options that nobody asked for.
+
+    With `VolumesFrom`, what the other container lends is left out too. Where that one is gone, this is every volume
+    that nobody named: most were its own, and would be mounted twice.
+    """
+    volumes = {str(mount.get("Destination")) for mount in mounts if mount.get("Type") == "volume"}
+    binds: list[str] = []
+    anonymous: dict[str, Any] = dict(config.get("Volumes") or {})
+    requests: list[Any] = list(host_config.get("Mounts") or [])
+    for bind in host_config.get("Binds") or []:
+        source, destination, options = _split_bind(str(bind))
+        if host_config.get("VolumesFrom") and (source, destination) in (borrowed or ()):
+            continue
+        if not _GENERATED_NAME.fullmatch(source) or destination not in volumes:
+            defaults = _VOLUME_DEFAULTS if destination in volumes else _BIND_DEFAULTS
+            asked = ",".join(_without(options, defaults))
+            binds.append(":".join(part for part in (source, destination, asked) if part))
+        elif host_config.get("VolumesFrom") and borrowed is None:
+            continue
+        elif "ro" in options:
+            requests.append({"Type": "volume", "Target": destination, "ReadOnly": True})
+        else:
+            anonymous[destination] = {}
+    config["Volumes"] = anonymous or None
+    host_config["Binds"] = binds
+    if requests:
+        host_config["Mounts"] = requests
+
+
+def _split_bind(bind: str) -> tuple[str, str, list[str]]:
+    source, _, rest = bind.partition(":")
+    destination, _, options = rest.partition(":")
+    return source, destination, options.split(",") if options else []
+
+
+def _without(options: list[str], defaults: tuple[str, ...]) -> list[str]:
+    """Return the options as a user writes them: without what Podman has appended, in its order, and appends again."""
+    kept, appended = list(options), list(defaults)
+    while kept and kept[-1] in appended:
+        del appended[appended.index(kept.pop()) :]
+    return kept
+
+
+def _tmpfs(host_config: Mapping[str, Any]) -> dict[str, str]:
+    """Return the tmpfs with the options of the user.
+
+    `notmpcopyup` shows by the default that it leaves out; not told so, Podman would append that one.
+    """
+    found = {path: str(options).split(",") for path, options in (host_config.get("Tmpfs") or {}).items()}
+    return {
+        path: ",".join([*_without(options, _TMPFS_DEFAULTS), *([] if "tmpcopyup" in options else ["notmpcopyup"])])
+        for path, options in found.items()
+    }
+
+
+def _annotations(host_config: Mapping[str, Any]) -> dict[str, str]:
+    found = host_config.get("Annotations") or {}
+    return {key: value for key, value in found.items() if not _OWN_ANNOTATION.fullmatch(key)}
+
+
+def _ulimits(host_config: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Give the limits the names that a create is given, and one order: Podman appends its own at the first start."""
+    limits = [
+        {**limit, "Name": str(limit["Name"]).removeprefix("RLIMIT_").lower()}
+        for limit in host_config.get("Ulimits") or []
+    ]
+    return sorted(limits, key=lambda limit: str(limit["Name"]))
+
+
+def _devices(host_config: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Say the permissions that a device has by default, where Podman says none: it refuses an empty word itself."""
+    return [
+        {**device, "CgroupPermissions": device.get("CgroupPermissions") or "rwm"}
+        for device in host_config.get("Devices") or []
+    ]
+
+
+def _drop_resources_said_twice(host_config: dict[str, Any]) -> None:
+    """Keep one of `NanoCpus` and the quota it stands for, and no size of memory that is not its own; Podman refuses."""
+    nano, period, quota = (host_config.get(key) or 0 for key in ("NanoCpus", "CpuPeriod", "CpuQuota"))
+    if nano and period and quota * _NANO == nano * period:
+        host_config["CpuPeriod"] = host_config["CpuQuota"] = 0
+    if str(host_config.get("IpcMode")).startswith(_NO_MEMORY_OF_ITS_OWN):
+        host_config["ShmSize"] = 0
+    swappiness = host_config.get("MemorySwappiness")
+    if swappiness == -1 or (swappiness == 0 and not host_config.get("Memory")):
+        host_config["MemorySwappiness"] = None
+
+
+def _drop_words_for_nothing(host_config: dict[str, Any]) -> None:
+    """Leave the modes empty that Docker leaves empty, and the runtime: "oci" is no runtime's name."""
+    for key in ("PidMode", "UTSMode", "UsernsMode"):
+        if host_config.get(key) == "private":
+            host_config[key] = ""
+    if host_config.get("Runtime") == "oci":
+        host_config["Runtime"] = ""
+
+
+def _environment(config: Mapping[str, Any]) -> list[str]:
+    """Return the variables without the host name's own, and sorted: Podman keeps them in no order.
+
+    The host name may be the short id, which the next container must not have.
+    """
+    own = f"HOSTNAME={config.get('Hostname')}"
+    return sorted(str(variable) for variable in config.get("Env") or [] if variable != own)
+
+
+def _own_places(host_config: Mapping[str, Any]) -> list[str]:
+    """Return where Podman itself writes below the root of a container; its list of changes hides only some of it.
+
+    In /etc it links mtab; over a root for reading alone it mounts file systems in memory.
+    """
+    return ["/etc", "/run", "/tmp", "/var/tmp"] if host_config.get("ReadonlyRootfs") else ["/etc"]
+
+
+def _signal(config: Mapping[str, Any]) -> str | None:
+    """Return the signal of a stop by its name; those without one keep their number."""
+    found = config.get("StopSignal")
+    numbers = {str(known.value): known.name for known in signal.Signals}
+    return numbers.get(str(found), found)

@@ -1,0 +1,156 @@
+"""From what a caller names to what an engine has: references, and the base of the classes that take them."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from typing import Any, Final
+from urllib.parse import quote
+
+from docker_rollback._engine.docker.errors import Asking
+from docker_rollback._engine.docker.http import Wire
+from docker_rollback._engine.docker.mounts import with_names
+from docker_rollback._engine.docker.podman import docker_like
+from docker_rollback._engine.port import Inspection
+from docker_rollback.errors import ContainerNotFoundError, EngineError, EngineTimeoutError, NetworkNotFoundError
+
+FULL_ID: Final = re.compile(r"[0-9a-f]{64}")
+HEX: Final = re.compile(r"[0-9a-f]{1,63}")
+_MOST_NAMES: Final = 10_000
+SHORTEST_ID: Final = 12
+"""Digits of an id that pass for a reference: as many as `docker ps` shows."""
+
+# What libpod says where Docker has another word, or where it lets one of its own through.
+_STATES: Final[Mapping[str, str]] = {
+    "stopped": "exited",
+    "configured": "created",
+    "initialized": "created",
+    "stopping": "running",
+}
+
+
+class Referring:
+    """What knows an engine and finds things in it by name or id.
+
+    Engines take any beginning of an id for a reference. To them "db" is, once the container of that name is gone, any
+    container whose id begins so: what is found is compared with what was meant, before anything is done to it.
+    """
+
+    def __init__(self, wire: Wire, sleep: Callable[[float], None], clock: Callable[[], float] = time.monotonic) -> None:
+        self._wire = wire
+        self._sleep = sleep
+        self._clock = clock
+        self._names: dict[str, str] = {}
+
+    def _know(self, full_id: str, name: str) -> None:
+        """Remember what a container is called, for errors about it."""
+        self._names.pop(full_id, None)
+        self._names[full_id] = name.removeprefix("/")
+        while len(self._names) > _MOST_NAMES:
+            with suppress(KeyError, StopIteration, RuntimeError):  # another thread may have forgotten it
+                self._names.pop(next(iter(self._names)))
+
+    def _called(self, ref: str) -> str:
+        """Return what an error calls a container: by its name, and by an id only where no name is known."""
+        name = self._names.get(ref)
+        if name is None and len(ref) >= SHORTEST_ID and HEX.fullmatch(ref):
+            name = next((known for full_id, known in list(self._names.items()) if full_id.startswith(ref)), None)
+        return repr(ref) if name in (None, ref) else f"{name!r} ({ref[:SHORTEST_ID]})"
+
+    def _found_container(self, ref: str, action: str) -> Inspection:
+        asking = Asking(action, ContainerNotFoundError, ref)
+        plain = ref.removeprefix("/")
+        found: dict[str, Any] = self._wire.json("GET", f"/containers/{segment(plain, asking)}/json", asking)
+        if found.get("Name") != f"/{plain}" and not _begins(plain, str(found.get("Id"))):
+            raise ContainerNotFoundError(ref, action=action)
+        self._know(str(found.get("Id")), str(found.get("Name")))
+        found = docker_like(found, self._donors(found)) if self._wire.podman else with_names(found)
+        state = found.get("State") or {}
+        if state.get("Status") in _STATES:
+            found["State"] = {**state, "Status": _STATES[state["Status"]]}
+        return found
+
+    def _donors(self, borrower: Inspection) -> list[Inspection] | None:
+        """Return the containers that one has volumes from; None where one of them is gone."""
+        donors = []
+        for name in (borrower.get("HostConfig") or {}).get("VolumesFrom") or ():
+            ref = str(name).partition(":")[0]
+            asking = Asking(f"inspect container {ref!r}", ContainerNotFoundError, ref)
+            try:
+                donors.append(self._wire.json("GET", f"/containers/{segment(ref, asking)}/json", asking))
+            except ContainerNotFoundError:
+                return None
+        return donors
+
+    def _container_id(self, ref: str, action: str) -> str:
+        return ref if FULL_ID.fullmatch(ref) else str(self._found_container(ref, action)["Id"])
+
+    def _found_network(self, ref: str, action: str) -> Inspection:
+        asking = Asking(action, NetworkNotFoundError, ref)
+        found: Inspection = self._wire.json("GET", f"/networks/{segment(ref, asking)}", asking)
+        if ref != found.get("Name") and not _begins(ref, str(found.get("Id"))):
+            raise NetworkNotFoundError(ref, action=action)
+        return found
+
+    def _until(self, done: Callable[[], bool], limit: float | None, action: str, reason: str) -> None:
+        """Look again and again until `done`; raises `EngineTimeoutError` after `limit` seconds, None for never."""
+        began, pause = self._clock(), 0.005
+        while not done():
+            if limit is not None and self._clock() - began > limit:
+                raise EngineTimeoutError(action, reason)
+            self._sleep(pause)
+            pause = min(pause * 2, 0.25)
+
+    def _gone(self, full_id: str) -> bool:
+        try:
+            self._found_container(full_id, f"look for container {full_id!r}")
+        except ContainerNotFoundError:
+            return True
+        return False
+
+
+def segment(name: str, asking: Asking) -> str:
+    """Return a name as one part of a path; one that cannot be a name is not there, and is not asked for.
+
+    An empty one would ask for the list of all instead, and a dotted one for another path.
+    """
+    if name.strip(".") == "" or name.startswith("/"):
+        if asking.missing is None:
+            raise EngineError(asking.action, f"{name!r} is no name")
+        raise asking.missing(name, action=asking.action)
+    return quote(name, safe="")
+
+
+def attached(container: Inspection, network: Inspection) -> bool:
+    """Tell whether a container, as inspected or as listed, is attached to a network.
+
+    By the network's id; by its name where the container was never started since, and shows none.
+    """
+    endpoints = ((container.get("NetworkSettings") or {}).get("Networks") or {}).items()
+    for name, endpoint in endpoints:
+        known = str((endpoint or {}).get("NetworkID") or "")
+        if known == network["Id"] or (not FULL_ID.fullmatch(known) and name in (network["Name"], network["Id"])):
+            return True
+    return False
+
+
+def label_filter(labels: Mapping[str, str]) -> dict[str, str]:
+    """Return the query that asks a list for what bears `labels`."""
+    if not labels:
+        return {}
+    return {"filters": json.dumps({"label": [f"{key}={value}" for key, value in labels.items()]})}
+
+
+def bears(found: Inspection, labels: Mapping[str, str]) -> bool:
+    """Tell whether one of a list bears `labels`, to the letter: Podman takes a label's value for a pattern."""
+    borne = found.get("Labels") or {}
+    return all(borne.get(key) == value for key, value in labels.items())
+
+
+def _begins(ref: str, full_id: str) -> bool:
+    if ref == full_id:
+        return True
+    return len(ref) >= SHORTEST_ID and HEX.fullmatch(ref) is not None and full_id.startswith(ref)

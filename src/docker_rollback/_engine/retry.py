@@ -1,0 +1,268 @@
+"""Asking an engine again where a first failure may be the last one."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, TypeVar
+
+from tenacity import RetryCallState, Retrying, retry_if_exception, wait_random_exponential
+
+from docker_rollback._engine.port import EVERY, Change, ContainerFilter, Engine, EngineInfo, Inspection, Process
+from docker_rollback._names import SHORT_ID
+from docker_rollback.errors import ContainerNotFoundError, EngineError, NetworkNotFoundError
+
+_logger = logging.getLogger("docker_rollback")
+_Answer = TypeVar("_Answer")
+
+_ANSWERED = 2.0
+"""Seconds for which a start is asked for again where the engine answers that it failed."""
+
+
+class RetryingEngine:
+    """An engine that asks another one again, where that can do no harm.
+
+    Asked again is what may be done twice: what only looks, what removes, and what brings about a state that may be
+    there already; and only after a failure that is not `permanent`. What makes something under a name that was chosen
+    for it is passed on once; where the answer was lost, it is looked for by that name, and what is found is the answer.
+    What runs something or streams is passed on once, and that is all.
+
+    Example:
+        >>> engine = RetryingEngine(DockerEngine.from_env(), limit=5.0)
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        limit: float = 15.0,
+        first_pause: float = 0.1,
+        longest_pause: float = 2.0,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        """Wrap an engine.
+
+        Args:
+            engine: whose answers these are.
+            limit: seconds after which the last failure is raised, counted from the first try.
+            first_pause: seconds, at most, before the second try; the pauses double, and each is drawn by lot.
+            longest_pause: seconds, at most, before any try.
+            sleep: waits, in seconds.
+        """
+        self._engine = engine
+        self._limit = limit
+        self._retrying = Retrying(
+            sleep=sleep,
+            stop=self._enough,
+            wait=wait_random_exponential(multiplier=first_pause, max=longest_pause),
+            retry=retry_if_exception(_may_pass),
+            before_sleep=_tell,
+            reraise=True,
+        )
+
+    def info(self) -> EngineInfo:
+        return self._again(self._engine.info)
+
+    def now(self) -> datetime:
+        return self._again(self._engine.now)
+
+    def forbidden(self) -> list[str]:
+        return self._again(self._engine.forbidden)
+
+    # Containers
+
+    def inspect_container(self, ref: str) -> Inspection:
+        return self._again(lambda: self._engine.inspect_container(ref))
+
+    def list_containers(self, where: ContainerFilter = EVERY, /) -> list[str]:
+        return self._again(lambda: self._engine.list_containers(where))
+
+    def create_container(self, name: str, request: Inspection, *, platform: str | None = None) -> str:
+        return self._or_find(
+            lambda: self._engine.create_container(name, request, platform=platform),
+            lambda: self._created(name, request),
+        )
+
+    def start_container(self, ref: str) -> None:
+        # An engine that says why a container does not start is asked again by whoever knows what may be missing.
+        self._again(lambda: self._engine.start_container(ref), answered=_ANSWERED)
+
+    def stop_container(self, ref: str, *, timeout: float | None = None) -> None:
+        self._again(lambda: self._engine.stop_container(ref, timeout=timeout))
+
+    def kill_container(self, ref: str) -> None:
+        self._again(lambda: self._engine.kill_container(ref))
+
+    def pause_container(self, ref: str) -> None:
+        self._again(lambda: self._engine.pause_container(ref))
+
+    def unpause_container(self, ref: str) -> None:
+        self._again(lambda: self._engine.unpause_container(ref))
+
+    def rename_container(self, ref: str, name: str) -> None:
+        self._or_find(lambda: self._engine.rename_container(ref, name), lambda: self._renamed(ref, name))
+
+    def update_container(self, ref: str, changes: Inspection) -> None:
+        self._again(lambda: self._engine.update_container(ref, changes))
+
+    def remove_container(self, ref: str, *, force: bool = False, volumes: bool = False) -> None:
+        self._again(lambda: self._engine.remove_container(ref, force=force, volumes=volumes))
+
+    def commit_container(self, ref: str, tag: str, *, author: str = "") -> str:
+        return self._or_find(
+            lambda: self._engine.commit_container(ref, tag, author=author),
+            lambda: str(self._engine.inspect_image(tag)["Id"]),
+        )
+
+    def put_archive(self, ref: str, archive: bytes) -> None:
+        self._again(lambda: self._engine.put_archive(ref, archive))
+
+    def container_changes(self, ref: str) -> list[Change]:
+        return self._again(lambda: self._engine.container_changes(ref))
+
+    def container_logs(self, ref: str, *, tail: int) -> str:
+        return self._again(lambda: self._engine.container_logs(ref, tail=tail))
+
+    def exec(self, ref: str, command: Sequence[str], *, stdin: bool = False) -> Process:
+        return self._engine.exec(ref, command, stdin=stdin)
+
+    # Images
+
+    def inspect_image(self, ref: str) -> Inspection:
+        return self._again(lambda: self._engine.inspect_image(ref))
+
+    def list_images(self, repository: str) -> list[str]:
+        return self._again(lambda: self._engine.list_images(repository))
+
+    def tag_image(self, ref: str, tag: str) -> None:
+        self._again(lambda: self._engine.tag_image(ref, tag))
+
+    def remove_image(self, ref: str) -> None:
+        self._again(lambda: self._engine.remove_image(ref))
+
+    def save_image(self, ref: str) -> Iterator[bytes]:
+        return self._engine.save_image(ref)
+
+    def load_image(self, archive: Iterable[bytes]) -> None:
+        self._engine.load_image(archive)
+
+    def import_image(self, archive: Iterable[bytes], tag: str) -> str:
+        return self._engine.import_image(archive, tag)
+
+    def pull_image(self, ref: str, *, platform: str | None = None) -> str:
+        return self._again(lambda: self._engine.pull_image(ref, platform=platform))
+
+    # Networks
+
+    def inspect_network(self, ref: str) -> Inspection:
+        return self._again(lambda: self._engine.inspect_network(ref))
+
+    def list_networks(self, *, labels: Mapping[str, str] = {}) -> list[str]:
+        return self._again(lambda: self._engine.list_networks(labels=labels))
+
+    def create_network(self, request: Inspection) -> str:
+        return self._or_find(lambda: self._engine.create_network(request), lambda: self._network(request))
+
+    def remove_network(self, ref: str) -> None:
+        self._again(lambda: self._engine.remove_network(ref))
+
+    def connect_network(self, network: str, container: str, endpoint: Inspection) -> None:
+        self._or_find(
+            lambda: self._engine.connect_network(network, container, endpoint),
+            lambda: self._connected(network, container),
+        )
+
+    def disconnect_network(self, network: str, container: str, *, force: bool = False) -> None:
+        self._again(lambda: self._engine.disconnect_network(network, container, force=force))
+
+    # Volumes
+
+    def inspect_volume(self, name: str) -> Inspection:
+        return self._again(lambda: self._engine.inspect_volume(name))
+
+    def list_volumes(self, *, labels: Mapping[str, str] = {}) -> list[str]:
+        return self._again(lambda: self._engine.list_volumes(labels=labels))
+
+    def create_volume(self, request: Inspection) -> str:
+        if not request.get("Name"):
+            # Each request without a name makes another volume.
+            return self._engine.create_volume(request)
+        return self._again(lambda: self._engine.create_volume(request))
+
+    def remove_volume(self, name: str) -> None:
+        self._again(lambda: self._engine.remove_volume(name))
+
+    # What was done, and only the answer lost
+
+    def _or_find(self, make: Callable[[], _Answer], find: Callable[[], _Answer]) -> _Answer:
+        """Make something, once; `find` returns what was made, and raises where that is not there."""
+        try:
+            return make()
+        except EngineError as error:
+            if error.permanent:
+                raise
+            try:
+                found = self._again(find)
+            except EngineError:
+                raise error from None
+            _logger.info("it was done, and only the answer was lost: %s", error)
+            return found
+
+    def _created(self, name: str, request: Inspection) -> str:
+        found = self._engine.inspect_container(name)
+        labels = found["Config"].get("Labels") or {}
+        ours = (
+            found["State"]["Status"] == "created"
+            and found["Config"].get("Image") == request.get("Image")
+            and all(labels.get(key) == value for key, value in (request.get("Labels") or {}).items())
+        )
+        if not ours:
+            raise ContainerNotFoundError(name)
+        return str(found["Id"])
+
+    def _renamed(self, ref: str, name: str) -> None:
+        found = self._engine.inspect_container(name)
+        if not (len(ref) >= SHORT_ID and str(found["Id"]).startswith(ref)):
+            raise ContainerNotFoundError(ref)
+
+    def _network(self, request: Inspection) -> str:
+        found = self._engine.inspect_network(str(request["Name"]))
+        if (found.get("Labels") or {}) != (request.get("Labels") or {}):
+            raise NetworkNotFoundError(str(request["Name"]))
+        return str(found["Id"])
+
+    def _connected(self, network: str, container: str) -> None:
+        attached = self._engine.inspect_container(container)["NetworkSettings"].get("Networks") or {}
+        if not any(network in (name, (endpoint or {}).get("NetworkID")) for name, endpoint in attached.items()):
+            raise NetworkNotFoundError(network)
+
+    def _again(self, ask: Callable[[], _Answer], *, answered: float | None = None) -> _Answer:
+        """Ask until the limit; until `answered` seconds, if that is less, where the engine did answer."""
+        if answered is None:
+            return self._retrying.copy()(ask)
+        return self._retrying.copy(stop=lambda state: self._enough(state, answered=answered))(ask)
+
+    def _enough(self, state: RetryCallState, *, answered: float = math.inf) -> bool:
+        # The pauses are counted too, so that the limit holds with any `sleep`.
+        spent = max(state.seconds_since_start or 0.0, state.idle_for)
+        failure = state.outcome and state.outcome.exception()
+        limit = min(self._limit, answered) if getattr(failure, "status", None) else self._limit
+        return spent + state.upcoming_sleep > limit
+
+
+def _may_pass(error: BaseException) -> bool:
+    return isinstance(error, EngineError) and not error.permanent
+
+
+def _tell(state: RetryCallState) -> None:
+    failure = state.outcome and state.outcome.exception()
+    _logger.info("asking the engine again in %.1f s: %s", state.upcoming_sleep, failure)
+
+
+if TYPE_CHECKING:
+
+    def _is_engine(engine: RetryingEngine) -> Engine:
+        return engine

@@ -1,0 +1,50 @@
+"""What this machine tells: processes, mounts, files below a folder, clocks."""
+
+from docker_rollback._host.clock import ran_on, read_clock, was_set_back
+from docker_rollback._host.mounts import (
+    Mounted,
+    Spot,
+    folder_of,
+    is_read_only,
+    lies_in,
+    mounted,
+    mounted_below,
+    mounted_on,
+    outermost,
+    overlap,
+    spot_of,
+)
+from docker_rollback._host.processes import (
+    _seen_by,
+    began_with,
+    is_first_of_its_namespace,
+    is_main_program,
+    may_do_anything,
+)
+from docker_rollback._host.timer import Timer
+from docker_rollback._host.tree import NotAFileError, Tree
+
+__all__ = [
+    "Mounted",
+    "NotAFileError",
+    "Spot",
+    "Timer",
+    "Tree",
+    "_seen_by",
+    "began_with",
+    "folder_of",
+    "is_first_of_its_namespace",
+    "is_main_program",
+    "is_read_only",
+    "lies_in",
+    "may_do_anything",
+    "mounted",
+    "mounted_below",
+    "mounted_on",
+    "outermost",
+    "overlap",
+    "ran_on",
+    "read_clock",
+    "spot_of",
+    "was_set_back",
+]

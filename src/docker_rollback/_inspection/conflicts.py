@@ -1,0 +1,125 @@
+"""What a running container keeps another from (volumes, ports, addresses), and a network another. Pure."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Collection, Iterator, Mapping
+from itertools import product
+from typing import Any
+
+from docker_rollback._inspection.host_folders import uses
+from docker_rollback._inspection.recreate import user_endpoints
+from docker_rollback._model import ContainerSnapshot, Observed
+
+_EVERY_ADDRESS = ("", "0.0.0.0", "::")
+_OWN_SOURCES = ("default", "host-local")
+"""Who gives addresses out for an engine itself, as Docker and Podman call it; others have rules of their own."""
+
+
+def conflict(wanted: ContainerSnapshot, running: Observed, *, folders: Collection[str] = ()) -> str | None:
+    """Return why `wanted` cannot be put back while `running` runs, in words; None if it can.
+
+    Args:
+        wanted: what is to be put back.
+        running: what runs.
+        folders: the folders of the host that are put back along.
+
+    Example:
+        >>> conflict(snapshot, observe(engine.inspect_container("web-new")))
+        'holds port 8080/tcp'
+    """
+    shared = sorted(_volumes(wanted) & set(running.volumes))
+    if shared:
+        return f"uses volume {shared[0]!r}"
+    for folder in sorted({mount.source for mount in wanted.mounts if mount.kind == "bind"} & set(folders)):
+        if any(uses(mount, folder) for mount in running.mounts):
+            return f"binds folder {folder!r}, or a part of it"
+    if not wanted.state.alive:
+        return None
+    for port in sorted(_fixed_ports(wanted.inspection)):
+        for held in _held_ports(running.inspection):
+            if _collide(port, held):
+                return f"holds port {port[1]}/{port[2]}"
+    theirs = _addresses_in_use(running.inspection)
+    for network, address in sorted(_fixed_addresses(wanted.inspection)):
+        if (network, address) in theirs:
+            return f"holds address {address} in network {network!r}"
+    return None
+
+
+def common_subnet(wanted: Mapping[str, Any], standing: Mapping[str, Any]) -> str | None:
+    """Return the subnet of one network that another has too, in whole or in part; None where both can stand.
+
+    Networks of different reach, or whose addresses somebody else gives out, do not meet; those that share a subnet on
+    purpose have a range of it each.
+
+    Args:
+        wanted: the inspection of the network that is to be made.
+        standing: the inspection of the other one.
+    """
+    if wanted.get("ConfigOnly") or standing.get("ConfigOnly"):
+        # It holds settings for other networks and no addresses.
+        return None
+    source = _source_of_addresses(wanted)
+    if source != _source_of_addresses(standing) or source[1] not in _OWN_SOURCES:
+        return None
+    for mine, theirs in product(_whole_subnets(wanted), _whole_subnets(standing)):
+        if mine.version == theirs.version and mine.overlaps(theirs):
+            return str(mine)
+    return None
+
+
+def _source_of_addresses(network: Mapping[str, Any]) -> tuple[object, object]:
+    return network.get("Scope"), (network.get("IPAM") or {}).get("Driver")
+
+
+def _whole_subnets(network: Mapping[str, Any]) -> Iterator[ipaddress.IPv4Network | ipaddress.IPv6Network]:
+    for pool in (network.get("IPAM") or {}).get("Config") or ():
+        if pool.get("Subnet") and not pool.get("IPRange"):
+            yield ipaddress.ip_network(pool["Subnet"], strict=False)
+
+
+def _volumes(container: ContainerSnapshot) -> set[str]:
+    return {mount.source for mount in container.mounts if mount.kind == "volume"}
+
+
+def _fixed_ports(inspection: Mapping[str, Any]) -> set[tuple[str, str, str]]:
+    """Return (address, port, protocol) of what the container wants of its host; what the engine chooses is not."""
+    found = set()
+    for exposed, bindings in (inspection["HostConfig"].get("PortBindings") or {}).items():
+        for binding in bindings or ():
+            if binding.get("HostPort") not in (None, "", "0"):
+                found.add((str(binding.get("HostIp") or ""), str(binding["HostPort"]), _protocol(exposed)))
+    return found
+
+
+def _held_ports(inspection: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
+    for exposed, bindings in (inspection.get("NetworkSettings", {}).get("Ports") or {}).items():
+        for binding in bindings or ():
+            yield str(binding.get("HostIp") or ""), str(binding.get("HostPort") or ""), _protocol(exposed)
+
+
+def _protocol(exposed: str) -> str:
+    return exposed.partition("/")[2] or "tcp"
+
+
+def _collide(one: tuple[str, str, str], other: tuple[str, str, str]) -> bool:
+    same_address = one[0] == other[0] or one[0] in _EVERY_ADDRESS or other[0] in _EVERY_ADDRESS
+    return same_address and one[1:] == other[1:]
+
+
+def _fixed_addresses(inspection: Mapping[str, Any]) -> set[tuple[str, str]]:
+    wanted = user_endpoints(inspection).items()
+    configured = [(network, endpoint.get("IPAMConfig") or {}) for network, endpoint in wanted]
+    keys = ("IPv4Address", "IPv6Address")
+    return {(network, str(ipam[key])) for network, ipam in configured for key in keys if ipam.get(key)}
+
+
+def _addresses_in_use(inspection: Mapping[str, Any]) -> set[tuple[str, str]]:
+    attached = (inspection.get("NetworkSettings", {}).get("Networks") or {}).items()
+    return {
+        (str(network), str(endpoint[key]))
+        for network, endpoint in attached
+        for key in ("IPAddress", "GlobalIPv6Address")
+        if endpoint and endpoint.get(key)
+    }

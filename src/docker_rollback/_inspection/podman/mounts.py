@@ -1,0 +1,105 @@
+"""Which of Podman's mounts Docker's API cannot ask for, in an inspection and on a command line. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+from docker_rollback._inspection.podman.name_tables import names
+
+_KINDS: Final = ("bind", "volume", "tmpfs", "glob")
+"""Kinds of `--mount` that come back; a glob is resolved to binds when the container is created."""
+
+_BINDS: Final = ("bind", "glob")
+_MEANS: Final = {"chown": "U"}
+
+_KEYS: Final = names(
+    """
+    type src source dst dest destination target ro readonly rw consistency bind-propagation bind-nonrecursive
+    suid nosuid dev nodev exec noexec U chown z Z relabel idmap nocopy volume-nocopy copy subpath volume-subpath
+    tmpfs-size tmpfs-mode size mode tmpcopyup notmpcopyup
+    """
+)
+"""What `--mount` may say that an inspection shows."""
+
+_OPTIONS: Final = names(
+    """
+    bind rbind suid nosuid dev nodev exec noexec copy nocopy private rprivate shared rshared slave rslave unbindable
+    runbindable z Z U
+    """
+)
+"""Options of a mount that Docker's API takes as it shows them."""
+
+_FILE_SYSTEMS: Final = ("devpts", "ramfs")
+_MADE_BY_PODMAN: Final = "/overlay-containers/"
+"""Part of the path of a mount that Podman put together for one container."""
+
+
+def lost_mounts(native: Mapping[str, Any]) -> Iterator[str]:
+    """Yield, in words, the mounts of an inspection that Docker's API cannot ask for."""
+    for mount in native.get("Mounts") or ():
+        kind, source, place = (str(mount.get(key) or "") for key in ("Type", "Source", "Destination"))
+        options = set(mount.get("Options") or ())
+        if kind not in ("bind", "volume"):
+            yield f"a mount of type {kind} at {place}"
+        elif kind == "bind" and not source.startswith("/"):
+            yield f"a mount of type {source if source in _FILE_SYSTEMS else kind} at {place}"
+        elif mount.get("SubPath"):
+            yield f"a subpath of a volume at {place}"
+        elif "O" in options or (kind == "bind" and _MADE_BY_PODMAN in source):
+            yield f"an overlay mount at {place}"
+        elif unknown := sorted(option for option in options - _OPTIONS if option):
+            yield f"the mount option {', '.join(unknown)} at {place}"
+    for place, said in ((native.get("HostConfig") or {}).get("Tmpfs") or {}).items():
+        if any(option == "U" or option.startswith(("uid=", "gid=")) for option in str(said).split(",")):
+            yield f"a tmpfs that belongs to the container's user (U) at {place}"
+
+
+def mount_words(value: str) -> str | None:
+    """Return a value of `--mount` in words where it would be lost; None where an inspection shows all of it."""
+    options = dict(_pair(part) for part in value.split(","))
+    kind = options.get("type", "volume")
+    if kind not in _KINDS:
+        return f"--mount type={kind}"
+    if kind in _BINDS and "idmap" in options:
+        return "--mount with idmap"
+    unknown = sorted(options.keys() - _KEYS)
+    return f"--mount with {', '.join(unknown)}" if unknown else None
+
+
+def volume_words(value: str) -> str | None:
+    """Return the same of a value of `--volume`."""
+    found = {option.partition("=")[0] for option in _volume_options(value)}
+    if found & {"O", "upperdir", "workdir"}:
+        return "--volume with an overlay (O)"
+    return "--volume with idmap" if "idmap" in found else None
+
+
+def faded(name: str, value: str) -> Iterator[tuple[str, str]]:
+    """Yield the options of a bind that Podman applies when it creates a container, and shows only until it runs.
+
+    Args:
+        name: of the option on the command line.
+        value: its value.
+    """
+    if name == "volume" and "/" in value.partition(":")[0]:
+        place, options = value.partition(":")[2].partition(":")[0], _volume_options(value)
+    elif name == "mount":
+        said = dict(_pair(part) for part in value.split(","))
+        if said.get("type", "volume") not in _BINDS:
+            return
+        place = next((said[key] for key in ("target", "dst", "dest", "destination") if key in said), "")
+        options = [_MEANS.get(key, key) for key, on in said.items() if on != "false"]
+        options += ["Z" if said.get("relabel") == "private" else "z"] if "relabel" in said else []
+    else:
+        return
+    yield from ((option, place) for option in options if option in ("z", "Z", "U"))
+
+
+def _volume_options(value: str) -> list[str]:
+    return [option for part in value.split(":")[2:] for option in part.split(",")]
+
+
+def _pair(part: str) -> tuple[str, str]:
+    key, _, value = part.strip().partition("=")
+    return key, value

@@ -1,0 +1,210 @@
+"""Takes a backup under the journal: gives up what failed, and begins again if somebody started a stopped container."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from collections.abc import Callable
+from datetime import datetime
+
+from attrs import frozen
+
+from docker_rollback._capture import Capture, Hooks
+from docker_rollback._containers import (
+    DisturbedCaptureError,
+    all_run,
+    capture_until_undisturbed,
+    ensure_running,
+    resting,
+    with_runs,
+)
+from docker_rollback._engine import Engine
+from docker_rollback._host import Timer
+from docker_rollback._inspection import Report
+from docker_rollback._model import Backup, Quiesce, Shared, backup_id
+from docker_rollback._recovery.operation_record import Phase
+from docker_rollback._recovery.operations import HOLDER, Operation, Operations
+from docker_rollback._recovery.revival import Removal, Revival, as_error
+from docker_rollback._reporting import Reporter
+from docker_rollback._store import BackupStore
+from docker_rollback._volumes import VolumeArchiver
+from docker_rollback.errors import CaptureError, DockerRollbackError, ResumeError
+
+logger = logging.getLogger("docker_rollback")
+
+
+@frozen
+class CaptureOptions:
+    """How a backup is taken; `Recovery.begin` says what each is."""
+
+    quiesce: Quiesce
+    resume: bool
+    shared: Shared
+    hooks: Hooks | None
+    max_downtime: float | None
+    restore_tags: bool
+    then: Phase
+
+
+class JournalledCapture:
+    """Takes backups that have a journal record from before the first stop on.
+
+    Args:
+        engine: where the containers are.
+        store: where the backups and the records are.
+        operations: the records.
+        capture: takes the backups.
+        archiver: removes helpers of a capture that failed.
+        revival: brings back what a capture that failed has stopped.
+        report: knows how long the containers were down.
+        clock: the time, in UTC.
+        timer: measures the time and waits.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        store: BackupStore,
+        operations: Operations,
+        *,
+        capture: Capture,
+        archiver: VolumeArchiver,
+        revival: Revival,
+        report: Reporter,
+        clock: Callable[[], datetime],
+        timer: Timer,
+    ) -> None:
+        self._engine = engine
+        self._store = store
+        self._operations = operations
+        self._capture = capture
+        self._archiver = archiver
+        self._revival = revival
+        self._report = report
+        self._clock = clock
+        self._timer = timer
+
+    def begin(self, report: Report, options: CaptureOptions) -> tuple[Operation, Backup]:
+        """Take a backup, and record what comes next; raises as `Recovery.begin` does.
+
+        If somebody starts a container while it is stopped, all is given up and begins again, a few times.
+        `max_downtime` is for all of these times together.
+        """
+        names = [one.name for one in (*report.containers, *report.guests)]
+        before = self._downtime(names)
+
+        def left() -> float | None:
+            most = options.max_downtime
+            return None if most is None else most - (self._downtime(names) - before)
+
+        def has_time() -> bool:
+            seconds = left()
+            return seconds is None or seconds > 0
+
+        return capture_until_undisturbed(
+            self._engine, report, lambda found: self._begin(found, options, left()), has_time=has_time
+        )
+
+    def _downtime(self, names: list[str]) -> float:
+        """Return for how many seconds captures have had the longest stopped of some containers down."""
+        downtime = self._report.timeline.downtime
+        return max((downtime[name].capture for name in names if name in downtime), default=0.0)
+
+    def _begin(self, report: Report, options: CaptureOptions, max_downtime: float | None) -> tuple[Operation, Backup]:
+        project = report.project.name if report.project is not None else None
+        identity = backup_id(project or report.containers[0].name, self._clock(), secrets.token_hex(3))
+        operation = self._operations.begin(
+            identity,
+            [resting(container, options.quiesce) for container in report.containers],
+            report.volumes,
+            guests=[resting(guest, options.quiesce) for guest in report.guests if options.shared == "stop"],
+            project=project,
+            restore_tags=options.restore_tags,
+        )
+        try:
+            backup = self._capture.take(
+                report,
+                identity,
+                quiesce=options.quiesce,
+                resume=options.resume,
+                shared=options.shared,
+                hooks=options.hooks,
+                max_downtime=max_downtime,
+                operation=operation,
+            )
+            if options.resume:
+                self._note_runs(operation)
+            record = operation.record
+            resumed = (*record.guests, *(record.containers if options.resume else ()))
+            # Until they run, the record names what is stopped, so that giving up starts it again.
+            operation.enter(options.then, last=lambda: ensure_running(self._engine, resumed, timer=self._timer))
+        except BaseException as error:
+            removed = self._give_up(operation, error)
+            if removed and isinstance(error, DockerRollbackError):
+                raise as_error(removed) from error
+            if removed is None and isinstance(error, DisturbedCaptureError):
+                raise _final(error) from error
+            if removed is not None and isinstance(error, ResumeError) and all_run(self._engine, error.containers):
+                raise CaptureError(
+                    ", ".join(error.containers),
+                    "it did not start again at once after its capture; it does what it did before, and nothing is left",
+                ) from error
+            raise
+        return operation, backup
+
+    def _note_runs(self, operation: Operation) -> None:
+        """Record the runs of resumed containers: whoever gives the capture up starts again those that ended."""
+        known = operation.record.containers
+        try:
+            found = with_runs(self._engine, known)
+            if found != known:
+                operation.note_runs(found)
+        except DockerRollbackError as error:
+            logger.warning("operation %s goes on without a record of what was resumed: %s", operation.id, error)
+
+    def _give_up(self, operation: Operation, error: BaseException) -> list[Removal] | None:
+        """Discard a capture that failed; return what somebody had removed meanwhile.
+
+        If discarding fails too, the record stays, the error says so, and None is returned.
+        """
+        try:
+            return self.discard(operation)
+        except DockerRollbackError as failure:
+            logger.warning("operation %s could not be tidied up: %s", operation.record.operation, failure)
+            error.add_note(
+                f"docker-rollback: tidying up failed too ({failure}); "
+                f"docker_rollback.recover(store={str(self._store.path)!r}) finishes it"
+            )
+            return None
+
+    def discard(self, operation: Operation) -> list[Removal]:
+        """Give up a capture: what it stopped does what it did, and nothing of it is left.
+
+        What somebody removed meanwhile is recreated, and returned.
+
+        Raises:
+            ResumeError: a container could not be started again.
+            RestoreError, EngineError, StoreError: what they say; it can be done again.
+        """
+        record = operation.record
+        # First of all the service runs again.
+        removed, started = self._revival.bring_back(record)
+        if record.phase == "capturing":
+            self._note_runs(operation)
+        self._archiver.remove_left_over()
+        self._revival.forget(record)
+        self._capture.forget(record.operation, [*record.names, *(guest.name for guest in record.guests)])
+        if record.operation in self._store.ids():
+            self._store.release(record.operation, HOLDER)
+            self._store.delete(record.operation)
+        # The engine may have died since they were started, and have taken them along.
+        operation.end(last=lambda: ensure_running(self._engine, started, timer=self._timer))
+        return removed
+
+
+def _final(error: DisturbedCaptureError) -> CaptureError:
+    """Return the error of a capture that is not tried again, because giving it up failed; it keeps the notes."""
+    final = CaptureError(error.container, error.reason)
+    for note in getattr(error, "__notes__", ()):
+        final.add_note(note)
+    return final

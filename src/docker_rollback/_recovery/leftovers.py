@@ -1,0 +1,188 @@
+"""Clears what the engine still holds of operations that have ended, and names what it must not destroy."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Iterable
+
+from attrs import frozen
+
+from docker_rollback._capture import guards_of
+from docker_rollback._containers import look_at, look_at_all, take_name
+from docker_rollback._engine import EVERY, Engine, remove_named
+from docker_rollback._model import Backup, ContainerSnapshot, Observed
+from docker_rollback._names import IMAGE_REPOSITORY, KEPT_REPOSITORY, again, is_aside, live, name_before_aside
+from docker_rollback._recovery.operation_record import Record
+from docker_rollback._recovery.operations import Operations
+from docker_rollback._store import BackupStore
+from docker_rollback._volumes import HELPER_REPOSITORY
+from docker_rollback.errors import EngineConflictError, EngineError, ImageNotFoundError, StoreError
+
+logger = logging.getLogger("docker_rollback")
+
+
+@frozen
+class _Known:
+    """Everything that a journal record or a lock volume tells of.
+
+    Attributes:
+        operations: the ids of operations.
+        containers: the names of their containers.
+    """
+
+    operations: Collection[str]
+    containers: Collection[str]
+
+
+class LeftOver:
+    """Clears what no journal record and no lock volume names.
+
+    A container that was renamed away is somebody's data. It is removed only if this store has a backup of it that
+    verifies and its successor runs; otherwise the log says what to do with it. It is never renamed back: without a
+    record nobody knows whether the data in its volumes is whole.
+
+    Args:
+        engine: where it is.
+        store: whose backups count.
+        operations: what is known of operations.
+
+    Example:
+        >>> LeftOver(engine, store, operations).clear()
+    """
+
+    def __init__(self, engine: Engine, store: BackupStore, operations: Operations) -> None:
+        self._engine = engine
+        self._store = store
+        self._operations = operations
+
+    def clear(self) -> None:
+        """Remove what is safe to remove, and name the rest in the log.
+
+        What stays is in nobody's way, so an engine that refuses or fails here is named in the log as well.
+
+        Raises:
+            StoreError: the store cannot tell what it has.
+        """
+        try:
+            self._clear()
+        except EngineError as error:
+            logger.warning("what was left over in the engine stays there: %s", error)
+
+    def _clear(self) -> None:
+        self._operations.remove_left_over_marks()
+        for name in self._engine.list_images(HELPER_REPOSITORY):
+            # Whoever is about to use it finds it gone, and brings it in again.
+            self._remove_image(name, users=False)
+        # Listed before it is read what is in flight: none of this is of an operation that begins later.
+        guards = guards_of(self._engine, self._store)
+        containers = look_at_all(self._engine, EVERY)
+        images = [*self._engine.list_images(IMAGE_REPOSITORY), *self._engine.list_images(KEPT_REPOSITORY)]
+        known = self._known()
+        if known is None:
+            return
+        for guard, operation in guards.items():
+            if operation not in known.operations:
+                self._engine.remove_container(guard, force=True)
+        self._clear_aside(known, containers)
+        self._clear_images(known, images, in_use={str(one.inspection["Image"]) for one in containers})
+
+    def _known(self) -> _Known | None:
+        """Return what is known of operations; None where a record cannot be read, which may be of anything."""
+        try:
+            records = [self._store.journal.get(name, Record) for name in self._store.journal.names()]
+        except StoreError as error:
+            logger.warning("nothing else is cleared in the engine while a record cannot be read: %s", error)
+            return None
+        in_flight = self._operations.in_flight()
+        return _Known(
+            {record.operation for record in records if record is not None} | {one.operation for one in in_flight},
+            {name for record in records if record is not None for name in record.names}
+            | {name for one in in_flight for name in one.containers},
+        )
+
+    def _clear_images(self, known: _Known, images: Iterable[str], *, in_use: Collection[str]) -> None:
+        """Remove the names of images that this store holds as well; one that a container stands on stays."""
+        named: dict[str, dict[str, bool]] = {}
+        for name in images:
+            operation = name.rpartition(":")[2].partition(".")[0]
+            if operation in known.operations or self._is_last_name_of(name, in_use):
+                continue
+            if operation not in named:
+                named[operation] = self._names_to_clear(operation)
+            if name in named[operation]:
+                self._remove_image(name, users=named[operation][name])
+            else:
+                logger.info("image %s stays: this store has no sound copy of it", name)
+
+    def _names_to_clear(self, backup: str) -> dict[str, bool]:
+        """Return the names that the images of a backup have without need, and whether the image is the user's.
+
+        That is one to which the capture added nothing: it stays, without a name. Somebody who loads an export has other
+        names, and needs them. An image that is in no store has a name for as long as there is its backup.
+        """
+        if not self._is_sound(backup):
+            return {}
+        images = [container.image for container in self._store.get(backup).containers]
+        committed = {name: False for image in images for name in (again(image.tag), live(image.tag))}
+        return {image.tag: image.clean for image in images} | committed
+
+    def _clear_aside(self, known: _Known, containers: Iterable[Observed]) -> None:
+        running = {container.name for container in containers if container.state.alive}
+        for container in containers:
+            before = name_before_aside(container.name)
+            if not is_aside(container.name) or before in known.containers:
+                continue
+            if before in running and self._has_backup_of(container) and self._is_still(container):
+                logger.warning("container %s is left over, and is removed: %r runs", container.name, before)
+                self._engine.remove_container(container.id)
+            else:
+                logger.warning(
+                    "container %s was renamed away from %r by an operation that is noted nowhere, and is left. "
+                    "If %r is what it should be: docker rm %s. If not: docker rename %s %s; docker start %s",
+                    *(container.name, before, before, container.name, container.name, before, before),
+                )
+
+    def _is_still(self, container: Observed) -> bool:
+        """Return True if a container is stopped and has the name that it had a moment ago; an operation may use it."""
+        now = look_at(self._engine, container.id)
+        return now is not None and now.name == container.name and not now.state.alive
+
+    def _has_backup_of(self, container: Observed) -> bool:
+        """Return True if the store has a backup of this very container, with its image, that verifies."""
+        holding = [backup for backup in reversed(self._store.list()) if _snapshot_of(backup, container) is not None]
+        return any(self._is_sound(backup.id) for backup in holding)
+
+    def _is_sound(self, backup: str) -> bool:
+        """Return True if the store has a backup with its images, and it verifies."""
+        try:
+            found = self._store.get(backup)
+            if any(container.image.manifest is None for container in found.containers):
+                return False
+            self._store.verify(backup, deep=False)
+        except StoreError as error:
+            logger.info("backup %s does not count: %s", backup, error)
+            return False
+        return True
+
+    def _is_last_name_of(self, name: str, images: Collection[str]) -> bool:
+        """Return True if one of some images has no other name: a container stands on it, and it cannot be removed."""
+        try:
+            found = self._engine.inspect_image(name)
+        except ImageNotFoundError:
+            return False
+        return found["Id"] in images and len(found.get("RepoTags") or []) <= 1
+
+    def _remove_image(self, name: str, *, users: bool) -> None:
+        try:
+            if users:
+                take_name(self._engine, name)
+            else:
+                remove_named(self._engine, name)
+        except EngineConflictError:
+            logger.debug("image %s is in use", name)
+        except EngineError as error:
+            logger.warning("image %s is left over in the engine: %s", name, error)
+
+
+def _snapshot_of(backup: Backup, container: Observed) -> ContainerSnapshot | None:
+    return next((one for one in backup.containers if one.id == container.id), None)

@@ -1,0 +1,385 @@
+"""The way back, and its end after a death on the way: one mechanism for a rollback, a restore and `recover`."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+
+from docker_rollback._capture import Capture, Hooks, Preflight
+from docker_rollback._containers import ContainerSnapshotter, now, put_back_until_undisturbed
+from docker_rollback._engine import ContainerFilter, Engine
+from docker_rollback._host import Timer
+from docker_rollback._inspection import Report
+from docker_rollback._model import Backup, Project, Quiesce, Recovered, Shared
+from docker_rollback._recovery.journalled_capture import CaptureOptions, JournalledCapture
+from docker_rollback._recovery.keeper import Keeper
+from docker_rollback._recovery.leftovers import LeftOver
+from docker_rollback._recovery.operation_record import Phase, interference
+from docker_rollback._recovery.operations import Operation, Operations
+from docker_rollback._recovery.revival import Revival, removed_part
+from docker_rollback._reporting import Reporter
+from docker_rollback._restore import OffNetworks, Restorer
+from docker_rollback._store import BackupStore
+from docker_rollback._volumes import VolumeArchiver
+from docker_rollback.errors import (
+    ContainerBusyError,
+    DockerRollbackError,
+    EngineError,
+    RecoveryFailedError,
+    StoreError,
+    UnfinishedElsewhereError,
+    UnfinishedRollbackError,
+)
+
+logger = logging.getLogger("docker_rollback")
+
+
+class Recovery:
+    """Puts backups back under the journal, and finishes operations whose owners died.
+
+    Args:
+        engine: where the containers are.
+        store: where the backups and the notes are.
+        operations: the notes.
+        preflight: looks at what is to be kept before it is rolled back.
+        capture: keeps it.
+        restorer: puts a backup back.
+        archiver: knows the ways to volumes.
+        report: is told what is done.
+        clock: the time, in UTC.
+        timer: measures the time and waits.
+
+    Example:
+        >>> with recovery.holding(["web"]) as (report, _):
+        ...     operation, taken = recovery.begin(report, quiesce="stop", then="committed")
+        ...     recovery.settle(operation, taken, rolled_back=False)
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        store: BackupStore,
+        operations: Operations,
+        *,
+        preflight: Preflight,
+        capture: Capture,
+        restorer: Restorer,
+        archiver: VolumeArchiver,
+        report: Reporter | None = None,
+        clock: Callable[[], datetime] = now,
+        timer: Timer = time,
+    ) -> None:
+        self._engine = engine
+        self._store = store
+        self._operations = operations
+        self._preflight = preflight
+        self._capture = capture
+        self._restorer = restorer
+        self._archiver = archiver
+        self._report = report or Reporter()
+        self._timer = timer
+        self._revival = Revival(engine, ContainerSnapshotter(engine, store), restorer, report=self._report, timer=timer)
+        self._journalled = JournalledCapture(
+            engine,
+            store,
+            operations,
+            capture=capture,
+            archiver=archiver,
+            revival=self._revival,
+            report=self._report,
+            clock=clock,
+            timer=timer,
+        )
+        self._keeper = Keeper(
+            engine, store, preflight=preflight, capture=capture, archiver=archiver, revival=self._revival, clock=clock
+        )
+
+    # The way there
+
+    @contextmanager
+    def holding(
+        self, references: Sequence[str], *, project: str | None = None
+    ) -> Iterator[tuple[Report, tuple[Recovered, ...]]]:
+        """Hold containers for an operation on them, once what an earlier one left undone is finished.
+
+        Args:
+            references: names and ids of containers.
+            project: a compose project that is held as a whole.
+
+        Yields:
+            What `Preflight.holding` found of them, and what was finished before.
+
+        Raises:
+            UnfinishedRollbackError: something was started or changed since the earlier one was cut off.
+            DockerRollbackError: as `Preflight.holding` has them.
+        """
+        concerned, recovered = list(references), self.finish_earlier(references, project=project)
+        while True:
+            with self._preflight.holding(references, project=project) as report:
+                # Those that join, and whatever another process left undone a moment ago.
+                concerned += [word for container in report.containers for word in (container.id, container.name)]
+                if not self._operations.unfinished(concerned, project=project):
+                    yield report, recovered
+                    return
+            recovered += self.finish_earlier(concerned, project=project)
+
+    def begin(
+        self,
+        report: Report,
+        *,
+        quiesce: Quiesce,
+        resume: bool = True,
+        shared: Shared = "refuse",
+        hooks: Hooks | None = None,
+        max_downtime: float | None = None,
+        restore_tags: bool = True,
+        then: Phase = "updating",
+    ) -> tuple[Operation, Backup]:
+        """Take a backup under the journal, and note what comes next; begin again if somebody starts what is stopped.
+
+        Args:
+            report: what is held.
+            quiesce: how the containers are brought to rest.
+            resume: whether they are set going again.
+            shared: what becomes of containers outside that write to their volumes.
+            hooks: what is to be done around that.
+            max_downtime: for how long they may be stopped or paused, in seconds, in all attempts together.
+            restore_tags: whether a rollback leads names of images back.
+            then: "updating" where the backup is to be put back if nobody says otherwise, else "committed".
+
+        Raises:
+            ContainerBusyError, UnfinishedRollbackError: another host or store has an operation on one of them.
+            HookError, CaptureError, ResumeError, EngineError, VolumeError, StoreError: as `Capture.take` has them.
+        """
+        options = CaptureOptions(quiesce, resume, shared, hooks, max_downtime, restore_tags, then)
+        return self._journalled.begin(report, options)
+
+    # The way back
+
+    def restore(self, backup: Backup, *, restore_tags: bool = True) -> None:
+        """Put a backup back that belongs to no update; the caller holds the locks of its containers.
+
+        Raises:
+            UnsupportedContainerError: this program runs in one of them; nothing was touched.
+            RestoreError, EngineError, VolumeError, StoreError: if anything was touched, it can be done again.
+        """
+        self._preflight.refuse_own(backup.containers)
+        self._restorer.check(backup)
+        operation = self._operations.restoring(backup, restore_tags=restore_tags)
+        self._put_back(operation, backup)
+        self.settle(operation, backup, rolled_back=True)
+
+    def put_back(self, operation: Operation, backup: Backup, *, first: Callable[[], None] | None = None) -> None:
+        """Put a backup back that was taken a moment ago; what stood in the way stays aside until `settle`.
+
+        Args:
+            operation: the operation.
+            backup: its backup.
+            first: called once it is known that this can begin, and before anything is touched.
+
+        Raises:
+            RestoreError, EngineError, VolumeError, StoreError: as `Restorer.restore` has them.
+        """
+        self._restorer.check(backup, anew=False)
+        if first is not None:
+            first()
+        self._put_back(operation, backup)
+
+    def keep_failed(self, operation: Operation) -> str | None:
+        """Keep the state of an update that failed, and leave it at rest; return the id of that backup, None of nothing.
+
+        Raises:
+            UnsupportedContainerError, CaptureError, EngineError, VolumeError, StoreError: it could not be kept.
+        """
+        return self._keeper.keep_failed(operation)
+
+    def _put_back(self, operation: Operation, backup: Backup) -> None:
+        put_back_until_undisturbed(
+            lambda: self._put_back_once(operation, backup),
+            # Waits until it answers again, or says that it does not.
+            lambda: self._engine.list_containers(ContainerFilter(running=True)),
+        )
+        self._restorer.ensure_running(backup)
+
+    def ensure_running(self, backup: Backup) -> None:
+        """Start again what was put back and has ended since; raises as `Restorer.ensure_running`."""
+        self._restorer.ensure_running(backup)
+
+    def _put_back_once(self, operation: Operation, backup: Backup) -> None:
+        operation.try_enter("rolling back")
+        self._archiver.remove_left_over()
+        with operation.not_done_by_an_error(), operation.resting_guests(self._report, self._timer) as guests:
+            self._restorer.put_back(
+                backup,
+                guests=guests,
+                off=OffNetworks(self._engine, known=operation.record.detached, note=operation.note_detached),
+                before_resume=lambda: operation.try_enter("restored"),
+                restore_tags=operation.record.restore_tags,
+                note=operation.told.append,
+            )
+
+    def settle(self, operation: Operation, backup: Backup, *, rolled_back: bool, only: Project | None = None) -> None:
+        """Tidy up after an operation whose outcome stands, and forget it.
+
+        Args:
+            operation: the operation.
+            backup: its backup.
+            rolled_back: whether that was put back.
+            only: what may go of what came to its project; all of it where None.
+
+        Raises:
+            RestoreError: a container does not run any more, and the record stays.
+            EngineError, StoreError: something is left over; `recover` finishes this.
+        """
+        if rolled_back:
+            record = operation.record
+            # Before it was noted what stands when all is back, there is no telling.
+            standing = record.standing if record.phase == "restored" else ()
+            back = {container.id for container in standing if container.name in record.names}
+            self._restorer.clear_aside(backup, spare_volumes=record.spares, only=only, back=back)
+        else:
+            self._restorer.clear_parked(backup)
+        self._capture.release(backup)
+        if operation.record.kept in self._store.ids():
+            # The image of an update that was rolled back has lost its name, and may be the only trace of that update.
+            self._capture.release(self._store.get(operation.record.kept), spare=True)
+        # The engine may have died since the last look, and have taken them along.
+        operation.end(last=lambda: self._restorer.ensure_running(backup) if rolled_back else None)
+
+    # After a death
+
+    def recover(self, *, keep_found: bool = True) -> tuple[Recovered, ...]:
+        """Finish every operation on this engine whose owner died; those of living ones are left alone.
+
+        Args:
+            keep_found: keep the state that is found as a backup before anything is rolled back.
+
+        Raises:
+            StoreNotFoundError: there is no store; none is made.
+            RecoveryFailedError: one or several could not be finished, or a note cannot be read; each was tried.
+            UnfinishedElsewhereError: everything of this store is finished, and the engine's lock volumes tell of an
+                operation that another store has to finish.
+        """
+        self._operations.require_store()
+        done: list[Recovered] = []
+        failures: list[DockerRollbackError] = []
+        # Of a death before anything was noted, too. The files of the locks by which these are judged go after them.
+        self._remove_left_over(failures)
+        self._operations.sweep()
+        for operation in self._operations.unfinished(on_damage=failures.append):
+            try:
+                done += self._take_over(operation, asked=True, keep_found=keep_found)
+            except ContainerBusyError as error:
+                logger.info("operation %s is at work: %s", operation.record.operation, error)
+            except DockerRollbackError as error:
+                record = operation.record
+                error.add_note(f"while operation {record.operation} on {', '.join(record.names)} was to be finished")
+                failures.append(error)
+        # The engine may have carried out a request of the dead only now.
+        self._remove_left_over(failures)
+        try:
+            LeftOver(self._engine, self._store, self._operations).clear()
+        except StoreError as error:
+            error.add_note(
+                "while what dead operations left in the engine was to be cleared, which stays there for now; "
+                "if index.json is damaged, put it back from a copy of the store, or use another store from now on"
+            )
+            failures.append(error)
+        try:
+            elsewhere = self._operations.unfinished_elsewhere()
+        except EngineError as error:
+            error.add_note("while the lock volumes of other stores were to be looked at")
+            failures.append(error)
+        else:
+            told = UnfinishedElsewhereError(elsewhere, done, store=str(self._store.path))
+            if elsewhere and not failures:
+                raise told
+            failures += [told] if elsewhere else []
+        if failures:
+            finished = [recovered.operation for recovered in done]
+            raise RecoveryFailedError(failures, finished, store=str(self._store.path)) from failures[0]
+        return tuple(done)
+
+    def _remove_left_over(self, failures: list[DockerRollbackError]) -> None:
+        """Remove helpers of the dead; add the error to `failures` if one cannot be, which stops nothing else."""
+        try:
+            self._archiver.remove_left_over()
+        except EngineError as error:
+            failures.append(error)
+
+    def finish_earlier(
+        self, references: Collection[str], *, project: str | None = None, but: str | None = None
+    ) -> tuple[Recovered, ...]:
+        """Finish what earlier operations left undone on some containers, named or by id, where that is safe.
+
+        Args:
+            references: names and ids of containers.
+            project: a compose project; what is of it is finished as well.
+            but: the id of one that is left as it is.
+
+        Raises:
+            ContainerBusyError: its owner lives.
+            UnfinishedRollbackError: something was started or changed since; `recover` has to be asked.
+            RestoreError, EngineError, VolumeError, StoreError: it could not be finished.
+        """
+        done: list[Recovered] = []
+        # Of a death before anything was noted, too.
+        left_over = self._archiver.remove_left_over()
+        for operation in self._operations.unfinished(references, project=project):
+            if operation.record.operation == but:
+                continue
+            done += self._take_over(operation, asked=False, keep_found=True)
+        if done or left_over:
+            self._archiver.forget_image()
+        return tuple(done)
+
+    def _take_over(self, operation: Operation, *, asked: bool, keep_found: bool) -> list[Recovered]:
+        with self._operations.owning(operation) as owned:
+            if owned is None:
+                return []
+            record = owned.record
+            names = ", ".join(record.names)
+            logger.warning("operation %s on %s was cut off (%s): finishing it", record.operation, names, record.phase)
+            recovered = self._finish(owned, asked=asked, keep_found=keep_found)
+            logger.warning("operation %s on %s is %s", record.operation, names, recovered.outcome)
+            return [recovered]
+
+    def _finish(self, operation: Operation, *, asked: bool, keep_found: bool) -> Recovered:
+        record = operation.record
+        if record.phase == "capturing":
+            self._journalled.discard(operation)
+            return Recovered(record.operation, record.names, "discarded")
+        if record.phase == "committed":
+            self.settle(operation, self._store.get(record.operation), rolled_back=False)
+            return Recovered(record.operation, record.names, "tidied up")
+        backup = self._store.get(record.operation)
+        self._keeper.undo(operation)
+        record = operation.record
+        # What somebody made since it was cut off is not the update's, and goes only where it is kept.
+        kept, only = record.kept, None if record.phase == "updating" else operation.of_the_update(backup)
+        if record.phase == "restored":
+            self._set_going(operation, backup)
+        else:
+            found = operation.look()
+            reasons = [*interference(record, found), *self._restorer.strangers(backup)]
+            if reasons and not asked:
+                raise UnfinishedRollbackError(record.operation, record.names, reasons, store=str(self._store.path))
+            # Before anything that runs is stopped for it.
+            self._restorer.check(backup)
+            if keep_found and (reasons or record.phase == "updating"):
+                kept = self._keeper.keep_found(operation, found)
+                only = self._store.get(kept).project if kept is not None else None
+            self._put_back(operation, backup)
+        self.settle(operation, backup, rolled_back=True, only=only)
+        return Recovered(record.operation, record.names, "rolled back", kept)
+
+    def _set_going(self, operation: Operation, backup: Backup) -> None:
+        """Start what a rollback had restored and not yet started; what runs, or ran since, is left as it is."""
+        before = {standing.id: standing.started for standing in operation.record.standing}
+        with operation.not_done_by_an_error(), operation.resting_guests(self._report, self._timer) as guests:
+            if (part := removed_part(self._engine, backup)) is not None:
+                self._restorer.put_back(part, guests=guests)
+            self._restorer.set_going(backup, before)

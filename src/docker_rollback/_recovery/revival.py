@@ -1,0 +1,328 @@
+"""Brings back what was stopped for a capture, also where somebody has removed it meanwhile."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+from attrs import evolve, frozen
+
+from docker_rollback._capture import remove_guards
+from docker_rollback._containers import (
+    AtRest,
+    ContainerSnapshotter,
+    led_to,
+    look_at,
+    put_back_until_undisturbed,
+    resting,
+)
+from docker_rollback._engine import ContainerFilter, Engine
+from docker_rollback._host import Timer
+from docker_rollback._inspection import (
+    HELD,
+    layers_of,
+    observe,
+    restart_policy,
+    started_at,
+    user_endpoints,
+    uses,
+    with_ids,
+)
+from docker_rollback._model import Backup, ContainerSnapshot, NetworkRecord, Observed, Resting, is_folder
+from docker_rollback._names import is_aside, live
+from docker_rollback._recovery.operation_record import Record
+from docker_rollback._reporting import Reporter
+from docker_rollback._restore import HALF_REMOVED, Restorer
+from docker_rollback.errors import CaptureError, NetworkNotFoundError, RestoreError, ResumeError, VolumeNotFoundError
+
+logger = logging.getLogger("docker_rollback")
+
+
+@frozen
+class Removal:
+    """Something that somebody removed while a container was stopped for its backup.
+
+    Attributes:
+        container: the container's name.
+        reason: what was removed, and what became of it, a sentence.
+    """
+
+    container: str
+    reason: str
+
+
+class Revival:
+    """Brings back the containers of a capture that was given up.
+
+    Args:
+        engine: where they are.
+        snapshotter: finds what was committed of them.
+        restorer: recreates them, by the same plan as a rollback.
+        report: is told what is done.
+        timer: measures the time and waits.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        snapshotter: ContainerSnapshotter,
+        restorer: Restorer,
+        *,
+        report: Reporter,
+        timer: Timer,
+    ) -> None:
+        self._engine = engine
+        self._snapshotter = snapshotter
+        self._restorer = restorer
+        self._report = report
+        self._timer = timer
+
+    def bring_back(self, record: Record) -> tuple[list[Removal], tuple[Resting, ...]]:
+        """Start what is stopped, and recreate what was removed; it can be done again.
+
+        A container that is still there is started: the same container comes before an equal one.
+
+        Returns:
+            What was removed, and which containers were started.
+
+        Raises:
+            ResumeError: a container could not be started.
+            RestoreError, EngineError: a container could not be recreated.
+        """
+        # Of a death while these were recreated: to start them by their ids would start them half put back.
+        halfway = {one.id for one in record.stopped if self._is_halfway(one)}
+        started, failure = self._start(record, but=halfway)
+        removed = {one.id for one in record.stopped if self._is_removed(one)}
+        networks = tuple(network for network in record.networks if not self._stands(network))
+        failed = set(failure.containers) if failure is not None and (removed or networks) else set()
+        halfway -= self._replaced(record, halfway)
+        lost = [one for one in record.stopped if one.id in removed | halfway or one.name in failed]
+        if not lost:
+            if failure is not None:
+                raise failure
+            return [], started
+        logger.warning(
+            "%s: somebody removed it, or its network, while it was stopped for its backup; recreating it",
+            ", ".join(one.name for one in lost),
+        )
+        removals: dict[str, Removal] = {}
+        put_back_until_undisturbed(
+            lambda: removals.update(self._recreate(record, lost, removed)),
+            lambda: self._engine.list_containers(ContainerFilter(running=True)),
+        )
+        names = {one.name for one in lost}
+        return list(removals.values()), tuple(one for one in started if one.name not in names)
+
+    def forget(self, record: Record) -> None:
+        """Remove the guards of a capture, and the images that were committed for it. Raises `EngineError`."""
+        remove_guards(self._engine, of=record.operation)
+        for one in record.stopped:
+            self._snapshotter.forget_all(one)
+
+    def _is_halfway(self, snapshot: ContainerSnapshot) -> bool:
+        """Return True if an earlier attempt to recreate a container, or a removal of it, was cut off."""
+        standing = look_at(self._engine, snapshot.id)
+        if standing is None or standing.state.alive:
+            return False
+        policy = restart_policy(standing.inspection)
+        held = policy == HELD != restart_policy(snapshot.inspection)
+        return is_aside(standing.name) or held or standing.state.status in HALF_REMOVED
+
+    def _replaced(self, record: Record, halfway: Collection[str]) -> set[str]:
+        """Return the ids of those whose name another container has that has run already; they are left as they are."""
+        replaced = set()
+        for one in record.stopped:
+            other = look_at(self._engine, one.name) if one.id in halfway else None
+            if other is not None and other.id != one.id and started_at(other.inspection):
+                logger.warning("%s: another container has its name and has run; container %s is left", one.name, one.id)
+                replaced.add(one.id)
+        return replaced
+
+    def _start(self, record: Record, *, but: Collection[str]) -> tuple[tuple[Resting, ...], ResumeError | None]:
+        stopped = (*record.guests, *reversed(record.containers))
+        if record.phase != "capturing":
+            # Of an update, to be kept; what the capture before it stopped is none of this.
+            stopped = tuple(resting(one, "stop") for one in reversed(record.stopped))
+        bound = self._restorer.bound_paths()
+        bound.expect(record.stopped)
+        rest = AtRest(self._engine, "stop", before_start=bound.check, report=self._report, timer=self._timer)
+        try:
+            with rest:
+                for found in stopped:
+                    if found.id not in but:
+                        rest.adopt(found)
+        except ResumeError as error:
+            return rest.resting, error
+        return rest.resting, None
+
+    def _is_removed(self, snapshot: ContainerSnapshot) -> bool:
+        """Whether a container is gone, and nobody has made another one of its name that has run."""
+        if self._is_there(snapshot):
+            return False
+        other = look_at(self._engine, snapshot.name)
+        if other is None or other.id == snapshot.id or not (other.state.alive or started_at(other.inspection)):
+            return True
+        logger.warning("%s: somebody removed it and made another one, which is left as it is", snapshot.name)
+        return False
+
+    def _is_there(self, snapshot: ContainerSnapshot) -> bool:
+        """Return True if a container is there as a whole: an engine does nothing more with one that is half removed."""
+        standing = look_at(self._engine, snapshot.id)
+        return standing is not None and standing.state.status not in HALF_REMOVED
+
+    def _stands(self, network: NetworkRecord) -> bool:
+        try:
+            return str(self._engine.inspect_network(network.name)["Id"]) == network.id
+        except NetworkNotFoundError:
+            return False
+
+    def _recreate(
+        self, record: Record, lost: Sequence[ContainerSnapshot], removed: Collection[str]
+    ) -> dict[str, Removal]:
+        others = {one.id: look_at(self._engine, one.name) for one in record.stopped if one not in lost}
+        # Of those that an earlier attempt has recreated already.
+        ids = {old: other.id for old, other in others.items() if other is not None and other.id != old}
+        snapshots = tuple(evolve(one, inspection=with_ids(one.inspection, ids)) for one in map(self._now, lost))
+        attached = {name for one in lost for name in user_endpoints(one.inspection)}
+        ours = {one.id for one in lost}
+        backup = Backup(
+            id=record.operation,
+            created=record.written,
+            engine=self._engine.info().record(),
+            quiesce="stop",
+            containers=snapshots,
+            networks=tuple(network for network in record.networks if network.name in attached),
+            bystanders=tuple(one for one in self._engine.list_containers() if one not in ours),
+        )
+        differs = self._put_back(backup)
+        self._restorer.clear_aside(backup)
+        named = {one.id: sorted(mount.source for mount in one.mounts if mount.anonymous) for one in lost}
+        return {
+            one.id: Removal(
+                one.name,
+                _sentence(one, named[one.id], differs.get(one.name, ())) if one.id in removed else _NETWORK,
+            )
+            for one in snapshots
+        }
+
+    def _put_back(self, backup: Backup) -> dict[str, Sequence[str]]:
+        """Put the containers back; return what differs, by container, where they run all the same."""
+        try:
+            # Who shares a volume is stopped for a moment, and runs again also after an error.
+            guests = AtRest(self._engine, "stop", held=True, report=self._report, timer=self._timer)
+            self._restorer.put_back(backup, guests=guests)
+        except RestoreError as error:
+            failures = [failure for failure in error.failures or (error,) if isinstance(failure, RestoreError)]
+            if len(failures) < len(error.failures) or not all(failure.differences for failure in failures):
+                raise
+            for failure in failures:
+                logger.warning("%s", failure)
+            return {failure.container: failure.differences for failure in failures}
+        return {}
+
+    def _now(self, snapshot: ContainerSnapshot) -> ContainerSnapshot:
+        """Return a container with what it holds now; one that is gone with the newest image of it."""
+        if self._is_there(snapshot):
+            found = Observed(snapshot.name, snapshot.id, snapshot.inspection, snapshot.state, snapshot.mounts)
+            return self._snapshotter.capture(found, tag=snapshot.image.tag)
+        inspection = with_volumes_named(snapshot)
+        return evolve(self._latest(snapshot), inspection=inspection, mounts=observe(inspection).mounts)
+
+    def _latest(self, snapshot: ContainerSnapshot) -> ContainerSnapshot:
+        """Return a snapshot that was taken while its container ran, with the newest image that the engine still has."""
+        image = snapshot.image
+        for tag in (image.tag, live(image.tag)):
+            found = led_to(self._engine, tag)
+            if found is None:
+                continue
+            layers = layers_of(self._engine.inspect_image(found))
+            clean = image.clean and layers in (image.committed_layers, image.layers)
+            # An image that no container used may be gone; an equal one is there.
+            identity = image.original_id if clean and led_to(self._engine, image.original_id) is not None else found
+            kept = image.layers if clean else layers
+            latest = evolve(image, id=identity, layers=kept, committed_layers=layers, clean=clean)
+            return evolve(snapshot, image=latest)
+        return snapshot
+
+
+def removed_part(engine: Engine, backup: Backup) -> Backup | None:
+    """Return the part of a restored backup that somebody has removed before it was started; None for nothing.
+
+    Volumes that are still there stay as they are.
+    """
+    containers = tuple(one for one in backup.containers if look_at(engine, one.name) is None)
+    if not containers:
+        return None
+    logger.warning("%s: somebody removed it before it was started", ", ".join(one.name for one in containers))
+    return evolve(
+        backup,
+        containers=containers,
+        volumes=tuple(
+            volume
+            for volume in backup.volumes
+            if any(uses(mount, volume.name) for one in containers for mount in one.mounts)
+            and (volume.anonymous or not (is_folder(volume.name) or _is_there(engine, volume.name)))
+        ),
+        project=None,
+    )
+
+
+def _is_there(engine: Engine, volume: str) -> bool:
+    try:
+        return bool(engine.inspect_volume(volume))
+    except VolumeNotFoundError:
+        return False
+
+
+def with_volumes_named(snapshot: ContainerSnapshot) -> Mapping[str, Any]:
+    """Return the inspection of a container that has its anonymous volumes by the names that they have. Pure."""
+    inspection = dict(snapshot.inspection)
+    host = dict(inspection["HostConfig"])
+    binds = list(host.get("Binds") or ())
+    requests = [dict(mount) for mount in host.get("Mounts") or ()]
+    shown = [dict(mount) for mount in inspection.get("Mounts") or ()]
+    for mount in snapshot.mounts:
+        if not mount.anonymous:
+            continue
+        asked = [one for one in requests if str(one.get("Target")).rstrip("/") == mount.destination.rstrip("/")]
+        for one in asked:
+            one["Source"] = mount.source
+        if not asked:
+            # One that was asked for by a bind without a source has its entry already.
+            binds = [bind for bind in binds if str(bind).rstrip("/") != mount.destination.rstrip("/")]
+            binds.append(f"{mount.source}:{mount.destination}" + (":ro" if mount.read_only else ""))
+        for one in shown:
+            # As engines show the mode of a volume that was asked for by its name.
+            if one["Destination"] == mount.destination and not one.get("Mode") and one.get("Driver") == "local":
+                one["Mode"] = "ro" if mount.read_only and not asked else "z"
+    host |= {"Binds": binds} if binds else {}
+    host |= {"Mounts": requests} if requests else {}
+    return {**inspection, "HostConfig": host, "Mounts": shown}
+
+
+_NETWORK = (
+    "somebody removed its network while it was stopped for the backup; the network is recreated, and it runs again"
+)
+
+
+def _sentence(snapshot: ContainerSnapshot, named: Sequence[str], differs: Sequence[str]) -> str:
+    """Return what somebody removed, and what became of it."""
+    text = "somebody removed it while it was stopped for the backup; it is recreated from "
+    if snapshot.image.committed_layers:
+        text += "what was committed of it and from its volumes, and runs again"
+    else:
+        text += "its image and its volumes, and runs again, but what its writable layer held is lost"
+    if named:
+        text += f"; its anonymous volumes are named volumes now: {', '.join(named)}"
+    if differs:
+        text += f"; it differs: {'; '.join(differs)}"
+    return text
+
+
+def as_error(removed: Sequence[Removal]) -> CaptureError:
+    """Return the error of a capture in which somebody removed something."""
+    if len(removed) == 1:
+        return CaptureError(removed[0].container, removed[0].reason)
+    reasons = "; ".join(f"{one.container!r}: {one.reason}" for one in removed)
+    return CaptureError(", ".join(one.container for one in removed), reasons)

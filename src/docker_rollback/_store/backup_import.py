@@ -1,0 +1,110 @@
+"""A backup from elsewhere: the tar that `BackupStore.export` writes, taken back in as a stream.
+
+Nothing in it is trusted: names that are not those of a layout's parts are refused or passed over, every blob is held
+to its digest, and the backup is listed only after all of it has verified, decompressed content included.
+"""
+
+from __future__ import annotations
+
+import posixpath
+import tarfile
+from collections.abc import Iterator
+from typing import BinaryIO
+
+from docker_rollback._model import Backup, Descriptor
+from docker_rollback._store import oci
+from docker_rollback._store.export import BACKUP_FILE
+from docker_rollback._store.layout import Layout
+from docker_rollback._store.streams import CHUNK
+from docker_rollback._store.verify import load
+from docker_rollback._store.workspace import Bench
+from docker_rollback.errors import CorruptBackupError, StoreError
+
+_BLOBS = "blobs/sha256/"
+
+
+def import_backup(layout: Layout, file: BinaryIO, name: str) -> Backup:
+    """Take in a backup; see `BackupStore.import_`.
+
+    Args:
+        layout: the store's.
+        file: the tar, read as a stream.
+        name: what to call it in errors.
+    """
+    bench = Bench(layout, "an import")
+    bench.open()
+    try:
+        backup_id, root = _read(bench, file, name)
+        known = {child.name: child.blob for child in layout.index().children}.get(backup_id)
+        if known is not None and known.digest == root.digest:
+            return load(layout, backup_id, root).backup
+        return bench.list(backup_id, root, deep=True).backup
+    finally:
+        bench.close()
+
+
+def _read(bench: Bench, file: BinaryIO, name: str) -> tuple[str, Descriptor]:
+    """Read the tar to its end, every blob into the store; return the backup's id and its index."""
+    index: bytes | None = None
+    try:
+        with tarfile.open(fileobj=file, mode="r|", bufsize=CHUNK) as tar:
+            for member in tar:
+                part = posixpath.normpath(member.name)
+                if not _is_harmless(member, part):
+                    raise CorruptBackupError(name, part[:200], "a backup holds no such file")
+                if part.startswith(_BLOBS):
+                    _take_blob(bench, tar, member, part, name)
+                elif part == BACKUP_FILE:
+                    if index is not None or member.size > oci.MAX_MANIFEST:
+                        raise CorruptBackupError(name, part, "it comes twice, or is too long")
+                    index = b"".join(_content(tar, member))
+    except (tarfile.TarError, EOFError, UnicodeError, ValueError, OverflowError) as error:
+        # Of tarfile's readers some failures on purpose-made headers come out as the last three.
+        raise CorruptBackupError(name, "the archive", f"it is no whole tar ({error})") from error
+    if index is None:
+        raise CorruptBackupError(name, BACKUP_FILE, "it is missing")
+    return _root(index, name)
+
+
+def _root(data: bytes, name: str) -> tuple[str, Descriptor]:
+    """Return the id and the index of the one backup that the archive's own index names."""
+    try:
+        children = oci.parse_index(data).children
+    except oci.MalformedError as error:
+        raise CorruptBackupError(name, BACKUP_FILE, str(error)) from None
+    roots = [child for child in children if oci.is_backup(child.artifact_type)]
+    if len(roots) != 1 or roots[0].blob.media_type != oci.INDEX or not oci.is_backup_id(roots[0].name or ""):
+        raise CorruptBackupError(name, BACKUP_FILE, "it does not name one backup")
+    return roots[0].name or "", roots[0].blob
+
+
+def _is_harmless(member: tarfile.TarInfo, part: str) -> bool:
+    inside = not part.startswith(("/", "../")) and part != ".."
+    return inside and (member.isfile() or member.isdir())
+
+
+def _take_blob(bench: Bench, tar: tarfile.TarFile, member: tarfile.TarInfo, part: str, name: str) -> None:
+    if member.isdir():
+        return
+    try:
+        digest = oci.check_digest("sha256:" + part.removeprefix(_BLOBS))
+    except oci.MalformedError as error:
+        raise CorruptBackupError(name, part[:200], str(error)) from None
+    if bench.adopt(Descriptor("", digest, member.size)):
+        return
+    with bench.blob("") as writer:
+        for data in _content(tar, member):
+            writer.write(data)
+        try:
+            writer.close(digest=digest)
+        except oci.MalformedError as error:
+            raise CorruptBackupError(name, digest, str(error)) from None
+
+
+def _content(tar: tarfile.TarFile, member: tarfile.TarInfo) -> Iterator[bytes]:
+    file = tar.extractfile(member)
+    if file is None:
+        raise StoreError(member.name, "it is not a file")
+    with file:
+        while data := file.read(CHUNK):
+            yield data

@@ -1,0 +1,168 @@
+"""Images and backups on their way out, as tars that the load of every engine takes."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from typing import Any, NoReturn
+
+from attrs import frozen
+
+from docker_rollback._model import Descriptor
+from docker_rollback._store import oci
+from docker_rollback._store.layout import Layout
+from docker_rollback._store.streams import CompressionError, decompressed, tar_end, tar_member
+from docker_rollback.errors import StoreError
+
+DOCKER_FILE = "manifest.json"
+BACKUP_FILE = "docker-rollback.json"
+"""In an export: the index of a layout that holds the whole backup, as ``index.json`` of a store would have it."""
+
+REPOSITORY = "docker-rollback"
+"""What the images of an export are called in an engine that loads it."""
+
+
+@frozen
+class _Letter:
+    """An image as an engine knew it.
+
+    Attributes:
+        root: what its id was the digest of, where the engine has containerd's store: an index, or the manifest.
+        manifest: its manifest.
+        parts: what that says.
+        plain: those of its layers that the store has gzipped alone, by digest, each with the gzipped one.
+    """
+
+    root: Descriptor
+    manifest: Descriptor
+    parts: oci.Manifest
+    plain: dict[str, Descriptor]
+
+
+def image_archive(layout: Layout, manifest: Descriptor, tags: Sequence[str]) -> Iterator[bytes]:
+    """Yield a tar of one image; see `BackupStore.image_archive`."""
+    letter = _letter_of(layout, manifest)
+    parts = letter.parts
+    blobs = {blob.digest: blob for blob in (parts.config, *parts.layers, letter.manifest, letter.root)}
+    # The small files first, so that who reads the stream knows what is coming.
+    yield from _text(oci.LAYOUT_FILE, oci.LAYOUT_JSON)
+    yield from _text(oci.INDEX_FILE, oci.dump_index(_named(letter.root, tags)))
+    yield from _text(DOCKER_FILE, oci.dump_json([_docker_entry(parts, tags)]))
+    for blob in sorted(blobs.values(), key=lambda blob: blob.size):
+        source = letter.plain.get(blob.digest)
+        content = layout.blobs.open(blob) if source is None else _unpacked(layout, source, blob)
+        yield from tar_member(_blob_name(blob), content, blob.size)
+    yield from tar_end()
+
+
+def backup_archive(layout: Layout, backup_id: str, root: Descriptor) -> Iterator[bytes]:
+    """Yield a tar of a whole backup; see `BackupStore.export`.
+
+    What engines read (``index.json``, ``manifest.json``) names the images alone: one of them would take every artifact
+    that it finds there for an image. The whole backup's index lies beside them under a name of its own.
+    """
+    blobs = {blob.digest: blob for blob in layout.tree(root, absent=_fail)}
+    index = layout.child_index(root)
+    named = Descriptor(root.media_type, root.digest, root.size, {oci.REF_NAME: backup_id})
+    whole = [oci.dump_descriptor(named, artifact_type=oci.BACKUP)]
+    images: list[dict[str, Any]] = []
+    table = []
+    for number, child in enumerate(index.children, start=1):
+        name = oci.child_name(backup_id, number)
+        annotations = {**child.blob.annotations, oci.REF_NAME: name}
+        blob = Descriptor(child.blob.media_type, child.blob.digest, child.blob.size, annotations)
+        whole.append(oci.dump_descriptor(blob, artifact_type=child.artifact_type))
+        parts = layout.manifest(blob)
+        if parts.config.media_type in oci.IMAGE_CONFIGS:
+            tag = f"{REPOSITORY}:{name}"
+            letter = _letter_of(layout, child.blob)
+            table.append(_docker_entry(parts, [tag]))
+            # Plain layers would make the export twice as large, for an id that `image_archive` brings back as well.
+            images.extend(_named(child.blob if letter.plain else letter.root, [tag]))
+    yield from _text(oci.LAYOUT_FILE, oci.LAYOUT_JSON)
+    yield from _text(oci.INDEX_FILE, oci.dump_index(images))
+    yield from _text(BACKUP_FILE, oci.dump_index(whole))
+    yield from _text(DOCKER_FILE, oci.dump_json(table))
+    for blob in sorted(blobs.values(), key=lambda blob: blob.size):
+        yield from tar_member(_blob_name(blob), layout.blobs.open(blob), blob.size)
+    yield from tar_end()
+
+
+def full_name(tag: str) -> str:
+    """Return an image's name as containerd's store spells it: with its registry, and with its tag."""
+    first, slash, _ = tag.partition("/")
+    if not slash:
+        tag = f"docker.io/library/{tag}"
+    elif not ("." in first or ":" in first or first == "localhost"):
+        tag = f"docker.io/{tag}"
+    return tag if ":" in tag.rpartition("/")[2] else f"{tag}:latest"
+
+
+def _letter_of(layout: Layout, manifest: Descriptor) -> _Letter:
+    """Return an image as an engine knew it; where nothing tells, as the store has it."""
+    own = layout.manifest(manifest)
+    known = [layout.blobs.find(oci.JSON, digest) for digest in manifest.annotations.get(oci.KNOWN_AS_KEY, "").split()]
+    texts = [layout.blobs.read(blob, oci.MAX_MANIFEST) for blob in known]
+    kinds = [layout.parsed(oci.manifest_type, text, blob.digest) for text, blob in zip(texts, known, strict=True)]
+    found = [Descriptor(kind, blob.digest, blob.size) for kind, blob in zip(kinds, known, strict=True)]
+    letters = [blob for blob in found if blob.media_type in oci.MANIFESTS]
+    chosen = letters[0] if letters else manifest
+    root = next((blob for blob in found if blob.media_type in oci.INDEXES), chosen)
+    parts = layout.manifest(chosen)
+    if parts.config.digest != own.config.digest or len(parts.layers) != len(own.layers):
+        raise layout.blobs.corrupt(chosen.digest, f"it is not of the image {manifest.digest}")
+    pairs = zip(parts.layers, own.layers, strict=True)
+    return _Letter(root, chosen, parts, {plain.digest: kept for plain, kept in pairs if plain.digest != kept.digest})
+
+
+def _unpacked(layout: Layout, source: Descriptor, plain: Descriptor) -> Iterator[bytes]:
+    """Yield what a compressed layer holds, which must be this plain one; never more than its size."""
+    hasher = hashlib.sha256()
+    left = plain.size
+    try:
+        # A layer that came plain is stored as gzip.
+        for data in decompressed(layout.blobs.open(source), "gzip"):
+            hasher.update(data)
+            left -= len(data)
+            if left < 0:
+                break
+            yield data
+    except CompressionError as error:
+        raise layout.blobs.corrupt(source.digest, str(error)) from None
+    if left or "sha256:" + hasher.hexdigest() != plain.digest:
+        raise layout.blobs.corrupt(source.digest, f"it does not hold the layer {plain.digest}")
+
+
+def _docker_entry(parts: oci.Manifest, tags: Sequence[str]) -> dict[str, Any]:
+    """Return what ``manifest.json`` says of one image."""
+    return {
+        "Config": _blob_name(parts.config),
+        "RepoTags": list(tags) or None,
+        "Layers": [_blob_name(layer) for layer in parts.layers],
+    }
+
+
+def _blob_name(blob: Descriptor) -> str:
+    return "blobs/" + blob.digest.replace(":", "/")
+
+
+def _text(name: str, data: bytes) -> Iterator[bytes]:
+    return tar_member(name, [data], len(data))
+
+
+def _fail(_: Descriptor, error: StoreError) -> NoReturn:
+    raise error
+
+
+def _named(root: Descriptor, tags: Sequence[str]) -> list[dict[str, Any]]:
+    bare = Descriptor(root.media_type, root.digest, root.size)
+    if not tags:
+        return [oci.dump_descriptor(bare)]
+    names = [full_name(tag) for tag in tags]
+    return [
+        {
+            **oci.dump_descriptor(bare),
+            "annotations": {oci.CONTAINERD_NAME: name, oci.REF_NAME: name.rpartition(":")[2]},
+        }
+        for name in names
+    ]

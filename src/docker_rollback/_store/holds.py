@@ -1,0 +1,112 @@
+"""Backups that must not go: held durably by a name, or by the kernel for as long as somebody reads them."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from docker_rollback._store import oci
+from docker_rollback._store.files import is_leftover, translated, write_atomic
+from docker_rollback._store.layout import Layout
+from docker_rollback._store.locks import HOLDER_BYTES, FileLock, is_held
+
+logger = logging.getLogger("docker_rollback")
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}", re.ASCII)
+_READER = ".reading"
+
+
+class Holds:
+    """The holds of one store; every method but `needed` of a dead reader is a matter of one small file.
+
+    A hold's file is named by the backup and the holder. A reader's file counts while the kernel says that it is
+    locked; unlike every other lock's file it belongs to one holder alone, so a dead one's may be removed.
+    """
+
+    def __init__(self, layout: Layout) -> None:
+        self._layout = layout
+        self._folder = layout.holds
+
+    def add(self, backup_id: str, by: str, reason: str) -> None:
+        """Hold a backup durably; only while the layout is locked."""
+        write_atomic(self._path(backup_id, by), reason.encode("utf-8"), disk=self._layout.disk)
+
+    def remove(self, backup_id: str, by: str) -> None:
+        """Let a backup go that was held durably; harmless where it is not."""
+        path = self._path(backup_id, by)
+        with translated(path):
+            if path.exists():
+                self._layout.disk.remove(path)
+                self._layout.disk.sync_folder(path.parent)
+
+    @contextmanager
+    def reading(self, backup_id: str, leaves: Path | None = None) -> Iterator[None]:
+        """Hold a backup for the time of the block; entered only while the layout is locked.
+
+        Args:
+            backup_id: the backup.
+            leaves: a temporary file that the reader leaves behind if it is killed, and that goes with its hold then.
+        """
+        with FileLock(self._folder / f"{backup_id}.{secrets.token_hex(8)}{_READER}", disk=self._layout.disk) as lock:
+            lock.acquire(note=f"reading backup {backup_id}")
+            if leaves is not None:
+                with translated(lock.path):
+                    os.lseek(lock.fileno(), HOLDER_BYTES, os.SEEK_SET)
+                    self._layout.disk.write(lock.fileno(), os.fsencode(leaves))
+            try:
+                yield
+            finally:
+                with suppress(OSError):
+                    self._layout.disk.remove(lock.path)
+
+    def needed(self) -> dict[str, str]:
+        """Return the backups that are held, each with the reason; only while the layout is locked."""
+        needed: dict[str, str] = {}
+        with translated(self._folder):
+            names = sorted(path.name for path in self._folder.iterdir()) if self._folder.exists() else []
+        for name in names:
+            backup_id, dot, _ = name.partition(".")
+            if not dot or not oci.is_backup_id(backup_id):
+                continue
+            if not name.endswith(_READER):
+                needed.setdefault(backup_id, "a rollback that has not ended needs it")
+            elif self._is_alive(self._folder / name):
+                needed.setdefault(backup_id, "it is being read")
+        return needed
+
+    def held_by(self, by: str) -> tuple[str, ...]:
+        """Return the ids of the backups that a holder of this name holds durably."""
+        with translated(self._folder):
+            names = sorted(path.name for path in self._folder.iterdir()) if self._folder.exists() else []
+        parts = [name.partition(".") for name in names]
+        return tuple(backup_id for backup_id, _, holder in parts if holder == by and oci.is_backup_id(backup_id))
+
+    def _is_alive(self, path: Path) -> bool:
+        """Return True if a reader lives; the hold of a dead one goes, with what it left behind."""
+        if is_held(path):
+            return True
+        self._remove_left_behind(path)
+        with translated(path):
+            self._layout.disk.remove(path)
+        return False
+
+    def _remove_left_behind(self, path: Path) -> None:
+        with translated(path):
+            said = path.read_bytes()[HOLDER_BYTES:] if path.exists() else b""
+        left = Path(os.fsdecode(said))
+        if not left.is_absolute() or not is_leftover(left.name):
+            return
+        try:
+            self._layout.disk.remove(left)
+        except OSError as error:
+            logger.warning("%s is left over from an export that was cut off; remove it: %s", left, error.strerror)
+
+    def _path(self, backup_id: str, by: str) -> Path:
+        if _NAME.fullmatch(by) is None or by.endswith(_READER):
+            raise ValueError(f"{by!r} cannot be the name of a holder")
+        return self._folder / f"{backup_id}.{by}"

@@ -1,0 +1,153 @@
+"""An image, taken in from the tar that an engine's save streams, whatever its layout.
+
+Four layouts are at large: one folder a layer with a ``layer.tar`` (Docker before 25), files named by the digests of
+plain layers (Podman), an OCI layout of plain layers (Docker from 25 on), and an OCI layout of compressed ones (Docker
+with containerd's store). ``manifest.json`` names the parts in all of them, but comes last: so every member is taken
+in as what its first bytes show, and put in its place when the stream has ended.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import posixpath
+import tarfile
+from collections.abc import Iterator, Mapping, Sequence
+from typing import IO
+
+from docker_rollback._model import Descriptor
+from docker_rollback._store import oci
+from docker_rollback._store.image_manifests import Contents, Shelf, assemble, digest_in
+from docker_rollback._store.streams import CHUNK, CompressionError, GzipWriter, IteratorFile, compression, decompressed
+from docker_rollback.errors import EngineError
+
+_MAX_TEXTS = 64 << 20
+"""Bytes of JSON that an archive may hold in all; they are kept in memory."""
+
+_MEDIA_TYPES = {"gzip": oci.LAYER_GZIP, "zstd": oci.LAYER_ZSTD}
+
+
+class ImageIntake:
+    """One image on its way into the store; single-use.
+
+    Args:
+        shelf: where its blobs go.
+        layers: the digests of its uncompressed layers, lowest first.
+        held: those of them that the store holds, gzipped.
+        threads: how many compress.
+    """
+
+    def __init__(self, shelf: Shelf, layers: Sequence[str], held: Mapping[str, Descriptor], *, threads: int) -> None:
+        self._shelf = shelf
+        self._wanted = tuple(layers)
+        self._held = dict(held)
+        self._threads = threads
+        self._links: dict[str, str] = {}
+        self._texts: dict[str, bytes] = {}
+        self._room = _MAX_TEXTS
+        self._sent: dict[str, Descriptor] = {}
+
+    def take(self, archive: Iterator[bytes]) -> tuple[Descriptor, dict[str, Descriptor]]:
+        """Read the archive to its end; return the image's manifest, and its gzipped layers by what they decompress to.
+
+        Raises:
+            EngineError: the archive is broken, or not of this image.
+        """
+        try:
+            with tarfile.open(fileobj=IteratorFile(archive), mode="r|", bufsize=CHUNK) as tar:
+                for member in tar:
+                    self._take_member(tar, member)
+            # What follows the tar's end belongs to the stream: an engine that is not read to its end is not done.
+            for _ in archive:
+                pass
+            contents = Contents(self._texts, self._links, self._sent)
+            return assemble(self._shelf, contents, self._wanted, self._held)
+        except (tarfile.TarError, CompressionError) as error:
+            raise _broken(f"its archive is broken ({error})") from error
+        except oci.MalformedError as error:
+            raise _broken(str(error)) from error
+
+    def _take_member(self, tar: tarfile.TarFile, member: tarfile.TarInfo) -> None:
+        name = posixpath.normpath(member.name)
+        if member.issym():
+            self._links[name] = posixpath.normpath(posixpath.join(posixpath.dirname(name), member.linkname))
+            return
+        if member.islnk():
+            self._links[name] = posixpath.normpath(member.linkname)
+            return
+        file = tar.extractfile(member) if member.isfile() else None
+        if file is None:
+            return
+        with file:
+            head = file.read(tarfile.BLOCKSIZE)
+            if self._is_text(name, member.size, head):
+                self._room -= member.size
+                self._texts[name] = head + file.read()
+                _check_name(name, oci.digest_of(self._texts[name]))
+            else:
+                self._take_layer(name, head, file)
+
+    def _is_text(self, name: str, size: int, head: bytes) -> bool:
+        if compression(head[:4]) is not None or head[257:262] == b"ustar" or digest_in(name) in self._wanted:
+            return False
+        if size > min(self._room, 2 * oci.MAX_MANIFEST):
+            return False
+        return name.endswith((".json", "/json", "VERSION", "repositories", "oci-layout")) or head[:1] in (b"{", b"[")
+
+    def _take_layer(self, name: str, head: bytes, file: IO[bytes]) -> None:
+        kind = compression(head[:4])
+        digest = digest_in(name)
+        if kind is not None:
+            self._take_compressed(name, kind, head, file)
+        elif digest is None or digest in set(self._wanted) - self._held.keys():
+            # Others are not hashed: of another image, or an attestation, or held by the store, which has hashed them.
+            self._take_plain(name, head, file)
+
+    def _take_plain(self, name: str, head: bytes, file: IO[bytes]) -> None:
+        hasher = hashlib.sha256()
+        with self._shelf.blob(oci.LAYER_GZIP) as blob:
+            with GzipWriter(blob.write, self._threads) as packer:
+                for data in _with_head(head, file):
+                    hasher.update(data)
+                    packer.write(data)
+            diff_id = "sha256:" + hasher.hexdigest()
+            _check_name(name, diff_id)
+            if diff_id in self._wanted and diff_id not in self._held:
+                self._held[diff_id] = blob.close()
+
+    def _take_compressed(self, name: str, kind: str, head: bytes, file: IO[bytes]) -> None:
+        hasher = hashlib.sha256()
+        with self._shelf.blob(_MEDIA_TYPES[kind]) as blob:
+
+            def copied() -> Iterator[bytes]:
+                for data in _with_head(head, file):
+                    blob.write(data)
+                    yield data
+
+            source = copied()
+            for data in decompressed(source, kind):
+                hasher.update(data)
+            for _ in source:  # what a decoder leaves unread after the last frame
+                pass
+            diff_id = "sha256:" + hasher.hexdigest()
+            if diff_id not in self._wanted:
+                return
+            self._sent[diff_id] = blob.close(digest=digest_in(name))
+        if kind == "gzip":
+            self._held.setdefault(diff_id, self._sent[diff_id])
+
+
+def _with_head(head: bytes, file: IO[bytes]) -> Iterator[bytes]:
+    if head:
+        yield head
+    while data := file.read(CHUNK):
+        yield data
+
+
+def _check_name(name: str, digest: str) -> None:
+    promised = digest_in(name)
+    if promised not in (None, digest):
+        raise oci.MalformedError(f"its archive's {name[:120]} has the digest {digest}")
+
+
+def _broken(reason: str) -> EngineError:
+    return EngineError("export the image", reason)

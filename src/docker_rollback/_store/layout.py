@@ -1,0 +1,282 @@
+"""The layout on disk: its files, its ``index.json``, and who refers to which blob."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import stat
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, TypeVar
+
+from docker_rollback._model import Descriptor
+from docker_rollback._store import oci
+from docker_rollback._store.blobs import Blobs
+from docker_rollback._store.files import (
+    DISK,
+    FOLDER_MODE,
+    Disk,
+    is_leftover,
+    make_folders,
+    store_error,
+    translated,
+    write_atomic,
+)
+from docker_rollback._store.locks import FileLock, LockedError
+from docker_rollback.errors import StoreError, StoreFullError, UnsupportedFormatError
+
+logger = logging.getLogger("docker_rollback")
+
+_RESERVE = 256 << 10
+
+PATIENCE = 120.0
+"""Seconds that a short change of the store waits for another to end."""
+
+T = TypeVar("T")
+
+
+class Layout:
+    """One OCI image layout on disk, with our locks beside it.
+
+    Args:
+        root: its folder.
+        disk: what effects go through.
+    """
+
+    def __init__(self, root: Path, *, disk: Disk = DISK) -> None:
+        self.root = root
+        self.disk = disk
+        self.blobs = Blobs(root, disk=disk)
+        self.locks = root / "locks"
+        self.drafts = root / "drafts"
+        self.holds = root / "holds"
+        self.journal = root / "journal"
+        self.reserve = root / "locks" / "reserve"
+
+    def create(self) -> None:
+        """Make what is missing of the layout; raises `StoreNotWritableError` or `StoreFullError`."""
+        ours = (self.locks, self.drafts, self.holds, self.journal)
+        for folder in (self.root, self.blobs.folder.parent, self.blobs.folder, *ours):
+            make_folders(folder, disk=self.disk)
+        self._warn_if_open()
+        layout = self.root / oci.LAYOUT_FILE
+        index = self.root / oci.INDEX_FILE
+        if layout.exists() and index.exists():
+            return
+        with self.locked("making the layout"):
+            if not layout.exists():
+                write_atomic(layout, oci.LAYOUT_JSON, disk=self.disk)
+            if not index.exists():
+                # An empty one over blobs that are there would give them all up.
+                if self._has_blobs():
+                    raise self.blobs.corrupt(oci.INDEX_FILE, "it is missing")
+                empty = oci.dump_index([], annotations={oci.FORMAT_KEY: str(oci.STORE_FORMAT)})
+                write_atomic(index, empty, disk=self.disk)
+            self.keep_reserve()
+
+    @contextmanager
+    def locked(self, note: str) -> Iterator[None]:
+        """Hold the lock under which names and blobs come and go; for moments only."""
+        with FileLock(self.locks / "store.lock", disk=self.disk) as lock:
+            try:
+                lock.acquire(PATIENCE, note=note)
+            except LockedError as holder:
+                raise StoreError(str(self.root), f"it stayed locked for {PATIENCE:.0f} seconds: {holder}") from None
+            yield
+
+    def index(self) -> oci.Index:
+        """Read ``index.json``; that of a store that is not there yet is empty.
+
+        Raises:
+            CorruptBackupError: it is damaged.
+            UnsupportedFormatError: it was written in a newer format.
+        """
+        data = self._read_file(oci.INDEX_FILE, oci.MAX_INDEX)
+        if data is None:
+            if not self._has_blobs():
+                return oci.Index((), None, {}, {"schemaVersion": 2, "manifests": []})
+            # Another process's first backup may have made both since.
+            data = self._read_file(oci.INDEX_FILE, oci.MAX_INDEX)
+        if data is None:
+            raise self.blobs.corrupt(oci.INDEX_FILE, "it is missing")
+        layout = self._read_file(oci.LAYOUT_FILE, oci.MAX_MANIFEST)
+        if layout is None:
+            raise self.blobs.corrupt(oci.LAYOUT_FILE, "it is missing")
+        self.parsed(oci.parse_layout, layout, oci.LAYOUT_FILE)
+        index = self.parsed(oci.parse_index, data, oci.INDEX_FILE)
+        version = index.annotations.get(oci.FORMAT_KEY, "1")
+        if not (version.isascii() and version.isdecimal() and len(version) < 10):
+            raise self.blobs.corrupt(oci.INDEX_FILE, "it does not say its format")
+        if int(version) > oci.STORE_FORMAT:
+            raise UnsupportedFormatError(
+                str(self.root), f"it has format {version}, and this version reads formats up to {oci.STORE_FORMAT}"
+            )
+        return index
+
+    def replace_index(self, index: oci.Index, children: Sequence[Mapping[str, Any]], *, to_free: bool = False) -> None:
+        """Replace ``index.json`` by `index` with other entries; only while `locked`.
+
+        Args:
+            index: as it was read.
+            children: its entries.
+            to_free: whether room will be freed after this, so that it may use what is kept in reserve for that.
+        """
+        raw = dict(index.raw)
+        raw["manifests"] = [dict(child) for child in children]
+        raw["annotations"] = {**index.annotations, oci.FORMAT_KEY: str(oci.STORE_FORMAT)}
+        try:
+            write_atomic(self.root / oci.INDEX_FILE, oci.dump_json(raw), disk=self.disk)
+        except StoreFullError:
+            if not to_free:
+                raise
+            self.spend_reserve()
+            write_atomic(self.root / oci.INDEX_FILE, oci.dump_json(raw), disk=self.disk)
+
+    def spend_reserve(self) -> None:
+        """Give up what `keep_reserve` took, for a write that must not fail."""
+        with translated(self.reserve):
+            self.disk.remove(self.reserve)
+
+    def keep_reserve(self) -> None:
+        """Take a little room, by which old backups can be deleted once the disk is full; best effort."""
+        with suppress(StoreError):
+            if not self.reserve.exists():
+                # Not zeros: some file systems would keep no room for them.
+                write_atomic(self.reserve, os.urandom(_RESERVE), disk=self.disk)
+
+    def parsed(self, parse: Callable[[bytes], T], data: bytes, blob: str) -> T:
+        """Parse what a blob or a file holds; raises `CorruptBackupError` that names it."""
+        try:
+            return parse(data)
+        except oci.MalformedError as error:
+            raise self.blobs.corrupt(blob, str(error)) from None
+
+    def manifest(self, blob: Descriptor) -> oci.Manifest:
+        """Read a manifest, verified."""
+        return self.parsed(oci.parse_manifest, self.blobs.read(blob, oci.MAX_MANIFEST), blob.digest)
+
+    def child_index(self, blob: Descriptor) -> oci.Index:
+        """Read an index that is a blob, verified."""
+        return self.parsed(oci.parse_index, self.blobs.read(blob, oci.MAX_MANIFEST), blob.digest)
+
+    def tree(self, blob: Descriptor, *, absent: Callable[[Descriptor, StoreError], None]) -> Iterator[Descriptor]:
+        """Yield a blob and all that it refers to, directly or not; each digest may come more than once.
+
+        Args:
+            blob: where to begin.
+            absent: called with what cannot be read, and why; what that refers to is not known then. What it raises
+                comes out.
+        """
+        seen: set[str] = set()
+        todo = [blob]
+        while todo:
+            blob = todo.pop()
+            yield blob
+            if blob.digest in seen:
+                continue
+            seen.add(blob.digest)
+            try:
+                if blob.media_type in oci.INDEXES:
+                    todo.extend(child.blob for child in self.child_index(blob).children)
+                elif blob.media_type in oci.MANIFESTS:
+                    manifest = self.manifest(blob)
+                    todo.extend((manifest.config, *manifest.layers))
+            except StoreError as error:
+                absent(blob, error)
+
+    def image_layers(self) -> dict[str, Descriptor]:
+        """Return the gzipped layers of every image that the store names, by the digest of what they decompress to."""
+        known: dict[str, Descriptor] = {}
+        for child in self.index().children:
+            if child.blob.media_type not in oci.MANIFESTS:
+                continue
+            try:
+                known.update(self.layers_of(child.blob))
+            except StoreError as error:
+                logger.warning("a damaged image is left out of account: %s", error)
+        return known
+
+    def layers_of(self, manifest: Descriptor) -> dict[str, Descriptor]:
+        """Return the gzipped layers of one image, by the digest of what they decompress to."""
+        parts = self.manifest(manifest)
+        if parts.config.media_type not in oci.IMAGE_CONFIGS:
+            return {}
+        data = self.blobs.read(parts.config, oci.MAX_MANIFEST)
+        ids = self.parsed(oci.diff_ids, data, parts.config.digest)
+        if len(ids) != len(parts.layers):
+            raise self.blobs.corrupt(manifest.digest, "it has not as many layers as its config")
+        return {
+            diff_id: Descriptor(oci.LAYER_GZIP, layer.digest, layer.size)
+            for diff_id, layer in zip(ids, parts.layers, strict=True)
+            if layer.media_type.endswith(("+gzip", ".gzip"))
+        }
+
+    def leftovers(self) -> Iterator[Path]:
+        """Yield the temporary files of writers that died; only while `locked`, as their writers were."""
+        for folder in (self.root, self.locks, self.drafts, self.holds):
+            with translated(folder):
+                found = list(os.scandir(folder)) if folder.exists() else []
+            for entry in found:
+                if is_leftover(entry.name) and entry.is_file(follow_symlinks=False):
+                    yield Path(entry.path)
+
+    def why_absent(self) -> str | None:
+        """Return why there is no store here, None where there is one; an empty folder is an empty store."""
+        ours = {oci.LAYOUT_FILE, oci.INDEX_FILE, self.journal.name, self.drafts.name, self.blobs.folder.parent.name}
+        try:
+            names = {path.name for path in self.root.iterdir()}
+        except FileNotFoundError:
+            return "there is no such folder"
+        except NotADirectoryError:
+            return "it is not a folder"
+        except OSError as error:
+            raise StoreError(str(self.root), f"it cannot be read ({error.strerror})") from error
+        # A file system has its own folder from the start.
+        return None if names & ours or names <= {"lost+found"} else "the folder holds something else"
+
+    def _has_blobs(self) -> bool:
+        try:
+            with os.scandir(self.blobs.folder) as entries:
+                return next(entries, None) is not None
+        except OSError:
+            return False
+
+    def _read_file(self, name: str, limit: int) -> bytes | None:
+        path = self.root / name
+        try:
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            if error.errno == errno.ELOOP:
+                raise self.blobs.corrupt(name, "it is a symbolic link") from None
+            raise StoreError(str(path), f"it cannot be read ({error.strerror})") from error
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            os.close(fd)
+            raise self.blobs.corrupt(name, "it is not a file")
+        with os.fdopen(fd, "rb") as file:
+            try:
+                data = file.read(limit + 1)
+            except OSError as error:
+                raise self.blobs.corrupt(name, f"it cannot be read ({error.strerror})") from error
+        if len(data) > limit:
+            raise self.blobs.corrupt(name, f"it is longer than {limit} bytes")
+        return data
+
+    def _warn_if_open(self) -> None:
+        try:
+            found = self.root.stat()
+        except OSError as error:
+            raise store_error(error, self.root) from error
+        if found.st_uid != os.geteuid():
+            logger.warning(
+                "the store %s belongs to user %d, not to this one, and holds secrets", self.root, found.st_uid
+            )
+        if found.st_mode & 0o777 & ~FOLDER_MODE:
+            logger.warning(
+                "the store %s is open to other users (mode %04o); it holds secrets: chmod 700 it",
+                self.root,
+                stat.S_IMODE(found.st_mode),
+            )

@@ -1,0 +1,116 @@
+"""Small durable notes beside the backups, each a file that is replaced as a whole."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import TypeVar
+
+from docker_rollback._store import codec
+from docker_rollback._store.files import is_leftover, translated, write_atomic
+from docker_rollback._store.layout import PATIENCE, Layout
+from docker_rollback._store.locks import FileLock, LockedError
+from docker_rollback._store.oci import MAX_MANIFEST, MalformedError
+from docker_rollback.errors import CorruptBackupError, StoreError, StoreFullError, UnsupportedFormatError
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,119}", re.ASCII)
+_SUFFIX = ".json"
+
+T = TypeVar("T")
+
+
+class Records:
+    """The notes of one kind in a store: values as JSON, by name.
+
+    Writing them works on a full disk as well, as long as the store's reserve lasts: a note decides what becomes of a
+    service.
+    """
+
+    def __init__(self, layout: Layout, folder: str) -> None:
+        self._layout = layout
+        self._path = layout.root / folder
+        self._folder = folder
+
+    def put(self, name: str, value: object) -> None:
+        """Write a note durably, or replace it.
+
+        Raises:
+            StoreFullError, StoreNotWritableError, StoreError: it could not be written; what it held before stands.
+        """
+        if _NAME.fullmatch(name) is None:
+            raise ValueError(f"{name!r} cannot be the name of a note")
+        path, data = self._path / (name + _SUFFIX), codec.dump(value, self._folder)
+        if not self._path.exists():
+            self._layout.create()
+        with self._writing():
+            try:
+                write_atomic(path, data, disk=self._layout.disk)
+            except StoreFullError:
+                self._layout.spend_reserve()
+                write_atomic(path, data, disk=self._layout.disk)
+
+    def remove(self, name: str) -> None:
+        """Remove a note durably; harmless where there is none."""
+        if not self._path.exists():
+            return
+        with translated(self._path):
+            self._layout.disk.remove(self._path / (name + _SUFFIX))
+            self._layout.disk.sync_folder(self._path)
+        if not self._layout.reserve.exists():
+            with suppress(StoreError), self._layout.locked("keeping a reserve"):
+                self._layout.keep_reserve()
+
+    def sweep(self) -> None:
+        """Remove what writers left over that died; harmless where there is nothing."""
+        if not self._path.exists():
+            return
+        with self._writing(), translated(self._path):
+            for path in [path for path in self._path.iterdir() if is_leftover(path.name)]:
+                self._layout.disk.remove(path)
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Keep others from writing notes for a moment."""
+        with FileLock(self._layout.locks / f"{self._folder}.lock", disk=self._layout.disk) as lock:
+            try:
+                lock.acquire(PATIENCE, note="writing a note")
+            except LockedError as holder:
+                raise StoreError(str(self._path), f"it stayed locked for {PATIENCE:.0f} seconds: {holder}") from None
+            yield
+
+    def is_there(self) -> bool:
+        """Return True if a note was ever written here."""
+        with translated(self._path):
+            return self._path.exists()
+
+    def names(self) -> list[str]:
+        """Return the names of all notes, in order."""
+        with translated(self._path):
+            found = [path.name for path in self._path.iterdir()] if self._path.exists() else []
+        return sorted(name.removesuffix(_SUFFIX) for name in found if name.endswith(_SUFFIX))
+
+    def get(self, name: str, kind: type[T]) -> T | None:
+        """Return a note as a value of `kind`; None where there is none.
+
+        Raises:
+            CorruptBackupError: it is damaged; it names the file.
+            UnsupportedFormatError: a newer version of this library wrote it.
+        """
+        path = self._path / (name + _SUFFIX)
+        try:
+            with path.open("rb") as file:
+                data = file.read(MAX_MANIFEST + 1)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise StoreError(str(path), f"it cannot be read ({error.strerror})") from error
+        return self._parsed(lambda: codec.load(data, kind, self._folder), f"{self._folder}/{path.name}")
+
+    def _parsed(self, parse: Callable[[], T], file: str) -> T:
+        try:
+            return parse()
+        except codec.NewerFormatError as error:
+            raise UnsupportedFormatError(str(self._layout.root), f"{file}: {error}") from None
+        except MalformedError as error:
+            raise CorruptBackupError(str(self._layout.root), file, str(error)) from None

@@ -1,0 +1,181 @@
+"""Bytes put aside for a moment, as they are: quicker than making a blob of them, which is done when there is time."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+from docker_rollback._store.files import DISK, Disk, translated
+from docker_rollback.errors import StoreError
+
+_BLOCK: Final = 64 << 10
+"""Bytes that are compared, and written anew, at a time: a database changes few pages, here and there."""
+_STRETCH: Final = 8 << 20
+"""Bytes that one thread compares on end."""
+_PIECE: Final = 1 << 20
+
+
+class Spool:
+    """A temporary file of a draft: written, then read once; gone when its block ends.
+
+    Nothing of it is flushed or hashed. One spool belongs to one thread at a time.
+
+    Args:
+        path: where it lies.
+        disk: what effects go through.
+    """
+
+    def __init__(self, path: Path, *, disk: Disk = DISK) -> None:
+        self._path = path
+        self._disk = disk
+        self._written: int | None = None
+        self._read: int | None = None
+
+    def write(self, data: bytes | memoryview) -> None:
+        """Add bytes to its end; raises `StoreFullError` where there is no room."""
+        if self._written is None:
+            raise ValueError("the spool is not open, or was read already")
+        with translated(self._path):
+            self._disk.write(self._written, data)
+
+    def read(self, size: int, /) -> bytes:
+        """Return the next bytes, at most so many; nothing at the end. What is read can be written no more."""
+        with translated(self._path):
+            if self._read is None:
+                self._read = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+                self._close_written()
+            return os.read(self._read, size)
+
+    def __enter__(self) -> Self:
+        with translated(self._path):
+            self._written = self._disk.create(self._path)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        # What cannot be removed goes with its draft.
+        with suppress(OSError):
+            self._close_written()
+        if self._read is not None:
+            os.close(self._read)
+            self._read = None
+        with suppress(OSError):
+            self._disk.remove(self._path)
+
+    def _close_written(self) -> None:
+        fd, self._written = self._written, None
+        if fd is not None:
+            self._disk.close(fd)
+
+
+class FileCopy:
+    """A copy of a file that changes, in a temporary file of a draft: what has changed since is all that is written.
+
+    To compare a file with its copy takes a fraction of the time that copying it takes. Nothing of it is hashed; it is
+    gone when its block ends. One copy belongs to one thread at a time. It is open while it is worked on
+    alone: there may be hundreds of them.
+
+    Args:
+        path: where it lies.
+        disk: what effects go through.
+    """
+
+    def __init__(self, path: Path, *, disk: Disk = DISK) -> None:
+        self._path = path
+        self._disk = disk
+        self._held = 0
+        self.size = 0
+
+    def update(self, source: int, size: int, check: Callable[[], object], *, threads: int = 1) -> int:
+        """Make it equal to an open file; return how many bytes were written.
+
+        Args:
+            source: the descriptor of that file.
+            size: how many bytes of it.
+            check: called again and again, by several threads; raises where this is to end early.
+            threads: how many compare at once.
+
+        Raises:
+            StoreFullError: there is no room.
+            OSError: the file could not be read.
+        """
+        begins = range(0, size, _STRETCH)
+        ends = [min(begin + _STRETCH, size) for begin in begins]
+        with ThreadPoolExecutor(threads, thread_name_prefix="docker-rollback-copy") as pool:
+            done = list(pool.map(lambda begin, end: self._update(source, begin, end, check), begins, ends))
+        self.size = 0
+        for end, (reached, _) in zip(ends, done, strict=True):
+            self.size = reached
+            if reached < end:
+                # The file is shorter than it was: what follows does not count.
+                break
+        self._held = max(self._held, self.size)
+        return sum(written for _, written in done)
+
+    def _update(self, source: int, at: int, end: int, check: Callable[[], object]) -> tuple[int, int]:
+        """Make a stretch of it equal; return how far the file reaches there, and how many bytes were written."""
+        ours, theirs = bytearray(_BLOCK), bytearray(_BLOCK)
+        written = 0
+        with self._opened(os.O_RDWR) as copy:
+            while at < end:
+                check()
+                found = min(os.preadv(source, [theirs], at), end - at)
+                if found == 0:
+                    break
+                with translated(self._path):
+                    if at + found > self._held or not _is_same(copy, at, found, ours, theirs):
+                        os.lseek(copy, at, os.SEEK_SET)
+                        self._disk.write(copy, memoryview(theirs)[:found])
+                        written += found
+                at += found
+        return at, written
+
+    def flush(self) -> None:
+        """Have it on the disk: who flushes another file meanwhile would else wait for this one too (ext4's journal)."""
+        with self._opened(os.O_RDWR) as copy, translated(self._path):
+            self._disk.sync(copy)
+
+    def pieces(self) -> Iterator[bytes]:
+        """Yield what it holds."""
+        at = 0
+        with self._opened(os.O_RDONLY) as copy:
+            while at < self.size:
+                with translated(self._path):
+                    data = os.pread(copy, min(_PIECE, self.size - at), at)
+                if not data:
+                    raise StoreError(str(self._path), "it is shorter than it was")
+                yield data
+                at += len(data)
+
+    def __enter__(self) -> Self:
+        with translated(self._path):
+            self._disk.close(self._disk.create(self._path))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        # What cannot be removed goes with its draft.
+        with suppress(OSError):
+            self._disk.remove(self._path)
+
+    @contextmanager
+    def _opened(self, flags: int) -> Iterator[int]:
+        with translated(self._path):
+            copy = os.open(self._path, flags | os.O_CLOEXEC | os.O_NOFOLLOW)
+        try:
+            yield copy
+        finally:
+            os.close(copy)
+
+
+def _is_same(copy: int, at: int, size: int, ours: bytearray, theirs: bytearray) -> bool:
+    os.preadv(copy, [ours], at)
+    # What a slice would copy costs as much as the comparison.
+    return ours == theirs if size == _BLOCK else ours[:size] == theirs[:size]

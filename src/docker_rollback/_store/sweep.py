@@ -1,0 +1,128 @@
+"""Freeing what nothing refers to: blobs, and the temporary files of drafts whose makers died."""
+
+from __future__ import annotations
+
+import logging
+import os
+import stat
+from contextlib import suppress
+from pathlib import Path
+
+from attrs import frozen
+
+from docker_rollback._model import Descriptor
+from docker_rollback._store import oci
+from docker_rollback._store.files import translated
+from docker_rollback._store.layout import Layout
+from docker_rollback._store.locks import is_held, remove_unheld
+from docker_rollback.errors import CorruptBackupError, StoreError
+
+logger = logging.getLogger("docker_rollback")
+
+DRAFT_LOCK = "lock"
+DRAFT_PINS = "pins"
+
+
+@frozen
+class Sweep:
+    """What was freed.
+
+    Attributes:
+        blobs: how many blobs were removed.
+        size: their bytes.
+        skipped: why nothing was removed, where that is so: a damaged manifest hides what it refers to.
+    """
+
+    blobs: int = 0
+    size: int = 0
+    skipped: str | None = None
+
+
+def clear_dead_drafts(layout: Layout, *, dry_run: bool = False) -> set[str]:
+    """Remove the drafts whose makers died, and return the digests that the living ones need; only while locked."""
+    pinned: set[str] = set()
+    with translated(layout.drafts):
+        entries = list(os.scandir(layout.drafts)) if layout.drafts.exists() else []
+        folders = [Path(entry.path) for entry in entries if entry.is_dir(follow_symlinks=False)]
+    for folder in folders:
+        if is_held(folder / DRAFT_LOCK):
+            pinned |= _pins(folder)
+        elif not dry_run:
+            remove_draft(layout, folder)
+    return pinned
+
+
+def remove_draft(layout: Layout, folder: Path) -> None:
+    """Remove a draft's folder with all its temporary files."""
+    with translated(folder), suppress(FileNotFoundError):
+        # The lock goes last: while it is there, who finds the folder can tell that its maker is dead.
+        paths = (Path(entry.path) for entry in os.scandir(folder))
+        for path in sorted(paths, key=lambda path: path.name == DRAFT_LOCK):
+            layout.disk.remove(path)
+        layout.disk.remove_folder(folder)
+
+
+def sweep(
+    layout: Layout, *, index: oci.Index | None = None, only: set[str] | None = None, dry_run: bool = False
+) -> Sweep:
+    """Remove every blob that neither ``index.json`` nor a living draft refers to; only while the layout is locked.
+
+    Args:
+        layout: the store's.
+        index: what to take for ``index.json``, where that is not what is on the disk.
+        only: the digests that may go at all; every one where None.
+        dry_run: say what would go, and touch nothing.
+    """
+    for path in [] if dry_run else list(layout.leftovers()):
+        with translated(path):
+            layout.disk.remove(path)
+    for path in [] if dry_run else list(layout.locks.glob("container-*.lock")):
+        # Of processes that died, and of earlier versions, which left them.
+        remove_unheld(path, disk=layout.disk)
+    pinned = clear_dead_drafts(layout, dry_run=dry_run)
+    try:
+        kept = pinned | referred_to(layout, index or layout.index())
+    except CorruptBackupError as error:
+        logger.warning("no blob is removed while a manifest is damaged: %s", error)
+        return Sweep(skipped=str(error))
+    blobs = size = 0
+    for name, length in _files(layout.blobs.folder):
+        digest = "sha256:" + name
+        if digest in kept or (only is not None and digest not in only):
+            continue
+        if not dry_run:
+            with translated(layout.blobs.folder / name):
+                layout.disk.remove(layout.blobs.folder / name)
+        blobs += 1
+        size += length
+    return Sweep(blobs, size)
+
+
+def referred_to(layout: Layout, index: oci.Index) -> set[str]:
+    """Return the digests of all that an index leads to; raises `CorruptBackupError` where that cannot be known."""
+    digests: set[str] = set()
+    for child in index.children:
+        ours = child.artifact_type is not None and oci.format_of(child.artifact_type) is not None
+
+        def absent(blob: Descriptor, error: StoreError, *, ours: bool = ours) -> None:
+            # An image that another tool put here may be sparse: an index of platforms of which one was fetched.
+            if ours or layout.blobs.path(blob.digest).exists():
+                raise error
+
+        digests.update(blob.digest for blob in layout.tree(child.blob, absent=absent))
+    return digests
+
+
+def _pins(folder: Path) -> set[str]:
+    with translated(folder):
+        try:
+            text = (folder / DRAFT_PINS).read_bytes()
+        except FileNotFoundError:
+            return set()
+    return {digest.decode("ascii", "replace") for digest in text.split()}
+
+
+def _files(folder: Path) -> list[tuple[str, int]]:
+    with translated(folder):
+        found = [(entry.name, entry.stat(follow_symlinks=False)) for entry in os.scandir(folder)]
+    return [(name, status.st_size) for name, status in found if not stat.S_ISDIR(status.st_mode)]

@@ -1,0 +1,202 @@
+"""Where blobs are made, and what keeps them from being swept up meanwhile.
+
+A bench is a folder of temporary files, a lock that says that their maker lives, and a list of the blobs that it needs.
+Every step that makes a blob needed and every sweep hold the layout's lock, so that neither can miss the other.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import secrets
+import tempfile
+import threading
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import BinaryIO, NoReturn, cast
+
+from docker_rollback._model import Descriptor
+from docker_rollback._store import oci
+from docker_rollback._store.blobs import BlobWriter
+from docker_rollback._store.files import open_private, translated
+from docker_rollback._store.layout import Layout
+from docker_rollback._store.locks import FileLock
+from docker_rollback._store.spool import FileCopy, Spool
+from docker_rollback._store.sweep import DRAFT_LOCK, DRAFT_PINS, clear_dead_drafts, remove_draft, sweep
+from docker_rollback._store.verify import Parts, verify
+from docker_rollback.errors import StoreError
+
+
+class Bench:
+    """The place of one backup in the making; its methods may be called from several threads."""
+
+    def __init__(self, layout: Layout, purpose: str) -> None:
+        self.layout = layout
+        self._purpose = purpose
+        self._folder = layout.drafts / secrets.token_hex(16)
+        self._lock = FileLock(self._folder / DRAFT_LOCK, disk=layout.disk)
+        self._numbers = itertools.count(1)
+        self._guard = threading.RLock()
+        self._pinned: set[str] = set()
+        self._made: set[str] = set()
+        self._proven: set[str] = set()
+
+    def open(self, check: Callable[[oci.Index], None] | None = None) -> None:
+        """Set the bench up, and sweep up those of makers that died; `check` sees ``index.json`` and may refuse."""
+        layout = self.layout
+        layout.create()
+        with layout.locked(f"beginning {self._purpose}"):
+            clear_dead_drafts(layout)
+            index = layout.index()
+            if check is not None:
+                check(index)
+            with translated(self._folder):
+                layout.disk.make_folder(self._folder)
+            self._lock.acquire(note=self._purpose)
+
+    def close(self) -> None:
+        """Give back what is of no use: temporary files, and blobs that nothing came to refer to."""
+        try:
+            # Best effort: the next draft or prune sweeps up what is left, and no failure here may hide another.
+            with suppress(StoreError), self.layout.locked(f"ending {self._purpose}"):
+                remove_draft(self.layout, self._folder)
+                self._lock.release()
+                if self._made:
+                    sweep(self.layout, only=self._made)
+        finally:
+            self._lock.release()
+
+    def blob(self, media_type: str, annotations: Mapping[str, str] | None = None) -> BlobWriter:
+        """Begin a blob."""
+        path = self._folder / f"{next(self._numbers)}.blob"
+        return BlobWriter(path, media_type, annotations or {}, self._publish, disk=self.layout.disk)
+
+    def spool(self) -> Spool:
+        """Return a file for what is put aside."""
+        return Spool(self._folder / f"{next(self._numbers)}.spool", disk=self.layout.disk)
+
+    def scratch(self) -> BinaryIO:
+        """Return an open file without a name, for what is of use for a moment; raises `StoreError`."""
+        with translated(self._folder):
+            return cast(BinaryIO, tempfile.TemporaryFile(dir=self._folder))
+
+    def copy(self) -> FileCopy:
+        """Return a file for the copy of another one."""
+        return FileCopy(self._folder / f"{next(self._numbers)}.copy", disk=self.layout.disk)
+
+    def add_bytes(self, media_type: str, data: bytes, annotations: Mapping[str, str] | None = None) -> Descriptor:
+        """Write a small blob whole."""
+        with self.blob(media_type, annotations) as writer:
+            writer.write(data)
+            return writer.close()
+
+    def adopt(self, blob: Descriptor) -> bool:
+        """Whether the store holds a blob, whole; if so, it is kept from being removed until `close`."""
+        with self._guard:
+            if blob.digest in self._proven:
+                return True
+        with self.layout.locked(f"taking a blob into {self._purpose}"):
+            if not self.layout.blobs.has(blob):
+                return False
+            self._pin(blob.digest)
+        try:
+            self.layout.blobs.prove(blob)
+        except StoreError:
+            # Rotten: it will be stored again, which mends every backup that holds it.
+            return False
+        with self._guard:
+            self._proven.add(blob.digest)
+        return True
+
+    def adopt_image(self, manifest: Descriptor) -> bool:
+        """Whether the store holds an image with all its parts, whole; if so, they are kept like those of `adopt`."""
+        letters = manifest.annotations.get(oci.KNOWN_AS_KEY, "").split()
+        try:
+            parts = [*self.layout.tree(manifest, absent=_fail)]
+            parts += [self.layout.blobs.find(oci.JSON, digest) for digest in letters]
+        except StoreError:
+            return False
+        return all(map(self.adopt, parts))
+
+    def list(self, backup_id: str, root: Descriptor, *, deep: bool = False) -> Parts:
+        """Name a backup in ``index.json`` once all that its index refers to is durable, read back and proven.
+
+        Args:
+            backup_id: its id.
+            root: its index.
+            deep: whether to prove by decompressing also.
+
+        Raises:
+            CorruptBackupError: something is missing or damaged; nothing was listed.
+            StoreError: there is a backup of this id already.
+        """
+        layout = self.layout
+        needed = self._keep_all(root)
+        with translated(layout.blobs.folder):
+            layout.disk.sync_folder(layout.blobs.folder)
+        # What its maker has read back from the disk by itself need not be read once more.
+        parts = verify(layout, backup_id, root, proven=self._proven, anew=False, deep=deep)
+        entries = _entries(backup_id, root, parts)
+        with layout.locked(f"listing backup {backup_id}"):
+            index = layout.index()
+            if any(child.name == backup_id for child in index.children):
+                raise StoreError(str(layout.root), f"it holds a backup {backup_id!r} already")
+            layout.replace_index(index, [*(child.raw for child in index.children), *entries])
+            listed = {child.name: child.blob.digest for child in layout.index().children}
+        if listed.get(backup_id) != root.digest:
+            raise layout.blobs.corrupt(oci.INDEX_FILE, "it does not hold what was just written")
+        self._made -= needed
+        return parts
+
+    def _publish(self, path: Path, blob: Descriptor) -> None:
+        layout = self.layout
+        target = layout.blobs.path(blob.digest)
+        with layout.locked(f"adding a blob to {self._purpose}"), translated(path):
+            self._pin(blob.digest)
+            if not os.path.lexists(target):
+                self._made.add(blob.digest)
+            # Also over one that is there: this one was hashed a moment ago, that one may have rotted.
+            layout.disk.rename(path, target)
+        with translated(target):
+            # Its name is brought to the disk by `list`, with those of all others, before anything refers to it.
+            layout.disk.forget(target)
+
+    def _keep_all(self, root: Descriptor) -> set[str]:
+        """Keep everything that `root` refers to from being removed, blobs of other backups included; return it."""
+        with self.layout.locked(f"keeping the parts of {self._purpose}"):
+            needed = {blob.digest for blob in self.layout.tree(root, absent=_fail)}
+            for digest in needed:
+                self._pin(digest)
+        return needed
+
+    def _pin(self, digest: str) -> None:
+        """Note that a blob is needed here; only while the layout is locked."""
+        with self._guard:
+            if digest in self._pinned:
+                return
+            with translated(self._folder):
+                fd = open_private(self._folder / DRAFT_PINS, os.O_WRONLY | os.O_APPEND)
+                try:
+                    self.layout.disk.write(fd, digest.encode("ascii") + b"\n")
+                finally:
+                    os.close(fd)
+            self._pinned.add(digest)
+
+
+def _fail(_: Descriptor, error: StoreError) -> NoReturn:
+    raise error
+
+
+def _entries(backup_id: str, root: Descriptor, parts: Parts) -> list[dict[str, object]]:
+    """Return the entries of ``index.json`` for a backup and its children.
+
+    Their names are given here, whatever a backup from elsewhere says: no name of another may be taken.
+    """
+    bare = Descriptor(root.media_type, root.digest, root.size, {oci.REF_NAME: backup_id})
+    entries = [oci.dump_descriptor(bare, artifact_type=oci.BACKUP)]
+    for number, child in enumerate(parts.children, start=1):
+        annotations = {**child.blob.annotations, oci.REF_NAME: oci.child_name(backup_id, number)}
+        named = Descriptor(child.blob.media_type, child.blob.digest, child.blob.size, annotations)
+        entries.append(oci.dump_descriptor(named, artifact_type=child.artifact_type))
+    return entries

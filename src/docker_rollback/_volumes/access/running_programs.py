@@ -1,0 +1,55 @@
+"""The programs that are at work on a set of volumes, so that one failure ends them all."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from docker_rollback._engine import Process
+from docker_rollback._volumes.access.run import Run
+from docker_rollback.errors import EngineError
+
+logger = logging.getLogger("docker_rollback")
+
+
+class Crew:
+    """The programs that are at work, so that one failure ends them all."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._working: set[Process] = set()
+        self._stopped = False
+
+    @property
+    def stopped(self) -> bool:
+        """Whether all was ended."""
+        return self._stopped
+
+    @contextmanager
+    def at_work(self, run: Run, words: Sequence[str], *, stdin: bool = False) -> Iterator[Process]:
+        """Have a program at work for the time of a block."""
+        with run(words, stdin=stdin) as process:
+            with self._lock:
+                self._working.add(process)
+                stopped = self._stopped
+            try:
+                if stopped:
+                    process.kill()
+                yield process
+            finally:
+                with self._lock:
+                    self._working.discard(process)
+
+    def stop(self) -> None:
+        """End every program; one that begins later ends at once."""
+        with self._lock:
+            self._stopped = True
+            working = list(self._working)
+        for process in working:
+            try:
+                process.kill()
+            except EngineError as error:
+                # The failure for which they are ended is the one to tell of; this may well be its other face.
+                logger.debug("a program could not be ended: %s", error)

@@ -1,0 +1,69 @@
+"""A single file of the engine's host: written from its archive, into the inode that is there.
+
+A container binds the inode of a file. With another one in its place, a container that runs would keep the old file, so
+the file is not replaced but written. A helper mounts it, and nothing beside it.
+
+A process that dies meanwhile leaves a file that is not whole; whoever fills it again writes all of it.
+"""
+
+from __future__ import annotations
+
+from docker_rollback._model import VolumeArchive
+from docker_rollback._store import BackupStore
+from docker_rollback._volumes.access.helper_image import SCRATCH
+from docker_rollback._volumes.access.reach import Reach
+from docker_rollback._volumes.capture.scan import check
+from docker_rollback._volumes.fill.read_only import check_same, differences
+from docker_rollback._volumes.fill.volume_root import drop_attributes
+from docker_rollback._volumes.tar import gnu_tar
+from docker_rollback._volumes.tar.stored_archive import read_archive
+from docker_rollback._volumes.tar.stream import pieces_of, whole
+from docker_rollback.errors import ArchiveError, VolumeAccessError
+
+
+def fill_file(reach: Reach, archive: VolumeArchive, store: BackupStore) -> None:
+    """Have a file hold what its archive does; nothing is written if it does already. It can be done again.
+
+    Raises:
+        ArchiveError: not everything could be put back; or nothing can be written to it, and it differs.
+        CorruptBackupError: the archive is damaged.
+        StoreError, EngineError: what they say.
+    """
+    if reach.read_only:
+        check_same(reach, archive, store)
+        return
+    if not differences(reach, archive, store):
+        return
+    drop_attributes(reach, keep=gnu_tar.attributes(read_archive(store, archive.base)))
+    # tar would replace a file that has attributes. cp writes into the one that is there, as its copy is whole.
+    with reach.run(gnu_tar.extract_file(SCRATCH), stdin=True) as tar:
+        for data in read_archive(store, archive.base):
+            tar.write(data)
+        tar.close_input()
+        gnu_tar.check_extracted(reach.volume, tar.finish())
+    kept = "--preserve=mode,ownership,timestamps,xattr"
+    with reach.run(("cp", kept, "--", f"{SCRATCH}/{gnu_tar.FILE}", reach.root)) as cp:
+        check(reach, "writing it", "cp", cp.finish())
+    check_current(reach)
+
+
+def check_writable(reach: Reach) -> None:
+    """Raise a `VolumeAccessError` unless there is a cp next to a file that keeps its owner, times and attributes."""
+    with reach.run(("cp", "--version")) as cp:
+        said = whole(pieces_of(cp))
+        cp.finish()
+    if b"coreutils" not in said:
+        raise VolumeAccessError(reach.volume, "its helper container has no cp of GNU coreutils to write the file with")
+
+
+def check_current(reach: Reach) -> None:
+    """Raise an `ArchiveError` if another file has taken the place of the one that a helper mounts."""
+    with reach.run(("stat", "-c", "%h", reach.root)) as stat:
+        names = whole(pieces_of(stat)).strip()
+        check(reach, "looking at it", "stat", stat.finish())
+    if names == b"0":
+        raise ArchiveError(
+            reach.volume,
+            "somebody replaced or removed the file meanwhile; end the programs of the engine's host that do, then do "
+            "this again",
+        )

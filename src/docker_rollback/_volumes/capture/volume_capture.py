@@ -1,0 +1,401 @@
+"""A set of volumes, captured at once: tar of each at work together, compressed, hashed, and read back."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from contextlib import ExitStack, contextmanager
+from typing import Final, TypeAlias
+
+from attrs import define, evolve
+
+from docker_rollback._engine import Process
+from docker_rollback._model import Descriptor, NotCovered, VolumeArchive
+from docker_rollback._store import LISTING, SNAPSHOT_FILE, VOLUME_ARCHIVE, BackupStore, BlobWriter, Draft, Spool
+from docker_rollback._volumes.access import mount_points
+from docker_rollback._volumes.access.reach import Reach
+from docker_rollback._volumes.access.retries import tried
+from docker_rollback._volumes.access.running_programs import Crew
+from docker_rollback._volumes.access.single_file import check_current
+from docker_rollback._volumes.capture.base import Base
+from docker_rollback._volumes.capture.increment import Increment, UnsoundError
+from docker_rollback._volumes.capture.increment_check import check_alone, check_join
+from docker_rollback._volumes.capture.listing import Lister
+from docker_rollback._volumes.capture.live_pass import LivePass
+from docker_rollback._volumes.fill.excluded_paths import Listed
+from docker_rollback._volumes.tar import gnu_tar
+from docker_rollback._volumes.tar.members import MalformedArchiveError, PathTooLongError
+from docker_rollback._volumes.tar.stored_archive import read_archive
+from docker_rollback._volumes.tar.stream import gathered, pack, packed, pieces_of
+from docker_rollback.errors import ArchiveError, CorruptBackupError, EngineError
+
+logger = logging.getLogger("docker_rollback")
+
+ByteListener: TypeAlias = Callable[[str, int], None]
+"""Told a volume's name and the bytes of tar that were read or written so far; called from several threads."""
+
+SizeListener: TypeAlias = Callable[[str, int | None], None]
+"""Told a volume's name and about how many bytes of tar there will be, None where that is not known."""
+
+LIVE_FROM: Final = 16 << 20
+"""From how many bytes on a volume is archived while it is in use; each file counts for 16 KiB beside its own.
+
+Below that, its whole archive takes no more time at rest than what an increment needs."""
+
+
+@define(eq=False)
+class _Work:
+    """One volume in its capture.
+
+    Attributes:
+        reach: the volume.
+        base: what was archived of it while it was in use; None where that was not done, or cannot be built upon.
+        increment: what is to follow the base.
+        waiting: tar, which waits to archive all of it, where there is no base.
+        spool: where its increment is put aside until the service runs again.
+        writer: where its archive goes, or its increment.
+        size: bytes of tar.
+        not_covered: what no archive holds.
+    """
+
+    reach: Reach
+    base: Base | None = None
+    increment: Increment | None = None
+    waiting: Process | None = None
+    spool: Spool | None = None
+    writer: BlobWriter | None = None
+    size: int = 0
+    not_covered: tuple[NotCovered, ...] = ()
+
+
+class VolumeCapture:
+    """A set of volumes within reach, to be captured once; made by `VolumeArchiver.begin`.
+
+    `live_pass`, where it is wanted, comes first and while the volumes are in use; `capture` while they are at rest;
+    `seal` when they may be in use again.
+    """
+
+    def __init__(
+        self,
+        store: BackupStore,
+        draft: Draft,
+        reaches: Sequence[Reach],
+        writers: ExitStack,
+        anonymous: frozenset[str],
+        *,
+        level: int,
+        progress: ByteListener | None,
+        expect: SizeListener | None = None,
+        live_from: int = LIVE_FROM,
+        formers: Callable[[], Mapping[str, Sequence[VolumeArchive]]] = dict,
+    ) -> None:
+        self._store = store
+        self._draft = draft
+        self._works = [_Work(reach) for reach in reaches]
+        self._stack = writers
+        self._anonymous = anonymous
+        self._level = level
+        self._progress = progress
+        self._expect = expect or (lambda _volume, _size: None)
+        self._live_from = live_from
+        self._formers = formers
+        self._begun = self._ready = False
+        self._crew = Crew()
+        self._standing_by = ExitStack()
+
+    def live_pass(self) -> None:
+        """Archive the volumes while they are in use, the small ones excepted, and have all ready for `capture`.
+
+        What is archived here is durable when this returns. Where it comes to nothing for a volume, because too much
+        changes in it, that is no error: `capture` archives all of it.
+
+        Raises:
+            StoreError, EngineError: what they say.
+            ValueError: it was called before, or `capture` was.
+        """
+        if self._ready or self._begun:
+            raise ValueError("a live pass comes once, and first")
+        self._ready = True
+        live = LivePass(
+            self._store,
+            self._draft,
+            self._crew,
+            copies=self._stack,
+            standing_by=self._standing_by,
+            level=self._level,
+            told=self._told,
+            expect=self._expect,
+            live_from=self._live_from,
+            formers=self._formers(),
+        )
+
+        def prepare(work: _Work, threads: int) -> None:
+            work.base, work.increment, work.waiting = live.prepare(work.reach, threads)
+
+        self._together(prepare)
+
+    def capture(self, *, at_rest: bool = True) -> None:
+        """Archive all volumes at once, within the processors there are; to be called once, while they are at rest.
+
+        Args:
+            at_rest: False where something may write to them meanwhile; a file that changes is no error then.
+
+        Raises:
+            ArchiveError: a volume's data could not be read as a whole; the other archives are given up.
+            StoreError, EngineError: what they say.
+            ValueError: it was called before.
+        """
+        if self._begun:
+            raise ValueError("a capture can be taken once")
+        self._begun = True
+        self._together(lambda work, threads: self._take(work, threads, at_rest=at_rest))
+
+    @contextmanager
+    def capturing(
+        self, ended: Callable[[threading.Event], bool], *, at_rest: bool = True
+    ) -> Iterator[Callable[[], None]]:
+        """Do as `capture` as soon as those who write to the volumes have ended, beside a block that ends them.
+
+        Args:
+            ended: waits until they have, or the event is set; returns whether they have, as far as it knows.
+            at_rest: as for `capture`.
+
+        Yields:
+            What to call once they are at rest for sure; it returns when all is captured, and raises as `capture`.
+        """
+        sure, given_up = threading.Event(), threading.Event()
+        # An engine that stops a container unmounts its file system, and the kernel flushes for that what is dirty
+        # anywhere on the disk: the service would wait for what is written until then.
+        writes_much = any(work.increment.is_aside for work in self._works if work.increment is not None)
+
+        def take() -> None:
+            if not writes_much and ended(sure):
+                logger.debug("nobody writes to the volumes any more, as far as the kernel knows")
+            else:
+                sure.wait()
+            if not given_up.is_set():
+                self.capture(at_rest=at_rest)
+
+        def finish() -> None:
+            sure.set()
+            taking.result()
+
+        with ThreadPoolExecutor(1, thread_name_prefix="capture") as pool:
+            try:
+                taking = pool.submit(take)
+                yield finish
+            except BaseException:
+                given_up.set()
+                self.stop()
+                raise
+            finally:
+                sure.set()
+
+    def stop(self) -> None:
+        """End all that is at work, from whatever thread; what waits for it fails."""
+        self._crew.stop()
+
+    def stand_down(self) -> None:
+        """End the programs that wait; `VolumeArchiver.begin` does so when its block ends."""
+        self._standing_by.close()
+
+    def seal(self) -> tuple[VolumeArchive, ...]:
+        """Make what was captured durable, and return the archives, in the order of the volumes, each read back whole.
+
+        It is best called once the service runs again, and within the block of `VolumeArchiver.begin`.
+
+        Raises:
+            CorruptBackupError: what the store holds is not what tar printed, or an increment does not fit its base.
+            StoreError, EngineError: what they say.
+            ValueError: nothing was captured.
+        """
+        if not self._begun:
+            raise ValueError("there is nothing to seal: capture first")
+        self._together(self._fetch)
+        self.stand_down()
+        self._together(self._pack)
+        blobs = {work.reach.volume: work.writer.close() for work in self._works if work.writer is not None}
+        return tuple(self._seal(work, blobs[work.reach.volume]) for work in self._works)
+
+    def _together(self, do: Callable[[_Work, int], None]) -> None:
+        """Do something to all volumes at once, given how many threads may compress for each; one failure ends all."""
+        processors = _processors()
+        together = max(1, min(processors, len(self._works)))
+        threads = max(1, processors // together)
+        with ThreadPoolExecutor(together, thread_name_prefix="docker-rollback-archive") as pool:
+            jobs = [pool.submit(do, work, threads) for work in self._works]
+            try:
+                finished, _ = wait(jobs, return_when=FIRST_EXCEPTION)
+                failures = [error for job in jobs if job in finished and (error := job.exception()) is not None]
+                if failures:
+                    raise _with_notes(failures)
+            except BaseException:
+                self._crew.stop()
+                raise
+
+    def _take(self, work: _Work, threads: int, *, at_rest: bool) -> None:
+        if work.increment is not None and at_rest and self._take_increment(work, work.increment):
+            return
+        reach, work.base = work.reach, None
+        tried(
+            lambda: self._take_all(work, threads, at_rest=at_rest),
+            doing=f"volume {reach.volume}: archiving it",
+            given_up=lambda: self._crew.stopped,
+        )
+        logger.info("volume %s is archived (%s, %d bytes)", reach.volume, reach.way, work.size)
+
+    def _take_all(self, work: _Work, threads: int, *, at_rest: bool) -> None:
+        reach = work.reach
+        with ExitStack() as attempt:
+            writer = attempt.enter_context(self._draft.blob(VOLUME_ARCHIVE))
+            with ExitStack() as at_work:
+                # Good for one try: where it fails, a new one is started.
+                tar, work.waiting = work.waiting, None
+                if tar is None:
+                    tar = at_work.enter_context(self._crew.at_work(reach.run, reach.creating()))
+                else:
+                    tar.write(gnu_tar.GO)
+                    tar.close_input()
+                told = self._told(reach)
+                work.size = pack(pieces_of(tar), writer, level=self._level, threads=threads, progress=told)
+                work.not_covered = gnu_tar.check_created(reach.volume, tar.finish(), at_rest=at_rest)
+                if reach.is_file:
+                    check_current(reach)
+            work.writer = writer
+            self._stack.push(attempt.pop_all())
+
+    def _take_increment(self, work: _Work, increment: Increment) -> bool:
+        """Put aside what has changed since the base; tell whether that is enough.
+
+        It is not compressed and not hashed yet: that takes several times as long as reading it.
+        """
+        reach, base = work.reach, work.base
+        if base is None:
+            return False
+        with ExitStack() as attempt:
+            spool = attempt.enter_context(self._draft.spool())
+            # How much has changed nobody knows.
+            self._expect(reach.volume, None)
+            told = self._told(reach, base.about.size)
+            try:
+                work.size, work.not_covered = increment.take(spool, progress=told)
+            except (UnsoundError, MalformedArchiveError, ArchiveError, EngineError) as error:
+                if isinstance(error, ArchiveError | EngineError) and error.permanent:
+                    raise
+                logger.warning("volume %s: all of it is archived at rest: %s", reach.volume, error)
+                increment.copies.drop()
+                return False
+            work.spool = spool
+            self._stack.push(attempt.pop_all())
+        logger.info("volume %s: what changed is archived (%s, %d bytes)", reach.volume, reach.way, work.size)
+        return True
+
+    def _fetch(self, work: _Work, _: int) -> None:
+        if work.spool is not None and work.increment is not None:
+            work.increment.fetch(work.spool)
+
+    def _pack(self, work: _Work, threads: int) -> None:
+        """Make a blob of what was put aside."""
+        if work.spool is not None and work.increment is not None:
+            work.writer = self._stack.enter_context(self._draft.blob(VOLUME_ARCHIVE))
+            whole = self._going(work, gathered(work.increment.copies.joined(pieces_of(work.spool))))
+            try:
+                work.size = pack(whole, work.writer, level=self._level, threads=threads)
+            except MalformedArchiveError as error:
+                raise ArchiveError(work.reach.volume, str(error)) from error
+
+    def _going(self, work: _Work, pieces: Iterable[bytes]) -> Iterator[bytes]:
+        """Yield the same, for as long as not all is ended."""
+        for piece in pieces:
+            if self._crew.stopped:
+                raise ArchiveError(work.reach.volume, "archiving it was ended")
+            yield piece
+
+    def _seal(self, work: _Work, blob: Descriptor) -> VolumeArchive:
+        reach, base = work.reach, work.base
+        listed = Listed(reach.excluded)
+        reader = listed.passing(self._reader(blob, work.size))
+        archive = VolumeArchive(
+            name=reach.volume,
+            inspection=reach.inspection,
+            anonymous=reach.volume in self._anonymous,
+            way=reach.way,
+            base=blob,
+            size=work.size,
+            excluded=reach.excluded,
+            mount_points=reach.mount_points,
+        )
+        mounted = mount_points.mount_gaps(reach.volume, reach.mount_points)
+        if base is None or work.increment is None:
+            with self._proving(reach, blob):
+                check_alone(reader)
+            return evolve(archive, not_covered=(*work.not_covered, *listed.gaps(reach.volume), *mounted))
+        if not base.former:
+            # Its checksum tells that what comes back is what tar printed, and that was looked into when it was. What an
+            # earlier backup has proven of its base was hashed again, and that is enough.
+            for _ in self._reader(base.blob, base.about.size):
+                pass
+        with self._proving(reach, blob):
+            check_join(base.there, reader, gnu_tar.sockets(reach.volume, work.not_covered), reach.left_out)
+        return evolve(
+            archive,
+            base=base.blob,
+            increment=blob,
+            size=base.about.size + work.size,
+            not_covered=(*work.not_covered, *listed.gaps(reach.volume), *mounted),
+            snapshot=self._keep(SNAPSHOT_FILE, packed(work.increment.snapshot.pieces())),
+            clock=base.clock,
+            listing=self._keep(LISTING, base.listing.written(base.about, base.there))
+            if isinstance(base.listing, Lister)
+            else base.listing,
+        )
+
+    @contextmanager
+    def _proving(self, reach: Reach, blob: Descriptor) -> Iterator[None]:
+        """Say what it means where an archive turns out to be none."""
+        try:
+            yield
+        except PathTooLongError as error:
+            raise ArchiveError(reach.volume, str(error)) from error
+        except MalformedArchiveError as error:
+            raise CorruptBackupError(str(self._store.path), blob.digest, str(error)) from error
+
+    def _keep(self, kind: str, pieces: Iterable[bytes]) -> Descriptor:
+        """Store what lies beside a base."""
+        with self._draft.blob(kind) as writer:
+            for piece in pieces:
+                writer.write(piece)
+            return writer.close()
+
+    def _reader(self, blob: Descriptor, wanted: int) -> Iterator[bytes]:
+        """Yield the tar that an archive holds; raises `CorruptBackupError` where it is not as long as it was."""
+        size = 0
+        for data in read_archive(self._store, blob):
+            if self._crew.stopped:
+                raise CorruptBackupError(str(self._store.path), blob.digest, "it was not read back to its end")
+            size += len(data)
+            yield data
+        if size != wanted:
+            reason = f"it holds {size} bytes of the {wanted} that tar printed"
+            raise CorruptBackupError(str(self._store.path), blob.digest, reason)
+
+    def _told(self, reach: Reach, before: int = 0) -> Callable[[int], None] | None:
+        """Return what is to be told how far a volume is, beyond the bytes before; None where nobody listens."""
+        progress = self._progress
+        return None if progress is None else lambda done: progress(reach.volume, before + done)
+
+
+def _processors() -> int:
+    """Return how many processors this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _with_notes(failures: Sequence[BaseException]) -> BaseException:
+    """Return the first of the failures, with the others noted on it."""
+    first, *others = failures
+    for other in others:
+        first.add_note(f"besides, {type(other).__name__}: {other}")
+    return first

@@ -1,0 +1,40 @@
+"""Flags that keep even root from changing a file (chattr +i, +a): found and taken off, where the files are at hand.
+
+tar knows nothing of them: it archives such files, cannot replace them, and does not set the flags again.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import struct
+from collections.abc import Collection
+from typing import Final
+
+from docker_rollback._host import Tree
+
+# From <linux/fs.h>, for machines whose long has eight bytes.
+_GET: Final = 0x80086601
+_SET: Final = 0x40086602
+_KEEPS_US_OUT: Final = 0x10 | 0x20
+_FLAGS: Final = struct.Struct("l")
+
+
+def clear_flags(tree: Tree, *, but: Collection[bytes] = ()) -> int:
+    """Take the flags off a folder and all that is in it, but of some paths in it; return how many files had one.
+
+    Links are not followed, and what cannot be opened is passed over: whoever cannot do without will say so.
+    """
+    return sum(_clear(tree, path) for path in tree.walk(but=but))
+
+
+def _clear(tree: Tree, path: bytes) -> int:
+    try:
+        with tree.reading(path) as file:
+            flags = int(_FLAGS.unpack(fcntl.ioctl(file, _GET, _FLAGS.pack(0)))[0])
+            if not flags & _KEEPS_US_OUT:
+                return 0
+            fcntl.ioctl(file, _SET, _FLAGS.pack(flags & ~_KEEPS_US_OUT))
+    except OSError:
+        # It is gone, of another kind, or on a file system without flags.
+        return 0
+    return 1

@@ -1,0 +1,93 @@
+"""Whether a volume that nothing can be written to holds what its archive does.
+
+tar reads the volume as for a capture, and what it prints is compared with what it printed then.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from typing import Final
+
+from docker_rollback._model import VolumeArchive
+from docker_rollback._store import BackupStore
+from docker_rollback._volumes.access.reach import Reach
+from docker_rollback._volumes.tar import gnu_tar
+from docker_rollback._volumes.tar.members import DUMPDIR, Member, Members
+from docker_rollback._volumes.tar.stored_archive import read_archive
+from docker_rollback._volumes.tar.stream import pieces_of
+from docker_rollback.errors import ArchiveError
+
+_OF_TAR: Final = (DUMPDIR, b"path", b"GNU.sparse.name")
+"""Records that say nothing of a file but its name, or what is in a directory; of sparse files tar names its process."""
+
+
+def check_same(reach: Reach, archive: VolumeArchive, store: BackupStore) -> None:
+    """Raise an `ArchiveError` unless a volume holds what its archive does; nothing is written.
+
+    Raises:
+        ArchiveError: it does not, and the error has the path of a difference; or it cannot be read.
+        CorruptBackupError: the archive is damaged.
+        StoreError, EngineError: what they say.
+    """
+    if differ := differences(reach, archive, store):
+        raise ArchiveError(
+            reach.volume,
+            f"it is read-only, and differs from the backup: {gnu_tar.quoted(differ[0])} is not as it was"
+            f"{f', and {len(differ) - 1} more' if differ[1:] else ''}. Nothing was touched; make it writable, or as it "
+            "was, then restore again",
+        )
+
+
+def differences(reach: Reach, archive: VolumeArchive, store: BackupStore) -> list[bytes]:
+    """Return the paths at which a volume does not hold what its archive does; raises as `check_same`."""
+    wanted = _files(read_archive(store, archive.base))
+    if archive.increment is not None:
+        wanted = _joined(wanted, store, archive)
+    passed_over = {*reach.unread, *(b"./" + one.name for one in archive.mount_points)}
+    command = gnu_tar.create(reach.root, reach.snapshot, excluded=archive.excluded, passed_over=passed_over)
+    with reach.run(reach.creating() if reach.is_file else command) as tar:
+        found = _files(pieces_of(tar))
+        gnu_tar.check_created(reach.volume, tar.finish(), at_rest=True)
+    return sorted(path for path in wanted.keys() | found.keys() if wanted.get(path) != found.get(path))
+
+
+def _files(pieces: Iterable[bytes]) -> dict[bytes, bytes]:
+    """Return a digest of each member of an archive, by its path: all that was kept of it."""
+    return dict(_digests(pieces))
+
+
+def _digests(pieces: Iterable[bytes]) -> Iterator[tuple[bytes, bytes]]:
+    members, name, digest = Members(), b"", hashlib.sha256()
+    for data in pieces:
+        for part in members.parts(data):
+            if not isinstance(part, Member):
+                digest.update(part)
+                continue
+            if name:
+                yield name, digest.digest()
+            name, digest = part.name, hashlib.sha256(_said_of(part))
+    if name:
+        yield name, digest.digest()
+
+
+def _said_of(member: Member) -> bytes:
+    """Return all that an archive says of a member but its name."""
+    header = member.header
+    # Its own name, its checksum, and what comes before a long name depend on the name; the rest is the file's.
+    plain = header[100:148] + header[156:345]
+    records = sorted((key, value) for key, value in member.records.items() if key not in _OF_TAR)
+    return plain + b"".join(key + b"=" + value + b"\0" for key, value in records)
+
+
+def _joined(base: dict[bytes, bytes], store: BackupStore, archive: VolumeArchive) -> dict[bytes, bytes]:
+    """Return the files of a base and an increment together: the directories of the increment list what is there."""
+    if archive.increment is None:
+        return base
+    joined = _files(read_archive(store, archive.increment))
+    members = Members()
+    for data in read_archive(store, archive.increment):
+        for member in members.feed(data):
+            listed = (member.name + b"/" + name for _, name in member.entries)
+            joined |= {path: base[path] for path in listed if path not in joined and path in base}
+    return joined

@@ -1,0 +1,109 @@
+"""Proof that nobody has touched a file since its volume was archived: what has it is left alone by a restore.
+
+A file whose change time is before the moment of the base has kept its content, its attributes and its names since, so
+it is where it was unless a directory above it has moved; and a directory that has the inode which it had at the
+capture, and such a file in it, is the very same one. docs/explanation/untouched.md has the whole of it.
+"""
+
+from __future__ import annotations
+
+import logging
+import stat
+from typing import Final
+
+from docker_rollback._host import Tree, ran_on, read_clock
+from docker_rollback._model import VolumeArchive
+from docker_rollback._store import BackupStore
+from docker_rollback._volumes.access.reach import Reach
+from docker_rollback._volumes.tar.members import Member
+from docker_rollback._volumes.tar.snapshot_file import ROOT, SnapshotFile
+from docker_rollback._volumes.tar.stored_archive import read_archive
+from docker_rollback._volumes.tar.stream import whole
+
+logger = logging.getLogger("docker_rollback")
+
+_PERMISSIONS: Final = 0o7777
+
+
+class Untouched:
+    """Tells of the files of one archive whether they lie in their volume as they did at the capture.
+
+    Only once the directories are what they were: a link in a directory's place would lead astray.
+
+    Args:
+        tree: the volume's files.
+        snapshot: the directories that were where it has them at the capture, and the moment before the base.
+        device: the number of the file system.
+    """
+
+    def __init__(self, tree: Tree, snapshot: SnapshotFile, device: int) -> None:
+        self._tree = tree
+        self._moment = snapshot.began
+        self._device = device
+        self._folders = {folder.name: folder.inode for folder in snapshot.folders if folder.device == device}
+        self._last: tuple[bytes, Tree | None] = (b"", None)
+
+    def holds(self, member: Member) -> bool:
+        """Whether what now has a member's name is what had it at the capture, unchanged."""
+        if not member.is_file:
+            return False
+        folder, _, name = member.name.rpartition(b"/")
+        if folder != self._last[0]:
+            self._last = (folder, self._in_place(folder))
+        above = self._last[1]
+        if above is None:
+            return False
+        try:
+            seen = above.status(name)
+        except FileNotFoundError:
+            return False
+        return (
+            seen.st_ctime_ns < self._moment
+            and stat.S_ISREG(seen.st_mode)
+            and seen.st_nlink == 1
+            and seen.st_dev == self._device
+            and (seen.st_size, seen.st_mtime_ns) == (member.size, member.modified)
+            and (seen.st_mode & _PERMISSIONS, (seen.st_uid, seen.st_gid)) == (member.mode, member.owner)
+        )
+
+    def _in_place(self, path: bytes) -> Tree | None:
+        """Return a folder that is the very one that was there at the capture; None if it is another one, or gone."""
+        try:
+            folder = self._tree.below(path)
+        except FileNotFoundError:
+            return None
+        return folder if folder.identity == (self._device, self._folders.get(path)) else None
+
+
+def untouched(reach: Reach, archive: VolumeArchive, store: BackupStore) -> Untouched | None:
+    """Return what tells which files of an archive need not be written again; None where nothing can be proven.
+
+    Raises:
+        CorruptBackupError: the archive's snapshot file is damaged.
+        StoreError: the store cannot be read.
+    """
+    reason = _reason_against(reach, archive)
+    if reason or archive.snapshot is None or reach.tree is None:
+        logger.debug("volume %s: all of it is written again: %s", reach.volume, reason)
+        return None
+    try:
+        snapshot = SnapshotFile.parse(whole(read_archive(store, archive.snapshot)))
+        root = next(folder for folder in snapshot.folders if folder.name == ROOT)
+    except (ValueError, StopIteration) as error:
+        logger.debug("volume %s: all of it is written again: %s", reach.volume, error)
+        return None
+    if reach.tree.identity != (root.device, root.inode):
+        logger.debug("volume %s: all of it is written again: it has another root", reach.volume)
+        return None
+    return Untouched(reach.tree, snapshot, root.device)
+
+
+def _reason_against(reach: Reach, archive: VolumeArchive) -> str:
+    """Return why nothing can be proven; empty where it may."""
+    if archive.increment is None or archive.snapshot is None or archive.clock is None:
+        return "nothing was noted before its capture"
+    if reach.way != "direct" or archive.way != "direct":
+        return "a helper's times and inodes may be those of another machine"
+    if not ran_on(archive.clock, read_clock()):
+        return "the machine was started, or its clock was set, since its capture"
+    return ""

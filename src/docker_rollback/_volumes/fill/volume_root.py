@@ -1,0 +1,62 @@
+"""The one folder of a volume that is never made anew: its root, and the attributes that an update left on it."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Collection
+from contextlib import suppress
+
+from docker_rollback._host import NotAFileError, Tree
+from docker_rollback._volumes.access.reach import Reach
+from docker_rollback._volumes.tar import gnu_tar
+from docker_rollback._volumes.tar.stream import pieces_of, whole
+
+logger = logging.getLogger("docker_rollback")
+
+
+def drop_attributes(reach: Reach, *, keep: Collection[str], folder: str = ".") -> None:
+    """Remove the extended attributes of a volume's root, or of a folder in it, but those that the archive brings along.
+
+    Where nothing at hand can remove one, which is so in a helper without ``setfattr``, a warning of the log names it.
+    """
+    if reach.is_file:
+        # tar is ended once it has told them: what follows is the file.
+        with reach.run(reach.creating()) as process:
+            present = gnu_tar.attributes(pieces_of(process))
+    else:
+        with reach.run(gnu_tar.show_root(_path(reach, folder))) as process:
+            present = gnu_tar.attributes([whole(pieces_of(process))])
+            finished = process.finish()
+            # The tar that fills says by itself what else is wrong.
+            if finished.signal is not None:
+                raise gnu_tar.failed(reach.volume, "reading the attributes of its folders", "tar", finished)
+    for name in sorted(present - frozenset(keep)):
+        if not name.startswith(gnu_tar.OWN_ATTRIBUTES) and not _drop(reach, folder, name):
+            where = "its root" if folder == "." else folder
+            logger.warning("volume %s: %s keeps the attribute %s, which it did not have", reach.volume, where, name)
+
+
+def drop_foreign_attributes(tree: Tree, folder: bytes, *, keep: Collection[bytes]) -> None:
+    """Remove the extended attributes of a folder that the archive does not bring along; raises `OSError`."""
+    with tree.reading(folder) as file:
+        for name in os.listxattr(file):
+            if os.fsencode(name) not in keep and not name.startswith(gnu_tar.OWN_ATTRIBUTES):
+                os.removexattr(file, name)
+
+
+def _drop(reach: Reach, folder: str, name: str) -> bool:
+    if reach.tree is not None:
+        with suppress(FileNotFoundError, NotAFileError), reach.tree.reading(os.fsencode(folder)) as file:
+            os.removexattr(file, name)
+        # A folder that somebody has replaced meanwhile comes from the archive, as a new one.
+        return True
+    with reach.run(("setfattr", f"--remove={name}", _path(reach, folder))) as process:
+        finished = process.finish()
+        if finished.signal is not None:
+            raise gnu_tar.failed(reach.volume, "removing an attribute of its folders", "setfattr", finished)
+        return finished.exit_code == 0
+
+
+def _path(reach: Reach, folder: str) -> str:
+    return reach.root if folder == "." else f"{reach.root}/{folder}"

@@ -1,0 +1,271 @@
+"""What a tar archive holds, told from its headers while it passes by; the content of files is skipped.
+
+Python's own `tarfile` reads a stream too, at ten times the cost, and keeps every member in memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from struct import Struct
+from typing import Final
+
+from attrs import field, frozen
+
+from docker_rollback._volumes.tar.stream import split
+
+DUMPDIR: Final = b"GNU.dumpdir"
+"""The record of a directory that lists what was in it."""
+END: Final = bytes(1024)
+"""Two empty blocks: the end of an archive."""
+_BLOCK: Final = 512
+_SECOND: Final = 1_000_000_000
+_EMPTY: Final = bytes(_BLOCK)
+_HEADER: Final = Struct("100s24x12s20xc188x155s12x")
+"""Of a header, what everybody asks for: a name, a size, the letter of a kind, and what comes before a long name."""
+_HARD_LINK: Final = b"1"
+_DIRECTORY: Final = b"5"
+_FILES: Final = (b"0", b"\0")
+_PAX: Final = b"x"
+_BEFORE: Final = (_PAX, b"g")
+"""Headers that say something of the next ones; what one says for all that follows is passed over."""
+_BASE_256: Final = 0x80
+ATTRIBUTE: Final = b"SCHILY.xattr."
+"""What the record of an extended attribute begins with; its `quoted` name follows."""
+_AT_ONCE: Final = 64 << 10
+"""How many bytes of a directory's list are taken apart at a time: that takes five times as much memory as they do."""
+
+
+LONGEST_PATH: Final = 4096 - 32
+"""Bytes of a path that tar can put back: it sets attributes by ``/proc/self/fd/NUMBER/PATH``, of 4,095 bytes."""
+
+
+class MalformedArchiveError(Exception):
+    """What passes by is not the tar that we have GNU tar write."""
+
+
+class PathTooLongError(MalformedArchiveError):
+    """What passes by has a path that tar can write into an archive, and not put back."""
+
+
+@frozen
+class Member:
+    """One member of an archive. What not everybody asks for is read from its headers when it is asked for.
+
+    Attributes:
+        name: its path, as the archive has it, without a slash at the end.
+        kind: the letter of its kind.
+        size: how long its content is, holes included.
+        head: all of its headers, as they came.
+        records: what those before the last of them say.
+    """
+
+    name: bytes
+    kind: bytes
+    size: int
+    head: bytes = field(repr=False)
+    records: Mapping[bytes, bytes] = field(repr=False)
+
+    @property
+    def header(self) -> bytes:
+        """The last of its headers, and the one that every tar has."""
+        return self.head[-_BLOCK:]
+
+    @property
+    def is_directory(self) -> bool:
+        """Whether it is one."""
+        return self.kind == _DIRECTORY
+
+    @property
+    def is_file(self) -> bool:
+        """Whether it is a regular file that has its content here."""
+        return self.kind in _FILES
+
+    @property
+    def link(self) -> bytes:
+        """The path of the member that it is one more name of; empty if it is none."""
+        if self.kind != _HARD_LINK:
+            return b""
+        return self.records.get(b"linkpath") or _text(self.header[157:257])
+
+    @property
+    def listing(self) -> bytes | None:
+        """Of a directory, what was in it: entries that each begin with a letter and end with NUL."""
+        return self.records.get(DUMPDIR)
+
+    @property
+    def entries(self) -> Iterator[tuple[bytes, bytes]]:
+        """What a directory's listing says: each entry's letter and name."""
+        listing = self.listing or b""
+        for entry in split(listing[at : at + _AT_ONCE] for at in range(0, len(listing), _AT_ONCE)):
+            if entry:
+                yield entry[:1], entry[1:]
+
+    @property
+    def attributes(self) -> frozenset[bytes]:
+        """The names of its extended attributes."""
+        return frozenset(unquoted(key[len(ATTRIBUTE) :]) for key in self.records if key.startswith(ATTRIBUTE))
+
+    @property
+    def mode(self) -> int:
+        """Its mode, without its kind."""
+        return _number(self.header[100:108])
+
+    @property
+    def owner(self) -> tuple[int, int]:
+        """Its owner and its group."""
+        header, uid, gid = self.header, self.records.get(b"uid"), self.records.get(b"gid")
+        return int(uid or _number(header[108:116])), int(gid or _number(header[116:124]))
+
+    @property
+    def modified(self) -> int:
+        """When its content was changed last, in nanoseconds since 1970."""
+        told = self.records.get(b"mtime")
+        return _number(self.header[136:148]) * _SECOND if told is None else _nanoseconds(told)
+
+
+class Members:
+    """Takes in an archive piece by piece, and gives out its members as their headers have passed."""
+
+    def __init__(self) -> None:
+        self._begun: list[bytes] = []
+        self._missing = 0
+        self._left = 0
+        self._is_over = False
+
+    def check_over(self) -> None:
+        """Raise a `MalformedArchiveError` unless an archive has come to its end, with the block that says so."""
+        if self._left or self._missing or not self._is_over:
+            raise MalformedArchiveError("it is cut short")
+
+    def feed(self, data: bytes) -> Iterator[Member]:
+        """Take in the next piece; to be exhausted before the next one. Raises `MalformedArchiveError`."""
+        for member, _, _ in self._pass(data):
+            if member is not None:
+                yield member
+
+    def parts(self, data: bytes) -> Iterator[Member | memoryview]:
+        """Do as `feed`, and give out what follows each member's headers as well, as it comes."""
+        view = memoryview(data)
+        for member, begin, end in self._pass(data):
+            if member is not None:
+                yield member
+            if begin < end:
+                yield view[begin:end]
+
+    def _pass(self, data: bytes) -> Iterator[tuple[Member | None, int, int]]:
+        """Yield each member whose headers end in a piece, and where the content is that follows in it.
+
+        Where the piece begins with content, or with the rest of headers that are not whole yet, that comes without one.
+        """
+        size = len(data)
+        at = min(self._left, size)
+        self._left -= at
+        yield None, 0, at
+        while at < size:
+            if self._missing:
+                piece = data[at : at + self._missing]
+                at += len(piece)
+                member, follows = self._rest_of_headers(piece)
+            else:
+                begun = at
+                member, at, follows = _headers(data, begun)
+                if at > size:
+                    self._begun, self._missing = [data[begun:]], at - size
+                    return
+            self._is_over = member is None and not self._missing
+            begin, at = at, min(at + follows, size)
+            self._left = follows - (at - begin)
+            yield member, begin, at
+
+    def _rest_of_headers(self, data: bytes) -> tuple[Member | None, int]:
+        """Take in more of headers that began in an earlier piece; return what `_headers` does once they are whole."""
+        self._begun.append(data)
+        self._missing -= len(data)
+        if self._missing:
+            return None, 0
+        begun = b"".join(self._begun)
+        member, end, follows = _headers(begun, 0)
+        self._missing = end - len(begun)
+        self._begun = [begun] if self._missing else []
+        return member, follows
+
+
+def quoted(name: bytes) -> bytes:
+    """Return an attribute's name as tar writes it: an equals sign would end it there."""
+    return name.replace(b"%", b"%25").replace(b"=", b"%3D")
+
+
+def unquoted(name: bytes) -> bytes:
+    """Return an attribute's name, from how tar writes it."""
+    return name.replace(b"%3D", b"=").replace(b"%25", b"%")
+
+
+def _headers(data: bytes, at: int) -> tuple[Member | None, int, int]:
+    """Read the headers that begin there: return their member, where they end, and how many bytes of content follow.
+
+    There is no member where an empty block is, nor where they do not end in what is there: told is then how far that
+    has to reach at least.
+    """
+    if data.startswith(_EMPTY, at):
+        return None, at + _BLOCK, 0
+    begin = at
+    records: dict[bytes, bytes] = {}
+    while (end := at + _BLOCK) <= len(data):
+        name, digits, kind, prefix = _HEADER.unpack_from(data, at)
+        size = _number(digits)
+        if kind not in _BEFORE:
+            stored = int(records.get(b"size") or size)
+            whole = int(records.get(b"GNU.sparse.realsize") or stored)
+            member = Member(_path(prefix, name, records), kind, whole, data[begin:end], records)
+            return member, end, _padded(stored)
+        at = end + _padded(size)
+        if kind == _PAX and at <= len(data):
+            records = _records(data[end : end + size])
+    return None, end, 0
+
+
+def _records(data: bytes) -> dict[bytes, bytes]:
+    records = {}
+    at, size = 0, len(data)
+    while at < size:
+        space = data.find(b" ", at, at + 20)
+        length = data[at:space]
+        if space < 0 or not length.isdigit() or not space < (end := at + int(length)) <= size:
+            raise MalformedArchiveError("a header's records are broken")
+        key, _, value = data[space + 1 : end - 1].partition(b"=")
+        records[key] = value
+        at = end
+    return records
+
+
+def _path(prefix: bytes, name: bytes, records: Mapping[bytes, bytes]) -> bytes:
+    path = records.get(b"GNU.sparse.name") or records.get(b"path")
+    if path is None:
+        path = _text(name)
+        if above := _text(prefix):
+            path = above + b"/" + path
+    if len(path) > LONGEST_PATH:
+        raise PathTooLongError(f"a path of {len(path)} bytes is too long to be put back: {path[:80]!r}...")
+    return path.rstrip(b"/")
+
+
+def _text(field: bytes) -> bytes:
+    return field.partition(b"\0")[0]
+
+
+def _number(text: bytes) -> int:
+    if text[0] & _BASE_256:
+        return int.from_bytes(text, "big") & ((1 << (8 * len(text) - 1)) - 1)
+    try:
+        return int(text.strip(b" \0") or b"0", 8)
+    except ValueError as error:
+        raise MalformedArchiveError("a header's number is broken") from error
+
+
+def _nanoseconds(told: bytes) -> int:
+    seconds, _, fraction = told.partition(b".")
+    return int(seconds + fraction[:9].ljust(9, b"0"))
+
+
+def _padded(size: int) -> int:
+    return -(-size // _BLOCK) * _BLOCK

@@ -1,0 +1,23 @@
+"""What a backup would cover, with containers as they are found later."""
+
+from __future__ import annotations
+
+from attrs import evolve
+
+from docker_rollback._inspection.recreate import observe
+from docker_rollback._inspection.report import Report
+from docker_rollback._model.backup import ContainerState
+from tests.unit.inspections import ID, OTHER_ID, inspection
+
+
+def test_containers_and_guests_are_taken_as_they_are_found_later() -> None:
+    """By their ids; those that were not looked at again stay as they were, and strangers do not come in."""
+    web, guest = observe(inspection()), observe(inspection({"Id": OTHER_ID, "Name": "/guest"}))
+    db = observe(inspection({"Id": "d" * 64, "Name": "/db"}))
+    report = Report(containers=(web, db), volumes={}, guests=(guest,))
+    later = [evolve(one, state=ContainerState("exited", exit_code=3)) for one in (guest, web)]
+    stranger = observe(inspection({"Id": "e" * 64, "Name": "/stranger"}))
+    found = report.with_now([*later, stranger])
+    assert found.containers == (later[1], db)
+    assert found.guests == (later[0],)
+    assert [one.id for one in report.with_now([]).containers] == [ID, "d" * 64]

@@ -1,0 +1,222 @@
+"""Containers stopped for a capture: each is started again, whatever interrupts that, and whoever meddles is noticed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+import pytest
+
+from docker_rollback import CaptureError, EngineError, ResumeError
+from docker_rollback._containers.quiesce import AtRest
+from docker_rollback._inspection.recreate import observe
+from docker_rollback.testing import FailingEngine, FakeClock, FakeEngine
+
+T = TypeVar("T")
+
+NAMES = ["one", "two", "three"]
+
+
+@pytest.fixture
+def engine() -> FakeEngine:
+    """Give an engine with three running containers, which its daemon starts again."""
+    engine = FakeEngine(clock=FakeClock())
+    engine.add_image("app:1")
+    for name in NAMES:
+        engine.run(name, image="app:1", restart="always")
+    return engine
+
+
+def bring(rest: AtRest, engine: FakeEngine, *names: str) -> None:
+    """Have containers stopped, or paused, as they are now."""
+    for name in names:
+        rest.bring(observe(engine.inspect_container(name)))
+
+
+def states(engine: FakeEngine) -> list[str]:
+    """Return what each container does."""
+    return [engine.container(name).status for name in NAMES]
+
+
+class Interrupted(FailingEngine):
+    """An engine during whose first starts the user presses Ctrl-C."""
+
+    def __init__(self, engine: FakeEngine, times: int) -> None:
+        super().__init__(engine)
+        self.left = times
+
+    def pass_on(self, verb: str, work: Callable[[], T], *arguments: object) -> T:
+        """Do one call, or be interrupted before it."""
+        if verb == "start_container" and self.left:
+            self.left -= 1
+            raise KeyboardInterrupt
+        return super().pass_on(verb, work, *arguments)
+
+
+@pytest.mark.parametrize("times", [1, 5])
+def test_an_interruption_waits_until_all_run_again(engine: FakeEngine, times: int) -> None:
+    """However often Ctrl-C is pressed, up to a limit, every container runs again; then it comes out."""
+    interrupted = Interrupted(engine, times)
+    with pytest.raises(KeyboardInterrupt), AtRest(interrupted, "stop") as rest:
+        bring(rest, engine, *NAMES)
+        assert states(engine) == ["exited"] * 3
+    assert states(engine) == ["running"] * 3
+    assert interrupted.left == 0
+
+
+def test_somebody_who_interrupts_again_and_again_is_heard(engine: FakeEngine) -> None:
+    """At the sixth time the rest is left to a recovery."""
+    interrupted = Interrupted(engine, 6)
+    with pytest.raises(KeyboardInterrupt), AtRest(interrupted, "stop") as rest:
+        bring(rest, engine, *NAMES)
+    assert interrupted.left == 0
+    assert "exited" in states(engine)
+
+
+class Stubborn(FailingEngine):
+    """An engine that refuses so many starts of one container."""
+
+    def __init__(self, engine: FakeEngine, name: str, times: int) -> None:
+        super().__init__(engine)
+        self._id, self.left = engine.container(name).id, times
+
+    def start_container(self, ref: str) -> None:
+        """Start, or refuse to."""
+        if ref == self._id and self.left:
+            self.left -= 1
+            raise EngineError(f"start container {ref!r}", "made to fail")
+        super().start_container(ref)
+
+
+class Waiting(FakeClock):
+    """A clock that notes how long it was waited for, and what was seen then."""
+
+    def __init__(self, look: Callable[[], list[str]]) -> None:
+        super().__init__()
+        self.waited: list[float] = []
+        self.seen: list[list[str]] = []
+        self.look = look
+
+    def sleep(self, seconds: float) -> None:
+        """Move it on."""
+        self.waited.append(seconds)
+        self.seen.append(self.look())
+        super().sleep(seconds)
+
+
+@pytest.mark.parametrize("failures", [1, 4, 5])
+def test_a_start_that_fails_is_tried_five_times(
+    engine: FakeEngine, failures: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """After the others, with half a second between; a warning comes only if the last try fails."""
+    waiting = Waiting(lambda: states(engine))
+    stubborn = Stubborn(engine, "three", failures)
+    rest = AtRest(stubborn, "stop", timer=waiting)
+    if failures == 5:
+        with pytest.raises(ResumeError) as failed, rest:
+            bring(rest, engine, *NAMES)
+        assert failed.value.containers == ("three",)
+        assert [type(one) for one in failed.value.failures] == [EngineError]
+        assert states(engine) == ["running", "running", "exited"]
+    else:
+        with rest:
+            bring(rest, engine, *NAMES)
+        assert states(engine) == ["running"] * 3
+    assert stubborn.left == 0
+    assert waiting.waited == [0.5] * min(failures, 4)
+    assert waiting.seen == [["running", "running", "exited"]] * min(failures, 4)
+    warned = [record for record in caplog.records if record.levelname == "WARNING"]
+    assert len(warned) == (failures == 5)
+
+
+def test_the_last_is_started_first(engine: FakeEngine) -> None:
+    """Those that others depend on are stopped last, and run before these again."""
+    watching = FailingEngine(engine)
+    ids = [engine.container(name).id for name in NAMES]
+    with AtRest(watching, "stop") as rest:
+        bring(rest, engine, *NAMES)
+    assert [call.arguments[0] for call in watching.called("stop_container")] == ids
+    assert [call.arguments[0] for call in watching.called("start_container")] == ids[::-1]
+    assert watching.called("update_container") == [], "a restart policy that was not taken is not given back"
+
+
+def test_what_is_kept_at_rest_runs_after_an_error_all_the_same(engine: FakeEngine) -> None:
+    """Only a block that ends well leaves its containers as they are."""
+    with AtRest(engine, "stop") as rest:
+        bring(rest, engine, "one")
+        rest.keep()
+    assert states(engine) == ["exited", "running", "running"]
+    with pytest.raises(LookupError), AtRest(engine, "stop") as rest:
+        bring(rest, engine, "two")
+        rest.keep()
+        raise LookupError
+    assert states(engine) == ["exited", "running", "running"]
+
+
+def test_what_stays_at_rest_after_an_error_is_named(engine: FakeEngine) -> None:
+    """Where a recovery is to finish it, the error says which containers do not run, if there are any."""
+    with pytest.raises(LookupError) as failed, AtRest(engine, "stop", after_errors=False) as rest:
+        bring(rest, engine, "one", "two")
+        raise LookupError
+    assert states(engine) == ["exited", "exited", "running"]
+    (note,) = failed.value.__notes__
+    assert "one, two" in note
+    with pytest.raises(LookupError) as failed, AtRest(engine, "stop", after_errors=False):
+        raise LookupError
+    assert not hasattr(failed.value, "__notes__")
+
+
+def test_what_is_held_has_its_policy_back(engine: FakeEngine) -> None:
+    """Meanwhile the engine does not start it; a note comes before each container is touched."""
+    noted: list[tuple[str, str]] = []
+    with AtRest(
+        engine, "stop", held=True, note=lambda one: noted.append((one.name, engine.container(one.id).status))
+    ) as rest:
+        bring(rest, engine, "one")
+        assert engine.inspect_container("one")["HostConfig"]["RestartPolicy"]["Name"] == "no"
+    assert noted == [("one", "running")]
+    assert engine.inspect_container("one")["HostConfig"]["RestartPolicy"]["Name"] == "always"
+    assert states(engine) == ["running"] * 3
+
+
+@pytest.mark.parametrize(
+    ("quiesce", "meddle", "words"),
+    [
+        ("stop", FakeEngine.info, None),
+        ("pause", FakeEngine.info, None),
+        ("stop", lambda engine: engine.start_container("one"), "running although"),
+        ("pause", lambda engine: engine.unpause_container("one"), "running although"),
+        ("stop", lambda engine: (engine.start_container("one"), engine.stop_container("one")), "exited although"),
+        ("stop", lambda engine: engine.rename_container("one", "other"), "renamed"),
+        ("pause", lambda engine: engine.rename_container("one", "other"), "renamed"),
+        ("stop", lambda engine: engine.update_container("one", {"RestartPolicy": {"Name": "no"}}), "restart policy"),
+    ],
+)
+def test_whoever_meddles_with_what_rests_is_noticed(
+    engine: FakeEngine, quiesce: str, meddle: Callable[[FakeEngine], object], words: str | None
+) -> None:
+    """A start, a rename and another restart policy mean that the capture may be a mixture."""
+    rest = AtRest(engine, "stop" if quiesce == "stop" else "pause")
+    bring(rest, engine, "one")
+    meddle(engine)
+    if words is None:
+        rest.check_undisturbed()
+    else:
+        with pytest.raises(CaptureError, match=words) as noticed:
+            rest.check_undisturbed()
+        assert noticed.value.container == "one"
+
+
+def test_none_means_that_nothing_is_touched(engine: FakeEngine) -> None:
+    """Neither is what does not run, unless its engine would start it."""
+    engine.stop_container("two")
+    watching = FailingEngine(engine)
+    with AtRest(watching, "none") as rest:
+        bring(rest, engine, "one")
+    with AtRest(watching, "stop") as rest:
+        bring(rest, engine, "two")
+    assert [call.verb for call in watching.calls if call.number] == []
+    with AtRest(watching, "stop", held=True) as rest:
+        bring(rest, engine, "two")
+    assert [call.verb for call in watching.calls if call.number] == ["update_container", "update_container"]
+    assert states(engine) == ["running", "exited", "running"]

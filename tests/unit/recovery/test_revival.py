@@ -1,0 +1,132 @@
+"""What is recreated of a container that somebody removed while it was stopped, and what the error says of it."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+from attrs import evolve
+
+from docker_rollback._model.backup import Mount
+from docker_rollback._recovery.revival import Removal, _sentence, as_error, removed_part, with_volumes_named
+from docker_rollback.testing import FakeEngine
+from tests.unit.values import backup, snapshot, volume
+
+NAME = "0f" * 32
+CACHE = Mount("volume", "/cache", NAME, read_only=False, anonymous=True)
+SHOWN = {"Type": "volume", "Name": NAME, "Destination": "/cache", "Driver": "local", "Mode": "", "RW": True}
+DATA = Mount("volume", "/data", "orders", read_only=False)
+SHOWN_DATA = {"Type": "volume", "Name": "orders", "Destination": "/data", "Driver": "local", "Mode": "z", "RW": True}
+
+
+def named(mount: Mount, host: dict[str, Any], shown: list[dict[str, Any]]) -> tuple[Any, Any, Any]:
+    """Return what a container with an anonymous volume asks for once that is named: binds, mounts, and its mounts."""
+    inspection = {"Id": "1", "HostConfig": host, "Mounts": shown}
+    before = copy.deepcopy(inspection)
+    container = evolve(snapshot("web", mount, DATA), inspection=inspection)
+    found = with_volumes_named(container)
+    assert container.inspection == before, "what was captured is not changed"
+    assert found["Id"] == "1"
+    return found["HostConfig"].get("Binds"), found["HostConfig"].get("Mounts"), found["Mounts"]
+
+
+@pytest.mark.parametrize(
+    ("asked", "binds"),
+    [
+        (None, [f"{NAME}:/cache"]),
+        ([], [f"{NAME}:/cache"]),
+        (["orders:/data"], ["orders:/data", f"{NAME}:/cache"]),
+        (["/cache", "orders:/data"], ["orders:/data", f"{NAME}:/cache"]),
+        (["/cache/"], [f"{NAME}:/cache"]),
+        (["/cache/sub"], ["/cache/sub", f"{NAME}:/cache"]),
+    ],
+)
+def test_an_anonymous_volume_is_asked_for_by_its_name(asked: list[str] | None, binds: list[str]) -> None:
+    """In the place of a bind without a source if there is one; all other binds stay."""
+    found, mounts, shown = named(CACHE, {"Binds": asked, "Mounts": None}, [SHOWN, SHOWN_DATA])
+    assert (found, mounts) == (binds, None)
+    assert shown == [{**SHOWN, "Mode": "z"}, SHOWN_DATA]
+
+
+def test_a_read_only_anonymous_volume_stays_read_only() -> None:
+    """It is asked for, and shown, as one that is only read."""
+    binds, _, shown = named(evolve(CACHE, read_only=True), {"Binds": None}, [{**SHOWN, "RW": False}])
+    assert binds == [f"{NAME}:/cache:ro"]
+    assert shown == [{**SHOWN, "RW": False, "Mode": "ro"}]
+
+
+@pytest.mark.parametrize("target", ["/cache", "/cache/"])
+@pytest.mark.parametrize("read_only", [False, True])
+def test_a_mount_without_a_source_gets_the_name(target: str, *, read_only: bool) -> None:
+    """No bind is added to it, and other mounts keep their own source."""
+    asked = {"Type": "volume", "Target": target, "ReadOnly": read_only}
+    other = {"Type": "volume", "Source": "orders", "Target": "/data"}
+    mount = evolve(CACHE, read_only=read_only)
+    binds, mounts, shown = named(mount, {"Binds": None, "Mounts": [asked, other]}, [SHOWN])
+    assert (binds, mounts) == (None, [{**asked, "Source": NAME}, other])
+    assert shown == [{**SHOWN, "Mode": "z"}]
+
+
+@pytest.mark.parametrize("shown", [{**SHOWN, "Mode": "Z"}, {**SHOWN, "Driver": "nfs"}, {**SHOWN, "Destination": "/d"}])
+def test_what_an_engine_shows_of_other_mounts_stays(shown: dict[str, Any]) -> None:
+    """One with a mode of its own, of another driver or at another path is not touched."""
+    assert named(CACHE, {"Binds": None}, [shown])[2] == [shown]
+
+
+def test_named_volumes_stay_as_they_were_asked_for() -> None:
+    """Without an anonymous volume nothing changes."""
+    container = evolve(snapshot("web", DATA), inspection={"HostConfig": {"Binds": ["orders:/data"]}, "Mounts": None})
+    assert with_volumes_named(container) == {"HostConfig": {"Binds": ["orders:/data"]}, "Mounts": []}
+
+
+# What the error says
+
+
+def test_the_sentence_says_what_is_lost_and_what_has_a_name_now() -> None:
+    """A container that was committed lost nothing; without a commit, its writable layer is lost."""
+    container = snapshot("web")
+    whole = _sentence(container, [], [])
+    assert whole.endswith("recreated from what was committed of it and from its volumes, and runs again")
+    bare = evolve(container, image=evolve(container.image, committed_layers=()))
+    assert "from its image and its volumes, and runs again, but what its writable layer held is lost" in _sentence(
+        bare, [], []
+    )
+    full = _sentence(container, ["a1", "b2"], ["Memory: 1 is 2", "Env: x is y"])
+    assert "its anonymous volumes are named volumes now: a1, b2" in full
+    assert full.endswith("; it differs: Memory: 1 is 2; Env: x is y")
+
+
+def test_one_error_names_all_that_were_removed() -> None:
+    """A single container with its reason alone, several with a reason each."""
+    one, other = Removal("web", "it went"), Removal("db", "its network went")
+    assert (as_error([one]).container, as_error([one]).reason) == ("web", "it went")
+    assert as_error([one, other]).container == "web, db"
+    assert as_error([one, other]).reason == "'web': it went; 'db': its network went"
+
+
+# What is put back once more
+
+
+def test_of_what_was_removed_before_it_was_started_only_what_is_missing_is_put_back() -> None:
+    """The containers that are gone, their anonymous volumes, and the named ones that went with them."""
+    engine = FakeEngine()
+    engine.add_image("app")
+    engine.run("web", image="app", start=False)
+    engine.volume("stays")
+    anonymous = Mount("volume", "/cache", NAME, read_only=False, anonymous=True)
+    mounts = [Mount("volume", f"/{name}", name, read_only=False) for name in ("stays", "gone", "webs")]
+    bind = Mount("bind", "/b", "/srv/data", read_only=False)
+    db = snapshot("db", anonymous, mounts[0], mounts[1], bind)
+    whole = backup(
+        snapshot("web", mounts[2]),
+        db,
+        volumes=(volume(NAME, anonymous=True), *map(volume, ("stays", "gone", "webs")), volume("/srv/data")),
+    )
+    part = removed_part(engine, whole)
+    assert part is not None
+    assert part.containers == (db,)
+    assert [one.name for one in part.volumes] == [NAME, "gone"]
+    assert (part.id, part.project) == (whole.id, None)
+    engine.run("db", image="app", start=False)
+    assert removed_part(engine, whole) is None

@@ -1,0 +1,211 @@
+"""A restore step by step: what fails alone, what is translated, and what holds an image meanwhile."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import pytest
+
+from docker_rollback import (
+    ContainerFilter,
+    DockerRollbackError,
+    EngineError,
+    Exclude,
+    Progress,
+    RestoreError,
+    RollbackRequested,
+    backup,
+    compare,
+    restore,
+    rollback,
+)
+from docker_rollback.testing import FailingEngine, FakeEngine, Killed
+from tests.unit.recovery.test_recovery import recovered
+from tests.unit.shop import Shop
+
+T = TypeVar("T")
+
+
+class Refusing(FailingEngine):
+    """An engine that does not make networks of some names."""
+
+    def __init__(self, engine: FakeEngine, *names: str) -> None:
+        super().__init__(engine)
+        self._names = names
+
+    def pass_on(self, verb: str, work: Callable[[], T], *arguments: Any) -> T:
+        """Do one call, or refuse it."""
+        if verb == "create_network" and arguments[0] in self._names:
+            raise EngineError("create a network", f"made to refuse {arguments[0]}")
+        return super().pass_on(verb, work, *arguments)
+
+
+@pytest.mark.parametrize(("refused", "stands"), [(["front"], ["desk", "lamp"]), (["front", "inner"], ["lamp"])])
+def test_a_network_that_cannot_be_made_fails_those_that_are_in_it(
+    shop: Shop, refused: list[str], stands: list[str]
+) -> None:
+    """Containers on other networks are restored all the same; of several failures the error names those alone."""
+    shop.engine.run("desk", image="shop:1", networks=["inner"])
+    shop.engine.run("lamp", image="shop:1", networks=["outer"])
+    everything = ["shop", "desk", "lamp"]
+    before = {name: shop.engine.inspect_container(name) for name in everything}
+    taken = backup(*everything, client=shop.engine, store=shop.store)
+    for name in everything:
+        shop.engine.remove_container(name, force=True, volumes=True)
+    for name in ("front", "inner", "outer"):
+        shop.engine.remove_network(name)
+    with pytest.raises(DockerRollbackError, match="made to refuse front") as failed:
+        restore(taken, client=Refusing(shop.engine, *refused), store=shop.store)
+    if len(refused) > 1:
+        assert isinstance(failed.value, RestoreError)
+        assert failed.value.container == "desk, shop"
+        assert len(failed.value.failures) == 2
+    running = [shop.engine.container(one).name for one in shop.engine.list_containers(ContainerFilter(running=True))]
+    assert sorted(running) == stands
+    for name in stands:
+        assert compare(before[name], shop.engine.inspect_container(name)) == []
+    assert restore(taken, client=shop.engine, store=shop.store) == everything
+    assert shop.engine.volume("orders").read("/table") == b"rows"
+
+
+def test_a_death_before_the_start_finds_no_difference_in_what_was_made_anew(shop: Shop) -> None:
+    """A container in the network of another one names that by its id, and both, and the network, have new ids."""
+    shop.engine.run("client", image="shop:1", NetworkMode=f"container:{shop.id}")
+    before = {name: shop.engine.inspect_container(name) for name in ("shop", "client")}
+    killed = FailingEngine(shop.engine, kill=True, verbs={"start_container"})
+
+    def die_at_the_first_start(news: Progress) -> None:
+        if news.step == "restore" and news.subject.startswith("bring container"):
+            killed._at = frozenset([killed.count + 1])
+
+    options: dict[str, Any] = {"store": shop.store, "verify": None, "progress": die_at_the_first_start}
+    with pytest.raises(Killed), rollback("shop", "client", client=killed, **options):
+        shop.engine.remove_container("client", force=True, volumes=True)
+        shop.break_it()
+        raise RollbackRequested
+    assert not shop.engine.inspect_container("shop")["State"]["Running"]
+    (done,) = recovered(shop)
+    assert done.outcome == "rolled back"
+    after = {name: shop.engine.inspect_container(name) for name in before}
+    assert after["shop"]["Id"] != before["shop"]["Id"]
+    assert after["client"]["HostConfig"]["NetworkMode"] == f"container:{after['shop']['Id']}"
+    assert all(found["State"]["Running"] for found in after.values())
+    shop.check_restored()
+
+
+def test_an_image_that_is_there_is_held_by_a_name_of_ours_meanwhile(shop: Shop) -> None:
+    """Somebody untagged what the backup committed: from the first step on it has its name again, and after it not."""
+    shop.engine.container("shop").write("/etc/own", "mine")
+    held: list[list[str]] = []
+
+    class Watching(FailingEngine):
+        def pass_on(self, verb: str, work: Callable[[], T], *arguments: Any) -> T:
+            """Look at the names of images before anything is stopped or made."""
+            if verb in ("create_container", "stop_container") and is_on_its_way_back:
+                held.append([name for names in shop.engine.image_names().values() for name in names])
+            return super().pass_on(verb, work, *arguments)
+
+    is_on_its_way_back = False
+    with shop.rollback(Watching(shop.engine), verify=None) as tx:
+        (container,) = tx.backup.containers
+        shop.engine.tag_image(container.image.id, "somebody:1")
+        shop.engine.remove_image(container.image.tag)
+        shop.engine.remove_container("shop", force=True, volumes=True)
+        shop.engine.run("shop", image="shop:2")
+        is_on_its_way_back = True
+        raise RollbackRequested
+    assert held
+    assert all(container.image.tag in names for names in held)
+    assert shop.engine.container("shop").read("/etc/own") == b"mine"
+    names = [name for names in shop.engine.image_names().values() for name in names]
+    assert container.image.tag not in names
+
+
+def test_of_an_image_whose_name_was_gone_the_name_is_not_made(shop: Shop) -> None:
+    """Who had untagged it before the backup does not find its name again after a rollback of the project."""
+    shop.engine.run("untagged", image="shop:1")
+    shop.engine.add_image("shop:1", files={"/app": "another"})
+    shop.engine.remove_image("shop:1")
+    taken = backup("untagged", client=shop.engine, store=shop.store)
+    assert [(one.image.name, one.image.name_id) for one in taken.containers] == [("shop:1", None)]
+    (named,) = backup("shop", client=shop.engine, store=shop.store).containers
+    assert (named.image.name, named.image.name_id) == ("shop:1", None)
+    shop.engine.add_image("web:1")
+    shop.engine.run("web", image="web:1")
+    (web,) = backup("web", client=shop.engine, store=shop.store).containers
+    assert (web.image.name, web.image.name_id) == ("web:1", web.image.original_id)
+
+
+@pytest.mark.parametrize(("restart", "updated"), [("no", 0), ("always", 2)])
+def test_a_restart_policy_is_taken_and_given_back_where_there_is_one(shop: Shop, restart: str, updated: int) -> None:
+    """A container that its engine does not start again is not updated; another is held first, and gets its own back."""
+    shop.engine.run("desk", image="shop:1", restart=restart)
+    watching = FailingEngine(shop.engine)
+    with rollback("desk", client=watching, store=shop.store, verify=None):
+        entered = len(watching.calls)
+        shop.engine.container("desk").write("/cache/new", "x")
+        raise RollbackRequested
+    verbs = [call.verb for call in watching.calls[entered:]]
+    assert verbs.count("update_container") == updated
+    assert shop.engine.inspect_container("desk")["HostConfig"]["RestartPolicy"]["Name"] == restart
+
+
+@pytest.mark.parametrize(
+    ("said", "is_gone"),
+    [
+        ("error mounting /srv/data: permission denied", False),
+        ("bind source path does not exist: /srv/data", True),
+        ("error mounting /srv/data: No such file or directory", True),
+        ("error mounting /srv/other: no such file or directory", False),
+    ],
+)
+def test_a_folder_is_called_gone_where_the_engine_says_so(shop: Shop, said: str, *, is_gone: bool) -> None:
+    """What it says of a folder otherwise, and of another folder, comes out as it is."""
+    shop.engine.host.mkdir("/srv/data")
+    shop.engine.run("desk", image="shop:1", volumes={"/srv/data": "/data"})
+    taken = backup("desk", client=shop.engine, store=shop.store)
+    shop.engine.stop_container("desk")
+
+    class Unmounted(FailingEngine):
+        def start_container(self, ref: str) -> None:
+            if shop.engine.container(ref).name == "desk":
+                raise EngineError("start it", said)
+            super().start_container(ref)
+
+    with pytest.raises(RestoreError if is_gone else EngineError) as failed:
+        restore(taken, client=Unmounted(shop.engine), store=shop.store)
+    assert ("which is gone" in str(failed.value)) == is_gone
+    cause = failed.value.__cause__ if is_gone else failed.value
+    assert isinstance(cause, EngineError)
+    assert cause.reason == said
+
+
+def test_an_anonymous_volume_with_what_was_excluded_is_named(shop: Shop, caplog: pytest.LogCaptureFixture) -> None:
+    """The container has another volume by then, and what was excluded is in the old one alone: it stays."""
+    shop.cache().write("/skipped", "nowhere else")
+    cache = shop.engine.anonymous_volume("shop", "/cache")
+    taken = backup("shop", client=shop.engine, store=shop.store, exclude=[Exclude(cache, "skipped")])
+    shop.engine.remove_container("shop", force=True)
+    restore(taken, client=shop.engine, store=shop.store)
+    assert f"volume {cache} is left over" in caplog.text
+    assert shop.engine.volume(cache).read("/skipped") == b"nowhere else"
+    caplog.clear()
+    shop.engine.remove_volume(cache)
+    restore(taken, client=shop.engine, store=shop.store)
+    assert "is left over" not in caplog.text
+
+
+def test_a_death_between_a_start_and_a_pause_leaves_it_paused_in_the_end(shop: Shop) -> None:
+    """What was paused runs for a moment on the way back; recovery sees that it was to be paused."""
+    shop.engine.pause_container("shop")
+    killed = FailingEngine(shop.engine, kill=True, verbs={"pause_container"})
+    with pytest.raises(Killed), shop.rollback(killed, verify=None):
+        shop.break_it()
+        killed._at = frozenset([killed.count + 1])
+        raise RollbackRequested
+    assert shop.engine.container("shop").status == "running"
+    (done,) = recovered(shop)
+    assert done.outcome == "rolled back"
+    assert shop.engine.container("shop").status == "paused"
+    assert shop.engine.volume("orders").read("/table") == b"rows"

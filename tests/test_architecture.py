@@ -14,7 +14,7 @@ SOURCE = Path(__file__).parent.parent / "src" / PACKAGE
 LONGEST_MODULE = 600
 
 LAYERS = (
-    ("what people import or call", ("__init__", "__main__", "testing")),
+    ("what people import or call", ("__init__", "__main__", "parts", "reports", "types", "testing")),
     ("builds the parts from arguments, and makes one call", ("_api",)),
     ("makes an update transactional: block, checks, outcome", ("_rollback",)),
     ("rolls back under the journal, and finishes what was cut off", ("_recovery",)),
@@ -107,6 +107,8 @@ def _past_the_face(found: Import) -> bool:
     """Say whether an import reaches into another room past its `__init__`."""
     importer, imported = found.importer.split(".")[0], _part(found.imported)
     deep = found.imported.count(".") > 1
+    if found.imported == f"{PACKAGE}._engine.docker":
+        return False  # a face of its own, since importing it imports docker-py
     return deep and imported is not None and imported != importer and imported != "testing"
 
 
@@ -138,8 +140,9 @@ def test_rooms_are_entered_by_their_face() -> None:
 
 
 def test_no_import_hides_in_a_function() -> None:
-    """Circles are solved by the design, not by an import inside a function."""
-    assert [str(found) for found in IMPORTS if found.in_function] == []
+    """Circles are solved by the design, not by an import inside a function; docker-py alone is imported late."""
+    late = {found.importer for found in IMPORTS if found.in_function}
+    assert late == {"_engine.client"}
 
 
 def test_outside_libraries_have_one_door() -> None:

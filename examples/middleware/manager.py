@@ -10,29 +10,30 @@ from attrs import frozen
 
 from docker_rollback import (
     BackupStore,
-    Capture,
-    Check,
     ContainerSnapshotter,
     DockerRollbackError,
-    Engine,
     Hooks,
-    Operations,
     Outcome,
-    Preflight,
-    Recovered,
-    Recovery,
-    Report,
-    Reporter,
     Restorer,
     Rollback,
     RollbackFailedError,
-    StoreNotFoundError,
-    Timeline,
     VolumeArchiver,
     healthy,
     recover,
     restore,
 )
+from docker_rollback.errors import StoreNotFoundError
+from docker_rollback.parts import (
+    Capture,
+    Engine,
+    Operations,
+    Preflight,
+    Recovery,
+    Reporter,
+    Timeline,
+)
+from docker_rollback.reports import Recovered, Report
+from docker_rollback.types import Check
 
 
 @frozen

@@ -3,184 +3,160 @@
 >>> from docker_rollback import rollback
 >>> with rollback("web"):
 ...     update()
+
+The names that most programs need are here. `docker_rollback.parts` has the parts that `rollback` composes,
+`docker_rollback.reports` the values to read afterwards, `docker_rollback.errors` every error, and
+`docker_rollback.types` the types of arguments.
 """
 
-from docker_rollback._api import backup, recover, replace, restore, rollback
-from docker_rollback._capture import Call, Capture, Exec, Hooks, Preflight
-from docker_rollback._containers import ContainerSnapshotter
-from docker_rollback._engine import Change, ContainerFilter, DockerEngine, Engine, EngineInfo, Finished, Process
-from docker_rollback._inspection import Difference, Report, compare
-from docker_rollback._model import (
-    Backup,
-    Clock,
-    ContainerSnapshot,
-    ContainerState,
-    Descriptor,
-    EngineRecord,
-    Exclude,
-    ExcludeArgument,
-    ImageSnapshot,
-    InFlight,
-    LedBack,
-    Mount,
-    NetworkRecord,
-    NotCovered,
-    Observed,
-    Project,
-    Recovered,
-    VolumeArchive,
-)
-from docker_rollback._recovery import Operations, Recovery
-from docker_rollback._reporting import Downtime, Progress, Reporter, StepTime, Timeline
-from docker_rollback._restore import Restorer
-from docker_rollback._rollback import (
-    ArchivedVolume,
-    BackedUp,
-    Check,
-    CheckedContainer,
-    Outcome,
-    RejectedCheck,
-    Rollback,
-    Status,
-    Trouble,
-    eventually,
-    healthy,
-    http_ok,
-    tcp_open,
-)
-from docker_rollback._store import BackupStore, Draft, Keep, PruneReport
-from docker_rollback._volumes import VolumeArchiver
-from docker_rollback.errors import (
-    ArchiveError,
-    BackupNotFoundError,
-    CaptureError,
-    ContainerBusyError,
-    ContainerNotFoundError,
-    CorruptBackupError,
-    DockerRollbackError,
-    DowntimeExceededError,
-    EngineConflictError,
-    EngineError,
-    EngineForbiddenError,
-    EngineTimeoutError,
-    EngineUnavailableError,
-    HookError,
-    ImageNotFoundError,
-    ImagePlatformError,
-    NetworkNotFoundError,
-    NotFoundError,
-    ProjectNotFoundError,
-    RecoveryFailedError,
-    RestoreError,
-    ResumeError,
-    RollbackFailedError,
-    RollbackRequested,
-    StoreError,
-    StoreFullError,
-    StoreNotFoundError,
-    StoreNotWritableError,
-    UnfinishedElsewhereError,
-    UnfinishedRollbackError,
-    UnsupportedContainerError,
-    UnsupportedFormatError,
-    UpdateRejectedError,
-    VolumeAccessError,
-    VolumeError,
-    VolumeNotFoundError,
-)
+from importlib import import_module
+
+# Type checkers take this name for true. Importing it from typing would take longer than all the rest.
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from docker_rollback._api import backup, recover, replace, restore, rollback
+    from docker_rollback._capture import Exec, Hooks
+    from docker_rollback._containers import ContainerSnapshotter
+    from docker_rollback._engine.docker import DockerEngine
+    from docker_rollback._inspection import compare
+    from docker_rollback._model import Backup, Exclude
+    from docker_rollback._reporting import Progress
+    from docker_rollback._restore import Restorer
+    from docker_rollback._rollback import (
+        CheckedContainer,
+        Outcome,
+        Rollback,
+        Status,
+        eventually,
+        healthy,
+        http_ok,
+        tcp_open,
+    )
+    from docker_rollback._store import BackupStore, Keep
+    from docker_rollback._volumes import VolumeArchiver
+    from docker_rollback.errors import (
+        BackupNotFoundError,
+        ContainerBusyError,
+        ContainerNotFoundError,
+        CorruptBackupError,
+        DockerRollbackError,
+        DowntimeExceededError,
+        EngineError,
+        EngineUnavailableError,
+        HookError,
+        ImageNotFoundError,
+        RecoveryFailedError,
+        RollbackFailedError,
+        RollbackRequested,
+        StoreError,
+        StoreFullError,
+        UnfinishedElsewhereError,
+        UnfinishedRollbackError,
+        UnsupportedContainerError,
+        UpdateRejectedError,
+    )
+
+    __version__: str
+
+_HOMES = {
+    "_api": (
+        "backup",
+        "recover",
+        "replace",
+        "restore",
+        "rollback",
+    ),
+    "_capture": (
+        "Exec",
+        "Hooks",
+    ),
+    "_containers": ("ContainerSnapshotter",),
+    "_engine.docker": ("DockerEngine",),
+    "_inspection": ("compare",),
+    "_model": (
+        "Backup",
+        "Exclude",
+    ),
+    "_reporting": ("Progress",),
+    "_restore": ("Restorer",),
+    "_rollback": (
+        "CheckedContainer",
+        "Outcome",
+        "Rollback",
+        "Status",
+        "eventually",
+        "healthy",
+        "http_ok",
+        "tcp_open",
+    ),
+    "_store": (
+        "BackupStore",
+        "Keep",
+    ),
+    "_volumes": ("VolumeArchiver",),
+    "errors": (
+        "BackupNotFoundError",
+        "ContainerBusyError",
+        "ContainerNotFoundError",
+        "CorruptBackupError",
+        "DockerRollbackError",
+        "DowntimeExceededError",
+        "EngineError",
+        "EngineUnavailableError",
+        "HookError",
+        "ImageNotFoundError",
+        "RecoveryFailedError",
+        "RollbackFailedError",
+        "RollbackRequested",
+        "StoreError",
+        "StoreFullError",
+        "UnfinishedElsewhereError",
+        "UnfinishedRollbackError",
+        "UnsupportedContainerError",
+        "UpdateRejectedError",
+    ),
+}
+"""The module that defines each public name. It is imported when the name is used first, because some are slow."""
+
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+_SUBMODULES = ("errors", "parts", "reports", "testing", "types")
 
 __all__ = [
-    "ArchiveError",
-    "ArchivedVolume",
-    "BackedUp",
     "Backup",
     "BackupNotFoundError",
     "BackupStore",
-    "Call",
-    "Capture",
-    "CaptureError",
-    "Change",
-    "Check",
     "CheckedContainer",
-    "Clock",
     "ContainerBusyError",
-    "ContainerFilter",
     "ContainerNotFoundError",
-    "ContainerSnapshot",
     "ContainerSnapshotter",
-    "ContainerState",
     "CorruptBackupError",
-    "Descriptor",
-    "Difference",
     "DockerEngine",
     "DockerRollbackError",
-    "Downtime",
     "DowntimeExceededError",
-    "Draft",
-    "Engine",
-    "EngineConflictError",
     "EngineError",
-    "EngineForbiddenError",
-    "EngineInfo",
-    "EngineRecord",
-    "EngineTimeoutError",
     "EngineUnavailableError",
     "Exclude",
-    "ExcludeArgument",
     "Exec",
-    "Finished",
     "HookError",
     "Hooks",
     "ImageNotFoundError",
-    "ImagePlatformError",
-    "ImageSnapshot",
-    "InFlight",
     "Keep",
-    "LedBack",
-    "Mount",
-    "NetworkNotFoundError",
-    "NetworkRecord",
-    "NotCovered",
-    "NotFoundError",
-    "Observed",
-    "Operations",
     "Outcome",
-    "Preflight",
-    "Process",
     "Progress",
-    "Project",
-    "ProjectNotFoundError",
-    "PruneReport",
-    "Recovered",
-    "Recovery",
     "RecoveryFailedError",
-    "RejectedCheck",
-    "Report",
-    "Reporter",
-    "RestoreError",
     "Restorer",
-    "ResumeError",
     "Rollback",
     "RollbackFailedError",
     "RollbackRequested",
     "Status",
-    "StepTime",
     "StoreError",
     "StoreFullError",
-    "StoreNotFoundError",
-    "StoreNotWritableError",
-    "Timeline",
-    "Trouble",
     "UnfinishedElsewhereError",
     "UnfinishedRollbackError",
     "UnsupportedContainerError",
-    "UnsupportedFormatError",
     "UpdateRejectedError",
-    "VolumeAccessError",
-    "VolumeArchive",
     "VolumeArchiver",
-    "VolumeError",
-    "VolumeNotFoundError",
+    "__version__",
     "backup",
     "compare",
     "eventually",
@@ -192,3 +168,22 @@ __all__ = [
     "rollback",
     "tcp_open",
 ]
+
+
+def __getattr__(name: str) -> object:
+    """Import a public name, or a public submodule, when it is used first."""
+    if name in _HOME_OF:
+        value: object = getattr(import_module(f"{__name__}.{_HOME_OF[name]}"), name)
+    elif name in _SUBMODULES:
+        value = import_module(f"{__name__}.{name}")
+    elif name == "__version__":
+        value = import_module("importlib.metadata").version("docker-rollback")
+    else:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """Name what is public, for completion."""
+    return sorted({*__all__, *_SUBMODULES, *globals()})

@@ -10,7 +10,8 @@ from typing import Any
 import docker
 import pytest
 
-from docker_rollback import BackupStore, RestoreError, RollbackRequested, Status, backup, restore, rollback
+from docker_rollback import BackupStore, RollbackRequested, Status, backup, restore, rollback
+from docker_rollback.errors import RestoreError
 from tests.engines.results import cannot
 
 pytestmark = pytest.mark.engine

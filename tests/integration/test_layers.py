@@ -18,13 +18,13 @@ from docker.errors import NotFound
 from docker_rollback import (
     DockerEngine,
     RollbackRequested,
-    StoreNotFoundError,
     UnsupportedContainerError,
     backup,
     recover,
     rollback,
 )
 from docker_rollback._engine.port import EngineInfo
+from docker_rollback.errors import StoreNotFoundError
 from tests.engines.results import cannot
 from tests.programs import run_in
 

@@ -13,7 +13,6 @@ import pytest
 
 from docker_rollback import (
     BackupStore,
-    Call,
     DowntimeExceededError,
     Exec,
     HookError,
@@ -27,6 +26,7 @@ from docker_rollback import (
     rollback,
 )
 from docker_rollback._store.files import Disk
+from docker_rollback.parts import Call
 from tests.integration.test_volumes import WAYS
 from tests.programs import run_in
 

@@ -14,19 +14,18 @@ from docker.errors import APIError
 
 from docker_rollback import (
     BackupStore,
-    CaptureError,
     DockerEngine,
     Progress,
     RollbackRequested,
     Status,
     VolumeArchiver,
-    VolumeNotFoundError,
     compare,
     recover,
     rollback,
 )
 from docker_rollback._host.processes import may_do_anything
 from docker_rollback._model.backup import Way
+from docker_rollback.errors import CaptureError, VolumeNotFoundError
 from docker_rollback.testing import FailingEngine, Killed
 from tests.engines import LOCAL, NAMES, PrivateEngine
 from tests.engines.images import busybox_tar

@@ -22,13 +22,13 @@ from docker_rollback import (
     DockerEngine,
     EngineError,
     ImageNotFoundError,
-    ImagePlatformError,
     Outcome,
     Status,
     UpdateRejectedError,
     healthy,
     replace,
 )
+from docker_rollback.errors import ImagePlatformError
 from tests.engines.images import busybox_tar
 from tests.integration.registry import Registry, digest_of, registry_of
 from tests.removal import remove_container

@@ -13,7 +13,6 @@ from docker_rollback import (
     BackupStore,
     ContainerNotFoundError,
     DockerEngine,
-    RestoreError,
     RollbackFailedError,
     RollbackRequested,
     Status,
@@ -25,6 +24,7 @@ from docker_rollback import (
     restore,
     rollback,
 )
+from docker_rollback.errors import RestoreError
 from tests.programs import run_in
 
 pytestmark = pytest.mark.engine

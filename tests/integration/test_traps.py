@@ -13,7 +13,6 @@ import pytest
 
 from docker_rollback import (
     BackupStore,
-    CaptureError,
     DockerEngine,
     RollbackRequested,
     Status,
@@ -21,6 +20,7 @@ from docker_rollback import (
     compare,
     rollback,
 )
+from docker_rollback.errors import CaptureError
 from tests.engines.results import cannot
 from tests.programs import run_in
 

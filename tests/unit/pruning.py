@@ -7,7 +7,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
-from docker_rollback import BackupStore, DockerRollbackError, EngineConflictError, RollbackRequested, Status, compare
+from docker_rollback import BackupStore, DockerRollbackError, RollbackRequested, Status, compare
+from docker_rollback.errors import EngineConflictError
 from docker_rollback.testing import FailingEngine, FakeEngine, Killed
 from tests.unit.shop import Shop
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from docker_rollback import BackupStore, Recovered, Rollback, compare, healthy, rollback
+from docker_rollback import BackupStore, Rollback, compare, healthy, rollback
 from docker_rollback._api import Parts
 from docker_rollback._engine.port import Engine
+from docker_rollback.reports import Recovered
 from docker_rollback.testing import FakeClock, FakeEngine, Files
 
 

@@ -23,7 +23,6 @@ from docker_rollback import (
     Rollback,
     RollbackFailedError,
     Status,
-    StoreNotFoundError,
     UnfinishedRollbackError,
     healthy,
     recover,
@@ -31,7 +30,7 @@ from docker_rollback import (
 )
 from docker_rollback._recovery.operation_record import Record
 from docker_rollback._volumes.capture import volume_capture
-from docker_rollback.errors import EngineError, ImageNotFoundError
+from docker_rollback.errors import EngineError, ImageNotFoundError, StoreNotFoundError
 from docker_rollback.testing import FakeClock, FakeEngine, Killed
 from tests.unit.mortal import Fault, Life, MortalDisk, MortalEngine
 

@@ -18,7 +18,6 @@ from hypothesis import strategies as st
 
 from docker_rollback import (
     BackupStore,
-    LedBack,
     Outcome,
     RollbackFailedError,
     RollbackRequested,
@@ -31,6 +30,7 @@ from docker_rollback import (
     rollback,
 )
 from docker_rollback._containers.images import create_on, name_of
+from docker_rollback.reports import LedBack
 from docker_rollback.testing import FailingEngine, FakeEngine, Killed
 from tests.unit.mortal import Life, MortalEngine
 from tests.unit.shop import Shop

@@ -1,128 +1,179 @@
-"""The public face, name by name."""
+"""The public names: which there are, where, and what importing them costs."""
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from importlib import import_module
+from importlib.metadata import version
+from types import ModuleType
+
+import pytest
+
 import docker_rollback
+from docker_rollback import errors, parts, reports, types
 
-NAMES = [
-    "ArchiveError",
-    "ArchivedVolume",
-    "BackedUp",
-    "Backup",
-    "BackupNotFoundError",
-    "BackupStore",
-    "Call",
-    "Capture",
-    "CaptureError",
-    "Change",
-    "Check",
-    "CheckedContainer",
-    "Clock",
-    "ContainerBusyError",
-    "ContainerFilter",
-    "ContainerNotFoundError",
-    "ContainerSnapshot",
-    "ContainerSnapshotter",
-    "ContainerState",
-    "CorruptBackupError",
-    "Descriptor",
-    "Difference",
-    "DockerEngine",
-    "DockerRollbackError",
-    "Downtime",
-    "DowntimeExceededError",
-    "Draft",
-    "Engine",
-    "EngineConflictError",
-    "EngineError",
-    "EngineForbiddenError",
-    "EngineInfo",
-    "EngineRecord",
-    "EngineTimeoutError",
-    "EngineUnavailableError",
-    "Exclude",
-    "ExcludeArgument",
-    "Exec",
-    "Finished",
-    "HookError",
-    "Hooks",
-    "ImageNotFoundError",
-    "ImagePlatformError",
-    "ImageSnapshot",
-    "InFlight",
-    "Keep",
-    "LedBack",
-    "Mount",
-    "NetworkNotFoundError",
-    "NetworkRecord",
-    "NotCovered",
-    "NotFoundError",
-    "Observed",
-    "Operations",
-    "Outcome",
-    "Preflight",
-    "Process",
-    "Progress",
-    "Project",
-    "ProjectNotFoundError",
-    "PruneReport",
-    "Recovered",
-    "Recovery",
-    "RecoveryFailedError",
-    "RejectedCheck",
-    "Report",
-    "Reporter",
-    "RestoreError",
-    "Restorer",
-    "ResumeError",
-    "Rollback",
-    "RollbackFailedError",
-    "RollbackRequested",
-    "Status",
-    "StepTime",
-    "StoreError",
-    "StoreFullError",
-    "StoreNotFoundError",
-    "StoreNotWritableError",
-    "Timeline",
-    "Trouble",
-    "UnfinishedElsewhereError",
-    "UnfinishedRollbackError",
-    "UnsupportedContainerError",
-    "UnsupportedFormatError",
-    "UpdateRejectedError",
-    "VolumeAccessError",
-    "VolumeArchive",
-    "VolumeArchiver",
-    "VolumeError",
-    "VolumeNotFoundError",
-    "backup",
-    "compare",
-    "eventually",
-    "healthy",
-    "http_ok",
-    "recover",
-    "replace",
-    "restore",
-    "rollback",
-    "tcp_open",
-]
+NAMES = {
+    "": [
+        "Backup",
+        "BackupNotFoundError",
+        "BackupStore",
+        "CheckedContainer",
+        "ContainerBusyError",
+        "ContainerNotFoundError",
+        "ContainerSnapshotter",
+        "CorruptBackupError",
+        "DockerEngine",
+        "DockerRollbackError",
+        "DowntimeExceededError",
+        "EngineError",
+        "EngineUnavailableError",
+        "Exclude",
+        "Exec",
+        "HookError",
+        "Hooks",
+        "ImageNotFoundError",
+        "Keep",
+        "Outcome",
+        "Progress",
+        "RecoveryFailedError",
+        "Restorer",
+        "Rollback",
+        "RollbackFailedError",
+        "RollbackRequested",
+        "Status",
+        "StoreError",
+        "StoreFullError",
+        "UnfinishedElsewhereError",
+        "UnfinishedRollbackError",
+        "UnsupportedContainerError",
+        "UpdateRejectedError",
+        "VolumeArchiver",
+        "backup",
+        "compare",
+        "eventually",
+        "healthy",
+        "http_ok",
+        "recover",
+        "replace",
+        "restore",
+        "rollback",
+        "tcp_open",
+    ],
+    "parts": [
+        "Call",
+        "Capture",
+        "Change",
+        "ContainerFilter",
+        "Draft",
+        "Engine",
+        "EngineInfo",
+        "Finished",
+        "Operations",
+        "Preflight",
+        "Process",
+        "Recovery",
+        "Reporter",
+        "Timeline",
+    ],
+    "reports": [
+        "ArchivedVolume",
+        "BackedUp",
+        "Clock",
+        "ContainerSnapshot",
+        "ContainerState",
+        "Descriptor",
+        "Difference",
+        "Downtime",
+        "EngineRecord",
+        "ImageSnapshot",
+        "InFlight",
+        "LedBack",
+        "Mount",
+        "NetworkRecord",
+        "NotCovered",
+        "Observed",
+        "Project",
+        "PruneReport",
+        "Recovered",
+        "RejectedCheck",
+        "Report",
+        "StepTime",
+        "Trouble",
+        "VolumeArchive",
+    ],
+    "types": [
+        "ChangeArguments",
+        "Check",
+        "Client",
+        "ContainerArgument",
+        "ExcludeArgument",
+        "HookArgument",
+        "KeepArgument",
+        "Listener",
+        "OutcomeListener",
+        "Pull",
+        "Quiesce",
+        "ReplaceArguments",
+        "RollbackArguments",
+        "Shared",
+        "StoreArgument",
+        "Way",
+    ],
+}
+MODULES = [docker_rollback, parts, reports, types, errors]
 
 
-def test_the_public_names_are_these() -> None:
+@pytest.mark.parametrize("where", NAMES)
+def test_the_public_names_are_these(where: str) -> None:
     """A name that comes or goes is a decision, taken here and in the changelog."""
-    assert docker_rollback.__all__ == NAMES
+    module = import_module(f"docker_rollback.{where}".removesuffix("."))
+    assert [name for name in module.__all__ if name != "__version__"] == NAMES[where]
 
 
-def test_every_public_name_is_there_and_documented() -> None:
+@pytest.mark.parametrize("module", MODULES)
+def test_every_public_name_is_there_and_documented(module: ModuleType) -> None:
     """Completion in an editor leads to something with words of its own."""
-    for name in docker_rollback.__all__:
-        assert getattr(docker_rollback, name).__doc__ or name == "Check", name
+    for name in module.__all__:
+        assert name in dir(module)
+        assert getattr(module, name).__doc__ or module is types, name
+
+
+def test_no_name_has_two_homes() -> None:
+    """Only errors are in two places: all of them in their module, and those that programs catch at the top."""
+    names = [name for module in MODULES if module is not errors for name in module.__all__]
+    assert len(names) == len(set(names))
 
 
 def test_every_error_has_one_root() -> None:
     """One except clause catches whatever the library has to say, and control flow is not part of it."""
-    for name in docker_rollback.__all__:
+    for name in errors.__all__:
         if name.endswith("Error"):
-            assert issubclass(getattr(docker_rollback, name), docker_rollback.DockerRollbackError)
-    assert not issubclass(docker_rollback.RollbackRequested, docker_rollback.DockerRollbackError)
+            assert issubclass(getattr(errors, name), errors.DockerRollbackError)
+    assert not issubclass(errors.RollbackRequested, errors.DockerRollbackError)
+
+
+def test_the_version_is_that_of_the_package() -> None:
+    """It stands in one place."""
+    assert docker_rollback.__version__ == version("docker-rollback")
+
+
+def test_an_unknown_name_is_an_attribute_error() -> None:
+    """A typo is told as Python tells it."""
+    with pytest.raises(AttributeError, match="module 'docker_rollback' has no attribute 'rolback'"):
+        docker_rollback.rolback  # noqa: B018  (it is the access that raises)
+
+
+@pytest.mark.parametrize(
+    "statement", ["import docker_rollback", "from docker_rollback import rollback, healthy, parts, reports, types"]
+)
+def test_docker_py_is_imported_when_an_engine_is_needed(statement: str) -> None:
+    """It takes half a second to import, with requests; a program that shows its help does not wait for it."""
+    script = f"import sys; {statement}; print([name for name in ('docker', 'requests') if name in sys.modules])"
+    assert subprocess.check_output([sys.executable, "-c", script], text=True) == "[]\n"
+
+
+def test_importing_the_package_imports_nothing_of_it() -> None:
+    """Its names are found when they are used."""
+    script = "import sys, docker_rollback; print([name for name in sys.modules if name.startswith('docker_rollback.')])"
+    assert subprocess.check_output([sys.executable, "-c", script], text=True) == "[]\n"

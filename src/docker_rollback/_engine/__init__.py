@@ -1,7 +1,6 @@
 """The one door to container engines."""
 
 from docker_rollback._engine.client import Client, as_engine
-from docker_rollback._engine.docker.engine import DockerEngine
 from docker_rollback._engine.image_removal import remove_named
 from docker_rollback._engine.port import (
     EVERY,
@@ -20,7 +19,6 @@ __all__ = [
     "Change",
     "Client",
     "ContainerFilter",
-    "DockerEngine",
     "Engine",
     "EngineInfo",
     "Finished",

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias, Union
 
-from docker import APIClient, DockerClient
-
-from docker_rollback._engine.docker.engine import DockerEngine
 from docker_rollback._engine.port import Engine
 from docker_rollback._engine.retry import RetryingEngine
 
-Client: TypeAlias = DockerClient | APIClient | Engine
+if TYPE_CHECKING:
+    from docker import APIClient, DockerClient
+
+Client: TypeAlias = Union["DockerClient", "APIClient", Engine]
 """A docker-py client, high or low level, or an engine of one's own."""
 
 
@@ -22,6 +22,11 @@ def as_engine(client: Client | None) -> Engine:
 
     An engine of one's own is taken as it is; calls to one that docker-py reaches are tried again where that is safe.
     """
+    # docker-py takes half a second to import, so nothing imports it before an engine is needed.
+    from docker import APIClient, DockerClient  # noqa: PLC0415  (see above)
+
+    from docker_rollback._engine.docker import DockerEngine  # noqa: PLC0415  (see above)
+
     if client is None:
         return RetryingEngine(DockerEngine.from_env())
     if isinstance(client, DockerClient | APIClient):

@@ -19,8 +19,9 @@ import docker
 import pytest
 from attrs import field, frozen
 
-from docker_rollback import DockerEngine, EngineError, EngineInfo, ImageNotFoundError
+from docker_rollback import DockerEngine, EngineError, ImageNotFoundError
 from docker_rollback._inspection.recreate import observe
+from docker_rollback.parts import EngineInfo
 from tests.engines.images import busybox_tar
 from tests.engines.results import cannot
 from tests.programs import run_in

@@ -8,17 +8,9 @@ from typing import Any
 
 import pytest
 
-from docker_rollback import (
-    ArchiveError,
-    CaptureError,
-    DowntimeExceededError,
-    EngineError,
-    ResumeError,
-    Status,
-    backup,
-    recover,
-)
+from docker_rollback import DowntimeExceededError, EngineError, Status, backup, recover
 from docker_rollback._capture.downtime_limit import DowntimeLimit
+from docker_rollback.errors import ArchiveError, CaptureError, ResumeError
 from docker_rollback.testing import FailingEngine, FakeClock, Run
 from tests.unit.shop import Shop
 

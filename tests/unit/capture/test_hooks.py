@@ -9,11 +9,9 @@ from typing import Any
 import pytest
 
 from docker_rollback import (
-    Call,
     EngineError,
     Exec,
     HookError,
-    Process,
     Progress,
     RollbackFailedError,
     RollbackRequested,
@@ -21,6 +19,7 @@ from docker_rollback import (
     backup,
     recover,
 )
+from docker_rollback.parts import Call, Process
 from docker_rollback.testing import FailingEngine, Killed, Run
 from tests.unit.shop import Shop, UpdateFailedError
 

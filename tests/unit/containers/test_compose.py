@@ -10,10 +10,7 @@ import pytest
 
 from docker_rollback import (
     BackupStore,
-    CaptureError,
     ContainerBusyError,
-    ProjectNotFoundError,
-    RestoreError,
     RollbackFailedError,
     RollbackRequested,
     Status,
@@ -25,6 +22,7 @@ from docker_rollback import (
     rollback,
 )
 from docker_rollback._names import ROLE_LABEL
+from docker_rollback.errors import CaptureError, ProjectNotFoundError, RestoreError
 from docker_rollback.testing import FailingEngine
 from tests.unit.shop import UpdateFailedError
 from tests.unit.town import NAME, ORDER, PROJECT, Town, names

@@ -7,9 +7,10 @@ from typing import TypeVar
 
 import pytest
 
-from docker_rollback import CaptureError, EngineError, ResumeError
+from docker_rollback import EngineError
 from docker_rollback._containers.quiesce import AtRest
 from docker_rollback._inspection.recreate import observe
+from docker_rollback.errors import CaptureError, ResumeError
 from docker_rollback.testing import FailingEngine, FakeClock, FakeEngine
 
 T = TypeVar("T")

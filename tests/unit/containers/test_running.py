@@ -10,13 +10,13 @@ from typing import Any, TypeVar
 import pytest
 from attrs import evolve
 
-from docker_rollback import BackupStore, ResumeError, RollbackRequested, Status, healthy, rollback
+from docker_rollback import BackupStore, RollbackRequested, Status, healthy, rollback
 from docker_rollback._containers.find import look_at
 from docker_rollback._containers.quiesce import look_again, resting
 from docker_rollback._containers.running import all_run, ensure_state, in_rounds, loops, settled, supervisor_of
 from docker_rollback._inspection.recreate import observe
 from docker_rollback._model.backup import ContainerState
-from docker_rollback.errors import CaptureError, ContainerNotFoundError, EngineError
+from docker_rollback.errors import CaptureError, ContainerNotFoundError, EngineError, ResumeError
 from docker_rollback.testing import FailingEngine, FakeClock, FakeEngine
 
 T = TypeVar("T")

@@ -11,11 +11,12 @@ from typing import Any
 import pytest
 from attrs import evolve
 
-from docker_rollback import BackupStore, CaptureError, EngineError, UnsupportedContainerError, rollback
+from docker_rollback import BackupStore, EngineError, UnsupportedContainerError, rollback
 from docker_rollback._containers.unkept_names import unkept_names
 from docker_rollback._engine.port import Change, EngineInfo
 from docker_rollback._host.processes import may_do_anything
 from docker_rollback._inspection.recreate import observe
+from docker_rollback.errors import CaptureError
 from docker_rollback.testing import FailingEngine, FakeEngine
 
 LONG = "d" * 200

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from docker_rollback import EngineForbiddenError, EngineTimeoutError, rollback
+from docker_rollback import rollback
+from docker_rollback.errors import EngineForbiddenError, EngineTimeoutError
 from docker_rollback.testing import FailingEngine, FakeEngine
 from tests.unit.engine.scripted import ScriptedEngine, hanging, refusal, scripted
 

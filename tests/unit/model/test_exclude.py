@@ -9,7 +9,6 @@ import pytest
 from docker_rollback import (
     BackupStore,
     Exclude,
-    ExcludeArgument,
     Rollback,
     RollbackRequested,
     Status,
@@ -22,6 +21,7 @@ from docker_rollback import (
 )
 from docker_rollback._model.exclude import Paths, as_excludes
 from docker_rollback.testing import FakeEngine, Killed
+from docker_rollback.types import ExcludeArgument
 from tests.unit.mortal import Life, MortalDisk, MortalEngine
 
 EXCLUDE: list[ExcludeArgument] = ["cache", "data:tmp/*.log", Exclude("/srv/app", "media")]

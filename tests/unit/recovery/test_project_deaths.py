@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 
 from docker_rollback import (
     BackupStore,
-    ContainerFilter,
     EngineError,
     Rollback,
     RollbackFailedError,
@@ -29,6 +28,7 @@ from docker_rollback import (
     rollback,
 )
 from docker_rollback._engine.port import Engine
+from docker_rollback.parts import ContainerFilter
 from docker_rollback.testing import FailingEngine, FakeClock, FakeEngine, Killed
 from tests.unit.shop import UpdateFailedError
 from tests.unit.town import NAME, ORDER, PROJECT, Town, labels, names

@@ -7,12 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from docker_rollback import (
-    BackupStore,
-    CaptureError,
-    EngineConflictError,
-    Status,
-)
+from docker_rollback import BackupStore, Status
+from docker_rollback.errors import CaptureError, EngineConflictError
 from docker_rollback.testing import FailingEngine, FakeClock, FakeEngine, Killed
 from tests.unit.pruning import (
     PRUNES,

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from docker_rollback import CaptureError, RecoveryFailedError, RollbackRequested, Status
+from docker_rollback import RecoveryFailedError, RollbackRequested, Status
+from docker_rollback.errors import CaptureError
 from docker_rollback.testing import FailingEngine, Killed
 from tests.unit.mortal import Life, MortalEngine
 from tests.unit.pruning import (

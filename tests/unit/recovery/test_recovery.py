@@ -11,7 +11,6 @@ import pytest
 from docker_rollback import (
     BackupStore,
     ContainerBusyError,
-    Recovered,
     RollbackFailedError,
     RollbackRequested,
     Status,
@@ -23,6 +22,7 @@ from docker_rollback import (
     rollback,
 )
 from docker_rollback._store.files import Disk
+from docker_rollback.reports import Recovered
 from docker_rollback.testing import FailingEngine, FakeEngine, Killed
 from tests.unit.shop import Shop
 

@@ -12,7 +12,6 @@ from docker_rollback import (
     ContainerBusyError,
     Progress,
     RecoveryFailedError,
-    RestoreError,
     RollbackFailedError,
     RollbackRequested,
     UnfinishedRollbackError,
@@ -21,6 +20,7 @@ from docker_rollback import (
     rollback,
 )
 from docker_rollback._restore.container_slot import Place
+from docker_rollback.errors import RestoreError
 from docker_rollback.testing import FEEDING, FailingEngine, FakeEngine, Killed
 from tests.unit.recovery.test_recovery import die_in_the_body, recovered
 from tests.unit.shop import Shop

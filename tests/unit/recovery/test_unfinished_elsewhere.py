@@ -10,16 +10,16 @@ import pytest
 from docker_rollback import (
     BackupStore,
     EngineUnavailableError,
-    InFlight,
-    Operations,
     RecoveryFailedError,
     StoreError,
-    StoreNotFoundError,
     UnfinishedElsewhereError,
     recover,
 )
 from docker_rollback.__main__ import main
 from docker_rollback._exit_codes import ExitCode
+from docker_rollback.errors import StoreNotFoundError
+from docker_rollback.parts import Operations
+from docker_rollback.reports import InFlight
 from docker_rollback.testing import FailingEngine, FakeEngine, Killed
 from tests.unit.recovery.test_markers import MARK, mark
 from tests.unit.recovery.test_recovery import die_in_the_body, recovered

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from docker_rollback import Downtime, StepTime, Timeline
 from docker_rollback._reporting.timeline import OutcomeStep
+from docker_rollback.parts import Timeline
+from docker_rollback.reports import Downtime, StepTime
 from docker_rollback.testing import FakeClock
 
 

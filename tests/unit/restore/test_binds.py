@@ -8,18 +8,17 @@ import pytest
 
 from docker_rollback import (
     BackupStore,
-    Engine,
-    RestoreError,
     Rollback,
     RollbackFailedError,
     RollbackRequested,
     Status,
     UnsupportedContainerError,
-    VolumeAccessError,
     backup,
     restore,
     rollback,
 )
+from docker_rollback.errors import RestoreError, VolumeAccessError
+from docker_rollback.parts import Engine
 from docker_rollback.testing import CHANGING, FailingEngine, FakeEngine
 
 DATA = "/srv/data"

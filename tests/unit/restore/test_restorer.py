@@ -8,18 +8,18 @@ from typing import Any, TypeVar
 import pytest
 
 from docker_rollback import (
-    ContainerFilter,
     DockerRollbackError,
     EngineError,
     Exclude,
     Progress,
-    RestoreError,
     RollbackRequested,
     backup,
     compare,
     restore,
     rollback,
 )
+from docker_rollback.errors import RestoreError
+from docker_rollback.parts import ContainerFilter
 from docker_rollback.testing import FailingEngine, FakeEngine, Killed
 from tests.unit.recovery.test_recovery import recovered
 from tests.unit.shop import Shop

@@ -8,11 +8,8 @@ import pytest
 from attrs import evolve
 
 from docker_rollback import (
-    ArchiveError,
     EngineError,
-    EngineInfo,
     EngineUnavailableError,
-    RestoreError,
     RollbackRequested,
     Status,
     UnsupportedContainerError,
@@ -26,6 +23,8 @@ from docker_rollback._capture.preflight import refusal
 from docker_rollback._containers.own_container import Traces
 from docker_rollback._engine.port import Inspection
 from docker_rollback._inspection.compare import compare_networks
+from docker_rollback.errors import ArchiveError, RestoreError
+from docker_rollback.parts import EngineInfo
 from docker_rollback.testing import FailingEngine, Killed, Run
 from docker_rollback.testing._fake_tar import tar
 from tests.unit.shop import Shop

@@ -18,8 +18,6 @@ from docker_rollback import (
     EngineError,
     Outcome,
     Progress,
-    RestoreError,
-    ResumeError,
     RollbackFailedError,
     RollbackRequested,
     Status,
@@ -29,6 +27,7 @@ from docker_rollback import (
     restore,
     rollback,
 )
+from docker_rollback.errors import RestoreError, ResumeError
 from docker_rollback.testing import FailingEngine, FakeContainer, FakeEngine, Killed
 from tests.unit.shop import Shop, UpdateFailedError
 

@@ -12,7 +12,6 @@ from docker_rollback import (
     BackupStore,
     EngineError,
     ImageNotFoundError,
-    ImagePlatformError,
     Progress,
     RollbackRequested,
     Status,
@@ -24,6 +23,7 @@ from docker_rollback import (
     restore,
     rollback,
 )
+from docker_rollback.errors import ImagePlatformError
 from docker_rollback.testing import FailingEngine, FakeEngine, Killed
 from tests.unit.shop import Shop, UpdateFailedError
 

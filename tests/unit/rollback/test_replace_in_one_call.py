@@ -14,11 +14,9 @@ from docker_rollback import (
     BackupStore,
     ContainerBusyError,
     ContainerNotFoundError,
-    EngineInfo,
     EngineUnavailableError,
     HookError,
     ImageNotFoundError,
-    ImagePlatformError,
     Outcome,
     Progress,
     RollbackRequested,
@@ -31,6 +29,8 @@ from docker_rollback import (
 )
 from docker_rollback._api import RollbackArguments
 from docker_rollback._engine.port import Engine
+from docker_rollback.errors import ImagePlatformError
+from docker_rollback.parts import EngineInfo
 from docker_rollback.testing import FailingEngine, FakeEngine, Killed
 from docker_rollback.testing._calls import CHANGING
 from tests.unit.shop import Shop

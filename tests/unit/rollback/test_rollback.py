@@ -13,7 +13,6 @@ from docker_rollback import (
     ContainerNotFoundError,
     Keep,
     Progress,
-    RestoreError,
     RollbackFailedError,
     RollbackRequested,
     Status,
@@ -25,6 +24,7 @@ from docker_rollback import (
     restore,
     rollback,
 )
+from docker_rollback.errors import RestoreError
 from docker_rollback.testing import FakeEngine
 from tests.unit.shop import Shop, UpdateFailedError
 

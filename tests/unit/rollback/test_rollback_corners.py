@@ -10,7 +10,6 @@ from docker_rollback import (
     CheckedContainer,
     ContainerBusyError,
     ContainerSnapshotter,
-    ContainerState,
     EngineError,
     Restorer,
     RollbackFailedError,
@@ -24,6 +23,7 @@ from docker_rollback import (
     rollback,
 )
 from docker_rollback._engine.port import ContainerFilter
+from docker_rollback.reports import ContainerState
 from docker_rollback.testing import FailingEngine, FakeClock
 from tests.unit.shop import Shop
 

@@ -8,13 +8,20 @@ from typing import TypeVar
 
 import pytest
 
-from docker_rollback import BackupStore, CaptureError, RollbackFailedError, RollbackRequested, Status, recover, restore
+from docker_rollback import (
+    BackupStore,
+    RollbackFailedError,
+    RollbackRequested,
+    Status,
+    recover,
+    restore,
+)
 from docker_rollback._engine.port import Process
 from docker_rollback._recovery.journalled_capture import JournalledCapture
 from docker_rollback._recovery.operations import Operation
 from docker_rollback._recovery.revival import Removal
 from docker_rollback._volumes.archiver import VolumeArchiver
-from docker_rollback.errors import DockerRollbackError, EngineError
+from docker_rollback.errors import CaptureError, DockerRollbackError, EngineError
 from docker_rollback.testing import FailingEngine, FakeContainer, FakeEngine
 from tests.unit.shop import Shop
 

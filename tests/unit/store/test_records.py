@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from docker_rollback import BackupStore, CorruptBackupError, StoreError, UnsupportedFormatError
+from docker_rollback import BackupStore, CorruptBackupError, StoreError
 from docker_rollback._model.backup import Resting
 from docker_rollback._store.files import Disk
+from docker_rollback.errors import UnsupportedFormatError
 
 NOTE = Resting(id="1" * 64, name="wéb", how="stop", started="2026-01-02T03:04:05Z", policy={"Name": "always"})
 

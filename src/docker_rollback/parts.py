@@ -1,0 +1,24 @@
+"""The parts that `rollback` composes, for programs that compose them themselves."""
+
+from docker_rollback._capture import Call, Capture, Preflight
+from docker_rollback._engine import Change, ContainerFilter, Engine, EngineInfo, Finished, Process
+from docker_rollback._recovery import Operations, Recovery
+from docker_rollback._reporting import Reporter, Timeline
+from docker_rollback._store import Draft
+
+__all__ = [
+    "Call",
+    "Capture",
+    "Change",
+    "ContainerFilter",
+    "Draft",
+    "Engine",
+    "EngineInfo",
+    "Finished",
+    "Operations",
+    "Preflight",
+    "Process",
+    "Recovery",
+    "Reporter",
+    "Timeline",
+]

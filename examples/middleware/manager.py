@@ -30,7 +30,6 @@ from docker_rollback.parts import (
     Preflight,
     Recovery,
     Reporter,
-    Timeline,
 )
 from docker_rollback.reports import Recovered, Report
 from docker_rollback.types import Check
@@ -145,11 +144,11 @@ class Middleware:
     def _rollback(self) -> Rollback:
         """Put the parts together: one set for each upgrade, so that each is measured for itself."""
         engine, store = self._engine, self._store
-        report = Reporter(timeline=Timeline(self._monotonic))
-        archiver = VolumeArchiver(engine, store, progress=report.data, expect=report.expect)
-        snapshotter = ContainerSnapshotter(engine, store, report=report)
+        reporter = Reporter(clock=self._monotonic)
+        archiver = VolumeArchiver(engine, store, progress=reporter.data, expect=reporter.expect)
+        snapshotter = ContainerSnapshotter(engine, store, reporter=reporter)
         preflight = Preflight(engine, store, archiver)
-        capture = Capture(engine, store, snapshotter, archiver, report=report, clock=self._clock)
+        capture = Capture(engine, store, snapshotter, archiver, reporter=reporter, clock=self._clock)
         return Rollback(
             self._containers,
             engine=engine,
@@ -162,9 +161,9 @@ class Middleware:
                 Operations(engine, store, clock=self._clock),
                 preflight=preflight,
                 capture=capture,
-                restorer=Restorer(engine, store, archiver=archiver, intruders="stop", report=report),
+                restorer=Restorer(engine, store, archiver=archiver, intruders="stop", reporter=reporter),
                 archiver=archiver,
-                report=report,
+                reporter=reporter,
                 clock=self._clock,
             ),
             verify=self._checks,
@@ -174,9 +173,9 @@ class Middleware:
                 engine,
                 before_quiesce=lambda: self._maintenance(True),  # noqa: FBT003  (on)
                 after_resume=lambda: self._maintenance(False),  # noqa: FBT003  (off)
-                report=report,
+                reporter=reporter,
             ),
-            report=report,
+            reporter=reporter,
             clock=self._clock,
             monotonic=self._monotonic,
             sleep=self._sleep,

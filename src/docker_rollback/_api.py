@@ -17,7 +17,7 @@ from docker_rollback._host import Timer
 from docker_rollback._inspection import ChangeArguments
 from docker_rollback._model import Backup, ExcludeArgument, Quiesce, Recovered, Shared, Way
 from docker_rollback._recovery import Operations, Recovery
-from docker_rollback._reporting import Listener, Reporter, Timeline
+from docker_rollback._reporting import Listener, Reporter
 from docker_rollback._restore import Intruders, Restorer
 from docker_rollback._rollback import Check, Outcome, OutcomeListener, Pull, Rollback, as_checks, healthy
 from docker_rollback._store import BackupStore, KeepArgument
@@ -178,12 +178,12 @@ def rollback(
             before_quiesce=before_quiesce,
             after_resume=after_resume,
             after_rollback=after_rollback,
-            report=parts.report,
+            reporter=parts.reporter,
         ),
         max_downtime=max_downtime,
         restore_tags=restore_tags,
         on_outcome=on_outcome,
-        report=parts.report,
+        reporter=parts.reporter,
     )
 
 
@@ -276,7 +276,7 @@ def backup(
         include_binds=include_binds,
         exclude=exclude,
     )
-    hooks = Hooks(parts.engine, before_quiesce=before_quiesce, after_resume=after_resume, report=parts.report)
+    hooks = Hooks(parts.engine, before_quiesce=before_quiesce, after_resume=after_resume, reporter=parts.reporter)
     recovery = parts.recovery("stop")
     with recovery.holding(references, project=project) as (report, _):
         operation, taken = recovery.begin(
@@ -406,7 +406,7 @@ class Parts:
     archiver: VolumeArchiver
     preflight: Preflight
     capture: Capture
-    report: Reporter
+    reporter: Reporter
     timer: Timer
 
     @classmethod
@@ -433,10 +433,10 @@ class Parts:
         flag("export_image", export_image)
         function("progress", progress, optional=True)
         include_binds = texts("include_binds", include_binds, what="paths")
-        report = Reporter(progress, timeline=Timeline(timer.monotonic))
-        snapshotter = ContainerSnapshotter(engine, store, export_image=export_image, report=report, timer=timer)
+        reporter = Reporter(progress, clock=timer.monotonic)
+        snapshotter = ContainerSnapshotter(engine, store, export_image=export_image, reporter=reporter, timer=timer)
         archiver = VolumeArchiver(
-            engine, store, way=way, helper_image=helper_image, progress=report.data, expect=report.expect
+            engine, store, way=way, helper_image=helper_image, progress=reporter.data, expect=reporter.expect
         )
         return cls(
             engine,
@@ -454,8 +454,8 @@ class Parts:
                 traces=Traces.of_this_process(),
                 sleep=timer.sleep,
             ),
-            Capture(engine, store, snapshotter, archiver, report=report, timer=timer),
-            report,
+            Capture(engine, store, snapshotter, archiver, reporter=reporter, timer=timer),
+            reporter,
             timer,
         )
 
@@ -466,7 +466,7 @@ class Parts:
             self.store,
             archiver=self.archiver,
             intruders=intruders,
-            report=self.report,
+            reporter=self.reporter,
             timer=self.timer,
         )
         return Recovery(
@@ -477,6 +477,6 @@ class Parts:
             capture=self.capture,
             restorer=restorer,
             archiver=self.archiver,
-            report=self.report,
+            reporter=self.reporter,
             timer=self.timer,
         )

@@ -3,7 +3,7 @@
 from docker_rollback._capture import Call, Capture, Preflight
 from docker_rollback._engine import Change, ContainerFilter, Engine, EngineInfo, Finished, Process
 from docker_rollback._recovery import Operations, Recovery
-from docker_rollback._reporting import Reporter, Timeline
+from docker_rollback._reporting import Reporter
 from docker_rollback._store import Draft
 
 __all__ = [
@@ -20,5 +20,4 @@ __all__ = [
     "Process",
     "Recovery",
     "Reporter",
-    "Timeline",
 ]

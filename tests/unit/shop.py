@@ -31,7 +31,7 @@ def timed(*containers: str, engine: Engine, store: BackupStore, clock: FakeClock
         preflight=built.preflight,
         capture=built.capture,
         recovery=built.recovery("stop"),
-        report=built.report,
+        reporter=built.reporter,
         monotonic=clock.monotonic,
         sleep=clock.sleep,
         **options,

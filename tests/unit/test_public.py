@@ -74,7 +74,6 @@ NAMES = {
         "Process",
         "Recovery",
         "Reporter",
-        "Timeline",
     ],
     "reports": [
         "ArchivedVolume",

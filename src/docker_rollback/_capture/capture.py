@@ -106,7 +106,7 @@ class Capture:
         store: where the backups go.
         snapshotter: what captures the containers.
         archiver: what captures the volumes.
-        report: is told what is done.
+        reporter: is told what is done.
         clock: the time, in UTC.
         timer: measures the time, also that of `max_downtime`, and waits.
 
@@ -124,7 +124,7 @@ class Capture:
         snapshotter: ContainerSnapshotter,
         archiver: VolumeArchiver,
         *,
-        report: Reporter | None = None,
+        reporter: Reporter | None = None,
         clock: Callable[[], datetime] = now,
         timer: Timer = time,
     ) -> None:
@@ -132,7 +132,7 @@ class Capture:
         self._store = store
         self._snapshotter = snapshotter
         self._archiver = archiver
-        self._report = report or Reporter()
+        self._reporter = reporter or Reporter()
         self._clock = clock
         self._timer = timer
 
@@ -167,8 +167,8 @@ class Capture:
             ResumeError: a container could not be set going again.
             EngineError, VolumeError, StoreError: what they say.
         """
-        timeline = self._report.timeline
-        timeline.begin("live pass")
+        reporter = self._reporter
+        reporter.begin("live pass")
         snapshotter = self._snapshotter
         tags = [snapshotter.tag(identity, number, container) for number, container in enumerate(report.containers)]
         networks = self._networks(report)
@@ -205,7 +205,7 @@ class Capture:
                     self._protect(taking, identity, networks, operation)
                 with ExitStack() as until_captured:
                     created, snapshots, rest = self._at_rest(taking, until_captured, until_sealed)
-                    timeline.begin("resume")
+                    reporter.begin("resume")
                 # What was captured of the volumes is packed and read back while the engine exports the images.
                 volumes, containers = _beside(
                     archives.seal,
@@ -275,17 +275,21 @@ class Capture:
             until_captured: sets going again, when it ends, what rests for the capture alone.
             until_sealed: likewise what rests until the backup is durable, and after it.
         """
-        timeline, archives, containers = self._report.timeline, taking.archives, taking.report.containers
-        until_captured.push(lambda kind, *_: timeline.begin("seal") if kind is None else None)
+        reporter, archives, containers = self._reporter, taking.archives, taking.report.containers
+        until_captured.push(lambda kind, *_: reporter.begin("seal") if kind is None else None)
         until_resumed = until_captured if taking.resume else until_sealed
         # The outermost: those after the rest run when all run again.
         until_resumed.enter_context(taking.hooks.around_rest(containers, resumes=taking.resume))
-        timeline.begin("rest")
+        reporter.begin("rest")
         guests = until_captured.enter_context(self._at_rest_by(taking))
         rest = until_resumed.enter_context(self._at_rest_by(taking))
         with (
             DowntimeLimit(
-                taking.limit, taking.names, step=lambda: timeline.step, stop=archives.stop, clock=self._timer.monotonic
+                taking.limit,
+                taking.names,
+                step=lambda: reporter.current,
+                stop=archives.stop,
+                clock=self._timer.monotonic,
             ) as limit,
             main_processes(taking.running, taking.quiesce) as processes,
             archives.capturing(processes.ended, at_rest=taking.is_still) as captured,
@@ -293,7 +297,7 @@ class Capture:
             _bring(taking.guests, guests, limit)
             _bring(reversed(containers), rest, limit)
             created = self._clock()
-            timeline.begin("capture")
+            reporter.begin("capture")
             try:
                 snapshots, _ = _beside(lambda: self._commit(taking), captured, archives.stop)
             except ArchiveError:
@@ -306,7 +310,7 @@ class Capture:
 
     def _at_rest_by(self, taking: _Taking) -> AtRest:
         check = taking.bound.check
-        return AtRest(self._engine, taking.quiesce, before_start=check, report=self._report, timer=self._timer)
+        return AtRest(self._engine, taking.quiesce, before_start=check, reporter=self._reporter, timer=self._timer)
 
     def _commit(self, taking: _Taking) -> list[ContainerSnapshot]:
         snapshots = []

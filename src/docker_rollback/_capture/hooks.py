@@ -91,7 +91,7 @@ class Hooks:
         before_quiesce: before the first container is brought to rest, once nothing else is left to do before it.
         after_resume: once every container that was brought to rest runs again.
         after_rollback: once everything is put back and well.
-        report: is told when they begin, and measures them.
+        reporter: is told when they begin, and measures them.
 
     Attributes:
         problems: why hooks failed whose failure changes nothing.
@@ -110,13 +110,13 @@ class Hooks:
         before_quiesce: HookArgument = (),
         after_resume: HookArgument = (),
         after_rollback: HookArgument = (),
-        report: Reporter | None = None,
+        reporter: Reporter | None = None,
     ) -> None:
         self._engine = engine
         self._before_quiesce = _as_hooks("before_quiesce", before_quiesce)
         self._after_resume = _as_hooks("after_resume", after_resume)
         self._after_rollback = _as_hooks("after_rollback", after_rollback)
-        self._report = report or Reporter()
+        self._reporter = reporter or Reporter()
         self._environment: list[str] = []
         self.problems: list[HookError] = []
 
@@ -160,8 +160,8 @@ class Hooks:
 
     def _run(self, name: HookName, hooks: Sequence[Call | Exec]) -> None:
         if hooks:
-            self._report.timeline.begin(name)
-            self._report.step("hook", name)
+            self._reporter.begin(name)
+            self._reporter.announce("hook", name)
         for hook in hooks:
             if isinstance(hook, Exec):
                 self._exec(name, hook)

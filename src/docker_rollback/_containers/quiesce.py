@@ -73,7 +73,7 @@ class AtRest:
         note: told of each before it is touched.
         after_errors: whether they are set going again after an error too; else whoever finds the note of them does it.
         before_start: raises an `EngineError` if a container that was stopped cannot be started yet.
-        report: is told what is done.
+        reporter: is told what is done.
         timer: measures the time and waits.
 
     Raises:
@@ -89,12 +89,12 @@ class AtRest:
         note: Callable[[Resting], None] | None = None,
         after_errors: bool = True,
         before_start: Callable[[Resting], None] | None = None,
-        report: Reporter | None = None,
+        reporter: Reporter | None = None,
         timer: Timer = time,
     ) -> None:
         self._engine = engine
         self._before_start = before_start
-        self._report = report or Reporter()
+        self._reporter = reporter or Reporter()
         self._timer = timer
         self._quiesce: Quiesce = quiesce
         self._held = held
@@ -115,11 +115,11 @@ class AtRest:
         self._seen[found.id] = container
         # Noted first: a stop whose answer is lost may have stopped it all the same.
         self._resting.append(found)
-        self._report.step("quiesce", found.name)
+        self._reporter.announce("quiesce", found.name)
         if starts:
             self._engine.update_container(found.id, {"RestartPolicy": dict(HELD)})
         if found.how != "none":
-            self._report.timeline.down(found.name)
+            self._reporter.down(found.name)
         if found.how == "pause":
             self._engine.pause_container(found.id)
         elif found.how == "stop":
@@ -249,7 +249,7 @@ class AtRest:
         return look_again(self._engine, resumed, looping=looping, timer=self._timer)
 
     def _set_going(self, found: Resting) -> None:
-        self._report.step("resume", found.name)
+        self._reporter.announce("resume", found.name)
         seen = self._seen.get(found.id)
         if seen is not None and found.how == "stop":
             await_needed(self._engine, seen, self._seen.values(), timer=self._timer)
@@ -265,7 +265,7 @@ class AtRest:
             # It may start after the others.
             logger.info("%s: it could not be resumed: %s", found.name, error)
             raise
-        self._report.timeline.up(found.name)
+        self._reporter.up(found.name)
 
     def _give_policy_back(self, found: Resting) -> None:
         if self._held and found.policy:

@@ -67,7 +67,7 @@ class ContainerSnapshotter:
         export_image: whether the image is copied into the store. Without, it stays in the engine under a name of ours,
             and the backup is not durable: an engine that loses its images loses the backup.
         quiesce: how `snapshot` brings the container to rest.
-        report: is told what is done.
+        reporter: is told what is done.
         clock: the time, in UTC.
         timer: measures the time and waits.
 
@@ -83,7 +83,7 @@ class ContainerSnapshotter:
         *,
         export_image: bool = True,
         quiesce: Quiesce = "stop",
-        report: Reporter | None = None,
+        reporter: Reporter | None = None,
         clock: Callable[[], datetime] = now,
         timer: Timer = time,
     ) -> None:
@@ -91,7 +91,7 @@ class ContainerSnapshotter:
         self._store = store
         self._export_image = export_image
         self._quiesce: Quiesce = quiesce
-        self._report = report or Reporter()
+        self._reporter = reporter or Reporter()
         self._clock = clock
         self._timer = timer
         self._known: dict[str, Mapping[str, Any]] = {}
@@ -122,7 +122,7 @@ class ContainerSnapshotter:
             self.discarding([tag]),
         ):
             self.expect([observed])
-            with AtRest(self._engine, self._quiesce, report=self._report, timer=self._timer) as rest:
+            with AtRest(self._engine, self._quiesce, reporter=self._reporter, timer=self._timer) as rest:
                 rest.bring(observed)
                 snapshot = self.capture(observed, tag=tag)
                 rest.check_undisturbed()
@@ -167,7 +167,7 @@ class ContainerSnapshotter:
             tag: the image's name.
             folders: the folders of the host that the same backup holds.
         """
-        self._report.step("commit", container.name)
+        self._reporter.announce("commit", container.name)
         committed = self._commit(container, tag)
         return self._snapshot(container, committed, tag, folders)
 
@@ -241,7 +241,7 @@ class ContainerSnapshotter:
         image = self._with_name(snapshot)
         snapshot = evolve(snapshot, image=image, not_covered=(*snapshot.not_covered, *self._lost_names(snapshot)))
         if self._export_image:
-            self._report.step("store", snapshot.name)
+            self._reporter.announce("store", snapshot.name)
         base, export = self._origin(snapshot.inspection).layers, self._export_image
         return evolve(snapshot, image=store_image(self._engine, self._store, draft, image, base=base, export=export))
 

@@ -56,7 +56,7 @@ class JournalledCapture:
         capture: takes the backups.
         archiver: removes helpers of a capture that failed.
         revival: brings back what a capture that failed has stopped.
-        report: knows how long the containers were down.
+        reporter: knows how long the containers were down.
         clock: the time, in UTC.
         timer: measures the time and waits.
     """
@@ -70,7 +70,7 @@ class JournalledCapture:
         capture: Capture,
         archiver: VolumeArchiver,
         revival: Revival,
-        report: Reporter,
+        reporter: Reporter,
         clock: Callable[[], datetime],
         timer: Timer,
     ) -> None:
@@ -80,7 +80,7 @@ class JournalledCapture:
         self._capture = capture
         self._archiver = archiver
         self._revival = revival
-        self._report = report
+        self._reporter = reporter
         self._clock = clock
         self._timer = timer
 
@@ -107,7 +107,7 @@ class JournalledCapture:
 
     def _downtime(self, names: list[str]) -> float:
         """Return for how many seconds captures have had the longest stopped of some containers down."""
-        downtime = self._report.timeline.downtime
+        downtime = self._reporter.downtime
         return max((downtime[name].capture for name in names if name in downtime), default=0.0)
 
     def _begin(self, report: Report, options: CaptureOptions, max_downtime: float | None) -> tuple[Operation, Backup]:

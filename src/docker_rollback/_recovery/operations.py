@@ -151,10 +151,10 @@ class Operation:
         except DockerRollbackError as error:
             logger.warning("operation %s goes on without a note: %s", self.record.operation, error)
 
-    def resting_guests(self, report: Reporter, timer: Timer) -> AtRest:
+    def resting_guests(self, reporter: Reporter, timer: Timer) -> AtRest:
         """Return what stops containers outside, with those that are stopped already. An error leaves them stopped."""
         note = self.note_guest
-        guests = AtRest(self._engine, "stop", held=True, note=note, after_errors=False, report=report, timer=timer)
+        guests = AtRest(self._engine, "stop", held=True, note=note, after_errors=False, reporter=reporter, timer=timer)
         for guest in self.record.guests:
             guests.adopt(guest)
         return guests

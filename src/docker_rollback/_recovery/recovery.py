@@ -48,7 +48,7 @@ class Recovery:
         capture: keeps it.
         restorer: puts a backup back.
         archiver: knows the ways to volumes.
-        report: is told what is done.
+        reporter: is told what is done.
         clock: the time, in UTC.
         timer: measures the time and waits.
 
@@ -68,7 +68,7 @@ class Recovery:
         capture: Capture,
         restorer: Restorer,
         archiver: VolumeArchiver,
-        report: Reporter | None = None,
+        reporter: Reporter | None = None,
         clock: Callable[[], datetime] = now,
         timer: Timer = time,
     ) -> None:
@@ -79,9 +79,11 @@ class Recovery:
         self._capture = capture
         self._restorer = restorer
         self._archiver = archiver
-        self._report = report or Reporter()
+        self._reporter = reporter or Reporter()
         self._timer = timer
-        self._revival = Revival(engine, ContainerSnapshotter(engine, store), restorer, report=self._report, timer=timer)
+        self._revival = Revival(
+            engine, ContainerSnapshotter(engine, store), restorer, reporter=self._reporter, timer=timer
+        )
         self._journalled = JournalledCapture(
             engine,
             store,
@@ -89,7 +91,7 @@ class Recovery:
             capture=capture,
             archiver=archiver,
             revival=self._revival,
-            report=self._report,
+            reporter=self._reporter,
             clock=clock,
             timer=timer,
         )
@@ -211,7 +213,7 @@ class Recovery:
     def _put_back_once(self, operation: Operation, backup: Backup) -> None:
         operation.try_enter("rolling back")
         self._archiver.remove_left_over()
-        with operation.not_done_by_an_error(), operation.resting_guests(self._report, self._timer) as guests:
+        with operation.not_done_by_an_error(), operation.resting_guests(self._reporter, self._timer) as guests:
             self._restorer.put_back(
                 backup,
                 guests=guests,
@@ -379,7 +381,7 @@ class Recovery:
     def _set_going(self, operation: Operation, backup: Backup) -> None:
         """Start what a rollback had restored and not yet started; what runs, or ran since, is left as it is."""
         before = {standing.id: standing.started for standing in operation.record.standing}
-        with operation.not_done_by_an_error(), operation.resting_guests(self._report, self._timer) as guests:
+        with operation.not_done_by_an_error(), operation.resting_guests(self._reporter, self._timer) as guests:
             if (part := removed_part(self._engine, backup)) is not None:
                 self._restorer.put_back(part, guests=guests)
             self._restorer.set_going(backup, before)

@@ -59,7 +59,7 @@ class Revival:
         engine: where they are.
         snapshotter: finds what was committed of them.
         restorer: recreates them, by the same plan as a rollback.
-        report: is told what is done.
+        reporter: is told what is done.
         timer: measures the time and waits.
     """
 
@@ -69,13 +69,13 @@ class Revival:
         snapshotter: ContainerSnapshotter,
         restorer: Restorer,
         *,
-        report: Reporter,
+        reporter: Reporter,
         timer: Timer,
     ) -> None:
         self._engine = engine
         self._snapshotter = snapshotter
         self._restorer = restorer
-        self._report = report
+        self._reporter = reporter
         self._timer = timer
 
     def bring_back(self, record: Record) -> tuple[list[Removal], tuple[Resting, ...]]:
@@ -146,7 +146,7 @@ class Revival:
             stopped = tuple(resting(one, "stop") for one in reversed(record.stopped))
         bound = self._restorer.bound_paths()
         bound.expect(record.stopped)
-        rest = AtRest(self._engine, "stop", before_start=bound.check, report=self._report, timer=self._timer)
+        rest = AtRest(self._engine, "stop", before_start=bound.check, reporter=self._reporter, timer=self._timer)
         try:
             with rest:
                 for found in stopped:
@@ -210,7 +210,7 @@ class Revival:
         """Put the containers back; return what differs, by container, where they run all the same."""
         try:
             # Who shares a volume is stopped for a moment, and runs again also after an error.
-            guests = AtRest(self._engine, "stop", held=True, report=self._report, timer=self._timer)
+            guests = AtRest(self._engine, "stop", held=True, reporter=self._reporter, timer=self._timer)
             self._restorer.put_back(backup, guests=guests)
         except RestoreError as error:
             failures = [failure for failure in error.failures or (error,) if isinstance(failure, RestoreError)]

@@ -1,7 +1,7 @@
-"""Progress and timing of the steps of an operation."""
+"""Reports the steps of an operation: progress, log, times and downtime."""
 
-from docker_rollback._reporting.progress import Listener, Progress, Reporter, StepName
-from docker_rollback._reporting.timeline import Downtime, OutcomeStep, StepTime, Timeline
+from docker_rollback._reporting.progress import Listener, Progress, StepName
+from docker_rollback._reporting.reporter import Downtime, OutcomeStep, Reporter, StepTime
 
 __all__ = [
     "Downtime",
@@ -11,5 +11,4 @@ __all__ = [
     "Reporter",
     "StepName",
     "StepTime",
-    "Timeline",
 ]

@@ -71,7 +71,7 @@ class Restorer:
         intruders: "refuse" leaves everything untouched where a running container outside the backup has a volume, a
             port or an address of one in it; "stop" stops it, for a rollback, where only the failed update can have
             made it. Likewise a network outside that has addresses of one that is to be made: it is refused, or removed.
-        report: is told what is done.
+        reporter: is told what is done.
         timer: measures the time and waits.
 
     Example:
@@ -89,7 +89,7 @@ class Restorer:
         *,
         archiver: VolumeArchiver | None = None,
         intruders: Intruders = "refuse",
-        report: Reporter | None = None,
+        reporter: Reporter | None = None,
         timer: Timer = time,
     ) -> None:
         self._engine = engine
@@ -97,7 +97,7 @@ class Restorer:
         self._archiver = archiver or VolumeArchiver(engine, store)
         self._snapshotter = ContainerSnapshotter(engine, store)
         self._intruders = intruders
-        self._report = report or Reporter()
+        self._reporter = reporter or Reporter()
         self._timer = timer
 
     def plan(self, backup: Backup, *, restore_tags: bool = True) -> tuple[Step, ...]:
@@ -166,7 +166,7 @@ class Restorer:
             note: told each name that was led back, and in a sentence what could not be put back exactly.
         """
         guests = guests or AtRest(
-            self._engine, "stop", held=True, after_errors=False, report=self._report, timer=self._timer
+            self._engine, "stop", held=True, after_errors=False, reporter=self._reporter, timer=self._timer
         )
         work = _Restoration(backup, guests, off or OffNetworks(self._engine), DataWatch(self._engine), note)
         for container in backup.containers:
@@ -222,7 +222,7 @@ class Restorer:
         """Start the containers; one that fails to start is tried again after the others, which it may need."""
 
         def attempt(step: Resume) -> None:
-            self._report.step("restore", str(step))
+            self._reporter.announce("restore", str(step))
             self._apply_step(step, work, held)
 
         ready = (step for step in steps if step.container.name not in failed)
@@ -261,14 +261,14 @@ class Restorer:
                 self._place(container, backup, ids).give_policy_back()
 
         def attempt(one: tuple[ContainerSnapshot, Place]) -> None:
-            self._report.step("restore", str(Resume(one[0])))
+            self._reporter.announce("restore", str(Resume(one[0])))
             self._start(*one, volumes, backup)
 
         volumes = VolumeRestorer(self._engine, self._archiver, backup, [place for _, place in going])
         for _, error in in_rounds(going, attempt, sleep=self._timer.sleep):
             raise error
         for container, place in going:
-            self._report.step("restore", str(Compare(container)))
+            self._reporter.announce("restore", str(Compare(container)))
             place.compare()
 
     def clear_aside(
@@ -292,7 +292,7 @@ class Restorer:
         """
         # The last first: one that others live in cannot go before them.
         for container in reversed(backup.containers):
-            self._report.step("restore", str(ClearAside(container)))
+            self._reporter.announce("restore", str(ClearAside(container)))
             try:
                 self._place(container, backup, {}).clear_aside()
             except EngineError as error:
@@ -304,7 +304,7 @@ class Restorer:
             if volume.anonymous and volume.name not in in_place:
                 drop_orphan(self._engine, volume)
         if backup.project is not None:
-            self._report.step("restore", str(ClearNewcomers(backup.project)))
+            self._reporter.announce("restore", str(ClearNewcomers(backup.project)))
             try:
                 Surroundings(self._engine, backup).clear_newcomers(spare_volumes=spare_volumes, only=only)
             except EngineError as error:
@@ -342,7 +342,7 @@ class Restorer:
         names = concerned(step, work.backup.containers)
         if names and names <= failed:
             return
-        self._report.step("restore", str(step))
+        self._reporter.announce("restore", str(step))
         try:
             self._apply_step(step, work, held)
         except DockerRollbackError as error:
@@ -368,7 +368,7 @@ class Restorer:
                     work.note(moved)
             case PutAside(container):
                 if container.state.alive:
-                    self._report.timeline.down(container.name)
+                    self._reporter.down(container.name)
                 Surroundings(self._engine, work.backup).make_way(container, work.guests)
                 places[container.name].put_aside()
             case RestoreNetwork(network):
@@ -386,14 +386,14 @@ class Restorer:
                 self._archiver.provide(name, is_file=volume.is_file)
                 # One that lives in memory is empty again unless somebody has it until its container runs.
                 held.enter_context(self._archiver.holding([name]))
-                self._report.expect(name, volume.size)
+                self._reporter.expect(name, volume.size)
                 self._archiver.extract(volume, name, verify=False)
             case TakeName(container):
                 work.watch.check(work.data)
                 places[container.name].take_name()
             case Resume(container):
                 self._start(container, places[container.name], self._volumes(work), work.backup)
-                self._report.timeline.up(container.name)
+                self._reporter.up(container.name)
             case Compare(container):
                 for sentence in places[container.name].compare():
                     work.note(sentence)

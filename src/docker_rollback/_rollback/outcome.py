@@ -13,7 +13,7 @@ from cattrs.preconf.json import make_converter
 
 from docker_rollback._inspection import called, hide
 from docker_rollback._model import Backup, LedBack, NotCovered, Observed, Recovered, Way
-from docker_rollback._reporting import Downtime, OutcomeStep, StepTime, Timeline
+from docker_rollback._reporting import Downtime, OutcomeStep, Reporter, StepTime
 from docker_rollback.errors import (
     HookError,
     RestoreError,
@@ -209,16 +209,16 @@ class Account:
     Args:
         containers: what the caller named.
         store: the path of the store.
-        timeline: measures the steps.
+        reporter: measures the steps.
         clock: the time, in UTC.
     """
 
     def __init__(
-        self, containers: Sequence[str], *, store: str, timeline: Timeline, clock: Callable[[], datetime]
+        self, containers: Sequence[str], *, store: str, reporter: Reporter, clock: Callable[[], datetime]
     ) -> None:
         self._containers = tuple(containers)
         self._environment: list[str] = []
-        self._timeline = timeline
+        self._reporter = reporter
         self._clock = clock
         self._begun: datetime | None = None
         self._reason: Trouble | None = None
@@ -247,7 +247,7 @@ class Account:
 
     def because(self, error: BaseException) -> None:
         """Note why there is no update, or no longer."""
-        self._reason = self._trouble(error, self._timeline.step)
+        self._reason = self._trouble(error, self._reporter.current)
         if isinstance(error, UpdateRejectedError):
             self._rejected = (
                 RejectedCheck(
@@ -262,7 +262,7 @@ class Account:
 
     def failed(self, failures: Sequence[BaseException], backup: str) -> None:
         """Note that the rollback failed."""
-        self._failures = tuple(self._trouble(failure, self._timeline.step) for failure in failures)
+        self._failures = tuple(self._trouble(failure, self._reporter.current) for failure in failures)
         restore = f", or docker_rollback.restore({backup!r}, store={self._store!r})"
         if all(isinstance(failure, RestoreError) and failure.restored for failure in failures):
             restore = ""
@@ -281,14 +281,14 @@ class Account:
 
     def problem(self, error: BaseException, *, left_over: bool = False) -> None:
         """Note what went wrong and changes nothing, and whether something is left over in the engine or the store."""
-        step = error.hook if isinstance(error, HookError) else self._timeline.step
+        step = error.hook if isinstance(error, HookError) else self._reporter.current
         self._problems.append(self._trouble(error, step))
         if left_over:
             self._to_do.append(f"something is left over, which the next rollback removes, or {self._recover}")
 
     def outcome(self, status: Status, backup: Backup | None) -> Outcome:
         """Return what there is to tell."""
-        self._timeline.end()
+        self._reporter.end()
         ended = self._clock()
         return Outcome(
             status=status,
@@ -296,8 +296,8 @@ class Account:
             containers=self._containers,
             begun=self._begun or ended,
             ended=ended,
-            steps=self._timeline.steps,
-            downtime=self._timeline.downtime,
+            steps=self._reporter.steps,
+            downtime=self._reporter.downtime,
             backup=None if backup is None else _backed_up(backup, self._store),
             reason=self._reason,
             rejected=self._rejected,

@@ -46,12 +46,12 @@ class Replacer:
     Args:
         engine: where they are.
         backup: what they were before; only its containers are replaced.
-        report: is told what is done.
+        reporter: is told what is done.
     """
 
-    def __init__(self, engine: Engine, backup: Backup, *, report: Reporter | None = None) -> None:
+    def __init__(self, engine: Engine, backup: Backup, *, reporter: Reporter | None = None) -> None:
         self._engine = engine
-        self._report = report or Reporter()
+        self._reporter = reporter or Reporter()
         self._captured = {container.name: container for container in backup.containers}
         self._half: dict[str, BaseException] = {}
 
@@ -87,7 +87,7 @@ class Replacer:
         states = {one.name: self._captured_as(one).state for one in (old, *bound)}
         asked = asked_as_captured(old.inspection, self._captured_as(old).inspection)
         wanted = image.reference or self._made_from(old)
-        found = image.find(self._engine, wanted, report=self._report)
+        found = image.find(self._engine, wanted, reporter=self._reporter)
         check_platform(self._engine, old, wanted, found)
         request = update_request(
             evolve(old, inspection=asked),
@@ -96,7 +96,7 @@ class Replacer:
             defaults=self._defaults_of(old, asked["Config"]),
             changes=changes or Changes(),
         )
-        self._report.step("replace", old.name)
+        self._reporter.announce("replace", old.name)
         made: list[Observed] = []
         try:
             ids = {old.id: self._create(old, request, made, platform=image.platform)}
@@ -221,14 +221,14 @@ class Replacer:
         if one.state.status == "paused":
             self._engine.unpause_container(one.id)
         if one.state.alive:
-            self._report.timeline.down(one.name)
+            self._reporter.down(one.name)
             self._engine.stop_container(one.id)
 
     def _start(self, old: Observed, one: Observed, standing: str) -> None:
         """Start a container; where the new one has ended, and those bound to it cannot start, that is what is told."""
         try:
             self._engine.start_container(standing)
-            self._report.timeline.up(one.name)
+            self._reporter.up(one.name)
         except EngineError as error:
             new = self._engine.inspect_container(old.name)
             if one is old or (observe(new).state.status == "running" and not new.get("RestartCount")):

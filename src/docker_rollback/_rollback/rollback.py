@@ -57,7 +57,7 @@ class Rollback:
         max_downtime: for how long the containers may be at rest for the capture, in seconds; None for as long as it
             takes.
         on_outcome: is told the `Outcome` of the block once it stands, also where entering failed.
-        report: is told what `replace` does, and measures the steps; the other parts had better have the same one.
+        reporter: is told what `replace` does, and measures the steps; the other parts had better have the same one.
         clock: the time, in UTC.
         monotonic: the time that checks measure by, in seconds.
         sleep: how checks wait, in seconds.
@@ -92,7 +92,7 @@ class Rollback:
         max_downtime: float | None = None,
         restore_tags: bool = True,
         on_outcome: OutcomeListener | None = None,
-        report: Reporter | None = None,
+        reporter: Reporter | None = None,
         clock: Callable[[], datetime] = now,
         monotonic: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
@@ -121,11 +121,10 @@ class Rollback:
         self._max_downtime = as_limit(max_downtime)
         self._restore_tags = restore_tags
         self._on_outcome = on_outcome
-        self._report = report or Reporter()
-        self._timeline = self._report.timeline
+        self._reporter = reporter or Reporter()
         self._replacer: Replacer | None = None
         self._clock = clock
-        self._account = Account(containers, store=str(store.path), timeline=self._timeline, clock=clock)
+        self._account = Account(containers, store=str(store.path), reporter=self._reporter, clock=clock)
         self._outcome: Outcome | None = None
         self._held = ExitStack()
         self._signals = Signals()
@@ -179,7 +178,7 @@ class Rollback:
         self.status = Status.CAPTURING
         with self._entering():
             self._held.enter_context(self._signals)
-            with self._timeline.during("look"):
+            with self._reporter.during("look"):
                 report, recovered = self._held.enter_context(
                     self._recovery.holding(self._containers, project=self._project)
                 )
@@ -197,7 +196,7 @@ class Rollback:
             )
         self.status = Status.UPDATING
         self._account.entered = True
-        self._timeline.begin("block")
+        self._reporter.begin("block")
         return self
 
     def _begin(self) -> None:
@@ -238,14 +237,14 @@ class Rollback:
         """
         self._begin()
         reference, wanted, differ = reference_of(container), UpdateImage(image, pull, platform), Changes(**changes)
-        with self._entering(), self._timeline.during("look"):
+        with self._entering(), self._reporter.during("look"):
             # What a death has left half replaced may be gone until this is finished.
             self.recovered = self._recovery.finish_earlier([*self._containers, reference], project=self._project)
             old = observe(self._engine.inspect_container(reference))
             if self._project is None and not any(refers(one, old.name, old.id) for one in self._containers):
                 raise ValueError(f"container {old.name!r} is not part of this rollback")
             self._account.found([old], self.recovered)
-            found = wanted.find_ahead(self._engine, self._store, old, differ, report=self._report)
+            found = wanted.find_ahead(self._engine, self._store, old, differ, reporter=self._reporter)
         if found is None:
             self.status = Status.UNCHANGED
             self._conclude(None)
@@ -298,7 +297,7 @@ class Rollback:
 
     def _replace(self, reference: str, image: UpdateImage, changes: Changes) -> str:
         if self._replacer is None:
-            self._replacer = Replacer(self._engine, self.backup, report=self._report)
+            self._replacer = Replacer(self._engine, self.backup, reporter=self._reporter)
         return self._replacer.replace(reference, image, changes)
 
     def __exit__(
@@ -328,8 +327,8 @@ class Rollback:
                 self._signals.deliver(error)
                 return isinstance(error, RollbackRequested)
             try:
-                self._timeline.begin("verify")
-                self._report.step("verify", self._names)
+                self._reporter.begin("verify")
+                self._reporter.announce("verify", self._names)
                 if self._replacer is not None:
                     self._replacer.check()
                 self._verdict.judge()
@@ -347,8 +346,8 @@ class Rollback:
     def _watch_it(self) -> None:
         """Have the update on probation; until that is over, it is not committed."""
         if self._watch is not None:
-            self._timeline.begin("watch")
-            self._report.step("watch", self._names)
+            self._reporter.begin("watch")
+            self._reporter.announce("watch", self._names)
             logger.info("%s: on probation for %g s", self._names, self._watch)
             self._verdict.judge([stays_up(self._watch)])
 
@@ -370,10 +369,10 @@ class Rollback:
         logger.info("rolling back %s: %s", ", ".join(names), type(error).__name__)
         try:
             with self._signals.deferring("the rollback"):
-                self._timeline.begin("keep" if self._keep_failed else "roll back")
+                self._reporter.begin("keep" if self._keep_failed else "roll back")
                 self._recovery.put_back(operation, backup, first=lambda: self._keep_what_failed(operation, error))
-                self._timeline.begin("verify again")
-                self._report.step("verify", self._names)
+                self._reporter.begin("verify again")
+                self._reporter.announce("verify", self._names)
                 self._verdict.judge_again()
                 self._recovery.ensure_running(backup)
                 self.status = Status.ROLLED_BACK
@@ -402,7 +401,7 @@ class Rollback:
         """Keep the state of the failed update, if that is wanted; where it cannot be, the rollback goes on without."""
         if self._keep_failed:
             try:
-                with self._timeline.during("keep"):
+                with self._reporter.during("keep"):
                     self._account.kept = self._recovery.keep_failed(operation)
             except Exception as failure:
                 self._account.problem(failure)
@@ -412,13 +411,13 @@ class Rollback:
                 note_on(
                     error, f"docker-rollback: the state of the failed update is kept as backup {self._account.kept}"
                 )
-        self._timeline.begin("roll back")
+        self._reporter.begin("roll back")
 
     def _finish(self) -> None:
         """Tidy up; the outcome stands whatever happens here, and what is left over is for `recover`."""
         if self._operation is None:
             return
-        self._timeline.begin("finish")
+        self._reporter.begin("finish")
         try:
             self._recovery.settle(self._operation, self.backup, rolled_back=self.status is Status.ROLLED_BACK)
             if self._keep:

@@ -49,7 +49,7 @@ class UpdateImage:
         text("image", self.reference, what="the name or id of an image", optional=True)
         text("platform", self.platform, what="a platform, such as 'linux/arm64'", optional=True)
 
-    def find(self, engine: Engine, reference: str, *, report: Reporter) -> Inspection:
+    def find(self, engine: Engine, reference: str, *, reporter: Reporter) -> Inspection:
         """Return the image's inspection; fetch it if `pull` says so.
 
         An image that was found ahead is taken as it was found, and its name leads to it from now on. If somebody
@@ -58,7 +58,7 @@ class UpdateImage:
         Args:
             engine: where it is.
             reference: its name, digest or id.
-            report: is told of a fetch.
+            reporter: is told of a fetch.
 
         Raises:
             ImageNotFoundError, EngineError: the engine does not have it and cannot fetch it.
@@ -78,11 +78,11 @@ class UpdateImage:
             else:
                 if self.pull == "never" or self._is_of_platform(found):
                     return found
-        report.step("pull", reference)
+        reporter.announce("pull", reference)
         return engine.inspect_image(engine.pull_image(reference, platform=self.platform))
 
     def find_ahead(
-        self, engine: Engine, store: BackupStore, old: Observed, changes: Changes, *, report: Reporter
+        self, engine: Engine, store: BackupStore, old: Observed, changes: Changes, *, reporter: Reporter
     ) -> UpdateImage | None:
         """Find the image while the service still runs, before anything is captured; return this with its id.
 
@@ -94,7 +94,7 @@ class UpdateImage:
             store: whose backups may know what the container was made from.
             old: the container that is replaced.
             changes: what else shall differ.
-            report: is told of a fetch.
+            reporter: is told of a fetch.
 
         Returns:
             None if the container runs that very image and nothing else shall differ.
@@ -106,7 +106,7 @@ class UpdateImage:
         known = earlier_name(store, old.name, str(old.inspection["Image"]))
         reference = self.reference or made_from(engine, old, known=known)
         before = led_to(engine, reference)
-        found = self.find(engine, reference, report=report)
+        found = self.find(engine, reference, reporter=reporter)
         image_id = str(found["Id"])
         name = name_of(reference, image_id)
         if before not in (None, image_id) and name is not None:

@@ -51,7 +51,7 @@ def roll_back(engine: FakeEngine, store: BackupStore, number: int, *, export_ima
         preflight=parts.preflight,
         capture=parts.capture,
         recovery=parts.recovery("stop"),
-        report=parts.report,
+        reporter=parts.reporter,
         keep=1,
     )
     with tx:

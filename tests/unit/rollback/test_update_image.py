@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from attrs import evolve
 
-from docker_rollback._reporting.progress import Reporter
+from docker_rollback._reporting import Reporter
 from docker_rollback._rollback.update_image import UpdateImage
 from docker_rollback.errors import ImageNotFoundError
 from docker_rollback.testing import FailingEngine, FakeEngine
@@ -29,7 +29,7 @@ def test_a_name_that_was_led_back_leads_to_it_again(engine: FakeEngine) -> None:
     """The capture had recorded where it led before."""
     wanted = found_ahead(engine, "web:2")
     engine.tag_image("web:1", "web:2")
-    assert wanted.find(engine, "web:2", report=Reporter())["Id"] == wanted.id
+    assert wanted.find(engine, "web:2", reporter=Reporter())["Id"] == wanted.id
     assert engine.inspect_image("web:2")["Id"] == wanted.id
 
 
@@ -39,7 +39,7 @@ def test_no_name_is_given_without_need(engine: FakeEngine, by: str) -> None:
     wanted = found_ahead(engine, "web:2")
     reference = {"name": "web:2", "id": str(wanted.id), "digest": f"web@{wanted.id}"}[by]
     watching = FailingEngine(engine)
-    assert wanted.find(watching, reference, report=Reporter())["Id"] == wanted.id
+    assert wanted.find(watching, reference, reporter=Reporter())["Id"] == wanted.id
     assert watching.called("tag_image") == []
 
 
@@ -48,6 +48,6 @@ def test_one_that_somebody_removed_since_is_not_taken_for_found(engine: FakeEngi
     wanted = found_ahead(engine, "web:2")
     engine.remove_image("web:2")
     with pytest.raises(ImageNotFoundError):
-        wanted.find(engine, "web:2", report=Reporter())
+        wanted.find(engine, "web:2", reporter=Reporter())
     engine.tag_image("web:1", "web:2")
-    assert wanted.find(engine, "web:2", report=Reporter())["Id"] == engine.inspect_image("web:1")["Id"]
+    assert wanted.find(engine, "web:2", reporter=Reporter())["Id"] == engine.inspect_image("web:1")["Id"]

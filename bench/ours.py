@@ -20,7 +20,7 @@ import docker
 
 from bench.stage import CommandError, Stage, peak
 from docker_rollback import BackupStore, RollbackRequested, backup, restore, rollback
-from docker_rollback._model.backup import Way
+from docker_rollback.types import Way
 
 TURNS: Final = 5
 """How often `enter` enters and leaves; the first time, which stores the image, does not count."""

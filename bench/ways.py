@@ -14,7 +14,7 @@ from attrs import frozen
 from bench import ours
 from bench.stage import BUSYBOX, LABEL, room
 from bench.subjects import Subject
-from docker_rollback._model.backup import Way as Reached
+from docker_rollback.types import Way as Reached
 
 SECRET: Final = {"RESTIC_PASSWORD": "bench"}
 

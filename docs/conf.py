@@ -9,7 +9,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent / "_ext"))
 
 import docker_rollback
-import docker_rollback.testing
+from docker_rollback import parts, reports, testing, types
 
 project = "docker-rollback"
 author = "The docker-rollback authors"
@@ -38,11 +38,11 @@ nitpick_ignore_regex = [
     # Nothing is fetched while the pages are built, so names of Python itself and of docker-py lead nowhere.
     (r"py:.*", r"(collections|contextlib|datetime|docker|enum|os|pathlib|threading|types|typing)\..*"),
     # Types in signatures that nobody has to import, and names in the signatures that attrs writes.
-    (r"py:class", r"docker_rollback\.(testing\.)?_.*|\w+"),
+    (r"py:class", r"docker_rollback\.(testing\.)?_.*|docker_rollback\.types\..*|\w+"),
 ]
 
 # The public names live in private modules; the pages show them where people import them from.
-for _package in (docker_rollback, docker_rollback.testing):
+for _package in (parts, reports, types, testing, docker_rollback):
     for _name in _package.__all__:
         _found = getattr(_package, _name)
         if getattr(_found, "__module__", "").startswith("docker_rollback."):

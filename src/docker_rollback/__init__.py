@@ -4,14 +4,14 @@
 >>> with rollback("web"):
 ...     update()
 
-The names that most programs need are here. `docker_rollback.parts` has the parts that `rollback` composes,
-`docker_rollback.reports` the values to read afterwards, `docker_rollback.errors` every error, and
+The names that most programs need are here. `docker_rollback.parts` has the components behind `rollback`,
+`docker_rollback.reports` the values that operations return, `docker_rollback.errors` every error, and
 `docker_rollback.types` the types of arguments.
 """
 
 from importlib import import_module
 
-# Type checkers take this name for true. Importing it from typing would take longer than all the rest.
+# Type checkers treat this name as true. Importing it from typing would take longer than the rest of this module.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from docker_rollback._api import backup, recover, replace, restore, rollback
@@ -116,7 +116,7 @@ _HOMES = {
         "UpdateRejectedError",
     ),
 }
-"""The module that defines each public name. It is imported when the name is used first, because some are slow."""
+"""The module of each public name. It is imported when the name is first used, because some are slow to import."""
 
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 _SUBMODULES = ("errors", "parts", "reports", "testing", "types")
@@ -171,7 +171,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
-    """Import a public name, or a public submodule, when it is used first."""
+    """Import a public name, or a public submodule, when it is first used."""
     if name in _HOME_OF:
         value: object = getattr(import_module(f"{__name__}.{_HOME_OF[name]}"), name)
     elif name in _SUBMODULES:
@@ -185,5 +185,5 @@ def __getattr__(name: str) -> object:
 
 
 def __dir__() -> list[str]:
-    """Name what is public, for completion."""
+    """List the public names, for completion."""
     return sorted({*__all__, *_SUBMODULES, *globals()})

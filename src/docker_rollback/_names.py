@@ -1,111 +1,116 @@
-"""The labels that everything of ours in an engine bears."""
+"""Names and labels of everything of ours in an engine."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from typing import Final
 
+SHORT_ID: Final = 12
+"""The length of an engine's short ids."""
+
+# Labels
+
 ROLE_LABEL: Final = "docker-rollback.role"
-"""What it is there for."""
+"""The label that says what an object is for."""
 
 OPERATION_LABEL: Final = "docker-rollback.operation"
-"""What it serves."""
+"""The label that names the operation an object belongs to."""
 
 STORE_LABEL: Final = "docker-rollback.store"
-"""The path, on the machine of its maker, of the store that the maker worked with."""
-
-HELPER_NAME: Final = "docker-rollback-helper-"
-"""How the name of each helper container begins. No image can give it, as it can give a label."""
-
-GUARD_NAME: Final = "docker-rollback-guard-"
-"""How the name of each guard begins."""
+"""The label with the store's path, on the machine of the process that created the object."""
 
 GUARD: Final = "guard"
-"""The role of a container that keeps what a stopped container needs from being pruned."""
+"""The role of a container that protects the image and volumes of a stopped container from a prune."""
+
+# Container names
+
+HELPER_NAME: Final = "docker-rollback-helper-"
+"""The prefix of every helper container's name. A name is proof, because an image can set labels but no names."""
+
+GUARD_NAME: Final = "docker-rollback-guard-"
+"""The prefix of every guard container's name."""
 
 
 def is_helper(name: str) -> bool:
-    """Return True if a container of that name is one of our helpers."""
+    """Return True if a container's name is that of a helper."""
     return name.startswith(HELPER_NAME)
 
 
 def is_guard(name: str) -> bool:
-    """Return True if a container of that name is one of our guards."""
+    """Return True if a container's name is that of a guard."""
     return name.startswith(GUARD_NAME)
 
 
+# Image names
+
 IMAGE_REPOSITORY: Final = "docker-rollback"
-"""Under this name the engine holds the images of backups while they are needed to be at hand."""
+"""The repository of backup images that the engine holds while an operation needs them."""
 
 KEPT_REPOSITORY: Final = "docker-rollback-kept"
-"""Under this name the engine holds the images of backups that are in no store, as long as there is the backup."""
+"""The repository of backup images that are in no store, so that the engine holds them as long as the backup exists."""
 
 
 def image_tag(backup: str, number: int, container: str, *, stored: bool = True) -> str:
-    """Return the name under which an engine holds the image of one container of a backup.
-
-    It tells whose image it is: a tag may have 128 characters, and a container's name more than are left.
+    """Return the engine's name for the image of one container of a backup.
 
     Args:
         backup: the backup's id.
-        number: which of its containers.
-        container: that one's name.
-        stored: whether the store holds the image as well, so that the name may go.
+        number: the container's index in the backup.
+        container: the container's name, so that people see whose image it is.
+        stored: True if the store has the image too, so that the name may be removed.
     """
     return f"{IMAGE_REPOSITORY if stored else KEPT_REPOSITORY}:{backup}.{number}.{part_of(container)}"
 
 
+def part_of(container: str) -> str:
+    """Return the part of a container's name that fits its image's tag, which has at most 128 characters."""
+    return container[:50]
+
+
 def again(tag: str) -> str:
-    """Return the name that a second commit of the same container has, for the moment in which it is there."""
+    """Return the short-lived name of a second commit of the same container."""
     return f"{tag}-again"
 
 
 def named(tag: str) -> str:
-    """Return the name of ours for the image that the user's name of a container's image led to at its capture."""
+    """Return our name for the image that the user's image name led to at the capture."""
     return f"{tag}-named"
 
 
 def live(tag: str) -> str:
-    """Return the name of what is committed of a container while it still runs."""
+    """Return the name of an image that is committed while its container still runs."""
     return f"{tag}-live"
 
 
 def names_of(tag: str) -> tuple[str, ...]:
-    """Return all names that images of one container of a backup may have; the one that stays for long is the last."""
+    """Return all names that the images of one captured container may have; the long-lived one is last."""
     return (again(tag), live(tag), tag)
 
 
-def part_of(container: str) -> str:
-    """Return as much of a container's name as has room in the name of its image."""
-    return container[:50]
+# Names of renamed containers. The text "aside" is in engines of earlier versions, and stays.
 
+ASIDE: Final = "-docker-rollback-aside-"
+"""Separates a renamed container's own name from its short id."""
 
-_ASIDE = "-docker-rollback-aside-"
-
-
-TEMPORARY_ASIDE = f"{_ASIDE}new"
-"""What ends the name of a container until all data is back: nobody else starts it by a name that nobody else knows."""
-
-
-SHORT_ID = 12
-"""How many characters of an id the engine uses where it wants a short one."""
+TEMPORARY_ASIDE: Final = f"{ASIDE}new"
+"""The suffix of a recreated container's name until its data is restored, so that nobody starts it by its own name."""
 
 
 def aside_name(name: str, container_id: str) -> str:
-    """Return the name of a container that has to give up its own for a while."""
-    return f"{name}{_ASIDE}{container_id[:SHORT_ID]}"
+    """Return the name that a container gets while another one has its own."""
+    return f"{name}{ASIDE}{container_id[:SHORT_ID]}"
 
 
 def is_aside(name: str) -> bool:
-    """Whether a container of that name was put aside."""
-    return _ASIDE in name
+    """Return True if a container was renamed by us."""
+    return ASIDE in name
 
 
 def name_before_aside(name: str) -> str:
-    """Return the name that a container had before it was put aside; its own where it was not."""
-    return name.partition(_ASIDE)[0]
+    """Return the name that a container had before it was renamed; its present one if it was not."""
+    return name.partition(ASIDE)[0]
 
 
 def is_aside_of(name: str, containers: Iterable[str]) -> bool:
-    """Return True for the name of a container that stood in the place of one of some containers."""
-    return any(name.startswith(one + _ASIDE) for one in containers)
+    """Return True if a container was renamed by us and had one of these names before."""
+    return any(name.startswith(container + ASIDE) for container in containers)

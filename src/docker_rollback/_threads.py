@@ -1,4 +1,4 @@
-"""Work that may take so long and no longer."""
+"""Runs a callable with a timeout."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ T = TypeVar("T")
 
 
 class LateError(Exception):
-    """Work has not come back in its time."""
+    """The callable did not return in time."""
 
 
 def within(seconds: float, work: Callable[[], T], *, name: str) -> T:
-    """Do work in a thread of its own, and return what it returns or raise what it raises.
+    """Call `work` in a thread, and return its result or raise its exception.
 
     Args:
-        seconds: how long it is waited for. Nothing ends it then: that is up to whoever gave it.
-        work: what to do.
+        seconds: the timeout. The thread keeps running after it; the caller has to end the work.
+        work: the callable.
         name: the thread's name.
 
     Raises:
-        LateError: it did not come back in that time.
+        LateError: `work` did not return in time.
     """
     outcome: queue.SimpleQueue[Callable[[], T]] = queue.SimpleQueue()
 
@@ -42,7 +42,7 @@ def within(seconds: float, work: Callable[[], T], *, name: str) -> T:
 
     threading.Thread(target=run, name=name, daemon=True).start()
     try:
-        tell = outcome.get(timeout=seconds)
+        result = outcome.get(timeout=seconds)
     except queue.Empty:
         raise LateError from None
-    return tell()
+    return result()

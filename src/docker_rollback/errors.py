@@ -1,4 +1,23 @@
-"""Every error of this library, and nothing else."""
+"""Every error of this library.
+
+DockerRollbackError
+    EngineError
+        EngineConflictError, EngineForbiddenError, EngineTimeoutError, EngineUnavailableError
+        NotFoundError
+            ContainerNotFoundError, ImageNotFoundError, NetworkNotFoundError, ProjectNotFoundError
+            VolumeNotFoundError
+    StoreError
+        BackupNotFoundError, CorruptBackupError, StoreFullError, StoreNotFoundError, StoreNotWritableError
+        UnsupportedFormatError
+    VolumeError
+        ArchiveError, VolumeAccessError
+    CaptureError
+        DowntimeExceededError
+    ContainerBusyError, HookError, ImagePlatformError, RecoveryFailedError, RestoreError, ResumeError
+    RollbackFailedError, UnfinishedElsewhereError, UnfinishedRollbackError, UnsupportedContainerError
+    UpdateRejectedError
+RollbackRequested
+"""
 
 from __future__ import annotations
 
@@ -48,31 +67,33 @@ __all__ = [
 ]
 
 _FULL_ID = re.compile(r"(container\W+(?:with (?:name or )?id\W+)?)([0-9a-f]{12})[0-9a-f]{52}\b", re.IGNORECASE)
-"""A container's id in a sentence, where twelve digits say as much; volumes have names that look the same."""
+"""A container's full id in a sentence. Only these are shortened, because a volume's name can look the same."""
 
 
 class DockerRollbackError(Exception):
-    """The root of every error that this library raises.
-
-    All of them can be copied and pickled with all their fields; an exception's own way is by its message alone.
-    """
+    """The root of every error that this library raises. Copies and pickles keep all fields."""
 
     def __reduce__(self) -> tuple[object, ...]:
-        return _made_again, (type(self), self.args), dict(vars(self))
+        # Exception's own __reduce__ calls the class with the message alone, which these constructors do not take.
+        return _rebuild, (type(self), self.args), dict(vars(self))
 
 
-def _made_again(kind: type[DockerRollbackError], words: tuple[object, ...]) -> DockerRollbackError:
-    return kind.__new__(kind, *words)
+def _rebuild(kind: type[DockerRollbackError], args: tuple[object, ...]) -> DockerRollbackError:
+    return kind.__new__(kind, *args)
+
+
+def _listed(failures: Sequence[BaseException]) -> str:
+    return "".join(f"\n  {type(failure).__name__}: {failure}" for failure in failures)
 
 
 class EngineError(DockerRollbackError):
     """The engine refused or failed a request.
 
     Attributes:
-        action: what was asked, in words ("stop container 'web'").
-        reason: what the engine answered.
-        status: the HTTP status of the answer, or None where there was none.
-        permanent: whether the same request would fail again.
+        action: the request in words ("stop container 'web'").
+        reason: the engine's answer.
+        status: the HTTP status of the answer; None if there was no answer.
+        permanent: True if the same request would fail again.
     """
 
     permanent = True
@@ -88,13 +109,13 @@ class EngineError(DockerRollbackError):
 
 
 class EngineUnavailableError(EngineError):
-    """No engine answered at the address that was given."""
+    """No engine answers at the address."""
 
     permanent = False
 
 
 class EngineTimeoutError(EngineError):
-    """The engine did not answer in time; it may have done what was asked all the same."""
+    """The engine did not answer in time; it may still have carried out the request."""
 
     permanent = False
 
@@ -104,23 +125,22 @@ class EngineForbiddenError(EngineError):
 
 
 class EngineConflictError(EngineError):
-    """A name is taken, or the object is in a state that does not allow the request."""
+    """A name is taken, or the object's state does not allow the request."""
 
 
 class NotFoundError(EngineError):
     """The engine has no such object.
 
     Attributes:
-        name: the name or id that was looked for.
+        name: the name or id that was looked up.
     """
 
     kind = "object"
 
     def __init__(self, name: str, *, action: str | None = None, status: int | None = 404) -> None:
         self.name = name
-        super().__init__(
-            action or f"find {self.kind} {name!r}", f"the engine has no {self.kind} {name!r}", status=status
-        )
+        what = f"{self.kind} {name!r}"
+        super().__init__(action or f"find {what}", f"the engine has no {what}", status=status)
 
 
 class ContainerNotFoundError(NotFoundError):
@@ -130,10 +150,10 @@ class ContainerNotFoundError(NotFoundError):
 
 
 class ProjectNotFoundError(NotFoundError):
-    """The engine has no container of such a compose project.
+    """The engine has no container of the compose project.
 
     Attributes:
-        projects: the names of the projects that it has containers of.
+        projects: the names of the projects that have containers.
     """
 
     kind = "compose project"
@@ -141,9 +161,9 @@ class ProjectNotFoundError(NotFoundError):
     def __init__(self, name: str, projects: Sequence[str] = ()) -> None:
         self.name = name
         self.projects = tuple(projects)
-        there = f"it has some of {', '.join(map(repr, self.projects))}" if self.projects else "nor of any other project"
+        found = f"it has containers of {', '.join(map(repr, self.projects))}" if self.projects else "nor of any other"
         EngineError.__init__(
-            self, f"find compose project {name!r}", f"the engine has no container of it; {there}. Bring it up first"
+            self, f"find compose project {name!r}", f"the engine has no container of it; {found}. Bring it up first"
         )
 
 
@@ -169,8 +189,8 @@ class StoreError(DockerRollbackError):
     """Durable storage failed.
 
     Attributes:
-        path: the file or folder it happened to.
-        reason: what happened, a sentence.
+        path: the file or folder.
+        reason: what failed, a sentence.
     """
 
     def __init__(self, path: str, reason: str) -> None:
@@ -180,32 +200,28 @@ class StoreError(DockerRollbackError):
 
 
 class StoreNotFoundError(StoreError):
-    """There is no store at a path, and none was made.
-
-    Attributes:
-        default: the path of the store that is used where none is named.
-    """
+    """There is no store at `path`, and none was created; `default` is the path of the default store."""
 
     def __init__(self, path: str, reason: str, *, default: str) -> None:
         self.default = default
-        told = "this is the default" if path == default else f"the default is {default}"
+        hint = "this is the default" if path == default else f"the default is {default}"
         super().__init__(
             path,
-            f"there is no store here: {reason}. Is its disk mounted? Name the store that the rollbacks use, by store= "
-            f"or --store PATH; {told}",
+            f"there is no store here: {reason}. Is its disk mounted? Name the store that the rollbacks use with store= "
+            f"or --store PATH; {hint}",
         )
 
 
 class StoreNotWritableError(StoreError):
-    """The store's folder cannot be written by this user."""
+    """This user may not write to the store's folder."""
 
 
 class StoreFullError(StoreError):
-    """There is no room left for the backup; what was half-written has been removed.
+    """The store has too little free space for the backup; partial files have been removed.
 
     Attributes:
-        needed: bytes that would have been needed, at least; None where that is not known.
-        free: bytes that were there for them; None where that is not known, as under a quota.
+        needed: the least number of bytes that the backup needs; None if unknown.
+        free: the number of free bytes; None if unknown, for example under a quota.
     """
 
     def __init__(self, path: str, reason: str, *, needed: int | None = None, free: int | None = None) -> None:
@@ -213,50 +229,45 @@ class StoreFullError(StoreError):
         self.free = free
         numbers = [f"{needed / 1e6:,.2f} MB or more are needed"] if needed is not None else []
         numbers += [f"{free / 1e6:,.2f} MB are free"] if free is not None else []
-        told = f"{reason}: {', '.join(numbers)}" if numbers else reason
-        super().__init__(path, f"{told}; remove old backups (BackupStore.prune), or give the store another place")
+        full = f"{reason}: {', '.join(numbers)}" if numbers else reason
+        super().__init__(path, f"{full}; remove old backups (BackupStore.prune), or move the store to another disk")
 
 
 class BackupNotFoundError(StoreError):
-    """The store holds no backup of that id.
-
-    Attributes:
-        backup_id: the id that was looked for.
-    """
+    """The store has no backup of the id `backup_id`."""
 
     def __init__(self, path: str, backup_id: str) -> None:
         self.backup_id = backup_id
-        super().__init__(path, f"no backup {backup_id!r}; BackupStore.list() names those that are there")
+        super().__init__(path, f"no backup {backup_id!r}; BackupStore.list() lists the backups that exist")
 
 
 class CorruptBackupError(StoreError):
-    """What the store holds is not what was written; nothing has been touched.
+    """A file of the store is damaged or missing; nothing has been changed.
 
     Attributes:
-        blob: the digest of the blob, or the name of the file, that is damaged.
+        blob: the digest of the damaged blob, or the name of the damaged file.
     """
 
     def __init__(self, path: str, blob: str, reason: str) -> None:
         self.blob = blob
         super().__init__(
-            path,
-            f"{blob} is damaged: {reason}; take another backup (see BackupStore.list()), or a copy of this one",
+            path, f"{blob} is damaged: {reason}; take another backup (BackupStore.list()), or import a copy"
         )
 
 
 class UnsupportedFormatError(StoreError):
-    """The store, or a backup in it, was written in a format that this version does not know."""
+    """The store, or a backup in it, has a format that this version does not know."""
 
     def __init__(self, path: str, reason: str) -> None:
         super().__init__(path, f"{reason}; use a newer version of docker-rollback")
 
 
 class UnsupportedContainerError(DockerRollbackError):
-    """A container could not be put back exactly, so the rollback refuses to begin; nothing was touched.
+    """A container could not be restored exactly, so the rollback refuses to start; nothing was changed.
 
     Attributes:
-        container: its name.
-        reasons: every reason found, each a sentence.
+        container: the container's name.
+        reasons: all reasons, each a sentence.
     """
 
     def __init__(self, container: str, reasons: Sequence[str]) -> None:
@@ -266,27 +277,27 @@ class UnsupportedContainerError(DockerRollbackError):
 
 
 class ContainerBusyError(DockerRollbackError):
-    """Another rollback, backup or restore of the container is at work; nothing was touched.
+    """Another rollback, backup or restore of the container is running; nothing was changed.
 
     Attributes:
-        container: its name.
-        holder: what is known of the one at work.
+        container: the container's name.
+        holder: the process that holds the container's lock, as far as it is known.
     """
 
     def __init__(self, container: str, holder: str) -> None:
         self.container = container
         self.holder = holder
-        super().__init__(f"container {container!r} is busy: {holder}; wait for it to end, then try again")
+        super().__init__(f"container {container!r} is busy: {holder}; wait until it ends, then try again")
 
 
 class UnfinishedRollbackError(DockerRollbackError):
-    """An earlier rollback was cut off, and finishing it could destroy what was done since; nothing was touched.
+    """An earlier rollback was interrupted, and finishing it could destroy later changes; nothing was changed.
 
     Attributes:
-        operation: its id, which is that of its backup.
+        operation: the operation's id, which is also its backup's.
         containers: the names of its containers.
-        reasons: why it is not finished without being asked for, a sentence each.
-        store: the path of the store that has its record.
+        reasons: why it is not finished automatically, each a sentence.
+        store: the path of the store that has its journal record.
     """
 
     def __init__(self, operation: str, containers: Sequence[str], reasons: Sequence[str], *, store: str) -> None:
@@ -296,18 +307,18 @@ class UnfinishedRollbackError(DockerRollbackError):
         self.store = store
         names = ", ".join(repr(name) for name in self.containers)
         super().__init__(
-            f"the rollback {operation} of {names} was cut off, and is not finished by itself: "
-            f"{'; '.join(self.reasons)}. docker_rollback.recover(store={store!r}) finishes it, and keeps what it finds "
-            "as a backup before"
+            f"the rollback {operation} of {names} was interrupted, and is not finished automatically: "
+            f"{'; '.join(self.reasons)}. docker_rollback.recover(store={store!r}) finishes it, after a backup of the "
+            "present state"
         )
 
 
 class VolumeError(DockerRollbackError):
-    """The data of a volume, or of a folder that a container binds, could not be read or written.
+    """The data of a volume, or of a bind-mounted folder, could not be read or written.
 
     Attributes:
-        volume: its name; the path of a folder.
-        reason: what happened, a sentence.
+        volume: the volume's name, or the folder's path.
+        reason: what failed, a sentence.
     """
 
     def __init__(self, volume: str, reason: str) -> None:
@@ -317,15 +328,14 @@ class VolumeError(DockerRollbackError):
 
 
 class VolumeAccessError(VolumeError):
-    """There is no way to the volume's data, neither directly nor by a helper container."""
+    """The volume's data cannot be reached, neither directly nor through a helper container."""
 
 
 class ArchiveError(VolumeError):
     """Archiving or extracting a volume failed.
 
     Attributes:
-        permanent: whether another try would fail again; False where a program was killed, its input was cut off, or
-            somebody changed the files meanwhile.
+        permanent: False if a retry may succeed: a program was killed, its input ended early, or files changed.
     """
 
     def __init__(self, volume: str, reason: str, *, permanent: bool = True) -> None:
@@ -334,11 +344,11 @@ class ArchiveError(VolumeError):
 
 
 class CaptureError(DockerRollbackError):
-    """The backup could not be taken; every container is in the state that it had.
+    """The backup failed; every container is in the state that it had before.
 
     Attributes:
-        container: the name of the container it happened to.
-        reason: what happened, a sentence.
+        container: the container's name, or several names separated by commas.
+        reason: what failed, a sentence.
     """
 
     def __init__(self, container: str, reason: str) -> None:
@@ -348,12 +358,12 @@ class CaptureError(DockerRollbackError):
 
 
 class DowntimeExceededError(CaptureError):
-    """Bringing containers to rest and capturing them took longer than allowed; they run again, nothing is left over.
+    """Quiescing and capturing containers took longer than `max_downtime`; they run again, and nothing is left over.
 
     Attributes:
-        containers: the names of those that were at rest.
-        allowed: how long they might have been at rest, in seconds.
-        step: what was being done when that time was over, "rest" or "capture".
+        containers: the names of the quiesced containers.
+        allowed: the limit in seconds.
+        step: the step that was running when the time was up, "rest" (quiescing) or "capture".
     """
 
     def __init__(self, containers: Sequence[str], allowed: float, step: str) -> None:
@@ -362,20 +372,20 @@ class DowntimeExceededError(CaptureError):
         self.step = step
         super().__init__(
             ", ".join(self.containers),
-            f"in step {step!r} it had been at rest for the {allowed:g} s that max_downtime allows; it does what it did",
+            f"in step {step!r} it had been down for the {allowed:g} s that max_downtime allows; it has been resumed",
         )
 
 
 class HookError(DockerRollbackError):
-    """A hook failed. Where it is one before the capture, nothing was touched; a later one changes no outcome.
+    """A hook failed. If it runs before the capture, nothing was changed; a later one does not change the outcome.
 
     Attributes:
-        hook: which: "before_quiesce", "after_resume" or "after_rollback".
-        program: the program or the function that it runs.
-        container: the container in which that runs; None for a function.
-        reason: what happened, a sentence.
-        exit_code: of the program; None where it did not end by itself, and for a function.
-        stderr: the end of what the program said.
+        hook: "before_quiesce", "after_resume" or "after_rollback".
+        program: the hook's program or function.
+        container: the container in which the program runs; None for a function.
+        reason: what failed, a sentence.
+        exit_code: the program's exit code; None if it was ended early, and for a function.
+        stderr: the end of the program's error output.
     """
 
     def __init__(
@@ -399,28 +409,27 @@ class HookError(DockerRollbackError):
 
 
 class ResumeError(DockerRollbackError):
-    """Containers that were brought to rest could not be set going again, although each was tried several times.
+    """Quiesced containers could not be resumed, although each was tried several times.
 
     Attributes:
         containers: their names.
-        failures: why, one error for each; before them the error that came first, where one did.
+        failures: one error for each container, after the error that ended the capture, if there was one.
     """
 
     def __init__(self, containers: Sequence[str], failures: Sequence[BaseException]) -> None:
         self.containers = tuple(containers)
         self.failures = tuple(failures)
-        names = ", ".join(repr(name) for name in self.containers)
-        reasons = "".join(f"\n  {type(failure).__name__}: {failure}" for failure in self.failures)
-        super().__init__(f"{names} could not be set going again; start them by hand{reasons}")
+        names = ", ".join(map(repr, self.containers))
+        super().__init__(f"{names} could not be resumed; start them by hand{_listed(self.failures)}")
 
 
 class ImagePlatformError(DockerRollbackError):
-    """The image of an update is for another platform than its engine's; nothing was touched.
+    """The image of an update is for another platform than the engine's; nothing was changed.
 
     Attributes:
-        image: its name.
-        platform: what it is for ("linux/arm64").
-        engine: what the engine runs.
+        image: the image's name.
+        platform: the image's platform ("linux/arm64").
+        engine: the engine's platform.
     """
 
     def __init__(self, image: str, platform: str, engine: str) -> None:
@@ -433,18 +442,18 @@ class ImagePlatformError(DockerRollbackError):
 
 
 class UpdateRejectedError(DockerRollbackError):
-    """The update ended without an error, but a check found that its container is not well.
+    """The update ended without an error, but a check rejected its container.
 
-    Nothing in it shows a value of the container's environment; the name of the variable stands in its place.
+    Values of the container's environment are replaced by the names of their variables, in every attribute.
 
     Attributes:
-        container: its name.
+        container: the container's name.
         reason: what the check found, a sentence.
-        state: what it did then, as the engine names it; None where that is not known, as of one that is gone.
-        exit_code: of its last run; None where that is not known.
-        probe: how the last probe of its health check ended, and what it said; None where it has none.
+        state: the container's state, in the engine's words; None if unknown, for example if the container is gone.
+        exit_code: the exit code of the container's last run; None if unknown.
+        probe: the result and output of its last health probe; None if it has no health check.
         log: the last lines of its log.
-        details: the same as text, for people.
+        details: all of these as text.
     """
 
     def __init__(
@@ -469,21 +478,19 @@ class UpdateRejectedError(DockerRollbackError):
         lines += [f"last health probe: {probe}"] if probe is not None else []
         lines += ["last lines of its log:", *self.log] if self.log else []
         self.details = "\n".join(lines)
-        super().__init__(
-            f"the update of container {container!r} was rejected: {reason}"
-            + (f"\n{self.details}" if self.details else "")
-        )
+        rejected = f"the update of container {container!r} was rejected: {reason}"
+        super().__init__(f"{rejected}\n{self.details}" if self.details else rejected)
 
 
 class RestoreError(DockerRollbackError):
-    """A step of a restore failed, or what was put back differs from what was captured.
+    """A step of a restore failed, or the restored container differs from the captured one.
 
     Attributes:
-        container: the name of the container it happened to, or several by commas.
-        reason: what happened, a sentence.
-        differences: what differs from the captured inspection, one line each.
-        failures: every failure, where there were several.
-        restored: whether everything had been put back, so that another restore ends the same.
+        container: the container's name, or several names separated by commas.
+        reason: what failed, a sentence.
+        differences: the differences from the captured inspection, one line each.
+        failures: all failures, if there were several.
+        restored: True if everything has been restored, so that another restore would end the same.
     """
 
     def __init__(
@@ -500,20 +507,19 @@ class RestoreError(DockerRollbackError):
         self.differences = tuple(differences)
         self.failures = tuple(failures)
         self.restored = restored
-        lines = [*self.differences, *(f"{type(failure).__name__}: {failure}" for failure in self.failures)]
-        detail = "".join(f"\n  {line}" for line in lines)
+        detail = "".join(f"\n  {line}" for line in self.differences) + _listed(self.failures)
         super().__init__(f"container {container!r}: {reason}{detail}")
 
 
 class RollbackFailedError(DockerRollbackError):
-    """The update failed and so did its rollback; the backup is kept, unless a failure says that it cannot be read.
+    """The update failed, and so did its rollback; the backup is kept, unless a failure says that it cannot be read.
 
-    The exception that left the ``with`` block is the ``__cause__``.
+    The ``__cause__`` is the exception that left the ``with`` block.
 
     Attributes:
-        backup_id: the backup from which ``restore`` can try again.
-        containers: the names of the containers concerned.
-        failures: every failure of the rollback, as one group.
+        backup_id: the id of the backup, for another try with ``restore``.
+        containers: the names of the containers.
+        failures: all failures of the rollback, as one group.
         store: the path of the store that has the backup.
     """
 
@@ -523,25 +529,24 @@ class RollbackFailedError(DockerRollbackError):
         self.failures = ExceptionGroup("the rollback failed", list(failures))
         self.store = store
         names = ", ".join(repr(name) for name in self.containers)
-        reasons = "".join(f"\n  {type(failure).__name__}: {failure}" for failure in failures)
         call = f"docker_rollback.restore({backup_id!r}, store={store!r})"
         if all(isinstance(failure, RestoreError) and failure.restored for failure in failures):
-            rest = (
-                "everything was put back, but it does not do what it did, and another restore would end the same. "
-                f"When the cause is mended, start what does not run, then call docker_rollback.recover(store={store!r})"
+            advice = (
+                "everything was restored, but does not run as before, and another restore would end the same. Fix the "
+                f"cause, start the containers that do not run, then call docker_rollback.recover(store={store!r})"
             )
         elif any(isinstance(failure, (BackupNotFoundError, CorruptBackupError)) for failure in failures):
-            rest = f"its backup cannot be read. If it can be brought back from elsewhere, call {call}"
+            advice = f"its backup cannot be read. If you have a copy of it elsewhere, import that, then call {call}"
         else:
-            rest = f"its backup is kept. When the cause is mended, call {call}"
-        super().__init__(f"the rollback of {names} failed; {rest}{reasons}")
+            advice = f"its backup is kept. Fix the cause, then call {call}"
+        super().__init__(f"the rollback of {names} failed; {advice}{_listed(failures)}")
 
 
 class RecoveryFailedError(DockerRollbackError):
-    """Not everything that was cut off could be finished; everything was tried, and what is left can be tried again.
+    """Some interrupted operations could not be finished. All were tried, and the rest can be tried again.
 
     Attributes:
-        failures: every failure, as one group; a note on each names its operation.
+        failures: all failures, as one group; a note on each names its operation.
         finished: the ids of the operations that were finished.
         store: the path of the store that has the records of the others.
     """
@@ -550,19 +555,18 @@ class RecoveryFailedError(DockerRollbackError):
         self.failures = ExceptionGroup("the recovery failed", list(failures))
         self.finished = tuple(finished)
         self.store = store
+        done = f"; finished: {', '.join(self.finished)}" if self.finished else ""
         reasons = "".join(
-            f"\n  {type(failure).__name__}: {failure}"
-            + "".join(f" ({note})" for note in getattr(failure, "__notes__", ()))
+            _listed([failure]) + "".join(f" ({note})" for note in getattr(failure, "__notes__", ()))
             for failure in failures
         )
-        done = f"; finished are {', '.join(self.finished)}" if self.finished else ""
         super().__init__(
-            f"not everything could be finished{done}. When the cause is mended, call "
+            f"some operations could not be finished{done}. Fix the cause, then call "
             f"docker_rollback.recover(store={store!r}) again{reasons}"
         )
 
 
-class RollbackRequested(Exception):  # noqa: N818  (control flow, as the design names it, and no error)
+class RollbackRequested(Exception):  # noqa: N818  (control flow, not an error)
     """Raise this inside the block to roll back on purpose; the block swallows it.
 
     Example:
@@ -576,11 +580,11 @@ class RollbackRequested(Exception):  # noqa: N818  (control flow, as the design 
 class UnfinishedElsewhereError(DockerRollbackError):
     """Containers of this engine are in an unfinished operation whose journal record is in another store.
 
-    Everything that this store has a record of is finished before this is raised.
+    The operations that this store has a record of are finished first.
 
     Attributes:
-        operations: the operations, each with its store and the command that finishes it.
-        finished: what was finished from this store.
+        operations: the unfinished operations, each with its store and the command that finishes it.
+        finished: the operations that were finished from this store.
         store: the path of this store.
     """
 
@@ -590,6 +594,6 @@ class UnfinishedElsewhereError(DockerRollbackError):
         self.operations = tuple(operations)
         self.finished = tuple(finished)
         self.store = store
-        told = "".join(f"\n  {operation}" for operation in self.operations)
-        here = reason or f"store {store}: it has no record of this work, which another store has to finish"
-        super().__init__(here + told)
+        listed = "".join(f"\n  {operation}" for operation in self.operations)
+        here = reason or f"store {store}: it has no record of these operations; finish them from the store that has"
+        super().__init__(here + listed)

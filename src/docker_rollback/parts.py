@@ -1,4 +1,4 @@
-"""The parts that `rollback` composes, for programs that compose them themselves."""
+"""The components behind `rollback`, for programs that compose them themselves."""
 
 from docker_rollback._capture import Call, Capture, Preflight
 from docker_rollback._engine import Change, ContainerFilter, Engine, EngineInfo, Finished, Process

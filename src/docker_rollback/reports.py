@@ -1,4 +1,4 @@
-"""Values to read afterwards: what a backup consists of, what an operation did, what a check found."""
+"""The values that operations return: the contents of a backup, the steps of an outcome, the findings of a check."""
 
 from docker_rollback._inspection import Difference, Report
 from docker_rollback._model import (

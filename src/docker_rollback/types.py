@@ -1,4 +1,4 @@
-"""The types of arguments, for functions of your own that pass them on."""
+"""The types of public arguments, for wrappers that pass them on."""
 
 from docker_rollback._api import ReplaceArguments, RollbackArguments, StoreArgument
 from docker_rollback._arguments import ContainerArgument

@@ -119,3 +119,14 @@ def test_an_error_in_an_error_comes_through() -> None:
     (found,) = error.failures.exceptions
     assert shown(found) == shown(inner)
     assert found.status == 409
+
+
+def test_the_drawn_tree_is_the_real_one() -> None:
+    """The module's docstring draws every class below its base; siblings share lines."""
+    parents: dict[str, str] = {}
+    path: list[str] = []
+    for line in filter(None, inspect.cleandoc(errors.__doc__ or "").splitlines()[1:]):
+        names, depth = line.strip().split(", "), (len(line) - len(line.lstrip())) // 4
+        parents |= dict.fromkeys(names, path[depth - 1] if depth else "Exception")
+        path[depth:] = names[-1:]
+    assert parents == {kind.__name__: kind.__base__.__name__ for kind in CLASSES if kind.__base__}

@@ -37,7 +37,7 @@ from docker_rollback._inspection import (
     with_ids,
 )
 from docker_rollback._model import ContainerSnapshot, LedBack, Observed
-from docker_rollback._names import _ASIDE, TEMPORARY_ASIDE, again, aside_name, is_aside
+from docker_rollback._names import ASIDE, TEMPORARY_ASIDE, again, aside_name, is_aside
 from docker_rollback.errors import ContainerNotFoundError, EngineConflictError, EngineError, RestoreError
 
 logger = logging.getLogger("docker_rollback")
@@ -108,7 +108,7 @@ class Place:
 
         Renamed first: whoever starts a container by its name whenever that does not run finds nothing to start.
         """
-        before = ContainerFilter(name_prefix=self._snapshot.name + _ASIDE)
+        before = ContainerFilter(name_prefix=self._snapshot.name + ASIDE)
         for reference in (self._snapshot.id, self._snapshot.name, *self._engine.list_containers(before)):
             found = self._find(reference)
             if found is None:
@@ -254,12 +254,12 @@ class Place:
         """
         for user in self._engine.list_containers(ContainerFilter(volume=volume)):
             found = self._find(user)
-            if found is not None and (found.id == self._snapshot.id or _ASIDE in found.name):
+            if found is not None and (found.id == self._snapshot.id or ASIDE in found.name):
                 self._engine.remove_container(found.id, force=True, volumes=self._has_archives)
 
     def clear_aside(self) -> None:
         """Remove what was put aside, and let the engine forget what nobody needs any more."""
-        for aside in self._engine.list_containers(ContainerFilter(name_prefix=self._snapshot.name + _ASIDE)):
+        for aside in self._engine.list_containers(ContainerFilter(name_prefix=self._snapshot.name + ASIDE)):
             standing = self._find(aside)
             shares = standing is not None and any(name in standing.volumes for name in self._volumes)
             if standing is not None and standing.state.alive and not shares:
@@ -292,7 +292,7 @@ class Place:
 
     def _rename_aside(self, container: Observed) -> None:
         standing = self._find(container.id)
-        if standing is not None and (_ASIDE not in standing.name or standing.name.endswith(TEMPORARY_ASIDE)):
+        if standing is not None and (ASIDE not in standing.name or standing.name.endswith(TEMPORARY_ASIDE)):
             self._engine.rename_container(standing.id, aside_name(self._snapshot.name, standing.id))
 
     def _is_back(self, original: Observed) -> bool:

@@ -3,7 +3,7 @@
 from docker_rollback._containers.bound_paths import BoundPaths, asked_by_binds, can_be_made
 from docker_rollback._containers.compose import beyond, look_at_project, members, newcomers, require_members
 from docker_rollback._containers.creation import body_for, forgets_connected_macs, join, needs_network_of_mode
-from docker_rollback._containers.find import look_at, look_at_all
+from docker_rollback._containers.find import look_at, look_at_all, users_of
 from docker_rollback._containers.image_depth import uncommittable
 from docker_rollback._containers.images import (
     create_on,
@@ -96,5 +96,6 @@ __all__ = [
     "uncommittable",
     "uncopied",
     "unkept_names",
+    "users_of",
     "with_runs",
 ]

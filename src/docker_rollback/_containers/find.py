@@ -1,30 +1,45 @@
-"""A look at containers, of which one may go meanwhile."""
+"""Looks up containers; one that disappears meanwhile is skipped."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
 
-from docker_rollback._engine import ContainerFilter, Engine
-from docker_rollback._inspection import observe
-from docker_rollback._model import Observed
-from docker_rollback._names import is_guard
+from docker_rollback._engine import EVERY, ContainerFilter, Engine
+from docker_rollback._inspection import observe, uses
+from docker_rollback._model import Observed, is_folder
+from docker_rollback._names import is_guard, is_helper
 from docker_rollback.errors import ContainerNotFoundError
 
 
 def look_at(engine: Engine, ref: str) -> Observed | None:
-    """Return the container of a name or a full id, None where there is none."""
+    """Return the container with this name or full id, or None if there is none."""
     try:
         found = observe(engine.inspect_container(ref))
     except ContainerNotFoundError:
         return None
-    # An engine also takes the beginning of an id for a reference.
+    # An engine also accepts an id prefix as a reference.
     return found if ref in (found.id, found.name) else None
 
 
 def look_at_all(engine: Engine, where: ContainerFilter, *, but: Collection[str] = ()) -> list[Observed]:
-    """Return the containers that `where` describes, but for some ids; one that goes meanwhile is left out.
+    """Return the containers that match `where`, except those with the ids in `but`.
 
-    Guards are left out too: they use nothing that they mount.
+    Guards are skipped: they use nothing that they mount.
     """
     found = [look_at(engine, container) for container in engine.list_containers(where) if container not in but]
     return [container for container in found if container is not None and not is_guard(container.name)]
+
+
+def users_of(engine: Engine, data: Collection[str]) -> list[Observed]:
+    """Return the containers that use any of these volumes and host folders, in any state, from one listing.
+
+    Our own helpers are skipped.
+    """
+    # An engine does not filter by host folder.
+    where = EVERY if any(map(is_folder, data)) else ContainerFilter(volume=tuple(data))
+    found = look_at_all(engine, where) if data else []
+    return [
+        one
+        for one in found
+        if not is_helper(one.name) and any(uses(mount, name) for mount in one.mounts for name in data)
+    ]

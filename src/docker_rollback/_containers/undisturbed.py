@@ -6,12 +6,11 @@ import logging
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Final, TypeVar
 
-from docker_rollback._containers.find import look_at, look_at_all
+from docker_rollback._containers.find import look_at, users_of
 from docker_rollback._containers.running import supervisor_of
-from docker_rollback._engine import ContainerFilter, Engine
-from docker_rollback._inspection import Report, started_at, uses
-from docker_rollback._model import Observed, is_folder
-from docker_rollback._names import is_helper
+from docker_rollback._engine import Engine
+from docker_rollback._inspection import Report, started_at
+from docker_rollback._model import Observed
 from docker_rollback.errors import (
     CaptureError,
     DockerRollbackError,
@@ -107,32 +106,23 @@ class DataWatch:
             DisturbedError: one of them runs.
         """
         if self._runs is None:
-            users = self._users(data)
+            users = users_of(self._engine, data)
             _refuse_running(users)
             self._runs = {user.id: started_at(user.inspection) for user in users}
 
     def refuse_running(self, data: Collection[str]) -> None:
         """Raise a `DisturbedError` if one of them runs."""
-        _refuse_running(self._users(data))
+        _refuse_running(users_of(self._engine, data))
 
     def check(self, data: Collection[str], *, ours: Collection[str] = ()) -> None:
         """Raise a `DisturbedError` if one of them runs or has run since it was noted, but for some ids."""
         if self._runs is None:
             return
-        users = [user for user in self._users(data) if user.id not in ours]
+        users = [user for user in users_of(self._engine, data) if user.id not in ours]
         _refuse_running(users)
         for user in users:
             if started_at(user.inspection) != self._runs.get(user.id, ""):
                 raise disturbed(user, "started it while its data was put back")
-
-    def _users(self, data: Collection[str]) -> list[Observed]:
-        found: dict[str, Observed] = {}
-        for name in data:
-            where = ContainerFilter(volume=None if is_folder(name) else name)
-            for user in look_at_all(self._engine, where, but=found.keys()):
-                if not is_helper(user.name) and any(uses(mount, name) for mount in user.mounts):
-                    found[user.id] = user
-        return list(found.values())
 
 
 def _refuse_running(users: Iterable[Observed]) -> None:

@@ -9,7 +9,7 @@ does not know it. `ref` is a name, a full id, or the beginning of an id of at le
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from types import TracebackType
 from typing import Any, Final, Literal, Protocol, Self, TypeAlias
@@ -137,7 +137,7 @@ class ContainerFilter:
         name: their exact name, without the leading slash.
         name_prefix: how their name begins, without the leading slash.
         labels: labels that they bear.
-        volume: a volume that they mount, by name.
+        volume: a volume that they mount, by name; of several names, any one.
         network: a network that they are attached to, by name or id.
         running: only those whose processes exist (running, paused, restarting).
     """
@@ -145,9 +145,14 @@ class ContainerFilter:
     name: str | None = None
     name_prefix: str | None = None
     labels: Mapping[str, str] = field(factory=dict)
-    volume: str | None = None
+    volume: str | tuple[str, ...] | None = None
     network: str | None = None
     running: bool = False
+
+    def allows_volumes(self, mounted: Collection[str]) -> bool:
+        """Return True if a container that mounts these volumes meets the condition on volumes."""
+        wanted = (self.volume,) if isinstance(self.volume, str) else self.volume
+        return wanted is None or any(name in mounted for name in wanted)
 
 
 EVERY: Final = ContainerFilter()

@@ -16,16 +16,16 @@ from docker_rollback._containers import (
     AtRest,
     locked,
     look_at,
-    look_at_all,
     look_at_project,
     members,
     newcomers,
     now,
     resting,
+    users_of,
 )
-from docker_rollback._engine import ContainerFilter, Engine
+from docker_rollback._engine import Engine
 from docker_rollback._host import Timer
-from docker_rollback._inspection import started_at, uses
+from docker_rollback._inspection import started_at
 from docker_rollback._model import (
     Backup,
     ContainerSnapshot,
@@ -36,9 +36,7 @@ from docker_rollback._model import (
     Observed,
     Project,
     Resting,
-    is_folder,
 )
-from docker_rollback._names import is_helper
 from docker_rollback._recovery.markers import Markers
 from docker_rollback._recovery.operation_record import Phase, Record, stand
 from docker_rollback._reporting import Reporter
@@ -206,11 +204,8 @@ class Operation:
             standing = look_at(self._engine, reference)
             if standing is not None:
                 found[standing.id] = standing
-        for volume in self.record.volumes:
-            where = ContainerFilter(volume=None if is_folder(volume) else volume)
-            for container in look_at_all(self._engine, where, but=found.keys()):
-                if not is_helper(container.name) and any(uses(mount, volume) for mount in container.mounts):
-                    found[container.id] = container
+        for user in users_of(self._engine, self.record.volumes):
+            found.setdefault(user.id, user)
         for member in members(self._engine, self.record.project) if self.record.project is not None else ():
             found.setdefault(member.id, member)
         return list(found.values())

@@ -158,7 +158,7 @@ class FakeEngine(Setup):
                 if (where.name is None or one.name == where.name)
                 and (where.name_prefix is None or one.name.startswith(where.name_prefix))
                 and _bears(one.config["Labels"], where.labels)
-                and (where.volume is None or any(mount.name == where.volume for mount in one.mounts))
+                and where.allows_volumes([str(mount.name) for mount in one.mounts])
                 and (network is None or network.holds(one.endpoints))
                 and (one.alive or not where.running)
             ]

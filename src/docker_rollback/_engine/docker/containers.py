@@ -303,7 +303,7 @@ def _matches(found: Inspection, where: ContainerFilter, network: Inspection | No
         return False
     if where.name_prefix is not None and not any(name.startswith(where.name_prefix) for name in names):
         return False
-    if where.volume is not None and where.volume not in _volumes(found):
+    if where.volume is not None and not where.allows_volumes(_volumes(found)):
         return False
     if network is not None and not attached(found, network):
         return False

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import subprocess
 import sys
 import tarfile
 import tomllib
 import zipfile
+from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 
@@ -15,6 +17,23 @@ import pytest
 
 PROJECT = Path(__file__).parent.parent
 SOURCE = PROJECT / "src"
+
+
+ALSO_THERE = {
+    "_typeshed",  # a type checker's own
+    "compression",  # Python 3.14's own
+    "requests",  # docker-py depends on these two, and its interface shows them
+    "urllib3",
+}
+
+
+def _imported(module: ast.Module) -> Iterator[str]:
+    """Name each module that an import statement names."""
+    for node in ast.walk(module):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
 
 
 @pytest.fixture(scope="module")
@@ -34,6 +53,19 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
     about = {name for name in packed if name.startswith("docker_rollback-")}
     assert packed - about == modules | {"docker_rollback/py.typed"}
     assert {Path(name).name for name in about} == {"METADATA", "WHEEL", "RECORD", "LICENSE"}
+
+
+def test_the_wheel_imports_what_its_users_install(wheel: Path) -> None:
+    """No module in the wheel imports pytest, nor any other library that neither Python nor a dependency brings."""
+    imported = set()
+    with zipfile.ZipFile(wheel) as packed:
+        for name in packed.namelist():
+            if name.endswith(".py"):
+                imported |= {module.split(".")[0] for module in _imported(ast.parse(packed.read(name)))}
+    project = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]
+    required = sum(project["optional-dependencies"].values(), project["dependencies"])
+    installed = {re.split(r"[^A-Za-z0-9_]", name)[0] for name in required} | ALSO_THERE
+    assert imported - sys.stdlib_module_names - {"docker_rollback"} <= installed
 
 
 def test_the_source_distribution_holds_what_its_tests_need(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from docker_rollback._engine.docker.http import Wire
 from docker_rollback._engine.docker.kill import MARK, Killer
 from docker_rollback._engine.port import ContainerFilter
 from docker_rollback.errors import EngineError, ImageNotFoundError
-from docker_rollback.testing.contract import Lab, file_system
+from tests.contract.suite import Lab, file_system
 from tests.engines.results import cannot
 
 pytestmark = pytest.mark.usefixtures("test_labels")  # by which the engine is left clean

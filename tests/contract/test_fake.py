@@ -8,7 +8,7 @@ from attrs import frozen
 from docker_rollback._engine.port import Engine
 from docker_rollback.errors import ContainerNotFoundError
 from docker_rollback.testing import CHANGING, FEEDING, READING, FailingEngine, FakeClock, FakeEngine
-from docker_rollback.testing.contract import EngineContract, Eyes
+from tests.contract.suite import EngineContract, Eyes
 
 
 @frozen

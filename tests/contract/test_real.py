@@ -13,7 +13,7 @@ from docker.errors import NotFound
 
 from docker_rollback._engine.docker.engine import DockerEngine
 from docker_rollback._engine.port import Engine
-from docker_rollback.testing.contract import EngineContract, Eyes, file_system
+from tests.contract.suite import EngineContract, Eyes, file_system
 from tests.engines import debian
 
 PROGRAMS = ("cat", "false", "sleep", "tar", "touch", "true", "dd", "echo", "env", "grep", "sh")

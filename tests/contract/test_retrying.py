@@ -7,7 +7,7 @@ import pytest
 from docker_rollback._engine.port import Engine
 from docker_rollback._engine.retry import RetryingEngine
 from docker_rollback.testing import FakeClock, FakeEngine
-from docker_rollback.testing.contract import EngineContract
+from tests.contract.suite import EngineContract
 from tests.contract.test_fake import TestFakeEngine as _FakeContract
 
 

@@ -10,7 +10,7 @@ import pytest
 from docker_rollback._engine.port import Engine
 from docker_rollback.errors import ContainerNotFoundError, EngineError, EngineTimeoutError, EngineUnavailableError
 from docker_rollback.testing import CHANGING, FEEDING, READING, FailingEngine, FakeEngine, Killed
-from docker_rollback.testing._contract_lab import tar_of
+from tests.contract.suite.lab import tar_of
 
 
 @pytest.fixture

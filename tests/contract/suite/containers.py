@@ -11,7 +11,7 @@ import pytest
 
 from docker_rollback._engine import Change, ContainerFilter, Engine
 from docker_rollback.errors import ContainerNotFoundError, EngineConflictError, EngineError, ImageNotFoundError
-from docker_rollback.testing._contract_lab import LINES, Contract, Eyes, Lab, tar_of
+from tests.contract.suite.lab import LINES, Contract, Eyes, Lab, tar_of
 
 _VERBS: dict[str, Callable[[Engine, str], Any]] = {
     "inspect": lambda engine, ref: engine.inspect_container(ref),

@@ -10,7 +10,7 @@ import pytest
 
 from docker_rollback._engine import Engine
 from docker_rollback.errors import EngineConflictError, EngineError, ImageNotFoundError
-from docker_rollback.testing._contract_lab import Contract, Eyes, Lab
+from tests.contract.suite.lab import Contract, Eyes, Lab
 
 
 class ImageContract(Contract):

@@ -13,7 +13,7 @@ from docker_rollback.errors import (
     NetworkNotFoundError,
     VolumeNotFoundError,
 )
-from docker_rollback.testing._contract_lab import Contract, Eyes, Lab
+from tests.contract.suite.lab import Contract, Eyes, Lab
 
 
 def _endpoints(engine: Engine, container: str) -> dict[str, dict[str, Any]]:

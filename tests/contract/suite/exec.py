@@ -9,7 +9,7 @@ import pytest
 
 from docker_rollback._engine import Engine
 from docker_rollback.errors import EngineConflictError
-from docker_rollback.testing._contract_lab import LINES, Contract, Lab
+from tests.contract.suite.lab import LINES, Contract, Lab
 
 _MEBIBYTE = 1 << 20
 

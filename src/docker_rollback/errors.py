@@ -363,7 +363,7 @@ class DowntimeExceededError(CaptureError):
     Attributes:
         containers: the names of the quiesced containers.
         allowed: the limit in seconds.
-        step: the step that was running when the time was up, "rest" (quiescing) or "capture".
+        step: the step that was running when the time was up, "quiesce" or "capture".
     """
 
     def __init__(self, containers: Sequence[str], allowed: float, step: str) -> None:

@@ -1,4 +1,4 @@
-"""A display of what is being done, for terminals; needs the extra ``docker-rollback[rich]``."""
+"""Shows progress in a terminal; needs the extra ``docker-rollback[rich]``."""
 
 from __future__ import annotations
 
@@ -23,24 +23,27 @@ from rich.progress import Progress as Bars
 from docker_rollback._reporting import Progress, StepName
 
 _WORDS: Final[Mapping[StepName, str]] = {
-    "hook": "running what is to be done at {}",
-    "quiesce": "bringing {} to rest",
-    "commit": "capturing {}",
-    "resume": "setting {} going again",
+    "before_quiesce": "running hook before_quiesce: {}",
+    "quiesce": "quiescing {}",
+    "capture": "capturing {}",
+    "resume": "resuming {}",
+    "after_resume": "running hook after_resume: {}",
     "store": "storing the image of {}",
-    "pull": "fetching image {}",
+    "pull": "pulling image {}",
     "replace": "replacing {}",
-    "restore": "{}",
     "verify": "checking {}",
     "watch": "watching {}",
+    "restore": "{}",
+    "verify again": "checking {} again",
+    "after_rollback": "running hook after_rollback: {}",
 }
 
 
 class RichProgress:
-    """Shows each step and, for each volume, how many bytes of it have passed; what has passed stays on the screen.
+    """Shows each step, and a progress bar for each volume; finished lines stay on the screen.
 
     Args:
-        console: where to show it; by default the terminal's error output, so that a program's own output stays its own.
+        console: the console to draw on; by default stderr, so that stdout stays free for the program's own output.
 
     Example:
         >>> with RichProgress() as display, rollback("web", progress=display):
@@ -50,7 +53,7 @@ class RichProgress:
     def __init__(self, console: Console | None = None) -> None:
         self._bars = Bars(
             SpinnerColumn(),
-            # No markup: the name of a container may look like it.
+            # A container's name may look like markup.
             TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=20),
             TaskProgressColumn(),
@@ -69,22 +72,22 @@ class RichProgress:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Leave what was shown last on the screen."""
+        """Stop the display; its last state stays on the screen."""
         self._bars.stop()
 
-    def __call__(self, news: Progress) -> None:
-        """Show a piece of news; to be given as ``progress=``."""
-        if news.step != "data":
-            self._bars.console.print(_WORDS[news.step].format(news.subject), markup=False, highlight=False)
-            if news.step == "restore":
-                # A volume that is filled now is not the one that was archived before.
+    def __call__(self, event: Progress) -> None:
+        """Show a progress event; pass the object itself as ``progress=``."""
+        if event.step != "data":
+            self._bars.console.print(_WORDS[event.step].format(event.subject), markup=False, highlight=False)
+            if event.step == "restore":
+                # The bars so far are of volumes being archived; the same volumes are filled from zero now.
                 self._forget()
             return
         with self._lock:
-            if news.subject not in self._volumes:
-                self._volumes[news.subject] = self._bars.add_task(f"volume {news.subject}", total=news.expected)
-            task = self._volumes[news.subject]
-        self._bars.update(task, completed=news.done, total=news.expected)
+            if event.subject not in self._volumes:
+                self._volumes[event.subject] = self._bars.add_task(f"volume {event.subject}", total=event.expected)
+            task = self._volumes[event.subject]
+        self._bars.update(task, completed=event.done, total=event.expected)
 
     def _forget(self) -> None:
         with self._lock:

@@ -133,7 +133,7 @@ def test_a_limit_that_is_passed_lets_the_service_run(
         rollback(shop, client=docker_client, store=store, max_downtime=0.5),
     ):
         pytest.fail("the block was entered")
-    assert (failed.value.containers, failed.value.allowed, failed.value.step) == ((shop,), 0.5, "rest")
+    assert (failed.value.containers, failed.value.allowed, failed.value.step) == ((shop,), 0.5, "quiesce")
     assert started(docker_client, shop) != before
     assert docker_client.containers.get(shop).status == "running"
     assert store.list() == []

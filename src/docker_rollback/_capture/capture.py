@@ -1,4 +1,4 @@
-"""Steps 2 to 6: containers brought to rest, captured, resumed, and sealed in the store."""
+"""Takes a backup: quiesces containers, captures and resumes them, and stores the images and archives."""
 
 from __future__ import annotations
 
@@ -276,11 +276,11 @@ class Capture:
             until_sealed: likewise what rests until the backup is durable, and after it.
         """
         reporter, archives, containers = self._reporter, taking.archives, taking.report.containers
-        until_captured.push(lambda kind, *_: reporter.begin("seal") if kind is None else None)
+        until_captured.push(lambda kind, *_: reporter.begin("store") if kind is None else None)
         until_resumed = until_captured if taking.resume else until_sealed
         # The outermost: those after the rest run when all run again.
         until_resumed.enter_context(taking.hooks.around_rest(containers, resumes=taking.resume))
-        reporter.begin("rest")
+        reporter.begin("quiesce")
         guests = until_captured.enter_context(self._at_rest_by(taking))
         rest = until_resumed.enter_context(self._at_rest_by(taking))
         with (

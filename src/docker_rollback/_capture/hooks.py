@@ -161,15 +161,15 @@ class Hooks:
     def _run(self, name: HookName, hooks: Sequence[Call | Exec]) -> None:
         if hooks:
             self._reporter.begin(name)
-            self._reporter.announce("hook", name)
         for hook in hooks:
+            self._reporter.announce(name, _program(hook))
             if isinstance(hook, Exec):
                 self._exec(name, hook)
             else:
                 self._call(name, hook)
 
     def _exec(self, name: HookName, hook: Exec) -> None:
-        container, program = hook.container, hook.command[0]
+        container, program = hook.container, _program(hook)
         environment = list(self._environment)
         try:
             environment += self._engine.inspect_container(hook.container)["Config"].get("Env") or ()
@@ -191,7 +191,7 @@ class Hooks:
             )
 
     def _call(self, name: HookName, hook: Call) -> None:
-        program = str(getattr(hook.function, "__qualname__", type(hook.function).__name__))
+        program = _program(hook)
         try:
             _in_time(hook, hook.function, name=name)
         except LateError:
@@ -199,6 +199,13 @@ class Hooks:
         except Exception as error:
             said = hide(str(error), self._environment)
             raise HookError(name, f"it raised {type(error).__name__}: {said}", program=program) from error
+
+
+def _program(hook: Call | Exec) -> str:
+    """Return the name of a hook's program; its arguments may hold secrets."""
+    if isinstance(hook, Exec):
+        return hook.command[0]
+    return str(getattr(hook.function, "__qualname__", type(hook.function).__name__))
 
 
 def _in_time(hook: Call | Exec, work: Callable[[], T], *, name: HookName) -> T:

@@ -1,4 +1,4 @@
-"""Step 1: everything that can be found wrong while the service still runs."""
+"""Checks everything that can be wrong with a backup while the service still runs."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ _ROOM_FOR_AN_IMAGE = 0.5
 
 
 class Preflight:
-    """Runs the checks of step 1; touches nothing.
+    """Checks whether a backup can be taken; changes nothing.
 
     Args:
         engine: where the containers are.

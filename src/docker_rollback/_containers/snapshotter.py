@@ -167,7 +167,7 @@ class ContainerSnapshotter:
             tag: the image's name.
             folders: the folders of the host that the same backup holds.
         """
-        self._reporter.announce("commit", container.name)
+        self._reporter.announce("capture", container.name)
         committed = self._commit(container, tag)
         return self._snapshot(container, committed, tag, folders)
 

@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal, TypeAlias
+from typing import TypeAlias
 
 from attrs import frozen
 
-StepName: TypeAlias = Literal[
-    "hook", "quiesce", "commit", "resume", "store", "restore", "data", "pull", "replace", "verify", "watch"
-]
-"""What can be going on: the hooks of one name, three steps of a capture and the storing of its images, a step of a
-restore's plan, the data of a volume on its way into the store or back, an image on its way into the engine, a container
-being replaced, the checks of some, and the probation of these."""
+from docker_rollback._reporting.steps import StepName
 
 
 @frozen
@@ -20,8 +15,8 @@ class Progress:
     """A progress event of a backup, a rollback or a restore.
 
     Attributes:
-        step: what is being done.
-        subject: to which container, volume or image; for "restore", the step of the plan in words; for "hook", which.
+        step: the current step.
+        subject: the container, volume or image; for "restore", the step of the plan in words; for a hook, its program.
         done: bytes so far; for "data" only.
         expected: total bytes, approximate while a volume is archived; for "data" only, and None if unknown.
     """

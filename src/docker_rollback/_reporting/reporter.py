@@ -6,48 +6,23 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Final, Literal, TypeAlias
+from typing import Final
 
 from attrs import evolve, frozen
 
-from docker_rollback._reporting.progress import Listener, Progress, StepName
+from docker_rollback._reporting.progress import Listener, Progress
+from docker_rollback._reporting.steps import StepName
 
 logger = logging.getLogger("docker_rollback")
 
-OutcomeStep: TypeAlias = Literal[
-    "look",
-    "live pass",
-    "before_quiesce",
-    "rest",
-    "capture",
-    "resume",
-    "after_resume",
-    "seal",
-    "block",
-    "verify",
-    "watch",
-    "keep",
-    "roll back",
-    "verify again",
-    "after_rollback",
-    "finish",
-]
-"""What is done from entering a block to leaving it, in this order; what does not happen is left out.
-
-"look" looks for everything that can go wrong and finishes what an earlier operation left undone; "live pass" archives
-large volumes while they are in use; "rest", "capture" and "resume" are the time in which the service is down; "seal"
-makes the backup durable; "block" is the caller's own; "watch" is the probation of the update; "keep" saves the state of
-a failed update; "finish" tidies up. The others are checks and hooks.
-"""
-
-_ROLLBACK: Final = frozenset({"keep", "roll back", "verify again"})
+_ROLLBACK: Final = frozenset({"keep", "restore", "verify again"})
 
 
 @frozen
 class StepTime:
     """One step of an operation, and how long it took, in seconds."""
 
-    step: OutcomeStep
+    step: StepName
     seconds: float
 
 
@@ -79,18 +54,18 @@ class Reporter:
 
     Example:
         >>> reporter = Reporter(print)
-        >>> with reporter.during("look"):
+        >>> with reporter.during("preflight"):
         ...     report = preflight.run(["web"])
         >>> reporter.end()
         >>> reporter.steps
-        (StepTime(step='look', seconds=0.0412),)
+        (StepTime(step='preflight', seconds=0.0412),)
     """
 
     def __init__(self, listener: Listener | None = None, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._listener = listener
         self._clock = clock
         self._expected: dict[str, int] = {}
-        self._current: OutcomeStep | None = None
+        self._current: StepName | None = None
         self._since = 0.0
         self._nested = False
         self._steps: list[StepTime] = []
@@ -98,7 +73,7 @@ class Reporter:
         self._downtime: dict[str, Downtime] = {}
 
     @property
-    def current(self) -> OutcomeStep | None:
+    def current(self) -> StepName | None:
         """The current step; None before the first and after the last."""
         return self._current
 
@@ -112,19 +87,19 @@ class Reporter:
         """The downtime of each container by its name; a container that was never down is not listed."""
         return dict(self._downtime)
 
-    def begin(self, step: OutcomeStep) -> None:
+    def begin(self, step: StepName) -> None:
         """Begin a step and end the one before it; do nothing if it is the current step, or inside `during`."""
         if self._nested or step == self._current:
             return
         self._close()
         logger.info("step: %s", step)
         self._current, self._since = step, self._clock()
-        if step == "block":
+        if step == "update":
             for container in list(self._down):
                 self.up(container)
 
     @contextmanager
-    def during(self, step: OutcomeStep) -> Iterator[None]:
+    def during(self, step: StepName) -> Iterator[None]:
         """Measure a block as one step: `begin` does nothing inside it."""
         self.begin(step)
         before, self._nested = self._nested, True
@@ -157,9 +132,9 @@ class Reporter:
 
     def down(self, container: str) -> None:
         """Record that a container, by its name, is about to stop; do nothing if it is down already."""
-        kind = "rollback" if self._current in _ROLLBACK else "update" if self._current == "block" else "capture"
+        kind = "rollback" if self._current in _ROLLBACK else "update" if self._current == "update" else "capture"
         # A container that an earlier operation left stopped is not down because of this one.
-        if self._current != "look":
+        if self._current != "preflight":
             self._down.setdefault(container, (kind, self._clock()))
 
     def up(self, container: str) -> None:

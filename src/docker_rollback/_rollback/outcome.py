@@ -13,7 +13,7 @@ from cattrs.preconf.json import make_converter
 
 from docker_rollback._inspection import called, hide
 from docker_rollback._model import Backup, LedBack, NotCovered, Observed, Recovered, Way
-from docker_rollback._reporting import Downtime, OutcomeStep, Reporter, StepTime
+from docker_rollback._reporting import Downtime, Reporter, StepName, StepTime
 from docker_rollback.errors import (
     HookError,
     RestoreError,
@@ -100,7 +100,7 @@ class Trouble:
 
     type: str
     text: str
-    step: OutcomeStep | None
+    step: StepName | None
 
 
 @frozen
@@ -312,7 +312,7 @@ class Account:
             recovered=self._recovered,
         )
 
-    def _trouble(self, error: BaseException, step: OutcomeStep | None) -> Trouble:
+    def _trouble(self, error: BaseException, step: StepName | None) -> Trouble:
         try:
             text = str(error)
         except Exception:

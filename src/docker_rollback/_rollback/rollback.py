@@ -178,7 +178,7 @@ class Rollback:
         self.status = Status.CAPTURING
         with self._entering():
             self._held.enter_context(self._signals)
-            with self._reporter.during("look"):
+            with self._reporter.during("preflight"):
                 report, recovered = self._held.enter_context(
                     self._recovery.holding(self._containers, project=self._project)
                 )
@@ -196,7 +196,7 @@ class Rollback:
             )
         self.status = Status.UPDATING
         self._account.entered = True
-        self._reporter.begin("block")
+        self._reporter.begin("update")
         return self
 
     def _begin(self) -> None:
@@ -237,7 +237,7 @@ class Rollback:
         """
         self._begin()
         reference, wanted, differ = reference_of(container), UpdateImage(image, pull, platform), Changes(**changes)
-        with self._entering(), self._reporter.during("look"):
+        with self._entering(), self._reporter.during("preflight"):
             # What a death has left half replaced may be gone until this is finished.
             self.recovered = self._recovery.finish_earlier([*self._containers, reference], project=self._project)
             old = observe(self._engine.inspect_container(reference))
@@ -369,10 +369,10 @@ class Rollback:
         logger.info("rolling back %s: %s", ", ".join(names), type(error).__name__)
         try:
             with self._signals.deferring("the rollback"):
-                self._reporter.begin("keep" if self._keep_failed else "roll back")
+                self._reporter.begin("keep" if self._keep_failed else "restore")
                 self._recovery.put_back(operation, backup, first=lambda: self._keep_what_failed(operation, error))
                 self._reporter.begin("verify again")
-                self._reporter.announce("verify", self._names)
+                self._reporter.announce("verify again", self._names)
                 self._verdict.judge_again()
                 self._recovery.ensure_running(backup)
                 self.status = Status.ROLLED_BACK
@@ -411,7 +411,7 @@ class Rollback:
                 note_on(
                     error, f"docker-rollback: the state of the failed update is kept as backup {self._account.kept}"
                 )
-        self._reporter.begin("roll back")
+        self._reporter.begin("restore")
 
     def _finish(self) -> None:
         """Tidy up; the outcome stands whatever happens here, and what is left over is for `recover`."""

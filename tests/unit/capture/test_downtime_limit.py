@@ -29,7 +29,7 @@ class Slow(FailingEngine):
         return super().pass_on(verb, work, *arguments)
 
 
-@pytest.mark.parametrize(("slow", "step"), [("stop_container", "rest"), ("commit_container", "capture")])
+@pytest.mark.parametrize(("slow", "step"), [("stop_container", "quiesce"), ("commit_container", "capture")])
 @pytest.mark.parametrize("resume", [True, False])
 def test_a_call_that_takes_too_long_is_waited_for(shop: Shop, slow: str, step: str, *, resume: bool) -> None:
     """A stop and a commit cannot be taken back; when they are done, entering fails, and nothing is left over."""

@@ -42,7 +42,7 @@ class Story:
 
     def listen(self, news: Progress) -> None:
         """Note when the shop is brought to rest, captured and resumed."""
-        if news.step in ("quiesce", "commit", "resume"):
+        if news.step in ("quiesce", "capture", "resume"):
             self.lines.append(news.step)
 
 
@@ -67,7 +67,7 @@ def test_hooks_run_where_their_names_say(shop: Shop, story: Story) -> None:
     ) as tx:
         shop.break_it()
         raise RollbackRequested
-    assert story.lines == ["before 1", "before 2", "quiesce", "commit", "resume", "after", "after_rollback"]
+    assert story.lines == ["before 1", "before 2", "quiesce", "capture", "resume", "after", "after_rollback"]
     assert {"before_quiesce", "after_resume", "after_rollback"} <= {step.step for step in tx.outcome.steps}
 
 
@@ -134,7 +134,7 @@ def test_a_capture_that_fails_resumes_with_its_hook(shop: Shop, story: Story) ->
     )
     with pytest.raises(EngineError, match="made to fail"), tx:
         pytest.fail("the block was entered")
-    assert story.lines == ["before", "quiesce", "commit", "resume", "after"]
+    assert story.lines == ["before", "quiesce", "capture", "resume", "after"]
 
 
 def test_an_update_that_starts_the_service_itself_has_nothing_resumed(shop: Shop, story: Story) -> None:
@@ -145,7 +145,7 @@ def test_an_update_that_starts_the_service_itself_has_nothing_resumed(shop: Shop
         shop.rollback(failing, resume=False, after_resume=story.hook("after"), progress=story.listen),
     ):
         pytest.fail("the block was entered")
-    assert story.lines == ["quiesce", "commit", "resume", "after"]
+    assert story.lines == ["quiesce", "capture", "resume", "after"]
     story.lines.clear()
     with shop.rollback(resume=False, verify=None, after_resume=story.hook("after")):
         shop.engine.start_container("shop")

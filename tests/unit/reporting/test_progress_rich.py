@@ -36,9 +36,9 @@ def test_a_rollback_is_shown(tmp_path: Path, console: Console) -> None:
         raise RollbackRequested
     text = shown(console)
     for words in (
-        "bringing shop to rest",
+        "quiescing shop",
         "capturing shop",
-        "setting shop going again",
+        "resuming shop",
         "storing the image of shop",
         "replacing shop",
         "fill volume 'orders'",

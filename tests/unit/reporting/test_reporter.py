@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from docker_rollback._reporting.reporter import OutcomeStep
+from docker_rollback._reporting import StepName
 from docker_rollback.parts import Reporter
 from docker_rollback.reports import Downtime, StepTime
 from docker_rollback.testing import FakeClock
@@ -28,14 +28,14 @@ def reporter(clock: FakeClock) -> Reporter:
 
 def test_a_step_ends_where_the_next_begins(reporter: Reporter, clock: FakeClock) -> None:
     """Nothing is counted twice, and what comes after the end is counted nowhere."""
-    taken: list[tuple[OutcomeStep, float]] = [("look", 1.0), ("rest", 2.0)]
+    taken: list[tuple[StepName, float]] = [("preflight", 1.0), ("quiesce", 2.0)]
     for step, seconds in taken:
         reporter.begin(step)
         clock.advance(seconds)
     reporter.end()
     clock.advance(5.0)
     reporter.end()
-    assert reporter.steps == (StepTime("look", 1.0), StepTime("rest", 2.0))
+    assert reporter.steps == (StepTime("preflight", 1.0), StepTime("quiesce", 2.0))
     assert reporter.current is None
 
 
@@ -43,17 +43,17 @@ def test_a_step_within_another_is_part_of_it(reporter: Reporter, clock: FakeCloc
     """A capture that keeps a failed state is one step, and the next step is counted again."""
     with reporter.during("keep"):
         clock.advance(1.0)
-        reporter.begin("rest")
+        reporter.begin("quiesce")
         clock.advance(1.0)
-    reporter.begin("roll back")
+    reporter.begin("restore")
     clock.advance(3.0)
     reporter.end()
-    assert reporter.steps == (StepTime("keep", 2.0), StepTime("roll back", 3.0))
+    assert reporter.steps == (StepTime("keep", 2.0), StepTime("restore", 3.0))
 
 
 def test_a_container_is_down_from_its_stop_to_its_start(reporter: Reporter, clock: FakeClock) -> None:
     """By what it was down for; what runs already, and what was down already, changes nothing."""
-    reporter.begin("rest")
+    reporter.begin("quiesce")
     reporter.down("web")
     clock.advance(1.0)
     reporter.down("web")
@@ -61,11 +61,11 @@ def test_a_container_is_down_from_its_stop_to_its_start(reporter: Reporter, cloc
     reporter.begin("capture")
     clock.advance(1.0)
     reporter.up("web")
-    reporter.begin("block")
+    reporter.begin("update")
     reporter.down("web")
     clock.advance(4.0)
     reporter.up("web")
-    reporter.begin("roll back")
+    reporter.begin("restore")
     reporter.down("web")
     clock.advance(8.0)
     reporter.end()
@@ -74,10 +74,10 @@ def test_a_container_is_down_from_its_stop_to_its_start(reporter: Reporter, cloc
 
 def test_what_the_block_starts_itself_is_counted_up_to_it(reporter: Reporter, clock: FakeClock) -> None:
     """Of a capture that leaves its containers at rest nobody here sees their start."""
-    reporter.begin("rest")
+    reporter.begin("quiesce")
     reporter.down("web")
     clock.advance(1.0)
-    reporter.begin("block")
+    reporter.begin("update")
     clock.advance(60.0)
     reporter.end()
     assert reporter.downtime == {"web": Downtime(capture=1.0)}
@@ -85,7 +85,7 @@ def test_what_the_block_starts_itself_is_counted_up_to_it(reporter: Reporter, cl
 
 def test_an_earlier_operation_is_none_of_ours(reporter: Reporter, clock: FakeClock) -> None:
     """What recovery stops and starts on entry was down for another operation."""
-    with reporter.during("look"):
+    with reporter.during("preflight"):
         reporter.down("web")
         clock.advance(1.0)
         reporter.up("web")
@@ -99,11 +99,11 @@ def test_each_step_is_logged_as_it_begins(reporter: Reporter, caplog: pytest.Log
     assert [(record.name, record.getMessage()) for record in caplog.records] == [("docker_rollback", "step: verify")]
 
 
-STEPS = st.sampled_from(["look", "rest", "capture", "resume", "seal", "block", "verify", "roll back", "finish"])
+STEPS = st.sampled_from(["preflight", "quiesce", "capture", "resume", "store", "update", "verify", "restore", "finish"])
 
 
 @given(st.lists(st.tuples(STEPS, st.integers(0, 50), st.booleans())))
-def test_no_second_is_lost_or_counted_twice(taken: list[tuple[OutcomeStep, int, bool]]) -> None:
+def test_no_second_is_lost_or_counted_twice(taken: list[tuple[StepName, int, bool]]) -> None:
     """Whatever comes in whatever order, the steps add up to the whole, and nobody was down for longer than that."""
     clock = FakeClock()
     reporter = Reporter(clock=clock.monotonic)

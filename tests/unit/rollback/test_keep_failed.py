@@ -40,7 +40,7 @@ def test_what_the_update_left_is_kept(shop: Shop) -> None:
     found = shop.store.get(kept)
     assert found.kept_for == ("shop",)
     assert [one.image.reference for one in found.containers] == ["shop:2"]
-    assert [step.step for step in tx.outcome.steps][-4:] == ["keep", "roll back", "verify again", "finish"]
+    assert [step.step for step in tx.outcome.steps][-4:] == ["keep", "restore", "verify again", "finish"]
     assert not shop.engine.has_image(found.containers[0].image.tag), "the store has it"
     restore(kept, client=shop.engine, store=shop.store)
     assert shop.engine.container("shop").image == "shop:2"

@@ -31,7 +31,7 @@ from docker_rollback.errors import RestoreError, ResumeError
 from docker_rollback.testing import FailingEngine, FakeContainer, FakeEngine, Killed
 from tests.unit.shop import Shop, UpdateFailedError
 
-STEPS_IN = ("look", "live pass", "rest", "capture", "resume", "seal", "block")
+STEPS_IN = ("preflight", "live pass", "quiesce", "capture", "resume", "store", "update")
 
 
 @pytest.fixture
@@ -78,10 +78,10 @@ def test_an_update_that_raises_is_told(shop: Shop, told: list[Outcome]) -> None:
     assert outcome.status is Status.ROLLED_BACK
     assert outcome.reason is not None
     reason = outcome.reason
-    assert (reason.type, reason.text, reason.step) == ("UpdateFailedError", "no such column", "block")
+    assert (reason.type, reason.text, reason.step) == ("UpdateFailedError", "no such column", "update")
     assert outcome.rolled_back[:2] == ("container 'shop'", "network 'front'")
     assert "volume 'orders'" in outcome.rolled_back
-    assert steps(outcome) == (*STEPS_IN, "roll back", "verify again", "finish")
+    assert steps(outcome) == (*STEPS_IN, "restore", "verify again", "finish")
     assert outcome.lost is not None
     assert outcome.lost >= 0
     assert outcome.downtime["shop"].rollback > 0
@@ -161,7 +161,7 @@ def test_an_entry_that_failed_is_told(shop: Shop, told: list[Outcome], asked: st
     assert outcome.containers == (asked,)
     assert outcome.reason is not None
     assert (outcome.reason.type, outcome.reason.text) == (type(raised.value).__name__, str(raised.value))
-    assert outcome.reason.step == ("look" if asked == "nobody" else "capture")
+    assert outcome.reason.step == ("preflight" if asked == "nobody" else "capture")
     assert outcome.to_do == ()
     shop.check_restored()
 
@@ -344,7 +344,7 @@ def test_downtime_is_from_the_stop_to_running_again(shop: Shop) -> None:
         raise RollbackRequested
     (down,) = tx.outcome.downtime.values()
     assert (down.capture, down.rollback) == (3.0, 3.0)
-    assert sum(step.seconds for step in tx.outcome.steps if step.step in ("rest", "capture", "resume")) == 3.0
+    assert sum(step.seconds for step in tx.outcome.steps if step.step in ("quiesce", "capture", "resume")) == 3.0
 
 
 KEYS = {

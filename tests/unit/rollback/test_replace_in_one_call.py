@@ -91,7 +91,7 @@ def test_a_registry_that_fails_costs_nothing(shop: Shop, error: Exception) -> No
     assert not shop.store.path.exists()
     assert (told[0].status, told[0].entered, told[0].containers) == (Status.FAILED, False, ("shop",))
     assert told[0].reason is not None
-    assert (told[0].reason.type, told[0].reason.step) == (type(error).__name__, "look")
+    assert (told[0].reason.type, told[0].reason.step) == (type(error).__name__, "preflight")
     assert shop.engine.container("shop").id == shop.id
     shop.check_restored()
 

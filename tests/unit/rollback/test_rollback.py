@@ -385,11 +385,11 @@ def test_progress_is_told_step_by_step(shop: Shop) -> None:
     news: list[Progress] = []
     with shop.rollback(progress=news.append, verify=None):
         capture = [(one.step, one.subject) for one in news if one.step != "data"]
-        assert capture == [(step, "shop") for step in ("quiesce", "commit", "resume", "store")]
+        assert capture == [(step, "shop") for step in ("quiesce", "capture", "resume", "store")]
         assert any(one.subject == "orders" and one.done for one in news)
         raise RollbackRequested
     told = [(one.step, one.subject) for one in news]
-    assert told.index(("restore", "fill volume 'orders'")) < told.index(("verify", "shop"))
+    assert told.index(("restore", "fill volume 'orders'")) < told.index(("verify again", "shop"))
 
 
 def test_a_listener_that_raises_does_no_harm(shop: Shop, caplog: pytest.LogCaptureFixture) -> None:

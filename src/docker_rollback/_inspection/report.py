@@ -50,6 +50,16 @@ class Report:
     project: Project | None = None
     excluded: tuple[Exclude, ...] = ()
 
+    def __repr__(self) -> str:
+        """Return the names of the containers and volumes, the needed space and the refusals, on one line."""
+        containers = ", ".join(repr(container.name) for container in self.containers)
+        volumes = ", ".join(map(repr, self.volumes))
+        refused = f", refused: {', '.join(map(repr, self.refused))}" if self.refused else ""
+        return (
+            f"<Report on containers {containers or 'none'}, volumes {volumes or 'none'}: "
+            f"about {self.room / 1e6:,.2f} MB{refused}>"
+        )
+
     @property
     def privileges(self) -> dict[str, tuple[str, ...]]:
         """What each container may do to its host beyond an ordinary one, in plain words; the others are left out."""

@@ -400,6 +400,12 @@ class Backup:
     excluded: tuple[Exclude, ...] = ()
     other_networks: tuple[str, ...] = ()
 
+    def __repr__(self) -> str:
+        """Return the id and the names of the containers and volumes, on one line."""
+        containers = ", ".join(repr(container.name) for container in self.containers)
+        volumes = ", ".join(repr(volume.name) for volume in self.volumes)
+        return f"<Backup {self.id} of containers {containers or 'none'}, volumes {volumes or 'none'}>"
+
     @property
     def durable(self) -> bool:
         """Whether the store alone is enough to restore; False where an image was left in the engine."""

@@ -42,6 +42,11 @@ class Downtime:
     update: float = 0.0
     rollback: float = 0.0
 
+    def __str__(self) -> str:
+        """Return the phases in which it was down, with their seconds."""
+        phases = {"capture": self.capture, "update": self.update, "rollback": self.rollback}
+        return ", ".join(f"{seconds:.1f} s ({phase})" for phase, seconds in phases.items() if seconds) or "0.0 s"
+
 
 class Reporter:
     """Reports an operation: progress events to a listener, steps to the log, times to its outcome.

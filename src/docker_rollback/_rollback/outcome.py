@@ -102,6 +102,11 @@ class Trouble:
     text: str
     step: StepName | None
 
+    def __str__(self) -> str:
+        """Return the type, the step and the text."""
+        step = f" in step {self.step!r}" if self.step is not None else ""
+        return f"{self.type}{step}: {self.text}"
+
 
 @frozen
 class RejectedCheck:
@@ -175,6 +180,55 @@ class Outcome:
             'committed'
         """
         return str(_CONVERTER.dumps({"format": FORMAT, **_CONVERTER.unstructure(self)}))
+
+    def __repr__(self) -> str:
+        """Return the containers, the status and the time that it took, on one line."""
+        return f"<Outcome of {self._headline}>"
+
+    def __str__(self) -> str:
+        """Return a summary for a deployment's log: one line, then one indented line for each fact worth knowing.
+
+        Example:
+            >>> print(tx.outcome)
+            web: rolled back after 14.2 s
+              reason: UpdateRejectedError in step 'verify': container 'web': it ended with exit code 1
+              backup: 20260102T030405Z-web-a1b2c3 in /var/backups
+              downtime: web 1.3 s (capture), 0.4 s (update), 2.1 s (rollback)
+              restored: container 'web', volume 'web-data'
+              discarded: what was written in the 9.8 s since the backup
+        """
+        lines = [self._headline]
+        for topic, text in self._facts():
+            first, *more = text.splitlines() or [""]
+            lines += [f"  {topic}: {first}", *(f"    {line}" for line in more)]
+        return "\n".join(lines)
+
+    @property
+    def _headline(self) -> str:
+        seconds = (self.ended - self.begun).total_seconds()
+        return f"{', '.join(self.containers)}: {self.status.value} after {seconds:.1f} s"
+
+    def _facts(self) -> Iterator[tuple[str, str]]:
+        if self.reason is not None:
+            yield "reason", str(self.reason)
+        if self.backup is not None:
+            yield "backup", f"{self.backup.id} in {self.backup.store}"
+        for name, downtime in self.downtime.items():
+            yield "downtime", f"{name} {downtime}"
+        if self.rolled_back:
+            yield "restored", ", ".join(self.rolled_back)
+        if self.lost is not None:
+            yield "discarded", f"what was written in the {self.lost:.1f} s since the backup"
+        if self.kept is not None:
+            yield "failed state", f"kept as backup {self.kept}"
+        for led_back in self.names:
+            yield "image name", f"{led_back.name} restored to {led_back.image}"
+        yield from (("not exact", sentence) for sentence in self.not_exact)
+        yield from (("failure", str(failure)) for failure in self.failures)
+        yield from (("problem", str(problem)) for problem in self.problems)
+        for earlier in self.recovered:
+            yield "recovered", f"operation {earlier.operation} on {', '.join(earlier.containers)}: {earlier.outcome}"
+        yield from (("to do", sentence) for sentence in self.to_do)
 
 
 OutcomeListener: TypeAlias = Callable[[Outcome], Any]

@@ -133,6 +133,12 @@ class Rollback:
         self._operation: Operation | None = None
         self._backup: Backup | None = None
 
+    def __repr__(self) -> str:
+        """Return the containers or the project, the status and the backup's id, on one line."""
+        project = () if self._project is None else (f"project {self._project!r}",)
+        backup = "" if self._backup is None else f", backup {self._backup.id}"
+        return f"<Rollback of {', '.join((*project, *map(repr, self._containers)))}: {self.status.value}{backup}>"
+
     @property
     def backup(self) -> Backup:
         """The backup that was taken; raises `RuntimeError` before."""

@@ -96,7 +96,7 @@ class EngineError(DockerRollbackError):
         permanent: True if the same request would fail again.
     """
 
-    permanent = True
+    permanent: bool = True
 
     def __init__(self, action: str, reason: str, *, status: int | None = None) -> None:
         self.action = action
@@ -160,7 +160,7 @@ class ProjectNotFoundError(NotFoundError):
 
     def __init__(self, name: str, projects: Sequence[str] = ()) -> None:
         self.name = name
-        self.projects = tuple(projects)
+        self.projects: tuple[str, ...] = tuple(projects)
         found = f"it has containers of {', '.join(map(repr, self.projects))}" if self.projects else "nor of any other"
         EngineError.__init__(
             self, f"find compose project {name!r}", f"the engine has no container of it; {found}. Bring it up first"
@@ -272,7 +272,7 @@ class UnsupportedContainerError(DockerRollbackError):
 
     def __init__(self, container: str, reasons: Sequence[str]) -> None:
         self.container = container
-        self.reasons = tuple(reasons)
+        self.reasons: tuple[str, ...] = tuple(reasons)
         super().__init__(f"container {container!r} cannot be rolled back exactly: " + "; ".join(self.reasons))
 
 
@@ -302,8 +302,8 @@ class UnfinishedRollbackError(DockerRollbackError):
 
     def __init__(self, operation: str, containers: Sequence[str], reasons: Sequence[str], *, store: str) -> None:
         self.operation = operation
-        self.containers = tuple(containers)
-        self.reasons = tuple(reasons)
+        self.containers: tuple[str, ...] = tuple(containers)
+        self.reasons: tuple[str, ...] = tuple(reasons)
         self.store = store
         names = ", ".join(repr(name) for name in self.containers)
         super().__init__(
@@ -367,7 +367,7 @@ class DowntimeExceededError(CaptureError):
     """
 
     def __init__(self, containers: Sequence[str], allowed: float, step: str) -> None:
-        self.containers = tuple(containers)
+        self.containers: tuple[str, ...] = tuple(containers)
         self.allowed = allowed
         self.step = step
         super().__init__(
@@ -417,8 +417,8 @@ class ResumeError(DockerRollbackError):
     """
 
     def __init__(self, containers: Sequence[str], failures: Sequence[BaseException]) -> None:
-        self.containers = tuple(containers)
-        self.failures = tuple(failures)
+        self.containers: tuple[str, ...] = tuple(containers)
+        self.failures: tuple[BaseException, ...] = tuple(failures)
         names = ", ".join(map(repr, self.containers))
         super().__init__(f"{names} could not be resumed; start them by hand{_listed(self.failures)}")
 
@@ -472,12 +472,12 @@ class UpdateRejectedError(DockerRollbackError):
         self.state = state
         self.exit_code = exit_code
         self.probe = probe
-        self.log = tuple(log)
+        self.log: tuple[str, ...] = tuple(log)
         lines = [details] if details else []
         lines += [f"state: {state}, exit code {exit_code}"] if state is not None else []
         lines += [f"last health probe: {probe}"] if probe is not None else []
         lines += ["last lines of its log:", *self.log] if self.log else []
-        self.details = "\n".join(lines)
+        self.details: str = "\n".join(lines)
         rejected = f"the update of container {container!r} was rejected: {reason}"
         super().__init__(f"{rejected}\n{self.details}" if self.details else rejected)
 
@@ -504,8 +504,8 @@ class RestoreError(DockerRollbackError):
     ) -> None:
         self.container = container
         self.reason = reason
-        self.differences = tuple(differences)
-        self.failures = tuple(failures)
+        self.differences: tuple[str, ...] = tuple(differences)
+        self.failures: tuple[Exception, ...] = tuple(failures)
         self.restored = restored
         detail = "".join(f"\n  {line}" for line in self.differences) + _listed(self.failures)
         super().__init__(f"container {container!r}: {reason}{detail}")
@@ -525,8 +525,8 @@ class RollbackFailedError(DockerRollbackError):
 
     def __init__(self, backup_id: str, containers: Sequence[str], failures: Sequence[Exception], *, store: str) -> None:
         self.backup_id = backup_id
-        self.containers = tuple(containers)
-        self.failures = ExceptionGroup("the rollback failed", list(failures))
+        self.containers: tuple[str, ...] = tuple(containers)
+        self.failures: ExceptionGroup[Exception] = ExceptionGroup("the rollback failed", list(failures))
         self.store = store
         names = ", ".join(repr(name) for name in self.containers)
         call = f"docker_rollback.restore({backup_id!r}, store={store!r})"
@@ -552,8 +552,8 @@ class RecoveryFailedError(DockerRollbackError):
     """
 
     def __init__(self, failures: Sequence[Exception], finished: Sequence[str] = (), *, store: str) -> None:
-        self.failures = ExceptionGroup("the recovery failed", list(failures))
-        self.finished = tuple(finished)
+        self.failures: ExceptionGroup[Exception] = ExceptionGroup("the recovery failed", list(failures))
+        self.finished: tuple[str, ...] = tuple(finished)
         self.store = store
         done = f"; finished: {', '.join(self.finished)}" if self.finished else ""
         reasons = "".join(
@@ -591,8 +591,8 @@ class UnfinishedElsewhereError(DockerRollbackError):
     def __init__(
         self, operations: Sequence[InFlight], finished: Sequence[Recovered] = (), *, store: str, reason: str = ""
     ) -> None:
-        self.operations = tuple(operations)
-        self.finished = tuple(finished)
+        self.operations: tuple[InFlight, ...] = tuple(operations)
+        self.finished: tuple[Recovered, ...] = tuple(finished)
         self.store = store
         listed = "".join(f"\n  {operation}" for operation in self.operations)
         here = reason or f"store {store}: it has no record of these operations; finish them from the store that has"

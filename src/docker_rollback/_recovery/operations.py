@@ -76,7 +76,7 @@ class Operation:
         self._store = store
         self._markers = markers
         self._clock = clock
-        self.record = record
+        self.record: Record = record
         self.told: list[LedBack | str] = []
 
     @property

@@ -128,7 +128,7 @@ class Rollback:
         self._outcome: Outcome | None = None
         self._held = ExitStack()
         self._signals = Signals()
-        self.status = Status.NOT_STARTED
+        self.status: Status = Status.NOT_STARTED
         self.recovered: tuple[Recovered, ...] = ()
         self._operation: Operation | None = None
         self._backup: Backup | None = None

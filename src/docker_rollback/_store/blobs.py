@@ -40,7 +40,7 @@ class Blobs:
         self._root = root
         self._disk = disk
         self._proven: dict[str, _Stamp] = {}
-        self.folder = root / "blobs" / "sha256"
+        self.folder: Path = root / "blobs" / "sha256"
 
     def path(self, digest: str) -> Path:
         """Return where a blob lives; raises `CorruptBackupError` for a digest of a kind that is not known."""
@@ -196,7 +196,7 @@ class BlobWriter:
         self._disk = disk
         self._hasher = hashlib.sha256()
         self._fd: int | None = None
-        self.size = 0
+        self.size: int = 0
         """Bytes written so far."""
 
     def write(self, data: bytes | memoryview) -> int:

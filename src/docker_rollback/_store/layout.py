@@ -48,12 +48,12 @@ class Layout:
     def __init__(self, root: Path, *, disk: Disk = DISK) -> None:
         self.root = root
         self.disk = disk
-        self.blobs = Blobs(root, disk=disk)
-        self.locks = root / "locks"
-        self.drafts = root / "drafts"
-        self.holds = root / "holds"
-        self.journal = root / "journal"
-        self.reserve = root / "locks" / "reserve"
+        self.blobs: Blobs = Blobs(root, disk=disk)
+        self.locks: Path = root / "locks"
+        self.drafts: Path = root / "drafts"
+        self.holds: Path = root / "holds"
+        self.journal: Path = root / "journal"
+        self.reserve: Path = root / "locks" / "reserve"
 
     def create(self) -> None:
         """Make what is missing of the layout; raises `StoreNotWritableError` or `StoreFullError`."""

@@ -90,7 +90,7 @@ class FileCopy:
         self._path = path
         self._disk = disk
         self._held = 0
-        self.size = 0
+        self.size: int = 0
 
     def update(self, source: int, size: int, check: Callable[[], object], *, threads: int = 1) -> int:
         """Make it equal to an open file; return how many bytes were written.

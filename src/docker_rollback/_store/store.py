@@ -65,11 +65,11 @@ class BackupStore:
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
         threads: int = 2,
     ) -> None:
-        self.path = store_path(path)
+        self.path: Path = store_path(path)
         self._layout = Layout(self.path, disk=disk)
         self._catalog = Catalog(self._layout)
         self._holds = Holds(self._layout)
-        self.journal = Records(self._layout, "journal")
+        self.journal: Records = Records(self._layout, "journal")
         self._disk = disk
         self._clock = clock
         self._threads = threads

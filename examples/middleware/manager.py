@@ -25,6 +25,7 @@ from docker_rollback import (
 from docker_rollback.errors import StoreNotFoundError
 from docker_rollback.parts import (
     Capture,
+    CaptureOptions,
     Engine,
     Operations,
     Preflight,
@@ -149,6 +150,12 @@ class Middleware:
         snapshotter = ContainerSnapshotter(engine, store, reporter=reporter)
         preflight = Preflight(engine, store, archiver)
         capture = Capture(engine, store, snapshotter, archiver, reporter=reporter, clock=self._clock)
+        hooks = Hooks(
+            engine,
+            before_quiesce=lambda: self._maintenance(True),  # noqa: FBT003  (on)
+            after_resume=lambda: self._maintenance(False),  # noqa: FBT003  (off)
+            reporter=reporter,
+        )
         return Rollback(
             self._containers,
             engine=engine,
@@ -166,15 +173,10 @@ class Middleware:
                 reporter=reporter,
                 clock=self._clock,
             ),
+            options=CaptureOptions(hooks=hooks),
             verify=self._checks,
             keep=self._keep,
             keep_failed=True,
-            hooks=Hooks(
-                engine,
-                before_quiesce=lambda: self._maintenance(True),  # noqa: FBT003  (on)
-                after_resume=lambda: self._maintenance(False),  # noqa: FBT003  (off)
-                reporter=reporter,
-            ),
             reporter=reporter,
             clock=self._clock,
             monotonic=self._monotonic,

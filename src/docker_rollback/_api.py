@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Collection, Sequence
-from typing import Self, TypeAlias, TypedDict, Unpack, cast, get_args
+from typing import Self, TypeAlias, TypedDict, Unpack, cast
 
 from attrs import frozen
 
-from docker_rollback._arguments import ContainerArgument, flag, function, instance, one_of, reference_of, text, texts
-from docker_rollback._capture import Capture, HookArgument, Hooks, Preflight, as_limit
+from docker_rollback._arguments import ContainerArgument, flag, function, instance, reference_of, text
+from docker_rollback._capture import Capture, CaptureOptions, HookArgument, Hooks, Preflight, VolumeOptions
 from docker_rollback._containers import ContainerSnapshotter, Traces, locked
 from docker_rollback._engine import Client, Engine, as_engine
 from docker_rollback._host import Timer
@@ -146,18 +146,23 @@ def rollback(
         ...     subprocess.run(["docker", "compose", "up", "--detach"], check=True)
     """
     references, checks = _references("rollback", containers, project), as_checks(verify)
-    parts = Parts.build(
-        _engine(client, containers),
-        _store(store),
-        export_image=export_image,
-        way=way,
-        helper_image=helper_image,
-        progress=progress,
+    engine, reporter = _engine(client, containers), _reporter(progress)
+    options = CaptureOptions(
         quiesce=quiesce,
+        resume=resume,
         shared=shared,
-        include_binds=include_binds,
-        exclude=exclude,
+        max_downtime=max_downtime,
+        hooks=Hooks(
+            engine,
+            before_quiesce=before_quiesce,
+            after_resume=after_resume,
+            after_rollback=after_rollback,
+            reporter=reporter,
+        ),
+        export_image=export_image,
     )
+    volumes = VolumeOptions(way=way, helper_image=helper_image, exclude=exclude, include_binds=include_binds)
+    parts = Parts.build(engine, _store(store), options, volumes, reporter=reporter)
     return Rollback(
         references,
         engine=parts.engine,
@@ -165,22 +170,12 @@ def rollback(
         preflight=parts.preflight,
         capture=parts.capture,
         recovery=parts.recovery("stop"),
+        options=options,
         verify=checks,
         watch=watch,
-        quiesce=quiesce,
-        resume=resume,
-        shared=shared,
         keep=keep,
         keep_failed=keep_failed,
         project=project,
-        hooks=Hooks(
-            parts.engine,
-            before_quiesce=before_quiesce,
-            after_resume=after_resume,
-            after_rollback=after_rollback,
-            reporter=parts.reporter,
-        ),
-        max_downtime=max_downtime,
         restore_tags=restore_tags,
         on_outcome=on_outcome,
         reporter=parts.reporter,
@@ -263,25 +258,18 @@ def backup(
         '20260102T030405Z-web-a1b2c3'
     """
     references = _references("backup", containers, project)
-    max_downtime = as_limit(max_downtime)
-    parts = Parts.build(
-        _engine(client, containers),
-        _store(store),
-        export_image=export_image,
-        way=way,
-        helper_image=helper_image,
-        progress=progress,
+    engine, reporter = _engine(client, containers), _reporter(progress)
+    options = CaptureOptions(
         quiesce=quiesce,
         shared=shared,
-        include_binds=include_binds,
-        exclude=exclude,
+        max_downtime=max_downtime,
+        hooks=Hooks(engine, before_quiesce=before_quiesce, after_resume=after_resume, reporter=reporter),
+        export_image=export_image,
     )
-    hooks = Hooks(parts.engine, before_quiesce=before_quiesce, after_resume=after_resume, reporter=parts.reporter)
-    recovery = parts.recovery("stop")
-    with recovery.holding(references, project=project) as (report, _):
-        operation, taken = recovery.begin(
-            report, quiesce=quiesce, shared=shared, hooks=hooks, max_downtime=max_downtime, then="committed"
-        )
+    volumes = VolumeOptions(way=way, helper_image=helper_image, exclude=exclude, include_binds=include_binds)
+    recovery = Parts.build(engine, _store(store), options, volumes, reporter=reporter).recovery("stop")
+    with recovery.holding(references, project=project) as (found, _):
+        operation, taken = recovery.begin(found, options, then="committed")
         recovery.settle(operation, taken, rolled_back=False)
     return taken
 
@@ -321,7 +309,8 @@ def restore(
         ['web']
     """
     instance("backup", backup, (str, Backup), what="a Backup, or the id of one")
-    parts = Parts.build(as_engine(client), _store(store), way=way, helper_image=helper_image, progress=progress)
+    volumes = VolumeOptions(way=way, helper_image=helper_image)
+    parts = Parts.build(as_engine(client), _store(store), volumes=volumes, reporter=_reporter(progress))
     found = parts.store.get(backup) if isinstance(backup, str) else backup
     recovery = parts.recovery("refuse")
     project = found.project.name if found.project is not None else None
@@ -367,7 +356,8 @@ def recover(
         ('web',) rolled back
     """
     flag("keep_found", keep_found)
-    parts = Parts.build(as_engine(client), _store(store), way=way, helper_image=helper_image, progress=progress)
+    volumes = VolumeOptions(way=way, helper_image=helper_image)
+    parts = Parts.build(as_engine(client), _store(store), volumes=volumes, reporter=_reporter(progress))
     return parts.recovery("stop").recover(keep_found=keep_found)
 
 
@@ -397,6 +387,11 @@ def _store(store: StoreArgument) -> BackupStore:
     return store if isinstance(store, BackupStore) else BackupStore(store)
 
 
+def _reporter(progress: Listener | None) -> Reporter:
+    function("progress", progress, optional=True)
+    return Reporter(progress)
+
+
 @frozen
 class Parts:
     """One set of parts on one engine and one store."""
@@ -414,50 +409,36 @@ class Parts:
         cls,
         engine: Engine,
         store: BackupStore,
+        options: CaptureOptions = CaptureOptions(),  # noqa: B008  (a frozen value)
+        volumes: VolumeOptions = VolumeOptions(),  # noqa: B008  (a frozen value)
         *,
-        export_image: bool = True,
-        way: Way | None,
-        helper_image: str | None,
-        progress: Listener | None,
-        quiesce: Quiesce = "stop",
-        shared: Shared = "refuse",
-        include_binds: Collection[str] = (),
-        exclude: Collection[ExcludeArgument] = (),
+        reporter: Reporter | None = None,
         timer: Timer = time,
     ) -> Self:
-        """Build the parts; raises `ValueError` or `TypeError` for an argument that is wrong."""
-        one_of("quiesce", quiesce, get_args(Quiesce))
-        one_of("shared", shared, get_args(Shared))
-        one_of("way", way, (None, *get_args(Way)))
-        text("helper_image", helper_image, what="the name or id of an image", optional=True)
-        flag("export_image", export_image)
-        function("progress", progress, optional=True)
-        include_binds = texts("include_binds", include_binds, what="paths")
-        reporter = Reporter(progress, clock=timer.monotonic)
-        snapshotter = ContainerSnapshotter(engine, store, export_image=export_image, reporter=reporter, timer=timer)
-        archiver = VolumeArchiver(
-            engine, store, way=way, helper_image=helper_image, progress=reporter.data, expect=reporter.expect
+        """Build the parts, which measure and wait by `timer`."""
+        reporter = reporter or Reporter(clock=timer.monotonic)
+        snapshotter = ContainerSnapshotter(
+            engine, store, export_image=options.export_image, reporter=reporter, timer=timer
         )
-        return cls(
+        archiver = VolumeArchiver(
+            engine,
+            store,
+            way=volumes.way,
+            helper_image=volumes.helper_image,
+            progress=reporter.data,
+            expect=reporter.expect,
+        )
+        preflight = Preflight(
             engine,
             store,
             archiver,
-            Preflight(
-                engine,
-                store,
-                archiver,
-                export_image=export_image,
-                quiesce=quiesce,
-                shared=shared,
-                include_binds=include_binds,
-                exclude=exclude,
-                traces=Traces.of_this_process(),
-                sleep=timer.sleep,
-            ),
-            Capture(engine, store, snapshotter, archiver, reporter=reporter, timer=timer),
-            reporter,
-            timer,
+            options=options,
+            volumes=volumes,
+            traces=Traces.of_this_process(),
+            sleep=timer.sleep,
         )
+        capture = Capture(engine, store, snapshotter, archiver, reporter=reporter, timer=timer)
+        return cls(engine, store, archiver, preflight, capture, reporter, timer)
 
     def recovery(self, intruders: Intruders) -> Recovery:
         """Return the way back, which deals so with what is in its way."""

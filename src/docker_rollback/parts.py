@@ -1,6 +1,6 @@
 """The components behind `rollback`, for programs that compose them themselves."""
 
-from docker_rollback._capture import Call, Capture, Preflight
+from docker_rollback._capture import Call, Capture, CaptureOptions, Preflight, VolumeOptions
 from docker_rollback._engine import Change, ContainerFilter, Engine, EngineInfo, Finished, Process
 from docker_rollback._recovery import Operations, Recovery
 from docker_rollback._reporting import Reporter
@@ -9,6 +9,7 @@ from docker_rollback._store import Draft
 __all__ = [
     "Call",
     "Capture",
+    "CaptureOptions",
     "Change",
     "ContainerFilter",
     "Draft",
@@ -20,4 +21,5 @@ __all__ = [
     "Process",
     "Recovery",
     "Reporter",
+    "VolumeOptions",
 ]

@@ -149,7 +149,7 @@ def test_one_that_cannot_start_again_is_refused(service: Service) -> None:
     if identity not in service.client.api.inspect_container(name)["NetworkSettings"]["Networks"]:
         cannot(service.client, "it lists an endpoint by the network's name alone")
     with (
-        pytest.raises(UnsupportedContainerError, match="by the beginning of that network's id"),
+        pytest.raises(UnsupportedContainerError, match="by a prefix of that network's id"),
         rollback(name, client=service.client, store=service.store, verify=None),
     ):
         pytest.fail("the block was entered")

@@ -6,6 +6,7 @@ from typing import Any
 
 from docker_rollback import BackupStore, Rollback, compare, healthy, rollback
 from docker_rollback._api import Parts
+from docker_rollback._capture import CaptureOptions
 from docker_rollback._engine.port import Engine
 from docker_rollback.reports import Recovered
 from docker_rollback.testing import FakeClock, FakeEngine, Files
@@ -17,13 +18,13 @@ class UpdateFailedError(Exception):
 
 def parts(engine: Engine, store: BackupStore, clock: FakeClock, **options: Any) -> Parts:
     """Return parts that measure and wait by a clock that stands still until somebody waits."""
-    return Parts.build(engine, store, way=None, helper_image=None, progress=None, timer=clock, **options)
+    return Parts.build(engine, store, CaptureOptions(**options), timer=clock)
 
 
 def timed(*containers: str, engine: Engine, store: BackupStore, clock: FakeClock, **options: Any) -> Rollback:
-    """Return a rollback on such parts, which takes what `Rollback` takes."""
-    looks = {name: options[name] for name in ("quiesce", "shared") if name in options}
-    built = parts(engine, store, clock, **looks)
+    """Return a rollback on such parts, which takes the options of `rollback`."""
+    captured = {name: options.pop(name) for name in list(options) if hasattr(CaptureOptions, name)}
+    built = parts(engine, store, clock, **captured)
     return Rollback(
         containers,
         engine=built.engine,
@@ -31,6 +32,7 @@ def timed(*containers: str, engine: Engine, store: BackupStore, clock: FakeClock
         preflight=built.preflight,
         capture=built.capture,
         recovery=built.recovery("stop"),
+        options=CaptureOptions(**captured),
         reporter=built.reporter,
         monotonic=clock.monotonic,
         sleep=clock.sleep,

@@ -63,6 +63,7 @@ NAMES = {
     "parts": [
         "Call",
         "Capture",
+        "CaptureOptions",
         "Change",
         "ContainerFilter",
         "Draft",
@@ -74,6 +75,7 @@ NAMES = {
         "Process",
         "Recovery",
         "Reporter",
+        "VolumeOptions",
     ],
     "reports": [
         "ArchivedVolume",

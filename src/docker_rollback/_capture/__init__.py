@@ -1,19 +1,20 @@
 """Takes a backup: checks, hooks, capture, guards."""
 
 from docker_rollback._capture.capture import Capture
-from docker_rollback._capture.downtime_limit import as_limit
 from docker_rollback._capture.guards import guards_of, remove_guards
 from docker_rollback._capture.hooks import Call, Exec, HookArgument, Hooks
+from docker_rollback._capture.options import CaptureOptions, VolumeOptions
 from docker_rollback._capture.preflight import Preflight
 
 __all__ = [
     "Call",
     "Capture",
+    "CaptureOptions",
     "Exec",
     "HookArgument",
     "Hooks",
     "Preflight",
-    "as_limit",
+    "VolumeOptions",
     "guards_of",
     "remove_guards",
 ]

@@ -15,6 +15,7 @@ from attrs import frozen
 from docker_rollback._capture.downtime_limit import DowntimeLimit
 from docker_rollback._capture.guards import Guards, Journalled
 from docker_rollback._capture.hooks import Hooks
+from docker_rollback._capture.options import CaptureOptions
 from docker_rollback._containers import (
     AtRest,
     BoundPaths,
@@ -29,7 +30,7 @@ from docker_rollback._containers import (
 from docker_rollback._engine import Engine, remove_named
 from docker_rollback._host import Timer
 from docker_rollback._inspection import Report, own_network, user_endpoints
-from docker_rollback._model import Backup, ContainerSnapshot, NetworkRecord, Observed, Project, Quiesce, Shared
+from docker_rollback._model import Backup, ContainerSnapshot, NetworkRecord, Observed, Project
 from docker_rollback._reporting import Reporter
 from docker_rollback._store import BackupStore, Draft, KeepArgument
 from docker_rollback._volumes import VolumeArchiver, VolumeCapture
@@ -53,11 +54,7 @@ class _Taking:
         tags: the names of its images in the engine, in the order of its containers.
         archives: its volumes.
         guards: what keeps its containers from being lost while they are stopped.
-        quiesce: how its containers are brought to rest.
-        resume: whether they run again once they are captured, or rest on.
-        shared: what becomes of containers outside that write to the same volumes.
-        hooks: what is done before and after the rest.
-        max_downtime: for how long they may rest, in seconds.
+        options: how it is taken.
         bound: the paths that they bind and that others of them make.
     """
 
@@ -65,22 +62,18 @@ class _Taking:
     tags: Sequence[str]
     archives: VolumeCapture
     guards: Guards
-    quiesce: Quiesce
-    resume: bool
-    shared: Shared
-    hooks: Hooks
-    max_downtime: float | None
+    options: CaptureOptions
     bound: BoundPaths
 
     @property
     def guests(self) -> tuple[Observed, ...]:
         """The containers outside that rest as well."""
-        return self.report.guests if self.shared == "stop" else ()
+        return self.report.guests if self.options.shared == "stop" else ()
 
     @property
     def is_still(self) -> bool:
         """Whether nobody writes to the volumes while they are captured."""
-        return self.quiesce != "none" and not (self.report.guests and self.shared == "ignore")
+        return self.options.quiesce != "none" and not (self.report.guests and self.options.shared == "ignore")
 
     @property
     def running(self) -> list[Observed]:
@@ -90,7 +83,7 @@ class _Taking:
     @property
     def limit(self) -> float | None:
         """For how long they may rest; None where nobody is brought to rest."""
-        return self.max_downtime if self.quiesce != "none" and self.running else None
+        return self.options.max_downtime if self.options.quiesce != "none" and self.running else None
 
     @property
     def names(self) -> list[str]:
@@ -113,7 +106,7 @@ class Capture:
     Example:
         >>> capture = Capture(engine, store, ContainerSnapshotter(engine, store), archiver)
         >>> with preflight.holding(["web"]) as report:
-        ...     taken = capture.take(report, "20260102T030405Z-web-a1b2c3", quiesce="stop")
+        ...     taken = capture.take(report, "20260102T030405Z-web-a1b2c3")
         ...     capture.release(taken)
     """
 
@@ -140,21 +133,16 @@ class Capture:
         self,
         report: Report,
         identity: str,
+        options: CaptureOptions,
         *,
-        quiesce: Quiesce,
-        resume: bool = True,
-        shared: Shared = "refuse",
-        hooks: Hooks | None = None,
-        max_downtime: float | None = None,
         kept_for: Sequence[str] = (),
         operation: Journalled | None = None,
     ) -> Backup:
         """Take the backup `identity` of what `report` found, and return it once it is durable.
 
-        Every container that ran runs again when this returns, and also after an error; with `resume` False they stay
-        at rest, except after an error. With `shared` "stop", containers outside that write to the same volumes rest as
-        long. The engine holds the images under names of ours until `release`. `kept_for` are the containers
-        of a rollback for which this is kept, as `Backup.kept_for` has them.
+        Every container that ran runs again when this returns, and also after an error; without `options.resume` they
+        stay stopped, except after an error. The engine holds the images under names of ours until `release`.
+        `kept_for` are the containers of a rollback for which this is kept, as `Backup.kept_for` has them.
 
         With `operation`, what is stopped survives a prune, and a removal by anybody: before the first stop it records
         what it takes to recreate the containers and their networks, and guards hold images and volumes. After an error
@@ -162,7 +150,7 @@ class Capture:
 
         Raises:
             HookError: a hook before the capture failed; nothing was brought to rest.
-            DowntimeExceededError: from the first stop to the end of the capture took more seconds than `max_downtime`.
+            DowntimeExceededError: the capture took longer than `options.max_downtime`, counted from the first stop.
             CaptureError: somebody disturbed the capture.
             ResumeError: a container could not be set going again.
             EngineError, VolumeError, StoreError: what they say.
@@ -174,7 +162,6 @@ class Capture:
         networks = self._networks(report)
         others = tuple(sorted({*self._engine.list_networks()} - {network.id for network in networks}))
         snapshotter.expect(report.containers)
-        hooks = hooks or Hooks(self._engine)
         with (
             ExitStack() as until_sealed,
             self._store.draft(identity) as draft,
@@ -195,8 +182,8 @@ class Capture:
                 exclude=report.excluded,
             ) as archives:
                 bound = BoundPaths(self._archiver.missing)
-                taking = _Taking(report, tags, archives, guards, quiesce, resume, shared, hooks, max_downtime, bound)
-                if quiesce == "stop":
+                taking = _Taking(report, tags, archives, guards, options, bound)
+                if options.quiesce == "stop":
                     bound.expect(taking.running)
                     bound.forget_missing()
                 if taking.is_still:
@@ -216,7 +203,7 @@ class Capture:
                 id=identity,
                 created=created,
                 engine=self._engine.info().record(),
-                quiesce=quiesce,
+                quiesce=options.quiesce,
                 containers=containers,
                 volumes=volumes,
                 networks=networks,
@@ -227,12 +214,12 @@ class Capture:
                 excluded=report.excluded,
             )
             self._refuse_newcomers(report)
-            if not (resume or kept_for):
+            if not (options.resume or kept_for):
                 # The images took their time. What is kept for a rollback is about to be undone, and may be gone.
                 rest.check_there()
             draft.commit(backup)
             guards.remove()
-            if not resume:
+            if not options.resume:
                 rest.keep()
         logger.info("backup %s is taken", identity)
         return backup
@@ -245,7 +232,7 @@ class Capture:
         exposed = [
             (container, self._snapshotter.tag(identity, number, container))
             for number, container in numbered
-            if resting(container, taking.quiesce).how == "stop"
+            if resting(container, taking.options.quiesce).how == "stop"
         ]
         if exposed:
             stopped = taking.guards.stand(exposed)
@@ -260,7 +247,7 @@ class Capture:
         sealed = tuple(
             self._snapshotter.seal(snapshot, draft, guarded=guards.live(snapshot.id)) for snapshot in snapshots
         )
-        if taking.resume:
+        if taking.options.resume:
             # The volumes may take longer.
             guards.remove()
         return sealed
@@ -277,9 +264,10 @@ class Capture:
         """
         reporter, archives, containers = self._reporter, taking.archives, taking.report.containers
         until_captured.push(lambda kind, *_: reporter.begin("store") if kind is None else None)
-        until_resumed = until_captured if taking.resume else until_sealed
+        until_resumed = until_captured if taking.options.resume else until_sealed
+        hooks = taking.options.hooks or Hooks(self._engine)
         # The outermost: those after the rest run when all run again.
-        until_resumed.enter_context(taking.hooks.around_rest(containers, resumes=taking.resume))
+        until_resumed.enter_context(hooks.around_rest(containers, resumes=taking.options.resume))
         reporter.begin("quiesce")
         guests = until_captured.enter_context(self._at_rest_by(taking))
         rest = until_resumed.enter_context(self._at_rest_by(taking))
@@ -291,7 +279,7 @@ class Capture:
                 stop=archives.stop,
                 clock=self._timer.monotonic,
             ) as limit,
-            main_processes(taking.running, taking.quiesce) as processes,
+            main_processes(taking.running, taking.options.quiesce) as processes,
             archives.capturing(processes.ended, at_rest=taking.is_still) as captured,
         ):
             _bring(taking.guests, guests, limit)
@@ -310,7 +298,9 @@ class Capture:
 
     def _at_rest_by(self, taking: _Taking) -> AtRest:
         check = taking.bound.check
-        return AtRest(self._engine, taking.quiesce, before_start=check, reporter=self._reporter, timer=self._timer)
+        return AtRest(
+            self._engine, taking.options.quiesce, before_start=check, reporter=self._reporter, timer=self._timer
+        )
 
     def _commit(self, taking: _Taking) -> list[ContainerSnapshot]:
         snapshots = []

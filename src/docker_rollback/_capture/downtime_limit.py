@@ -9,17 +9,10 @@ from contextlib import ExitStack
 from types import TracebackType
 from typing import Final, Self
 
-from docker_rollback._arguments import seconds
 from docker_rollback.errors import DowntimeExceededError, ResumeError
 
 _LOOK: Final = 0.05
 """Seconds between two looks at the clock."""
-
-
-def as_limit(max_downtime: float | None) -> float | None:
-    """Return a limit as it was given; raises `TypeError` or `ValueError` for one that nothing can keep."""
-    seconds("max_downtime", max_downtime, above=True, optional=True)
-    return max_downtime
 
 
 class DowntimeLimit:

@@ -7,9 +7,9 @@ import secrets
 from collections.abc import Callable
 from datetime import datetime
 
-from attrs import frozen
+from attrs import evolve, frozen
 
-from docker_rollback._capture import Capture, Hooks
+from docker_rollback._capture import Capture, CaptureOptions
 from docker_rollback._containers import (
     DisturbedCaptureError,
     all_run,
@@ -21,7 +21,7 @@ from docker_rollback._containers import (
 from docker_rollback._engine import Engine
 from docker_rollback._host import Timer
 from docker_rollback._inspection import Report
-from docker_rollback._model import Backup, Quiesce, Shared, backup_id
+from docker_rollback._model import Backup, backup_id
 from docker_rollback._recovery.operation_record import Phase
 from docker_rollback._recovery.operations import HOLDER, Operation, Operations
 from docker_rollback._recovery.revival import Removal, Revival, as_error
@@ -33,19 +33,7 @@ from docker_rollback.errors import CaptureError, DockerRollbackError, ResumeErro
 logger = logging.getLogger("docker_rollback")
 
 
-@frozen
-class CaptureOptions:
-    """How a backup is taken; `Recovery.begin` says what each is."""
-
-    quiesce: Quiesce
-    resume: bool
-    shared: Shared
-    hooks: Hooks | None
-    max_downtime: float | None
-    restore_tags: bool
-    then: Phase
-
-
+@frozen(kw_only=True, eq=False)
 class JournalledCapture:
     """Takes backups that have a journal record from before the first stop on.
 
@@ -61,34 +49,22 @@ class JournalledCapture:
         timer: measures the time and waits.
     """
 
-    def __init__(
-        self,
-        engine: Engine,
-        store: BackupStore,
-        operations: Operations,
-        *,
-        capture: Capture,
-        archiver: VolumeArchiver,
-        revival: Revival,
-        reporter: Reporter,
-        clock: Callable[[], datetime],
-        timer: Timer,
-    ) -> None:
-        self._engine = engine
-        self._store = store
-        self._operations = operations
-        self._capture = capture
-        self._archiver = archiver
-        self._revival = revival
-        self._reporter = reporter
-        self._clock = clock
-        self._timer = timer
+    _engine: Engine
+    _store: BackupStore
+    _operations: Operations
+    _capture: Capture
+    _archiver: VolumeArchiver
+    _revival: Revival
+    _reporter: Reporter
+    _clock: Callable[[], datetime]
+    _timer: Timer
 
-    def begin(self, report: Report, options: CaptureOptions) -> tuple[Operation, Backup]:
-        """Take a backup, and record what comes next; raises as `Recovery.begin` does.
+    def begin(
+        self, report: Report, options: CaptureOptions, *, restore_tags: bool, then: Phase
+    ) -> tuple[Operation, Backup]:
+        """Take a backup, and record what comes next; the arguments and errors are those of `Recovery.begin`.
 
-        If somebody starts a container while it is stopped, all is given up and begins again, a few times.
-        `max_downtime` is for all of these times together.
+        If somebody starts a stopped container meanwhile, the attempt is discarded and made again, a few times.
         """
         names = [one.name for one in (*report.containers, *report.guests)]
         before = self._downtime(names)
@@ -101,16 +77,20 @@ class JournalledCapture:
             seconds = left()
             return seconds is None or seconds > 0
 
-        return capture_until_undisturbed(
-            self._engine, report, lambda found: self._begin(found, options, left()), has_time=has_time
-        )
+        def take(found: Report) -> tuple[Operation, Backup]:
+            limited = evolve(options, max_downtime=left())
+            return self._begin(found, limited, restore_tags=restore_tags, then=then)
+
+        return capture_until_undisturbed(self._engine, report, take, has_time=has_time)
 
     def _downtime(self, names: list[str]) -> float:
         """Return for how many seconds captures have had the longest stopped of some containers down."""
         downtime = self._reporter.downtime
         return max((downtime[name].capture for name in names if name in downtime), default=0.0)
 
-    def _begin(self, report: Report, options: CaptureOptions, max_downtime: float | None) -> tuple[Operation, Backup]:
+    def _begin(
+        self, report: Report, options: CaptureOptions, *, restore_tags: bool, then: Phase
+    ) -> tuple[Operation, Backup]:
         project = report.project.name if report.project is not None else None
         identity = backup_id(project or report.containers[0].name, self._clock(), secrets.token_hex(3))
         operation = self._operations.begin(
@@ -119,25 +99,16 @@ class JournalledCapture:
             report.volumes,
             guests=[resting(guest, options.quiesce) for guest in report.guests if options.shared == "stop"],
             project=project,
-            restore_tags=options.restore_tags,
+            restore_tags=restore_tags,
         )
         try:
-            backup = self._capture.take(
-                report,
-                identity,
-                quiesce=options.quiesce,
-                resume=options.resume,
-                shared=options.shared,
-                hooks=options.hooks,
-                max_downtime=max_downtime,
-                operation=operation,
-            )
+            backup = self._capture.take(report, identity, options, operation=operation)
             if options.resume:
                 self._note_runs(operation)
             record = operation.record
             resumed = (*record.guests, *(record.containers if options.resume else ()))
             # Until they run, the record names what is stopped, so that giving up starts it again.
-            operation.enter(options.then, last=lambda: ensure_running(self._engine, resumed, timer=self._timer))
+            operation.enter(then, last=lambda: ensure_running(self._engine, resumed, timer=self._timer))
         except BaseException as error:
             removed = self._give_up(operation, error)
             if removed and isinstance(error, DockerRollbackError):

@@ -10,7 +10,7 @@ from typing import Literal
 
 from attrs import evolve
 
-from docker_rollback._capture import Capture, Preflight
+from docker_rollback._capture import Capture, CaptureOptions, Preflight
 from docker_rollback._containers import look_at_project
 from docker_rollback._engine import Engine
 from docker_rollback._inspection import Report, started_at
@@ -140,15 +140,8 @@ class Keeper:
         if kept is None or kept in self._store.ids():
             kept = backup_id(f"{record.project or record.names[0]}-{what}", self._clock(), secrets.token_hex(3))
         operation.note_kept(kept)
-        self._capture.take(
-            report,
-            kept,
-            quiesce="stop",
-            resume=False,
-            shared="ignore",
-            kept_for=record.names,
-            operation=operation,
-        )
+        options = CaptureOptions(resume=False, shared="ignore")
+        self._capture.take(report, kept, options, kept_for=record.names, operation=operation)
         operation.note_stopped((), ())
         level = logging.WARNING if what == "found" else logging.INFO
         logger.log(level, "the state that operation %s left is kept as backup %s", record.operation, kept)

@@ -8,13 +8,13 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 
-from docker_rollback._capture import Capture, Hooks, Preflight
+from docker_rollback._capture import Capture, CaptureOptions, Preflight
 from docker_rollback._containers import ContainerSnapshotter, now, put_back_until_undisturbed
 from docker_rollback._engine import ContainerFilter, Engine
 from docker_rollback._host import Timer
 from docker_rollback._inspection import Report
-from docker_rollback._model import Backup, Project, Quiesce, Recovered, Shared
-from docker_rollback._recovery.journalled_capture import CaptureOptions, JournalledCapture
+from docker_rollback._model import Backup, Project, Recovered
+from docker_rollback._recovery.journalled_capture import JournalledCapture
 from docker_rollback._recovery.keeper import Keeper
 from docker_rollback._recovery.leftovers import LeftOver
 from docker_rollback._recovery.operation_record import Phase, interference
@@ -54,7 +54,7 @@ class Recovery:
 
     Example:
         >>> with recovery.holding(["web"]) as (report, _):
-        ...     operation, taken = recovery.begin(report, quiesce="stop", then="committed")
+        ...     operation, taken = recovery.begin(report, then="committed")
         ...     recovery.settle(operation, taken, rolled_back=False)
     """
 
@@ -85,9 +85,9 @@ class Recovery:
             engine, ContainerSnapshotter(engine, store), restorer, reporter=self._reporter, timer=timer
         )
         self._journalled = JournalledCapture(
-            engine,
-            store,
-            operations,
+            engine=engine,
+            store=store,
+            operations=operations,
             capture=capture,
             archiver=archiver,
             revival=self._revival,
@@ -131,12 +131,8 @@ class Recovery:
     def begin(
         self,
         report: Report,
+        options: CaptureOptions = CaptureOptions(),  # noqa: B008  (a frozen value)
         *,
-        quiesce: Quiesce,
-        resume: bool = True,
-        shared: Shared = "refuse",
-        hooks: Hooks | None = None,
-        max_downtime: float | None = None,
         restore_tags: bool = True,
         then: Phase = "updating",
     ) -> tuple[Operation, Backup]:
@@ -144,11 +140,7 @@ class Recovery:
 
         Args:
             report: what is held.
-            quiesce: how the containers are brought to rest.
-            resume: whether they are set going again.
-            shared: what becomes of containers outside that write to their volumes.
-            hooks: what is to be done around that.
-            max_downtime: for how long they may be stopped or paused, in seconds, in all attempts together.
+            options: how it is captured; `max_downtime` is for all attempts together.
             restore_tags: whether a rollback leads names of images back.
             then: "updating" where the backup is to be put back if nobody says otherwise, else "committed".
 
@@ -156,8 +148,7 @@ class Recovery:
             ContainerBusyError, UnfinishedRollbackError: another host or store has an operation on one of them.
             HookError, CaptureError, ResumeError, EngineError, VolumeError, StoreError: as `Capture.take` has them.
         """
-        options = CaptureOptions(quiesce, resume, shared, hooks, max_downtime, restore_tags, then)
-        return self._journalled.begin(report, options)
+        return self._journalled.begin(report, options, restore_tags=restore_tags, then=then)
 
     # The way back
 

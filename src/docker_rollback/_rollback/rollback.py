@@ -10,12 +10,14 @@ from datetime import datetime
 from types import TracebackType
 from typing import Self, Unpack
 
+from attrs import evolve
+
 from docker_rollback._arguments import ContainerArgument, flag, function, reference_of, seconds
-from docker_rollback._capture import Capture, Hooks, Preflight, as_limit
+from docker_rollback._capture import Capture, CaptureOptions, Hooks, Preflight
 from docker_rollback._containers import now
 from docker_rollback._engine import Engine
 from docker_rollback._inspection import ChangeArguments, Changes, Report, observe, refers
-from docker_rollback._model import Backup, Quiesce, Recovered, Shared
+from docker_rollback._model import Backup, Recovered
 from docker_rollback._recovery import Operation, Recovery
 from docker_rollback._reporting import Reporter
 from docker_rollback._rollback.checked_container import Check
@@ -44,18 +46,14 @@ class Rollback:
         preflight: what looks for everything that can be wrong beforehand.
         capture: what takes the backup, and prunes old ones.
         recovery: what notes how far this has come, puts the backup back, and finishes what an earlier one left undone.
+        options: how the containers are captured.
         verify: the checks that the update has to pass.
         watch: for how many seconds the update is on probation after its checks; None for not at all.
-        quiesce: how the containers are brought to rest for the capture.
-        resume: whether they run again before the block starts.
-        shared: what becomes of containers outside that write to a volume of theirs.
         keep: which backups of these containers stay in the store when the block ends: so many, those no older than a
             `timedelta`, or both by `Keep`; None keeps all.
         keep_failed: whether the state of an update that failed is kept as a backup of its own before it is undone.
         project: a compose project all of whose containers, networks and volumes are meant as well.
-        hooks: what is to be done around the capture, and after a rollback.
-        max_downtime: for how long the containers may be at rest for the capture, in seconds; None for as long as it
-            takes.
+        restore_tags: whether a rollback points the names of images back to the images that they named at the capture.
         on_outcome: is told the `Outcome` of the block once it stands, also where entering failed.
         reporter: is told what `replace` does, and measures the steps; the other parts had better have the same one.
         clock: the time, in UTC.
@@ -80,16 +78,12 @@ class Rollback:
         preflight: Preflight,
         capture: Capture,
         recovery: Recovery,
+        options: CaptureOptions = CaptureOptions(),  # noqa: B008  (a frozen value)
         verify: Sequence[Check] = (),
         watch: float | None = None,
-        quiesce: Quiesce = "stop",
-        resume: bool = True,
-        shared: Shared = "refuse",
         keep: KeepArgument = 3,
         keep_failed: bool = False,
         project: str | None = None,
-        hooks: Hooks | None = None,
-        max_downtime: float | None = None,
         restore_tags: bool = True,
         on_outcome: OutcomeListener | None = None,
         reporter: Reporter | None = None,
@@ -99,7 +93,6 @@ class Rollback:
     ) -> None:
         if not containers and project is None:
             raise ValueError("rollback needs at least one container, or a compose project")
-        flag("resume", resume)
         flag("keep_failed", keep_failed)
         function("on_outcome", on_outcome, optional=True)
         seconds("watch", watch, above=True, optional=True)
@@ -112,13 +105,10 @@ class Rollback:
         self._recovery = recovery
         self._verdict = Verdict(engine, verify, clock=monotonic, sleep=sleep)
         self._watch = watch
-        self._quiesce: Quiesce = quiesce
-        self._resume = resume
-        self._shared: Shared = shared
         self._keep = Keep.of(keep)
         self._keep_failed = keep_failed
-        self._hooks = hooks or Hooks(engine)
-        self._max_downtime = as_limit(max_downtime)
+        self._hooks = options.hooks or Hooks(engine)
+        self._options = evolve(options, hooks=self._hooks)
         self._restore_tags = restore_tags
         self._on_outcome = on_outcome
         self._reporter = reporter or Reporter()
@@ -191,15 +181,7 @@ class Rollback:
                 self.recovered += recovered
                 self._account.found(report.containers, self.recovered)
                 self._verdict.begin(report.containers, report.project)
-            self._operation, self._backup = self._recovery.begin(
-                report,
-                quiesce=self._quiesce,
-                resume=self._resume,
-                shared=self._shared,
-                hooks=self._hooks,
-                max_downtime=self._max_downtime,
-                restore_tags=self._restore_tags,
-            )
+            self._operation, self._backup = self._recovery.begin(report, self._options, restore_tags=self._restore_tags)
         self.status = Status.UPDATING
         self._account.entered = True
         self._reporter.begin("update")

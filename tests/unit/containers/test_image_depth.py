@@ -15,6 +15,7 @@ from docker_rollback import (
     rollback,
 )
 from docker_rollback._api import Parts
+from docker_rollback._capture import CaptureOptions
 from docker_rollback._rollback.rollback import Rollback
 from docker_rollback.testing import FailingEngine, FakeEngine
 
@@ -43,7 +44,7 @@ def roll_back(engine: FakeEngine, store: BackupStore, number: int, *, export_ima
         assert app.exists("/deep") is False
     else:
         app.delete("/deep")
-    parts = Parts.build(engine, store, way=None, helper_image=None, progress=None, export_image=export_image)
+    parts = Parts.build(engine, store, CaptureOptions(export_image=export_image))
     tx = Rollback(
         ["app"],
         engine=parts.engine,
@@ -152,6 +153,6 @@ def test_a_check_looks_at_the_image_of_a_container_once(store: BackupStore) -> N
     engine.add_image("app:1", files={"/app": "x" * 1000})
     engine.run("app", image="app:1")
     watching = FailingEngine(engine)
-    report = Parts.build(watching, store, way=None, helper_image=None, progress=None).preflight.run(["app"])
+    report = Parts.build(watching, store).preflight.run(["app"])
     assert (report.refused, report.room > 0) == ({}, True)
     assert len(watching.called("inspect_image")) == 1

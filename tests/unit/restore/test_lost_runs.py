@@ -334,7 +334,7 @@ def test_a_capture_whose_lost_run_cannot_be_replaced_is_given_up_by_recovery(
         pytest.raises(Killed if dies else DockerRollbackError),
         recovery.holding(["web"]) as (report, _),
     ):
-        recovery.begin(report, quiesce="stop", then=then)
+        recovery.begin(report, then=then)
     assert engine.away
     assert fake.container("web").status == "exited"
     parts(fake, store, clock).recovery("stop").recover()

@@ -19,7 +19,7 @@ from docker_rollback import (
     restore,
     rollback,
 )
-from docker_rollback._capture.preflight import refusal
+from docker_rollback._capture.rules import refusal
 from docker_rollback._containers.own_container import Traces
 from docker_rollback._engine.port import Inspection
 from docker_rollback._inspection.compare import compare_networks
@@ -358,7 +358,7 @@ def test_what_its_engine_cannot_start_again_is_refused(shop: Shop) -> None:
     twice = {**networks, networks["front"]["NetworkID"][:12]: networks["front"]}
     reason = refusal({**before, "NetworkSettings": {"Networks": twice}})
     assert reason is not None
-    assert reason.startswith(f"it was put on a network by the beginning of that network's id, '{list(twice)[1]}'")
+    assert reason.startswith(f"it was connected to a network by a prefix of that network's id, '{list(twice)[1]}'")
     assert refusal(before) is None
 
 

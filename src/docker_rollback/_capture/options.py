@@ -1,0 +1,73 @@
+"""The options of a backup as two values, made once and passed whole."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import get_args
+
+from attrs import field, frozen
+
+from docker_rollback._arguments import flag, one_of, seconds, text, texts
+from docker_rollback._capture.hooks import Hooks
+from docker_rollback._host import folder_of
+from docker_rollback._model import Exclude, Quiesce, Shared, Way, as_excludes
+
+
+def _folders(paths: Iterable[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(map(folder_of, texts("include_binds", paths, what="paths"))))
+
+
+@frozen(kw_only=True)
+class CaptureOptions:
+    """How containers are captured.
+
+    Attributes:
+        quiesce: how they are quiesced: "stop", "pause" or "none".
+        resume: whether they run again once they are captured.
+        shared: how to treat a running container outside the backup that writes to a volume of theirs: "refuse" to
+            begin, "stop" it for the capture as well, or "ignore" it.
+        max_downtime: for how many seconds they may be stopped or paused; None sets no limit.
+        hooks: what to run around the capture and after a rollback; None runs nothing.
+        export_image: whether their images go into the store.
+
+    Raises:
+        ValueError, TypeError: a value is not among the choices.
+    """
+
+    quiesce: Quiesce = "stop"
+    resume: bool = True
+    shared: Shared = "refuse"
+    max_downtime: float | None = None
+    hooks: Hooks | None = None
+    export_image: bool = True
+
+    def __attrs_post_init__(self) -> None:
+        one_of("quiesce", self.quiesce, get_args(Quiesce))
+        flag("resume", self.resume)
+        one_of("shared", self.shared, get_args(Shared))
+        seconds("max_downtime", self.max_downtime, above=True, optional=True)
+        flag("export_image", self.export_image)
+
+
+@frozen(kw_only=True)
+class VolumeOptions:
+    """Which data of volumes is archived, and how it is reached.
+
+    Attributes:
+        way: the access method, "direct" or "helper"; None takes the first that works.
+        helper_image: an image with GNU tar for the helper; None builds one from this machine's own tar.
+        exclude: volumes, and paths within them, that are not archived.
+        include_binds: folders and files of the engine's host that are archived if the containers bind them.
+
+    Raises:
+        ValueError, TypeError: a value is not among the choices, or a path is not absolute.
+    """
+
+    way: Way | None = None
+    helper_image: str | None = None
+    exclude: tuple[Exclude, ...] = field(default=(), converter=as_excludes)
+    include_binds: tuple[str, ...] = field(default=(), converter=_folders)
+
+    def __attrs_post_init__(self) -> None:
+        one_of("way", self.way, (None, *get_args(Way)))
+        text("helper_image", self.helper_image, what="the name or id of an image", optional=True)

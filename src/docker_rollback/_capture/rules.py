@@ -1,0 +1,284 @@
+"""The rules of a preflight: each looks at the scene, without I/O, and yields reasons not to begin."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, Final, TypeAlias
+
+from docker_rollback._capture.scene import Scene, has, writes_to
+from docker_rollback._containers import lost_partners, lost_path, requiring, uncopied
+from docker_rollback._inspection import attached_networks, called, is_one_off, is_plain_network, own_network, refers
+from docker_rollback._model import Observed, is_folder
+
+Refusal: TypeAlias = tuple[str, str]
+"""The name of a container, and why a backup of it does not begin."""
+
+Rule: TypeAlias = Callable[[Scene], Iterable[Refusal]]
+
+
+def unrestorable(scene: Scene) -> Iterator[Refusal]:
+    """Refuse a container that no engine can put back exactly."""
+    for one in scene.group:
+        if (reason := refusal(one.inspection)) is not None:
+            yield one.name, reason
+
+
+def own_program(scene: Scene) -> Iterator[Refusal]:
+    """Refuse to stop the container that this program runs in, or one that it depends on."""
+    for one in scene.group:
+        if (reason := scene.own.refusal(one)) is not None:
+            yield one.name, reason
+
+
+def gone_networks(scene: Scene) -> Iterator[Refusal]:
+    """Refuse a container that cannot start or be created again without a network that is gone."""
+    for one in scene.group:
+        gone = [name for name in networks_of_stopped(one) if name in scene.gone_networks]
+        mode = network_of_mode(one, needed_to_start=scene.needs_mode_network)
+        if gone:
+            reason = (
+                f"it is on network {gone[0]!r}, which is gone, and its engine can neither start nor create it "
+                f"without; create a network {gone[0]!r}, or disconnect the container from it with --force"
+            )
+            yield one.name, reason
+        elif mode in scene.gone_networks:
+            reason = (
+                f"its network mode names network {mode!r}, which it has left and which is gone, and its engine "
+                f"cannot start or create it without; create a network {mode!r}, or recreate the container with "
+                "another mode"
+            )
+            yield one.name, reason
+
+
+def uncommittable(scene: Scene) -> Iterator[Refusal]:
+    """Refuse a container that its engine cannot commit."""
+    for name, facts in scene.facts.items():
+        if facts.uncommittable is not None:
+            yield name, facts.uncommittable
+
+
+def unkept_names(scene: Scene) -> Iterator[Refusal]:
+    """Refuse a container of which a commit would lose files."""
+    for name, facts in scene.facts.items():
+        for reason in facts.unkept_names:
+            yield name, reason
+
+
+def shared_volumes(scene: Scene) -> Iterator[Refusal]:
+    """Refuse a container if another one outside the group stands in the way of capturing a volume that both have."""
+    for one in scene.group:
+        for reason in _guest_refusals(scene, scene.data_of(one)):
+            yield one.name, reason
+
+
+def volumes_in_memory(scene: Scene) -> Iterator[Refusal]:
+    """Refuse to stop a container if that would lose the data of a volume."""
+    for one in scene.group:
+        for volume in volumes_at_a_stop(one, scene):
+            if volume in scene.in_memory:
+                reason = f"its volume {volume!r} lives in memory (tmpfs) and a stop would lose it; say quiesce='pause'"
+                yield one.name, reason
+
+
+def gone_partners(scene: Scene) -> Iterator[Refusal]:
+    """Refuse a container that cannot start again without another one that is gone or stopped."""
+    for one in scene.group:
+        for reason in lost_partners(one, [*scene.group, *scene.outside]):
+            yield one.name, reason
+
+
+def gone_paths(scene: Scene) -> Iterator[Refusal]:
+    """Refuse a container that cannot start again without a path of its host that is gone."""
+    for name, facts in scene.facts.items():
+        for path in facts.missing_paths:
+            yield name, lost_path(path)
+
+
+def shared_volumes_of_project(scene: Scene) -> Iterator[Refusal]:
+    """Refuse as `shared_volumes` does, for volumes of the project that no container of it has."""
+    for reason in _guest_refusals(scene, scene.unused):
+        yield scene.group[0].name, reason
+
+
+def settings_of_podman(scene: Scene) -> Iterator[Refusal]:
+    """Refuse a container with settings that only Podman knows and that Docker's API cannot bring back."""
+    for name, facts in scene.facts.items():
+        if (reason := facts.loss.refusal()) is not None:
+            yield name, reason
+
+
+def required_by_others(scene: Scene) -> Iterator[Refusal]:
+    """Refuse a container that another one outside the group was created to run after."""
+    needed = requiring(scene.outside, [one.id for one in scene.group])
+    for one in scene.group:
+        if one.id in needed:
+            other = needed[one.id]
+            yield one.name, f"container {other!r} was created to run after it (--requires); remove that one first"
+
+
+def one_off_commands(scene: Scene) -> Iterator[Refusal]:
+    """Refuse a running member of a project that runs for one command alone, unless the caller named it."""
+    reason = (
+        "it was made by `compose run` and is at work: a rollback would run its command again from the start; wait "
+        "until it has ended, stop it, or name it beside the project to treat it like any other"
+    )
+    for one in scene.given if scene.project is not None else ():
+        by_name = any(refers(reference, one.name, one.id) for reference in scene.named)
+        if is_one_off(one) and one.state.alive and not by_name:
+            yield one.name, reason
+
+
+def unbound_folders(scene: Scene) -> Iterator[Refusal]:
+    """Refuse `include_binds` if no container of the group binds the path."""
+    bound = sorted({mount.source for one in scene.group for mount in one.mounts if mount.kind == "bind"})
+    there = f"they bind {', '.join(map(repr, bound))}" if bound else "they bind nothing"
+    for folder in scene.volumes.include_binds if scene.group else ():
+        if folder not in scene.data:
+            reason = f"include_binds names {folder!r}, which no container of the rollback binds; {there}"
+            yield scene.group[0].name, reason
+
+
+def wrong_excludes(scene: Scene) -> Iterator[Refusal]:
+    """Refuse `exclude` if it names something that would not be backed up, or that cannot be left out."""
+    project = scene.project.volumes if scene.project is not None else ()
+    there = {name for one in scene.group for name in scene.archivable(one)}.union(project)
+    known = f"they have {', '.join(sorted(map(repr, there)))}" if there else "they have nothing that is"
+    anonymous = {name for one in scene.group for name, generated in one.volumes.items() if generated}
+    for what in scene.volumes.exclude:
+        if what.volume not in there:
+            reason = f"exclude names {what.volume!r}, of which nothing would be backed up; {known}"
+        elif not what.path and what.volume in anonymous:
+            reason = f"exclude names the volume {what.volume!r}, which goes with its container"
+        elif not what.path and is_folder(what.volume):
+            reason = f"exclude names {what.volume!r}, and so does include_binds; leave it out of both"
+        else:
+            continue
+        yield scene.group[0].name, reason
+
+
+def unreachable_volumes(scene: Scene) -> Iterator[Refusal]:
+    """Refuse a container if the data of a volume cannot be reached."""
+    yield from scene.unreachable
+
+
+def read_only_volumes(scene: Scene) -> Iterator[Refusal]:
+    """Refuse a container whose volumes could not be mounted or filled again because they are read-only."""
+    for one in scene.group:
+        for reason in uncopied(one, scene.surveys, copies=scene.copies_into_volumes):
+            yield one.name, reason
+
+
+RULES: Final[tuple[Rule, ...]] = (
+    unrestorable,
+    own_program,
+    gone_networks,
+    uncommittable,
+    unkept_names,
+    shared_volumes,
+    volumes_in_memory,
+    gone_partners,
+    gone_paths,
+    shared_volumes_of_project,
+    settings_of_podman,
+    required_by_others,
+    one_off_commands,
+    unbound_folders,
+    wrong_excludes,
+    unreachable_volumes,
+    read_only_volumes,
+)
+"""In the order in which their reasons are listed."""
+
+FOR_STARTS: Final[frozenset[Rule]] = frozenset(
+    {
+        gone_networks,
+        gone_partners,
+        gone_paths,
+        settings_of_podman,
+        required_by_others,
+        wrong_excludes,
+        read_only_volumes,
+    }
+)
+"""The rules that do not hold for a state that is kept before it is undone: nothing has to start that again."""
+
+
+def refusals(scene: Scene) -> dict[str, tuple[str, ...]]:
+    """Return why a backup would not begin, by container; empty if nothing stands against it."""
+    found: dict[str, list[str]] = {one.name: [] for one in scene.group}
+    for rule in RULES:
+        if not (scene.keeps and rule in FOR_STARTS):
+            for name, reason in rule(scene):
+                found[name].append(reason)
+    return {name: tuple(reasons) for name, reasons in found.items() if reasons}
+
+
+def refusal(inspection: Mapping[str, Any]) -> str | None:
+    """Return why a container cannot be put back exactly whatever is done, or None."""
+    labels = inspection["Config"].get("Labels") or {}
+    if "com.docker.swarm.task.id" in labels:
+        return "it is a task of a Swarm service; use `docker service update --rollback`"
+    if "io.kubernetes.pod.uid" in labels or "io.kubernetes.container.name" in labels:
+        return "it belongs to a Kubernetes pod, which its orchestrator recreates"
+    listed = (inspection.get("NetworkSettings") or {}).get("Networks") or {}
+    if twice := sorted(listed.keys() - attached_networks(inspection).keys()):
+        return (
+            f"it was connected to a network by a prefix of that network's id, {twice[0]!r}, and once it is stopped its "
+            "engine cannot start it again; recreate it with the network's name"
+        )
+    status = inspection["State"]["Status"]
+    if status in ("dead", "removing"):
+        return f"it is {status}; remove it by hand"
+    return None
+
+
+def networks_of_stopped(container: Observed) -> list[str]:
+    """Return the networks that a stopped container needs to start."""
+    # No engine removes a network from under a running container.
+    attached = () if container.state.alive else attached_networks(container.inspection)
+    return [name for name in attached if not is_plain_network(name)]
+
+
+def network_of_mode(container: Observed, *, needed_to_start: bool) -> str | None:
+    """Return the network that a container has left and that it needs because its mode names it; None if there is none.
+
+    Args:
+        container: the container.
+        needed_to_start: whether its engine needs that network even to start it, not only to create it.
+    """
+    network, attached = own_network(container.inspection), attached_networks(container.inspection)
+    if network is None or network in attached or is_plain_network(network):
+        return None
+    return network if not attached or (container.state.alive and needed_to_start) else None
+
+
+def volumes_at_a_stop(container: Observed, scene: Scene) -> list[str]:
+    """Return the volumes of a container that nothing mounts while it is stopped for the capture."""
+    stops = scene.options.quiesce == "stop" and container.state.alive
+    return list(container.volumes) if stops else []
+
+
+def _guest_refusals(scene: Scene, volumes: Iterable[str]) -> Iterator[str]:
+    volumes = list(volumes)
+    for guest in scene.outside:
+        for volume in has(guest, volumes) if guest.state.alive else ():
+            if (reason := _guest_refusal(scene, guest, volume)) is not None:
+                yield reason
+
+
+def _guest_refusal(scene: Scene, guest: Observed, volume: str) -> str | None:
+    """Return why a running container outside the group that has one of its volumes stands in the way, or None."""
+    if scene.own.has(guest):
+        return f"this program runs in {guest.name!r}, which has its {called(volume)} too and would be stopped"
+    if not writes_to(guest, volume):
+        return None
+    if scene.options.shared == "refuse":
+        return (
+            f"the running container {guest.name!r} writes to its {called(volume)} too; add it to the rollback, or "
+            "say shared='stop' or shared='ignore'"
+        )
+    if guest.state.status == "paused":
+        return f"container {guest.name!r}, which has its {called(volume)} too, is paused"
+    if guest.inspection["HostConfig"].get("AutoRemove"):
+        return f"a stop would remove container {guest.name!r} (--rm), which has its {called(volume)} too"
+    return None

@@ -29,6 +29,7 @@ from docker_rollback._inspection.host_folders import (
 )
 from docker_rollback._inspection.image_origin import Origin, origin_of
 from docker_rollback._inspection.podman.loss import PROCESSES, PROCESSES_NOTE, Loss, loss_of, requires
+from docker_rollback._inspection.preflight_report import Report
 from docker_rollback._inspection.recreate import (
     HELD,
     CreateRequest,
@@ -53,7 +54,6 @@ from docker_rollback._inspection.recreate import (
     volume_request,
 )
 from docker_rollback._inspection.redact import hide
-from docker_rollback._inspection.report import Report
 from docker_rollback._inspection.successor import ChangeArguments, Changes, equal_request, update_request
 
 __all__ = [

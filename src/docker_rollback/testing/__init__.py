@@ -7,10 +7,10 @@ Example:
     >>> fake.run("shop", image="shop:1", volumes={"orders": "/data"})
 """
 
-from docker_rollback.testing._calls import CHANGING, FEEDING, READING, Call, Killed
-from docker_rollback.testing._clock import FakeClock
+from docker_rollback.testing._calls import CHANGING, FEEDING, READING, EngineCall, Killed
 from docker_rollback.testing._failing import FailingEngine
 from docker_rollback.testing._fake import FakeEngine
+from docker_rollback.testing._fake_clock import FakeClock
 from docker_rollback.testing._fake_exec import FakeProcess, Program, Run
 from docker_rollback.testing._fake_files import Files
 from docker_rollback.testing._fake_handle import FakeContainer
@@ -19,7 +19,7 @@ __all__ = [
     "CHANGING",
     "FEEDING",
     "READING",
-    "Call",
+    "EngineCall",
     "FailingEngine",
     "FakeClock",
     "FakeContainer",

@@ -64,7 +64,7 @@ class Killed(BaseException):
 
 
 @define(eq=False)
-class Call:
+class EngineCall:
     """One call of an engine that a `FailingEngine` has seen.
 
     Attributes:

@@ -12,7 +12,7 @@ from attrs import define
 
 from docker_rollback._engine import EVERY, Change, ContainerFilter, Engine, EngineInfo, Finished, Inspection, Process
 from docker_rollback.errors import EngineError, EngineTimeoutError
-from docker_rollback.testing._calls import CHANGING, FEEDING, READING, Call, Killed
+from docker_rollback.testing._calls import CHANGING, FEEDING, READING, EngineCall, Killed
 
 _Answer = TypeVar("_Answer")
 
@@ -76,8 +76,8 @@ class FailingEngine:
         self._count = 0
         self._dead = False
         self._programs: list[Process] = []
-        self._struck: Call | None = None
-        self.calls: list[Call] = []
+        self._struck: EngineCall | None = None
+        self.calls: list[EngineCall] = []
 
     @property
     def count(self) -> int:
@@ -85,7 +85,7 @@ class FailingEngine:
         return self._count
 
     @property
-    def struck(self) -> Call | None:
+    def struck(self) -> EngineCall | None:
         """The first call that was made to fail; None where none was."""
         return self._struck
 
@@ -93,7 +93,7 @@ class FailingEngine:
         """Return all calls, a line each, for the message of an assertion."""
         return "\n".join(str(call) for call in self.calls)
 
-    def called(self, verb: str) -> list[Call]:
+    def called(self, verb: str) -> list[EngineCall]:
         """Return the calls of one verb."""
         return [call for call in self.calls if call.verb == verb]
 
@@ -117,7 +117,7 @@ class FailingEngine:
         call.outcome = "done"
         return answer
 
-    def _begin(self, verb: str, arguments: tuple[object, ...]) -> tuple[Call, bool]:
+    def _begin(self, verb: str, arguments: tuple[object, ...]) -> tuple[EngineCall, bool]:
         with self._lock:
             if self._dead:
                 raise Killed(f"dead before {verb}")
@@ -125,7 +125,7 @@ class FailingEngine:
             if verb in self._verbs:
                 self._count += 1
                 number = self._count
-            call = Call(verb, arguments, number)
+            call = EngineCall(verb, arguments, number)
             self.calls.append(call)
             again = self._lasting and self._struck is not None
             strikes = number is not None and (number in self._at or again)
@@ -133,7 +133,7 @@ class FailingEngine:
                 self._struck = call
             return call, strikes
 
-    def _strike(self, call: Call) -> BaseException:
+    def _strike(self, call: EngineCall) -> BaseException:
         if self._kill:
             self._dead = True
             for program in self._programs:

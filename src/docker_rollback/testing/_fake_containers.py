@@ -10,13 +10,13 @@ from attrs import define, field
 from docker_rollback.testing._fake_create import MountSpec
 from docker_rollback.testing._fake_exec import FakeProcess
 from docker_rollback.testing._fake_network import Networks
-from docker_rollback.testing._fake_tree import MountPoint, Node, View
+from docker_rollback.testing._fake_tree import MountedAt, Node, View
 
 NEVER = "0001-01-01T00:00:00Z"
 
 
 @define(eq=False)
-class Mounted:
+class FakeMount:
     """A mount that a container has.
 
     Attributes:
@@ -96,7 +96,7 @@ class Container:
     config: dict[str, Any]
     host: dict[str, Any]
     endpoints: dict[str, dict[str, Any]]
-    mounts: list[Mounted] = field(factory=list)
+    mounts: list[FakeMount] = field(factory=list)
     status: str = "created"
     exit_code: int = 0
     error: str = ""
@@ -139,7 +139,7 @@ class Container:
     def view(self) -> View:
         """Return its file system as its programs see it."""
         mounts = {
-            mount.spec.destination: MountPoint(mount.node, mount.spec.read_only)
+            mount.spec.destination: MountedAt(mount.node, mount.spec.read_only)
             for mount in self.mounts
             if mount.node is not None
         }

@@ -11,7 +11,7 @@ from typing import Concatenate, ParamSpec, TypeVar
 
 from attrs import frozen
 
-from docker_rollback.testing._fake_tree import Kind, Node, Now, Place, View, walk
+from docker_rollback.testing._fake_tree import Entry, Kind, Node, Now, View, walk
 
 _F = TypeVar("_F", bound="Files")
 _P = ParamSpec("_P")
@@ -208,7 +208,7 @@ class Files:
             found["/" + name] = (*node.facts(), first.setdefault(id(node), "/" + name))
         return found
 
-    def _writable(self, place: Place, path: str) -> None:
+    def _writable(self, place: Entry, path: str) -> None:
         if place.read_only:
             raise OSError(errno.EROFS, os.strerror(errno.EROFS), path)
 

@@ -9,7 +9,7 @@ from typing import Any
 from attrs import define, field
 
 from docker_rollback.errors import ContainerNotFoundError, ImageNotFoundError
-from docker_rollback.testing._fake_containers import Container, Mounted
+from docker_rollback.testing._fake_containers import Container, FakeMount
 from docker_rollback.testing._fake_create import MountSpec, check_name, merged_config, merged_host, mount_specs
 from docker_rollback.testing._fake_errors import refusal
 from docker_rollback.testing._fake_images import Images
@@ -210,7 +210,7 @@ class Maker:
             )
         return self._host_node(spec.source)
 
-    def _mounts(self, action: str, container: Container, specs: list[MountSpec]) -> list[Mounted]:
+    def _mounts(self, action: str, container: Container, specs: list[MountSpec]) -> list[FakeMount]:
         """Find or make what a container mounts, and fill empty volumes from its image."""
         mounts = {mount.spec.destination: mount for mount in self._from_others(action, container)}
         for spec in specs:
@@ -223,14 +223,14 @@ class Maker:
                 _fill(mount.node, source, self.moments.nanoseconds())
         return list(mounts.values())
 
-    def _mount(self, container: Container, spec: MountSpec) -> Mounted:
+    def _mount(self, container: Container, spec: MountSpec) -> FakeMount:
         if spec.kind == "volume":
             request = {"Driver": container.host["VolumeDriver"] or "local", **spec.options, "Name": spec.source}
             name = self.volumes.provide(request, self.moments.written())
-            return Mounted(spec, name, anonymous=not spec.source, node=self.volume_node(name, spec))
+            return FakeMount(spec, name, anonymous=not spec.source, node=self.volume_node(name, spec))
         if spec.kind == "bind":
-            return Mounted(spec, node=self._host_node(spec.source))
-        return Mounted(spec, node=directory(mode=0o1777, mtime=self.moments.nanoseconds()))
+            return FakeMount(spec, node=self._host_node(spec.source))
+        return FakeMount(spec, node=directory(mode=0o1777, mtime=self.moments.nanoseconds()))
 
     def volume_node(self, name: str, spec: MountSpec) -> Node | None:
         """Return what of a volume a mount shows."""
@@ -247,7 +247,7 @@ class Maker:
         made = parent.children[path.rstrip("/").rpartition("/")[2]] = directory(mtime=self.moments.nanoseconds())
         return made
 
-    def _from_others(self, action: str, container: Container) -> list[Mounted]:
+    def _from_others(self, action: str, container: Container) -> list[FakeMount]:
         mounts = []
         for text in container.host["VolumesFrom"] or []:
             ref, _, mode = text.partition(":")
@@ -265,7 +265,7 @@ class Maker:
                     subpath=mount.spec.subpath,
                     propagation=mount.spec.propagation,
                 )
-                mounts.append(Mounted(spec, mount.name, mount.anonymous, mount.node))
+                mounts.append(FakeMount(spec, mount.name, mount.anonymous, mount.node))
         return mounts
 
 

@@ -6,7 +6,7 @@ import posixpath
 from collections.abc import Callable, Mapping
 
 from docker_rollback.testing._fake_containers import Container
-from docker_rollback.testing._fake_tree import MountPoint, Node, View, directory
+from docker_rollback.testing._fake_tree import MountedAt, Node, View, directory
 
 _LINKS_FOLLOWED = 40
 _VIRTUAL: Mapping[str, tuple[str, str]] = {
@@ -36,7 +36,7 @@ def with_proc(container: Container, host: Node, folder: str, mountpoint: Callabl
     own.children["mountinfo"] = Node("file", content="".join(lines).encode())
     proc.children["self"] = own
     view = container.view()
-    return View(view.root, {**view.mounts, "/proc": MountPoint(proc, read_only=True)}, view.read_only)
+    return View(view.root, {**view.mounts, "/proc": MountedAt(proc, read_only=True)}, view.read_only)
 
 
 def real_path(root: Node, path: str) -> str:

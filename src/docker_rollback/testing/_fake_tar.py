@@ -141,7 +141,7 @@ def _long(arguments: list[str]) -> list[str]:
 
 
 @define
-class Record:
+class SnapshotEntry:
     """What a snapshot file says of one directory.
 
     Attributes:
@@ -167,7 +167,7 @@ class Snapshot:
     """
 
     began: int
-    records: dict[bytes, Record] = field(factory=dict)
+    records: dict[bytes, SnapshotEntry] = field(factory=dict)
 
     @classmethod
     def parse(cls, data: bytes) -> Snapshot:
@@ -179,7 +179,7 @@ class Snapshot:
             found = cls(int(next(fields)) * _SECOND + int(next(fields)))
             for _ in fields:
                 seconds, nanoseconds, _, inode, name = [next(fields) for _ in range(5)]
-                record = found.records[name] = Record(int(seconds), int(nanoseconds), int(inode))
+                record = found.records[name] = SnapshotEntry(int(seconds), int(nanoseconds), int(inode))
                 while entry := next(fields):
                     record.entries.append(entry)
                 next(fields)
@@ -278,7 +278,7 @@ class _Archiver:
             listed = [flag + child.encode("utf-8", "surrogateescape") for child, flag in entries.items()]
             seconds, nanoseconds = divmod(node.mtime, _SECOND)
             key = name.encode("utf-8", "surrogateescape")
-            self.after.records[key] = Record(seconds, nanoseconds, node.number, listed)
+            self.after.records[key] = SnapshotEntry(seconds, nanoseconds, node.number, listed)
             dumpdir = b"".join(entry + b"\0" for entry in listed) + b"\0"
             headers[_DUMPDIR] = dumpdir.decode("utf-8", "surrogateescape")
         self._member(name, node, headers)
@@ -293,7 +293,7 @@ class _Archiver:
         self._tar.close()
         self.run.stdout += self._buffer.getvalue()
 
-    def _known(self, name: str, node: Node) -> Record | None:
+    def _known(self, name: str, node: Node) -> SnapshotEntry | None:
         """Return what the snapshot file says of a directory, where it is the same one."""
         if self.before is None:
             return None

@@ -103,7 +103,7 @@ def walk(node: Node, path: str = "") -> Iterator[tuple[str, Node]]:
 
 
 @frozen
-class MountPoint:
+class MountedAt:
     """A tree that is mounted over a path.
 
     Attributes:
@@ -116,7 +116,7 @@ class MountPoint:
 
 
 @frozen
-class Place:
+class Entry:
     """Where a path leads.
 
     Attributes:
@@ -137,10 +137,10 @@ class View:
     """A file system as a program sees it: a tree, with others mounted over some of its paths."""
 
     root: Node
-    mounts: Mapping[str, MountPoint] = Factory(dict)
+    mounts: Mapping[str, MountedAt] = Factory(dict)
     read_only: bool = False
 
-    def find(self, path: str, *, follow: bool = True) -> Place:
+    def find(self, path: str, *, follow: bool = True) -> Entry:
         """Say where `path` leads, through symlinks and mounts; raises `OSError` where the way there is none."""
         pending = [name for name in path.split("/") if name not in ("", ".")]
         here: list[str] = []
@@ -176,17 +176,17 @@ class View:
         except OSError:
             return None
 
-    def _at(self, here: list[str]) -> Place:
+    def _at(self, here: list[str]) -> Entry:
         """Return the place of a path without symlinks that is known to exist."""
         if not here:
             mount = self.mounts.get("/")
-            return Place(None, "", mount.node if mount else self.root, mount.read_only if mount else self.read_only)
+            return Entry(None, "", mount.node if mount else self.root, mount.read_only if mount else self.read_only)
         return self._child(here[:-1], here[-1])
 
-    def _child(self, here: list[str], name: str) -> Place:
+    def _child(self, here: list[str], name: str) -> Entry:
         mount = self.mounts.get("/" + "/".join([*here, name]))
         if mount is not None:
-            return Place(None, name, mount.node, mount.read_only)
+            return Entry(None, name, mount.node, mount.read_only)
         above = self._at(here)
         below = above.node.children.get(name) if above.node is not None else None
-        return Place(above.node, name, below, above.read_only)
+        return Entry(above.node, name, below, above.read_only)

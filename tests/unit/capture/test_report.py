@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from attrs import evolve
 
+from docker_rollback._inspection.preflight_report import Report
 from docker_rollback._inspection.recreate import observe
-from docker_rollback._inspection.report import Report
 from docker_rollback._model.backup import ContainerState
 from tests.unit.inspections import ID, OTHER_ID, inspection
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from docker_rollback import BackupStore, backup, rollback
-from docker_rollback._inspection.report import Report
+from docker_rollback._inspection.preflight_report import Report
 from docker_rollback._volumes.capture import size_survey
 from docker_rollback.errors import StoreFullError
 from tests.unit.shop import Shop

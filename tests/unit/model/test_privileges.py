@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from attrs import evolve
 
-from docker_rollback._inspection.report import Report
+from docker_rollback._inspection.preflight_report import Report
 from docker_rollback._model.backup import Observed
 from docker_rollback._model.privileges import privileges, privileges_of_volume
 from docker_rollback._restore.plan import plan_restore

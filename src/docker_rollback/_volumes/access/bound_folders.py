@@ -13,7 +13,7 @@ from docker_rollback._engine import Engine, Process
 from docker_rollback._host import Spot, Tree, overlap, spot_of
 from docker_rollback._inspection import engine_spot, inspection_of, is_straight, why_never, why_not_there
 from docker_rollback._model import SINGLE_FILE
-from docker_rollback._volumes.tar.stream import pieces_of
+from docker_rollback._volumes.tar.archive_stream import pieces_of
 from docker_rollback.errors import VolumeAccessError
 
 _BOOT_ID = "/proc/sys/kernel/random/boot_id"

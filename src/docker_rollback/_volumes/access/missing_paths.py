@@ -9,7 +9,7 @@ from docker_rollback._engine import Finished
 from docker_rollback._volumes.access.helper import Helper
 from docker_rollback._volumes.access.retries import tried
 from docker_rollback._volumes.tar import gnu_tar
-from docker_rollback._volumes.tar.stream import pieces_of
+from docker_rollback._volumes.tar.archive_stream import pieces_of
 from docker_rollback.errors import ArchiveError, VolumeAccessError
 
 _MISSING: Final = re.compile(r"no such file or directory|not a directory", re.IGNORECASE)

@@ -17,7 +17,7 @@ from docker_rollback._host import is_read_only, mounted_below, mounted_on, outer
 from docker_rollback._model import MountPoint, NotCovered, is_folder
 from docker_rollback._volumes.access.run import Run
 from docker_rollback._volumes.tar import gnu_tar
-from docker_rollback._volumes.tar.stream import pieces_of
+from docker_rollback._volumes.tar.archive_stream import pieces_of
 
 MOUNTINFO: Final = "/proc/self/mountinfo"
 _DIRECTORY: Final = 0o040000

@@ -16,8 +16,8 @@ from docker_rollback._volumes.capture.scan import check
 from docker_rollback._volumes.fill.read_only import check_same, differences
 from docker_rollback._volumes.fill.volume_root import drop_attributes
 from docker_rollback._volumes.tar import gnu_tar
+from docker_rollback._volumes.tar.archive_stream import pieces_of, whole
 from docker_rollback._volumes.tar.stored_archive import read_archive
-from docker_rollback._volumes.tar.stream import pieces_of, whole
 from docker_rollback.errors import ArchiveError, VolumeAccessError
 
 

@@ -33,9 +33,9 @@ from docker_rollback._volumes.capture.listing import About, Lister
 from docker_rollback._volumes.capture.scan import LARGE, Ground, Large, Look, Onlooker, check, ground, look, run
 from docker_rollback._volumes.capture.seen_files import Held, Seen
 from docker_rollback._volumes.tar import gnu_tar
+from docker_rollback._volumes.tar.archive_stream import gathered, pack, pieces_of
 from docker_rollback._volumes.tar.members import END, Members
 from docker_rollback._volumes.tar.snapshot_file import Place, SnapshotFile
-from docker_rollback._volumes.tar.stream import gathered, pack, pieces_of
 from docker_rollback.errors import ArchiveError
 
 logger = logging.getLogger("docker_rollback")

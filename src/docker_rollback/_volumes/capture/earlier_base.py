@@ -18,8 +18,8 @@ from docker_rollback._model import Clock, Descriptor, VolumeArchive
 from docker_rollback._volumes.capture.hash_set import Hashes
 from docker_rollback._volumes.capture.listing import About, read_listing
 from docker_rollback._volumes.capture.scan import Ground, Look, changed_of, path_of
+from docker_rollback._volumes.tar.archive_stream import whole
 from docker_rollback._volumes.tar.snapshot_file import ROOT, Place, SnapshotFile, moved
-from docker_rollback._volumes.tar.stream import whole
 
 SHARE: Final = 0.5
 """What has changed since a base may weigh as much of the whole: a restore reads it twice."""

@@ -14,7 +14,7 @@ from docker_rollback._engine import Process
 from docker_rollback._volumes.access.reach import Reach
 from docker_rollback._volumes.access.running_programs import Crew
 from docker_rollback._volumes.capture.scan import check, run
-from docker_rollback._volumes.tar.stream import Sink, carry, pieces_of
+from docker_rollback._volumes.tar.archive_stream import Sink, carry, pieces_of
 
 ASIDE_FROM: Final = 64 << 20
 """From how many bytes on it is worth it: what is smaller comes as quickly by the stream."""

@@ -18,9 +18,9 @@ from docker_rollback._volumes.capture.helper_spool import Aside
 from docker_rollback._volumes.capture.live_copies import Copies
 from docker_rollback._volumes.capture.scan import nanoseconds
 from docker_rollback._volumes.tar import gnu_tar
+from docker_rollback._volumes.tar.archive_stream import Sink, carry, pieces_of
 from docker_rollback._volumes.tar.members import Member, Members
 from docker_rollback._volumes.tar.snapshot_file import ROOT, Place, SnapshotFile, moved
-from docker_rollback._volumes.tar.stream import Sink, carry, pieces_of
 from docker_rollback.errors import ArchiveError
 
 logger = logging.getLogger("docker_rollback")

@@ -18,9 +18,9 @@ from docker_rollback._engine import Finished
 from docker_rollback._volumes.access.reach import Reach
 from docker_rollback._volumes.access.running_programs import Crew
 from docker_rollback._volumes.tar import gnu_tar
+from docker_rollback._volumes.tar.archive_stream import pieces_of, split, whole
 from docker_rollback._volumes.tar.members import LONGEST_PATH
 from docker_rollback._volumes.tar.snapshot_file import Place
-from docker_rollback._volumes.tar.stream import pieces_of, split, whole
 from docker_rollback.errors import VolumeAccessError
 
 logger = logging.getLogger("docker_rollback")

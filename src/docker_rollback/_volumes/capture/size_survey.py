@@ -11,7 +11,7 @@ from docker_rollback._model import Backup, MountPoint, VolumeArchive, Way
 from docker_rollback._volumes.access.reach import Reach
 from docker_rollback._volumes.access.running_programs import Crew
 from docker_rollback._volumes.capture.scan import look
-from docker_rollback._volumes.tar.stream import pieces_of, whole
+from docker_rollback._volumes.tar.archive_stream import pieces_of, whole
 
 MOST_NAMES: Final = 200_000
 """How many names a look goes through, which takes half a second."""

@@ -27,9 +27,9 @@ from docker_rollback._volumes.capture.listing import Lister
 from docker_rollback._volumes.capture.live_pass import LivePass
 from docker_rollback._volumes.fill.excluded_paths import Listed
 from docker_rollback._volumes.tar import gnu_tar
+from docker_rollback._volumes.tar.archive_stream import gathered, pack, packed, pieces_of
 from docker_rollback._volumes.tar.members import MalformedArchiveError, PathTooLongError
 from docker_rollback._volumes.tar.stored_archive import read_archive
-from docker_rollback._volumes.tar.stream import gathered, pack, packed, pieces_of
 from docker_rollback.errors import ArchiveError, CorruptBackupError, EngineError
 
 logger = logging.getLogger("docker_rollback")

@@ -16,10 +16,10 @@ from typing import Final, Self
 from docker_rollback._model import NONE, Exclude, MountPoint, NotCovered, Paths, VolumeArchive, left_out
 from docker_rollback._volumes.access.reach import Reach
 from docker_rollback._volumes.tar import gnu_tar
+from docker_rollback._volumes.tar.archive_stream import pieces_of, split
 from docker_rollback._volumes.tar.headers import NOTHING, listing_more, listing_with, of_folder, of_mount_point
 from docker_rollback._volumes.tar.members import END, Member, Members
 from docker_rollback._volumes.tar.snapshot_file import ROOT
-from docker_rollback._volumes.tar.stream import pieces_of, split
 from docker_rollback.errors import ArchiveError
 
 logger = logging.getLogger("docker_rollback")

@@ -21,10 +21,10 @@ from docker_rollback._volumes.fill.read_only import check_same
 from docker_rollback._volumes.fill.untouched_files import Untouched, untouched
 from docker_rollback._volumes.fill.volume_root import drop_attributes, drop_foreign_attributes
 from docker_rollback._volumes.tar import gnu_tar
+from docker_rollback._volumes.tar.archive_stream import gathered, pieces_of, split
 from docker_rollback._volumes.tar.members import END, MalformedArchiveError, Member, Members
 from docker_rollback._volumes.tar.snapshot_file import ROOT
 from docker_rollback._volumes.tar.stored_archive import read_archive
-from docker_rollback._volumes.tar.stream import gathered, pieces_of, split
 from docker_rollback.errors import ArchiveError
 
 logger = logging.getLogger("docker_rollback")

@@ -13,9 +13,9 @@ from docker_rollback._model import VolumeArchive
 from docker_rollback._store import BackupStore
 from docker_rollback._volumes.access.reach import Reach
 from docker_rollback._volumes.tar import gnu_tar
+from docker_rollback._volumes.tar.archive_stream import pieces_of
 from docker_rollback._volumes.tar.members import DUMPDIR, Member, Members
 from docker_rollback._volumes.tar.stored_archive import read_archive
-from docker_rollback._volumes.tar.stream import pieces_of
 from docker_rollback.errors import ArchiveError
 
 _OF_TAR: Final = (DUMPDIR, b"path", b"GNU.sparse.name")

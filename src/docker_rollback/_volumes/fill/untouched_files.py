@@ -15,10 +15,10 @@ from docker_rollback._host import Tree, ran_on, read_clock
 from docker_rollback._model import VolumeArchive
 from docker_rollback._store import BackupStore
 from docker_rollback._volumes.access.reach import Reach
+from docker_rollback._volumes.tar.archive_stream import whole
 from docker_rollback._volumes.tar.members import Member
 from docker_rollback._volumes.tar.snapshot_file import ROOT, SnapshotFile
 from docker_rollback._volumes.tar.stored_archive import read_archive
-from docker_rollback._volumes.tar.stream import whole
 
 logger = logging.getLogger("docker_rollback")
 

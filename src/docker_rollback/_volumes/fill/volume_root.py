@@ -10,7 +10,7 @@ from contextlib import suppress
 from docker_rollback._host import NotAFileError, Tree
 from docker_rollback._volumes.access.reach import Reach
 from docker_rollback._volumes.tar import gnu_tar
-from docker_rollback._volumes.tar.stream import pieces_of, whole
+from docker_rollback._volumes.tar.archive_stream import pieces_of, whole
 
 logger = logging.getLogger("docker_rollback")
 

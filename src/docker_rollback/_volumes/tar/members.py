@@ -11,7 +11,7 @@ from typing import Final
 
 from attrs import field, frozen
 
-from docker_rollback._volumes.tar.stream import split
+from docker_rollback._volumes.tar.archive_stream import split
 
 DUMPDIR: Final = b"GNU.dumpdir"
 """The record of a directory that lists what was in it."""

@@ -7,7 +7,7 @@ from contextlib import closing
 
 from docker_rollback._model import Descriptor
 from docker_rollback._store import BackupStore
-from docker_rollback._volumes.tar.stream import CorruptStreamError, ahead, unpack
+from docker_rollback._volumes.tar.archive_stream import CorruptStreamError, ahead, unpack
 from docker_rollback.errors import CorruptBackupError
 
 

@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from docker_rollback._volumes.capture.hash_set import Hashes
+from docker_rollback._volumes.tar.archive_stream import pieces_of, whole
 from docker_rollback._volumes.tar.members import Member
 from docker_rollback._volumes.tar.snapshot_file import SnapshotFile
-from docker_rollback._volumes.tar.stream import pieces_of, whole
 
 HASH = st.integers(-(1 << 63), (1 << 63) - 1)
 MB = 1_000_000

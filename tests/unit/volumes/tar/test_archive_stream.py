@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from docker_rollback._volumes.access.direct import LocalProcess
-from docker_rollback._volumes.tar.stream import PIECE, CorruptStreamError, ahead, pack, pieces_of, unpack
+from docker_rollback._volumes.tar.archive_stream import PIECE, CorruptStreamError, ahead, pack, pieces_of, unpack
 
 if sys.version_info >= (3, 14):
     from compression import zstd

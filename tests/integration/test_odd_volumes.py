@@ -207,14 +207,13 @@ def test_a_mount_point_is_neither_archived_nor_touched(host: Host, kind: str, wa
     assert all(f" {root / name} " in listed for name in ("disk", "new"))
 
 
-_REMOVES = "trap 'rm -r /data/gone; exit 0' TERM; while :; do sleep 0.1; done"
+# At the first stop alone: Podman's containers see no mount that comes later, so that rm would take it away.
+_REMOVES = "trap '[ ! -e /data/gone/file ] || rm -r /data/gone; exit 0' TERM; while :; do sleep 0.1; done"
 
 
 @pytest.mark.parametrize("way", WAYS)
 def test_a_removed_folder_does_not_come_back_with_its_files(host: Host, way: Way) -> None:
     """The base has it, the capture not: what is mounted in a new folder of its name stays, no more."""
-    if is_podman(host.client):
-        pytest.skip("a mount that comes while a container of Podman runs is not seen once that has stopped")
     volume = host.volume()
     host.run(f"{volume}:/data")
     host.enter()

@@ -401,21 +401,23 @@ def test_what_a_container_binds_and_is_gone_is_named(host: Host, asked: str, kin
     assert host.client.api.inspect_container(host.name)["State"]["Running"]
 
 
-_MAKER = "trap 'rm /made/by; exit 0' TERM; sleep 0.5; touch /made/by; while :; do sleep 0.1; done"
+_MAKER = """
+cd /made; trap 'rm -r *; exit 0' TERM; sleep 0.5
+mkdir -p "$(dirname PATH)" && touch PATH; while :; do sleep 0.1; done
+"""
 
 
-def test_what_another_container_makes_at_its_start_is_waited_for(host: Host) -> None:
+@pytest.mark.parametrize("path", ["by", "sub/by"])
+def test_what_another_container_makes_at_its_start_is_waited_for(host: Host, path: str) -> None:
     """A file that goes with the stop of the group, and comes back when its maker starts, is not missed."""
-    if is_podman(host.client):
-        cannot(host.client, "Podman makes a folder when it creates a container, before its maker starts")
-    maker, folder = with_maker(host)
+    maker, folder = with_maker(host, path)
     options: dict[str, Any] = {"verify": None, "quiesce": "pause"}
     with rollback(host.name, maker, client=host.client, store=host.store, **options) as tx:
-        await_file(folder / "by")
+        await_file(folder / path)
         host.client.api.remove_container(host.name, force=True)
         raise RollbackRequested
     assert tx.status is Status.ROLLED_BACK
-    assert (folder / "by").is_file()
+    assert (folder / path).is_file()
     assert host.client.api.inspect_container(host.name)["State"]["Running"]
 
 
@@ -430,18 +432,29 @@ def test_a_capture_waits_for_what_another_container_makes(host: Host, first: str
     assert host.said("test -f /by && echo there") == "there\n"
 
 
-def with_maker(host: Host) -> tuple[str, Path]:
-    """Have the service bind a file that another container makes, and removes when it stops; return that, and where."""
+def with_maker(host: Host, path: str = "by") -> tuple[str, Path]:
+    """Have the service bind a file that another container makes, and removes when it stops; return that, and where.
+
+    The file is at `path`, in the folder that is returned.
+    """
     maker = f"{host.name}-maker"
     folder = host.folder / "made"
     folder.mkdir()
     create: Any = host.client.api.create_container_from_config  # the SDK's types leave it out
     made_by = {"Binds": [f"{folder}:/made"], "NetworkMode": "none"}
-    create({"Image": host.image, "Cmd": ["sh", "-c", _MAKER], "Labels": host.labels, "HostConfig": made_by}, maker)
+    create(
+        {
+            "Image": host.image,
+            "Cmd": ["sh", "-c", _MAKER.replace("PATH", path)],
+            "Labels": host.labels,
+            "HostConfig": made_by,
+        },
+        maker,
+    )
     host.made.callback(host.remove)
     host.client.api.start(maker)
-    await_file(folder / "by")
-    host.run(f"{folder}/by:/by:ro")
+    await_file(folder / path)
+    host.run(f"{folder / path}:/by:ro")
     return maker, folder
 
 

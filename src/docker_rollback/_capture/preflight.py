@@ -172,7 +172,7 @@ class Preflight:
         return evolve(scene, gone_networks=self._gone_networks(scene), in_memory=self._in_memory(scene))
 
     def _facts(self, container: Observed, group: Sequence[Observed]) -> Facts:
-        image, missing = self._image_of(container), list[str]()
+        image, missing = self._image_of(container), dict[str, str]()
         if not self._keeps:
             missing = self._archiver.missing(doubtful_paths(container, group, mountinfo=mountinfo_of(container)))
         return Facts(

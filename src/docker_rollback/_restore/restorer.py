@@ -376,8 +376,8 @@ class Restorer:
             case RestoreVolume(volume):
                 self._volumes(work).restore(volume)
             case RestoreContainer(container):
-                self._volumes(work).check_before_creation(container)
-                places[container.name].restore()
+                with self._volumes(work).creating(container):
+                    places[container.name].restore()
             case FillVolume(volume, container, destination):
                 work.watch.begin(work.data)
                 name = volume.name

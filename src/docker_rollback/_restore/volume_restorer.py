@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 from docker_rollback._containers import asked_by_binds, can_be_made
 from docker_rollback._engine import Engine
@@ -62,30 +63,43 @@ class VolumeRestorer:
             self._archiver.provide(volume.name)
             self._archiver.check_device(volume.name)
 
-    def check_before_creation(self, container: ContainerSnapshot) -> None:
-        """Raise a `RestoreError` if the engine, creating a container, would make a folder for what is gone.
+    @contextmanager
+    def creating(self, container: ContainerSnapshot) -> Iterator[None]:
+        """Check the paths that a container binds before a block creates it, and keep the engine from making folders.
 
-        Docker makes it at the start, which is late enough to ask. Podman makes it at the creation, while everything
-        is stopped: what the backup fills later may be missing, and what another container makes when it starts.
+        Docker makes a folder for a missing path at the start, which `check_before_start` prevents. Podman makes it at
+        the creation, while everything is stopped: a path that another container makes when it starts is missing then.
+        So the empty folder is removed after the creation.
+
+        Raises:
+            RestoreError: a path is missing, the container is to run, and no other container can make the path.
+            VolumeAccessError: a folder that the engine made cannot be removed.
+            EngineError: the engine refused or failed.
         """
         if self._engine.info().flavour == "docker":
+            yield
             return
         held = {volume.name for volume in self._backup.volumes}
+        # The backup may fill these later.
+        paths = [mount.source for mount in asked_by_binds(container) if not holds(mount, held)]
+        missing = self._archiver.missing(list(dict.fromkeys(paths)))
         group = self._backup.containers
-        paths = (mount.source for mount in asked_by_binds(container) if not holds(mount, held))
-        self._check(container, (path for path in paths if not can_be_made(path, container, group)))
+        self._refuse(container, (path for path in missing if not can_be_made(path, container, group)))
+        with self._archiver.keeping_missing(missing):
+            yield
 
     def check_before_start(self, container: ContainerSnapshot) -> None:
-        """Raise a `RestoreError` if something that a container binds by ``Binds`` is gone, and it is to run again.
+        """Raise a `RestoreError` if a path that a container asks for by ``Binds`` is missing, and it is to run.
 
-        Its engine would make an empty folder there, whether it was a folder or a file.
+        Its engine would make an empty folder there, for a file as well.
         """
         held = {volume.name for volume in self._backup.volumes}
-        self._check(container, (mount.source for mount in asked_by_binds(container) if mount.source not in held))
+        paths = [mount.source for mount in asked_by_binds(container) if mount.source not in held]
+        self._refuse(container, self._archiver.missing(list(dict.fromkeys(paths))) if container.state.alive else ())
 
-    def _check(self, container: ContainerSnapshot, paths: Iterable[str]) -> None:
-        for gone in self._archiver.missing(list(dict.fromkeys(paths))) if container.state.alive else ():
-            raise RestoreError(container.name, lost_bind(gone))
+    def _refuse(self, container: ContainerSnapshot, missing: Iterable[str]) -> None:
+        for path in missing if container.state.alive else ():
+            raise RestoreError(container.name, lost_bind(path))
 
     def _create(self, volume: VolumeArchive) -> None:
         self._engine.create_volume(volume_request(volume.inspection))

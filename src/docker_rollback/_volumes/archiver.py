@@ -337,9 +337,20 @@ class VolumeArchiver:
         with self._alone([volume]):
             self._access.check_device(volume)
 
-    def missing(self, paths: Sequence[str]) -> list[str]:
-        """Return those of some paths of the engine's host that are gone, files or folders, as far as is known."""
+    def missing(self, paths: Sequence[str]) -> dict[str, str]:
+        """Return which paths of the engine's host are missing, and the first missing folder or file on each path."""
         return self._access.missing(paths)
+
+    @contextmanager
+    def keeping_missing(self, missing: Mapping[str, str]) -> Iterator[None]:
+        """Remove, after a block, the empty folders that the engine made in it for paths that `missing` returned.
+
+        Raises:
+            VolumeAccessError: such a folder has something in it, or no helper can remove it.
+            EngineError: the engine refused or failed.
+        """
+        with self._access.keeping_missing(missing):
+            yield
 
     def refuse_mounts(self, volume: str) -> None:
         """Raise a `VolumeAccessError` if something is mounted in a volume: its engine would empty that too."""

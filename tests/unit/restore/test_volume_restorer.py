@@ -125,7 +125,7 @@ def test_no_image_of_a_container_gets_the_root_of_the_host(
         raise RollbackRequested
     assert tx.status is Status.ROLLED_BACK
     assert fake.on_root == []
-    assert "what containers bind cannot be looked for" in caplog.text
+    assert "cannot check whether the paths that containers bind exist" in caplog.text
 
 
 def test_an_image_that_was_asked_for_looks_for_what_is_bound(store: BackupStore) -> None:
@@ -227,7 +227,7 @@ def test_a_look_that_was_cut_off_says_nothing_of_what_is_bound(
         raise RollbackRequested
     assert tx.status is Status.ROLLED_BACK
     assert cut_off
-    assert ("what containers bind cannot be looked for" in caplog.text) is (times > 1)
+    assert ("cannot check whether the paths that containers bind exist" in caplog.text) is (times > 1)
 
 
 def with_a_socket(fake: FakeEngine) -> None:
@@ -272,3 +272,78 @@ def test_a_capture_waits_for_nothing_that_was_gone_before(store: BackupStore) ->
     fake.host.delete("/srv/run/socket")
     backup("db", "web", client=fake, store=store)
     assert fake.container("web").status == "running"
+
+
+class MakesFoldersEarly(FakeEngine):
+    """An engine that makes folders for missing paths when it creates a container, as Podman does.
+
+    Attributes:
+        puts: a name of something that somebody puts into each such folder; empty for nothing.
+    """
+
+    puts = ""
+
+    def create_container(self, name: str, request: Mapping[str, Any], *, platform: str | None = None) -> str:
+        """Make the folders, then create the container."""
+        for bind in request["HostConfig"].get("Binds") or ():
+            path = bind.split(":")[0]
+            if not self.host.exists(path):
+                self.host.mkdir(path)
+                if self.puts:
+                    self.host.write(f"{path}/{self.puts}", "theirs")
+        return super().create_container(name, request, platform=platform)
+
+
+def making_early(path: str) -> MakesFoldersEarly:
+    """Return such an engine, with a service that makes a socket when it starts, and one that binds the socket."""
+    fake = MakesFoldersEarly()
+    for image in ("app", "maker"):
+        fake.add_image(image)
+    first = path.removeprefix("/srv/run/").split("/", maxsplit=1)[0]
+    fake.host.mkdir("/srv/run")
+    fake.on_start("maker", lambda _: fake.host.exists(path) or fake.host.write(path, ""))
+    fake.on_stop("maker", lambda _: fake.host.exists(path) and fake.host.delete(f"/srv/run/{first}"))
+    fake.run("db", image="maker", volumes={"/srv/run": "/run"})
+    fake.run("web", image="app", volumes={path: "/socket"})
+    return fake
+
+
+@pytest.mark.parametrize("path", ["/srv/run/socket", "/srv/run/db/1/socket"])
+@pytest.mark.parametrize("names", [["db", "web"], ["web", "db"]], ids=" ".join)
+def test_a_folder_that_is_made_at_a_creation_is_removed(store: BackupStore, names: list[str], path: str) -> None:
+    """The other container of the group makes the socket at its start, and then the first one starts."""
+    fake = making_early(path)
+    with rollback(*names, client=fake, store=store, verify=None) as tx:
+        fake.remove_container("web", force=True)
+        raise RollbackRequested
+    assert tx.status is Status.ROLLED_BACK
+    assert fake.host.read(path) == b""
+    assert [fake.container(name).status for name in ("db", "web")] == ["running", "running"]
+
+
+def test_a_folder_that_is_made_for_a_stopped_container_is_removed(store: BackupStore) -> None:
+    """The container is created again; what it binds stays missing."""
+    fake = MakesFoldersEarly()
+    with_a_setting(fake)
+    fake.stop_container("app")
+    with rollback("app", client=fake, store=store, verify=None) as tx:
+        fake.remove_container("app")
+        fake.host.delete("/srv")
+        raise RollbackRequested
+    assert tx.status is Status.ROLLED_BACK
+    assert fake.container("app").status != "running"
+    assert not fake.host.exists("/srv")
+
+
+def test_a_folder_that_is_made_at_a_creation_is_left_once_something_is_in_it(store: BackupStore) -> None:
+    """The rollback fails, and names the folder and what to do."""
+    fake = making_early("/srv/run/socket")
+    told = "'/srv/run/socket'.*a folder with something in it is in its place; move that away"
+    with (
+        pytest.raises(RollbackFailedError, match=told),
+        rollback("db", "web", client=fake, store=store, verify=None),
+    ):
+        fake.remove_container("web", force=True)
+        fake.puts = "file"
+        raise RollbackRequested
+    assert fake.host.read("/srv/run/socket/file") == b"theirs"

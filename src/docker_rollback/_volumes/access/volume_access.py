@@ -23,7 +23,7 @@ from docker_rollback._volumes.access.bound_folders import PLACE, REGULAR, HostFo
 from docker_rollback._volumes.access.direct import LocalProcess
 from docker_rollback._volumes.access.helper import Helper
 from docker_rollback._volumes.access.helper_source import Helpers, Use
-from docker_rollback._volumes.access.missing_paths import lacks, make_file
+from docker_rollback._volumes.access.missing_paths import first_missing, folder_above, make_file, remove_made_folders
 from docker_rollback._volumes.access.mount_points import Sight
 from docker_rollback._volumes.access.reach import Reach
 from docker_rollback._volumes.access.retries import tried
@@ -241,25 +241,49 @@ class VolumeAccess:
                 "backup",
             ) from error
 
-    def missing(self, paths: Sequence[str]) -> list[str]:
-        """Return those of some paths of the engine's host that are gone, files or folders, as far as is known.
+    def missing(self, paths: Sequence[str]) -> dict[str, str]:
+        """Return which paths of the engine's host are missing, and the first missing folder or file on each path.
 
-        A helper that mounted one of them would have Podman make a folder there. So it mounts the root of the host.
-        Where neither our own image nor the one that was asked for can do that, nobody looks, and a warning says so.
+        If neither our own image nor the requested one can start a helper for this, nothing is reported as missing, and
+        a warning is logged.
 
         Raises:
             EngineUnavailableError, EngineTimeoutError: the engine does not answer.
         """
         if not paths:
-            return []
+            return {}
         try:
+            # Podman makes a missing folder that a helper mounts, so the helper mounts the root of the host.
             with self._helping({"/": inspection_of("/")}, "look", operation=f"find-{secrets.token_hex(4)}") as helper:
-                return [path for path in paths if lacks(helper, path)]
+                found = {path: first_missing(helper, path) for path in paths}
+                return {path: first for path, first in found.items() if first is not None}
         except (EngineUnavailableError, EngineTimeoutError):
             raise
         except (EngineError, VolumeError) as error:
-            logger.warning("what containers bind cannot be looked for: %s", error)
-            return []
+            logger.warning("cannot check whether the paths that containers bind exist: %s", error)
+            return {}
+
+    @contextmanager
+    def keeping_missing(self, missing: Mapping[str, str]) -> Iterator[None]:
+        """Remove, after a block, the empty folders that the engine made in it for missing paths.
+
+        Args:
+            missing: the first missing folder or file on the way to each path, as `missing` returns it.
+
+        Raises:
+            VolumeAccessError: such a folder has something in it, or no helper can remove it.
+            EngineError: the engine refused or failed.
+        """
+        if not missing:
+            yield
+            return
+        above = {folder: inspection_of(folder) for folder in map(folder_above, missing.values())}
+        # Started before the block: a process that dies before the removal leaves a folder.
+        with self._helping(above, "make above", operation=f"tidy-{secrets.token_hex(4)}") as helper:
+            try:
+                yield
+            finally:
+                remove_made_folders(helper, missing)
 
     def _is_gone(self, folder: str) -> bool:
         """Whether a volume's folder is missing from where all volumes of the engine are, as far as can be seen here."""

@@ -94,14 +94,35 @@ class Choice:
     spared: Mapping[str, str]
 
 
+@frozen
+class Scope:
+    """The series of backups that a rule is for.
+
+    Attributes:
+        containers: only the series of exactly these containers, besides those of `project`; None takes every series.
+        project: only the series of this compose project; None takes every series.
+        engine: only the series of the engine with this identity; None takes every series.
+    """
+
+    containers: Collection[str] | None = None
+    project: str | None = None
+    engine: str | None = None
+
+    def covers(self, things: _Things) -> bool:
+        """Return True if the rule is for the series of these things."""
+        if self.containers is not None:
+            wanted = tuple(sorted(set(self.containers)))
+            if (wanted, self.project or "") != (things.containers, things.project):
+                return False
+        return self.engine in (None, things.engine) and self.project in (None, things.project)
+
+
 def choose(
     backups: Iterable[Backup],
     *,
     keep: Keep,
     now: datetime,
-    containers: Collection[str] | None = None,
-    project: str | None = None,
-    engine: str | None = None,
+    scope: Scope | None = None,
     needed: Mapping[str, str],
     is_sound: Callable[[Backup], bool],
 ) -> Choice:
@@ -111,20 +132,15 @@ def choose(
         backups: all that there are.
         keep: what stays of each series; without a rule no backup goes.
         now: the time.
-        containers: only the series of exactly these containers, beside the project where one is given; every series
-            where None.
-        project: only the series of this compose project.
-        engine: only the series of the engine with this identity; every series where None.
+        scope: the series to choose from; None takes all.
         needed: backups that stay whatever the rule says, with the reason.
         is_sound: whether a backup verifies; asked only where the answer decides.
     """
     removed: list[str] = []
     spared: dict[str, str] = {}
-    wanted = None if containers is None else tuple(sorted(set(containers)))
+    scope = scope or Scope()
     for things, series in sorted(_series(backups).items()) if keep else ():
-        if wanted is not None and (wanted, project or "") != (things.containers, things.project):
-            continue
-        if engine not in (None, things.engine) or project not in (None, things.project):
+        if not scope.covers(things):
             continue
         going = [backup for place, backup in enumerate(series) if not keep.wants(place, now - backup.created)]
         spared.update({backup.id: needed[backup.id] for backup in going if backup.id in needed})

@@ -24,7 +24,7 @@ from docker_rollback._store.layout import Layout
 from docker_rollback._store.locations import default_path, file_path, store_path
 from docker_rollback._store.locks import FileLock, LockedError, is_held
 from docker_rollback._store.records import Records
-from docker_rollback._store.retention import Keep, KeepArgument, PruneReport, choose
+from docker_rollback._store.retention import Keep, KeepArgument, PruneReport, Scope, choose
 from docker_rollback._store.sweep import Sweep, sweep
 from docker_rollback._store.verify import load, verify
 from docker_rollback.errors import (
@@ -264,9 +264,7 @@ class BackupStore:
             backups,
             keep=rules,
             now=self._clock(),
-            containers=containers,
-            project=project,
-            engine=engine,
+            scope=Scope(containers, project, engine),
             needed=needed,
             is_sound=self._is_sound,
         )

@@ -6,7 +6,7 @@ import hashlib
 import logging
 import secrets
 import threading
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -33,8 +33,9 @@ from docker_rollback._volumes.access.reach import Reach
 from docker_rollback._volumes.access.retries import tried
 from docker_rollback._volumes.access.scratch import remove_dead_scratch
 from docker_rollback._volumes.access.volume_access import VolumeAccess
+from docker_rollback._volumes.capture.archive_options import LIVE_FROM, ArchiveOptions, ByteListener, SizeListener
 from docker_rollback._volumes.capture.size_survey import Survey, earlier, survey
-from docker_rollback._volumes.capture.volume_capture import LIVE_FROM, ByteListener, SizeListener, VolumeCapture
+from docker_rollback._volumes.capture.volume_capture import VolumeCapture
 from docker_rollback._volumes.fill.filling import Filling
 from docker_rollback._volumes.tar.gnu_tar import failed
 from docker_rollback.errors import (
@@ -77,7 +78,7 @@ class VolumeArchiver:
         >>> archiver.extract(archive)
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  (public, called by keyword)
         self,
         engine: Engine,
         store: BackupStore,
@@ -101,10 +102,7 @@ class VolumeArchiver:
         )
         self._of_this_thread = threading.local()
         self._identity: str | None = None
-        self._level = level
-        self._progress = progress
-        self._expect = expect
-        self._live_from = live_from
+        self._options = ArchiveOptions(level=level, live_from=live_from, progress=progress, expect=expect)
 
     def probe(self, volumes: Sequence[str]) -> dict[str, Way]:
         """Return the way to each volume's data; nothing in them is touched.
@@ -226,10 +224,7 @@ class VolumeArchiver:
                 reaches,
                 writers,
                 frozenset(anonymous),
-                level=self._level,
-                progress=self._progress,
-                expect=self._expect,
-                live_from=self._live_from,
+                options=self._options,
                 formers=lambda: {
                     name: [one for one in found if one.listing is not None]
                     for name, found in self._earlier(reaches).items()
@@ -273,7 +268,7 @@ class VolumeArchiver:
             if reach.is_file != archive.is_file:
                 now, then = ("regular file", "folder") if reach.is_file else ("folder", "regular file")
                 raise VolumeAccessError(name, f"it is a {now} now, and was a {then}; remove it, then restore again")
-            filling = Filling(reach, archive, self._store, self._told(reach.volume))
+            filling = Filling(reach, archive, self._store, self._options.progress_of(reach.volume))
 
             def fill() -> int:
                 try:
@@ -419,10 +414,6 @@ class VolumeArchiver:
         if self._identity is None:
             self._identity = self._engine.info().identity
         return f"volume.{hashlib.sha256(f'{self._identity}/{volume}'.encode()).hexdigest()[:32]}"
-
-    def _told(self, volume: str) -> Callable[[int], None] | None:
-        progress = self._progress
-        return None if progress is None else lambda done: progress(volume, done)
 
     def _check_there(self, reach: Reach) -> None:
         """Raise a `VolumeNotFoundError` if somebody has removed a volume: what was written to it is nowhere."""

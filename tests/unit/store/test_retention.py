@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from docker_rollback._model.backup import Backup, Project, VolumeArchive
-from docker_rollback._store.retention import Keep, KeepArgument, choose
+from docker_rollback._store.retention import Keep, KeepArgument, Scope, choose
 from docker_rollback._store.store import BackupStore
 from docker_rollback.errors import BackupNotFoundError, StoreError
 from tests.unit.store import making
@@ -52,7 +52,7 @@ def chosen(
         backups,
         keep=Keep.of(keep),
         now=max(backup.created for backup in backups),
-        engine=engine,
+        scope=Scope(engine=engine),
         needed=needed or {},
         is_sound=lambda backup: sound is None or backup.id in sound,
     )
@@ -89,8 +89,7 @@ def test_one_series_can_be_meant(project: str | None, containers: tuple[str, ...
         [*series(2), of_shop(2, "web"), of_shop(3, "web")],
         keep=Keep.of(1),
         now=EPOCH + days(3),
-        containers=containers,
-        project=project,
+        scope=Scope(containers, project),
         needed={},
         is_sound=lambda _: True,
     )

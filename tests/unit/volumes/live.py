@@ -19,6 +19,7 @@ from docker_rollback._store.store import BackupStore
 from docker_rollback._volumes.access.direct import LocalProcess
 from docker_rollback._volumes.access.reach import Reach
 from docker_rollback._volumes.access.run import Run
+from docker_rollback._volumes.capture.archive_options import ArchiveOptions
 from docker_rollback._volumes.capture.volume_capture import VolumeCapture
 from docker_rollback._volumes.tar import gnu_tar
 from docker_rollback._volumes.tar.stored_archive import read_archive
@@ -111,9 +112,7 @@ def capture(
                 [reach],
                 writers,
                 frozenset(),
-                level=1,
-                progress=progress,
-                live_from=live_from,
+                options=ArchiveOptions(progress=progress, live_from=live_from),
                 formers=lambda: formers,
             )
             taking.live_pass()

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from docker_rollback._engine.docker.errors import Asking, secrets_of
 from docker_rollback._engine.docker.exec import Demultiplexer, DockerProcess
+from docker_rollback._engine.docker.http import Upload
 from docker_rollback._engine.docker.images import image_id, split_tag
 from docker_rollback._engine.docker.kill import MARK, Killer
 from docker_rollback._engine.docker.mounts import with_names
@@ -146,7 +147,7 @@ class DockerContainers(Referring):
     def put_archive(self, ref: str, archive: bytes) -> None:
         asking = Asking(f"put files into container {self._called(ref)}", ContainerNotFoundError, ref)
         path = f"/containers/{self._container_id(ref, asking.action)}/archive"
-        self._wire.answer("PUT", path, asking, params={"path": "/"}, upload=[archive], patient=True).close()
+        self._wire.answer("PUT", path, asking, params={"path": "/"}, body=Upload([archive]), patient=True).close()
 
     def container_changes(self, ref: str) -> list[Change]:
         asking = Asking(f"list the changes of container {self._called(ref)}", ContainerNotFoundError, ref)

@@ -116,7 +116,6 @@ class Wire:
         *,
         params: Params | None = None,
         body: object = None,
-        upload: Iterable[bytes] | None = None,
         headers: Mapping[str, str] | None = None,
         patient: bool | float = False,
     ) -> requests.Response:
@@ -127,8 +126,7 @@ class Wire:
             path: below the version, quoted.
             asking: what its errors say.
             params: the query.
-            body: a JSON body; an empty mapping is sent as ``{}``.
-            upload: bytes to stream as the body; what it raises itself comes out untouched.
+            body: a JSON body, of which an empty mapping is sent as ``{}``, or an `Upload` to stream.
             headers: sent besides the usual ones.
             patient: whether to wait for the answer with `patience`; seconds where that is not enough.
         """
@@ -138,7 +136,6 @@ class Wire:
             asking,
             params=params,
             body=body,
-            upload=upload,
             headers=headers,
             patient=patient,
         )
@@ -164,19 +161,18 @@ class Wire:
         *,
         params: Params | None = None,
         body: object = None,
-        upload: Iterable[bytes] | None = None,
         headers: Mapping[str, str] | None = None,
         patient: bool | float = False,
     ) -> requests.Response:
         sent = dict(_configured_headers(self.api))
         sent.update(headers or {})
-        source = None if upload is None else _Upload(upload)
+        source = body if isinstance(body, Upload) else None
         data: Any = source
-        if body is not None:
+        if source is not None:
+            sent["Content-Type"] = "application/x-tar"
+        elif body is not None:
             data = json.dumps(body, default=_plain).encode()
             sent["Content-Type"] = "application/json"
-        elif source is not None:
-            sent["Content-Type"] = "application/x-tar"
         failure: BaseException | None = None
         for attempt in (1, 2):
             try:
@@ -255,8 +251,8 @@ class _Known:
         return bool(self.libpod)
 
 
-class _Upload:
-    """Passes blocks on, and keeps the error of whoever makes them apart from errors of the transport.
+class Upload:
+    """A body that is streamed, and that keeps an error of its source apart from errors of the transport.
 
     Without it, a full disk met while the blocks were read would look like an engine that hung up.
     """

@@ -13,7 +13,7 @@ from docker import auth
 from docker.utils import parse_repository_tag
 
 from docker_rollback._engine.docker.errors import Asking
-from docker_rollback._engine.docker.http import IDENTITY, Params, events
+from docker_rollback._engine.docker.http import IDENTITY, Params, Upload, events
 from docker_rollback._engine.docker.references import FULL_ID, HEX, SHORTEST_ID, Referring
 from docker_rollback._engine.port import Inspection
 from docker_rollback.errors import EngineError, ImageNotFoundError
@@ -103,7 +103,9 @@ class DockerImages(Referring):
         return str(self.inspect_image(ref)["Id"])
 
     def _upload(self, path: str, params: Params, archive: Iterable[bytes], asking: Asking) -> None:
-        answer = self._wire.answer("POST", path, asking, params=params, upload=archive, headers=IDENTITY, patient=True)
+        answer = self._wire.answer(
+            "POST", path, asking, params=params, body=Upload(archive), headers=IDENTITY, patient=True
+        )
         for _ in events(self._wire.blocks(answer, asking), asking):
             # What it tells of its progress is of no use here; that it tells of no failure is.
             pass

@@ -26,6 +26,7 @@ from docker_rollback._model import Clock, Descriptor, NotCovered
 from docker_rollback._store import BlobWriter
 from docker_rollback._volumes.access.reach import Reach
 from docker_rollback._volumes.access.running_programs import Crew
+from docker_rollback._volumes.capture.archive_options import ArchiveOptions
 from docker_rollback._volumes.capture.earlier_base import Comparison, Former
 from docker_rollback._volumes.capture.hash_set import Hashes
 from docker_rollback._volumes.capture.hot_files import RECENT, at_work, changed_since, largest
@@ -89,15 +90,11 @@ def take_base(
     reach: Reach,
     writer: BlobWriter,
     crew: Crew,
+    options: ArchiveOptions,
     *,
-    live_from: int,
-    level: int,
     threads: int,
-    progress: Callable[[int], None] | None,
-    expect: Callable[[int], None] | None = None,
     former: Former | None = None,
     hastened: Callable[[Collection[Large]], int] = lambda _: 0,
-    sleep: Callable[[float], object] = time.sleep,
 ) -> Base | None:
     """Archive a volume while it is in use, or find that a former base does; None where that is not worth it.
 
@@ -105,14 +102,10 @@ def take_base(
         reach: the volume.
         writer: where the archive goes.
         crew: what is at work.
-        live_from: the weight from which on it is worth it.
-        level: of zstd.
+        options: how it is archived; it is not worth it below the weight `live_from`.
         threads: how many compress.
-        progress: told the bytes so far.
-        expect: told before about how many there are, wherever that is known.
         former: a base of an earlier backup, which is used again where that is sound, and little has changed.
         hastened: tells how many bytes of large files that have changed nobody has to wait for at rest.
-        sleep: waits, in seconds.
 
     Raises:
         ArchiveError, MalformedArchiveError: no base that an increment could follow came of it; the volume is fine.
@@ -120,9 +113,10 @@ def take_base(
     """
     sight = _Sight.of(reach, crew, former)
     found = sight.found
-    if found is not None and expect is not None:
-        expect(found.size)
-    if found is None or found.weight < live_from:
+    if found is None:
+        return None
+    options.announce(reach.volume, found.size)
+    if found.weight < options.live_from:
         return None
     where = ground(reach, crew)
     if where.kind not in _STAMPING:
@@ -136,9 +130,9 @@ def take_base(
         logger.info("volume %s: a new base is taken: %s", reach.volume, reason)
     if sight.small.are_young(found):
         logger.debug("volume %s: much of it was written a moment ago, and has to age", reach.volume)
-        sleep(MARGIN)
+        time.sleep(MARGIN)
         sight = _Sight.of(reach, crew)
-    return _new_base(reach, writer, crew, sight, where, level=level, threads=threads, progress=progress)
+    return _new_base(reach, writer, crew, sight, where, options, threads=threads)
 
 
 def _new_base(
@@ -147,10 +141,9 @@ def _new_base(
     crew: Crew,
     sight: _Sight,
     where: Ground,
+    options: ArchiveOptions,
     *,
-    level: int,
     threads: int,
-    progress: Callable[[int], None] | None,
 ) -> Base | None:
     found, lister = sight.found, sight.lister
     if found is None:
@@ -162,7 +155,8 @@ def _new_base(
     passed_over = [*reach.unread, *(one.path for one in busy)]
     command = gnu_tar.create(reach.root, reach.snapshot, excluded=reach.excluded, passed_over=passed_over)
     with crew.at_work(reach.run, command) as tar:
-        size = pack(pieces_of(tar), writer, level=level, threads=threads, progress=progress, look=held.feed)
+        told = options.progress_of(reach.volume)
+        size = pack(pieces_of(tar), writer, level=options.level, threads=threads, progress=told, look=held.feed)
         finished = tar.finish()
     not_covered = gnu_tar.check_created(reach.volume, finished, at_rest=False)
     held.check_over()

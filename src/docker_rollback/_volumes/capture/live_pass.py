@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 
@@ -12,6 +12,7 @@ from docker_rollback._model import Descriptor, VolumeArchive
 from docker_rollback._store import VOLUME_ARCHIVE, BackupStore, Draft
 from docker_rollback._volumes.access.reach import Reach
 from docker_rollback._volumes.access.running_programs import Crew
+from docker_rollback._volumes.capture.archive_options import ArchiveOptions
 from docker_rollback._volumes.capture.base import Base, take_base
 from docker_rollback._volumes.capture.earlier_base import MOST as MOST_BY_TAR
 from docker_rollback._volumes.capture.earlier_base import Former
@@ -35,12 +36,9 @@ class LivePass:
         store: where earlier backups are.
         draft: the backup that they go into.
         crew: what is at work.
+        options: how they are archived.
         copies: ends the copies of large files, when it ends.
         standing_by: ends the programs that wait, when it ends.
-        level: of zstd.
-        told: returns what is to be told the bytes of a volume so far; None where nobody listens.
-        expect: told about how many bytes of tar there will be, None where that is not known.
-        live_from: from how many bytes on a volume has a base.
         formers: of each volume, the archives whose bases may serve again, the newest last.
     """
 
@@ -49,13 +47,10 @@ class LivePass:
         store: BackupStore,
         draft: Draft,
         crew: Crew,
+        options: ArchiveOptions,
         *,
         copies: ExitStack,
         standing_by: ExitStack,
-        level: int,
-        told: Callable[[Reach], Callable[[int], None] | None],
-        expect: Callable[[str, int | None], None],
-        live_from: int,
         formers: Mapping[str, Sequence[VolumeArchive]],
     ) -> None:
         self._store = store
@@ -64,10 +59,7 @@ class LivePass:
         self._copies = copies
         self._room = Room(draft)
         self._standing_by = standing_by
-        self._level = level
-        self._told = told
-        self._expect = expect
-        self._live_from = live_from
+        self._options = options
         self._formers = formers
 
     def prepare(self, reach: Reach, threads: int) -> tuple[Base | None, Increment | None, Process | None]:
@@ -129,11 +121,8 @@ class LivePass:
                 reach,
                 writer,
                 self._crew,
-                live_from=self._live_from,
-                level=self._level,
+                self._options,
                 threads=threads,
-                progress=self._told(reach),
-                expect=lambda size: self._expect(reach.volume, size),
                 former=former,
                 hastened=lambda flux: self._hastened(reach, flux),
             )

@@ -8,7 +8,6 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import ExitStack, contextmanager
-from typing import Final, TypeAlias
 
 from attrs import define, evolve
 
@@ -20,6 +19,7 @@ from docker_rollback._volumes.access.reach import Reach
 from docker_rollback._volumes.access.retries import tried
 from docker_rollback._volumes.access.running_programs import Crew
 from docker_rollback._volumes.access.single_file import check_current
+from docker_rollback._volumes.capture.archive_options import ArchiveOptions
 from docker_rollback._volumes.capture.base import Base
 from docker_rollback._volumes.capture.increment import Increment, UnsoundError
 from docker_rollback._volumes.capture.increment_check import check_alone, check_join
@@ -33,17 +33,6 @@ from docker_rollback._volumes.tar.stored_archive import read_archive
 from docker_rollback.errors import ArchiveError, CorruptBackupError, EngineError
 
 logger = logging.getLogger("docker_rollback")
-
-ByteListener: TypeAlias = Callable[[str, int], None]
-"""Told a volume's name and the bytes of tar that were read or written so far; called from several threads."""
-
-SizeListener: TypeAlias = Callable[[str, int | None], None]
-"""Told a volume's name and about how many bytes of tar there will be, None where that is not known."""
-
-LIVE_FROM: Final = 16 << 20
-"""From how many bytes on a volume is archived while it is in use; each file counts for 16 KiB beside its own.
-
-Below that, its whole archive takes no more time at rest than what an increment needs."""
 
 
 @define(eq=False)
@@ -86,10 +75,7 @@ class VolumeCapture:
         writers: ExitStack,
         anonymous: frozenset[str],
         *,
-        level: int,
-        progress: ByteListener | None,
-        expect: SizeListener | None = None,
-        live_from: int = LIVE_FROM,
+        options: ArchiveOptions,
         formers: Callable[[], Mapping[str, Sequence[VolumeArchive]]] = dict,
     ) -> None:
         self._store = store
@@ -97,10 +83,7 @@ class VolumeCapture:
         self._works = [_Work(reach) for reach in reaches]
         self._stack = writers
         self._anonymous = anonymous
-        self._level = level
-        self._progress = progress
-        self._expect = expect or (lambda _volume, _size: None)
-        self._live_from = live_from
+        self._options = options
         self._formers = formers
         self._begun = self._ready = False
         self._crew = Crew()
@@ -123,12 +106,9 @@ class VolumeCapture:
             self._store,
             self._draft,
             self._crew,
+            self._options,
             copies=self._stack,
             standing_by=self._standing_by,
-            level=self._level,
-            told=self._told,
-            expect=self._expect,
-            live_from=self._live_from,
             formers=self._formers(),
         )
 
@@ -259,8 +239,8 @@ class VolumeCapture:
                 else:
                     tar.write(gnu_tar.GO)
                     tar.close_input()
-                told = self._told(reach)
-                work.size = pack(pieces_of(tar), writer, level=self._level, threads=threads, progress=told)
+                told = self._options.progress_of(reach.volume)
+                work.size = pack(pieces_of(tar), writer, level=self._options.level, threads=threads, progress=told)
                 work.not_covered = gnu_tar.check_created(reach.volume, tar.finish(), at_rest=at_rest)
                 if reach.is_file:
                     check_current(reach)
@@ -278,8 +258,8 @@ class VolumeCapture:
         with ExitStack() as attempt:
             spool = attempt.enter_context(self._draft.spool())
             # How much has changed nobody knows.
-            self._expect(reach.volume, None)
-            told = self._told(reach, base.about.size)
+            self._options.announce(reach.volume, None)
+            told = self._options.progress_of(reach.volume, base.about.size)
             try:
                 work.size, work.not_covered = increment.take(spool, progress=told)
             except (UnsoundError, MalformedArchiveError, ArchiveError, EngineError) as error:
@@ -303,7 +283,7 @@ class VolumeCapture:
             work.writer = self._stack.enter_context(self._draft.blob(VOLUME_ARCHIVE))
             whole = self._going(work, gathered(work.increment.copies.joined(pieces_of(work.spool))))
             try:
-                work.size = pack(whole, work.writer, level=self._level, threads=threads)
+                work.size = pack(whole, work.writer, level=self._options.level, threads=threads)
             except MalformedArchiveError as error:
                 raise ArchiveError(work.reach.volume, str(error)) from error
 
@@ -381,11 +361,6 @@ class VolumeCapture:
         if size != wanted:
             reason = f"it holds {size} bytes of the {wanted} that tar printed"
             raise CorruptBackupError(str(self._store.path), blob.digest, reason)
-
-    def _told(self, reach: Reach, before: int = 0) -> Callable[[int], None] | None:
-        """Return what is to be told how far a volume is, beyond the bytes before; None where nobody listens."""
-        progress = self._progress
-        return None if progress is None else lambda done: progress(reach.volume, before + done)
 
 
 def _processors() -> int:

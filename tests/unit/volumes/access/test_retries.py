@@ -20,6 +20,7 @@ from docker_rollback._volumes.access.direct import LocalProcess
 from docker_rollback._volumes.access.helper_image import pack_kit
 from docker_rollback._volumes.access.retries import tried
 from docker_rollback._volumes.archiver import VolumeArchiver
+from docker_rollback._volumes.capture.archive_options import ArchiveOptions
 from docker_rollback._volumes.capture.volume_capture import VolumeCapture
 from docker_rollback._volumes.fill.filling import Filling
 from docker_rollback._volumes.tar.gnu_tar import failed
@@ -370,7 +371,7 @@ def test_a_capture_that_is_ended_does_not_try_again(field: Path) -> None:
 
     reach = evolve(reach_of(root), run=run, snapshot=str(field / "snapshot"))
     with ExitStack() as writers, store.draft("backup") as draft:
-        taking = VolumeCapture(store, draft, [reach], writers, frozenset(), level=1, progress=None)
+        taking = VolumeCapture(store, draft, [reach], writers, frozenset(), options=ArchiveOptions())
         with pytest.raises(ArchiveError, match=f"killed by signal {int(signal.SIGKILL)}"):
             taking.capture()
     assert len([words for words in started if "--create" in words]) == 1

@@ -11,6 +11,7 @@ import pytest
 from attrs import evolve
 
 from docker_rollback._store.store import BackupStore
+from docker_rollback._volumes.capture.archive_options import ArchiveOptions
 from docker_rollback._volumes.capture.volume_capture import VolumeCapture
 from docker_rollback._volumes.tar import gnu_tar
 from docker_rollback.errors import ArchiveError
@@ -41,8 +42,7 @@ def capture(root: Path) -> Iterator[VolumeCapture]:
             [evolve(reach_of(root), snapshot=str(root.parent / "snapshot"))],
             writers,
             frozenset(),
-            level=1,
-            progress=None,
+            options=ArchiveOptions(),
         )
 
 

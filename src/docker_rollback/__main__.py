@@ -1,4 +1,4 @@
-"""``python -m docker_rollback recover``: finish what was cut off, as a service at boot does."""
+"""``python -m docker_rollback recover``: finish interrupted operations, for a service at boot."""
 
 from __future__ import annotations
 
@@ -29,43 +29,43 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return ExitCode.FAILED
     _print(done)
     if not done:
-        sys.stdout.write("nothing was cut off\n")
+        sys.stdout.write("nothing was interrupted\n")
     return ExitCode.DONE
 
 
 def _print(finished: Sequence[Recovered]) -> None:
     for operation in finished:
-        kept = f"; what was found is kept as backup {operation.kept}" if operation.kept else ""
+        kept = f"; the state before recovery is kept as backup {operation.kept}" if operation.kept else ""
         sys.stdout.write(f"{', '.join(operation.containers)}: {operation.operation} is {operation.outcome}{kept}\n")
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m docker_rollback", description="Rollbacks of containers.")
+    parser = argparse.ArgumentParser(prog="python -m docker_rollback", description="Roll back containers.")
     commands = parser.add_subparsers(dest="command", required=True)
     recovery = commands.add_parser(
         "recover",
-        help="finish the rollbacks, backups and restores whose process died",
-        description="Finish every operation of a store whose process died, on the engine that DOCKER_HOST names. "
-        "Those at work are left alone.",
-        epilog="Exit codes: 0 all is finished; 1 something could not be finished, or there is no such store; "
-        "2 wrong arguments; 5 another store has unfinished work on this engine: the message has the command for it.",
+        help="finish rollbacks, backups and restores whose process died",
+        description="Finish every operation of a store whose process died, on the engine of DOCKER_HOST. "
+        "Running operations are left alone.",
+        epilog="Exit codes: 0 everything is finished; 1 something could not be finished, or the store does not exist; "
+        "2 wrong arguments; 5 another store has unfinished operations on this engine: the message has the command.",
     )
     recovery.add_argument(
-        "--store", metavar="PATH", type=_path, help="where the backups are; by default the user's data folder"
+        "--store", metavar="PATH", type=_path, help="the store of the backups; by default in the user's data folder"
     )
     recovery.add_argument(
         "--give-up-found",
         action="store_true",
-        help="do not keep the state that is found as a backup before it is rolled back",
+        help="do not keep the current state as a backup before it is rolled back",
     )
-    recovery.add_argument("--verbose", action="store_true", help="tell every step")
+    recovery.add_argument("--verbose", action="store_true", help="log every step")
     return parser
 
 
 def _path(text: str) -> str:
-    """Return a path that was given; an empty one is a variable that was not set, not the folder that we are in."""
+    """Return the path; refuse an empty one, which is an unset variable rather than the current folder."""
     if not text:
-        raise argparse.ArgumentTypeError("it is an empty path; leave it out for the user's data folder")
+        raise argparse.ArgumentTypeError("the path is empty; omit the option for the user's data folder")
     return text
 
 

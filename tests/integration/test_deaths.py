@@ -143,7 +143,7 @@ def test_another_store_is_told_of_the_dead_and_not_of_the_living(
         assert child.stdout is not None
         assert child.stdout.readline() == "in the body\n"
         asked = subprocess.run([*run, str(other.path)], env=environment, check=False, capture_output=True, text=True)
-        assert (asked.returncode, asked.stdout) == (0, "nothing was cut off\n"), asked.stderr
+        assert (asked.returncode, asked.stdout) == (0, "nothing was interrupted\n"), asked.stderr
         child.kill()
     asked = subprocess.run([*run, str(other.path)], env=environment, check=False, capture_output=True, text=True)
     assert asked.returncode == 5

@@ -207,5 +207,5 @@ def test_the_command_recovers(service: Service) -> None:
         timeout=120,
     )
     assert f"{service.name}: " in ran.stdout
-    assert "rolled back; what was found is kept as backup" in ran.stdout
+    assert "rolled back; the state before recovery is kept as backup" in ran.stdout
     service.check()

@@ -151,7 +151,7 @@ def test_a_failed_update_brings_the_very_same_containers_back(shop: Shop, tmp_pa
     before, beside = shop.inspect(), shop.inspect(shop.sidecar)
     verify = healthy(stable_for=2.0)
     with (
-        pytest.raises(UpdateRejectedError, match=r"exit code 7|again and again|it ended before") as rejected,
+        pytest.raises(UpdateRejectedError, match=r"exit code 7|keeps ending|it ended before") as rejected,
         rollback(shop.name, client=shop.client, store=BackupStore(tmp_path), verify=verify) as tx,
     ):
         tx.replace(shop.name, shop.image(2), command=["sh", "-c", "echo half > /orders/table; echo no room; exit 7"])

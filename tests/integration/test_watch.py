@@ -113,7 +113,7 @@ def test_an_update_that_is_started_again_is_rolled_back(service: Service) -> Non
         if news.step == "watch":
             looks.after_the_next = restart
 
-    with pytest.raises(UpdateRejectedError, match="it was started again"):
+    with pytest.raises(UpdateRejectedError, match="it was restarted"):
         service.update(f"{SERVICE} # 2", watch=LONG, client=looks, progress=begin)
     assert service.id() == before
 

@@ -50,7 +50,7 @@ WRONG: list[tuple[Callable[..., object], dict[str, Any], type[Exception], str]] 
     ),
     (rollback, {"verify": 5}, TypeError, "several, or None, not 5"),
     (rollback, {"verify": [5]}, TypeError, "a check is a callable, not 5"),
-    (rollback, {"verify": healthy}, ValueError, "makes a check; call it"),
+    (rollback, {"verify": healthy}, ValueError, "returns a check; call it"),
     (rollback, {"keep": "3"}, TypeError, "keep is a number of backups, a timedelta, a Keep or None, not '3'"),
     (rollback, {"keep": -1}, ValueError, "keep is not negative"),
     (rollback, {"keep": True}, TypeError, "keep is a number of backups"),

@@ -1,4 +1,4 @@
-"""A container as a check sees it, and what it means to run a check on it."""
+"""Provides the container that a check receives, and runs a check on it."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ _LOG_LINES = 20
 
 
 class CheckedContainer:
-    """A container as a check sees it: always the one that bears the name now, whatever its id.
+    """The container that a check receives: always the one that has the name now, even under another id.
 
     Attributes:
         name: its name.
-        before: what it was doing when the backup was taken.
-        clock: the time that a check measures by, in seconds.
-        sleep: how a check waits, in seconds. It does not come back where the check is not needed any more.
+        before: its state at the time of the backup.
+        clock: returns the time in seconds.
+        sleep: waits for some seconds. It does not return if the result of the check is no longer needed.
 
     Example:
         >>> def is_unchanged(container):
@@ -60,39 +60,39 @@ class CheckedContainer:
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> CheckedContainer:
-        """Return the container that was observed before an update, to be checked after it."""
+        """Return the container to check after an update, from its observation before the update."""
         environment = container.inspection["Config"].get("Env") or ()
         return cls(engine, container.name, container.state, environment=environment, clock=clock, sleep=sleep)
 
-    def hurried(self, *, clock: Callable[[], float], sleep: Callable[[float], None]) -> CheckedContainer:
-        """Return the same container with another sense of time."""
+    def with_time(self, *, clock: Callable[[], float], sleep: Callable[[float], None]) -> CheckedContainer:
+        """Return the same container with another clock and sleep."""
         return CheckedContainer(
             self._engine, self.name, self.before, environment=self._environment, clock=clock, sleep=sleep
         )
 
     def inspect(self) -> Inspection:
-        """Return the container's inspection; raises `ContainerNotFoundError` where it is gone."""
+        """Return the container's inspection; raise `ContainerNotFoundError` if it is gone."""
         return self._engine.inspect_container(self.name)
 
     def up_for(self, inspection: Inspection) -> float:
-        """Return for how many seconds the container has been up, by its engine's own clock; 0 if that is not known."""
+        """Return the uptime of the container in seconds, by its engine's clock; 0 if unknown."""
         try:
             started = datetime.fromisoformat(started_at(inspection))
             return max(0.0, (self._engine.now() - started).total_seconds())
         except (EngineError, ValueError) as error:
-            logger.debug("%s: for how long it has been up is not known: %s", self.name, error)
+            logger.debug("%s: its uptime is unknown: %s", self.name, error)
             return 0.0
 
     def reject(self, reason: str) -> UpdateRejectedError:
-        """Return the error that says the container is not well, with what helps to understand why.
+        """Return the error that rejects the container, with its state, its last health probe and its log.
 
-        What the container's environment holds is replaced by the names of its variables, in `reason` as well.
+        Values of the container's environment are replaced by the names of their variables, also in `reason`.
         """
         try:
             inspection = self.inspect()
             logs = self._engine.container_logs(self.name, tail=_LOG_LINES)
         except EngineError as error:
-            details = f"nothing more is known: {error}"
+            details = f"its state and log are unknown: {error}"
             return UpdateRejectedError(self.name, hide(reason, self._environment), details=details)
         environment = [*self._environment, *(inspection["Config"].get("Env") or ())]
         known = self._image_environment(str(inspection.get("Image")))
@@ -118,7 +118,7 @@ Check: TypeAlias = Callable[[CheckedContainer], None]
 
 
 def run_check(check: Check, container: CheckedContainer) -> None:
-    """Run one check; whatever it raises means that the container is not well, and becomes an `UpdateRejectedError`."""
+    """Run one check; every exception that it raises becomes an `UpdateRejectedError`."""
     try:
         check(container)
     except UpdateRejectedError:
@@ -127,11 +127,11 @@ def run_check(check: Check, container: CheckedContainer) -> None:
         raise container.reject(f"a check raised {type(error).__name__}: {error}") from error
 
 
-def holds_now(check: Check, container: CheckedContainer) -> bool:
-    """Whether a check holds at this moment, without waiting for it to turn good.
+def passes_now(check: Check, container: CheckedContainer) -> bool:
+    """Return True if a check passes at this moment, without waiting.
 
-    Its waiting is cut short by a clock on which every sleep lasts forever: what has to stay well for a while counts as
-    well, what has yet to turn well does not.
+    The check gets a clock on which its first sleep lasts forever. So a container that has to stay up for a while
+    passes, and one that has yet to turn healthy does not.
     """
     time_is_up = False
 
@@ -139,11 +139,11 @@ def holds_now(check: Check, container: CheckedContainer) -> bool:
         nonlocal time_is_up
         time_is_up = True
 
-    hurried = container.hurried(clock=lambda: math.inf if time_is_up else 0.0, sleep=sleep)
+    hurried = container.with_time(clock=lambda: math.inf if time_is_up else 0.0, sleep=sleep)
     try:
         run_check(check, hurried)
     except UpdateRejectedError as error:
-        logger.info("%s: a check does not hold before the update: %s", container.name, error.reason)
+        logger.info("%s: a check fails before the update: %s", container.name, error.reason)
         return False
     return True
 

@@ -1,4 +1,4 @@
-"""Checks: callables that are given a container and raise unless it is well."""
+"""Provides checks: callables that receive a container and raise if it is not healthy."""
 
 from __future__ import annotations
 
@@ -18,43 +18,42 @@ from docker_rollback._threads import LateError, within
 from docker_rollback.errors import ContainerNotFoundError
 
 _POLL: Final = 0.1
-"""Seconds between two looks at a container."""
+"""Seconds between two inspections of a container."""
 
 _WATCH: Final = 1.0
-"""Seconds between two looks at a container that is on probation."""
+"""Seconds between two inspections of a container on probation."""
 
-_NEVER_ASKED: Final = "; its engine has not asked its health check once (Podman leaves that to systemd)"
+_NEVER_ASKED: Final = "; its engine has never run its health check (Podman leaves that to systemd)"
 
 _SETTLED: Final = 10.0
-"""Seconds after which an engine takes a program that it has started again for one that stays (moby, restartmanager)."""
+"""Seconds after which an engine considers a restarted program stable (moby, restartmanager)."""
 
 _MOST_RUNS: Final = 3
-"""Runs of a container that a check sees before it takes somebody to start it again and again."""
+"""Runs of a container after which a check concludes that somebody keeps restarting it."""
 
 _MARGIN: Final = 10.0
-"""Seconds for a slow engine, on top of the time in which a health check has to decide."""
+"""Seconds for a slow engine, added to the time that a health check takes to decide."""
 
 _PROBING: Final = {"Interval": 30.0, "Timeout": 30.0, "Retries": 3, "StartPeriod": 0.0}
-"""What an engine takes where a health check does not say, in seconds."""
+"""An engine's defaults for a health check, in seconds."""
 
 
 def healthy(*, timeout: float | None = None, stable_for: float = 5.0) -> Check:
-    """Return a check that a container runs, stays up, and turns healthy where it has a health check.
+    """Return a check that a container runs, stays up, and becomes healthy if it has a health check.
 
-    A container that is gone, ended with an error, is being restarted, ran out of memory or is unhealthy fails at
-    once. One that ended with exit code 0 and is not to be restarted has done its work and is well. Of a container that
-    did not run before, nothing is asked.
+    The check fails at once for a container that is gone, ended with an error, is being restarted, ran out of memory or
+    is unhealthy. A container that ended with exit code 0 and has no policy to restart it has done its work and passes.
+    A container that did not run before the update is not checked.
 
     Args:
-        timeout: how long a health check may take to turn healthy, in seconds; the container's own start period counts
-            on top. By default as long as its own timings give it: start period, interval, time-out and retries, and a
-            margin.
-        stable_for: how long a container without a health check has to stay up, in seconds from its start by its
-            engine's clock: one that was started long ago is not waited for. One that its engine has started again
-            already has to stay up for ten at least.
+        timeout: how long the container may take to become healthy, in seconds after its own start period. By default
+            this follows from its health check: start period, interval, timeout and retries, plus a margin.
+        stable_for: how long a container without a health check has to stay up, in seconds since its start by its
+            engine's clock; a container that has been up for longer passes at once. One that its engine has restarted
+            has to stay up for at least ten seconds.
 
     Raises:
-        UpdateRejectedError: by the check, where the container is not well.
+        UpdateRejectedError: by the check, if the container fails it.
 
     Example:
         >>> with rollback("web", verify=healthy(timeout=120)):
@@ -73,27 +72,27 @@ def healthy(*, timeout: float | None = None, stable_for: float = 5.0) -> Check:
             inspection = _look(container)
             now = container.clock()
             if started_at(inspection) != run:
-                # Not by its engine, which counts that: somebody has started or recreated it.
+                # The engine did not restart it (it counts its restarts): somebody started or recreated it.
                 run, since, runs = started_at(inspection), now, runs + 1
             if _is_well(container, inspection, first, timeout=timeout, waited=now - begun) and (
                 _is_settled(inspection, now - since, stable_for)
             ):
                 return
             if runs > _MOST_RUNS:
-                raise container.reject("somebody starts it again and again")
+                raise container.reject("somebody keeps restarting it")
             container.sleep(_POLL)
 
     return check
 
 
 def stays_up(seconds: float) -> Check:
-    """Return a check that a container neither ends nor is started again nor turns unhealthy for some seconds.
+    """Return a check that a container does not end, restart or become unhealthy for some seconds.
 
-    One that ends with exit code 0 and is not to be restarted has done its work and is well. Of a container that did not
-    run before, nothing is asked.
+    A container that ends with exit code 0 and has no policy to restart it has done its work and passes. A container
+    that did not run before the update is not checked.
 
     Args:
-        seconds: how long it is looked at.
+        seconds: how long to watch it.
 
     Raises:
         UpdateRejectedError: by the check, as soon as that happens.
@@ -106,7 +105,7 @@ def stays_up(seconds: float) -> Check:
         until = container.clock() + seconds
         while not _has_done_its_work(container, inspection, first):
             if (inspection["Id"], started_at(inspection)) != (first["Id"], started_at(first)):
-                raise container.reject("it was started again")
+                raise container.reject("it was restarted")
             if _is_unhealthy(inspection) and not _is_unhealthy(first):
                 raise container.reject("its health check says that it is unhealthy")
             left = until - container.clock()
@@ -119,16 +118,16 @@ def stays_up(seconds: float) -> Check:
 
 
 def http_ok(url: str, *, timeout: float = 30.0, status: int | None = None) -> Check:
-    """Return a check that a URL answers: with `status` where given, else with any status below 400.
+    """Return a check that a URL answers with the given status, or with any status below 400.
 
     Args:
-        url: what to ask for; ``http`` or ``https``.
-        timeout: how long it may take until it answers so, in seconds.
-        status: the one status that is right.
+        url: the URL, ``http`` or ``https``.
+        timeout: how long the right answer may take, in seconds.
+        status: the expected status; None for any below 400.
 
     Raises:
-        UpdateRejectedError: by the check, where it does not; at once where the container has ended with an error.
-        ValueError: the address is neither ``http`` nor ``https``.
+        UpdateRejectedError: by the check, if there is no such answer; at once if the container ended with an error.
+        ValueError: the URL is neither ``http`` nor ``https``.
 
     Example:
         >>> with rollback("web", verify=[healthy(), http_ok("http://localhost:8080/ready")]):
@@ -140,7 +139,7 @@ def http_ok(url: str, *, timeout: float = 30.0, status: int | None = None) -> Ch
     seconds("timeout", timeout)
     whole("status", status, least=100, most=599, optional=True)
 
-    # The service is asked itself: a proxy that the environment names would answer in its place.
+    # Without proxies: a proxy from the environment would answer in place of the service.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
     def ask(patience: float) -> str | None:
@@ -158,10 +157,10 @@ def http_ok(url: str, *, timeout: float = 30.0, status: int | None = None) -> Ch
 
 
 def tcp_open(host: str, port: int, *, timeout: float = 30.0) -> Check:
-    """Return a check that a TCP port takes a connection within `timeout` seconds.
+    """Return a check that a TCP port accepts a connection within `timeout` seconds.
 
     Raises:
-        UpdateRejectedError: by the check, where it does not; at once where the container has ended with an error.
+        UpdateRejectedError: by the check, if it does not; at once if the container ended with an error.
 
     Example:
         >>> with rollback("db", verify=tcp_open("localhost", 5432, timeout=60)):
@@ -176,20 +175,20 @@ def tcp_open(host: str, port: int, *, timeout: float = 30.0) -> Check:
             with socket.create_connection((host, port), timeout=patience):
                 return None
         except OSError as error:
-            return f"{host}:{port} takes no connection: {error}"
+            return f"{host}:{port} accepts no connection: {error}"
 
     return _until(ask, timeout)
 
 
 def eventually(check: Check, *, timeout: float = 30.0) -> Check:
-    """Return a check that tries another one until it passes, at most for `timeout` seconds.
+    """Return a check that repeats another check until it passes, for at most `timeout` seconds.
 
-    A call that does not come back in that time is given up. It runs in a thread of its own, and only its
-    ``container.sleep`` can end it then.
+    A call that does not return in that time is abandoned. It runs in a thread of its own, which then ends at its next
+    ``container.sleep``.
 
     Raises:
-        UpdateRejectedError: by the check, where it did not come back in time.
-        Exception: by the check, whatever the last try raised.
+        UpdateRejectedError: by the check, if the other check did not return in time.
+        Exception: by the check, the exception of the last try.
 
     Example:
         >>> def has_all_rows(container):
@@ -217,7 +216,7 @@ def eventually(check: Check, *, timeout: float = 30.0) -> Check:
 
 
 def as_checks(verify: Check | Sequence[Check] | None) -> tuple[Check, ...]:
-    """Return the checks that a `verify=` argument means: one, several, or none."""
+    """Convert a `verify=` argument (a check, several, or None) to a tuple of checks."""
     checks: tuple[Check, ...] = ()
     if verify is not None:
         checks = (
@@ -230,29 +229,29 @@ def as_checks(verify: Check | Sequence[Check] | None) -> tuple[Check, ...]:
         if not callable(check):
             raise TypeError(f"a check is a callable, not {check!r}")
         if check in makers:
-            raise ValueError(f"{check!r} makes a check; call it, and give verify= what it returns")
+            raise ValueError(f"{check!r} returns a check; call it, and pass the result as verify=")
     return checks
 
 
-def _call(check: Check, container: CheckedContainer, patience: float) -> None:
-    """Run a check in a thread and raise what it raises; raise also where it is not done within `patience` seconds."""
+def _call(check: Check, container: CheckedContainer, timeout: float) -> None:
+    """Run a check in a thread and raise its exception; reject the container if it takes longer than `timeout`."""
     given_up = threading.Event()
 
     def sleep(seconds: float) -> None:
         container.sleep(seconds)
         if given_up.is_set():
-            raise SystemExit  # ends this thread, and no handler of errors holds it up
+            raise SystemExit  # ends this thread; not caught by `except Exception` in a check
 
-    checked = container.hurried(clock=container.clock, sleep=sleep)
+    checked = container.with_time(clock=container.clock, sleep=sleep)
     try:
-        within(patience, lambda: check(checked), name=f"check of {container.name}")
+        within(timeout, lambda: check(checked), name=f"check of {container.name}")
     except LateError:
         given_up.set()
-        raise container.reject(f"a check did not come back within {patience:.0f} s") from None
+        raise container.reject(f"a check did not return within {timeout:.0f} s") from None
 
 
 def _until(ask: Callable[[float], str | None], timeout: float) -> Check:
-    """Return a check that asks until the answer is None, at most for `timeout` seconds, and not of what has failed."""
+    """Return a check that calls `ask` until it returns None, the container fails, or `timeout` seconds are over."""
 
     def check(container: CheckedContainer) -> None:
         if not container.before.alive:
@@ -274,7 +273,7 @@ def _look(container: CheckedContainer) -> Inspection:
 
 
 def _has_failed(inspection: Inspection) -> bool:
-    """Whether a container ended with an error and nobody will start it again."""
+    """Return True if a container ended with an error and is not being restarted."""
     state = observe(inspection).state
     return state.status in ("exited", "dead") and state.exit_code != 0
 
@@ -282,24 +281,24 @@ def _has_failed(inspection: Inspection) -> bool:
 def _is_well(
     container: CheckedContainer, inspection: Inspection, first: Inspection, *, timeout: float | None, waited: float
 ) -> bool:
-    """Return whether the container is well; False means: ask again. Raises where it will not turn well."""
+    """Return True if the container is healthy, False to ask again; raise if it will not become healthy."""
     state = observe(inspection).state
     if _has_done_its_work(container, inspection, first) or state.health is None or state.status == "paused":
         return True
     if state.health == "unhealthy":
         raise container.reject("its health check says that it is unhealthy")
-    # One whose last probes failed is about to be unhealthy, or was only slow: the next ones tell.
+    # A healthy container whose last probes failed may be about to become unhealthy: wait for the next probe.
     if state.health == "healthy" and not inspection["State"]["Health"].get("FailingStreak"):
         return True
     own = inspection["Config"].get("Healthcheck") or {}
     if waited >= (_patience_of(own) if timeout is None else timeout + _probing(own, "StartPeriod")):
         never = "" if inspection["State"]["Health"].get("Log") else _NEVER_ASKED
-        raise container.reject(f"it did not turn healthy within {waited:.0f} s{never}")
+        raise container.reject(f"it did not become healthy within {waited:.0f} s{never}")
     return False
 
 
 def _has_done_its_work(container: CheckedContainer, inspection: Inspection, first: Inspection) -> bool:
-    """Return True for a container that ended as a job ends, False for one that is up; raise for every other one."""
+    """Return True if the container ended as a job does, False if it is up; raise otherwise."""
     state = observe(inspection).state
     if inspection["State"].get("OOMKilled"):
         raise container.reject("it ran out of memory")
@@ -308,7 +307,7 @@ def _has_done_its_work(container: CheckedContainer, inspection: Inspection, firs
             return True
         raise container.reject(f"it ended with exit code {state.exit_code}")
     if _restarted(inspection) > _restarted(first) or state.status == "restarting":
-        raise container.reject("it ends again and again and is being restarted")
+        raise container.reject("it keeps ending and is being restarted")
     if state.status == "paused" and container.before.status != "paused":
         raise container.reject("it is paused")
     if not state.alive:
@@ -325,7 +324,7 @@ def _is_settled(inspection: Inspection, up: float, stable_for: float) -> bool:
     state = observe(inspection).state
     if state.health is not None or state.status != "running":
         return True
-    # Between two moments of a clock that has run out there is no number of seconds: nobody is waited for then.
+    # `passes_now` stops the clock at infinity, so that `up` may be NaN: that passes.
     return not up < (max(stable_for, _SETTLED) if _restarted(inspection) else stable_for)
 
 
@@ -335,15 +334,15 @@ def _restarts(inspection: Inspection) -> bool:
 
 
 def _restarted(inspection: Inspection) -> int:
-    """Return how often the engine has started a container again by itself since somebody started it."""
+    """Return how often the engine has restarted a container since somebody started it."""
     return restart_count(inspection)
 
 
 def _patience_of(probing: Mapping[str, Any]) -> float:
-    """Return the seconds after which a health check has decided one way or the other.
+    """Return the seconds after which a health check has decided.
 
-    Probes count from the end of the start period on, the one that is under way then does not; as many as there are
-    retries may fail, each after an interval and its time-out.
+    Failed probes count after the start period, except the one that is running when it ends; as many as `Retries` may
+    fail, each after an interval and its timeout.
     """
     probe = _probing(probing, "Timeout")
     retries = int(probing.get("Retries") or _PROBING["Retries"])
@@ -351,5 +350,5 @@ def _patience_of(probing: Mapping[str, Any]) -> float:
 
 
 def _probing(probing: Mapping[str, Any], key: str) -> float:
-    """Return one of the timings of a health check, in seconds; an engine keeps it in nanoseconds, 0 for its own."""
+    """Return a duration of a health check in seconds; an engine stores nanoseconds, and 0 for its default."""
     return float((probing.get(key) or 0) / 1e9 or _PROBING[key])

@@ -1,4 +1,4 @@
-"""What became of a block, told once and as a whole, to people and to programs."""
+"""Describes how a rollback block ended, for people and for programs."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ from docker_rollback.errors import (
 logger = logging.getLogger("docker_rollback")
 
 FORMAT: Final = 1
-"""The format of the JSON; it grows when a key goes or changes its meaning, not when one is added."""
+"""The version of the JSON format; it grows when a key is removed or changes its meaning, not when one is added."""
 
 _CONVERTER = make_converter()
 
 
 class Status(Enum):
-    """How far a rollback has come; set after the fact, never before."""
+    """The state of a rollback; it changes after the fact, never before."""
 
     NOT_STARTED = "not started"
     CAPTURING = "capturing"
@@ -46,13 +46,13 @@ class Status(Enum):
 
 @frozen
 class ArchivedVolume:
-    """A volume, or a folder by its path, in a backup.
+    """A volume or a host folder in a backup.
 
     Attributes:
-        name: its name.
-        way: how its data was reached.
-        size: bytes of its data, as tar.
-        stored: bytes that they take in the store, what it shares with other backups included.
+        name: the name of the volume or the path of the folder.
+        way: the access method.
+        size: the size of its data as tar, in bytes.
+        stored: the size in the store, in bytes, including what it shares with other backups.
     """
 
     name: str
@@ -63,18 +63,18 @@ class ArchivedVolume:
 
 @frozen
 class BackedUp:
-    """What was backed up.
+    """The backup of a block, in short.
 
     Attributes:
         id: the backup's id.
-        store: the path of the store that has it.
-        created: the moment of the capture, in UTC.
+        store: the path of its store.
+        created: the time of the capture, in UTC.
         durable: whether the store alone is enough to restore it.
-        project: the compose project that it is of; None where it is of containers alone.
-        containers: the names of its containers, in the order in which they start.
-        volumes: its volumes and folders.
-        networks: the names of its networks.
-        not_covered: what it does not hold.
+        project: the name of the compose project; None if single containers were backed up.
+        containers: the names of the containers, in start order.
+        volumes: the volumes and host folders.
+        networks: the names of the networks.
+        not_covered: what the backup does not contain.
     """
 
     id: str
@@ -90,12 +90,12 @@ class BackedUp:
 
 @frozen
 class Trouble:
-    """An error, as text. Values of the containers' environments are replaced by the names of their variables.
+    """An error as text; values of environment variables are replaced by the names of the variables.
 
     Attributes:
-        type: the name of its class.
-        text: what it says.
-        step: what was being done; None where that was before the first step.
+        type: the name of the error's class.
+        text: its message.
+        step: the step in which it was raised; None if that was before the first step.
     """
 
     type: str
@@ -110,7 +110,7 @@ class Trouble:
 
 @frozen
 class RejectedCheck:
-    """A check that did not pass, with the fields of its `UpdateRejectedError`."""
+    """A failed check, with the fields of its `UpdateRejectedError`."""
 
     container: str
     reason: str
@@ -122,31 +122,31 @@ class RejectedCheck:
 
 @frozen
 class Outcome:
-    """What became of a block of `rollback`.
+    """The result of a `rollback` block.
 
     Attributes:
-        status: "committed", "rolled back", "failed"; "unchanged" if `replace` found that the container runs the wanted
-            image already; "rolling back" where a second signal broke the rollback off.
-        entered: whether the block was entered. Where it was not, "failed" means that there was no update, and every
-            container does what it did unless `to_do` says otherwise.
-        containers: the names of the containers; as they were given, where entering failed before they were found.
-        begun: when the block was to be entered, in UTC.
-        ended: when all was over.
-        steps: how long each step took, in order.
-        downtime: how long each container was down, by its name; those that never were are left out.
-        backup: what was backed up; None where nothing was.
-        reason: why the update was rolled back, or why entering failed; None where it stands.
-        rejected: the checks that the update failed.
-        rolled_back: what is as it was at its capture again, in words; empty unless everything is.
-        names: the names of images that were led back to the images that they led to at the capture. The image that
-            lost such a name, that of the failed update, stays in the engine.
-        not_exact: what is not exactly as it was, a sentence each.
-        lost: the loss window: seconds from the capture to the rollback; what was written in them is discarded.
+        status: "committed", "rolled back" or "failed"; "unchanged" if the container already ran the image that
+            `replace` was given; "rolling back" if a second signal interrupted the rollback.
+        entered: whether the block was entered. If not, a failed status means that there was no update; every container
+            is in its previous state unless `to_do` says otherwise.
+        containers: the names of the containers; as the caller gave them if entering failed before they were found.
+        begun: when entering began, in UTC.
+        ended: when the last step ended, in UTC.
+        steps: the duration of each step, in order.
+        downtime: the downtime of each container by name; a container that was never down is not listed.
+        backup: the backup; None if none was taken.
+        reason: why the update was rolled back or entering failed; None if the update stands.
+        rejected: the checks that failed.
+        rolled_back: what was restored, in words; empty unless everything was.
+        names: the image names that point to their captured images again. The image of the failed update, which lost
+            its name, stays in the engine.
+        not_exact: what is not exactly as it was, one sentence each.
+        lost: the loss window: seconds from the capture to the rollback. What was written in it is discarded.
         failures: why the rollback failed.
         kept: the id of the backup of the failed update's state, with ``keep_failed=True``.
-        problems: what went wrong and changed nothing about the outcome: a hook, keeping that state, tidying up.
-        to_do: what is left for somebody to do, a sentence each.
-        recovered: what earlier operations on these containers had left undone, and entering has finished.
+        problems: errors that did not change the outcome: of a hook, of keeping the failed state, of tidying up.
+        to_do: what the user has to do, one sentence each.
+        recovered: unfinished earlier operations on these containers, which entering finished.
     """
 
     status: Status
@@ -170,10 +170,10 @@ class Outcome:
     recovered: tuple[Recovered, ...] = ()
 
     def to_json(self) -> str:
-        """Return it as a JSON object, on one line.
+        """Return the outcome as a JSON object on one line.
 
-        Its keys are the attributes, all the way down, and ``format``: the number 1, until a key goes or changes its
-        meaning. Moments are texts in ISO 8601, in UTC, and times are seconds.
+        Its keys are the attributes, recursively, and ``format``: the number 1, until a key is removed or changes its
+        meaning. Points in time are ISO 8601 in UTC, durations are seconds.
 
         Example:
             >>> json.loads(tx.outcome.to_json())["status"]
@@ -232,39 +232,39 @@ class Outcome:
 
 
 OutcomeListener: TypeAlias = Callable[[Outcome], Any]
-"""Told the outcome of a block once it stands. What it returns is not looked at."""
+"""Receives the outcome of a block once it is final; the return value is ignored."""
 
 
-def tell(listener: OutcomeListener | None, outcome: Outcome, *, leaving: BaseException | None) -> None:
-    """Tell the outcome of a block. What happens here changes neither it nor the exception that leaves it."""
+def notify(listener: OutcomeListener | None, outcome: Outcome, *, leaving: BaseException | None) -> None:
+    """Call the listener; its errors change neither the outcome nor the exception that leaves the block."""
     if listener is None:
         return
     try:
         listener(outcome)
     except Exception:
-        logger.exception("what was to be told the outcome raised; the outcome stands")
+        logger.exception("on_outcome raised; the outcome stands")
     except BaseException:
         if leaving is None or isinstance(leaving, RollbackRequested):
             raise
-        logger.exception("what was to be told the outcome was interrupted; the outcome stands")
+        logger.exception("on_outcome was interrupted; the outcome stands")
 
 
-def note_on(error: BaseException, words: str) -> None:
-    """Add a note to an exception that is not ours; one that refuses notes comes out all the same."""
+def add_note(error: BaseException, words: str) -> None:
+    """Add a note to an exception; log the note if a foreign exception class refuses it."""
     try:
         error.add_note(words)
     except Exception:
         logger.exception("%s", words)
 
 
-class Account:
-    """Gathers what an outcome tells, while it comes about.
+class OutcomeBuilder:
+    """Collects the facts of an outcome while the operation runs.
 
     Args:
-        containers: what the caller named.
+        containers: the names that the caller gave.
         store: the path of the store.
         reporter: measures the steps.
-        clock: the time, in UTC.
+        clock: returns the time in UTC.
     """
 
     def __init__(
@@ -290,17 +290,17 @@ class Account:
         self._not_exact: list[str] = []
 
     def begin(self) -> None:
-        """Note that the operation begins now; harmless if that was noted."""
+        """Record the begin of the operation; do nothing if it is recorded."""
         self._begun = self._begun or self._clock()
 
     def found(self, containers: Sequence[Observed], recovered: tuple[Recovered, ...]) -> None:
-        """Note which containers the operation is on, and what was finished of earlier ones."""
+        """Record the containers of the operation, and the earlier operations that were finished."""
         self._recovered = recovered
         self._containers = tuple(container.name for container in containers)
         self._environment += [str(entry) for one in containers for entry in one.inspection["Config"].get("Env") or ()]
 
     def because(self, error: BaseException) -> None:
-        """Note why there is no update, or no longer."""
+        """Record why entering failed or the update is rolled back."""
         self._reason = self._trouble(error, self._reporter.current)
         if isinstance(error, UpdateRejectedError):
             self._rejected = (
@@ -309,39 +309,39 @@ class Account:
                 ),
             )
         if isinstance(error, ResumeError):
-            self._to_do.append(f"{', '.join(map(repr, error.containers))} could not be set going again: start by hand")
+            self._to_do.append(f"{', '.join(map(repr, error.containers))} could not be started again: start by hand")
         notes = getattr(error, "__notes__", ())
         if isinstance(error, UnfinishedRollbackError) or any(self._recover in str(note) for note in notes):
             self._to_do.append(f"something is left over: call {self._recover}")
 
     def failed(self, failures: Sequence[BaseException], backup: str) -> None:
-        """Note that the rollback failed."""
+        """Record that the rollback failed."""
         self._failures = tuple(self._trouble(failure, self._reporter.current) for failure in failures)
         restore = f", or docker_rollback.restore({backup!r}, store={self._store!r})"
         if all(isinstance(failure, RestoreError) and failure.restored for failure in failures):
             restore = ""
-        self._to_do.append(f"the rollback failed: mend the cause, then call {self._recover}{restore}")
+        self._to_do.append(f"the rollback failed: fix the cause, then call {self._recover}{restore}")
 
-    def note(self, told: LedBack | str) -> None:
-        """Note an image's name that was led back, or in a sentence what could not be put back exactly."""
-        if isinstance(told, LedBack):
-            self._names.append(told)
-        elif told not in self._not_exact:
-            self._not_exact.append(told)
+    def restored(self, fact: LedBack | str) -> None:
+        """Record an image name that was restored, or a sentence about what could not be restored exactly."""
+        if isinstance(fact, LedBack):
+            self._names.append(fact)
+        elif fact not in self._not_exact:
+            self._not_exact.append(fact)
 
     def interrupted(self) -> None:
-        """Note that the rollback was broken off."""
-        self._to_do.append(f"the rollback was broken off: call {self._recover}")
+        """Record that the rollback was interrupted."""
+        self._to_do.append(f"the rollback was interrupted: call {self._recover}")
 
     def problem(self, error: BaseException, *, left_over: bool = False) -> None:
-        """Note what went wrong and changes nothing, and whether something is left over in the engine or the store."""
+        """Record an error that does not change the outcome, and whether it left anything in engine or store."""
         step = error.hook if isinstance(error, HookError) else self._reporter.current
         self._problems.append(self._trouble(error, step))
         if left_over:
-            self._to_do.append(f"something is left over, which the next rollback removes, or {self._recover}")
+            self._to_do.append(f"something is left over; the next rollback removes it, or call {self._recover}")
 
     def outcome(self, status: Status, backup: Backup | None) -> Outcome:
-        """Return what there is to tell."""
+        """End the last step and return the outcome."""
         self._reporter.end()
         ended = self._clock()
         return Outcome(
@@ -370,8 +370,8 @@ class Account:
         try:
             text = str(error)
         except Exception:
-            # It is not ours, and need not be good at telling what it is.
-            text = "(it does not say)"
+            # The __str__ of a foreign exception may raise.
+            text = "(no message)"
         return Trouble(type(error).__name__, hide(text, self._environment), step)
 
 

@@ -1,4 +1,4 @@
-"""An update done right: a container replaced by one of another image, with all that belongs to it."""
+"""Replaces a container by one of another image, with everything that depends on it."""
 
 from __future__ import annotations
 
@@ -44,9 +44,9 @@ class Replacer:
     """Replaces containers of one backup.
 
     Args:
-        engine: where they are.
-        backup: what they were before; only its containers are replaced.
-        reporter: is told what is done.
+        engine: the engine of the containers.
+        backup: the backup; only its containers can be replaced.
+        reporter: receives progress and downtime.
     """
 
     def __init__(self, engine: Engine, backup: Backup, *, reporter: Reporter | None = None) -> None:
@@ -61,26 +61,27 @@ class Replacer:
         image: UpdateImage,
         changes: Changes | None = None,
     ) -> str:
-        """Replace a container and return the id of the new one, which bears its name and does what it did.
+        """Replace a container and return the id of the new one, which has its name and its previous state.
 
-        All that can fail without touching the service comes first: the image is found or fetched, its platform
-        checked, the new container created under a name of ours. Then the old one is stopped and gives its name to the
-        new one, which starts; the old one is held from starting. No running container is renamed: engines refuse that
-        on an overlay network, and on any network the name would lead nowhere until the new one runs. Containers bound
-        to it stop before it, are recreated where they refer to it by its id, and start after it.
+        Everything that can fail without touching the service comes first: the image is found or pulled, its platform
+        checked, the new container created under a temporary name. Then the old container is stopped and renamed, its
+        restart policy is disabled, and the new one gets the name and starts. No running container is renamed: engines
+        refuse that on an overlay network, and on any network the name would not resolve until the new container runs.
+        Dependent containers stop before the old one and start after the new one; those that refer to the old one by its
+        id are recreated.
 
         Args:
             reference: its name or id.
-            image: what the new one is made from; without a reference, what the old one was made from, by that name. If
-                an earlier rollback created it by the id of its image, it is the name that the backup knows.
-            changes: what else differs.
+            image: the image for the new container; without a reference, the name that the old one was created from. If
+                an earlier rollback created the container by the id of its image, the name comes from the backup.
+            changes: other differences.
 
         Raises:
             ContainerNotFoundError, ImageNotFoundError, ImagePlatformError, UnsupportedContainerError: the service runs
                 as before.
-            ValueError: the container is not part of the backup, or no image is given and none can be known.
-            EngineError: a step failed. Where it failed before anything was stopped, the service runs as before.
-            UpdateRejectedError: the new one ended so soon that those bound to it could not start.
+            ValueError: the container is not part of the backup, or no image is given and its name is unknown.
+            EngineError: a call failed; if nothing had been stopped yet, the service runs as before.
+            UpdateRejectedError: the new container ended before its dependent containers could start.
         """
         old = observe(self._engine.inspect_container(reference))
         bound = start_order(self._bound(old))
@@ -102,18 +103,18 @@ class Replacer:
             ids = {old.id: self._create(old, request, made, platform=image.platform)}
             for one in bound:
                 inspection, refers = with_ids(one.inspection, ids), one.inspection["HostConfig"]
-                # An engine remembers the other end of a link by its id, whatever its name is.
+                # An engine stores the target of a link by its id, so a link needs a new container even by name.
                 if inspection["HostConfig"] != refers or refers.get("Links"):
                     equal = self._equal(one, _linked_to(inspection, made, ids))
                     ids[one.id] = self._create(one, equal, made, image_id=str(one.inspection["Image"]))
         except BaseException:
-            self._take_back(made)
+            self._discard(made)
             raise
         try:
             for one in (*reversed(bound), old):
-                self._stop(one, aside=one.id in ids)
+                self._stop(one, replaced=one.id in ids)
             for one in made:
-                self._hand_over(one, ids[one.id])
+                self._swap_names(one, ids[one.id])
             for one in (old, *bound):
                 standing = ids.get(one.id, one.id)
                 if states[one.name].alive:
@@ -121,7 +122,7 @@ class Replacer:
                 if states[one.name].status == "paused":
                     self._engine.pause_container(standing)
             for one in (*reversed(bound), old):
-                self._drop_between(one, ids.get(one.id, one.id))
+                self._remove_intermediate(one, ids.get(one.id, one.id))
         except BaseException as error:
             self._half[old.name] = error
             raise
@@ -129,18 +130,18 @@ class Replacer:
         return ids[old.id]
 
     def check(self) -> None:
-        """Raise an `UpdateRejectedError` where a container was replaced half way, and whoever did it went on."""
+        """Raise an `UpdateRejectedError` if a replacement failed half way and the block caught the error."""
         for name, error in self._half.items():
-            raise UpdateRejectedError(name, f"it was replaced half way only ({type(error).__name__})") from error
+            raise UpdateRejectedError(name, f"its replacement failed half way ({type(error).__name__})") from error
 
     def _bound(self, old: Observed) -> tuple[Observed, ...]:
-        """Return the containers that would break; raise where one of them is not part of the backup."""
+        """Return the containers that depend on the old one; raise if one of them is not part of the backup."""
         others = look_at_all(self._engine, ContainerFilter(), but={old.id})
         bound = bound_to([old], [other for other in others if not is_aside(other.name)])
-        strangers = [other.name for other in bound if other.name not in self._captured]
-        if strangers:
-            names = ", ".join(repr(name) for name in strangers)
-            raise UnsupportedContainerError(old.name, [f"{names}, made since the backup, depends on it"])
+        unknown = [other.name for other in bound if other.name not in self._captured]
+        if unknown:
+            names = ", ".join(repr(name) for name in unknown)
+            raise UnsupportedContainerError(old.name, [f"{names}, created since the backup, depends on it"])
         return bound
 
     def _captured_as(self, container: Observed) -> ContainerSnapshot:
@@ -151,7 +152,7 @@ class Replacer:
     # The image
 
     def _made_from(self, old: Observed) -> str:
-        """Return what a container was made from, by name if there is one."""
+        """Return the reference that a container was created from, by name if there is one."""
         reference, image_id = str(old.inspection["Config"]["Image"]), str(old.inspection["Image"])
         captured = self._captured_as(old).image
         if name_of(reference, image_id) is not None or captured.reference != reference:
@@ -159,20 +160,20 @@ class Replacer:
         return made_from(self._engine, old, known=captured.name)
 
     def _defaults_of(self, old: Observed, config: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Return what a container with this `Config` has from the image that it was really made from."""
+        """Return the part of `config` that comes from the image that the container was originally created from."""
         origin = find_origin(self._engine, old)
         if origin.defaults is not None:
             return origin.defaults.among(config)
         try:
             return _config(self._engine.inspect_image(origin.image))
         except ImageNotFoundError:
-            logger.warning("%s: what it has from its image is not known, and is kept as it is", old.name)
+            logger.warning("%s: the defaults of its image are unknown, so its configuration is kept as it is", old.name)
             return {}
 
     # The containers
 
     def _equal(self, one: Observed, inspection: Mapping[str, Any]) -> CreateRequest:
-        """Return the request for an equal of a container that refers to others anew, from the very same image."""
+        """Return the request for an equal container from the same image, with new references to other containers."""
         image = self._engine.inspect_image(str(one.inspection["Image"]))
         asked = asked_as_captured(inspection, self._captured_as(one).inspection)
         return equal_request(one, asked, image_config=_config(image))
@@ -186,11 +187,11 @@ class Replacer:
         platform: str | None = None,
         image_id: str | None = None,
     ) -> str:
-        """Create the successor of a container under a name of ours, and return its id.
+        """Create the successor of a container under a temporary name, and return its id.
 
-        With `image_id` it stands on that very image, even if the name in the request leads to another one.
+        With `image_id` it is created from that image, even if the name in the request points to another one.
         """
-        # Noted first: a call whose answer is lost may have created it all the same.
+        # Recorded first: if the answer of the call is lost, the container may exist nevertheless.
         made.append(one)
         body = body_for(self._engine, request)
         if image_id is None:
@@ -200,23 +201,23 @@ class Replacer:
         join(self._engine, created, request)
         return created
 
-    def _take_back(self, made: Sequence[Observed]) -> None:
-        """Remove the successors; nothing has been stopped or renamed yet."""
+    def _discard(self, made: Sequence[Observed]) -> None:
+        """Remove the successors, before anything has been stopped or renamed."""
         for one in reversed(made):
             try:
                 self._engine.remove_container(_next_name(one), force=True, volumes=True)
             except EngineError as error:
                 logger.warning("%s: %s is left over: %s", one.name, _next_name(one), error)
 
-    def _hand_over(self, one: Observed, successor: str) -> None:
-        """Give the name of a stopped container to its successor."""
-        with suppress(ContainerNotFoundError):  # its stop removed it (--rm)
+    def _swap_names(self, one: Observed, successor: str) -> None:
+        """Rename a stopped container, and give its name to its successor."""
+        with suppress(ContainerNotFoundError):  # a --rm container was removed by its stop
             self._engine.rename_container(one.id, aside_name(one.name, one.id))
         self._engine.rename_container(successor, one.name)
 
-    def _stop(self, one: Observed, *, aside: bool) -> None:
-        """Stop a container; one that stays aside is held from starting, also after a reboot."""
-        if aside and restarts(one.inspection["HostConfig"]):
+    def _stop(self, one: Observed, *, replaced: bool) -> None:
+        """Stop a container; one that is replaced must not start again, not even after a reboot."""
+        if replaced and restarts(one.inspection["HostConfig"]):
             self._engine.update_container(one.id, {"RestartPolicy": dict(HELD)})
         if one.state.status == "paused":
             self._engine.unpause_container(one.id)
@@ -225,7 +226,7 @@ class Replacer:
             self._engine.stop_container(one.id)
 
     def _start(self, old: Observed, one: Observed, standing: str) -> None:
-        """Start a container; where the new one has ended, and those bound to it cannot start, that is what is told."""
+        """Start a container; raise `UpdateRejectedError` if it cannot start because the new container has ended."""
         try:
             self._engine.start_container(standing)
             self._reporter.up(one.name)
@@ -235,24 +236,24 @@ class Replacer:
                 raise
             raise CheckedContainer.of(self._engine, old).reject(f"it ended before {one.name!r} could start") from error
 
-    def _drop_between(self, one: Observed, standing: str) -> None:
-        """Remove a container that is neither the captured one nor its last successor."""
+    def _remove_intermediate(self, one: Observed, standing: str) -> None:
+        """Remove a container of an earlier `replace`: neither the captured one nor its last successor."""
         if one.id not in (standing, self._captured_as(one).id):
             self._engine.remove_container(one.id, force=True)
 
 
 def _next_name(one: Observed) -> str:
-    """Return the name of a container's successor until the container is stopped; a rollback removes what has it."""
+    """Return the temporary name of a container's successor; a rollback removes a container of that name."""
     return f"{aside_name(one.name, one.id)}-next"
 
 
 def _linked_to(inspection: Inspection, made: Sequence[Observed], ids: Mapping[str, str]) -> dict[str, Any]:
-    """Return an inspection whose links lead to successors by their ids: their names are not theirs yet."""
+    """Return an inspection with links to the successors by id, because these do not have their names yet."""
     successors = {one.name: ids[one.id] for one in made if one.id in ids}
     links = []
     for link in inspection["HostConfig"].get("Links") or ():
         target, _, alias = str(link).partition(":")
-        # An engine takes an alias for a path below the name of its container, which is not this one yet.
+        # An engine reports an alias as a path below the container's name, which the successor does not have yet.
         links.append(f"{successors.get(target.removeprefix('/'), target)}:{alias.rpartition('/')[2]}")
     return {**inspection, "HostConfig": {**inspection["HostConfig"], "Links": links or None}}
 

@@ -1,4 +1,4 @@
-"""One update, made transactional: capture, block, verdict, and back where that is needed."""
+"""Runs one update as a transaction: backup, block, checks, and the rollback if one is needed."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from docker_rollback._recovery import Operation, Recovery
 from docker_rollback._reporting import Reporter
 from docker_rollback._rollback.checked_container import Check
 from docker_rollback._rollback.checks import stays_up
-from docker_rollback._rollback.outcome import Account, Outcome, OutcomeListener, Status, note_on, tell
+from docker_rollback._rollback.outcome import Outcome, OutcomeBuilder, OutcomeListener, Status, add_note, notify
 from docker_rollback._rollback.replace import Replacer
 from docker_rollback._rollback.signals import Signals
 from docker_rollback._rollback.update_image import Pull, UpdateImage
@@ -34,35 +34,35 @@ logger = logging.getLogger("docker_rollback")
 
 
 class Rollback:
-    """Backs containers up when its block is entered, and puts them back when the block raises or a check rejects it.
+    """Backs up containers on entry, and restores them if the block raises or a check fails.
 
-    Inert until entered, and good for one block. `rollback` builds one from plain arguments; take this class to pass
-    parts of your own.
+    It does nothing until it is entered, and can be entered once. `rollback` builds one from plain arguments; use this
+    class to pass your own parts.
 
     Args:
-        containers: names or ids; none where a project is given.
-        engine: where they are.
-        store: where the backup goes.
-        preflight: what looks for everything that can be wrong beforehand.
-        capture: what takes the backup, and prunes old ones.
-        recovery: what notes how far this has come, puts the backup back, and finishes what an earlier one left undone.
+        containers: names or ids; may be empty if a project is given.
+        engine: the engine of the containers.
+        store: the store for the backup.
+        preflight: checks the containers, for `check`.
+        capture: prunes old backups.
+        recovery: takes the backup, keeps the journal, restores, and finishes unfinished earlier operations.
         options: how the containers are captured.
         verify: the checks that the update has to pass.
-        watch: for how many seconds the update is on probation after its checks; None for not at all.
-        keep: which backups of these containers stay in the store when the block ends: so many, those no older than a
-            `timedelta`, or both by `Keep`; None keeps all.
-        keep_failed: whether the state of an update that failed is kept as a backup of its own before it is undone.
-        project: a compose project all of whose containers, networks and volumes are meant as well.
-        restore_tags: whether a rollback points the names of images back to the images that they named at the capture.
-        on_outcome: is told the `Outcome` of the block once it stands, also where entering failed.
-        reporter: is told what `replace` does, and measures the steps; the other parts had better have the same one.
-        clock: the time, in UTC.
-        monotonic: the time that checks measure by, in seconds.
-        sleep: how checks wait, in seconds.
+        watch: seconds of probation after the checks; None for no probation.
+        keep: the backups of these containers that stay in the store when the block ends: a number, a maximum age as a
+            `timedelta`, or both as `Keep`; None keeps all.
+        keep_failed: whether to keep the state of a failed update as a backup of its own before it is undone.
+        project: a compose project, with all its containers, networks and volumes.
+        restore_tags: whether a rollback points image names to their captured images again.
+        on_outcome: called with the `Outcome` once it is final, also if entering failed.
+        reporter: receives progress and measures the steps; pass the same instance to all parts.
+        clock: returns the time in UTC.
+        monotonic: returns the time for checks, in seconds.
+        sleep: waits between checks, in seconds.
 
     Attributes:
-        status: how far it has come.
-        recovered: what earlier operations on these containers had left undone, and entering has finished.
+        status: the current state.
+        recovered: unfinished earlier operations on these containers, which entering finished.
 
     Example:
         >>> with Rollback(["web"], engine=engine, store=store, preflight=preflight, capture=capture, recovery=recovery):
@@ -114,7 +114,7 @@ class Rollback:
         self._reporter = reporter or Reporter()
         self._replacer: Replacer | None = None
         self._clock = clock
-        self._account = Account(containers, store=str(store.path), reporter=self._reporter, clock=clock)
+        self._builder = OutcomeBuilder(containers, store=str(store.path), reporter=self._reporter, clock=clock)
         self._outcome: Outcome | None = None
         self._held = ExitStack()
         self._signals = Signals()
@@ -131,7 +131,7 @@ class Rollback:
 
     @property
     def backup(self) -> Backup:
-        """The backup that was taken; raises `RuntimeError` before."""
+        """The backup; raises `RuntimeError` if none has been taken yet."""
         if self._backup is None:
             raise RuntimeError("no backup has been taken: this Rollback has not been entered")
         return self._backup
@@ -142,33 +142,33 @@ class Rollback:
 
     @property
     def outcome(self) -> Outcome:
-        """What became of the block, as `on_outcome` is told it; raises `RuntimeError` before that stands."""
+        """The outcome, as passed to `on_outcome`; raises `RuntimeError` while there is none."""
         if self._outcome is None:
             raise RuntimeError(f"there is no outcome yet: this Rollback is {self.status.value}")
         return self._outcome
 
     def check(self) -> Report:
-        """Return what entering would back up, what it would refuse and how much room it needs; touches nothing.
+        """Return what entering would back up and refuse, and the space that it needs; change nothing.
 
         Raises:
-            ContainerNotFoundError, ProjectNotFoundError: one of the containers, or the project, is not there.
+            ContainerNotFoundError, ProjectNotFoundError: a container or the project does not exist.
             EngineError: the engine does not answer.
-            StoreError: the store cannot be written.
+            StoreError: the store is not writable.
         """
         return self._preflight.run(self._containers, project=self._project, looks=True)
 
     def __enter__(self) -> Self:
-        """Take the backup; what an earlier rollback of these containers left undone is finished before.
+        """Finish unfinished earlier rollbacks of these containers, then take the backup.
 
         Raises:
-            UnfinishedRollbackError: an earlier one was cut off, and something was started or changed since.
-            ContainerNotFoundError, ProjectNotFoundError: one of the containers, or the project, is not there.
-            UnsupportedContainerError: one of them could not be put back exactly.
-            ContainerBusyError: somebody else is at work on one of them.
+            UnfinishedRollbackError: an earlier rollback was interrupted, and a container was started or changed since.
+            ContainerNotFoundError, ProjectNotFoundError: a container or the project does not exist.
+            UnsupportedContainerError: a container could not be restored exactly.
+            ContainerBusyError: another operation is working on one of the containers.
             HookError: a hook before the capture failed.
-            DowntimeExceededError: the containers had been at rest for `max_downtime`.
-            StoreError, EngineError, VolumeError, CaptureError: the backup could not be taken; every container does
-                what it did.
+            DowntimeExceededError: the containers were down for `max_downtime`.
+            StoreError, EngineError, VolumeError, CaptureError: the backup failed; every container is in its previous
+                state.
         """
         self._begin()
         self.status = Status.CAPTURING
@@ -179,27 +179,27 @@ class Rollback:
                     self._recovery.holding(self._containers, project=self._project)
                 )
                 self.recovered += recovered
-                self._account.found(report.containers, self.recovered)
+                self._builder.found(report.containers, self.recovered)
                 self._verdict.begin(report.containers, report.project)
             self._operation, self._backup = self._recovery.begin(report, self._options, restore_tags=self._restore_tags)
         self.status = Status.UPDATING
-        self._account.entered = True
+        self._builder.entered = True
         self._reporter.begin("update")
         return self
 
     def _begin(self) -> None:
         if self.status is not Status.NOT_STARTED:
-            raise RuntimeError(f"a Rollback is good for one block, and this one is {self.status.value}")
-        self._account.begin()
+            raise RuntimeError(f"a Rollback can be entered once, and this one is {self.status.value}")
+        self._builder.begin()
 
     @contextmanager
     def _entering(self) -> Iterator[None]:
-        """Have an error be the end of it, with an outcome."""
+        """Conclude a failure to enter with an outcome."""
         try:
             yield
         except BaseException as error:
             self.status = Status.FAILED
-            self._account.because(error)
+            self._builder.because(error)
             self._held.close()
             self._conclude(error)
             raise
@@ -213,25 +213,25 @@ class Rollback:
         platform: str | None = None,
         **changes: Unpack[ChangeArguments],
     ) -> Outcome:
-        """Do the whole update, with `replace` as the block; the function `docker_rollback.replace` says more.
+        """Run the whole update, with `replace` as its block; see the function `docker_rollback.replace`.
 
-        The image is found or fetched, and its platform checked, before the backup is taken. If the container runs that
-        very image and nothing else differs, nothing is done, and the status is `Status.UNCHANGED`.
+        The image is found or pulled, and its platform checked, before the backup is taken. If the container already
+        runs that image and nothing else differs, nothing is done, and the status is `Status.UNCHANGED`.
 
         Raises:
-            RuntimeError: this has been entered.
-            ImageNotFoundError, ImagePlatformError, ValueError: nothing was touched.
-            DockerRollbackError: as `__enter__`, `replace` and `__exit__` have them.
+            RuntimeError: the rollback has been entered before.
+            ImageNotFoundError, ImagePlatformError, ValueError: nothing was changed.
+            DockerRollbackError: as raised by `__enter__`, `replace` and `__exit__`.
         """
         self._begin()
         reference, wanted, differ = reference_of(container), UpdateImage(image, pull, platform), Changes(**changes)
         with self._entering(), self._reporter.during("preflight"):
-            # What a death has left half replaced may be gone until this is finished.
+            # A container whose replacement was interrupted may be missing until recovery has restored it.
             self.recovered = self._recovery.finish_earlier([*self._containers, reference], project=self._project)
             old = observe(self._engine.inspect_container(reference))
             if self._project is None and not any(refers(one, old.name, old.id) for one in self._containers):
                 raise ValueError(f"container {old.name!r} is not part of this rollback")
-            self._account.found([old], self.recovered)
+            self._builder.found([old], self.recovered)
             found = wanted.find_ahead(self._engine, self._store, old, differ, reporter=self._reporter)
         if found is None:
             self.status = Status.UNCHANGED
@@ -250,30 +250,30 @@ class Rollback:
         platform: str | None = None,
         **changes: Unpack[ChangeArguments],
     ) -> str:
-        """Do the update inside the block: replace a container by one of another image, and return the new one's id.
+        """Replace a container by one of another image, inside the block; return the new container's id.
 
-        The new one has the user's configuration on the new image's defaults, the same networks with their addresses and
-        aliases, and the same volumes, anonymous ones included. What can fail without touching the service comes first:
-        the image is found or fetched, its platform checked, the new container made. Then the old one is stopped and
-        stays aside: a rollback puts that very container back, and it is removed when the block has ended well.
-        Containers in its network or other namespaces, on its volumes or behind its links come along.
+        The new container has the user's configuration on the new image's defaults, the same networks with their
+        addresses and aliases, and the same volumes, including anonymous ones. Everything that can fail without touching
+        the service comes first: the image is found or pulled, its platform checked, the new container created. Then
+        the old container is stopped and renamed: a rollback restores that very container, and it is removed when the
+        block has succeeded. Containers that share its namespaces, use its volumes or link to it are recreated too.
 
         Args:
-            container: its name, its id, or an object with one; part of this rollback.
-            image: what the new one is made from; by default what the old one was made from, by that name. It has to be
-                given where an earlier rollback created the container by the id of its image (`outcome.not_exact`), and
-                the store has no backup any more that knows the name.
-            pull: when the image is fetched from its registry: where it is "missing", "always" or "never".
-            platform: which of several platforms of the image ("linux/arm64"); by default as the engine chooses.
-            changes: what else differs: `environment`, `labels` (None takes one away), `command`, `entrypoint`, `user`,
+            container: its name, its id, or an object with an id; part of this rollback.
+            image: the image for the new container; by default the name that the old one was created from. Required if
+                an earlier rollback created the container by the id of its image (`outcome.not_exact`) and no backup in
+                the store knows the name.
+            pull: when to pull the image from its registry: if it is "missing", "always" or "never".
+            platform: the platform of a multi-platform image ("linux/arm64"); by default the engine's choice.
+            changes: other differences: `environment`, `labels` (None removes one), `command`, `entrypoint`, `user`,
                 `working_dir`, `healthcheck`, and raw fields of the API in `config` and `host_config`.
 
         Raises:
-            RuntimeError: the block is not entered.
-            ValueError: the container is not part of this rollback, or `image` is not given and cannot be known.
+            RuntimeError: the block has not been entered.
+            ValueError: the container is not part of this rollback, or `image` is required.
             ContainerNotFoundError, ImageNotFoundError, ImagePlatformError, UnsupportedContainerError: the service runs
                 as before.
-            EngineError, UpdateRejectedError: a step failed.
+            EngineError, UpdateRejectedError: the replacement failed.
 
         Example:
             >>> with rollback("web") as tx:
@@ -291,13 +291,13 @@ class Rollback:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool:
-        """Check the update, and put everything back where it failed.
+        """Check the update, and restore everything if it failed.
 
         Raises:
-            UpdateRejectedError: a check did not pass; everything was put back.
-            StoreError: that the update stands could not be noted, so that a death could still undo it; everything was
-                put back.
-            RollbackFailedError: the update failed, and so did putting things back.
+            UpdateRejectedError: a check failed; everything was restored.
+            StoreError: the commit could not be written to the journal, so recovery could still have undone the update;
+                everything was restored.
+            RollbackFailedError: the update failed, and so did the rollback.
         """
         leaving = error
         try:
@@ -332,7 +332,7 @@ class Rollback:
             return False
 
     def _watch_it(self) -> None:
-        """Have the update on probation; until that is over, it is not committed."""
+        """Watch the update for its probation; it is not committed before that ends."""
         if self._watch is not None:
             self._reporter.begin("watch")
             self._reporter.announce("watch", self._names)
@@ -346,14 +346,14 @@ class Rollback:
         self._finish()
 
     def _roll_back(self, error: BaseException) -> None:
-        """Put everything back because of `error`, and say so in a note on it."""
+        """Restore everything because of `error`, and add a note to it."""
         backup, operation = self.backup, self._operation
         if operation is None:
-            raise RuntimeError("nothing has been begun: this Rollback has not been entered")
+            raise RuntimeError("there is nothing to roll back: this Rollback has not been entered")
         self.status = Status.ROLLING_BACK
-        self._account.because(error)
+        self._builder.because(error)
         names = [container.name for container in backup.containers]
-        self._account.lost = lost = (self._clock() - backup.created).total_seconds()
+        self._builder.lost = lost = (self._clock() - backup.created).total_seconds()
         logger.info("rolling back %s: %s", ", ".join(names), type(error).__name__)
         try:
             with self._signals.deferring("the rollback"):
@@ -369,40 +369,40 @@ class Rollback:
         except Exception as failure:
             self.status = Status.FAILED
             failures = (isinstance(failure, RestoreError) and failure.failures) or (failure,)
-            self._account.failed(failures, backup.id)
+            self._builder.failed(failures, backup.id)
             raise RollbackFailedError(backup.id, names, failures, store=str(self._store.path)) from error
         except BaseException as interruption:
-            self._account.interrupted()
-            note_on(
+            self._builder.interrupted()
+            add_note(
                 interruption,
                 f"docker-rollback: the rollback of {', '.join(names)} was interrupted; finish it by "
                 f"docker_rollback.recover(store={str(self._store.path)!r})",
             )
             raise
-        note_on(
+        add_note(
             error,
             f"docker-rollback: {', '.join(names)} rolled back to backup {backup.id}; "
             f"what was written in the {lost:.1f} s since then is discarded",
         )
 
     def _keep_what_failed(self, operation: Operation, error: BaseException) -> None:
-        """Keep the state of the failed update, if that is wanted; where it cannot be, the rollback goes on without."""
+        """Keep the state of the failed update if requested; if that fails, the rollback goes on without it."""
         if self._keep_failed:
             try:
                 with self._reporter.during("keep"):
-                    self._account.kept = self._recovery.keep_failed(operation)
+                    self._builder.kept = self._recovery.keep_failed(operation)
             except Exception as failure:
-                self._account.problem(failure)
+                self._builder.problem(failure)
                 logger.warning("the state of the failed update could not be kept: %s", failure)
-                note_on(error, f"docker-rollback: the state of the failed update could not be kept: {failure}")
+                add_note(error, f"docker-rollback: the state of the failed update could not be kept: {failure}")
             else:
-                note_on(
-                    error, f"docker-rollback: the state of the failed update is kept as backup {self._account.kept}"
+                add_note(
+                    error, f"docker-rollback: the state of the failed update is kept as backup {self._builder.kept}"
                 )
         self._reporter.begin("restore")
 
     def _finish(self) -> None:
-        """Tidy up; the outcome stands whatever happens here, and what is left over is for `recover`."""
+        """Tidy up; errors do not change the outcome, and `recover` removes what is left over."""
         if self._operation is None:
             return
         self._reporter.begin("finish")
@@ -411,17 +411,17 @@ class Rollback:
             if self._keep:
                 self._capture.prune(self.backup, keep=self._keep)
         except RestoreError:
-            # Rolled back means running.
+            # A container does not run: the rollback has failed after all.
             raise
         except Exception as error:
-            self._account.problem(error, left_over=True)
+            self._builder.problem(error, left_over=True)
             logger.exception("backup %s: tidying up failed; the outcome stands", self.backup.id)
 
     def _conclude(self, leaving: BaseException | None) -> None:
-        for told in self._operation.told if self._operation is not None else ():
-            self._account.note(told)
+        for fact in self._operation.told if self._operation is not None else ():
+            self._builder.restored(fact)
         for problem in self._hooks.problems:
-            self._account.problem(problem)
-        self._outcome = self._account.outcome(self.status, self._backup)
+            self._builder.problem(problem)
+        self._outcome = self._builder.outcome(self.status, self._backup)
         logger.info("%s: %s", ", ".join(self._outcome.containers), self.status.value)
-        tell(self._on_outcome, self._outcome, leaving=leaving)
+        notify(self._on_outcome, self._outcome, leaving=leaving)

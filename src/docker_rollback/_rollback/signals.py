@@ -1,4 +1,4 @@
-"""What signals mean while a rollback is open: a request to end first puts everything back."""
+"""Handles signals while a rollback is open: a request to terminate rolls back first."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ _Handler: TypeAlias = Callable[[int, FrameType | None], None]
 
 
 class Signals:
-    """The signals of the main thread for the time of a block; in any other thread, nothing.
+    """Installs signal handlers for the time of a block; does nothing outside the main thread.
 
-    SIGTERM and SIGHUP become `SystemExit` (143 and 129, as a shell counts), so that a block that is asked to end is
-    rolled back. Within `deferring`, the first SIGINT or SIGTERM waits for the end of it, and a second one ends it at
-    once. SIGHUP waits as well and never ends it: a terminal that closes sends it twice, by the shell and by the
-    kernel. Every handler that was there before is there again afterwards; a signal that was ignored stays so.
+    SIGTERM and SIGHUP raise `SystemExit` (143 and 129, as in a shell), so that a block that is asked to terminate is
+    rolled back. Inside `deferring`, the first SIGINT or SIGTERM is deferred to the end, and a second one interrupts at
+    once. SIGHUP is deferred and never interrupts: a closing terminal sends it twice, from the shell and from the
+    kernel. The previous handlers are restored afterwards; an ignored signal stays ignored.
     """
 
     def __init__(self) -> None:
@@ -39,10 +39,10 @@ class Signals:
 
     @contextmanager
     def deferring(self, work: str) -> Iterator[None]:
-        """Have one signal wait for the end of a block; `deliver` raises it then.
+        """Defer one signal until the end of a block; `deliver` raises it then.
 
         Args:
-            work: what is being done, for the log.
+            work: a name of the work in the block, for the log.
         """
 
         def defer(number: int, frame: FrameType | None) -> None:
@@ -50,25 +50,27 @@ class Signals:
                 _raise(number, frame)
             self._insisted = True
             self._pending = self._pending or number
-            logger.warning("%s waits until %s is done; once more breaks it off", signal.Signals(number).name, work)
+            logger.warning(
+                "%s is deferred until %s is done; send it again to interrupt", signal.Signals(number).name, work
+            )
 
         def defer_hang_up(number: int, _: FrameType | None) -> None:
             if not self._hung_up:
                 self._hung_up = True
                 self._pending = self._pending or number
-                logger.warning("%s waits until %s is done", signal.Signals(number).name, work)
+                logger.warning("%s is deferred until %s is done", signal.Signals(number).name, work)
 
         with _handling({signal.SIGINT: defer, signal.SIGTERM: defer, signal.SIGHUP: defer_hang_up}):
             yield
 
     def deliver(self, leaving: BaseException | None) -> None:
-        """Raise what a deferred signal stands for, unless the block is left by such an exception already."""
+        """Raise the exception of a deferred signal, unless such an exception is leaving the block already."""
         pending, self._pending, self._insisted = self._pending, None, False
         if pending is not None and not isinstance(leaving, KeyboardInterrupt | SystemExit):
             _raise(pending, None)
 
     def _hang_up(self, number: int, frame: FrameType | None) -> None:
-        """Raise the first SIGHUP alone: a second one is the same terminal, and would break off what the first began."""
+        """Raise on the first SIGHUP only: the same terminal sends a second one, which would interrupt the rollback."""
         if not self._hung_up:
             self._hung_up = True
             _raise(number, frame)
@@ -86,7 +88,7 @@ def _handling(handlers: dict[signal.Signals, _Handler]) -> Iterator[None]:
         yield
         return
     before = {number: signal.getsignal(number) for number in handlers}
-    # One that was installed by other means than Python's could not be put back.
+    # A handler that was not installed from Python (None) could not be restored.
     ours = [number for number in handlers if before[number] not in (None, signal.SIG_IGN)]
     try:
         for number in ours:

@@ -1,4 +1,4 @@
-"""The image of an update: found or fetched, checked for its platform, and compared with the image that runs now."""
+"""Finds or pulls the image of an update, checks its platform, and compares it with the running image."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ from docker_rollback._store import BackupStore
 from docker_rollback.errors import ImageNotFoundError, ImagePlatformError
 
 Pull: TypeAlias = Literal["missing", "always", "never"]
-"""When an image is fetched from its registry: where the engine does not have it, in any case, or not at all."""
+"""When to pull an image from its registry: if the engine does not have it, always, or never."""
 
 _GO_NAMES: Final = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "armv6l": "arm", "i686": "386"}
-"""The architectures of kernels, as images name them, where that differs."""
+"""Kernel architectures whose name in images differs."""
 
 _ALSO_RUNS: Final = {"amd64": ("386",), "arm64": ("arm",)}
-"""What a kernel of an architecture runs as well."""
+"""Other architectures that a kernel runs."""
 
 
 @frozen
 class UpdateImage:
-    """The image that a container is to be replaced from.
+    """The image for a container's replacement.
 
     Attributes:
-        reference: its name, digest or id; None for what the container was made from.
-        pull: when it is fetched from its registry.
-        platform: which of several platforms of it; None for the engine's choice.
-        id: the id of the image that was found ahead of the block; None if nobody looked.
+        reference: its name, digest or id; None for the name that the container was created from.
+        pull: when to pull it from its registry.
+        platform: the platform of a multi-platform image; None for the engine's choice.
+        id: the id of the image, if `find_ahead` has found it; None otherwise.
     """
 
     reference: str | None = None
@@ -44,24 +44,24 @@ class UpdateImage:
     id: str | None = None
 
     def __attrs_post_init__(self) -> None:
-        """Refuse an argument that is wrong."""
+        """Refuse a wrong argument."""
         one_of("pull", self.pull, get_args(Pull))
         text("image", self.reference, what="the name or id of an image", optional=True)
         text("platform", self.platform, what="a platform, such as 'linux/arm64'", optional=True)
 
     def find(self, engine: Engine, reference: str, *, reporter: Reporter) -> Inspection:
-        """Return the image's inspection; fetch it if `pull` says so.
+        """Return the image's inspection; pull the image if `pull` says so.
 
-        An image that was found ahead is taken as it was found, and its name leads to it from now on. If somebody
-        removed it meanwhile, it is fetched again.
+        An image that `find_ahead` has found is used by its id, and its name points to it from now on. If it has been
+        removed since, it is pulled again.
 
         Args:
-            engine: where it is.
+            engine: the engine.
             reference: its name, digest or id.
-            reporter: is told of a fetch.
+            reporter: receives the progress of a pull.
 
         Raises:
-            ImageNotFoundError, EngineError: the engine does not have it and cannot fetch it.
+            ImageNotFoundError, EngineError: the engine does not have the image and cannot pull it.
         """
         if self.id is not None:
             with suppress(ImageNotFoundError):
@@ -84,23 +84,23 @@ class UpdateImage:
     def find_ahead(
         self, engine: Engine, store: BackupStore, old: Observed, changes: Changes, *, reporter: Reporter
     ) -> UpdateImage | None:
-        """Find the image while the service still runs, before anything is captured; return this with its id.
+        """Find the image before the backup, while the service still runs; return a copy of this with its id.
 
-        If a fetch moves the name, it is led back to the image that it led to: a capture records that, and a rollback
-        leads the name there.
+        If a pull moves the image's name, the name is moved back: the capture records the image that it points to, and a
+        rollback restores that.
 
         Args:
-            engine: where it is.
-            store: whose backups may know what the container was made from.
-            old: the container that is replaced.
-            changes: what else shall differ.
-            reporter: is told of a fetch.
+            engine: the engine.
+            store: the store, whose backups may know the name that the container was created from.
+            old: the container to replace.
+            changes: other differences.
+            reporter: receives the progress of a pull.
 
         Returns:
-            None if the container runs that very image and nothing else shall differ.
+            None if the container already runs that image and nothing else differs.
 
         Raises:
-            ValueError: no image is given, and none can be known.
+            ValueError: no image is given and its name is unknown.
             ImageNotFoundError, ImagePlatformError, EngineError: there is no such image for this engine.
         """
         known = earlier_name(store, old.name, str(old.inspection["Image"]))
@@ -125,15 +125,15 @@ class UpdateImage:
 
 
 def made_from(engine: Engine, container: Observed, *, known: str | None) -> str:
-    """Return what a container was made from, by name if there is one.
+    """Return the reference that a container was created from, by name if there is one.
 
     Args:
-        engine: where it is.
-        container: as it stands.
-        known: the name that a backup knows, if an earlier rollback created the container by the id of its image.
+        engine: the engine.
+        container: the container.
+        known: the name from a backup, if an earlier rollback created the container by the id of its image.
 
     Raises:
-        ValueError: an earlier rollback created it by an id, and nobody knows the name.
+        ValueError: an earlier rollback created the container by an id, and the name is unknown.
     """
     reference, image_id = str(container.inspection["Config"]["Image"]), str(container.inspection["Image"])
     if name_of(reference, image_id) is not None:
@@ -142,17 +142,17 @@ def made_from(engine: Engine, container: Observed, *, known: str | None) -> str:
         return known
     if find_origin(engine, container).image != image_id:
         raise ValueError(
-            f"container {container.name!r} was created by the id of an image of an earlier rollback, and no backup in "
-            "the store knows the name that it was made from before: say which image, by image="
+            f"container {container.name!r} was created by the id of its image in an earlier rollback, and no backup in "
+            "the store knows the name of that image: pass image="
         )
     return reference
 
 
 def check_platform(engine: Engine, old: Observed, image: str, found: Inspection) -> None:
-    """Raise if an image is for another platform than the engine's, unless the container's own was so as well.
+    """Raise if an image is for another platform than the engine's, unless the container's own image is, too.
 
     Raises:
-        ImagePlatformError: the engine's kernel does not run it.
+        ImagePlatformError: the engine's kernel does not run the image.
     """
     wanted = _platform(found)
     if wanted == _platform(engine.inspect_image(str(old.inspection["Image"]))):
@@ -169,19 +169,19 @@ def _platform(image: Inspection) -> str:
 
 
 def _is_made_from(engine: Engine, container: Observed, reference: str, image_id: str) -> bool:
-    """Return True if a container was made from this image, and by this name if `reference` is one."""
+    """Return True if a container was created from this image, and by this name if `reference` is one."""
     if container.inspection["Image"] != image_id:
         return False
     name = name_of(reference, image_id)
     if (name is None and "@" not in reference) or engine.info().flavour == "podman":
-        # An id is no name, and of several names of one image Podman shows any.
+        # An id is not a name, and Podman reports any of an image's names.
         return True
     used = str(container.inspection["Config"]["Image"])
     return reference == used or (name is not None and name == name_of(used, image_id))
 
 
 def _changes_nothing(old: Observed, found: Inspection, changes: Changes) -> bool:
-    """Return True if a container has everything already that is to differ."""
+    """Return True if a container already has all the changes."""
     defaults: Mapping[str, Any] = found.get("Config") or {}
 
     def request(what: Changes) -> CreateRequest:

@@ -1,4 +1,4 @@
-"""The verdict on an update: every check on every container, side by side for a group."""
+"""Runs the checks of an update on its containers, in parallel for several containers."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from docker_rollback._containers import members
 from docker_rollback._engine import Engine
 from docker_rollback._inspection import is_one_off
 from docker_rollback._model import ContainerState, Observed, Project
-from docker_rollback._rollback.checked_container import Check, CheckedContainer, holds_now, run_check
+from docker_rollback._rollback.checked_container import Check, CheckedContainer, passes_now, run_check
 from docker_rollback.errors import RestoreError, UpdateRejectedError
 
 logger = logging.getLogger("docker_rollback")
 
 _AFTER_A_ROLLBACK: Final = 30.0
-"""Seconds for containers that were started a moment ago, one after the other, to find each other again."""
+"""Seconds in which containers that have just been started, one after the other, can reconnect to each other."""
 
 _POLL: Final = 0.5
 
@@ -29,16 +29,16 @@ _Task: TypeAlias = tuple[CheckedContainer, Sequence[Check]]
 
 
 class Verdict:
-    """Runs checks on containers: before an update to know what holds, after it, and after a rollback.
+    """Runs checks on containers: before an update to learn which of them pass, after it, and after a rollback.
 
-    The checks of one container run one after the other, in the order given; those of several containers side by side,
-    each container in a thread of its own.
+    The checks of one container run in the given order; several containers are checked in parallel, each in a thread of
+    its own.
 
     Args:
-        engine: where the containers are.
-        checks: what each of them has to pass.
-        clock: the time that checks measure by, in seconds.
-        sleep: how checks wait, in seconds.
+        engine: the engine of the containers.
+        checks: the checks that each container has to pass.
+        clock: returns the time for checks, in seconds.
+        sleep: waits between checks, in seconds.
     """
 
     def __init__(
@@ -55,37 +55,37 @@ class Verdict:
         self._sleep = sleep
         self._held: list[_Task] = []
         self._project: Project | None = None
-        self._beside: set[str] = set()
+        self._outside_project: set[str] = set()
 
     def begin(self, containers: Sequence[Observed], project: Project | None = None) -> None:
-        """Note the containers, and which checks hold of each now: after a rollback no more is asked.
+        """Record the containers, and the checks that pass on each now: only these are repeated after a rollback.
 
         Args:
-            containers: what the backup is of.
-            project: the compose project that it is of. Which containers that has is for the update to say.
+            containers: the containers of the backup.
+            project: the compose project of the backup. The update may change which containers it has.
         """
         self._project = project
         checked = [self._checked(container) for container in containers]
         within = project.containers if project is not None else ()
-        self._beside = {container.name for container in containers if container.id not in within}
-        # One in a crash loop is not well, whatever a check finds in the moment in which it runs.
+        self._outside_project = {container.name for container in containers if container.id not in within}
+        # A check may pass in the moment in which a container in a crash loop runs.
         self._held = [
-            (one, () if one.before.loops else tuple(check for check in self._checks if holds_now(check, one)))
+            (one, () if one.before.loops else tuple(check for check in self._checks if passes_now(check, one)))
             for one in checked
         ]
 
     def judge(self, checks: Sequence[Check] | None = None) -> None:
-        """Raise an `UpdateRejectedError` as soon as one check fails on one container; the others are given up.
+        """Raise an `UpdateRejectedError` as soon as one check fails on one container, and give up the others.
 
         Args:
-            checks: what each of them has to pass; by default the checks of this verdict.
+            checks: the checks to run; by default the checks of this verdict.
         """
-        tasks = [(container, self._checks if checks is None else checks) for container in self._standing()]
-        for failure in _side_by_side(tasks, _pass, until_first=True):
+        tasks = [(container, self._checks if checks is None else checks) for container in self._to_check()]
+        for failure in _in_parallel(tasks, _pass, until_first=True):
             raise failure
 
-    def _standing(self) -> list[CheckedContainer]:
-        """Return what is to be well after the update: the containers, of a project those that it has now."""
+    def _to_check(self) -> list[CheckedContainer]:
+        """Return the containers to check after the update; for a project, those that it has now."""
         if self._project is None:
             return [container for container, _ in self._held]
         known = {container.name: container for container, _ in self._held}
@@ -95,31 +95,33 @@ class Verdict:
                 self._project.name, "the update left no container of the project", details="it was running before"
             )
         new = ContainerState("running")
-        return [known[name] for name in self._beside] + [
-            known.get(one.name) or self._checked(evolve(one, state=new)) for one in now if one.name not in self._beside
+        return [known[name] for name in self._outside_project] + [
+            known.get(one.name) or self._checked(evolve(one, state=new))
+            for one in now
+            if one.name not in self._outside_project
         ]
 
     def _checked(self, container: Observed) -> CheckedContainer:
         return CheckedContainer.of(self._engine, container, clock=self._clock, sleep=self._sleep)
 
     def judge_again(self) -> None:
-        """Raise a `RestoreError` where a check fails that held before; every container is asked.
+        """Raise a `RestoreError` if a check fails that passed before the update; check every container.
 
-        There is nothing left to save by haste, so a check that fails is tried again for a while.
+        Nothing is gained by failing fast after a rollback, so a failing check is repeated for 30 seconds.
         """
         failures = [
             RestoreError(
                 failure.container,
-                f"it was restored, but is not well: {failure.reason}\n{failure.details}",
+                f"it was restored, but is not healthy: {failure.reason}\n{failure.details}",
                 restored=True,
             )
-            for failure in _side_by_side(self._held, _pass_patiently, until_first=False)
+            for failure in _in_parallel(self._held, _pass_patiently, until_first=False)
         ]
         if len(failures) == 1:
             raise failures[0]
         if failures:
             names = ", ".join(failure.container for failure in failures)
-            raise RestoreError(names, "they were restored, but are not well:", failures=failures, restored=True)
+            raise RestoreError(names, "they were restored, but are not healthy:", failures=failures, restored=True)
 
 
 def _pass(container: CheckedContainer, checks: Sequence[Check]) -> None:
@@ -136,16 +138,16 @@ def _pass_patiently(container: CheckedContainer, checks: Sequence[Check]) -> Non
         except UpdateRejectedError as error:
             if container.clock() >= deadline:
                 raise
-            logger.info("%s: not well yet after the rollback: %s", container.name, error.reason)
+            logger.info("%s: not healthy yet after the rollback: %s", container.name, error.reason)
         container.sleep(_POLL)
 
 
-def _side_by_side(
+def _in_parallel(
     tasks: Sequence[_Task], work: Callable[[CheckedContainer, Sequence[Check]], None], *, until_first: bool
 ) -> list[UpdateRejectedError]:
-    """Return what was rejected, in the order of `tasks`, or the first alone; anything else that is raised comes out.
+    """Return the rejections in the order of `tasks`, or only the first one; other exceptions propagate.
 
-    One task runs right here, so that its checks can be interrupted and find the thread that they know.
+    A single task runs in the calling thread, so that Ctrl-C interrupts its checks and thread-bound resources work.
     """
     if len(tasks) == 1:
         return [failure for task in tasks if (failure := _outcome(task, work)) is not None]
@@ -174,7 +176,7 @@ def _side_by_side(
             elif outcome is not None:
                 raise outcome
     finally:
-        # Whoever still waits ends at its next sleep; a call that hangs ends with the program.
+        # A check that still runs ends at its next sleep; one that hangs ends with the program.
         given_up.set()
     return [rejected[number] for number in sorted(rejected)]
 
@@ -188,11 +190,11 @@ def _outcome(task: _Task, work: Callable[[CheckedContainer, Sequence[Check]], No
 
 
 def _until(container: CheckedContainer, given_up: threading.Event) -> CheckedContainer:
-    """Return the same container, whose sleep ends the thread once the verdict has been given."""
+    """Return the container with a sleep that ends its thread once `given_up` is set."""
 
     def sleep(seconds: float) -> None:
         container.sleep(seconds)
         if given_up.is_set():
-            raise SystemExit  # no handler of errors holds it up
+            raise SystemExit  # not caught by `except Exception` in a check
 
-    return container.hurried(clock=container.clock, sleep=sleep)
+    return container.with_time(clock=container.clock, sleep=sleep)

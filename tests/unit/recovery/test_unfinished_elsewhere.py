@@ -1,4 +1,4 @@
-"""Work that another store has to finish: recovery names it, and never says that nothing was cut off."""
+"""Work that another store has to finish: recovery names it, and never says that nothing was interrupted."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def test_an_empty_path_is_a_wrong_argument(
     with pytest.raises(SystemExit) as ended:
         run(shop.engine, monkeypatch, "--store", "")
     assert (ended.value.code, int(ExitCode.USAGE)) == (2, 2)
-    assert "empty path" in capsys.readouterr().err
+    assert "the path is empty" in capsys.readouterr().err
 
 
 def test_unfinished_work_of_another_store_is_named(shop: Shop, other: BackupStore) -> None:
@@ -130,7 +130,7 @@ def test_unfinished_work_of_another_store_is_named(shop: Shop, other: BackupStor
 def test_the_command_ends_with_a_code_of_its_own(
     shop: Shop, other: BackupStore, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Exit code 5 in place of 'nothing was cut off'; the command that is printed finishes it, with code 0."""
+    """Exit code 5 in place of 'nothing was interrupted'; the command that is printed finishes it, with code 0."""
     die_in_the_body(shop, shop.break_it)
     assert run(shop.engine, monkeypatch, "--store", str(other.path)) == 5
     out, err = capsys.readouterr()
@@ -140,7 +140,7 @@ def test_the_command_ends_with_a_code_of_its_own(
     assert run(shop.engine, monkeypatch, *command[4:]) == 0
     assert "rolled back" in capsys.readouterr().out
     assert run(shop.engine, monkeypatch, "--store", str(other.path)) == 0
-    assert capsys.readouterr().out == "nothing was cut off\n"
+    assert capsys.readouterr().out == "nothing was interrupted\n"
 
 
 def test_a_path_with_spaces_is_quoted_in_the_command(tmp_path: Path) -> None:

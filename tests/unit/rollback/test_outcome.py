@@ -183,7 +183,7 @@ def test_a_service_that_stays_down_is_left_to_somebody(shop: Shop, told: list[Ou
     assert isinstance(failed.value.__cause__, EngineError)
     assert failed.value.failures == (failed.value.__cause__,)
     assert resumed == []
-    assert any("'shop' could not be set going again" in todo for todo in told[0].to_do)
+    assert any("'shop' could not be started again" in todo for todo in told[0].to_do)
     assert any("docker_rollback.recover(" in todo for todo in told[0].to_do)
 
 

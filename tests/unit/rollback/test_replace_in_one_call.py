@@ -327,7 +327,7 @@ def test_a_container_of_an_unknown_name_needs_an_image(shop: Shop, tmp_path: Pat
         shop.engine.remove_container("shop", force=True)
         raise RollbackRequested
     engine, store = FailingEngine(shop.engine), BackupStore(tmp_path / "other")
-    with pytest.raises(ValueError, match="'shop' was created by the id of an image of an earlier rollback"):
+    with pytest.raises(ValueError, match="'shop' was created by the id of its image in an earlier rollback"):
         replace("shop", client=engine, store=store, verify=None)
     assert (changing(engine), store.path.exists()) == ([], False)
 
@@ -347,7 +347,7 @@ def test_a_rollback_is_good_for_one_update(shop: Shop) -> None:
     """It is a block like any other."""
     tx = shop.rollback()
     tx.update("shop", "shop:2")
-    with pytest.raises(RuntimeError, match="good for one block"):
+    with pytest.raises(RuntimeError, match="can be entered once"):
         tx.update("shop", "shop:1")
 
 

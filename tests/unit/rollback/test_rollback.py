@@ -114,7 +114,7 @@ def test_a_rollback_is_good_for_one_block(shop: Shop) -> None:
     tx = shop.rollback()
     with tx:
         pass
-    with pytest.raises(RuntimeError, match="good for one block"), tx:
+    with pytest.raises(RuntimeError, match="can be entered once"), tx:
         pytest.fail("the block was entered")
 
 

@@ -200,7 +200,7 @@ def test_a_volume_without_a_container_does_not_stay(shop: Shop) -> None:
         ({"quiesce": "stopp"}, "quiesce is one of 'stop', 'pause', 'none', not 'stopp'"),
         ({"shared": "Refuse"}, "shared is one of"),
         ({"way": "helpr"}, "way is one of"),
-        ({"verify": healthy}, "makes a check; call it"),
+        ({"verify": healthy}, "returns a check; call it"),
         ({"verify": "healthy"}, "check"),
         ({"keep": -1}, "keep is not negative"),
         ({"store": ""}, "empty path"),

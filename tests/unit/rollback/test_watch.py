@@ -91,7 +91,7 @@ def test_an_update_that_turns_unhealthy_is_rolled_back(shop: Shop) -> None:
 def test_an_update_that_is_started_again_or_removed_is_rolled_back(shop: Shop, verify: Any) -> None:
     """By somebody, and not by its engine."""
     shop.engine.on_start("shop:2", lambda container: is_stopped_and_started(container, shop))
-    with pytest.raises(UpdateRejectedError, match="it was started again"):
+    with pytest.raises(UpdateRejectedError, match="it was restarted"):
         watching(shop, verify=verify).update("shop", "shop:2")
     shop.check_restored()
     shop.engine.on_start(

@@ -6,7 +6,7 @@ from docker_rollback._capture import HookArgument
 from docker_rollback._engine import Client
 from docker_rollback._inspection import ChangeArguments
 from docker_rollback._model import ExcludeArgument, Quiesce, Shared, Way
-from docker_rollback._reporting import Listener
+from docker_rollback._reporting import Listener, StepName
 from docker_rollback._rollback import Check, OutcomeListener, Pull
 from docker_rollback._store import KeepArgument
 
@@ -25,6 +25,7 @@ __all__ = [
     "ReplaceArguments",
     "RollbackArguments",
     "Shared",
+    "StepName",
     "StoreArgument",
     "Way",
 ]

@@ -118,6 +118,7 @@ NAMES = {
         "ReplaceArguments",
         "RollbackArguments",
         "Shared",
+        "StepName",
         "StoreArgument",
         "Way",
     ],

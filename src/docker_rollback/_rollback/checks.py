@@ -65,16 +65,16 @@ def healthy(*, timeout: float | None = None, stable_for: float = 5.0) -> Check:
     def check(container: CheckedContainer) -> None:
         if not container.before.alive:
             return
-        first = _look(container)
+        first = _inspect(container)
         begun = container.clock()
         run, since, runs = started_at(first), begun - container.up_for(first), 1
         while True:
-            inspection = _look(container)
+            inspection = _inspect(container)
             now = container.clock()
             if started_at(inspection) != run:
                 # The engine did not restart it (it counts its restarts): somebody started or recreated it.
                 run, since, runs = started_at(inspection), now, runs + 1
-            if _is_well(container, inspection, first, timeout=timeout, waited=now - begun) and (
+            if _is_healthy(container, inspection, first, timeout=timeout, waited=now - begun) and (
                 _is_settled(inspection, now - since, stable_for)
             ):
                 return
@@ -101,7 +101,7 @@ def stays_up(seconds: float) -> Check:
     def check(container: CheckedContainer) -> None:
         if not container.before.alive:
             return
-        first = inspection = _look(container)
+        first = inspection = _inspect(container)
         until = container.clock() + seconds
         while not _has_done_its_work(container, inspection, first):
             if (inspection["Id"], started_at(inspection)) != (first["Id"], started_at(first)):
@@ -112,7 +112,7 @@ def stays_up(seconds: float) -> Check:
             if left <= 0:
                 return
             container.sleep(min(_WATCH, left))
-            inspection = _look(container)
+            inspection = _inspect(container)
 
     return check
 
@@ -142,9 +142,9 @@ def http_ok(url: str, *, timeout: float = 30.0, status: int | None = None) -> Ch
     # Without proxies: a proxy from the environment would answer in place of the service.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
-    def ask(patience: float) -> str | None:
+    def ask(timeout: float) -> str | None:
         try:
-            with opener.open(url, timeout=patience) as answer:
+            with opener.open(url, timeout=timeout) as answer:
                 found = int(answer.status)
         except urllib.error.HTTPError as error:
             found = error.code
@@ -170,9 +170,9 @@ def tcp_open(host: str, port: int, *, timeout: float = 30.0) -> Check:
     whole("port", port, least=1, most=65535)
     seconds("timeout", timeout)
 
-    def ask(patience: float) -> str | None:
+    def ask(timeout: float) -> str | None:
         try:
-            with socket.create_connection((host, port), timeout=patience):
+            with socket.create_connection((host, port), timeout=timeout):
                 return None
         except OSError as error:
             return f"{host}:{port} accepts no connection: {error}"
@@ -258,14 +258,14 @@ def _until(ask: Callable[[float], str | None], timeout: float) -> Check:
             return
         deadline = container.clock() + timeout
         while (problem := ask(max(_POLL, deadline - container.clock()))) is not None:
-            if container.clock() >= deadline or _has_failed(_look(container)):
+            if container.clock() >= deadline or _has_failed(_inspect(container)):
                 raise container.reject(problem)
             container.sleep(_POLL)
 
     return check
 
 
-def _look(container: CheckedContainer) -> Inspection:
+def _inspect(container: CheckedContainer) -> Inspection:
     try:
         return container.inspect()
     except ContainerNotFoundError as error:
@@ -278,7 +278,7 @@ def _has_failed(inspection: Inspection) -> bool:
     return state.status in ("exited", "dead") and state.exit_code != 0
 
 
-def _is_well(
+def _is_healthy(
     container: CheckedContainer, inspection: Inspection, first: Inspection, *, timeout: float | None, waited: float
 ) -> bool:
     """Return True if the container is healthy, False to ask again; raise if it will not become healthy."""
@@ -291,7 +291,7 @@ def _is_well(
     if state.health == "healthy" and not inspection["State"]["Health"].get("FailingStreak"):
         return True
     own = inspection["Config"].get("Healthcheck") or {}
-    if waited >= (_patience_of(own) if timeout is None else timeout + _probing(own, "StartPeriod")):
+    if waited >= (_seconds_to_decide(own) if timeout is None else timeout + _duration(own, "StartPeriod")):
         never = "" if inspection["State"]["Health"].get("Log") else _NEVER_ASKED
         raise container.reject(f"it did not become healthy within {waited:.0f} s{never}")
     return False
@@ -303,10 +303,10 @@ def _has_done_its_work(container: CheckedContainer, inspection: Inspection, firs
     if inspection["State"].get("OOMKilled"):
         raise container.reject("it ran out of memory")
     if state.status in ("exited", "dead"):
-        if state.exit_code == 0 and not _restarts(inspection):
+        if state.exit_code == 0 and not _has_restart_policy(inspection):
             return True
         raise container.reject(f"it ended with exit code {state.exit_code}")
-    if _restarted(inspection) > _restarted(first) or state.status == "restarting":
+    if restart_count(inspection) > restart_count(first) or state.status == "restarting":
         raise container.reject("it keeps ending and is being restarted")
     if state.status == "paused" and container.before.status != "paused":
         raise container.reject("it is paused")
@@ -325,30 +325,25 @@ def _is_settled(inspection: Inspection, up: float, stable_for: float) -> bool:
     if state.health is not None or state.status != "running":
         return True
     # `passes_now` stops the clock at infinity, so that `up` may be NaN: that passes.
-    return not up < (max(stable_for, _SETTLED) if _restarted(inspection) else stable_for)
+    return not up < (max(stable_for, _SETTLED) if restart_count(inspection) else stable_for)
 
 
-def _restarts(inspection: Inspection) -> bool:
+def _has_restart_policy(inspection: Inspection) -> bool:
     policy = (inspection["HostConfig"].get("RestartPolicy") or {}).get("Name")
     return policy in ("always", "unless-stopped")
 
 
-def _restarted(inspection: Inspection) -> int:
-    """Return how often the engine has restarted a container since somebody started it."""
-    return restart_count(inspection)
-
-
-def _patience_of(probing: Mapping[str, Any]) -> float:
+def _seconds_to_decide(probing: Mapping[str, Any]) -> float:
     """Return the seconds after which a health check has decided.
 
     Failed probes count after the start period, except the one that is running when it ends; as many as `Retries` may
     fail, each after an interval and its timeout.
     """
-    probe = _probing(probing, "Timeout")
+    probe = _duration(probing, "Timeout")
     retries = int(probing.get("Retries") or _PROBING["Retries"])
-    return _probing(probing, "StartPeriod") + probe + retries * (_probing(probing, "Interval") + probe) + _MARGIN
+    return _duration(probing, "StartPeriod") + probe + retries * (_duration(probing, "Interval") + probe) + _MARGIN
 
 
-def _probing(probing: Mapping[str, Any], key: str) -> float:
+def _duration(probing: Mapping[str, Any], key: str) -> float:
     """Return a duration of a health check in seconds; an engine stores nanoseconds, and 0 for its default."""
     return float((probing.get(key) or 0) / 1e9 or _PROBING[key])

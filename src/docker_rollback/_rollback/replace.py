@@ -53,7 +53,7 @@ class Replacer:
         self._engine = engine
         self._reporter = reporter or Reporter()
         self._captured = {container.name: container for container in backup.containers}
-        self._half: dict[str, BaseException] = {}
+        self._half_replaced: dict[str, BaseException] = {}
 
     def replace(
         self,
@@ -124,14 +124,14 @@ class Replacer:
             for one in (*reversed(bound), old):
                 self._remove_intermediate(one, ids.get(one.id, one.id))
         except BaseException as error:
-            self._half[old.name] = error
+            self._half_replaced[old.name] = error
             raise
-        self._half.pop(old.name, None)
+        self._half_replaced.pop(old.name, None)
         return ids[old.id]
 
     def check(self) -> None:
         """Raise an `UpdateRejectedError` if a replacement failed half way and the block caught the error."""
-        for name, error in self._half.items():
+        for name, error in self._half_replaced.items():
             raise UpdateRejectedError(name, f"its replacement failed half way ({type(error).__name__})") from error
 
     def _bound(self, old: Observed) -> tuple[Observed, ...]:

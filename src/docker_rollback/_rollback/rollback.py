@@ -116,7 +116,7 @@ class Rollback:
         self._clock = clock
         self._builder = OutcomeBuilder(containers, store=str(store.path), reporter=self._reporter, clock=clock)
         self._outcome: Outcome | None = None
-        self._held = ExitStack()
+        self._resources = ExitStack()
         self._signals = Signals()
         self.status: Status = Status.NOT_STARTED
         self.recovered: tuple[Recovered, ...] = ()
@@ -173,9 +173,9 @@ class Rollback:
         self._begin()
         self.status = Status.CAPTURING
         with self._entering():
-            self._held.enter_context(self._signals)
+            self._resources.enter_context(self._signals)
             with self._reporter.during("preflight"):
-                report, recovered = self._held.enter_context(
+                report, recovered = self._resources.enter_context(
                     self._recovery.holding(self._containers, project=self._project)
                 )
                 self.recovered += recovered
@@ -200,7 +200,7 @@ class Rollback:
         except BaseException as error:
             self.status = Status.FAILED
             self._builder.because(error)
-            self._held.close()
+            self._resources.close()
             self._conclude(error)
             raise
 
@@ -309,7 +309,7 @@ class Rollback:
             self._conclude(leaving)
 
     def _leave(self, error: BaseException | None) -> bool:
-        with self._held:
+        with self._resources:
             if error is not None:
                 self._roll_back(error)
                 self._signals.deliver(error)

@@ -184,8 +184,8 @@ def _changes_nothing(old: Observed, found: Inspection, changes: Changes) -> bool
     """Return True if a container already has all the changes."""
     defaults: Mapping[str, Any] = found.get("Config") or {}
 
-    def request(what: Changes) -> CreateRequest:
-        made = update_request(old, image="", image_id="", defaults=defaults, changes=what)
+    def request(chosen: Changes) -> CreateRequest:
+        made = update_request(old, image="", image_id="", defaults=defaults, changes=chosen)
         return evolve(made, body={**made.body, "Env": sorted(made.body["Env"])})
 
     return request(changes) == request(Changes())

@@ -53,7 +53,7 @@ class Verdict:
         self._checks = tuple(checks)
         self._clock = clock
         self._sleep = sleep
-        self._held: list[_Task] = []
+        self._passing: list[_Task] = []
         self._project: Project | None = None
         self._outside_project: set[str] = set()
 
@@ -69,7 +69,7 @@ class Verdict:
         within = project.containers if project is not None else ()
         self._outside_project = {container.name for container in containers if container.id not in within}
         # A check may pass in the moment in which a container in a crash loop runs.
-        self._held = [
+        self._passing = [
             (one, () if one.before.loops else tuple(check for check in self._checks if passes_now(check, one)))
             for one in checked
         ]
@@ -87,8 +87,8 @@ class Verdict:
     def _to_check(self) -> list[CheckedContainer]:
         """Return the containers to check after the update; for a project, those that it has now."""
         if self._project is None:
-            return [container for container, _ in self._held]
-        known = {container.name: container for container, _ in self._held}
+            return [container for container, _ in self._passing]
+        known = {container.name: container for container, _ in self._passing}
         now = [container for container in members(self._engine, self._project.name) if not is_one_off(container)]
         if not now:
             raise UpdateRejectedError(
@@ -115,7 +115,7 @@ class Verdict:
                 f"it was restored, but is not healthy: {failure.reason}\n{failure.details}",
                 restored=True,
             )
-            for failure in _in_parallel(self._held, _pass_patiently, until_first=False)
+            for failure in _in_parallel(self._passing, _pass_within_time, until_first=False)
         ]
         if len(failures) == 1:
             raise failures[0]
@@ -129,7 +129,7 @@ def _pass(container: CheckedContainer, checks: Sequence[Check]) -> None:
         run_check(check, container)
 
 
-def _pass_patiently(container: CheckedContainer, checks: Sequence[Check]) -> None:
+def _pass_within_time(container: CheckedContainer, checks: Sequence[Check]) -> None:
     deadline = container.clock() + _AFTER_A_ROLLBACK
     while True:
         try:

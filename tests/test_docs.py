@@ -17,6 +17,7 @@ A page that makes something under a name that the engine knows already is not ru
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import functools
 import io
@@ -351,6 +352,41 @@ def test_the_service_for_the_boot_is_one(tmp_path: Path) -> None:
     )
     # It says there what it does not know, and ends well all the same; other units of the machine are not ours.
     assert [line for line in said.stderr.splitlines() if file.name in line] == []
+
+
+def test_the_answers_to_where_is_what_are_true() -> None:
+    """Each file that the page names is there, and defines the name beside it."""
+    page = (DOCS / "explanation" / "where-is-what.md").read_text()
+    answers = re.findall(r"^\| .+\? \| `(\S+)` \| `(\S+)` \|$", page, re.MULTILINE)
+    assert len(answers) >= 15
+    assert len(answers) == page.count("\n| ") - 2, "a row is not: question | `file` | `name`"
+    assert [f"{file}: {name}" for file, name in answers if not _defines(SOURCE / file, name)] == []
+
+
+def _defines(file: Path, name: str) -> bool:
+    """Say whether a module, or for a dotted name a class in it, has a definition of that name."""
+    body = ast.parse(file.read_text()).body if file.exists() else []
+    for part in name.split("."):
+        found = {str(getattr(node, "name", "")): node for node in body}
+        for node in body:
+            if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+                found[node.target.id] = node
+        if part not in found:
+            return False
+        body = getattr(found[part], "body", [])
+    return True
+
+
+def test_the_house_is_drawn_whole() -> None:
+    """The picture has every room in its layer, and fits a screen."""
+    sys.path.insert(0, str(DOCS / "_ext"))
+    house = pytest.importorskip("house", exc_type=ImportError)
+    rooms, layers = house.rooms(), house.layers()
+    assert sorted(rooms) == sorted(name for layer in layers for name in layer.rooms)
+    picture = house.picture(rooms, layers)
+    _, _, width, height = re.search(r'viewBox="(\d+) (\d+) (\d+) (\d+)"', picture).groups()  # type: ignore[union-attr]
+    assert int(width) <= 1200
+    assert int(height) <= 700
 
 
 def test_the_reference_has_every_public_name() -> None:

@@ -1,9 +1,9 @@
-"""The picture of the house, drawn from the modules as they are: ``{house}`` in a page."""
+"""Draws the rooms of the package and their imports, from the code as it is: ``{house}`` in a page."""
 
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any, ClassVar
@@ -14,19 +14,23 @@ from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
 PACKAGE = "docker_rollback"
-SOURCE = Path(__file__).parent.parent.parent / "src" / PACKAGE
+ROOT = Path(__file__).parent.parent.parent
+SOURCE = ROOT / "src" / PACKAGE
+LAYERS = ROOT / "tests" / "test_architecture.py"
 
-_BOX, _GAP, _ROW, _HEIGHT = 118, 14, 74, 34
+_WORDS, _BOX, _GAP, _ROW, _HEIGHT = 420, 108, 10, 48, 28
+_SCREEN = 1200
+"""The width of the picture, which is also that of a small screen."""
 
 
 @frozen
-class Part:
-    """One room of the house: a module right below the package, or a folder of them.
+class Room:
+    """A module right below the package, or a folder of them.
 
     Attributes:
-        name: of the module or folder.
+        name: the name of the module or folder.
         says: the first sentence of its docstring.
-        uses: the parts that it imports.
+        uses: the names of the rooms that it imports.
     """
 
     name: str
@@ -34,8 +38,30 @@ class Part:
     uses: frozenset[str]
 
 
-def parts(source: Path = SOURCE) -> dict[str, Part]:
-    """Return the parts of the package, by name, as its files say it."""
+@frozen
+class Layer:
+    """Rooms that do not import each other.
+
+    Attributes:
+        says: what they are for.
+        rooms: their names.
+    """
+
+    says: str
+    rooms: tuple[str, ...]
+
+
+def layers(test: Path = LAYERS) -> list[Layer]:
+    """Return the layers, from the top, as the test that holds them lists them; the package's `__init__` aside."""
+    for node in ast.parse(test.read_text()).body:
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and node.targets[0].id == "LAYERS":
+            listed = ast.literal_eval(node.value)
+            return [Layer(says, tuple(room for room in rooms if room != "__init__")) for says, rooms in listed]
+    raise LookupError(f"{test} does not assign LAYERS")
+
+
+def rooms(source: Path = SOURCE) -> dict[str, Room]:
+    """Return the rooms of the package by name."""
     files: dict[str, list[Path]] = {}
     for path in sorted(source.rglob("*.py")):
         head = path.relative_to(source).parts[0].removesuffix(".py")
@@ -43,47 +69,29 @@ def parts(source: Path = SOURCE) -> dict[str, Part]:
             files.setdefault(head, []).append(path)
     found = {}
     for name, paths in files.items():
-        trees = [ast.parse(path.read_text()) for path in paths]
-        head = next(
-            (tree for path, tree in zip(paths, trees, strict=True) if path.stem in (name, "__init__")), trees[0]
-        )
-        used = {imported for tree in trees for imported in _imported(tree)}
-        found[name] = Part(name, _first_sentence(ast.get_docstring(head)), frozenset(used & files.keys() - {name}))
+        trees = {path: ast.parse(path.read_text()) for path in paths}
+        face = source / name / "__init__.py"
+        used = {imported for tree in trees.values() for imported in _imported(tree)}
+        docstring = ast.get_docstring(trees[face if face in trees else paths[0]])
+        found[name] = Room(name, _first_sentence(docstring), frozenset(used & files.keys() - {name}))
     return found
 
 
-def floors(house: Mapping[str, Part]) -> list[list[str]]:
-    """Return the parts by floor, the roof first: each part right above the highest that it uses."""
-    height: dict[str, int] = {}
-
-    def of(name: str, above: tuple[str, ...] = ()) -> int:
-        if name in above:
-            raise ValueError("imports run in a circle: " + " -> ".join((*above, name)))
-        if name not in height:
-            height[name] = 1 + max((of(used, (*above, name)) for used in house[name].uses), default=-1)
-        return height[name]
-
-    for name in house:
-        of(name)
-    return [sorted(name for name in house if height[name] == floor) for floor in range(max(height.values()), -1, -1)]
-
-
-def picture(house: Mapping[str, Part]) -> str:
-    """Return the house as SVG: a box for each part, a line for each import that no other path of imports implies."""
-    rows = _ordered(floors(house), house)
-    width = max(len(row) for row in rows) * (_BOX + _GAP) + _GAP
+def picture(house: Mapping[str, Room], floors: Sequence[Layer]) -> str:
+    """Return the house as SVG: a row for each layer, and a line for each import that no other path implies."""
     place = {}
-    for floor, row in enumerate(rows):
-        left = (width - len(row) * (_BOX + _GAP) + _GAP) / 2
-        for number, name in enumerate(row):
-            place[name] = (left + number * (_BOX + _GAP), _GAP + floor * _ROW)
+    for row, layer in enumerate(floors):
+        left = _WORDS + (_SCREEN - _WORDS - len(layer.rooms) * (_BOX + _GAP)) / 2
+        for number, name in enumerate(layer.rooms):
+            place[name] = (left + number * (_BOX + _GAP), row * _ROW + _GAP)
     lines = [_line(place[name], place[used]) for name in house for used in sorted(_direct(name, house))]
     boxes = [_box(house[name], *place[name]) for name in house]
-    height = (len(rows) - 1) * _ROW + _HEIGHT + 2 * _GAP
+    words = [_sentence(layer.says, row * _ROW + _GAP) for row, layer in enumerate(floors)]
+    height = (len(floors) - 1) * _ROW + _HEIGHT + 2 * _GAP
     return (
-        f'<svg role="img" aria-label="The parts of {PACKAGE}; imports run from top to bottom"'
-        f' viewBox="0 0 {width} {height}" style="width:100%;max-width:{width}px"'
-        ' font-family="monospace" font-size="13">' + "".join(lines + boxes) + "</svg>"
+        f'<svg role="img" aria-label="The rooms of {PACKAGE}; imports run from top to bottom"'
+        f' viewBox="0 0 {_SCREEN} {height}" style="width:100%;max-width:{_SCREEN}px"'
+        ' font-family="monospace" font-size="12">' + "".join(lines + boxes + words) + "</svg>"
     )
 
 
@@ -101,31 +109,14 @@ def _first_sentence(docstring: str | None) -> str:
     return paragraph.split(". ")[0].rstrip(".")
 
 
-def _direct(name: str, house: Mapping[str, Part]) -> set[str]:
-    """Return what a part uses, without what it reaches by way of another that it uses."""
-    below: set[str] = set()
-    for used in house[name].uses:
-        below |= _reached(used, house)
-    return set(house[name].uses) - below
+def _direct(name: str, house: Mapping[str, Room]) -> set[str]:
+    """Return the rooms that one imports, without those that another import reaches as well."""
+    return set(house[name].uses).difference(*(_reached(used, house) for used in house[name].uses))
 
 
-def _reached(name: str, house: Mapping[str, Part]) -> set[str]:
+def _reached(name: str, house: Mapping[str, Room]) -> set[str]:
     uses = house[name].uses
-    return set(uses).union(*(_reached(used, house) for used in uses)) if uses else set()
-
-
-def _ordered(rows: list[list[str]], house: Mapping[str, Part]) -> list[list[str]]:
-    """Put each part of a floor near those above it that use it, so that few lines cross."""
-    ordered: list[list[str]] = []
-    place: dict[str, float] = {}
-    for row in rows:
-        pulled = []
-        for name in row:
-            users = [place[user] for user in place if name in house[user].uses]
-            pulled.append((sum(users) / len(users) if users else 0.0, name))
-        ordered.append([name for _, name in sorted(pulled)])
-        place |= {name: (number + 0.5) / len(row) for number, name in enumerate(ordered[-1])}
-    return ordered
+    return set(uses).union(*(_reached(used, house) for used in uses))
 
 
 def _line(start: tuple[float, float], end: tuple[float, float]) -> str:
@@ -138,34 +129,39 @@ def _line(start: tuple[float, float], end: tuple[float, float]) -> str:
     )
 
 
-def _box(part: Part, x: float, y: float) -> str:
+def _box(room: Room, x: float, y: float) -> str:
     return (
-        f'<g><title>{escape(part.says)}</title><rect x="{x:.0f}" y="{y:.0f}" width="{_BOX}" height="{_HEIGHT}" rx="5"'
+        f'<g><title>{escape(room.says)}</title><rect x="{x:.0f}" y="{y:.0f}" width="{_BOX}" height="{_HEIGHT}" rx="5"'
         ' fill="var(--color-background-secondary, #f8f8f8)" stroke="var(--color-foreground-muted, #666)"/>'
         f'<text x="{x + _BOX / 2:.0f}" y="{y + _HEIGHT / 2 + 4:.0f}" text-anchor="middle"'
-        f' fill="var(--color-foreground-primary, #000)">{escape(part.name)}</text></g>'
+        f' fill="var(--color-foreground-primary, #000)">{escape(room.name)}</text></g>'
+    )
+
+
+def _sentence(says: str, y: float) -> str:
+    return (
+        f'<text x="0" y="{y + _HEIGHT / 2 + 4:.0f}" font-family="sans-serif"'
+        f' fill="var(--color-foreground-secondary, #555)">{escape(says)}</text>'
     )
 
 
 class House(SphinxDirective):
-    """Draws the house, and lists its parts below it."""
+    """Draws the house, and lists its rooms below it."""
 
     has_content = False
     option_spec: ClassVar[dict[str, Any]] = {}
 
     def run(self) -> list[nodes.Node]:
         """Return the picture and the list."""
-        house = parts()
-        for path in SOURCE.rglob("*.py"):
+        house, floors = rooms(), layers()
+        for path in (*SOURCE.rglob("*.py"), LAYERS):
             self.env.note_dependency(str(path))
         listed = nodes.definition_list()
-        for row in floors(house):
-            for name in row:
-                term = nodes.term("", "", nodes.literal(text=name))
-                listed += nodes.definition_list_item(
-                    "", term, nodes.definition("", nodes.paragraph(text=house[name].says + "."))
-                )
-        return [nodes.raw("", picture(house), format="html"), listed]
+        for name in (name for layer in floors for name in layer.rooms):
+            term = nodes.term("", "", nodes.literal(text=name))
+            words = nodes.definition("", nodes.paragraph(text=house[name].says + "."))
+            listed += nodes.definition_list_item("", term, words)
+        return [nodes.raw("", picture(house, floors), format="html"), listed]
 
 
 def setup(app: Sphinx) -> dict[str, bool]:

@@ -1,4 +1,4 @@
-"""The functions that most people need: they build the parts and put them together."""
+"""The public functions: each builds the components from its arguments and makes one call."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _HEALTHY = healthy()
 
 
 class RollbackArguments(TypedDict, total=False):
-    """What `rollback` takes besides containers, for functions that pass it on."""
+    """The keyword arguments of `rollback`, for functions that pass them on."""
 
     project: str | None
     client: Client | None
@@ -57,7 +57,7 @@ class RollbackArguments(TypedDict, total=False):
 
 
 class ReplaceArguments(RollbackArguments, ChangeArguments, total=False):
-    """What `replace` passes on: to `rollback`, and to the new container."""
+    """The keyword arguments that `replace` passes on, to `rollback` and to the new container."""
 
 
 def rollback(
@@ -85,57 +85,55 @@ def rollback(
     after_rollback: HookArgument = (),
     on_outcome: OutcomeListener | None = None,
 ) -> Rollback:
-    """Make an update of containers transactional: back them up, run the block, put them back where it fails.
+    """Make an update of containers transactional: back them up, run the block, and roll back if it fails.
 
     Args:
-        containers: names, ids, or docker-py `Container` objects; none where a project is given, or others beside it.
-        project: the name of a compose project: all its containers, networks and volumes, by their labels. What the
-            update adds to it goes with a rollback, and what it takes away comes back. The checks are for the
-            containers that the project has after the update.
-        client: a docker-py client, or an `Engine`; by default the one that a given `Container` belongs to, else the one
-            that the environment names.
-        store: where the backup goes; by default the user's data folder.
-        quiesce: how the containers are brought to rest for the capture. A ``--rm`` container is paused, never stopped.
+        containers: names, ids or docker-py `Container` objects; with `project`, further containers or none.
+        project: a compose project: all its containers, networks and volumes, by their labels. A rollback removes what
+            the update added to the project and restores what it removed. The checks are for the containers that the
+            project has after the update.
+        client: a docker-py client, or an `Engine`. The default is the client of a given `Container`, else the one that
+            the environment names.
+        store: the store for the backup, or its path; by default in the user's data folder.
+        quiesce: how to quiesce the containers for the capture: "stop", "pause" or "none". A ``--rm`` container is
+            paused, never stopped.
         resume: whether they run again before the block starts; False for an update that starts them itself.
-        shared: what becomes of a running container outside that writes to a volume of theirs: "refuse" to begin, "stop"
-            it for the capture as well, or "ignore" it, and the archive may be a mixture of moments.
-        include_binds: folders and files of the engine's host whose content is backed up and put back like a volume's,
-            by their paths, as the containers bind them. Without, a bind mount is attached again and its content left
-            alone.
-        exclude: what is neither backed up nor touched when things are put back: ``"cache"`` is a whole volume,
-            ``"data:tmp/*.log"`` paths within one; see `Exclude`.
-        verify: what the update has to pass: a check, several, or None. By default `healthy()`.
-        watch: for how many seconds the update is on probation after its checks. If a container ends, is started again
-            or turns unhealthy meanwhile, everything is put back; so it is if this process dies. None is no probation.
-        keep: which backups of the same containers stay when the block ends: so many, those no older than a
+        shared: how to treat a running container outside the rollback that writes to a volume of theirs: "refuse" to
+            begin, "stop" it for the capture as well, or "ignore" it. With "ignore" the archive may mix several moments.
+        include_binds: paths of folders and files on the engine's host. Where the containers bind them, their content is
+            backed up and restored like a volume's. Other bind mounts are attached again, and their content stays as it
+            is.
+        exclude: data that is neither backed up nor restored: ``"cache"`` is a whole volume, ``"data:tmp/*.log"`` are
+            paths within one; see `Exclude`.
+        verify: the check that the update has to pass, several, or None. The default is `healthy()`.
+        watch: for how many seconds the update is on probation after its checks. If a container exits, restarts or turns
+            unhealthy meanwhile, or this process dies, the update is rolled back. None means no probation.
+        keep: which backups of the same containers stay when the block ends: a number of them, those younger than a
             `timedelta`, or both by `Keep`; None keeps all.
-        keep_failed: keep the state of an update that failed as a backup of its own before it is undone, to be looked
-            into later; its id is `outcome.kept`. Such states count for themselves in `keep`. Where it cannot be kept,
-            the rollback goes on without.
-        export_image: whether the container's image goes into the store. Without, it stays in the engine: quicker, and
-            `backup.durable` is False.
-        way: how volume data is reached, "direct" or "helper"; by default the first of them that works.
-        helper_image: an image with GNU tar for the helper; by default one is made from this machine's own tar.
-        progress: told what is being done, by `Progress` values.
-        max_downtime: for how many seconds the containers may be at rest for the capture, from the first stop to the
-            capture's end; where it takes longer, they are set going again and entering fails. None is as long as it
-            takes.
-        restore_tags: whether a rollback has the name of the image that each container was made from lead to the image
-            that it led to at the capture. The image that an update gave the name to stays in the engine, and
-            `outcome.names` says its id. False leaves names of images alone.
-        before_quiesce: what is to be done right before they are brought to rest: a callable, a `Call` or an `Exec`, or
-            several. Where one fails, entering fails and nothing is brought to rest.
-        after_resume: what is to be done once they run again, after an error too; with ``resume=False`` after an error
-            alone. Where one fails, that is logged and in the outcome.
-        after_rollback: what is to be done once a rollback has put everything back; where one fails, likewise.
-        on_outcome: told by one `Outcome` what became of the block, once that stands: committed, rolled back or failed,
-            also where entering failed. What it raises is logged and changes nothing.
+        keep_failed: whether to keep the state of a failed update as a backup, to look into later; `outcome.kept` is its
+            id. `keep` counts these backups apart. If the state cannot be kept, the rollback continues without it.
+        export_image: whether the containers' images go into the store. If not, they stay in the engine: the backup is
+            taken faster, and `backup.durable` is False.
+        way: the access method for volume data, "direct" or "helper"; by default the first that works.
+        helper_image: an image with GNU tar for the helper; by default one is built from this machine's own tar.
+        progress: called with a `Progress` at each step.
+        max_downtime: for how many seconds the capture may keep the containers stopped or paused, from the first stop to
+            the end of the capture. If it takes longer, they are resumed and entering fails. None sets no limit.
+        restore_tags: whether a rollback points the name of each container's image back to the image that it named at
+            the capture. The image that an update gave the name to stays in the engine, and `outcome.names` has its id.
+        before_quiesce: hooks that run right before the containers are quiesced: a callable, a `Call` or an `Exec`, or
+            several. If one fails, entering fails and nothing is stopped.
+        after_resume: hooks that run once the containers run again, also after an error; with ``resume=False`` only
+            after an error. A failure is logged and is in the outcome.
+        after_rollback: hooks that run once a rollback has restored everything; a failure is treated likewise.
+        on_outcome: called with the `Outcome` of the block once it is final, also if entering failed. An exception from
+            it is logged and changes nothing.
 
     Returns:
         A `Rollback`, inert until entered.
 
     Raises:
-        ValueError, TypeError: an argument is none of its choices, or neither a container nor a project was given.
+        ValueError, TypeError: an argument is wrong, or neither a container nor a project was given.
 
     Example:
         >>> with rollback("web") as tx:
@@ -192,30 +190,29 @@ def replace(
 ) -> Outcome:
     """Update a container to another image in one call: find the image, back up, replace the container, check.
 
-    The image is found or fetched, and its platform checked, before anything else. A typo in its name, or a registry
-    that does not answer, stops nothing and writes nothing. If the container runs that very image, made from it by that
-    name, and nothing else shall differ, nothing is done either: the status is `Status.UNCHANGED`.
+    The image is found or pulled, and its platform checked, before anything else: a typo in its name, or a registry
+    that does not answer, stops nothing and writes nothing. If the container already runs this image by this name, and
+    nothing else differs, nothing is done, and the status is `Status.UNCHANGED`.
 
     Args:
         container: its name, its id, or a docker-py `Container`.
-        image: the name, digest or id of what the new one is made from; by default what the old one was made from, by
-            that name. It has to be given where an earlier rollback created the container by the id of its image, and
-            the store has no backup any more that knows the name.
-        pull: when the image is fetched from its registry: where it is "missing", "always" or "never".
-        platform: which of several platforms of the image ("linux/arm64"); by default as the engine chooses.
-        options: what `rollback` takes, in its words, and what else shall differ, as `Rollback.replace` takes it:
+        image: the name, digest or id of the new image; by default the name of the old one. It is required if an
+            earlier rollback created the container by the id of its image, and no backup in the store knows the name.
+        pull: when to pull the image from its registry: if it is "missing", "always" or "never".
+        platform: the platform of the image ("linux/arm64"); by default the engine chooses.
+        options: the keyword arguments of `rollback`, and those of `Rollback.replace` that change the container:
             `environment`, `labels`, `command`, `entrypoint`, `user`, `working_dir`, `healthcheck`, `config` and
             `host_config`.
 
     Returns:
-        An outcome that is committed, or unchanged. What `on_outcome` is told is the same.
+        An outcome that is committed or unchanged, the same that `on_outcome` is called with.
 
     Raises:
-        ValueError, TypeError: an argument is wrong, or `image` is not given and cannot be known.
+        ValueError, TypeError: an argument is wrong, or `image` is required and was not given.
         ContainerNotFoundError, ImageNotFoundError, ImagePlatformError, UnsupportedContainerError, ContainerBusyError:
             nothing was touched.
-        UpdateRejectedError, EngineError: the update failed, and everything was put back.
-        DockerRollbackError: as entering and leaving a `Rollback` have it.
+        UpdateRejectedError, EngineError: the update failed and was rolled back.
+        DockerRollbackError: as entering and leaving a `Rollback` raise it.
 
     Example:
         >>> replace("web", "web:2", store="/var/backups/web", environment={"MODE": "new"}).status
@@ -244,14 +241,14 @@ def backup(
     before_quiesce: HookArgument = (),
     after_resume: HookArgument = (),
 ) -> Backup:
-    """Take a backup of containers, without an update; the arguments are those of `rollback`.
+    """Back up containers without an update; the arguments are those of `rollback`.
 
     Raises:
         ValueError, TypeError: an argument is wrong, or neither a container nor a project was given.
         ContainerNotFoundError, ProjectNotFoundError, UnsupportedContainerError, ContainerBusyError, HookError: nothing
             was touched.
         StoreError, EngineError, VolumeError, CaptureError, DowntimeExceededError: the backup could not be taken; every
-            container does what it did.
+            container is in its earlier state.
 
     Example:
         >>> backup("web", store="/var/backups/web").id
@@ -284,25 +281,24 @@ def restore(
     progress: Listener | None = None,
     restore_tags: bool = True,
 ) -> list[str]:
-    """Put a backup back, whatever stands in its place now; return the names of the containers that stand again.
+    """Restore a backup in place of the current containers, and return the names of the restored containers.
 
-    With the backup of a compose project, containers and networks that came to the project since are removed. Volumes
-    that came since are left: they may hold what was never backed up.
+    A backup of a compose project removes the containers and networks that were added to the project since. Volumes
+    that were added since stay: their data may be in no backup.
 
     Args:
         backup: a backup, or its id in the store.
         client: a docker-py client, or an `Engine`; by default the one that the environment names.
-        store: where the backup is; by default the user's data folder.
-        way: how volume data is reached, "direct" or "helper"; by default the first of them that works.
-        helper_image: an image with GNU tar for the helper; by default one is made from this machine's own tar.
-        progress: told what is being done, by `Progress` values.
-        restore_tags: whether the name of the image that each container was made from leads again to the image that it
-            led to at the capture, also if somebody moved it on purpose since; a warning of the log names the image that
-            loses it. False leaves names of images alone.
+        store: as for `rollback`.
+        way: as for `rollback`.
+        helper_image: as for `rollback`.
+        progress: as for `rollback`.
+        restore_tags: whether to point the name of each container's image back to the image that it named at the
+            capture, even if somebody moved it on purpose since; a warning in the log names the image that loses it.
 
     Raises:
         BackupNotFoundError, CorruptBackupError, ContainerBusyError, UnsupportedContainerError: nothing was touched.
-        RestoreError: another container is in the way, a step failed, or what stands differs from what was captured.
+        RestoreError: another container is in the way, a step failed, or the result differs from the capture.
 
     Example:
         >>> restore("20260102T030405Z-web-a1b2c3", store="/var/backups/web")
@@ -330,25 +326,25 @@ def recover(
     helper_image: str | None = None,
     progress: Listener | None = None,
 ) -> tuple[Recovered, ...]:
-    """Finish every operation of a store on an engine whose process died, and return what became of each.
+    """Finish every operation of a store on an engine whose process died, and return how each ended.
 
-    A rollback that was cut off before its update began is given up: the containers do what they did before it. One that
-    was cut off later is rolled back, unless it had been committed. Those whose process lives are left alone. It can be
-    cut off itself, and called again.
+    An operation that was interrupted before its update began is discarded: the containers return to their earlier
+    state. A later one is rolled back unless it was committed. Operations of living processes are skipped. `recover` can
+    be interrupted itself, and called again.
 
     Args:
         client: a docker-py client, or an `Engine`; by default the one that the environment names.
-        store: where the operations are noted; by default the user's data folder.
-        keep_found: keep the state that is found as a backup of its own before it is rolled back.
-        way: how volume data is reached, "direct" or "helper"; by default the first of them that works.
-        helper_image: an image with GNU tar for the helper; by default one is made from this machine's own tar.
-        progress: told what is being done, by `Progress` values.
+        store: the store that has the records of the operations; by default in the user's data folder.
+        keep_found: whether to keep the current state as a backup before it is rolled back.
+        way: as for `rollback`.
+        helper_image: as for `rollback`.
+        progress: as for `rollback`.
 
     Raises:
-        StoreNotFoundError: there is no store at that path; none is made.
-        UnfinishedElsewhereError: what the store has a record of is finished, and the engine's lock volumes tell of an
-            operation that another store has to finish; the error names that store, and has what was finished.
-        RecoveryFailedError: one or several could not be finished, or a note cannot be read; every one was tried.
+        StoreNotFoundError: there is no store at that path; none is created.
+        UnfinishedElsewhereError: every operation of this store is finished, but the engine's lock volumes belong to an
+            operation that another store has to finish. The error names that store, and has the finished operations.
+        RecoveryFailedError: an operation could not be finished, or a record cannot be read; every one was tried.
 
     Example:
         >>> for operation in recover(store="/var/backups/web"):
@@ -362,7 +358,7 @@ def recover(
 
 
 def _engine(client: Client | None, containers: Sequence[ContainerArgument]) -> Engine:
-    """Return the engine that was given, or the one that the first container object knows of."""
+    """Return the given engine, or the one of the first container object that has a client."""
     if client is None:
         for container in containers:
             client = getattr(container, "client", None)
@@ -394,7 +390,7 @@ def _reporter(progress: Listener | None) -> Reporter:
 
 @frozen
 class Parts:
-    """One set of parts on one engine and one store."""
+    """Builds the components behind the public functions, on one engine and one store."""
 
     engine: Engine
     store: BackupStore
@@ -415,7 +411,7 @@ class Parts:
         reporter: Reporter | None = None,
         timer: Timer = time,
     ) -> Self:
-        """Build the parts, which measure and wait by `timer`."""
+        """Build the components; they measure time and wait by `timer`."""
         reporter = reporter or Reporter(clock=timer.monotonic)
         snapshotter = ContainerSnapshotter(
             engine, store, export_image=options.export_image, reporter=reporter, timer=timer
@@ -441,7 +437,7 @@ class Parts:
         return cls(engine, store, archiver, preflight, capture, reporter, timer)
 
     def recovery(self, intruders: Intruders) -> Recovery:
-        """Return the way back, which deals so with what is in its way."""
+        """Return the recovery; `intruders` says how its restorer treats other containers that are in the way."""
         restorer = Restorer(
             self.engine,
             self.store,

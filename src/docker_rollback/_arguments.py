@@ -1,4 +1,4 @@
-"""Checks of arguments: a wrong one is named, with what it has to be and what was given, before anything is touched."""
+"""Checks arguments before anything is touched; an error names the argument, its valid values and the given one."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ContainerArgument: TypeAlias = str | ContainerLike
 
 
 def reference_of(container: ContainerArgument) -> str:
-    """Return the name or the id of a container that was given; refuse what is none."""
+    """Return the name or the id of a given container; refuse anything else."""
     reference = container if isinstance(container, str) else getattr(container, "id", None)
     if not isinstance(reference, str):
         raise TypeError(f"a name, an id or an object with an id was expected for a container, not {container!r}")
@@ -30,20 +30,20 @@ def reference_of(container: ContainerArgument) -> str:
 
 
 def one_of(name: str, value: object, choices: tuple[object, ...]) -> None:
-    """Refuse what is none of the choices."""
-    # A list is equal to no choice, and an array of numpy to all of them.
+    """Refuse a value that is not one of the choices."""
+    # The type is compared first: an array of numpy equals any choice.
     if not any(type(value) is type(choice) and value == choice for choice in choices):
         raise ValueError(f"{name} is one of {', '.join(map(repr, choices))}, not {value!r}")
 
 
 def flag(name: str, value: object) -> None:
-    """Refuse what is neither True nor False: the text "no" would count as True."""
+    """Refuse a value other than True and False: the string "no" would count as True."""
     if not isinstance(value, bool):
         _wrong(name, "True or False", value)
 
 
 def text(name: str, value: object, *, what: str = "a text", optional: bool = False) -> None:
-    """Refuse what is no text, and an empty one."""
+    """Refuse a value that is not a string, or empty."""
     if value is None and optional:
         return
     if not isinstance(value, str):
@@ -53,7 +53,7 @@ def text(name: str, value: object, *, what: str = "a text", optional: bool = Fal
 
 
 def texts(name: str, value: object, *, what: str) -> tuple[str, ...]:
-    """Return a collection of texts; refuse one text alone, which is a collection of its letters."""
+    """Return a collection of strings as a tuple; refuse a single string, which would be read as its letters."""
     if isinstance(value, str | bytes | Mapping) or not isinstance(value, Iterable):
         _wrong(name, f"a list of {what}", value)
     found = tuple(value)
@@ -64,14 +64,14 @@ def texts(name: str, value: object, *, what: str) -> tuple[str, ...]:
 
 
 def several(name: str, value: object, *, what: str) -> tuple[Any, ...]:
-    """Return what a collection holds; refuse a text, which is a collection of its letters."""
+    """Return a collection as a tuple; refuse a single string, which would be read as its letters."""
     if isinstance(value, str | bytes) or not isinstance(value, Iterable):
         _wrong(name, what, value)
     return tuple(value)
 
 
 def mapping(name: str, value: object, *, optional: bool = False) -> None:
-    """Refuse what is no mapping whose keys are texts."""
+    """Refuse a value that is not a mapping with strings as keys."""
     if value is None and optional:
         return
     if not isinstance(value, Mapping):
@@ -82,13 +82,13 @@ def mapping(name: str, value: object, *, optional: bool = False) -> None:
 
 
 def seconds(name: str, value: object, *, above: bool = False, optional: bool = False) -> None:
-    """Refuse what is no number of seconds.
+    """Refuse a value that is not a number of seconds.
 
     Args:
-        name: of the argument.
-        value: what was given.
-        above: whether it has to be above 0.
-        optional: whether None is fine.
+        name: the name of the argument.
+        value: its value.
+        above: whether 0 is refused as well.
+        optional: whether None is accepted.
     """
     if value is None and optional:
         return
@@ -100,7 +100,7 @@ def seconds(name: str, value: object, *, above: bool = False, optional: bool = F
 
 
 def whole(name: str, value: object, *, least: int, most: int, optional: bool = False) -> None:
-    """Refuse what is no whole number within two bounds."""
+    """Refuse a value that is not a whole number from `least` to `most`."""
     if value is None and optional:
         return
     what = f"a whole number from {least} to {most}{', or None' if optional else ''}"
@@ -111,13 +111,13 @@ def whole(name: str, value: object, *, least: int, most: int, optional: bool = F
 
 
 def function(name: str, value: object, *, optional: bool = False) -> None:
-    """Refuse what cannot be called."""
+    """Refuse a value that is not callable."""
     if not callable(value) and not (value is None and optional):
         _wrong(name, "a callable" + (" or None" if optional else ""), value)
 
 
 def instance(name: str, value: object, kinds: tuple[type[Any], ...], *, what: str) -> None:
-    """Refuse what is of none of some kinds; True and False are no numbers."""
+    """Refuse a value of another type; True and False do not count as numbers."""
     if not isinstance(value, kinds) or isinstance(value, bool):
         _wrong(name, what, value)
 

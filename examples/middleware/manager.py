@@ -31,6 +31,8 @@ from docker_rollback.parts import (
     Preflight,
     Recovery,
     Reporter,
+    RollbackOptions,
+    RollbackParts,
 )
 from docker_rollback.reports import Recovered, Report
 from docker_rollback.types import Check
@@ -156,8 +158,7 @@ class Middleware:
             after_resume=lambda: self._maintenance(False),  # noqa: FBT003  (off)
             reporter=reporter,
         )
-        return Rollback(
-            self._containers,
+        parts = RollbackParts(
             engine=engine,
             store=store,
             preflight=preflight,
@@ -173,12 +174,10 @@ class Middleware:
                 reporter=reporter,
                 clock=self._clock,
             ),
-            options=CaptureOptions(hooks=hooks),
-            verify=self._checks,
-            keep=self._keep,
-            keep_failed=True,
             reporter=reporter,
             clock=self._clock,
             monotonic=self._monotonic,
             sleep=self._sleep,
         )
+        options = RollbackOptions(verify=self._checks, keep=self._keep, keep_failed=True)
+        return Rollback(self._containers, parts, options, capture=CaptureOptions(hooks=hooks))

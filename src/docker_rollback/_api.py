@@ -19,7 +19,16 @@ from docker_rollback._model import Backup, ExcludeArgument, Quiesce, Recovered, 
 from docker_rollback._recovery import Operations, Recovery
 from docker_rollback._reporting import Listener, Reporter
 from docker_rollback._restore import Intruders, Restorer
-from docker_rollback._rollback import Check, Outcome, OutcomeListener, Pull, Rollback, as_checks, healthy
+from docker_rollback._rollback import (
+    Check,
+    Outcome,
+    OutcomeListener,
+    Pull,
+    Rollback,
+    RollbackOptions,
+    RollbackParts,
+    healthy,
+)
 from docker_rollback._store import BackupStore, KeepArgument
 from docker_rollback._volumes import VolumeArchiver
 
@@ -143,9 +152,17 @@ def rollback(
         >>> with rollback(project="shop"):
         ...     subprocess.run(["docker", "compose", "up", "--detach"], check=True)
     """
-    references, checks = _references("rollback", containers, project), as_checks(verify)
+    references = _references("rollback", containers, project)
+    options = RollbackOptions(
+        verify=verify,
+        watch=watch,
+        keep=keep,
+        keep_failed=keep_failed,
+        restore_tags=restore_tags,
+        on_outcome=on_outcome,
+    )
     engine, reporter = _engine(client, containers), _reporter(progress)
-    options = CaptureOptions(
+    capture = CaptureOptions(
         quiesce=quiesce,
         resume=resume,
         shared=shared,
@@ -160,24 +177,8 @@ def rollback(
         export_image=export_image,
     )
     volumes = VolumeOptions(way=way, helper_image=helper_image, exclude=exclude, include_binds=include_binds)
-    parts = Parts.build(engine, _store(store), options, volumes, reporter=reporter)
-    return Rollback(
-        references,
-        engine=parts.engine,
-        store=parts.store,
-        preflight=parts.preflight,
-        capture=parts.capture,
-        recovery=parts.recovery("stop"),
-        options=options,
-        verify=checks,
-        watch=watch,
-        keep=keep,
-        keep_failed=keep_failed,
-        project=project,
-        restore_tags=restore_tags,
-        on_outcome=on_outcome,
-        reporter=parts.reporter,
-    )
+    parts = Parts.build(engine, _store(store), capture, volumes, reporter=reporter)
+    return Rollback(references, parts.of_rollback(), options, capture=capture, project=project)
 
 
 def replace(
@@ -435,6 +436,19 @@ class Parts:
         )
         capture = Capture(engine, store, snapshotter, archiver, reporter=reporter, timer=timer)
         return cls(engine, store, archiver, preflight, capture, reporter, timer)
+
+    def of_rollback(self) -> RollbackParts:
+        """Return the parts that a rollback composes."""
+        return RollbackParts(
+            engine=self.engine,
+            store=self.store,
+            preflight=self.preflight,
+            capture=self.capture,
+            recovery=self.recovery("stop"),
+            reporter=self.reporter,
+            monotonic=self.timer.monotonic,
+            sleep=self.timer.sleep,
+        )
 
     def recovery(self, intruders: Intruders) -> Recovery:
         """Return the recovery; `intruders` says how its restorer treats other containers that are in the way."""

@@ -4,6 +4,7 @@ from docker_rollback._capture import Call, Capture, CaptureOptions, Preflight, V
 from docker_rollback._engine import Change, ContainerFilter, Engine, EngineInfo, Finished, Process
 from docker_rollback._recovery import Operations, Recovery
 from docker_rollback._reporting import Reporter
+from docker_rollback._rollback import RollbackOptions, RollbackParts
 from docker_rollback._store import Draft
 
 __all__ = [
@@ -21,5 +22,7 @@ __all__ = [
     "Process",
     "Recovery",
     "Reporter",
+    "RollbackOptions",
+    "RollbackParts",
     "VolumeOptions",
 ]

@@ -8,6 +8,7 @@ from docker_rollback import BackupStore, Rollback, compare, healthy, rollback
 from docker_rollback._api import Parts
 from docker_rollback._capture import CaptureOptions
 from docker_rollback._engine.port import Engine
+from docker_rollback.parts import RollbackOptions
 from docker_rollback.reports import Recovered
 from docker_rollback.testing import FakeClock, FakeEngine, Files
 
@@ -25,18 +26,13 @@ def timed(*containers: str, engine: Engine, store: BackupStore, clock: FakeClock
     """Return a rollback on such parts, which takes the options of `rollback`."""
     captured = {name: options.pop(name) for name in list(options) if hasattr(CaptureOptions, name)}
     built = parts(engine, store, clock, **captured)
+    project = options.pop("project", None)
     return Rollback(
         containers,
-        engine=built.engine,
-        store=built.store,
-        preflight=built.preflight,
-        capture=built.capture,
-        recovery=built.recovery("stop"),
-        options=CaptureOptions(**captured),
-        reporter=built.reporter,
-        monotonic=clock.monotonic,
-        sleep=clock.sleep,
-        **options,
+        built.of_rollback(),
+        RollbackOptions(**options),
+        capture=CaptureOptions(**captured),
+        project=project,
     )
 
 

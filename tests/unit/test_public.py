@@ -75,6 +75,8 @@ NAMES = {
         "Process",
         "Recovery",
         "Reporter",
+        "RollbackOptions",
+        "RollbackParts",
         "VolumeOptions",
     ],
     "reports": [

@@ -1,7 +1,8 @@
 """Makes an update transactional: the block, its checks and its outcome."""
 
 from docker_rollback._rollback.checked_container import Check, CheckedContainer
-from docker_rollback._rollback.checks import as_checks, eventually, healthy, http_ok, tcp_open
+from docker_rollback._rollback.checks import eventually, healthy, http_ok, tcp_open
+from docker_rollback._rollback.options import RollbackOptions, RollbackParts
 from docker_rollback._rollback.outcome import (
     ArchivedVolume,
     BackedUp,
@@ -24,9 +25,10 @@ __all__ = [
     "Pull",
     "RejectedCheck",
     "Rollback",
+    "RollbackOptions",
+    "RollbackParts",
     "Status",
     "Trouble",
-    "as_checks",
     "eventually",
     "healthy",
     "http_ok",

@@ -3,31 +3,25 @@
 from __future__ import annotations
 
 import logging
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from datetime import datetime
 from types import TracebackType
 from typing import Self, Unpack
 
 from attrs import evolve
 
-from docker_rollback._arguments import ContainerArgument, flag, function, reference_of, seconds
-from docker_rollback._capture import Capture, CaptureOptions, Hooks, Preflight
-from docker_rollback._containers import now
-from docker_rollback._engine import Engine
+from docker_rollback._arguments import ContainerArgument, reference_of
+from docker_rollback._capture import CaptureOptions, Hooks
 from docker_rollback._inspection import ChangeArguments, Changes, Report, observe, refers
 from docker_rollback._model import Backup, Recovered
-from docker_rollback._recovery import Operation, Recovery
-from docker_rollback._reporting import Reporter
-from docker_rollback._rollback.checked_container import Check
+from docker_rollback._recovery import Operation
 from docker_rollback._rollback.checks import stays_up
-from docker_rollback._rollback.outcome import Outcome, OutcomeBuilder, OutcomeListener, Status, add_note, notify
+from docker_rollback._rollback.options import RollbackOptions, RollbackParts
+from docker_rollback._rollback.outcome import Outcome, OutcomeBuilder, Status, add_note, notify
 from docker_rollback._rollback.replace import Replacer
 from docker_rollback._rollback.signals import Signals
 from docker_rollback._rollback.update_image import Pull, UpdateImage
 from docker_rollback._rollback.verdict import Verdict
-from docker_rollback._store import BackupStore, Keep, KeepArgument
 from docker_rollback.errors import RestoreError, RollbackFailedError, RollbackRequested
 
 logger = logging.getLogger("docker_rollback")
@@ -41,80 +35,46 @@ class Rollback:
 
     Args:
         containers: names or ids; may be empty if a project is given.
-        engine: the engine of the containers.
-        store: the store for the backup.
-        preflight: checks the containers, for `check`.
-        capture: prunes old backups.
-        recovery: takes the backup, keeps the journal, restores, and finishes unfinished earlier operations.
-        options: how the containers are captured.
-        verify: the checks that the update has to pass.
-        watch: seconds of probation after the checks; None for no probation.
-        keep: the backups of these containers that stay in the store when the block ends: a number, a maximum age as a
-            `timedelta`, or both as `Keep`; None keeps all.
-        keep_failed: whether to keep the state of a failed update as a backup of its own before it is undone.
+        parts: the parts to compose.
+        options: how the update is checked, and what remains of it.
+        capture: how the containers are captured.
         project: a compose project, with all its containers, networks and volumes.
-        restore_tags: whether a rollback points image names to their captured images again.
-        on_outcome: called with the `Outcome` once it is final, also if entering failed.
-        reporter: receives progress and measures the steps; pass the same instance to all parts.
-        clock: returns the time in UTC.
-        monotonic: returns the time for checks, in seconds.
-        sleep: waits between checks, in seconds.
 
     Attributes:
         status: the current state.
         recovered: unfinished earlier operations on these containers, which entering finished.
 
     Example:
-        >>> with Rollback(["web"], engine=engine, store=store, preflight=preflight, capture=capture, recovery=recovery):
+        >>> with Rollback(["web"], parts, RollbackOptions(verify=healthy(), keep=5)):
         ...     update()
     """
 
     def __init__(
         self,
         containers: Sequence[str],
+        parts: RollbackParts,
+        options: RollbackOptions = RollbackOptions(),  # noqa: B008  (a frozen value)
         *,
-        engine: Engine,
-        store: BackupStore,
-        preflight: Preflight,
-        capture: Capture,
-        recovery: Recovery,
-        options: CaptureOptions = CaptureOptions(),  # noqa: B008  (a frozen value)
-        verify: Sequence[Check] = (),
-        watch: float | None = None,
-        keep: KeepArgument = 3,
-        keep_failed: bool = False,
+        capture: CaptureOptions = CaptureOptions(),  # noqa: B008  (a frozen value)
         project: str | None = None,
-        restore_tags: bool = True,
-        on_outcome: OutcomeListener | None = None,
-        reporter: Reporter | None = None,
-        clock: Callable[[], datetime] = now,
-        monotonic: Callable[[], float] = time.monotonic,
-        sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         if not containers and project is None:
             raise ValueError("rollback needs at least one container, or a compose project")
-        flag("keep_failed", keep_failed)
-        function("on_outcome", on_outcome, optional=True)
-        seconds("watch", watch, above=True, optional=True)
         self._containers = tuple(containers)
         self._project = project
-        self._engine = engine
-        self._store = store
-        self._preflight = preflight
-        self._capture = capture
-        self._recovery = recovery
-        self._verdict = Verdict(engine, verify, clock=monotonic, sleep=sleep)
-        self._watch = watch
-        self._keep = Keep.of(keep)
-        self._keep_failed = keep_failed
-        self._hooks = options.hooks or Hooks(engine)
-        self._options = evolve(options, hooks=self._hooks)
-        self._restore_tags = restore_tags
-        self._on_outcome = on_outcome
-        self._reporter = reporter or Reporter()
+        self._engine = parts.engine
+        self._store = parts.store
+        self._parts = parts
+        self._recovery = parts.recovery
+        self._reporter = parts.reporter
+        self._options = options
+        self._verdict = Verdict(parts.engine, options.verify, clock=parts.monotonic, sleep=parts.sleep)
+        self._hooks = capture.hooks or Hooks(parts.engine)
+        self._capture = evolve(capture, hooks=self._hooks)
         self._replacer: Replacer | None = None
-        self._clock = clock
-        self._builder = OutcomeBuilder(containers, store=str(store.path), reporter=self._reporter, clock=clock)
+        self._builder = OutcomeBuilder(
+            containers, store=str(parts.store.path), reporter=parts.reporter, clock=parts.clock
+        )
         self._outcome: Outcome | None = None
         self._resources = ExitStack()
         self._signals = Signals()
@@ -155,7 +115,7 @@ class Rollback:
             EngineError: the engine does not answer.
             StoreError: the store is not writable.
         """
-        return self._preflight.run(self._containers, project=self._project, looks=True)
+        return self._parts.preflight.run(self._containers, project=self._project, looks=True)
 
     def __enter__(self) -> Self:
         """Finish unfinished earlier rollbacks of these containers, then take the backup.
@@ -181,7 +141,9 @@ class Rollback:
                 self.recovered += recovered
                 self._builder.found(report.containers, self.recovered)
                 self._verdict.begin(report.containers, report.project)
-            self._operation, self._backup = self._recovery.begin(report, self._options, restore_tags=self._restore_tags)
+            self._operation, self._backup = self._recovery.begin(
+                report, self._capture, restore_tags=self._options.restore_tags
+            )
         self.status = Status.UPDATING
         self._builder.entered = True
         self._reporter.begin("update")
@@ -333,11 +295,11 @@ class Rollback:
 
     def _watch_it(self) -> None:
         """Watch the update for its probation; it is not committed before that ends."""
-        if self._watch is not None:
+        if self._options.watch is not None:
             self._reporter.begin("watch")
             self._reporter.announce("watch", self._names)
-            logger.info("%s: on probation for %g s", self._names, self._watch)
-            self._verdict.judge([stays_up(self._watch)])
+            logger.info("%s: on probation for %g s", self._names, self._options.watch)
+            self._verdict.judge([stays_up(self._options.watch)])
 
     def _commit(self) -> None:
         if self._operation is not None:
@@ -353,11 +315,11 @@ class Rollback:
         self.status = Status.ROLLING_BACK
         self._builder.because(error)
         names = [container.name for container in backup.containers]
-        self._builder.lost = lost = (self._clock() - backup.created).total_seconds()
+        self._builder.lost = lost = (self._parts.clock() - backup.created).total_seconds()
         logger.info("rolling back %s: %s", ", ".join(names), type(error).__name__)
         try:
             with self._signals.deferring("the rollback"):
-                self._reporter.begin("keep" if self._keep_failed else "restore")
+                self._reporter.begin("keep" if self._options.keep_failed else "restore")
                 self._recovery.put_back(operation, backup, first=lambda: self._keep_what_failed(operation, error))
                 self._reporter.begin("verify again")
                 self._reporter.announce("verify again", self._names)
@@ -387,7 +349,7 @@ class Rollback:
 
     def _keep_what_failed(self, operation: Operation, error: BaseException) -> None:
         """Keep the state of the failed update if requested; if that fails, the rollback goes on without it."""
-        if self._keep_failed:
+        if self._options.keep_failed:
             try:
                 with self._reporter.during("keep"):
                     self._builder.kept = self._recovery.keep_failed(operation)
@@ -408,8 +370,8 @@ class Rollback:
         self._reporter.begin("finish")
         try:
             self._recovery.settle(self._operation, self.backup, rolled_back=self.status is Status.ROLLED_BACK)
-            if self._keep:
-                self._capture.prune(self.backup, keep=self._keep)
+            if self._options.keep:
+                self._parts.capture.prune(self.backup, keep=self._options.keep)
         except RestoreError:
             # A container does not run: the rollback has failed after all.
             raise
@@ -424,4 +386,4 @@ class Rollback:
             self._builder.problem(problem)
         self._outcome = self._builder.outcome(self.status, self._backup)
         logger.info("%s: %s", ", ".join(self._outcome.containers), self.status.value)
-        notify(self._on_outcome, self._outcome, leaving=leaving)
+        notify(self._options.on_outcome, self._outcome, leaving=leaving)

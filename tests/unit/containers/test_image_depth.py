@@ -16,7 +16,7 @@ from docker_rollback import (
 )
 from docker_rollback._api import Parts
 from docker_rollback._capture import CaptureOptions
-from docker_rollback._rollback.rollback import Rollback
+from docker_rollback._rollback import Rollback, RollbackOptions
 from docker_rollback.testing import FailingEngine, FakeEngine
 
 
@@ -45,16 +45,7 @@ def roll_back(engine: FakeEngine, store: BackupStore, number: int, *, export_ima
     else:
         app.delete("/deep")
     parts = Parts.build(engine, store, CaptureOptions(export_image=export_image))
-    tx = Rollback(
-        ["app"],
-        engine=parts.engine,
-        store=parts.store,
-        preflight=parts.preflight,
-        capture=parts.capture,
-        recovery=parts.recovery("stop"),
-        reporter=parts.reporter,
-        keep=1,
-    )
+    tx = Rollback(["app"], parts.of_rollback(), RollbackOptions(keep=1))
     with tx:
         engine.remove_container("app", force=True)
         raise RollbackRequested

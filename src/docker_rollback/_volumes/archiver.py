@@ -1,4 +1,4 @@
-"""VolumeArchiver: the data of volumes, out of them into the store and back."""
+"""VolumeArchiver: archives volumes into the store and fills them from there."""
 
 from __future__ import annotations
 
@@ -51,26 +51,27 @@ from docker_rollback.errors import (
 logger = logging.getLogger("docker_rollback")
 
 _PATIENCE = 60.0
-"""Seconds that we wait for tar to notice that the process which it worked for is gone."""
+"""Seconds to wait until an orphaned tar notices that its parent process is gone."""
 
 
 class VolumeArchiver:
     """Archives volumes, and fills them from their archives.
 
-    A folder of the engine's host is archived like a volume; its name is its path. Where it is to be filled again, it
-    has to be there, and to lead where it led.
+    A folder of the engine's host is archived like a volume; its name is its path. It is filled only if it exists and
+    its path leads to the same place as at the capture.
 
     Args:
-        engine: where the volumes are.
-        store: where the archives are.
-        way: "direct" or "helper" to go that way alone; by default directly where that is proven, else by a helper.
+        engine: the engine that has the volumes.
+        store: the store that holds the archives.
+        way: the only access method to use, "direct" or "helper"; by default direct access if it is proven to be safe,
+            else a helper.
         helper_image: an image with GNU tar and a shell for the helpers; by default one is made from this machine's own
             programs.
-        level: of zstd; 1 is fastest, 3 takes half as long again and saves little.
-        progress: told how far each volume is.
-        expect: told before about how many bytes there are of it; None where that is not known.
-        live_from: from how many bytes on a volume of a group is archived while it is in use, and what changed after
-            that when it is at rest; each file counts for 16 KiB beside its own.
+        level: zstd's compression level; 1 is fastest, 3 takes half as long again and saves little.
+        progress: called with a volume's name and the bytes so far.
+        expect: called first, with a volume's approximate size in bytes, or None if it is unknown.
+        live_from: the size in bytes from which a volume of a group is archived while it is in use, with an increment
+            once it is stopped; each file counts for 16 KiB in addition to its size.
 
     Example:
         >>> archiver = VolumeArchiver(DockerEngine.from_env(), BackupStore("/var/backups/middleware"))
@@ -105,11 +106,11 @@ class VolumeArchiver:
         self._options = ArchiveOptions(level=level, live_from=live_from, progress=progress, expect=expect)
 
     def probe(self, volumes: Sequence[str]) -> dict[str, Way]:
-        """Return the way to each volume's data; nothing in them is touched.
+        """Return the access method for each volume; nothing in them is touched.
 
         Raises:
             VolumeNotFoundError: the engine has no such volume.
-            VolumeAccessError: there is no way to one of them; it names it.
+            VolumeAccessError: a volume, which the error names, cannot be accessed.
             EngineError: the engine does not answer.
         """
         with self._alone(volumes):
@@ -118,17 +119,17 @@ class VolumeArchiver:
     def survey(
         self, volumes: Sequence[str], *, exclude: Collection[Exclude] = (), looks: bool = False
     ) -> dict[str, Survey]:
-        """Return of each volume the way to its data, what is mounted in it, and how large it is.
+        """Return each volume's access method, mount points and size.
 
         Args:
             volumes: their names.
-            exclude: paths in them that would be left out.
-            looks: whether a volume that the store has no archive of is looked at, to know its size.
+            exclude: paths in them that a backup would leave out.
+            looks: whether to scan a volume that the store has no archive of, to find out its size.
 
         Raises:
             VolumeNotFoundError: the engine has no such volume.
-            VolumeAccessError: there is no way to one of them, or a path in it is too long to be put back.
-            EngineError, StoreError: what they say.
+            VolumeAccessError: a volume cannot be accessed, or a path in it is too long to be restored.
+            EngineError, StoreError: the engine or the store failed.
         """
         operation = f"probe-{secrets.token_hex(4)}"
         with self._alone(volumes), self._access.reading(volumes, operation=operation) as reaches:
@@ -137,13 +138,13 @@ class VolumeArchiver:
             return {reach.volume: survey(reach, archives.get(reach.volume, ()), looks=looks) for reach in reaches}
 
     def archive(self, volume: str, *, in_use: bool = False, exclude: Iterable[ExcludeArgument] = ()) -> VolumeArchive:
-        """Archive one volume by itself, as a backup in the store that holds no container.
+        """Archive a single volume, as a backup that holds no container.
 
         Args:
             volume: its name.
-            in_use: archive it even while a running container can write to it; what that writes meanwhile makes the
-                archive a mixture of moments.
-            exclude: paths in it that are left out, each an `Exclude` or a text such as ``"data:tmp/*.log"``.
+            in_use: archive it even while a running container can write to it; writes during the capture make the
+                archive inconsistent.
+            exclude: paths to leave out, each an `Exclude` or a text such as ``"data:tmp/*.log"``.
 
         Returns:
             The archive, durable and verified.
@@ -151,9 +152,9 @@ class VolumeArchiver:
         Raises:
             ValueError: `exclude` names another volume, or all of this one.
             VolumeNotFoundError: the engine has no such volume.
-            VolumeAccessError: there is no way to it, or a running container can write to it.
-            ArchiveError: its data could not be read as a whole.
-            StoreError: it could not be kept.
+            VolumeAccessError: it cannot be accessed, or a running container can write to it.
+            ArchiveError: its data could not be read completely.
+            StoreError: the archive could not be stored.
             EngineError: the engine refused or failed.
         """
         name = str(self._access.inspect(volume)["Name"])
@@ -167,7 +168,7 @@ class VolumeArchiver:
         with self._store.draft(identity) as draft:
             with self.begin([name], draft, operation=identity, exclude=excluded) as capture:
                 if not in_use:
-                    # For the base, on which the next archive of this volume can build.
+                    # It takes the base, on which the next archive of this volume can build.
                     capture.live_pass()
                 capture.capture(at_rest=not in_use)
                 archives = capture.seal()
@@ -195,22 +196,22 @@ class VolumeArchiver:
         ways: Mapping[str, Way] | None = None,
         exclude: Collection[Exclude] = (),
     ) -> Iterator[VolumeCapture]:
-        """Have everything ready for a capture, for the time of a block; to be entered while the service still runs.
+        """Prepare a capture, and yield it; enter the block while the service still runs.
 
-        What was captured and not sealed by the end of the block is gone.
+        Archives that are not finalised when the block ends are discarded.
 
         Args:
             volumes: their names.
-            draft: the backup that they go into.
-            operation: what a helper serves, for whoever finds it left over.
-            anonymous: those of them that go with their container.
-            ways: the ways that `probe` found.
-            exclude: paths in them that are left out.
+            draft: the backup that the archives go into.
+            operation: the operation's id, for the labels of helpers.
+            anonymous: the anonymous volumes among them.
+            ways: the access methods that `probe` returned.
+            exclude: paths to leave out.
 
         Raises:
             VolumeNotFoundError: the engine has no such volume.
-            VolumeAccessError: there is no way to one of them.
-            EngineError, StoreError: what they say.
+            VolumeAccessError: a volume cannot be accessed.
+            EngineError, StoreError: the engine or the store failed.
         """
         with (
             self._alone(volumes),
@@ -236,22 +237,22 @@ class VolumeArchiver:
                 capture.stand_down()
 
     def extract(self, archive: VolumeArchive, volume: str | None = None, *, verify: bool = True) -> None:
-        """Fill a volume that is there from its archive; what the archive does not hold is removed from it.
+        """Fill an existing volume from its archive; files that the archive does not hold are removed.
 
-        Files that are proven never to have been touched since the archive was taken are left alone; the result is the
-        same. It can be done again from the start, also after it was cut off half way.
+        Files that are proven to be untouched since the capture are not written again; the result is the same. An
+        extraction that was interrupted can be repeated from the start.
 
         Args:
-            archive: what to fill it from.
-            volume: the volume's name; by default the one that it had.
-            verify: read the whole archive once before the first file is touched, for those who have not done so.
+            archive: the archive.
+            volume: the volume's name; by default the archived volume's.
+            verify: read the whole archive once before the first file is touched.
 
         Raises:
-            VolumeNotFoundError: the engine has no such volume, or somebody removed it meanwhile; none is made.
-            VolumeAccessError: there is no way to it, or a running container uses it; nothing was touched.
+            VolumeNotFoundError: the engine has no such volume, or somebody removed it meanwhile; none is created.
+            VolumeAccessError: it cannot be accessed, or a running container uses it; nothing was touched.
             CorruptBackupError: the archive is damaged; with `verify`, nothing was touched.
-            ArchiveError: not everything could be put back.
-            StoreError, EngineError: what they say.
+            ArchiveError: not everything could be restored.
+            StoreError, EngineError: the store or the engine failed.
         """
         name = str(self._access.inspect(archive.name if volume is None else volume)["Name"])
         self._refuse_users(name, self._access.users(name))
@@ -263,7 +264,7 @@ class VolumeArchiver:
         place = archive.inspection.get(PLACE) if name == archive.name else None
         operation = f"fill-{secrets.token_hex(4)}"
         with self._alone([name]), self._access.filling(name, operation=operation, place=place) as reach:
-            # Looked at again: the way here may have taken a while.
+            # Check again: starting a helper may have taken a while.
             self._refuse_users(name, self._access.users(name))
             if reach.is_file != archive.is_file:
                 now, then = ("regular file", "folder") if reach.is_file else ("folder", "regular file")
@@ -288,10 +289,10 @@ class VolumeArchiver:
 
     @contextmanager
     def holding(self, volumes: Sequence[str]) -> Iterator[None]:
-        """Keep volumes mounted for the time of a block that fills them and starts what uses them.
+        """Keep volumes mounted during a block that fills them and starts their containers.
 
-        A volume in memory (``type=tmpfs``) is empty again as soon as nothing mounts it, so what was filled in without
-        this is gone. Plain volumes cost nothing here.
+        A volume in memory (``type=tmpfs``) loses its files as soon as nothing mounts it. Plain volumes cost nothing
+        here.
 
         Args:
             volumes: their names.
@@ -310,7 +311,7 @@ class VolumeArchiver:
             yield
 
     def provide(self, volume: str, *, is_file: bool = False) -> None:
-        """Have a volume's folder, or a folder or file of the engine's host, there; one that is gone is made, empty.
+        """Create a volume's folder, or a folder or file of the engine's host, if it is missing; it is empty.
 
         Args:
             volume: the volume's name, or the path of the folder or file.
@@ -318,7 +319,7 @@ class VolumeArchiver:
 
         Raises:
             VolumeNotFoundError: the engine has no such volume.
-            VolumeAccessError: something else is in its place, or there is no way to it.
+            VolumeAccessError: something else is in its place, or it cannot be accessed.
             EngineError: the engine does not answer.
         """
         with self._alone([volume]):
@@ -328,7 +329,7 @@ class VolumeArchiver:
                 self._access.provide(volume)
 
     def check_device(self, volume: str) -> None:
-        """Raise a `VolumeAccessError` if the folder of the host that a volume is bound to by its options is gone."""
+        """Raise a `VolumeAccessError` if the host folder that a volume's options bind it to is missing."""
         with self._alone([volume]):
             self._access.check_device(volume)
 
@@ -348,7 +349,7 @@ class VolumeArchiver:
             yield
 
     def refuse_mounts(self, volume: str) -> None:
-        """Raise a `VolumeAccessError` if something is mounted in a volume: its engine would empty that too."""
+        """Raise a `VolumeAccessError` if something is mounted in a volume: removing the volume would empty that too."""
         with self._alone([volume]), self._access.reading([volume], operation=f"look-{secrets.token_hex(4)}") as found:
             for point in found[0].mount_points:
                 raise VolumeAccessError(
@@ -358,10 +359,10 @@ class VolumeArchiver:
                 )
 
     def remove_left_over(self) -> list[str]:
-        """Remove the helper containers and temporary folders whose makers died, if this machine's kernel can tell.
+        """Remove the helper containers and temporary folders of processes that died on this machine.
 
         Returns:
-            The ids of the helpers that were there.
+            The ids of the removed helpers.
 
         Raises:
             EngineError: the engine refused or failed.
@@ -370,19 +371,19 @@ class VolumeArchiver:
         return remove_left_over(self._engine, _is_free)
 
     def forget_image(self) -> None:
-        """Remove the image of helpers where a process that died has left it; one that is in use stays."""
+        """Remove the image of helpers if a process that died has left it; an image in use stays."""
         self._access.forget_image()
 
     @contextmanager
     def _alone(self, volumes: Sequence[str]) -> Iterator[None]:
-        """Hold volumes against other processes of this store, and wait for a child of a dead one that is at work yet.
+        """Lock volumes against other processes that use this store, and against orphaned children of dead ones.
 
         Raises:
-            VolumeAccessError: somebody else holds one of them all the time.
+            VolumeAccessError: another process holds one of the locks for too long.
         """
         ours: set[str] = self._of_this_thread.__dict__.setdefault("volumes", set())
         with ExitStack() as held:
-            # In one order everywhere, so that no two wait for each other.
+            # Always lock in the same order, to avoid deadlocks.
             for volume in sorted(set(volumes) - ours):
                 held.enter_context(self._hold(volume))
                 ours.add(volume)
@@ -397,7 +398,7 @@ class VolumeArchiver:
             except ContainerBusyError as error:
                 raise VolumeAccessError(volume, f"another process is at work on it: {error.holder}") from None
             except (StoreNotWritableError, StoreFullError) as error:
-                # There may be a backup in it to restore all the same.
+                # A backup in such a store can still be restored.
                 logger.warning("volume %s is not locked: %s", volume, error)
                 yield
                 return
@@ -410,13 +411,13 @@ class VolumeArchiver:
         return earlier(self._store.list() if identity else (), identity, reaches)
 
     def _key(self, volume: str) -> str:
-        """Return the name of a volume's lock: its own may be longer than that of a file, and a path is none at all."""
+        """Return the name of a volume's lock: a volume's name can be longer than a file's, and a path is not a name."""
         if self._identity is None:
             self._identity = self._engine.info().identity
         return f"volume.{hashlib.sha256(f'{self._identity}/{volume}'.encode()).hexdigest()[:32]}"
 
     def _check_there(self, reach: Reach) -> None:
-        """Raise a `VolumeNotFoundError` if somebody has removed a volume: what was written to it is nowhere."""
+        """Raise a `VolumeNotFoundError` if somebody has removed a volume, and so the files that were written to it."""
         if is_folder(reach.volume):
             return
         self._access.inspect(reach.volume)
@@ -432,7 +433,7 @@ class VolumeArchiver:
 def _is_free(lock: str) -> bool:
     path = Path(lock)
     try:
-        # Without its file it may be of another machine, with a store of the same path: a label of the helper tells.
+        # A lock without a file may belong to another machine with a store of the same path; a helper's label tells.
         return path.exists() and not is_held(path)
     except StoreError:
         return False
@@ -446,7 +447,7 @@ def _flush(reach: Reach) -> None:
 
 
 def _may_write(container: Inspection, volume: str) -> bool:
-    """Whether a container can change a volume now; a paused one cannot."""
+    """Return True if a container can change a volume now; a paused one cannot."""
     if container["State"].get("Paused"):
         return False
     return any(uses(mount, volume) and not mount.read_only for mount in mounts(container))

@@ -1,4 +1,4 @@
-"""Folders of the engine's host that containers bind: refused where they are none of ours, and known again later."""
+"""Checks folders of the engine's host: refuses those that must not be touched, and recognises them later."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ _MOUNTINFO = "/proc/self/mountinfo"
 _Runs: TypeAlias = Callable[[Sequence[str]], Process]
 
 PLACE = "Place"
-"""Where a folder's inspection says where it led at its capture."""
+"""The key in a folder's inspection for the place that it led to at its capture."""
 REGULAR: Final = "regular file"
-"""What stat calls a file with content."""
+"""stat's word for a file with content."""
 
 
 class HostFolders:
-    """Looks at folders before anything is done with what is in them.
+    """Checks folders before anything is read or written in them.
 
     Args:
-        engine: whose host they are on.
-        kept: folders of this machine that must not be touched, by what they are.
+        engine: the engine on their host.
+        kept: folders of this machine that must not be touched, by their descriptions.
     """
 
     def __init__(self, engine: Engine, kept: Mapping[str, str]) -> None:
@@ -39,7 +39,7 @@ class HostFolders:
         self._kept = dict(kept)
 
     def inspect(self, folder: str) -> dict[str, Any]:
-        """Return of a folder what an engine would say of a volume; raises `VolumeAccessError` for one of no use."""
+        """Return a folder's inspection, as for a volume; raises `VolumeAccessError` if it is never archived."""
         info = self._engine.info()
         reason = why_never(folder, engine_root=info.root)
         for what, path in self._kept.items() if info.address.startswith("unix://") else ():
@@ -50,16 +50,16 @@ class HostFolders:
         return inspection_of(folder)
 
     def place(self, folder: str, run: _Runs, root: str, tree: Tree | None) -> dict[str, Any]:
-        """Return where a folder or file within reach leads, to know it again by, and which of the two it is.
+        """Return the place that a folder or file leads to, to recognise it by, and which of the two it is.
 
         Args:
             folder: its path.
-            run: starts a program next to its files.
-            root: where its files are, as such a program sees it.
-            tree: the folder itself, if it is this machine's own and not a helper's mount of it.
+            run: starts a program that sees its files.
+            root: the path of its files there.
+            tree: the open folder, if it is this machine's own and not a helper's mount.
 
         Raises:
-            VolumeAccessError: it leads where nothing may be touched, is neither of them, or nobody can tell.
+            VolumeAccessError: it must not be touched, is neither a folder nor a file, or cannot be checked.
         """
         kind, mountinfo, boot = _told_here() if tree is not None else _told_there(run, root)
         found: dict[str, Any] = {}
@@ -69,7 +69,7 @@ class HostFolders:
                 raise VolumeAccessError(folder, f"it is a {named}; folders and regular files alone are archived")
             found |= SINGLE_FILE
         if tree is not None:
-            # By the descriptor: the path may lead elsewhere by now.
+            # Use the descriptor: the path may lead elsewhere by now.
             root = os.readlink(f"/proc/self/fd/{tree.descriptor}")  # noqa: PTH115 - no such path exists
         spot = spot_of(mountinfo or "", root)
         if kind is None or mountinfo is None or spot is None or (tree is not None and tree.is_removed):
@@ -92,10 +92,10 @@ class HostFolders:
         return {**found, PLACE: place}
 
     def check_same(self, folder: str, now: Mapping[str, Any], before: Mapping[str, Any] | None) -> None:
-        """Raise a `VolumeAccessError` where a folder leads elsewhere than at its capture: it would fill what is there.
+        """Raise a `VolumeAccessError` if a folder leads elsewhere than at its capture: a restore would fill that place.
 
-        Numbers of file systems mean something until the next boot alone. After it, and on another host, there has to
-        be no symbolic link on the way, or it has to lead to the same path.
+        The numbers of file systems are valid until the next boot. After a boot, and on another host, the path must
+        contain no symbolic link, or lead to the same path.
         """
         if before is not None and before.get("Boot") == now["Boot"]:
             same = (before.get("Device"), before.get("Path")) == (now["Device"], now["Path"])
@@ -111,7 +111,7 @@ class HostFolders:
             )
 
     def _kept_spots(self, boot: str) -> dict[str, Spot]:
-        """Return where the folders lead that must not be touched, where that is on the same machine."""
+        """Return the places of the folders that must not be touched, if they are on the same machine."""
         try:
             if Path(_BOOT_ID).read_text().strip() != boot:
                 return {}
@@ -123,7 +123,7 @@ class HostFolders:
 
 
 def _told_here() -> tuple[str | None, str | None, str]:
-    """Return of a folder of this machine what `_told_there` does; its tree is open, so it is a directory."""
+    """Return the same as `_told_there` for an open folder of this machine."""
     try:
         mountinfo = Path(_MOUNTINFO).read_text(encoding="utf-8", errors="surrogateescape")
         return "directory", mountinfo, Path(_BOOT_ID).read_text().strip()
@@ -132,14 +132,14 @@ def _told_here() -> tuple[str | None, str | None, str]:
 
 
 def _told_there(run: _Runs, root: str) -> tuple[str | None, str | None, str]:
-    """Return what a helper tells of a folder: its kind, the mounts, and which start of its machine this is."""
+    """Return a folder's kind, the mounts, and the machine's boot id, from a helper."""
     kind = _said(run, "stat", "-c", "%F", root)
     boot = _said(run, "cat", _BOOT_ID) or ""
     return None if kind is None else kind.strip(), _said(run, "cat", _MOUNTINFO), boot.strip()
 
 
 def _said(run: _Runs, *words: str) -> str | None:
-    """Return what a program next to a folder prints; None where it failed."""
+    """Return a program's output; None if it failed."""
     with run(words) as process:
         said = b"".join(pieces_of(process))
         return said.decode("utf-8", "surrogateescape") if process.finish().exit_code == 0 else None

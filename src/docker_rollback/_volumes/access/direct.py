@@ -1,4 +1,4 @@
-"""Programs as our own children, next to a volume's files."""
+"""Runs programs as child processes with direct access to a volume's files."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _KEPT_STDERR: Final = 64 << 10
 
 
 class LocalProcess:
-    """A child of ours; a `Process`.
+    """A child process; implements `Process`.
 
-    It runs in the C locale, with nothing else of our environment, and in a process group of its own: a Ctrl-C at our
-    terminal is ours to handle, and must not cut off an archive half way. Where we die, it ends with its pipes.
+    It runs in the C locale, with nothing else of our environment, and in its own process group, so that a Ctrl-C at
+    our terminal does not interrupt it. If this process dies, it ends with its pipes.
     """
 
     def __init__(
@@ -31,10 +31,13 @@ class LocalProcess:
         keep: Collection[int] = (),
         start: Callable[..., subprocess.Popen[bytes]] = subprocess.Popen,
     ) -> None:
-        """Start `command`, with an input where `stdin`; raises `OSError` where it cannot be started.
+        """Start the program; raises `OSError` if it cannot be started.
 
-        It inherits the descriptors `keep`: those of locks, which are held until it has ended too. A sandbox starts it
-        in another way than by `Popen`.
+        Args:
+            command: the program and its arguments.
+            stdin: whether it has an input.
+            keep: descriptors that it inherits: those of locks, which are then held until it has exited as well.
+            start: starts it in place of `Popen`; for a sandbox.
         """
         self._process = start(
             list(command),
@@ -66,7 +69,7 @@ class LocalProcess:
             while view:
                 view = view[os.write(pipe.fileno(), view) :]
         except BrokenPipeError:
-            # It ended early. Why, its exit code will tell.
+            # It exited early; its exit code tells why.
             pipe.close()
 
     def close_input(self) -> None:
@@ -107,18 +110,18 @@ class LocalProcess:
 
 
 def _pipe(pipe: IO[bytes] | None) -> IO[bytes]:
-    """Return a pipe that was asked for, and so is there."""
+    """Return a pipe that was requested, and so exists."""
     if pipe is None:
         raise ValueError("the process has no such pipe")
     return pipe
 
 
 def _widen(pipe: IO[bytes] | None) -> None:
-    """Give a pipe a megabyte, so that each side waits less for the other; it works with what it has where refused."""
+    """Enlarge a pipe to a megabyte, so that both sides wait less; it keeps its size if that is refused."""
     if pipe is None:
         return
     try:
         fcntl.fcntl(pipe.fileno(), fcntl.F_SETPIPE_SZ, _PIPE)
     except OSError:
-        # Pipes have a limit for each user.
+        # Each user has a limit for pipes.
         return

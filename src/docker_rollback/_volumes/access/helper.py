@@ -1,4 +1,4 @@
-"""A helper: a container of ours that mounts volumes, waits, and runs programs next to their files."""
+"""A helper: a container of ours that mounts volumes and runs programs on their files."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ logger = logging.getLogger("docker_rollback")
 ROLE: Final = "helper"
 LOCK_LABEL: Final = "docker-rollback.lock"
 LOCKS_LABEL: Final = "docker-rollback.locks"
-"""Which folder of which kernel that lock is in: a path may lead elsewhere on another machine or in a container."""
+"""The label for the lock's folder and kernel: on another machine or in a container its path may be another folder."""
 
-# Read and write every file as whoever owns it, devices included; SYS_ADMIN is for attributes that begin with trusted,
-# which tar would leave out without a word.
+# To read and write every file, whoever owns it, including devices. SYS_ADMIN is for attributes that begin with trusted,
+# which tar silently leaves out without it.
 CAPABILITIES: Final = (
     "CHOWN",
     "DAC_OVERRIDE",
@@ -38,12 +38,12 @@ CAPABILITIES: Final = (
     "SYS_ADMIN",
 )
 LOOKING: Final = ("DAC_READ_SEARCH",)
-"""What it takes to see whether a path is there; nothing can be changed with it."""
+"""The capability to see whether a path exists; it allows no change."""
 _ENVIRONMENT: Final = ("LC_ALL=C", "TAR_OPTIONS=")
 _TRIES: Final = 3
 _ANSWER: Final = 1 << 20
 _REPLACEMENTS: Final = 3
-"""How often one helper is replaced; whoever removes more of them wants none to stand."""
+"""How often a helper is replaced; somebody who removes more of them does so on purpose."""
 
 
 @frozen
@@ -52,9 +52,9 @@ class HelperMount:
 
     Attributes:
         volume: its name.
-        target: where the helper has it.
-        request: the mount, as a create request names it.
-        bind: the mount instead, in the older words by which an engine makes a folder that is missing.
+        target: its path in the helper.
+        request: the mount for a create request; empty if `bind` is used.
+        bind: the mount in the older form, for which an engine creates a missing folder.
     """
 
     volume: str
@@ -64,15 +64,15 @@ class HelperMount:
 
 
 class Helper:
-    """A helper for the time of a `standing` block; one that somebody removes or ends meanwhile is replaced.
+    """A helper during a `standing` block; it is replaced if somebody removes or stops it.
 
     Args:
-        engine: where it stands.
-        provide: returns its image, again each time that the image was gone.
+        engine: the engine that runs it.
+        provide: returns its image; called again if the image was removed.
         mounts: the volumes that it mounts.
         labels: its labels.
-        auto_remove: whether the engine removes it when it ends by itself.
-        capabilities: what its root may do.
+        auto_remove: whether the engine removes it when it exits.
+        capabilities: its capabilities.
     """
 
     def __init__(
@@ -98,14 +98,14 @@ class Helper:
 
     @property
     def toolbox(self) -> Toolbox:
-        """The programs that it has; raises `EngineConflictError` where it does not stand."""
+        """Its programs; raises `EngineConflictError` if it does not exist."""
         return self._standing().toolbox
 
     def stand(self) -> None:
-        """Create it and start it; once more where somebody removes or ends it meanwhile.
+        """Create and start it; try again if somebody removes or stops it meanwhile.
 
         Raises:
-            EngineError: it could not be made, or not be started.
+            EngineError: it could not be created or started.
         """
         while True:
             try:
@@ -126,10 +126,10 @@ class Helper:
                 capabilities=self._capabilities,
             ),
         )
-        # Known from here on, so that it is removed also where it does not start.
+        # Recorded before the start, so that it is removed even if it does not start.
         self._stands = _Standing(container, toolbox)
         self._engine.start_container(container)
-        # The program that keeps it alive goes when its input does, which at the latest is when we do.
+        # This program keeps it alive. It ends with its input, at the latest when our process ends.
         lifeline = self._engine.exec(container, toolbox.lifeline, stdin=True)
         self._stands = _Standing(container, toolbox, lifeline)
 
@@ -140,14 +140,14 @@ class Helper:
             return
         _remove(self._engine, stands.container)
         if stands.lifeline is not None:
-            # Its container is gone, and the engine may say so.
+            # The engine may report that its container is gone.
             with suppress(EngineError):
                 stands.lifeline.kill()
 
     def run(self, words: Sequence[str], /, *, stdin: bool = False) -> Process:
-        """Start a program in it, by its bare name; in a new helper where this one is gone or has ended.
+        """Start a program in it, by its bare name; in a new helper if this one is gone or has exited.
 
-        Files that the old one held beside its volumes are gone: whoever needs one is told by the program.
+        Files of the old one outside its volumes are lost; a program that needs one fails.
         """
         while True:
             stands = self._standing()
@@ -161,7 +161,7 @@ class Helper:
                         self.stand()
 
     def ask(self, words: Sequence[str]) -> str | None:
-        """Return what a program prints, which is no more than a few lines; None where it failed."""
+        """Return the output of a program that prints a few lines; None if it failed."""
         with self.run(words) as process:
             answer = bytearray()
             while piece := process.read(_ANSWER):
@@ -169,15 +169,15 @@ class Helper:
             return answer.decode("utf-8", "replace") if process.finish().exit_code == 0 else None
 
     def _clear_away(self, error: EngineError) -> None:
-        """Remove what is left of a helper that is gone; raises `error` where that was done often enough."""
+        """Remove the rest of a lost helper; raises `error` if too many were replaced already."""
         if self._replaced >= _REPLACEMENTS:
             raise error
         self._replaced += 1
-        logger.warning("a helper container was removed or ended at work, and is replaced: %s", error)
+        logger.warning("replacing a helper container that was removed or stopped while in use: %s", error)
         self.remove()
 
     def _standing(self) -> _Standing:
-        # Waits for a new one, while it is made.
+        # Wait while another thread replaces it.
         with self._lock:
             if self._stands is None:
                 raise EngineConflictError("run a program in a helper container", "it is gone, and no new one was made")
@@ -190,8 +190,8 @@ class _Standing:
 
     Attributes:
         container: its full id.
-        toolbox: the programs that it has.
-        lifeline: keeps it alive.
+        toolbox: its programs.
+        lifeline: the program that keeps it alive.
     """
 
     container: str
@@ -210,21 +210,21 @@ def standing(
     lock: str = "",
     capabilities: Sequence[str] = CAPABILITIES,
 ) -> Iterator[Helper]:
-    """Have a helper for the time of a block.
+    """Run a helper during a block.
 
-    Where this process dies, it ends by itself: it waits for the end of an input that only we keep open.
+    If this process dies, the helper exits: it waits for the end of an input that only this process keeps open.
 
     Args:
-        engine: where it is to stand.
-        provide: returns its image, again each time that the image was gone.
+        engine: the engine that runs it.
+        provide: returns its image; called again if the image was removed.
         mounts: the volumes that it mounts.
-        operation: what it serves, for whoever finds it left over.
-        auto_remove: whether the engine removes it when it ends by itself; it then also removes anonymous volumes.
-        lock: the path of a lock that we hold as long as we live.
-        capabilities: what its root may do.
+        operation: the operation's id, for its labels.
+        auto_remove: whether the engine removes it when it exits; the engine then also removes anonymous volumes.
+        lock: the path of a lock that this process holds.
+        capabilities: its capabilities.
 
     Raises:
-        EngineError: it could not be made, or not be started.
+        EngineError: it could not be created or started.
     """
     labels = {ROLE_LABEL: ROLE, OPERATION_LABEL: operation, LOCK_LABEL: lock, LOCKS_LABEL: _folder_of(lock)}
     helper = Helper(engine, provide, mounts, labels=labels, auto_remove=auto_remove, capabilities=capabilities)
@@ -247,7 +247,7 @@ def request(
     taken = {mount.target for mount in mounts}
     host = {
         "CapAdd": list(capabilities),
-        # Owners read as on disk, also if the engine maps the numbers of its containers.
+        # Numeric owners are those on disk, even if the engine maps the ids of its containers.
         "UsernsMode": "host",
         "AutoRemove": auto_remove,
         "Mounts": [dict(mount.request) for mount in mounts if mount.request],
@@ -259,16 +259,16 @@ def request(
 
 
 def remove_left_over(engine: Engine, is_dead: Callable[[str], bool]) -> list[str]:
-    """Remove the helpers whose makers died; return the ids of those that were there.
+    """Remove the helpers of processes that died, and return their ids.
+
+    A helper that has exited is always removed: its process is dead, or has replaced it.
 
     Args:
-        engine: where they are.
-        is_dead: says of the lock of a maker, by its path, whether nobody holds it.
-
-    One that has ended goes in any case: its maker is dead, or has replaced it.
+        engine: the engine that has them.
+        is_dead: returns True if nobody holds the lock at a path.
     """
     removed = []
-    # By their names too: an image may bear any label, and give it to a container that is none of ours.
+    # By name too: any image can have the label, and pass it on to a container that is not ours.
     for container in engine.list_containers(ContainerFilter(labels={ROLE_LABEL: ROLE}, name_prefix=HELPER_NAME)):
         try:
             found = engine.inspect_container(container)
@@ -276,7 +276,7 @@ def remove_left_over(engine: Engine, is_dead: Callable[[str], bool]) -> list[str
             continue
         labels = found["Config"].get("Labels") or {}
         lock = str(labels.get(LOCK_LABEL) or "")
-        # One that has ended serves nobody, whoever made it: it ends with its maker, and is never started again.
+        # An exited helper is of no use to any process: it is never started again.
         ended = found["State"].get("Status") in ("exited", "dead")
         if not ended and not (lock and _is_free(lock, str(labels.get(LOCKS_LABEL) or ""), is_dead)):
             continue
@@ -284,7 +284,7 @@ def remove_left_over(engine: Engine, is_dead: Callable[[str], bool]) -> list[str
             engine.remove_container(container, force=True)
         except EngineError as error:
             if not ended:
-                # It may write to its volumes yet.
+                # It may still write to its volumes.
                 raise
             logger.warning("a helper container is left over, %s: %s", container[:12], error)
         else:
@@ -293,9 +293,9 @@ def remove_left_over(engine: Engine, is_dead: Callable[[str], bool]) -> list[str
 
 
 def _is_free(lock: str, folder: str, is_dead: Callable[[str], bool]) -> bool:
-    """Return True if nobody holds a lock; False also if it is another user's, so that nobody can tell."""
+    """Return True if nobody holds a lock; False also for another user's lock, which cannot be checked."""
     try:
-        # The file of a lock goes once nobody holds it, and never while somebody does.
+        # A lock's file is removed when the lock is released, and never while it is held.
         gone = not Path(lock).exists() and _folder_of(lock) == folder != ""
         return gone or is_dead(lock)
     except OSError:
@@ -303,7 +303,7 @@ def _is_free(lock: str, folder: str, is_dead: Callable[[str], bool]) -> bool:
 
 
 def _folder_of(lock: str) -> str:
-    """Return which folder of which kernel a lock's file is in; empty if that cannot be told."""
+    """Return the identity of a lock's folder and kernel; empty if it cannot be read."""
     if not lock:
         return ""
     try:
@@ -323,20 +323,20 @@ def _create(
         try:
             return engine.create_container(name, request_for(toolbox)), toolbox
         except ImageNotFoundError:
-            # Another process was done with the image that we share, and removed it just now.
+            # Another process that shares the image has just removed it.
             if not tries_left:
                 raise
         except EngineError:
-            # It may have been made all the same, and only the answer have been lost.
+            # It may exist nevertheless, if only the answer was lost.
             _remove(engine, name)
             raise
     raise AssertionError("the last try returns or raises")
 
 
 def _remove(engine: Engine, container: str) -> None:
-    # Without its anonymous volumes: it has none of its own, and Podman counts every anonymous volume that it mounts as
-    # one, an application's too.
+    # Without its anonymous volumes: it has none of its own, and Podman would remove every anonymous volume that it
+    # mounts, including an application's.
     error = removal_error(lambda: engine.remove_container(container, force=True))
     if error is not None:
-        # The work is done or has failed; this neither undoes nor explains it. It ends by itself when we do.
+        # Its work has succeeded or failed already. It exits when this process ends.
         logger.warning("a helper container is left over, %s: %s", container[:12], error)

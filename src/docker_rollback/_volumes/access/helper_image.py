@@ -1,4 +1,4 @@
-"""The helper's image: made on the spot from this machine's own programs, nothing pulled."""
+"""The image of helpers, made from this machine's own programs; nothing is pulled."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ from docker_rollback.errors import (
 logger = logging.getLogger("docker_rollback")
 
 HOME: Final = "/.docker-rollback"
-"""Where all that is ours lies in a helper; no application mounts anything there."""
+"""The folder of our own files in a helper; no application mounts anything there."""
 LIFELINE: Final = f"{HOME}/lifeline"
-"""A FIFO that the helper's main program reads, so that it ends when the last writer goes."""
+"""A FIFO that the helper's main program reads, so that it exits with the last writer."""
 SCRATCH: Final = f"{HOME}/scratch"
 """A folder for tar's snapshot files."""
 PADDED: Final = f"{HOME}/padded"
-"""A folder that is not empty, for a volume to be mounted on that its engine would else fill later; see `_helpers`."""
+"""A folder that is not empty, for volumes that Podman would otherwise fill later; see `helper_source.mount`."""
 
 HELPER_REPOSITORY: Final = "docker-rollback-helper"
 TOOLS: Final = ("cat", "cp", "rm", "sleep", "stat", "sync", "tee")
-"""What goes along beside tar."""
+"""The programs in the image in addition to tar."""
 OPTIONAL_TOOLS: Final = ("find", "setfattr", "xargs")
-"""What goes along where this machine has it."""
+"""The programs in the image if this machine has them."""
 
 _EXECUTABLE: Final = 0o755
 _TRIES: Final = 5
@@ -49,17 +49,16 @@ _FOLDERS: Final = (HOME, f"{HOME}/bin", f"{HOME}/lib", PADDED, SCRATCH, "/dev", 
 
 @frozen
 class Toolbox:
-    """An image with programs in it, and how to call them.
+    """An image, and the commands that run its programs.
 
     Attributes:
         image: the image's id.
-        main: the command that a helper runs as its main program: it waits until the last writer of `LIFELINE` goes.
-        lifeline: the command that keeps `LIFELINE` open for as long as its input is.
-        ours: whether we made it, so that it holds nothing but what we know.
-        prefixes: what stands before each program's arguments, by its name; programs that are not named here are
-            looked up by the image.
-        masked: folders that the image declares to be volumes, which would make an engine create some.
-        labels: the image's own labels, which a helper must not bear.
+        main: the helper's main command, which waits until the last writer closes `LIFELINE`.
+        lifeline: the command that keeps `LIFELINE` open as long as its own input is open.
+        ours: whether the image is our own, and its content known.
+        prefixes: the words before each program's arguments, by its name; other programs are found by the image's PATH.
+        masked: folders that the image declares as volumes, for which an engine would create volumes.
+        labels: the image's own labels, which a helper must not have.
     """
 
     image: str
@@ -71,12 +70,12 @@ class Toolbox:
     labels: tuple[str, ...] = ()
 
     def command(self, words: Sequence[str]) -> tuple[str, ...]:
-        """Return the command that runs the program that `words` begins with; and the one that xargs is to run."""
+        """Return the full command for `words`, whose first word is a program, as is the one that xargs runs."""
         return _called(lambda name: self.prefixes.get(name, (name,)), words)
 
 
 def foreign(image: str, config: Mapping[str, object]) -> Toolbox:
-    """Return how to use an image that somebody else made: with its own shell, tar and programs.
+    """Return the toolbox of somebody else's image, with its own shell, tar and programs.
 
     Args:
         image: its id.
@@ -84,7 +83,7 @@ def foreign(image: str, config: Mapping[str, object]) -> Toolbox:
     """
     volumes, labels = config.get("Volumes"), config.get("Labels")
     wait = f"mkdir -p {SCRATCH} && mkfifo -m 600 {LIFELINE} && exec cat {LIFELINE}"
-    # tee would make a plain file where the FIFO is to be.
+    # tee would create a regular file in the FIFO's place.
     hold = f"until test -p {LIFELINE}; do sleep 0.02; done; exec tee {LIFELINE}"
     return Toolbox(
         image=image,
@@ -97,12 +96,12 @@ def foreign(image: str, config: Mapping[str, object]) -> Toolbox:
 
 @frozen
 class Kit:
-    """Our own image, before an engine has it.
+    """Our own image, before its import into an engine.
 
     Attributes:
-        archive: the tar of its file system; the same bytes wherever the programs are the same.
-        prefixes: how its programs are called.
-        tag: its name, by its content.
+        archive: the tar of its file system; the same programs give the same bytes.
+        prefixes: the words before each program's arguments.
+        tag: its name, derived from its content.
     """
 
     archive: bytes = field(repr=False)
@@ -111,11 +110,11 @@ class Kit:
 
     @tag.default
     def _tag(self) -> str:
-        # Once: to hash some megabytes takes longer than a call of the engine.
+        # Computed once: to hash some megabytes takes longer than a call of the engine.
         return f"{HELPER_REPOSITORY}:{hashlib.sha256(self.archive).hexdigest()[:16]}"
 
     def toolbox(self, image: str) -> Toolbox:
-        """Return how to use it as the image of that id."""
+        """Return its toolbox, for the id that the engine gave it."""
         return Toolbox(
             image=image,
             main=(*self.prefixes["cat"], LIFELINE),
@@ -127,21 +126,21 @@ class Kit:
 
 @frozen
 class Programs:
-    """This machine's programs with all that they need, to be put into a root file system that holds nothing else.
+    """This machine's programs, with all files that they need in an otherwise empty root file system.
 
-    Every program is called through the loader that comes along, which is told where its libraries lie: nothing needs a
-    place that a volume, mounted where its application has it, might hide.
+    Every program is run by its own loader with the path of its libraries, so it depends on no standard folder, which
+    a mounted volume could hide.
 
     Attributes:
-        files: this machine's files, by where they belong.
-        prefixes: how the programs are called.
+        files: this machine's files, by their paths in the new root.
+        prefixes: the words before each program's arguments.
     """
 
     files: Mapping[str, Path]
     prefixes: Mapping[str, tuple[str, ...]]
 
     def command(self, words: Sequence[str]) -> tuple[str, ...]:
-        """Return the command that runs the program that `words` begins with; raises `ToolError` if it is missing."""
+        """Return the full command for `words`, whose first word is a program; raises `ToolError` if it is missing."""
         return _called(self._prefix, words)
 
     def _prefix(self, name: str) -> tuple[str, ...]:
@@ -152,7 +151,7 @@ class Programs:
 
 
 def programs() -> Programs:
-    """Find this machine's programs and what they need; raises `ToolError` where one is missing."""
+    """Find this machine's programs and the files that they need; raises `ToolError` if one is missing."""
     tar = host_programs.find_tar()
     if tar is None:
         raise host_programs.ToolError("this machine has no GNU tar")
@@ -178,7 +177,7 @@ def programs() -> Programs:
 
 
 def pack_kit() -> Kit:
-    """Make the helper's image from this machine's programs; raises `ToolError` where one is missing."""
+    """Make the helper's image from this machine's programs; raises `ToolError` if one is missing."""
     found = programs()
     return Kit(_pack(found.files), found.prefixes)
 
@@ -192,7 +191,7 @@ def _called(prefix: Callable[[str], tuple[str, ...]], words: Sequence[str]) -> t
 
 
 def _pack(files: Mapping[str, Path]) -> bytes:
-    """Return a tar of a file system with `files` in it: small, and the same bytes each time."""
+    """Return a small, reproducible tar of a file system with `files` in it."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT) as archive:
         for folder in _FOLDERS:
@@ -215,12 +214,12 @@ def _entry(name: str, kind: bytes, mode: int) -> tarfile.TarInfo:
 
 
 class OwnImage:
-    """Our own image in one engine, there for as long as somebody uses it.
+    """Our own image in one engine, removed after its last use.
 
-    It is imported in 0.03 to 0.24 seconds, so that nothing is gained by leaving it behind.
+    The import takes 0.03 to 0.24 seconds, so nothing is gained by keeping it.
 
     Args:
-        engine: where it is to be.
+        engine: the engine.
     """
 
     def __init__(self, engine: Engine) -> None:
@@ -231,7 +230,7 @@ class OwnImage:
 
     @contextmanager
     def lease(self) -> Iterator[None]:
-        """Keep what `provide` brings in; the last to leave removes it."""
+        """Keep the image that `provide` imports; the last block to end removes it."""
         with self._lock:
             self._users += 1
         try:
@@ -243,10 +242,10 @@ class OwnImage:
                     self._remove(self._kit.tag)
 
     def provide(self) -> Toolbox:
-        """Return our image, imported where the engine does not have it; raises `ToolError` where it cannot be had.
+        """Return our image, and import it if necessary; raises `ToolError` if it cannot be made.
 
-        Another process may remove it again before a container of it stands: creating one then raises an
-        `ImageNotFoundError`, and the answer is to ask here once more.
+        Another process may remove it before a container is created from it. The creation then raises an
+        `ImageNotFoundError`, and the caller calls this again.
         """
         here, there = os.uname().machine, self._engine.info().architecture
         if here != there:
@@ -258,16 +257,16 @@ class OwnImage:
             return kit.toolbox(self._bring_in(kit))
 
     def forget(self) -> None:
-        """Remove the image where a process that died has left it; one that is in use stays.
+        """Remove the image if a process that died has left it; an image in use stays.
 
-        Whoever is about to use it finds it gone, and brings it in again.
+        A process that is about to use it imports it again.
         """
         with self._lock, suppress(host_programs.ToolError):
             if not self._users:
                 self._remove(pack_kit().tag)
 
     def _bring_in(self, kit: Kit) -> str:
-        """Return the image's id, imported where it is not there; others may bring it in and remove it meanwhile."""
+        """Return the image's id, and import it if necessary; other processes may import and remove it meanwhile."""
         for tries_left in reversed(range(_TRIES)):
             try:
                 return str(self._engine.inspect_image(kit.tag)["Id"])
@@ -277,7 +276,7 @@ class OwnImage:
                 except (EngineUnavailableError, EngineTimeoutError):
                     raise
                 except EngineError:
-                    # The containerd store refuses an image that another import has just brought in.
+                    # The containerd store refuses an image that another process has just imported.
                     if not tries_left:
                         raise
         raise AssertionError("the last try returns or raises")
@@ -287,5 +286,5 @@ class OwnImage:
         if isinstance(error, EngineConflictError):
             logger.debug("the helper image %s is in use elsewhere, and is removed there", tag)
         elif error is not None:
-            # What the helper was for is done or has failed; this neither undoes nor explains it.
+            # The helper's work has succeeded or failed already.
             logger.warning("the helper image %s is left over: %s", tag, error)

@@ -1,4 +1,4 @@
-"""Where helpers come from: how each volume is mounted in one, and whose image it may have."""
+"""Starts helpers: chooses how each volume is mounted, and which image is used."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ from docker_rollback._volumes.tar import gnu_tar
 from docker_rollback.errors import EngineError, EngineTimeoutError, EngineUnavailableError, VolumeAccessError
 
 Use: TypeAlias = Literal["read", "look", "fill", "make", "make above"]
-"""What volumes are mounted for; to be made is for folders of the host alone.
+"""The purpose of a mount; "make" and "make above" are for folders of the host alone.
 
-A look is for folders that are not of a container, as the host's root: no file in them is read or written, and no image
-of a container gets to see them. Neither does it see the folder above a single file, in which that is to be made.
+"look" is for folders that belong to no container, such as the host's root: no file in them is read or written. Neither
+these nor the folder of "make above", in which a file is created or a folder removed, are mounted with a container's
+image.
 """
 
 _Provider: TypeAlias = Callable[[], helper_image.Toolbox]
@@ -26,16 +27,16 @@ _READING: Final = ("read", "look")
 _MAKING: Final = ("make", "make above")
 _OF_NO_CONTAINER: Final = ("look", "make above")
 _GENERATED: Final = re.compile(r"[0-9a-f]{64}")
-"""The names that engines give to anonymous volumes."""
+"""Matches the names that engines give to anonymous volumes."""
 
 
 class Helpers:
-    """Stands helpers up.
+    """Starts helpers.
 
     Args:
-        engine: where they stand.
-        image: the image that they have, by name or id; None for one of our own, or where that cannot be had, that of a
-            container which uses the volume.
+        engine: the engine that runs them.
+        image: their image, by name or id; None for our own image, or if that cannot be made, the image of a container
+            that uses the volume.
     """
 
     def __init__(self, engine: Engine, *, image: str | None = None) -> None:
@@ -47,16 +48,16 @@ class Helpers:
     def standing(
         self, volumes: Mapping[str, Inspection], use: Use, *, operation: str, lock: str = ""
     ) -> Iterator[Helper]:
-        """Have a helper with volumes for the time of a block.
+        """Run a helper with volumes during a block.
 
         Args:
             volumes: their inspections, by name.
-            use: to read them or to look at them, which changes nothing in them, or to fill the one that it is.
-            operation: what it serves, for whoever finds it left over.
-            lock: the path of a lock that we hold as long as we live.
+            use: the purpose; "read" and "look" mount them read-only, and "fill" is for a single volume.
+            operation: the operation's id, for the helper's labels.
+            lock: the path of a lock that this process holds.
 
         Raises:
-            VolumeAccessError: none can be had that reaches one of the volumes; it names it.
+            VolumeAccessError: no helper can mount a volume, which the error names.
             EngineUnavailableError, EngineTimeoutError: the engine does not answer.
         """
         podman = self._engine.info().flavour == "podman"
@@ -67,10 +68,10 @@ class Helpers:
         with self._own_image.lease():
             for provide in self._images(volumes, use):
                 with ExitStack() as attempt:
-                    # Podman removes anonymous volumes, an application's too, with a container that removes itself.
+                    # With a container that removes itself, Podman removes anonymous volumes, even an application's.
                     kept = podman and any(_may_be_anonymous(mount) for mount in mounts)
-                    # A mount that fails ends it as it starts. Removed by then, it could not be started again for the
-                    # reason to be known.
+                    # A mount that fails stops it at its start. The reason is known only by another start, so it must
+                    # not be removed by then.
                     kept = kept or any(not same_folder.is_plain(found) for found in volumes.values())
                     start = standing(
                         self._engine,
@@ -92,16 +93,16 @@ class Helpers:
         raise VolumeAccessError(next(iter(volumes)), f"no helper container reaches it: {'; '.join(reasons)}")
 
     def forget_image(self) -> None:
-        """Remove our own image where a process that died has left it."""
+        """Remove our own image if a process that died has left it."""
         self._own_image.forget()
 
     def _images(self, volumes: Mapping[str, Inspection], use: Use) -> Iterator[_Provider]:
-        """Yield where the image may come from, the best first."""
+        """Yield the possible sources of the image, the best first."""
         if self._image is not None:
             yield self._provider(self._image)
             return
         yield self._own_image.provide
-        # What is looked at is not of a container, and none may run its image on it.
+        # These folders belong to no container, so no container's image may see them.
         for image in self._images_of_users(volumes) if use not in _OF_NO_CONTAINER else ():
             yield self._provider(image)
 
@@ -124,10 +125,10 @@ class Helpers:
 def mount(volume: str, inspection: Mapping[str, Any], use: Use, number: int, *, podman: bool) -> HelperMount:
     """Return how a helper mounts a volume. Pure.
 
-    Podman copies the image's files into a volume when a container starts with it for the first time, and gives it the
-    owner of the folder that it hides; it does not know ``NoCopy`` here. So a volume that is only read is mounted by
-    its folder, which Podman does not notice; and one that is filled goes where our image has a file. That way Podman
-    takes both for done, and does not do them again over what we put back.
+    When a container first starts with a volume, Podman copies the image's files into it and sets its owner to that of
+    the folder below the mount; it does not support ``NoCopy`` here. So a volume that is only read is mounted by its
+    folder, which Podman does not notice. A volume that is filled is mounted on a folder of our image that has a file:
+    Podman then takes both steps for done, and does not repeat them over the restored files.
     """
     target = f"{helper_image.HOME}/volumes/{number}"
     if is_folder(volume):
@@ -142,16 +143,13 @@ def mount(volume: str, inspection: Mapping[str, Any], use: Use, number: int, *, 
 
 
 def _mount_of_folder(folder: str, use: Use, target: str) -> HelperMount:
-    """Return how a helper mounts a folder of the host; one that is missing is made where that is asked for alone.
-
-    A single file is mounted likewise, with nothing beside it.
-    """
+    """Return how a helper mounts a folder, or a single file, of the host; only "make" uses create a missing folder."""
     request: dict[str, Any] = {"Type": "bind", "Source": folder, "Target": target, "ReadOnly": use in _READING}
     if use not in _MAKING:
         return HelperMount(folder, target, request)
     if ":" not in folder:
         return HelperMount(folder, target, {}, bind=f"{folder}:{target}")
-    # There is no other way to write such a path; an engine with an API below 1.42 will say that it is missing.
+    # A bind cannot express such a path; an engine with an API below 1.42 reports it as missing.
     return HelperMount(folder, target, {**request, "BindOptions": {"CreateMountpoint": True}})
 
 
@@ -160,7 +158,7 @@ def _may_be_anonymous(mount: HelperMount) -> bool:
 
 
 def _try(attempt: ExitStack, start: Any, reasons: list[str]) -> Helper | None:
-    """Start a helper and see that it has GNU tar; adds to `reasons` why not."""
+    """Start a helper and check that it has GNU tar; append the reason to `reasons` if it does not."""
     try:
         helper: Helper = attempt.enter_context(start)
         if helper.toolbox.ours or host_programs.is_gnu_tar((helper.ask(("tar", "--version")) or "").encode()):

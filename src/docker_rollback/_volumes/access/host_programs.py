@@ -1,4 +1,4 @@
-"""This machine's own programs: GNU tar and the few others that a helper needs, and what each needs to run."""
+"""Finds this machine's GNU tar and the other programs of a helper, with the loader and libraries of each."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from attrs import frozen
 _TAR_NAMES: Final = ("tar", "gtar", "gnutar")
 _TAR_VERSION: Final = re.compile(rb"^tar \(GNU tar\) (\d+)\.(\d+)")
 _OLDEST_TAR: Final = (1, 27)
-"""The first GNU tar that knows extended attributes and ACLs."""
+"""The first version of GNU tar that supports extended attributes and ACLs."""
 
 _PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _LIBRARY: Final = re.compile(r"^\s*(?P<name>\S+)(?: => (?P<path>/.*))? \(0x[0-9a-f]+\)$")
@@ -24,17 +24,17 @@ _PT_INTERP: Final = 3
 
 
 class ToolError(Exception):
-    """A program is missing on this machine, or cannot be taken along."""
+    """A program is missing on this machine, or cannot be used elsewhere."""
 
 
 @frozen
 class Program:
-    """One program and what it needs.
+    """A program with its loader and libraries.
 
     Attributes:
         path: the program.
-        loader: what loads its shared libraries; None for a static program.
-        libraries: their files, by the names under which they are looked for.
+        loader: the loader of its shared libraries; None for a static program.
+        libraries: their files, by the names that the loader looks up.
     """
 
     path: Path
@@ -43,14 +43,14 @@ class Program:
 
 
 def is_gnu_tar(version: bytes) -> bool:
-    """Whether that is what a GNU tar says of its version that knows all it has to."""
+    """Return True if the output of ``tar --version`` is that of a recent enough GNU tar."""
     match = _TAR_VERSION.match(version)
     return match is not None and (int(match[1]), int(match[2])) >= _OLDEST_TAR
 
 
 @cache
 def find_tar() -> Path | None:
-    """Return this machine's GNU tar, or None; looked for once."""
+    """Return this machine's GNU tar, or None; the result is cached."""
     for name in _TAR_NAMES:
         path = _which(name)
         if path is not None and is_gnu_tar(_output([str(path), "--version"])):
@@ -59,7 +59,7 @@ def find_tar() -> Path | None:
 
 
 def find_program(name: str) -> Path:
-    """Return one of this machine's programs; raises `ToolError` where there is none of that name."""
+    """Return one of this machine's programs; raises `ToolError` if there is none of that name."""
     path = _which(name)
     if path is None:
         raise ToolError(f"this machine has no {name}")
@@ -67,10 +67,10 @@ def find_program(name: str) -> Path:
 
 
 def needs(path: Path) -> Program:
-    """Find out what a program of this machine needs to run elsewhere; raises `ToolError` where that cannot be told.
+    """Find the loader and libraries of a program; raises `ToolError` if they cannot be found.
 
-    Its own loader is asked, which lists the libraries of a program without running it. It is asked again once the
-    program has been replaced.
+    The program's own loader lists the libraries without running the program. The result is cached until the program
+    is replaced.
     """
     try:
         found = path.stat()
@@ -90,7 +90,7 @@ def _needs(path: Path, _version: tuple[int, int, int]) -> Program:
         match = _LIBRARY.match(line)
         if match is None:
             raise ToolError(f"{loader} says of {path}: {line.strip()}")
-        # The kernel's own library has no file, and the loader is not loaded.
+        # The kernel's own library has no file; the loader is known already.
         if match["path"] is not None and Path(match["name"]).name != loader.name:
             libraries[Path(match["name"]).name] = Path(match["path"])
     if not libraries:
@@ -118,13 +118,13 @@ def interpreter(path: Path) -> Path | None:
 
 
 def _which(name: str) -> Path | None:
-    # Not the caller's own PATH: what runs as root on the volumes of others is the system's.
+    # Not the caller's PATH: programs that run as root on the volumes of others are the system's.
     found = shutil.which(name, path=_PATH)
     return Path(found) if found is not None else None
 
 
 def _output(command: list[str]) -> bytes:
-    """Return what a program of this machine prints; nothing where it fails."""
+    """Return the output of a program of this machine; empty if it fails."""
     try:
         done = subprocess.run(
             command, stdin=subprocess.DEVNULL, capture_output=True, env={"LC_ALL": "C"}, timeout=30, check=False

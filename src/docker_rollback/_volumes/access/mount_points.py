@@ -1,8 +1,8 @@
-"""Mount points in a volume: a capture leaves out what is mounted there, and a restore neither touches nor removes it.
+"""Finds mount points in a volume, which a capture leaves out, and a restore neither touches nor removes.
 
-A program that works in a volume sees what is mounted in it, or does not: that depends on its mount namespace. It cannot
-remove a mount point that it sees. A name that is a mount point in another namespace alone is removed without an error,
-and the kernel then takes the mount away there. So a restore has to know those as well.
+Whether a program sees a mount in a volume depends on its mount namespace. It cannot remove a mount point that it sees.
+A name that is a mount point only in another namespace can be removed without an error, and the kernel then detaches the
+mount there. So a restore has to know those mount points as well.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ Names: TypeAlias = tuple[str, ...]
 
 @frozen
 class Sight:
-    """How a program sees a volume.
+    """A program's view of a volume.
 
     Attributes:
-        mountinfo: the kernel's list of the mounts that it sees.
-        root: the path by which it sees the volume.
+        mountinfo: the kernel's list of mounts in the program's namespace.
+        root: the path of the volume there.
     """
 
     mountinfo: str
@@ -42,20 +42,20 @@ class Sight:
 
     @property
     def mounted(self) -> Names:
-        """What is mounted in the volume, as far as the program sees it."""
+        """The mount points in the volume that the program sees."""
         return tuple(mounted_below(self.mountinfo, self.root))
 
     @property
     def is_read_only(self) -> bool:
-        """Whether the program can write nothing to the volume."""
+        """Whether the volume is read-only for the program."""
         return is_read_only(self.mountinfo, self.root)
 
     def mounted_anywhere(self, *, at: str = "/") -> Names:
-        """Return what is a mount point in the volume for any program of this machine that we may look at.
+        """Return the mount points in the volume in any mount namespace of this machine that we can read.
 
         Args:
-            at: the path at which such a program has to see the volume. An engine has it at one path, and containers,
-                which have mounts of their own in it, at others.
+            at: the path of the volume in those namespaces. The engine has it at one path; containers, which have
+                mounts of their own in it, have it at others.
         """
         spot = spot_of(self.mountinfo, self.root)
         found = set(self.mounted)
@@ -66,12 +66,12 @@ class Sight:
 
 
 def here(thread: str = "self") -> str:
-    """Return the list of the mounts that we, or one of our threads, see; raises `OSError`."""
+    """Return our mountinfo, or that of one of our threads; raises `OSError`."""
     return Path("/proc", thread, "mountinfo").read_text(encoding="utf-8", errors="surrogateescape")
 
 
 def _of_all_namespaces() -> Iterator[str]:
-    """Yield the mounts of each mount namespace of this machine; those that we may not look at are passed over."""
+    """Yield the mountinfo of each mount namespace of this machine; unreadable ones are skipped."""
     seen = set()
     for process in Path("/proc").iterdir():
         if not process.name.isdecimal():
@@ -82,23 +82,23 @@ def _of_all_namespaces() -> Iterator[str]:
                 yield here(process.name)
                 seen.add(namespace)
         except OSError:
-            # It has ended, or is another user's.
+            # The process has ended, or belongs to another user.
             continue
 
 
 def described(run: Run, root: str, names: Names) -> tuple[MountPoint, ...]:
-    """Return what is known of mount points, so that their places can be made where they are gone.
+    """Return the mount points with their modes and owners, so that a restore can recreate missing ones.
 
     Args:
-        run: starts a program next to the volume.
-        root: where that sees the volume.
+        run: starts a program that sees the volume.
+        root: the path of the volume there.
         names: the mount points.
     """
     found = []
     for name in names:
         with run(("stat", "-c", "%f %u %g", f"{root}/{name}")) as stat:
             said = b"".join(pieces_of(stat)).split()
-            # The file system may be one that does not answer: its place is a folder all the same.
+            # The file system may not answer; a folder is then assumed.
             answered = stat.finish().exit_code == 0 and len(said) == 3
         if not answered:
             found.append(MountPoint(name))
@@ -110,7 +110,7 @@ def described(run: Run, root: str, names: Names) -> tuple[MountPoint, ...]:
 
 
 def mount_gaps(volume: str, mount_points: Sequence[MountPoint]) -> tuple[NotCovered, ...]:
-    """Return the notes that no archive holds what is mounted in a volume."""
+    """Return the `NotCovered` entries for mount points in a volume."""
     kind = "folder" if is_folder(volume) else "volume"
     return tuple(
         NotCovered(

@@ -1,4 +1,4 @@
-"""A volume within reach: what is known of it, and how programs are run next to its files."""
+"""Access to one volume: its properties, and the function that runs programs on its files."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from docker_rollback._volumes.tar import gnu_tar
 
 @frozen
 class Reach:
-    """A volume within reach.
+    """Access to a volume.
 
     Attributes:
         volume: its name.
-        inspection: everything that the engine says of it.
-        way: how.
-        root: where its files are, as the programs see it that `run` starts.
-        snapshot: a file, not there yet, for tar's record of its directories.
-        run: starts a program next to its files.
-        excluded: the paths in it that are left out, and left alone.
-        mount_points: the paths in it where something else is mounted. To be filled, it has those as well that no
-            program next to it sees, as far as they can be known.
-        read_only: whether it is to be filled, and nothing can be written to it.
-        tree: its files, for what we open ourselves; None where they are not at hand.
+        inspection: the engine's inspection of it.
+        way: the access method.
+        root: the path of its files, as seen by the programs that `run` starts.
+        snapshot: the path of a new file for tar's record of directories.
+        run: starts a program that sees its files.
+        excluded: the paths in it that are neither archived nor restored.
+        mount_points: the paths in it at which something else is mounted. For a fill they include, as far as known,
+            mount points that only other mount namespaces see.
+        read_only: whether it is to be filled and cannot be written to.
+        tree: its files, for our own system calls; None if this process cannot open them.
     """
 
     volume: str
@@ -42,16 +42,16 @@ class Reach:
 
     @property
     def is_file(self) -> bool:
-        """Whether it is a single file of the engine's host, which `root` is the path of then."""
+        """Whether it is a single file of the engine's host; `root` is then the file's path."""
         return is_file(self.inspection)
 
     @property
     def unread(self) -> tuple[bytes, ...]:
-        """The mount points, as tar has their paths."""
+        """The paths of the mount points, as tar writes them."""
         return tuple(b"./" + one.name for one in self.mount_points)
 
     def finding(self, *tests: str, depth: int | None = None) -> tuple[str, ...]:
-        """Return the command by which find goes through it, so deep at most, and into no mount point."""
+        """Return a find command for its files, down to a depth, that does not descend into mount points."""
         root = (self.root, *(() if depth is None else ("-maxdepth", str(depth))))
         points = [("-path", f"{for_find(self.root)}/{for_find(one.path)}") for one in self.mount_points]
         if not points:
@@ -61,12 +61,12 @@ class Reach:
         return ("find", *root, "(", *named, ")", "-prune", "-o", *tests)
 
     def creating(self) -> tuple[str, ...]:
-        """Return the command by which tar prints an archive of all of it."""
+        """Return the tar command that prints an archive of all of it."""
         if self.is_file:
             return gnu_tar.create_file(self.root)
         return gnu_tar.create(self.root, self.snapshot, excluded=self.excluded, passed_over=self.unread)
 
     @property
     def left_out(self) -> Paths:
-        """The paths that are left out of its archive, excluded ones and mount points, to be asked for others."""
+        """The paths that are not in its archive: excluded ones and mount points."""
         return Paths(self.excluded, exact=[one.path for one in self.mount_points])

@@ -1,4 +1,4 @@
-"""More tries for work on a volume whose program was killed, whose helper was removed, or whose input was cut off."""
+"""Retries work on a volume if its program was killed, its helper was removed, or its input was cut off."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ T = TypeVar("T")
 
 
 def tried(work: Callable[[], T], *, doing: str, given_up: Callable[[], bool] = lambda: False) -> T:
-    """Do some work; do it again from the start, twice at most, where it failed by something that may pass.
+    """Do some work; after a temporary failure, repeat it from the start, at most twice.
 
     Args:
-        work: the work; safe to do again after a failure at any point.
-        doing: what it is, for the log.
-        given_up: tells whether nobody waits for it any more.
+        work: the work, which can be repeated after a failure at any point.
+        doing: its description for the log.
+        given_up: returns True once the result is no longer needed.
 
     Raises:
-        ArchiveError, EngineError: the last failure, or one that would come again.
+        ArchiveError, EngineError: the last failure, or a permanent one.
     """
     for tries_left in reversed(range(_TRIES)):
         try:
@@ -32,5 +32,5 @@ def tried(work: Callable[[], T], *, doing: str, given_up: Callable[[], bool] = l
         except (ArchiveError, EngineError) as error:
             if not tries_left or error.permanent or given_up():
                 raise
-            logger.warning("%s once more from the start: %s", doing, error)
+            logger.warning("%s again from the start: %s", doing, error)
     raise AssertionError("the last try returns or raises")

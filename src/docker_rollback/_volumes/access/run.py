@@ -1,4 +1,4 @@
-"""What starts programs next to a volume's files."""
+"""The type of functions that start a program with access to a volume's files."""
 
 from __future__ import annotations
 
@@ -9,6 +9,6 @@ from docker_rollback._engine import Process
 
 
 class Run(Protocol):
-    """Starts a program next to a volume's files, by its bare name and arguments, with an input where asked."""
+    """Starts a program by its bare name and arguments, with access to a volume's files and an optional input."""
 
     def __call__(self, words: Sequence[str], /, *, stdin: bool = False) -> Process: ...

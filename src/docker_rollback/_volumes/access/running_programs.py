@@ -1,4 +1,4 @@
-"""The programs that are at work on a set of volumes, so that one failure ends them all."""
+"""The running programs of one operation on a set of volumes, so that one failure ends them all."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ logger = logging.getLogger("docker_rollback")
 
 
 class Crew:
-    """The programs that are at work, so that one failure ends them all."""
+    """Keeps track of running programs, so that one failure ends them all."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -24,12 +24,12 @@ class Crew:
 
     @property
     def stopped(self) -> bool:
-        """Whether all was ended."""
+        """Whether `stop` was called."""
         return self._stopped
 
     @contextmanager
     def at_work(self, run: Run, words: Sequence[str], *, stdin: bool = False) -> Iterator[Process]:
-        """Have a program at work for the time of a block."""
+        """Run a program during a block."""
         with run(words, stdin=stdin) as process:
             with self._lock:
                 self._working.add(process)
@@ -43,7 +43,7 @@ class Crew:
                     self._working.discard(process)
 
     def stop(self) -> None:
-        """End every program; one that begins later ends at once."""
+        """Kill every program; one that starts later is killed at once."""
         with self._lock:
             self._stopped = True
             working = list(self._working)
@@ -51,5 +51,5 @@ class Crew:
             try:
                 process.kill()
             except EngineError as error:
-                # The failure for which they are ended is the one to tell of; this may well be its other face.
+                # The failure that led here is the one to report; it may have caused this one.
                 logger.debug("a program could not be ended: %s", error)

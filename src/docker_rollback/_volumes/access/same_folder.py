@@ -1,8 +1,8 @@
-"""Proof that a folder of this machine is a volume's own: the engine may be far away, or see other files by that name.
+"""Proves that a folder of this machine is a volume's own.
 
-An engine says where a plain volume lies on its own host. A folder of that name here may belong to another engine, to
-another machine's clone, or to the host of the container that we run in. Proven is what the kernel says: the same
-kernel, the same owners' numbers, the same device and inode.
+An engine returns the path of a plain volume on its own host. The folder at that path here may belong to another engine,
+to another machine's clone, or to the host of the container that we run in. The proof is the kernel's word: the same
+kernel, the same numeric owners, the same device and inode.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from docker_rollback._host import Tree, _seen_by, is_main_program
 from docker_rollback._inspection import DRIVER
 from docker_rollback._model import is_folder
 
-# What tar needs to read and to write everything: chown, dac_override, dac_read_search, fowner, fsetid, mknod, setfcap,
-# and sys_admin for attributes that begin with trusted.
+# tar needs these capabilities to read and write everything: chown, dac_override, dac_read_search, fowner, fsetid,
+# mknod, setfcap, and sys_admin for attributes that begin with trusted.
 
 
 @frozen
 class Root:
-    """A folder, as the kernel knows it.
+    """A folder with the numbers that identify it in the kernel.
 
     Attributes:
-        path: where it lies here.
+        path: its path on this machine.
         device: the number of its file system.
         inode: its number there.
     """
@@ -42,7 +42,7 @@ class Root:
 
 
 def look(path: str) -> Root | None:
-    """Return a folder of this machine; None where there is none, or none that we may look into."""
+    """Return a folder of this machine; None if it is missing or cannot be opened."""
     try:
         with Tree.at(path) as folder:
             return Root(path, *folder.identity)
@@ -51,13 +51,13 @@ def look(path: str) -> Root | None:
 
 
 def is_plain(inspection: Mapping[str, Any]) -> bool:
-    """Whether a volume is a folder on the engine's host and nothing more; mounts and plug-ins are not."""
+    """Return True if a volume is a mere folder on the engine's host, without a mount or a plug-in."""
     plain = inspection.get("Driver") in ("local", DRIVER) and not inspection.get("Options")
     return plain and bool(inspection.get("Mountpoint"))
 
 
 def shown_by(containers: Sequence[Mapping[str, Any]], volume: str, root: Root) -> bool:
-    """Whether a running container of this machine shows `root` where it mounts `volume`.
+    """Return True if a running container of this machine has `root` mounted as `volume`.
 
     Args:
         containers: inspections of containers that run.
@@ -72,7 +72,7 @@ def shown_by(containers: Sequence[Mapping[str, Any]], volume: str, root: Root) -
         for mount in container.get("Mounts") or ():
             if mount.get("Type") == kind and mount.get(key) == volume:
                 seen = _seen_by(process, str(mount["Destination"]))
-                # Looked at again afterwards: numbers of processes are used anew.
+                # Check again afterwards: process ids are reused.
                 if seen == (root.device, root.inode) and is_main_program(process, container):
                     return True
     return False

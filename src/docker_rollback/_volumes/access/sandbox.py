@@ -1,11 +1,12 @@
-"""A root file system that holds our programs and one volume, and nothing else, for the programs that run next to it.
+"""A sandbox: a root file system that holds our programs and one volume, and nothing else.
 
-tar opens folders by their paths. Whoever may write to a volume can swap a folder for a link while tar runs as root, and
-so lead it to any file of the host. With this root, a link to ``/`` or to ``..`` leads to our programs, which are
-mounted read-only, or back into the volume.
+tar opens folders by their paths. Anybody who can write to a volume can replace a folder by a link while tar runs as
+root, and so lead tar to any file of the host. In the sandbox, a link to ``/`` or to ``..`` leads to our programs, which
+are mounted read-only, or back into the volume.
 
-A thread makes it: it leaves our mount namespace (`unshare`), puts the new root together, and enters it (`pivot_root`).
-What it starts from then on has the same root; our other threads keep theirs. docs/explanation/sandbox.md says why.
+A thread makes it: it leaves our mount namespace (`unshare`), assembles the new root, and enters it (`pivot_root`).
+Programs that it starts from then on have the same root; our other threads keep theirs. docs/explanation/sandbox.md
+explains why.
 """
 
 from __future__ import annotations
@@ -30,9 +31,9 @@ from docker_rollback._volumes.access.scratch import scratch_folder
 logger = logging.getLogger("docker_rollback")
 
 VOLUME: Final = f"{helper_image.HOME}/volume"
-"""Where a program has the volume."""
+"""The path of the volume in the sandbox."""
 SCRATCH: Final = helper_image.SCRATCH
-"""Where a program has the folder for tar's snapshot files."""
+"""The path of the folder for tar's snapshot files in the sandbox."""
 
 _CLONE_NEWNS: Final = 0x20000
 _MNT_DETACH: Final = 2
@@ -47,17 +48,17 @@ _PRIVATE: Final = 0x40000
 
 
 class SandboxError(Exception):
-    """No sandbox can be had here; its text says why."""
+    """No sandbox can be made here; the text says why."""
 
 
 class Sandbox:
-    """A sandbox that stands; made by `standing`.
+    """A sandbox; made by `standing`.
 
     Args:
-        thread: the one thread in it.
-        programs: those in it.
-        tree: the volume's files, for what is opened outside of it.
-        sight: how its programs see the volume.
+        thread: its only thread.
+        programs: its programs.
+        tree: the volume's files, to open them from outside.
+        sight: its programs' view of the volume.
     """
 
     def __init__(self, thread: ThreadPoolExecutor, programs: helper_image.Programs, tree: Tree, sight: Sight) -> None:
@@ -78,22 +79,22 @@ class Sandbox:
         try:
             return starting.result()
         except BaseException:
-            # A signal may have come while we waited: nobody would end what starts now.
+            # A signal may have interrupted us: kill the program, which nobody waits for.
             starting.add_done_callback(_end)
             raise
 
 
 @contextmanager
 def standing(root: same_folder.Root, scratch: Path, *, read_only: bool) -> Iterator[Sandbox]:
-    """Have a sandbox for the time of a block. Programs that still run then keep it until they end.
+    """Yield a sandbox for a block. Programs that still run after it keep the sandbox until they exit.
 
     Args:
-        root: the volume's folder, as it was proven.
-        scratch: an empty folder of ours, for tar's snapshot files.
-        read_only: whether the volume is only read.
+        root: the volume's folder, as proven.
+        scratch: an empty folder for tar's snapshot files.
+        read_only: whether to mount the volume read-only.
 
     Raises:
-        SandboxError: none can be had.
+        SandboxError: no sandbox can be made.
     """
     with ExitStack() as held:
         try:
@@ -108,14 +109,14 @@ def standing(root: same_folder.Root, scratch: Path, *, read_only: bool) -> Itera
 
 
 class Sandboxes:
-    """The sandboxes of several volumes, for the time of a block.
+    """The sandboxes of several volumes; a context manager.
 
     Args:
-        read_only: whether the volumes are only read.
+        read_only: whether to mount the volumes read-only.
 
     Attributes:
-        standing: the sandbox of each volume that has one.
-        reasons: why another one has none.
+        standing: the sandboxes, by volume.
+        reasons: the reasons for which other volumes have none, by volume.
     """
 
     def __init__(self, *, read_only: bool) -> None:
@@ -133,21 +134,21 @@ class Sandboxes:
         self._held.close()
 
     def enter(self, volume: str, root: same_folder.Root) -> None:
-        """Have a sandbox for a volume, if one can be had."""
+        """Make a sandbox for a volume, if possible."""
         scratch = Path(tempfile.mkdtemp(dir=self._scratch))
         try:
             self.standing[volume] = self._held.enter_context(standing(root, scratch, read_only=self._read_only))
         except SandboxError as error:
-            logger.debug("volume %s is not reached directly: %s", volume, error)
+            logger.debug("volume %s is not accessed directly: %s", volume, error)
             self.reasons[volume] = str(error)
 
 
 def _enter(files: Mapping[str, Path], root: same_folder.Root, scratch: Path, *, read_only: bool) -> Sight:
-    """Leave this machine's files behind, for ever, with the thread that runs this; return how it sees the volume then.
+    """Move the calling thread into the new root for good; return its view of the volume.
 
-    The volume's folder is opened within the new namespace, because the kernel binds nothing across two, and compared
-    with what was proven; what is bound is the folder that is open. Nested mounts come along, so that they stay in the
-    way of a program that removes folders; and mounts are private, so that nothing of this shows outside.
+    The volume's folder is opened within the new namespace, because the kernel allows no bind across two, and compared
+    with the proven one; the open folder is bound. Nested mounts come along, so that a program which removes folders
+    cannot remove their mount points. Mounts are private, so that none shows outside.
     """
     _call("unshare", ctypes.c_int(_CLONE_NEWNS))
     _mount("none", "/", _RECURSIVE | _PRIVATE)
@@ -166,10 +167,10 @@ def _enter(files: Mapping[str, Path], root: same_folder.Root, scratch: Path, *, 
         stays = os.fstatvfs(volume).f_flag & os.ST_RDONLY
         _remount(f"{scratch}{VOLUME}", _NO_SETUID | _NO_DEVICES | _NO_PROGRAMS | (_READ_ONLY if read_only else stays))
     _remount(str(scratch), _READ_ONLY | _NO_SETUID | _NO_DEVICES)
-    # There will be no /proc to ask.
+    # The new root has no /proc.
     sight = Sight(mount_points.here("thread-self"), f"{scratch}{VOLUME}")
     os.chdir(scratch)
-    # The old root comes to lie on the new one, and is taken off: no folder is needed for it.
+    # The old root is mounted on the new one, and detached: it needs no folder of its own.
     _call("pivot_root", b".", b".")
     _call("umount2", b".", ctypes.c_int(_MNT_DETACH))
     os.chdir("/")
@@ -182,7 +183,7 @@ def _bind_file(file: Path, target: str) -> None:
 
 
 def _bind_folder(folder: int, target: str, flags: int) -> None:
-    """Bind the folder that is open, wherever its path leads by now."""
+    """Bind the open folder, even if its path leads elsewhere by now."""
     Path(target).mkdir()
     os.fchdir(folder)
     _mount(".", target, _BIND | flags)

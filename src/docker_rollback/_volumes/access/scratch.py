@@ -1,4 +1,4 @@
-"""Folders for temporary files outside of any store, which go with the next recovery if their process is killed."""
+"""Temporary folders outside of any store; the next recovery removes those whose process was killed."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ _PREFIX: Final = ".docker-rollback-scratch-"
 
 @contextmanager
 def scratch_folder() -> Iterator[Path]:
-    """Have an empty folder of ours for the time of a block; raises `OSError` where there can be none.
+    """Yield an empty temporary folder for a block; raises `OSError` if none can be created.
 
-    The kernel's lock on the folder says that its process lives. Between the making of the folder and its lock, somebody
-    may take it for a dead one's and remove it: then another one is made.
+    A lock on the folder shows that its process is alive. Before the folder is locked, another process may take it for
+    one of a dead process and remove it; then another one is created.
     """
     while True:
         folder = Path(tempfile.mkdtemp(prefix=_PREFIX))
@@ -45,9 +45,9 @@ def scratch_folder() -> Iterator[Path]:
 
 
 def remove_dead_scratch() -> None:
-    """Remove the folders of this user whose processes died; what cannot be removed is named in the log."""
+    """Remove the folders of this user whose processes died; the log names folders that cannot be removed."""
     for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}{'?' * 8}"):
-        # Anybody may make folders there: another user's is none of ours, and may lead anywhere.
+        # Anybody may create folders there: skip another user's, which may be a link to any place.
         with suppress(OSError):
             held = _open(folder)
             try:

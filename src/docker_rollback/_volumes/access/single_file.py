@@ -1,9 +1,9 @@
-"""A single file of the engine's host: written from its archive, into the inode that is there.
+"""Restores a single file of the engine's host by writing to its existing inode.
 
-A container binds the inode of a file. With another one in its place, a container that runs would keep the old file, so
-the file is not replaced but written. A helper mounts it, and nothing beside it.
+A container binds the inode of a file. If the file were replaced, a running container would keep the old one. A helper
+mounts the file alone.
 
-A process that dies meanwhile leaves a file that is not whole; whoever fills it again writes all of it.
+A process that dies meanwhile leaves a partly written file; the next restore writes all of it.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from docker_rollback.errors import ArchiveError, VolumeAccessError
 
 
 def fill_file(reach: Reach, archive: VolumeArchive, store: BackupStore) -> None:
-    """Have a file hold what its archive does; nothing is written if it does already. It can be done again.
+    """Restore a file from its archive, unless it is already the same; this can be repeated.
 
     Raises:
-        ArchiveError: not everything could be put back; or nothing can be written to it, and it differs.
+        ArchiveError: not everything could be restored; or the file is read-only, and differs.
         CorruptBackupError: the archive is damaged.
-        StoreError, EngineError: what they say.
+        StoreError, EngineError: the store or the engine failed.
     """
     if reach.read_only:
         check_same(reach, archive, store)
@@ -35,7 +35,7 @@ def fill_file(reach: Reach, archive: VolumeArchive, store: BackupStore) -> None:
     if not differences(reach, archive, store):
         return
     drop_attributes(reach, keep=gnu_tar.attributes(read_archive(store, archive.base)))
-    # tar would replace a file that has attributes. cp writes into the one that is there, as its copy is whole.
+    # tar would replace a file that has attributes. cp writes into the existing file, from a complete copy.
     with reach.run(gnu_tar.extract_file(SCRATCH), stdin=True) as tar:
         for data in read_archive(store, archive.base):
             tar.write(data)
@@ -48,7 +48,7 @@ def fill_file(reach: Reach, archive: VolumeArchive, store: BackupStore) -> None:
 
 
 def check_writable(reach: Reach) -> None:
-    """Raise a `VolumeAccessError` unless there is a cp next to a file that keeps its owner, times and attributes."""
+    """Raise a `VolumeAccessError` unless the file's helper has a cp that keeps owner, times and attributes."""
     with reach.run(("cp", "--version")) as cp:
         said = whole(pieces_of(cp))
         cp.finish()
@@ -57,13 +57,13 @@ def check_writable(reach: Reach) -> None:
 
 
 def check_current(reach: Reach) -> None:
-    """Raise an `ArchiveError` if another file has taken the place of the one that a helper mounts."""
+    """Raise an `ArchiveError` if another file has replaced the one that the helper mounts."""
     with reach.run(("stat", "-c", "%h", reach.root)) as stat:
         names = whole(pieces_of(stat)).strip()
         check(reach, "looking at it", "stat", stat.finish())
     if names == b"0":
         raise ArchiveError(
             reach.volume,
-            "somebody replaced or removed the file meanwhile; end the programs of the engine's host that do, then do "
-            "this again",
+            "somebody replaced or removed the file meanwhile; stop the programs of the engine's host that do, then "
+            "try again",
         )

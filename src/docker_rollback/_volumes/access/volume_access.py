@@ -1,4 +1,4 @@
-"""The way to each volume's files: directly, or by a helper; chosen once, proven, and the same from then on."""
+"""Gives access to the files of volumes, directly or by a helper; the method is chosen once and then kept."""
 
 from __future__ import annotations
 
@@ -43,23 +43,23 @@ from docker_rollback.errors import (
 logger = logging.getLogger("docker_rollback")
 
 _GONE: Final = re.compile(r"does not exist|no such file or directory", re.IGNORECASE)
-"""What engines say where a folder of their host is missing."""
+"""Words of engines for a missing folder of their host."""
 
 
 class VolumeAccess:
-    """Finds the way to volumes, and to folders of the engine's host: those are named by their paths.
+    """Gives access to volumes, and to folders of the engine's host, which are named by their paths.
 
-    What was proven of a volume's folder is kept for as long as the folder stays the same, so that whoever asks again
-    pays nothing.
+    The proof that a folder is a volume's own is kept for as long as the folder stays the same, so that a second access
+    costs nothing.
 
     Args:
-        engine: where the volumes are.
-        way: the only way to go; None for directly where that is proven, else by a helper.
-        helper_image: the image of the helpers; None for one of our own, or where that cannot be had, that of a
-            container which uses the volume.
-        kept: folders of this machine that are never archived, by what they are.
-        lock: returns the lock that is held for a volume, None where there is none. Our children keep it, should they
-            outlive us, and helpers name it.
+        engine: the engine that has the volumes.
+        way: the only access method to use; None for direct access if it is proven to be safe, else a helper.
+        helper_image: the image of the helpers; None for our own image, or if that cannot be made, the image of a
+            container that uses the volume.
+        kept: folders of this machine that are never archived, by their descriptions.
+        lock: returns the lock that is held for a volume, or None. Our children inherit it, in case they outlive us,
+            and helpers are labelled with it.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class VolumeAccess:
         self._operations: list[str] = []
 
     def inspect(self, volume: str) -> Inspection:
-        """Return what the engine says of a volume, or we of a folder; changes nothing.
+        """Return the engine's inspection of a volume, or ours of a folder; changes nothing.
 
         Raises:
             VolumeNotFoundError: the engine has no such volume.
@@ -89,11 +89,11 @@ class VolumeAccess:
         return self._folders.inspect(folder_of(volume)) if is_folder(volume) else self._engine.inspect_volume(volume)
 
     def probe(self, volumes: Sequence[str]) -> dict[str, Way]:
-        """Return the way to each volume; changes nothing in any of them.
+        """Return the access method for each volume; changes nothing in any of them.
 
         Raises:
             VolumeNotFoundError: the engine has no such volume.
-            VolumeAccessError: there is no way to one of them; it names it.
+            VolumeAccessError: a volume, which the error names, cannot be accessed.
             EngineError: the engine does not answer.
         """
         with self.reading(volumes, operation=f"probe-{secrets.token_hex(4)}") as reaches:
@@ -103,12 +103,12 @@ class VolumeAccess:
     def reading(
         self, volumes: Sequence[str], *, operation: str, ways: Mapping[str, Way] | None = None
     ) -> Iterator[tuple[Reach, ...]]:
-        """Have volumes within reach for the time of a block, to be read; raises as `probe`.
+        """Give read access to volumes during a block; raises as `probe`.
 
         Args:
             volumes: their names.
-            operation: what a helper serves, for whoever finds it left over.
-            ways: the ways that were chosen before; the others are chosen now.
+            operation: the operation's id, for the labels of helpers.
+            ways: the access methods that were chosen before; the others are chosen now.
         """
         found = {name: self.inspect(name) for name in volumes}
         chosen = {name: (ways or {}).get(name, self._way) for name in found}
@@ -139,12 +139,12 @@ class VolumeAccess:
 
     @contextmanager
     def filling(self, volume: str, *, operation: str, place: Mapping[str, object] | None = None) -> Iterator[Reach]:
-        """Have one volume within reach for the time of a block, to be filled; raises as `probe`.
+        """Give write access to a volume during a block, to fill it; raises as `probe`.
 
         Args:
             volume: its name.
-            operation: what a helper serves, for whoever finds it left over.
-            place: where a folder led at its capture; one that leads elsewhere by now is not filled.
+            operation: the operation's id, for the labels of helpers.
+            place: the place that a folder's path led to at its capture; a path that leads elsewhere now is an error.
         """
         found = self.inspect(volume)
         if self._way == "direct" and _candidate(found) is None:
@@ -153,7 +153,7 @@ class VolumeAccess:
             if self._way != "helper" and (root := self._known(volume, found)) is not None:
                 near.enter(volume, root)
             helper: Helper | None = None
-            # On Podman a helper has to mount it even so; `_helpers.mount` says why.
+            # On Podman a helper has to mount it in any case; `helper_source.mount` says why.
             podman = self._engine.info().flavour == "podman" and not is_folder(volume)
             if podman or not near.standing:
                 helper = helping.enter_context(self._helping({volume: found}, "fill", operation=operation))
@@ -174,13 +174,13 @@ class VolumeAccess:
             yield reach
 
     def provide(self, volume: str) -> None:
-        """Have a volume's folder, or a folder of the engine's host, there; one that is gone is made, empty.
+        """Create a volume's folder, or a folder of the engine's host, if it is missing; it is empty.
 
-        Of a volume this can be seen here alone, next to the engine and with the rights to look.
+        A volume's folder is known to be missing only on the engine's own machine, with permission to see the folder.
 
         Raises:
             VolumeNotFoundError: the engine has no such volume.
-            VolumeAccessError: something else is in its place, or there is no way to it.
+            VolumeAccessError: something else is in its place, or it cannot be accessed.
             EngineError: the engine does not answer.
         """
         found = self.inspect(volume)
@@ -188,11 +188,11 @@ class VolumeAccess:
         if not is_folder(volume):
             if not same_folder.is_plain(found) or not self._is_gone(folder):
                 return
-            logger.warning("volume %s: its folder %s is gone from the host, and made again", volume, folder)
+            logger.warning("volume %s: recreating its folder %s, which is missing on the host", volume, folder)
         known = self._proven.get(volume)
         if known is not None and same_folder.look(folder) == known:
             return
-        # The engine makes it: there may be no other way to its host, and it never makes anything where something is.
+        # The engine creates it: it may be on another host, and never replaces an existing file.
         wanted = {folder: found if is_folder(volume) else inspection_of(folder)}
         with self._helping(wanted, "make", operation=f"make-{secrets.token_hex(4)}") as helper:
             made = self._placed(self._reach(folder, found, None, helper, "", "")[0]) if is_folder(volume) else None
@@ -200,12 +200,12 @@ class VolumeAccess:
                 raise VolumeAccessError(volume, f"a {REGULAR} is in its place; remove it, then restore again")
 
     def provide_file(self, path: str) -> None:
-        """Have a single file of the engine's host there; one that is gone is made, empty, with the folders above it.
+        """Create a single file of the engine's host, empty, with the folders above it, unless it exists.
 
-        An engine that was to mount it may have made an empty folder in its place, which is removed.
+        An empty folder in its place, which an engine makes when it is to mount a missing file, is removed.
 
         Raises:
-            VolumeAccessError: it cannot be made, or there is no way to its folder.
+            VolumeAccessError: it cannot be created, or its folder cannot be accessed.
             EngineError: the engine does not answer.
         """
         path = str(self.inspect(path)["Name"])
@@ -216,13 +216,13 @@ class VolumeAccess:
             make_file(helper, f"{helper.roots[above]}/{name}", path)
 
     def check_device(self, volume: str) -> None:
-        """Raise a `VolumeAccessError` if the folder that a volume is bound to by its options is gone from the host.
+        """Raise a `VolumeAccessError` if the host folder that a volume's options bind it to is missing.
 
-        Its engine notices when it mounts the volume; so a helper mounts it.
+        The engine notices that only when it mounts the volume, so a helper mounts it.
 
         Raises:
             VolumeNotFoundError: the engine has no such volume.
-            VolumeAccessError: the folder is gone, or no helper can mount the volume.
+            VolumeAccessError: the folder is missing, or no helper can mount the volume.
             EngineError: the engine does not answer.
         """
         found = self.inspect(volume)
@@ -286,7 +286,7 @@ class VolumeAccess:
                 remove_made_folders(helper, missing)
 
     def _is_gone(self, folder: str) -> bool:
-        """Whether a volume's folder is missing from where all volumes of the engine are, as far as can be seen here."""
+        """Return True if a volume's folder is missing, and the engine's folder for all volumes is visible here."""
         try:
             here = self._engine.info().address.startswith("unix://") and Path(folder).parent.parent.is_dir()
             return here and not Path(folder).exists()
@@ -295,7 +295,7 @@ class VolumeAccess:
 
     @contextmanager
     def holding(self, volumes: Sequence[str]) -> Iterator[None]:
-        """Keep volumes mounted for the time of a block, where their files may go with a mount; raises as `probe`."""
+        """Keep volumes mounted during a block if their files depend on a mount; raises as `probe`."""
         found = {name: self.inspect(name) for name in volumes}
         fleeting = {name: inspection for name, inspection in found.items() if not same_folder.is_plain(inspection)}
         with ExitStack() as stack:
@@ -304,14 +304,14 @@ class VolumeAccess:
             yield
 
     def forget_image(self) -> None:
-        """Remove our own image of helpers where a process that died has left it; one that is in use stays."""
+        """Remove our own image of helpers if a process that died has left it; an image in use stays."""
         self._helpers.forget_image()
 
     def users(self, volume: str) -> list[Inspection]:
-        """Return the running containers that mount a volume, or anything of a folder, paused ones too.
+        """Return the running containers that mount a volume, or any part of a folder, including paused ones.
 
-        Our own helpers do not count as long as they are wanted; one that somebody else left over does. A guard never
-        does: it does nothing with what it mounts.
+        Helpers of our own operations do not count; a helper that another process left does. A guard never counts: it
+        does not use its mounts.
         """
         users = []
         where = ContainerFilter(volume=None if is_folder(volume) else volume, running=True)
@@ -324,13 +324,13 @@ class VolumeAccess:
             name = str(container["Name"]).lstrip("/")
             helps = is_helper(name) and labels.get(OPERATION_LABEL) in self._operations
             ours = helps or is_guard(name)
-            # An engine also names containers that mount something else at a path of that name.
+            # An engine also returns containers that mount something else at a path of that name.
             if not ours and any(uses(mount, volume) for mount in mounts(container)):
                 users.append(container)
         return users
 
     def _placed(self, reach: Reach) -> Reach:
-        """Return a folder's reach with the note of where it leads; raises where that is nowhere for us."""
+        """Return a folder's reach with the place that it leads to; raises if that must not be touched."""
         found = self._folders.place(reach.volume, reach.run, reach.root, reach.tree)
         placed = evolve(reach, inspection={**reach.inspection, **found})
         if placed.is_file:
@@ -356,20 +356,20 @@ class VolumeAccess:
         seen: str,
         snapshot: str,
     ) -> tuple[Reach, Sight]:
-        """Return a volume within reach, and how the programs next to it see it; `seen` are the mounts of the helper."""
+        """Return the access to a volume, and its view of mounts; `seen` is the helper's mountinfo."""
         if sandbox is not None:
             run = _run_in(sandbox, self._lock(volume))
             recorded = f"{SCRATCH}/{snapshot}"
             reach = Reach(volume, inspection, "direct", VOLUME, recorded, run, tree=sandbox.tree)
             return reach, sandbox.sight
         if helper is None:
-            raise VolumeAccessError(volume, "no way to it was found")
+            raise VolumeAccessError(volume, "no access method was found")
         root = helper.roots[volume]
         reach = Reach(volume, inspection, "helper", root, f"{helper_image.SCRATCH}/{snapshot}", helper.run)
         return reach, Sight(seen, root)
 
     def _known(self, volume: str, inspection: Inspection) -> same_folder.Root | None:
-        """Return a volume's folder here where that can be known without a helper."""
+        """Return a volume's folder on this machine if that can be proven without a helper."""
         root = _candidate(inspection)
         if root is None or self._proven.get(volume) == root:
             return root
@@ -381,7 +381,7 @@ class VolumeAccess:
         return root
 
     def _prove(self, inspections: Mapping[str, Inspection], helper: Helper) -> dict[str, same_folder.Root]:
-        """Return the volumes' folders here, of those where a helper sees the same folder."""
+        """Return the folders on this machine that a helper sees as the volumes' folders."""
         candidates = {name: root for name, found in inspections.items() if (root := _candidate(found)) is not None}
         if not candidates or not _is_near(helper):
             return {}
@@ -393,14 +393,14 @@ class VolumeAccess:
 
 
 def _candidate(inspection: Inspection) -> same_folder.Root | None:
-    """Return the folder that may be a volume's own, where we could do there all that tar has to."""
+    """Return the folder that may be a volume's own, if this process could access it with all that tar needs."""
     if not same_folder.is_plain(inspection) or not processes.may_do_anything() or host_programs.find_tar() is None:
         return None
     return same_folder.look(str(inspection["Mountpoint"]))
 
 
 def _mounts_of(helper: Helper) -> str:
-    """Return the list of the mounts that a helper sees."""
+    """Return a helper's mountinfo."""
 
     def ask() -> str:
         seen = helper.ask(("cat", mount_points.MOUNTINFO))
@@ -417,8 +417,8 @@ def _is_near(helper: Helper) -> bool:
 
 
 def _in_the_way(sight: Sight, helper: Helper | None) -> tuple[MountPoint, ...]:
-    """Return the mount points in a volume that is to be filled, also those of other namespaces of this machine."""
-    near = helper is None or tried(lambda: _is_near(helper), doing="asking a helper container where it runs")
+    """Return the mount points in a volume, including those of other mount namespaces of this machine."""
+    near = helper is None or tried(lambda: _is_near(helper), doing="asking a helper container for its machine")
     return tuple(map(MountPoint, sight.mounted_anywhere() if near else sight.mounted))
 
 

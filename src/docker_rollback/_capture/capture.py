@@ -42,20 +42,20 @@ Side = TypeVar("Side")
 Main = TypeVar("Main")
 
 _PREDEFINED = ("bridge", "host", "none", "podman")
-"""Networks that an engine has by itself and does not let anyone make."""
+"""Networks that every engine has and that cannot be created."""
 
 
 @frozen
 class _Taking:
-    """One backup while it is taken.
+    """A backup while it is taken.
 
     Attributes:
-        report: what it is of.
-        tags: the names of its images in the engine, in the order of its containers.
-        archives: its volumes.
-        guards: what keeps its containers from being lost while they are stopped.
-        options: how it is taken.
-        bound: the paths that they bind and that others of them make.
+        report: the containers and volumes that it is of.
+        tags: the names of its images in the engine, one for each container.
+        archives: the capture of its volumes.
+        guards: protect its containers from a prune while they are stopped.
+        options: how its containers are captured.
+        bound: the paths that its containers bind and that others of them create.
     """
 
     report: Report
@@ -66,42 +66,42 @@ class _Taking:
     bound: BoundPaths
 
     @property
-    def guests(self) -> tuple[Observed, ...]:
-        """The containers outside that rest as well."""
+    def sharing(self) -> tuple[Observed, ...]:
+        """The containers outside the backup that are quiesced as well."""
         return self.report.guests if self.options.shared == "stop" else ()
 
     @property
     def is_still(self) -> bool:
-        """Whether nobody writes to the volumes while they are captured."""
+        """True if nothing writes to the volumes during the capture."""
         return self.options.quiesce != "none" and not (self.report.guests and self.options.shared == "ignore")
 
     @property
     def running(self) -> list[Observed]:
-        """Those that run, and are brought to rest."""
-        return [one for one in (*self.report.containers, *self.guests) if _runs(one)]
+        """The running containers, which are quiesced."""
+        return [one for one in (*self.report.containers, *self.sharing) if _runs(one)]
 
     @property
     def limit(self) -> float | None:
-        """For how long they may rest; None where nobody is brought to rest."""
+        """The limit to their downtime in seconds; None if there is none, or if no container is quiesced."""
         return self.options.max_downtime if self.options.quiesce != "none" and self.running else None
 
     @property
     def names(self) -> list[str]:
-        """The names of those that are brought to rest."""
+        """The names of the containers that are quiesced."""
         return [one.name for one in self.running]
 
 
 class Capture:
-    """Takes backups: the one place that holds the images and the volumes of containers together.
+    """Takes backups of the images and volumes of containers.
 
     Args:
         engine: where the containers are.
         store: where the backups go.
-        snapshotter: what captures the containers.
-        archiver: what captures the volumes.
-        reporter: is told what is done.
+        snapshotter: captures the containers.
+        archiver: captures the volumes.
+        reporter: progress and timing sink.
         clock: the time, in UTC.
-        timer: measures the time, also that of `max_downtime`, and waits.
+        timer: measures time, for `max_downtime` too, and waits.
 
     Example:
         >>> capture = Capture(engine, store, ContainerSnapshotter(engine, store), archiver)
@@ -138,22 +138,22 @@ class Capture:
         kept_for: Sequence[str] = (),
         operation: Journalled | None = None,
     ) -> Backup:
-        """Take the backup `identity` of what `report` found, and return it once it is durable.
+        """Take the backup `identity` of the containers of a report, and return it once it is durable.
 
         Every container that ran runs again when this returns, and also after an error; without `options.resume` they
-        stay stopped, except after an error. The engine holds the images under names of ours until `release`.
-        `kept_for` are the containers of a rollback for which this is kept, as `Backup.kept_for` has them.
+        stay quiesced, except after an error. The engine holds the images under names of ours until `release`. See
+        `Backup.kept_for` for `kept_for`.
 
-        With `operation`, what is stopped survives a prune, and a removal by anybody: before the first stop it records
-        what it takes to recreate the containers and their networks, and guards hold images and volumes. After an error
-        guards and images stay, for whoever recreates what is missing.
+        With `operation`, the stopped containers survive a prune, and a removal by anybody: before the first stop, the
+        operation records how to recreate the containers and their networks, and guards hold images and volumes. After
+        an error guards and images stay, for whoever recreates a missing container.
 
         Raises:
-            HookError: a hook before the capture failed; nothing was brought to rest.
+            HookError: a hook before the capture failed; nothing was quiesced.
             DowntimeExceededError: the capture took longer than `options.max_downtime`, counted from the first stop.
             CaptureError: somebody disturbed the capture.
-            ResumeError: a container could not be set going again.
-            EngineError, VolumeError, StoreError: what they say.
+            ResumeError: a container could not be resumed.
+            EngineError, VolumeError, StoreError: a step failed.
         """
         reporter = self._reporter
         reporter.begin("live pass")
@@ -191,10 +191,10 @@ class Capture:
                 if operation is not None:
                     self._protect(taking, identity, networks, operation)
                 with ExitStack() as until_captured:
-                    created, snapshots, rest = self._at_rest(taking, until_captured, until_sealed)
+                    created, snapshots, quiesced = self._capture_quiesced(taking, until_captured, until_sealed)
                     reporter.begin("resume")
-                # What was captured of the volumes is packed and read back while the engine exports the images.
-                volumes, containers = _beside(
+                # The archives are packed and read back while the engine exports the images.
+                volumes, containers = _both_at_once(
                     archives.seal,
                     lambda: self._seal(taking, snapshots, draft),
                     archives.stop,
@@ -213,22 +213,22 @@ class Capture:
                 project=report.project,
                 excluded=report.excluded,
             )
-            self._refuse_newcomers(report)
+            self._refuse_added(report)
             if not (options.resume or kept_for):
-                # The images took their time. What is kept for a rollback is about to be undone, and may be gone.
-                rest.check_there()
+                # Sealing took a while. A state that is kept is about to be undone, so its containers may be gone.
+                quiesced.check_there()
             draft.commit(backup)
             guards.remove()
             if not options.resume:
-                rest.keep()
+                quiesced.keep()
         logger.info("backup %s is taken", identity)
         return backup
 
     def _protect(
         self, taking: _Taking, identity: str, networks: Sequence[NetworkRecord], operation: Journalled
     ) -> None:
-        """Guard what is about to be stopped, and have the operation record it."""
-        numbered = enumerate((*taking.report.containers, *taking.guests))
+        """Guard the containers that are about to be stopped, and have the operation record them."""
+        numbered = enumerate((*taking.report.containers, *taking.sharing))
         exposed = [
             (container, self._snapshotter.tag(identity, number, container))
             for number, container in numbered
@@ -237,8 +237,8 @@ class Capture:
         if exposed:
             stopped = taking.guards.stand(exposed)
             known = {network.name for network in networks}
-            of_guests = {name for guest in taking.guests for name in user_endpoints(guest.inspection)} - known
-            operation.note_stopped(stopped, (*networks, *self._records_of(sorted(of_guests), of_guests)))
+            of_sharing = {name for one in taking.sharing for name in user_endpoints(one.inspection)} - known
+            operation.note_stopped(stopped, (*networks, *self._records_of(sorted(of_sharing), of_sharing)))
 
     def _seal(
         self, taking: _Taking, snapshots: Sequence[ContainerSnapshot], draft: Draft
@@ -248,29 +248,29 @@ class Capture:
             self._snapshotter.seal(snapshot, draft, guarded=guards.live(snapshot.id)) for snapshot in snapshots
         )
         if taking.options.resume:
-            # The volumes may take longer.
+            # Not left for later: sealing the volumes may take longer.
             guards.remove()
         return sealed
 
-    def _at_rest(
+    def _capture_quiesced(
         self, taking: _Taking, until_captured: ExitStack, until_sealed: ExitStack
     ) -> tuple[datetime, list[ContainerSnapshot], AtRest]:
-        """Bring everything to rest and capture it; return when that was, and what holds the containers at rest.
+        """Quiesce and capture everything; return the moment, the snapshots and the context that resumes the containers.
 
         Args:
             taking: the backup.
-            until_captured: sets going again, when it ends, what rests for the capture alone.
-            until_sealed: likewise what rests until the backup is durable, and after it.
+            until_captured: when it ends, it resumes the containers that are quiesced for the capture alone.
+            until_sealed: likewise those that stay quiesced until the backup is durable.
         """
         reporter, archives, containers = self._reporter, taking.archives, taking.report.containers
         until_captured.push(lambda kind, *_: reporter.begin("store") if kind is None else None)
         until_resumed = until_captured if taking.options.resume else until_sealed
         hooks = taking.options.hooks or Hooks(self._engine)
-        # The outermost: those after the rest run when all run again.
-        until_resumed.enter_context(hooks.around_rest(containers, resumes=taking.options.resume))
+        # Entered first, so that hooks after the resume run when every container runs again.
+        until_resumed.enter_context(hooks.around_capture(containers, resumes=taking.options.resume))
         reporter.begin("quiesce")
-        guests = until_captured.enter_context(self._at_rest_by(taking))
-        rest = until_resumed.enter_context(self._at_rest_by(taking))
+        sharing = until_captured.enter_context(self._quiescing(taking))
+        quiesced = until_resumed.enter_context(self._quiescing(taking))
         with (
             DowntimeLimit(
                 taking.limit,
@@ -282,21 +282,21 @@ class Capture:
             main_processes(taking.running, taking.options.quiesce) as processes,
             archives.capturing(processes.ended, at_rest=taking.is_still) as captured,
         ):
-            _bring(taking.guests, guests, limit)
-            _bring(reversed(containers), rest, limit)
+            _quiesce(taking.sharing, sharing, limit)
+            _quiesce(reversed(containers), quiesced, limit)
             created = self._clock()
             reporter.begin("capture")
             try:
-                snapshots, _ = _beside(lambda: self._commit(taking), captured, archives.stop)
+                snapshots, _ = _both_at_once(lambda: self._commit(taking), captured, archives.stop)
             except ArchiveError:
-                # Where somebody disturbed it, that is why.
-                _check_undisturbed(rest, guests, watched=processes.known)
+                # If somebody disturbed the capture, that is the cause.
+                _check_undisturbed(quiesced, sharing, watched=processes.known)
                 raise
-            # Also that the processes whose end was seen were those of the containers as they were found.
-            _check_undisturbed(rest, guests, watched=processes.known)
-        return created, snapshots, rest
+            # This also proves that the processes whose end was seen belonged to the containers of the report.
+            _check_undisturbed(quiesced, sharing, watched=processes.known)
+        return created, snapshots, quiesced
 
-    def _at_rest_by(self, taking: _Taking) -> AtRest:
+    def _quiescing(self, taking: _Taking) -> AtRest:
         check = taking.bound.check
         return AtRest(
             self._engine, taking.options.quiesce, before_start=check, reporter=self._reporter, timer=self._timer
@@ -310,8 +310,8 @@ class Capture:
             snapshots.append(snapshot)
         return snapshots
 
-    def _refuse_newcomers(self, report: Report) -> None:
-        """Raise where something came to a project while its backup was taken: it would count as the update's."""
+    def _refuse_added(self, report: Report) -> None:
+        """Raise an error if a project grew while its backup was taken: a rollback would remove the addition."""
         if report.project is None:
             return
         came = beyond(look_at_project(self._engine, report.project.name), report.project)
@@ -325,16 +325,16 @@ class Capture:
             )
 
     def forget(self, identity: str, names: Sequence[str]) -> None:
-        """Let the engine forget what a capture that was cut off may have made for the backup of some containers."""
+        """Remove the images that an interrupted capture may have created for a backup of some containers."""
         self._snapshotter.forget(identity, names)
 
     def release(self, backup: Backup, *, spare: bool = False) -> None:
-        """Let the engine forget the images of a backup that the store holds; with `spare` none of the user's goes."""
+        """Remove our names of a backup's images from the engine; with `spare` the user's images stay."""
         for container in backup.containers:
             self._snapshotter.release(container, spare=spare)
 
     def prune(self, backup: Backup, *, keep: KeepArgument) -> None:
-        """Keep so much of the backups of the same containers or project; the engine forgets what only those held."""
+        """Prune the backups of the same containers or project, and remove the images that only those held."""
         listed = {found.id: found for found in self._store.list()}
         project = backup.project.name if backup.project is not None else None
         pruned = self._store.prune(keep=keep, containers=backup.beside, project=project, engine=backup.engine.identity)
@@ -344,14 +344,14 @@ class Capture:
 
     def _networks(self, report: Report) -> tuple[NetworkRecord, ...]:
         attached = [name for container in report.containers for name in user_endpoints(container.inspection)]
-        # A container that has left the network of its mode cannot start, or be created, without that network.
+        # Without the network of its mode a container cannot start or be created, even if it has left that network.
         modes = [own_network(container.inspection) for container in report.containers]
         names = dict.fromkeys([*attached, *(mode for mode in modes if mode is not None)])
         names |= dict.fromkeys(report.project.networks if report.project is not None else ())
         return self._records_of(names, attached)
 
     def _records_of(self, names: Iterable[str], attached: Collection[str]) -> tuple[NetworkRecord, ...]:
-        """Return the records of networks, and of those that they are configured from; `attached` have to be there."""
+        """Return the records of networks, and of those that they are configured from; `attached` must exist."""
         found: dict[str, NetworkRecord] = {}
         for name in names:
             if name not in _PREDEFINED:
@@ -360,7 +360,7 @@ class Capture:
         return tuple(found.values())
 
     def _add_network(self, name: str, found: dict[str, NetworkRecord]) -> None:
-        """Add a network to those that were found, and the network that its settings come from."""
+        """Add the record of a network, and of the network that its settings come from."""
         inspection = {key: value for key, value in self._engine.inspect_network(name).items() if key != "Containers"}
         origin = str((inspection.get("ConfigFrom") or {}).get("Network") or "")
         if origin and origin not in found:
@@ -369,20 +369,20 @@ class Capture:
         found[known] = NetworkRecord(name=known, id=str(inspection["Id"]), inspection=inspection)
 
 
-def _bring(containers: Iterable[Observed], rest: AtRest, limit: DowntimeLimit) -> None:
-    """Bring containers to rest, one after the other, as long as there is time."""
+def _quiesce(containers: Iterable[Observed], quiesced: AtRest, limit: DowntimeLimit) -> None:
+    """Quiesce containers, one after the other, within the limit."""
     for container in containers:
-        rest.bring(container)
+        quiesced.bring(container)
         limit.check()
 
 
-def _beside(side: Callable[[], Side], main: Callable[[], Main], stop: Callable[[], object]) -> tuple[Side, Main]:
-    """Do one thing in a thread of its own while this one does another; return both when both have ended.
+def _both_at_once(side: Callable[[], Side], main: Callable[[], Main], stop: Callable[[], object]) -> tuple[Side, Main]:
+    """Run one callable in a thread of its own and another in this one; return both results when both have ended.
 
-    Where one fails, and on an interruption, `stop` ends what it can of the other. Where both fail, the error is the one
-    that came first; but an interruption comes before any error.
+    If one fails, and on an interruption, `stop` ends what it can of the other. If both fail, the first error is raised;
+    an interruption takes precedence over any error.
     """
-    with ThreadPoolExecutor(1, thread_name_prefix="beside") as pool:
+    with ThreadPoolExecutor(1, thread_name_prefix="both at once") as pool:
         job = pool.submit(side)
         job.add_done_callback(lambda done: stop() if done.exception() is not None else None)
         try:
@@ -401,9 +401,9 @@ def _beside(side: Callable[[], Side], main: Callable[[], Main], stop: Callable[[
             raise
 
 
-def _check_undisturbed(*rests: AtRest, watched: bool) -> None:
-    for rest in rests:
-        rest.check_undisturbed(watched=watched)
+def _check_undisturbed(*contexts: AtRest, watched: bool) -> None:
+    for quiesced in contexts:
+        quiesced.check_undisturbed(watched=watched)
 
 
 def _runs(container: Observed) -> bool:

@@ -1,4 +1,4 @@
-"""A limit to the time for which containers are at rest."""
+"""Enforces `max_downtime`."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from typing import Final, Self
 from docker_rollback.errors import DowntimeExceededError, ResumeError
 
 _LOOK: Final = 0.05
-"""Seconds between two looks at the clock."""
+"""Seconds between two readings of the clock."""
 
 
 class DowntimeLimit:
-    """Holds a block, in which containers are at rest, to its time.
+    """Limits the time of a block in which containers are stopped or paused.
 
-    When that is over, `stop` ends what can be ended, and the block fails at its next `check` or at its end. What an
-    engine is doing by then is waited for: a stop, or a commit, cannot be taken back.
+    After that time, `stop` ends what can be ended, and the block fails at its next `check` or at its end. A request
+    that the engine is working on is waited for: neither a stop nor a commit can be cancelled.
 
     Args:
-        seconds: how long; None for as long as it takes.
+        seconds: the limit; None for none.
         containers: the names of the containers, for the error.
-        step: tells what is being done.
-        stop: ends it, from whatever thread.
+        step: returns the current step.
+        stop: ends it; called from another thread.
         clock: the time, in seconds.
 
     Raises:
@@ -52,7 +52,7 @@ class DowntimeLimit:
         self._watching = ExitStack()
 
     def check(self) -> None:
-        """Raise where the time is over."""
+        """Raise an error if the time is over."""
         if self._seconds is not None and (self._over_in is not None or self._clock() > self._deadline):
             raise self._error(self._seconds)
 
@@ -68,7 +68,7 @@ class DowntimeLimit:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Fail for want of time what failed because it was ended, and what took too long to its end."""
+        """Raise a `DowntimeExceededError` if the block took too long, or failed because it was ended for that."""
         self._watching.close()
         if error is None:
             self.check()

@@ -1,10 +1,10 @@
-"""Guards: containers of ours that only wait, so that nobody can prune what a stopped container needs.
+"""Runs guards: containers of ours that only wait, and protect the data of stopped containers from a prune.
 
 An engine's prune removes every container that does not run, then the images, volumes and networks that no container
-uses. A tag of ours does not hold an image, and a container that was only created is removed like a stopped one. What a
-running container uses stays. So before a container is stopped, its file system is committed, and a container of that
-image runs, with all of its volumes mounted. Its program does nothing; it needs no file of the image, which may have
-none that runs.
+uses. A tag of ours does not hold an image, and a container that was only created is removed like a stopped one. But
+everything that a running container uses stays. So before a container is stopped, its file system is committed, and a
+container of that image is started with all of its volumes mounted. Its program does nothing, and needs no file of the
+image, which may have no program that runs.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from docker_rollback.errors import ContainerNotFoundError, EngineError
 logger = logging.getLogger("docker_rollback")
 
 Exposed: TypeAlias = tuple[Observed, str]
-"""A container that will be stopped, and the name that its image gets in the engine."""
+"""A container that will be stopped, and the name of its image in the engine."""
 
 _HOME: Final = "/.docker-rollback-guard"
 _PROGRAM: Final = f"{_HOME}/wait"
@@ -46,34 +46,35 @@ _WAITING: Final[Mapping[str, tuple[int, bytes]]] = {
         + struct.pack("<3I", 0xD2800928, 0xD4000001, 0x17FFFFF9),
     ),
 }
-"""By architecture, the number that ELF has for it, and the code of a program that waits until it is killed.
+"""By architecture: its number in ELF, and the code of a program that waits until it is killed.
 
-The guard needs no more, so it needs no libraries, and this machine may be of another architecture than the engine's.
+The code is written out here because it needs no libraries, and because the engine may have another architecture than
+this machine.
 """
 
 
 class Journalled(Protocol):
-    """An operation with a journal record that says what is stopped for it."""
+    """An operation whose journal record lists the containers that are stopped for it."""
 
     @property
     def id(self) -> str:
         """Its id."""
 
     def note_stopped(self, stopped: Sequence[ContainerSnapshot], networks: Sequence[NetworkRecord]) -> None:
-        """Record durably what is about to be stopped, with its networks."""
+        """Record durably the containers that are about to be stopped, and their networks."""
 
 
 class Guards:
     """Runs the guards of one operation.
 
-    Leaving its ``with`` block leaves them standing: whoever brings the containers back after an error needs them. Where
-    all went well, `remove` comes first.
+    They outlive the ``with`` block: whoever recreates the containers after an error needs them. After a success, call
+    `remove` first.
 
     Args:
         engine: where they run.
         snapshotter: commits the containers.
-        operation: the id of the operation, by which recovery finds them.
-        store: the store that has the record of the operation.
+        operation: the id of the operation; recovery finds them by it.
+        store: the store that has the operation's record.
     """
 
     def __init__(
@@ -94,30 +95,30 @@ class Guards:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        # Whoever looks for them finds all.
+        # Recovery, which may look for them next, has to find all of them.
         wait(self._started)
         self._pool.shutdown()
 
     def stand(self, exposed: Sequence[Exposed]) -> tuple[ContainerSnapshot, ...]:
-        """Commit containers that still run and start a guard for each; return the snapshots by those commits.
+        """Commit running containers, start a guard for each, and return the snapshots of those commits.
 
-        A container that cannot be committed or guarded now is backed up all the same, and a warning is logged.
+        If a container cannot be committed or guarded now, a warning is logged, and it is backed up anyway.
         """
         self._exposed = tuple(self._pool.map(self._protect, exposed))
         return self._exposed
 
     def live(self, container: str) -> ContainerSnapshot | None:
-        """Return the snapshot of a container, by its id, that was taken while it ran; None where there is none."""
+        """Return the snapshot of a container, by its id, that was taken while it ran, or None."""
         return self._live.get(container)
 
     def renew(self, snapshot: ContainerSnapshot) -> None:
-        """Start a second guard for a container that was written to after its first commit; does not wait for it."""
+        """Start a second guard for a container that was written to after its first commit, without waiting for it."""
         before = self._live.get(snapshot.id)
         if before is not None and before.image.committed_layers != snapshot.image.committed_layers:
             self._started.append(self._pool.submit(self._guard, snapshot, snapshot.image.tag))
 
     def remove(self) -> None:
-        """Remove all guards, and forget the images that were committed while the containers ran."""
+        """Remove all guards, and the images that were committed while the containers ran."""
         for started in self._started:
             started.result()
         for _ in self._pool.map(self._remove, self._standing):
@@ -133,7 +134,7 @@ class Guards:
         try:
             snapshot = self._snapshotter.capture_live(container, tag=tag)
         except EngineError as error:
-            logger.warning("%s: it cannot be committed while it runs, so nothing guards it: %s", container.name, error)
+            logger.warning("%s: not committed while running, so no guard protects it: %s", container.name, error)
             return self._snapshotter.uncommitted(container, tag=tag)
         self._live[container.id] = snapshot
         self._guard(snapshot, live(tag))
@@ -142,17 +143,17 @@ class Guards:
     def _guard(self, snapshot: ContainerSnapshot, image: str) -> None:
         architecture = self._engine.info().architecture
         if architecture not in _WAITING:
-            logger.warning("%s: nothing guards it, there is no program for %s", snapshot.name, architecture)
+            logger.warning("%s: no guard protects it, there is no program for %s", snapshot.name, architecture)
             return
         name = f"{GUARD_NAME}{secrets.token_hex(6)}"
-        # Noted first: a create whose answer is lost may have created it all the same.
+        # Added first: a create whose answer is lost may have created it anyway.
         self._standing.append(name)
         try:
             self._engine.create_container(name, request(snapshot, image, self._labels))
             self._engine.put_archive(name, program(architecture))
             self._engine.start_container(name)
         except EngineError as error:
-            logger.warning("%s: nothing guards it against a prune while it is stopped: %s", snapshot.name, error)
+            logger.warning("%s: no guard protects it from a prune while it is stopped: %s", snapshot.name, error)
 
     def _remove(self, name: str) -> None:
         error = removal_error(lambda: self._engine.remove_container(name, force=True))
@@ -161,7 +162,7 @@ class Guards:
 
 
 def request(snapshot: ContainerSnapshot, image: str, labels: Mapping[str, str]) -> dict[str, Any]:
-    """Return the request that creates the guard of a container from an image that was committed of it. Pure."""
+    """Return the request that creates the guard of a container from its committed image. Pure."""
     config = snapshot.inspection["Config"]
     volumes = sorted({mount.source for mount in snapshot.mounts if mount.kind == "volume"})
     mounts = [
@@ -174,16 +175,16 @@ def request(snapshot: ContainerSnapshot, image: str, labels: Mapping[str, str]) 
         }
         for number, volume in enumerate(volumes)
     ]
-    # Else an engine would create volumes for what the image declares to be some.
+    # Otherwise an engine would create an anonymous volume for each path that the image declares as one.
     host = {"Mounts": mounts, "Tmpfs": dict.fromkeys(config.get("Volumes") or {}, "")}
     return quiet_request(image, [_PROGRAM], labels=labels, hidden=config.get("Labels") or {}, host=host)
 
 
 def program(architecture: str) -> bytes:
-    """Return a tar with the program of a guard. Pure."""
+    """Return a tar archive with the program of a guard. Pure."""
     machine, code = _WAITING[architecture]
     start = 0x400000
-    # The header of an ELF file, and one of a segment that holds all of it.
+    # An ELF file header, and one program header for a segment that spans the whole file.
     at = start + 64 + 56
     header = b"\x7fELF\x02\x01\x01".ljust(16, b"\0")
     header += struct.pack("<HHIQQQIHHHHHH", 2, machine, 1, at, 64, 0, 0, 64, 56, 1, 0, 0, 0)
@@ -201,7 +202,7 @@ def program(architecture: str) -> bytes:
 
 
 def remove_guards(engine: Engine, *, of: str) -> None:
-    """Remove the guards of an operation; harmless where there are none.
+    """Remove the guards of an operation, if there are any.
 
     Raises:
         EngineError: the engine refused or failed.
@@ -211,7 +212,7 @@ def remove_guards(engine: Engine, *, of: str) -> None:
 
 
 def guards_of(engine: Engine, store: BackupStore) -> dict[str, str]:
-    """Return the ids of the guards of a store's operations, each with the id of its operation; raises `EngineError`."""
+    """Return the guards of a store's operations, by container id, with the operation's id; raises `EngineError`."""
     identity, found = StoreIdentity(store), dict[str, str]()
     for container in engine.list_containers(_guards_with({})):
         try:
@@ -224,5 +225,5 @@ def guards_of(engine: Engine, store: BackupStore) -> dict[str, str]:
 
 
 def _guards_with(labels: Mapping[str, str]) -> ContainerFilter:
-    # By their names too: an image may bear any label, and give it to a container that is none of ours.
+    # By name too: an image may carry any label, and pass it on to a container that is not ours.
     return ContainerFilter(name_prefix=GUARD_NAME, labels={ROLE_LABEL: GUARD, **labels})

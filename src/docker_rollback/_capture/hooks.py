@@ -1,4 +1,4 @@
-"""Hooks: what a caller has done around a capture and after a rollback, each within its time."""
+"""Runs hooks before and after a capture and after a rollback, each with a timeout."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Exec:
     Args:
         container: the container's name or id.
         command: the program and its arguments; no shell reads them.
-        timeout: how long it may take, in seconds; it is ended then, and has failed. None is as long as it wants.
+        timeout: after how many seconds it is ended, and has failed; None for no timeout.
 
     Example:
         >>> with rollback("db", before_quiesce=Exec("db", ["psql", "-U", "postgres", "-c", "CHECKPOINT"])):
@@ -57,12 +57,12 @@ class Exec:
 
 @frozen
 class Call:
-    """A hook that calls a function, without arguments; what it raises means that it has failed.
+    """A hook that calls a function without arguments, and fails if that raises an exception.
 
     Args:
-        function: what is called, in a thread of its own.
-        timeout: how long it may take, in seconds; it is waited for no longer then, and has failed. With None it runs in
-            the thread of the caller, for as long as it wants.
+        function: the function; it runs in a thread of its own.
+        timeout: for how many seconds to wait for it; then the hook has failed. With None it runs in the thread of the
+            caller, without a timeout.
 
     Example:
         >>> with rollback("web", before_quiesce=Call(maintenance_on, timeout=5), after_resume=maintenance_off):
@@ -77,10 +77,10 @@ class Call:
 
 
 Hook: TypeAlias = Callable[[], object] | Call | Exec
-"""A callable, which means `Call` with its time-out of 60 seconds; or one of the two, with a time-out of its own."""
+"""A callable, which stands for a `Call` with the default timeout of 60 seconds, or a `Call` or an `Exec`."""
 
 HookArgument: TypeAlias = Hook | Sequence[Hook]
-"""A hook, or several that run one after the other until one fails."""
+"""A hook, or several; these run one after the other until one fails."""
 
 
 class Hooks:
@@ -88,16 +88,16 @@ class Hooks:
 
     Args:
         engine: where the containers are in which programs run.
-        before_quiesce: before the first container is brought to rest, once nothing else is left to do before it.
-        after_resume: once every container that was brought to rest runs again.
-        after_rollback: once everything is put back and well.
-        reporter: is told when they begin, and measures them.
+        before_quiesce: run right before the first container is quiesced.
+        after_resume: run once every quiesced container runs again.
+        after_rollback: run once a rollback has restored everything and the checks have passed.
+        reporter: progress and timing sink.
 
     Attributes:
-        problems: why hooks failed whose failure changes nothing.
+        problems: the failures that change nothing.
 
     Raises:
-        TypeError: a hook is none.
+        TypeError: a hook is neither a callable nor a `Call` nor an `Exec`.
 
     Example:
         >>> Hooks(engine, before_quiesce=Exec("db", ["sync"]), after_rollback=[tell_the_team, maintenance_off])
@@ -121,18 +121,18 @@ class Hooks:
         self.problems: list[HookError] = []
 
     @contextmanager
-    def around_rest(self, containers: Sequence[Observed], *, resumes: bool) -> Iterator[None]:
-        """Run those before a block in which containers are at rest, and those after it.
+    def around_capture(self, containers: Sequence[Observed], *, resumes: bool) -> Iterator[None]:
+        """Run the hooks before and after a block in which containers are quiesced.
 
-        Those after it run also where the block ends with an error, for the containers run again then too; not where one
-        does not (`ResumeError`).
+        Those after it also run if the block ends with an error, since the containers run again then, too; but not if
+        one does not run again (`ResumeError`).
 
         Args:
-            containers: those that are at rest; no value of their environments is told by an error.
-            resumes: whether they run again after a block that ends well.
+            containers: the quiesced containers; no error contains a value of their environments.
+            resumes: whether they run again after a block that succeeds.
 
         Raises:
-            HookError: one of those before it failed; the block is not entered, and those after it do not run.
+            HookError: a hook before it failed; the block is not entered, and no hook after it runs.
         """
         self._environment = [str(entry) for one in containers for entry in one.inspection["Config"].get("Env") or ()]
         self._run("before_quiesce", self._before_quiesce)
@@ -141,17 +141,17 @@ class Hooks:
         except ResumeError:
             raise
         except BaseException:
-            self._run_all_the_same("after_resume", self._after_resume)
+            self._run_and_log_failures("after_resume", self._after_resume)
             raise
         if resumes:
-            self._run_all_the_same("after_resume", self._after_resume)
+            self._run_and_log_failures("after_resume", self._after_resume)
 
     def after_rollback(self) -> None:
-        """Run those after a rollback."""
-        self._run_all_the_same("after_rollback", self._after_rollback)
+        """Run the hooks after a rollback."""
+        self._run_and_log_failures("after_rollback", self._after_rollback)
 
-    def _run_all_the_same(self, name: HookName, hooks: Sequence[Call | Exec]) -> None:
-        """Run hooks whose failure is told and changes nothing."""
+    def _run_and_log_failures(self, name: HookName, hooks: Sequence[Call | Exec]) -> None:
+        """Run hooks; a failure is logged and added to `problems`."""
         try:
             self._run(name, hooks)
         except HookError as error:
@@ -195,7 +195,7 @@ class Hooks:
         try:
             _in_time(hook, hook.function, name=name)
         except LateError:
-            raise HookError(name, f"it did not come back within {hook.timeout:g} s", program=program) from None
+            raise HookError(name, f"it did not return within {hook.timeout:g} s", program=program) from None
         except Exception as error:
             said = hide(str(error), self._environment)
             raise HookError(name, f"it raised {type(error).__name__}: {said}", program=program) from error

@@ -1,4 +1,4 @@
-"""Looks at containers before a backup, while they still run, and decides whether it can begin."""
+"""Checks before a backup, while the service still runs, whether it can be taken."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ class Preflight:
         return Report(
             containers=scene.group,
             joined=tuple(container.name for container in scene.joined),
-            guests=scene.guests,
+            guests=scene.writers,
             bystanders=tuple(other.id for other in scene.outside),
             volumes={name: survey.way for name, survey in scene.surveys.items()},
             anonymous=frozenset(name for one in scene.group for name in one.volumes) - named,

@@ -1,4 +1,4 @@
-"""The rules of a preflight: each looks at the scene, without I/O, and yields reasons not to begin."""
+"""The rules of a preflight: each reads the scene, does no I/O, and yields reasons not to begin."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Rule: TypeAlias = Callable[[Scene], Iterable[Refusal]]
 
 
 def unrestorable(scene: Scene) -> Iterator[Refusal]:
-    """Refuse a container that no engine can put back exactly."""
+    """Refuse a container that no engine can restore exactly."""
     for one in scene.group:
         if (reason := refusal(one.inspection)) is not None:
             yield one.name, reason
@@ -58,7 +58,7 @@ def uncommittable(scene: Scene) -> Iterator[Refusal]:
 
 
 def unkept_names(scene: Scene) -> Iterator[Refusal]:
-    """Refuse a container of which a commit would lose files."""
+    """Refuse a container that would lose files in a commit."""
     for name, facts in scene.facts.items():
         for reason in facts.unkept_names:
             yield name, reason
@@ -67,7 +67,7 @@ def unkept_names(scene: Scene) -> Iterator[Refusal]:
 def shared_volumes(scene: Scene) -> Iterator[Refusal]:
     """Refuse a container if another one outside the group stands in the way of capturing a volume that both have."""
     for one in scene.group:
-        for reason in _guest_refusals(scene, scene.data_of(one)):
+        for reason in _sharing_refusals(scene, scene.data_of(one)):
             yield one.name, reason
 
 
@@ -96,7 +96,7 @@ def gone_paths(scene: Scene) -> Iterator[Refusal]:
 
 def shared_volumes_of_project(scene: Scene) -> Iterator[Refusal]:
     """Refuse as `shared_volumes` does, for volumes of the project that no container of it has."""
-    for reason in _guest_refusals(scene, scene.unused):
+    for reason in _sharing_refusals(scene, scene.unused):
         yield scene.group[0].name, reason
 
 
@@ -214,7 +214,7 @@ def refusals(scene: Scene) -> dict[str, tuple[str, ...]]:
 
 
 def refusal(inspection: Mapping[str, Any]) -> str | None:
-    """Return why a container cannot be put back exactly whatever is done, or None."""
+    """Return why no engine can restore a container exactly, or None."""
     labels = inspection["Config"].get("Labels") or {}
     if "com.docker.swarm.task.id" in labels:
         return "it is a task of a Swarm service; use `docker service update --rollback`"
@@ -258,27 +258,27 @@ def volumes_at_a_stop(container: Observed, scene: Scene) -> list[str]:
     return list(container.volumes) if stops else []
 
 
-def _guest_refusals(scene: Scene, volumes: Iterable[str]) -> Iterator[str]:
+def _sharing_refusals(scene: Scene, volumes: Iterable[str]) -> Iterator[str]:
     volumes = list(volumes)
-    for guest in scene.outside:
-        for volume in has(guest, volumes) if guest.state.alive else ():
-            if (reason := _guest_refusal(scene, guest, volume)) is not None:
+    for other in scene.outside:
+        for volume in has(other, volumes) if other.state.alive else ():
+            if (reason := _sharing_refusal(scene, other, volume)) is not None:
                 yield reason
 
 
-def _guest_refusal(scene: Scene, guest: Observed, volume: str) -> str | None:
+def _sharing_refusal(scene: Scene, other: Observed, volume: str) -> str | None:
     """Return why a running container outside the group that has one of its volumes stands in the way, or None."""
-    if scene.own.has(guest):
-        return f"this program runs in {guest.name!r}, which has its {called(volume)} too and would be stopped"
-    if not writes_to(guest, volume):
+    if scene.own.has(other):
+        return f"this program runs in {other.name!r}, which has its {called(volume)} too and would be stopped"
+    if not writes_to(other, volume):
         return None
     if scene.options.shared == "refuse":
         return (
-            f"the running container {guest.name!r} writes to its {called(volume)} too; add it to the rollback, or "
+            f"the running container {other.name!r} writes to its {called(volume)} too; add it to the rollback, or "
             "say shared='stop' or shared='ignore'"
         )
-    if guest.state.status == "paused":
-        return f"container {guest.name!r}, which has its {called(volume)} too, is paused"
-    if guest.inspection["HostConfig"].get("AutoRemove"):
-        return f"a stop would remove container {guest.name!r} (--rm), which has its {called(volume)} too"
+    if other.state.status == "paused":
+        return f"container {other.name!r}, which has its {called(volume)} too, is paused"
+    if other.inspection["HostConfig"].get("AutoRemove"):
+        return f"a stop would remove container {other.name!r} (--rm), which has its {called(volume)} too"
     return None

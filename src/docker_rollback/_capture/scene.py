@@ -103,7 +103,7 @@ class Scene:
         return frozenset(name for one in self.group for name in self.data_of(one)).union(self.unused)
 
     @property
-    def guests(self) -> tuple[Observed, ...]:
+    def writers(self) -> tuple[Observed, ...]:
         """The running containers outside the group that write to data of it."""
         data = self.data
         return tuple(one for one in self.outside if any(writes_to(one, volume) for volume in data))

@@ -1,4 +1,4 @@
-"""Takes a backup under the journal: gives up what failed, and begins again if somebody started a stopped container."""
+"""Takes a backup under the journal: discards a failed capture, and retries one that somebody disturbed."""
 
 from __future__ import annotations
 
@@ -35,15 +35,15 @@ logger = logging.getLogger("docker_rollback")
 
 @frozen(kw_only=True, eq=False)
 class JournalledCapture:
-    """Takes backups that have a journal record from before the first stop on.
+    """Takes backups with a journal record that is written before the first stop.
 
     Args:
         engine: where the containers are.
         store: where the backups and the records are.
         operations: the records.
         capture: takes the backups.
-        archiver: removes helpers of a capture that failed.
-        revival: brings back what a capture that failed has stopped.
+        archiver: removes helpers of a failed capture.
+        revival: brings back the containers that a failed capture has stopped.
         reporter: knows how long the containers were down.
         clock: the time, in UTC.
         timer: measures the time and waits.
@@ -84,7 +84,7 @@ class JournalledCapture:
         return capture_until_undisturbed(self._engine, report, take, has_time=has_time)
 
     def _downtime(self, names: list[str]) -> float:
-        """Return for how many seconds captures have had the longest stopped of some containers down."""
+        """Return the longest downtime, in seconds, that captures have caused to one of some containers."""
         downtime = self._reporter.downtime
         return max((downtime[name].capture for name in names if name in downtime), default=0.0)
 
@@ -107,7 +107,7 @@ class JournalledCapture:
                 self._note_runs(operation)
             record = operation.record
             resumed = (*record.guests, *(record.containers if options.resume else ()))
-            # Until they run, the record names what is stopped, so that giving up starts it again.
+            # Until they run, the record lists the stopped containers, so that discarding it starts them again.
             operation.enter(then, last=lambda: ensure_running(self._engine, resumed, timer=self._timer))
         except BaseException as error:
             removed = self._give_up(operation, error)
@@ -118,47 +118,47 @@ class JournalledCapture:
             if removed is not None and isinstance(error, ResumeError) and all_run(self._engine, error.containers):
                 raise CaptureError(
                     ", ".join(error.containers),
-                    "it did not start again at once after its capture; it does what it did before, and nothing is left",
+                    "it did not start again at once after its capture; its earlier state is back, nothing is left over",
                 ) from error
             raise
         return operation, backup
 
     def _note_runs(self, operation: Operation) -> None:
-        """Record the runs of resumed containers: whoever gives the capture up starts again those that ended."""
+        """Record the runs of resumed containers: whoever discards the capture starts again those that ended."""
         known = operation.record.containers
         try:
             found = with_runs(self._engine, known)
             if found != known:
                 operation.note_runs(found)
         except DockerRollbackError as error:
-            logger.warning("operation %s goes on without a record of what was resumed: %s", operation.id, error)
+            logger.warning("operation %s continues without a record of the resumed containers: %s", operation.id, error)
 
     def _give_up(self, operation: Operation, error: BaseException) -> list[Removal] | None:
-        """Discard a capture that failed; return what somebody had removed meanwhile.
+        """Discard a failed capture; return the removals by others that were undone.
 
-        If discarding fails too, the record stays, the error says so, and None is returned.
+        If discarding fails too, the record stays, a note on the error says so, and None is returned.
         """
         try:
             return self.discard(operation)
         except DockerRollbackError as failure:
-            logger.warning("operation %s could not be tidied up: %s", operation.record.operation, failure)
+            logger.warning("operation %s: could not clean up: %s", operation.record.operation, failure)
             error.add_note(
-                f"docker-rollback: tidying up failed too ({failure}); "
+                f"docker-rollback: cleaning up failed too ({failure}); "
                 f"docker_rollback.recover(store={str(self._store.path)!r}) finishes it"
             )
             return None
 
     def discard(self, operation: Operation) -> list[Removal]:
-        """Give up a capture: what it stopped does what it did, and nothing of it is left.
+        """Discard a capture: bring its containers back to their earlier state, and remove everything it created.
 
-        What somebody removed meanwhile is recreated, and returned.
+        Resources that somebody removed meanwhile are recreated; those removals are returned.
 
         Raises:
             ResumeError: a container could not be started again.
-            RestoreError, EngineError, StoreError: what they say; it can be done again.
+            RestoreError, EngineError, StoreError: a step failed; call it again.
         """
         record = operation.record
-        # First of all the service runs again.
+        # The service comes first.
         removed, started = self._revival.bring_back(record)
         if record.phase == "capturing":
             self._note_runs(operation)
@@ -168,13 +168,13 @@ class JournalledCapture:
         if record.operation in self._store.ids():
             self._store.release(record.operation, HOLDER)
             self._store.delete(record.operation)
-        # The engine may have died since they were started, and have taken them along.
+        # The engine may have died since they were started, and its containers with it.
         operation.end(last=lambda: ensure_running(self._engine, started, timer=self._timer))
         return removed
 
 
 def _final(error: DisturbedCaptureError) -> CaptureError:
-    """Return the error of a capture that is not tried again, because giving it up failed; it keeps the notes."""
+    """Return the error, with its notes, of a capture that is not retried because discarding it failed."""
     final = CaptureError(error.container, error.reason)
     for note in getattr(error, "__notes__", ()):
         final.add_note(note)

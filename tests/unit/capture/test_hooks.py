@@ -255,7 +255,7 @@ def test_a_function_that_hangs_is_given_up(shop: Shop) -> None:
     with pytest.raises(HookError, match=r"within 0\.05 s") as failed, shop.rollback(before_quiesce=hook):
         pytest.fail("the block was entered")
     released.set()
-    assert (failed.value.hook, failed.value.reason) == ("before_quiesce", "it did not come back within 0.05 s")
+    assert (failed.value.hook, failed.value.reason) == ("before_quiesce", "it did not return within 0.05 s")
 
 
 def test_a_function_may_ask_for_the_thread_of_the_caller(shop: Shop) -> None:

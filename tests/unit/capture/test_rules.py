@@ -89,7 +89,7 @@ def test_facts_about_a_commit_are_passed_on() -> None:
 def test_another_container_that_writes_to_a_volume_is_refused_stopped_or_ignored() -> None:
     """As `shared` says; a stop must not remove it, and a paused one cannot be stopped."""
     scene = Scene(group=(WEB,), outside=(other("guest", MEDIA),))
-    assert scene.guests == scene.outside
+    assert scene.writers == scene.outside
     assert_said(reasons(rules.shared_volumes, scene), "'guest' writes to its volume 'media'", "shared='stop'")
     stop = evolve(scene, options=CaptureOptions(shared="stop"))
     assert reasons(rules.shared_volumes, stop) == []
@@ -104,7 +104,7 @@ def test_another_container_that_only_reads_a_volume_is_fine() -> None:
     """Unless this program runs in it, which would be stopped before the volume is filled."""
     reader = other("reader", evolve(MEDIA, read_only=True))
     scene = Scene(group=(WEB,), outside=(reader,))
-    assert (scene.guests, reasons(rules.shared_volumes, scene)) == ((), [])
+    assert (scene.writers, reasons(rules.shared_volumes, scene)) == ((), [])
     assert_said(reasons(rules.shared_volumes, evolve(scene, own=Own((reader,)))), "this program runs in 'reader'")
     assert reasons(rules.shared_volumes, evolve(scene, outside=(other("ended", MEDIA, status="exited"),))) == []
 

@@ -340,7 +340,7 @@ def test_a_capture_that_could_not_be_given_up_is_not_tried_again(
         patched.setattr(VolumeArchiver, "remove_left_over", fail)
         with pytest.raises(CaptureError, match="somebody else started it") as failed, shop.timed(watched):
             pytest.fail("it was entered")
-    assert "tidying up failed too" in " ".join(failed.value.__notes__)
+    assert "cleaning up failed too" in " ".join(failed.value.__notes__)
     assert len(shop.store.journal.names()) == 1
     shop.recover()
     assert shop.engine.container("shop").status == "running"

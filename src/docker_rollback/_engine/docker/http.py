@@ -126,7 +126,7 @@ class Wire:
             path: below the version, quoted.
             asking: what its errors say.
             params: the query.
-            body: a JSON body, of which an empty mapping is sent as ``{}``, or an `Upload` to stream.
+            body: a JSON body, or an `Upload` to stream; an empty mapping is sent as ``{}``.
             headers: sent besides the usual ones.
             patient: whether to wait for the answer with `patience`; seconds where that is not enough.
         """

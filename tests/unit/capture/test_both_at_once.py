@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from docker_rollback._capture.capture import _beside
+from docker_rollback._capture.capture import _both_at_once
 from docker_rollback._model.backup import ContainerSnapshot
 from docker_rollback.errors import ArchiveError, EngineError
 
@@ -23,7 +23,7 @@ def test_both_are_at_work_together() -> None:
         meeting.wait()
         return []
 
-    assert _beside(commits, meeting.wait, nothing)[0] == []
+    assert _both_at_once(commits, meeting.wait, nothing)[0] == []
 
 
 def test_a_failed_commit_ends_the_archiving() -> None:
@@ -39,7 +39,7 @@ def test_a_failed_commit_ends_the_archiving() -> None:
         raise ArchiveError("data", "tar was ended")
 
     with pytest.raises(EngineError) as raised:
-        _beside(commits, data, stopped.set)
+        _both_at_once(commits, data, stopped.set)
     assert raised.value is error
     assert isinstance(raised.value.__cause__, ArchiveError)
 
@@ -59,12 +59,12 @@ def test_failed_data_waits_for_the_commits_to_end() -> None:
         raise ArchiveError("data", "it cannot be read")
 
     with pytest.raises(ArchiveError):
-        _beside(commits, data, nothing)
+        _both_at_once(commits, data, nothing)
     assert ended == ["commits"]
 
 
 def test_an_interruption_ends_the_other_and_comes_out() -> None:
-    """Ctrl-C is raised at once: what is done beside is told to end."""
+    """Ctrl-C is raised at once: the other work is told to end."""
     stopped = threading.Event()
 
     def side() -> None:
@@ -75,18 +75,18 @@ def test_an_interruption_ends_the_other_and_comes_out() -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        _beside(side, main, stopped.set)
+        _both_at_once(side, main, stopped.set)
     assert stopped.is_set()
 
 
-def test_a_failure_beside_comes_out_when_this_one_is_done() -> None:
+def test_a_failure_of_the_other_is_raised_when_this_one_is_done() -> None:
     """Nothing that failed in the other thread is lost."""
 
     def side() -> None:
         raise ArchiveError("data", "it cannot be read")
 
     with pytest.raises(ArchiveError):
-        _beside(side, lambda: 1, nothing)
+        _both_at_once(side, lambda: 1, nothing)
 
 
 def test_a_failure_ends_the_other_and_is_the_one_that_comes_out() -> None:
@@ -101,4 +101,4 @@ def test_a_failure_ends_the_other_and_is_the_one_that_comes_out() -> None:
         raise EngineError("export the image", "no")
 
     with pytest.raises(EngineError, match="export the image"):
-        _beside(side, main, stopped.set)
+        _both_at_once(side, main, stopped.set)

@@ -290,7 +290,7 @@ class OutcomeBuilder:
         self._not_exact: list[str] = []
 
     def begin(self) -> None:
-        """Record the begin of the operation; do nothing if it is recorded."""
+        """Record the start of the operation; do nothing if it is recorded."""
         self._begun = self._begun or self._clock()
 
     def found(self, containers: Sequence[Observed], recovered: tuple[Recovered, ...]) -> None:

@@ -64,8 +64,8 @@ class Replacer:
         """Replace a container and return the id of the new one, which has its name and its previous state.
 
         Everything that can fail without touching the service comes first: the image is found or pulled, its platform
-        checked, the new container created under a temporary name. Then the old container is stopped and renamed, its
-        restart policy is disabled, and the new one gets the name and starts. No running container is renamed: engines
+        checked, the new container created under a temporary name. Then the old container's restart policy is disabled,
+        it is stopped and renamed, and the new one gets the name and starts. No running container is renamed: engines
         refuse that on an overlay network, and on any network the name would not resolve until the new container runs.
         Dependent containers stop before the old one and start after the new one; those that refer to the old one by its
         id are recreated.
@@ -84,8 +84,7 @@ class Replacer:
             UpdateRejectedError: the new container ended before its dependent containers could start.
         """
         old = observe(self._engine.inspect_container(reference))
-        bound = start_order(self._bound(old))
-        states = {one.name: self._captured_as(one).state for one in (old, *bound)}
+        dependents = start_order(self._dependents(old))
         asked = asked_as_captured(old.inspection, self._captured_as(old).inspection)
         wanted = image.reference or self._made_from(old)
         found = image.find(self._engine, wanted, reporter=self._reporter)
@@ -101,28 +100,12 @@ class Replacer:
         made: list[Observed] = []
         try:
             ids = {old.id: self._create(old, request, made, platform=image.platform)}
-            for one in bound:
-                inspection, refers = with_ids(one.inspection, ids), one.inspection["HostConfig"]
-                # An engine stores the target of a link by its id, so a link needs a new container even by name.
-                if inspection["HostConfig"] != refers or refers.get("Links"):
-                    equal = self._equal(one, _linked_to(inspection, made, ids))
-                    ids[one.id] = self._create(one, equal, made, image_id=str(one.inspection["Image"]))
+            self._create_dependents(dependents, ids, made)
         except BaseException:
             self._discard(made)
             raise
         try:
-            for one in (*reversed(bound), old):
-                self._stop(one, replaced=one.id in ids)
-            for one in made:
-                self._swap_names(one, ids[one.id])
-            for one in (old, *bound):
-                standing = ids.get(one.id, one.id)
-                if states[one.name].alive:
-                    self._start(old, one, standing)
-                if states[one.name].status == "paused":
-                    self._engine.pause_container(standing)
-            for one in (*reversed(bound), old):
-                self._remove_intermediate(one, ids.get(one.id, one.id))
+            self._switch((old, *dependents), ids, made)
         except BaseException as error:
             self._half_replaced[old.name] = error
             raise
@@ -134,7 +117,7 @@ class Replacer:
         for name, error in self._half_replaced.items():
             raise UpdateRejectedError(name, f"its replacement failed half way ({type(error).__name__})") from error
 
-    def _bound(self, old: Observed) -> tuple[Observed, ...]:
+    def _dependents(self, old: Observed) -> tuple[Observed, ...]:
         """Return the containers that depend on the old one; raise if one of them is not part of the backup."""
         others = look_at_all(self._engine, ContainerFilter(), but={old.id})
         bound = bound_to([old], [other for other in others if not is_aside(other.name)])
@@ -201,6 +184,15 @@ class Replacer:
         join(self._engine, created, request)
         return created
 
+    def _create_dependents(self, dependents: Sequence[Observed], ids: dict[str, str], made: list[Observed]) -> None:
+        """Create the successors of dependent containers that refer to a replaced one by its id; add them to `ids`."""
+        for one in dependents:
+            inspection, config = with_ids(one.inspection, ids), one.inspection["HostConfig"]
+            # An engine stores the target of a link by its id, so a link needs a new container even by name.
+            if inspection["HostConfig"] != config or config.get("Links"):
+                equal = self._equal(one, _linked_to(inspection, made, ids))
+                ids[one.id] = self._create(one, equal, made, image_id=str(one.inspection["Image"]))
+
     def _discard(self, made: Sequence[Observed]) -> None:
         """Remove the successors, before anything has been stopped or renamed."""
         for one in reversed(made):
@@ -208,6 +200,30 @@ class Replacer:
                 self._engine.remove_container(_next_name(one), force=True, volumes=True)
             except EngineError as error:
                 logger.warning("%s: %s is left over: %s", one.name, _next_name(one), error)
+
+    def _switch(self, containers: Sequence[Observed], ids: Mapping[str, str], made: Sequence[Observed]) -> None:
+        """Stop containers, give their names to their successors, and start what ran before.
+
+        Args:
+            containers: the replaced container, then its dependents in start order.
+            ids: the ids of the successors, by the ids of the containers that have one.
+            made: the containers that have a successor.
+        """
+        states = {one.name: self._captured_as(one).state for one in containers}
+        # The dependents stop before the replaced container, which is the first one.
+        stop_order = (*reversed(containers[1:]), containers[0])
+        for one in stop_order:
+            self._stop(one, replaced=one.id in ids)
+        for one in made:
+            self._swap_names(one, ids[one.id])
+        for one in containers:
+            current = ids.get(one.id, one.id)
+            if states[one.name].alive:
+                self._start(containers[0], one, current)
+            if states[one.name].status == "paused":
+                self._engine.pause_container(current)
+        for one in stop_order:
+            self._remove_intermediate(one, ids.get(one.id, one.id))
 
     def _swap_names(self, one: Observed, successor: str) -> None:
         """Rename a stopped container, and give its name to its successor."""
@@ -225,10 +241,10 @@ class Replacer:
             self._reporter.down(one.name)
             self._engine.stop_container(one.id)
 
-    def _start(self, old: Observed, one: Observed, standing: str) -> None:
+    def _start(self, old: Observed, one: Observed, current: str) -> None:
         """Start a container; raise `UpdateRejectedError` if it cannot start because the new container has ended."""
         try:
-            self._engine.start_container(standing)
+            self._engine.start_container(current)
             self._reporter.up(one.name)
         except EngineError as error:
             new = self._engine.inspect_container(old.name)
@@ -236,9 +252,9 @@ class Replacer:
                 raise
             raise CheckedContainer.of(self._engine, old).reject(f"it ended before {one.name!r} could start") from error
 
-    def _remove_intermediate(self, one: Observed, standing: str) -> None:
+    def _remove_intermediate(self, one: Observed, current: str) -> None:
         """Remove a container of an earlier `replace`: neither the captured one nor its last successor."""
-        if one.id not in (standing, self._captured_as(one).id):
+        if one.id not in (current, self._captured_as(one).id):
             self._engine.remove_container(one.id, force=True)
 
 

@@ -9,6 +9,7 @@ from typing import Any, get_type_hints
 
 import pytest
 from attrs import evolve
+from docker import APIClient, DockerClient
 
 from docker_rollback import (
     BackupStore,
@@ -423,6 +424,8 @@ def test_the_next_call_finishes_what_a_death_left(tmp_path: Path) -> None:
 
 def test_replace_takes_what_rollback_takes() -> None:
     """One description of the arguments: the same names, of the same types."""
-    hints = get_type_hints(rollback)
+    # docker-py is imported only when an engine is needed, so its names are not in the module.
+    lazy = {"APIClient": APIClient, "DockerClient": DockerClient}
+    hints = get_type_hints(rollback, localns=lazy)
     names = [one.name for one in inspect.signature(rollback).parameters.values() if one.kind is one.KEYWORD_ONLY]
-    assert get_type_hints(RollbackArguments) == {name: hints[name] for name in names}
+    assert get_type_hints(RollbackArguments, localns=lazy) == {name: hints[name] for name in names}

@@ -1,7 +1,7 @@
 """Containers of an engine: found, snapshotted, quiesced, resumed."""
 
 from docker_rollback._containers.bound_paths import BoundPaths, asked_by_binds, can_be_made
-from docker_rollback._containers.compose import beyond, look_at_project, members, newcomers, require_members
+from docker_rollback._containers.compose import Added, added_since, beyond, look_at_project, members, require_members
 from docker_rollback._containers.creation import body_for, forgets_connected_macs, join, needs_network_of_mode
 from docker_rollback._containers.find import look_at, look_at_all, users_of
 from docker_rollback._containers.image_depth import uncommittable
@@ -41,6 +41,7 @@ __all__ = [
     "HOST_LABEL",
     "NO_TRACES",
     "PROJECT_MARK",
+    "Added",
     "AtRest",
     "BoundPaths",
     "ContainerSnapshotter",
@@ -50,6 +51,7 @@ __all__ = [
     "Own",
     "StoreIdentity",
     "Traces",
+    "added_since",
     "all_run",
     "asked_by_binds",
     "await_needed",
@@ -82,7 +84,6 @@ __all__ = [
     "name_of",
     "native_loss",
     "needs_network_of_mode",
-    "newcomers",
     "now",
     "own_container",
     "project_key",

@@ -1,4 +1,4 @@
-"""A compose project as an engine has it: whatever bears its label, and what of that came since a backup."""
+"""Looks up the containers, volumes and networks of a compose project, and those added since a backup."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ logger = logging.getLogger("docker_rollback")
 
 
 def members(engine: Engine, project: str, *, but: Collection[str] = ()) -> list[Observed]:
-    """Return the containers of a project, oldest first: compose makes what others depend on before them.
+    """Look up the containers of a project, oldest first: compose creates a dependency before its dependents.
 
-    That order counts where compose did not write `depends_on` into a label, as before version 2. A helper of ours, made
-    from an image that was committed of a member, is none.
+    That order matters if compose did not write `depends_on` into a label, as before version 2. Our helpers are skipped:
+    one that is made from the committed image of a member carries the project's label too.
 
     Args:
-        engine: where they are.
-        project: its name.
-        but: the ids of some that are not asked for, nor looked at.
+        engine: the engine that they are on.
+        project: the project's name.
+        but: ids of containers to skip.
     """
     found = look_at_all(engine, ContainerFilter(labels={COMPOSE_PROJECT: project}), but=but)
     found = [container for container in found if ROLE_LABEL not in container.inspection["Config"]["Labels"]]
@@ -36,7 +36,7 @@ def members(engine: Engine, project: str, *, but: Collection[str] = ()) -> list[
 
 
 def require_members(engine: Engine, project: str) -> list[Observed]:
-    """Return the containers of a project; raises `ProjectNotFoundError` where it has none."""
+    """Look up the containers of a project. Raises `ProjectNotFoundError` if it has none."""
     found = members(engine, project)
     if not found:
         everything = look_at_all(engine, ContainerFilter())
@@ -46,7 +46,7 @@ def require_members(engine: Engine, project: str) -> list[Observed]:
 
 
 def look_at_project(engine: Engine, project: str) -> Project:
-    """Return all that there is of a project; empty where there is nothing."""
+    """Look up the containers, volumes and networks of a project."""
     return Project(
         name=project,
         containers=tuple(sorted(container.id for container in members(engine, project))),
@@ -64,7 +64,7 @@ def _networks(engine: Engine, project: str) -> tuple[str, ...]:
 
 
 def beyond(now: Project, before: Project) -> Project:
-    """Return what there is of a project that there was not before. Pure."""
+    """Return the part of a project that did not exist before. Pure."""
     return Project(
         now.name,
         tuple(one for one in now.containers if one not in before.containers),
@@ -74,13 +74,13 @@ def beyond(now: Project, before: Project) -> Project:
 
 
 @frozen
-class Newcomers:
-    """What came to a project since its backup; nothing where the backup is of no project.
+class Added:
+    """What was added to a project since its backup; nothing if the backup is of no project.
 
     Attributes:
-        containers: those that bear its label, were not there, and stand in no place that the backup restores, in the
-            order in which they start.
-        volumes: the names of those that bear its label and were not there.
+        containers: those that carry its label, did not exist at the backup and have no name that it restores, in start
+            order.
+        volumes: the names of those that carry its label and did not exist at the backup.
         networks: likewise.
     """
 
@@ -93,9 +93,9 @@ class Newcomers:
         """The ids of the containers."""
         return frozenset(container.id for container in self.containers)
 
-    def within(self, project: Project) -> Newcomers:
-        """Return those of them that were there when a project was found; what came later is named in the log."""
-        found = Newcomers(
+    def within(self, project: Project) -> Added:
+        """Return the part that a project had when it was looked up; log what was added later."""
+        found = Added(
             tuple(one for one in self.containers if one.id in project.containers),
             tuple(one for one in self.volumes if one in project.volumes),
             tuple(one for one in self.networks if one in project.networks),
@@ -106,18 +106,18 @@ class Newcomers:
             *(f"network {one}" for one in self.networks if one not in found.networks),
         ]
         for what in later:
-            logger.warning("%s is left as it is: it may have nothing to do with the update that is undone", what)
+            logger.warning("leaving %s: it may have nothing to do with the update that is undone", what)
         return found
 
 
-def newcomers(engine: Engine, backup: Backup) -> Newcomers:
-    """Return what came to the project of a backup since.
+def added_since(engine: Engine, backup: Backup) -> Added:
+    """Look up what was added to the project of a backup since.
 
-    An engine does not let anybody label what exists: what bears the label now and was not there was made since. What a
-    restore made anew is known by its name.
+    An engine does not change the labels of an existing container, volume or network. What carries the label now and did
+    not exist at the backup was made since. A container that a restore recreated is known by its name.
     """
     if backup.project is None:
-        return Newcomers()
+        return Added()
     name, before = backup.project.name, backup.project
     in_place = {container.name for container in backup.containers}
     found = [
@@ -126,5 +126,5 @@ def newcomers(engine: Engine, backup: Backup) -> Newcomers:
         if one.name not in in_place and not is_aside(one.name)
     ]
     now = Project(name, (), tuple(sorted(engine.list_volumes(labels={COMPOSE_PROJECT: name}))), _networks(engine, name))
-    came = beyond(now, before)
-    return Newcomers(start_order(found), came.volumes, came.networks)
+    added = beyond(now, before)
+    return Added(start_order(found), added.volumes, added.networks)

@@ -14,11 +14,11 @@ from attrs import evolve
 
 from docker_rollback._containers import (
     AtRest,
+    added_since,
     locked,
     look_at,
     look_at_project,
     members,
-    newcomers,
     now,
     resting,
     users_of,
@@ -220,7 +220,7 @@ class Operation:
         if self.record.phase != "restored":
             return came
         started = {standing.id: standing.started for standing in self.record.standing}
-        found = newcomers(self._engine, backup).containers
+        found = added_since(self._engine, backup).containers
         idle = [
             one.id for one in found if one.id in came.containers and started_at(one.inspection) == started.get(one.id)
         ]

@@ -21,7 +21,7 @@ from docker_rollback._recovery.operation_record import Phase, interference
 from docker_rollback._recovery.operations import Operation, Operations
 from docker_rollback._recovery.revival import Revival, removed_part
 from docker_rollback._reporting import Reporter
-from docker_rollback._restore import OffNetworks, Restorer
+from docker_rollback._restore import DetachedContainers, Restorer
 from docker_rollback._store import BackupStore
 from docker_rollback._volumes import VolumeArchiver
 from docker_rollback.errors import (
@@ -176,7 +176,7 @@ class Recovery:
         Raises:
             RestoreError, EngineError, VolumeError, StoreError: as `Restorer.restore` has them.
         """
-        self._restorer.check(backup, anew=False)
+        self._restorer.check(backup, deep=False)
         if first is not None:
             first()
         self._put_back(operation, backup)
@@ -204,11 +204,13 @@ class Recovery:
     def _put_back_once(self, operation: Operation, backup: Backup) -> None:
         operation.try_enter("rolling back")
         self._archiver.remove_left_over()
-        with operation.not_done_by_an_error(), operation.resting_guests(self._reporter, self._timer) as guests:
+        with operation.not_done_by_an_error(), operation.resting_guests(self._reporter, self._timer) as others:
             self._restorer.put_back(
                 backup,
-                guests=guests,
-                off=OffNetworks(self._engine, known=operation.record.detached, note=operation.note_detached),
+                others=others,
+                detached=DetachedContainers(
+                    self._engine, known=operation.record.detached, record=operation.note_detached
+                ),
                 before_resume=lambda: operation.try_enter("restored"),
                 restore_tags=operation.record.restore_tags,
                 note=operation.told.append,
@@ -232,9 +234,9 @@ class Recovery:
             # Before it was noted what stands when all is back, there is no telling.
             standing = record.standing if record.phase == "restored" else ()
             back = {container.id for container in standing if container.name in record.names}
-            self._restorer.clear_aside(backup, spare_volumes=record.spares, only=only, back=back)
+            self._restorer.clean_up(backup, spare_volumes=record.spares, only=only, back=back)
         else:
-            self._restorer.clear_parked(backup)
+            self._restorer.remove_originals(backup)
         self._capture.release(backup)
         if operation.record.kept in self._store.ids():
             # The image of an update that was rolled back has lost its name, and may be the only trace of that update.
@@ -357,7 +359,7 @@ class Recovery:
             self._set_going(operation, backup)
         else:
             found = operation.look()
-            reasons = [*interference(record, found), *self._restorer.strangers(backup)]
+            reasons = [*interference(record, found), *self._restorer.unexpected(backup)]
             if reasons and not asked:
                 raise UnfinishedRollbackError(record.operation, record.names, reasons, store=str(self._store.path))
             # Before anything that runs is stopped for it.
@@ -372,7 +374,7 @@ class Recovery:
     def _set_going(self, operation: Operation, backup: Backup) -> None:
         """Start what a rollback had restored and not yet started; what runs, or ran since, is left as it is."""
         before = {standing.id: standing.started for standing in operation.record.standing}
-        with operation.not_done_by_an_error(), operation.resting_guests(self._reporter, self._timer) as guests:
+        with operation.not_done_by_an_error(), operation.resting_guests(self._reporter, self._timer) as others:
             if (part := removed_part(self._engine, backup)) is not None:
-                self._restorer.put_back(part, guests=guests)
-            self._restorer.set_going(backup, before)
+                self._restorer.put_back(part, others=others)
+            self._restorer.resume_rest(backup, before)

@@ -196,7 +196,7 @@ class Revival:
             bystanders=tuple(one for one in self._engine.list_containers() if one not in ours),
         )
         differs = self._put_back(backup)
-        self._restorer.clear_aside(backup)
+        self._restorer.clean_up(backup)
         named = {one.id: sorted(mount.source for mount in one.mounts if mount.anonymous) for one in lost}
         return {
             one.id: Removal(
@@ -210,8 +210,8 @@ class Revival:
         """Put the containers back; return what differs, by container, where they run all the same."""
         try:
             # Who shares a volume is stopped for a moment, and runs again also after an error.
-            guests = AtRest(self._engine, "stop", held=True, reporter=self._reporter, timer=self._timer)
-            self._restorer.put_back(backup, guests=guests)
+            others = AtRest(self._engine, "stop", held=True, reporter=self._reporter, timer=self._timer)
+            self._restorer.put_back(backup, others=others)
         except RestoreError as error:
             failures = [failure for failure in error.failures or (error,) if isinstance(failure, RestoreError)]
             if len(failures) < len(error.failures) or not all(failure.differences for failure in failures):

@@ -1,4 +1,4 @@
-"""The place that one container has in an engine: its name, and whatever stands there while it is being restored."""
+"""Restores one container under its name, and renames away what has that name meanwhile."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from typing import Any
+
+from attrs import evolve
 
 from docker_rollback._containers import (
     ContainerSnapshotter,
@@ -22,7 +24,7 @@ from docker_rollback._containers import (
     led_to,
     look_at,
 )
-from docker_rollback._engine import ContainerFilter, Engine, remove_named
+from docker_rollback._engine import Engine, remove_named
 from docker_rollback._host import Timer
 from docker_rollback._inspection import (
     HELD,
@@ -36,7 +38,7 @@ from docker_rollback._inspection import (
     user_endpoints,
     with_ids,
 )
-from docker_rollback._model import ContainerSnapshot, LedBack, Observed
+from docker_rollback._model import ContainerSnapshot, EngineRecord, LedBack, Observed
 from docker_rollback._names import ASIDE, TEMPORARY_ASIDE, again, aside_name, is_aside
 from docker_rollback.errors import ContainerNotFoundError, EngineConflictError, EngineError, RestoreError
 
@@ -49,7 +51,7 @@ _GONE = re.compile(r"does not exist|no such file or directory", re.IGNORECASE)
 
 
 def hold(engine: Engine, container: Observed) -> None:
-    """Stop a container and keep its engine from starting it, also after a reboot."""
+    """Stop a container and keep its engine from starting it again, even after a reboot."""
     if restarts(container.inspection["HostConfig"]):
         engine.update_container(container.id, {"RestartPolicy": dict(HELD)})
     if container.state.status == "paused":
@@ -60,20 +62,21 @@ def hold(engine: Engine, container: Observed) -> None:
         end_lost_run(engine, container)
 
 
-class Place:
-    """Restores one container in its place; each method leaves what its step in the plan promises.
+class ContainerSlot:
+    """Restores one container of a backup; each method establishes what its step of the plan promises.
 
     Args:
-        engine: where it is.
-        snapshotter: what tells whether the original is untouched.
-        snapshot: what is to stand there.
-        ids: the new ids, by the old ones, of what was made anew; shared by all places of one restore.
-        has_archives: whether the backup has the data of all its volumes, so that those of others may go.
-        moved: whether the backup was taken on another engine, or on another version of this one.
-        needs_name: whether it has to have its name before all data is back, as `_graph.needs_name` tells.
+        engine: the engine that the container is restored on.
+        snapshotter: tells whether the original container is untouched.
+        snapshot: the container to restore.
+        ids: the new ids of recreated containers and networks, by the old ones; shared by all slots of one restore.
+        has_archives: whether the backup has the data of all volumes of the container, so that its anonymous volumes may
+            be removed with a container that was renamed away.
+        captured_on: the engine that the backup was taken on; None if that does not matter.
+        needs_name: whether the container needs its name before all data is back (`_inspection.needs_name`).
 
     Attributes:
-        image_id: the id, in this engine, of the image that holds the file system.
+        image_id: the id, in this engine, of the image with the container's file system.
     """
 
     def __init__(
@@ -84,7 +87,7 @@ class Place:
         ids: MutableMapping[str, str],
         *,
         has_archives: bool,
-        moved: bool = False,
+        captured_on: EngineRecord | None = None,
         needs_name: bool = False,
     ) -> None:
         self._engine = engine
@@ -92,7 +95,7 @@ class Place:
         self._snapshot = snapshot
         self._ids = ids
         self._has_archives = has_archives
-        self._moved = moved
+        self._captured_on = captured_on
         self.image_id = snapshot.image.id
         self._needs_name = needs_name
         self._last_run = ""
@@ -100,47 +103,53 @@ class Place:
 
     @property
     def _wanted(self) -> Mapping[str, Any]:
-        """The inspection as it shall be: as captured, but for references to what was made anew."""
+        """The inspection as captured, with the new ids of recreated containers and networks."""
         return with_ids(self._snapshot.inspection, self._ids)
 
-    def put_aside(self) -> None:
-        """Rename away and stop the original, and whatever else has its name or was created in its place before.
+    def rename_away(self, earlier: Iterable[str] = ()) -> None:
+        """Rename away and stop the original, the container with its name, and what earlier attempts renamed away.
 
-        Renamed first: whoever starts a container by its name whenever that does not run finds nothing to start.
+        A container is renamed before it is stopped, so that a supervisor that starts a stopped container by its name
+        finds none.
+
+        Args:
+            earlier: the ids of containers that earlier attempts renamed away.
         """
-        before = ContainerFilter(name_prefix=self._snapshot.name + ASIDE)
-        for reference in (self._snapshot.id, self._snapshot.name, *self._engine.list_containers(before)):
+        for reference in (self._snapshot.id, self._snapshot.name, *earlier):
             found = self._find(reference)
             if found is None:
                 continue
             if found.state.status in HALF_REMOVED:
-                # An engine that died while it removed a container lets nobody do anything else with it.
+                # An engine that died while it removed a container allows nothing else with it.
                 self._engine.remove_container(found.id, force=True)
                 continue
             try:
-                self._rename_aside(found)
+                self._rename_one(found)
             except EngineError as error:
-                logger.info("%s: it is renamed once it has stopped: %s", found.name, error)
+                logger.info("%s: renaming it once it has stopped: %s", found.name, error)
             hold(self._engine, found)
-            self._rename_aside(found)
+            self._rename_one(found)
 
     def restore(self) -> None:
-        """Have the container stand, not running: the original where that is untouched, else its equal."""
+        """Provide the container, not running: the original if that is untouched, else an equal one."""
         original = self._find(self._snapshot.id)
         if original is not None:
             self._last_run, self._standing_id = started_at(original.inspection), original.id
             if self._is_back(original):
-                logger.info("%s: the original container is put back", self._snapshot.name)
+                logger.info("%s: reusing the original container", self._snapshot.name)
                 return
-            self._rename_aside(original)
-        logger.info("%s: making it anew", self._snapshot.name)
+            self._rename_one(original)
+        logger.info("%s: recreating the container", self._snapshot.name)
         self._last_run = ""
         self._create()
 
     def take_name(self) -> None:
-        """Give the container its name; raise a `DisturbedError` if somebody started it, or made another of that name.
+        """Give the container its name.
 
-        All data is back: from here on it does no harm if somebody else starts it.
+        All data is back: from now on it does no harm if somebody else starts the container.
+
+        Raises:
+            DisturbedError: somebody started the container, or created another one with its name.
         """
         standing = self._standing()
         if standing.state.alive or started_at(standing.inspection) != self._last_run:
@@ -151,13 +160,13 @@ class Place:
             named = self._find(self._snapshot.name)
             if named is None or named.id == standing.id:
                 raise
-            raise disturbed(named, "made it while another one of its name was put back") from error
+            raise disturbed(named, "created it while another container of its name was restored") from error
 
     def restore_image_name(self) -> LedBack | None:
-        """Have the name that the container was made from lead to the image that it led to at the capture.
+        """Point the image name that the container was created from at the image that it had at the capture.
 
         Returns:
-            What was moved; None if the name leads there already, led nowhere at the capture, or its image is gone.
+            The name that was moved; None if it has that image already, had none at the capture, or its image is gone.
         """
         image = self._snapshot.image
         if image.name is None or image.name_id is None:
@@ -168,25 +177,23 @@ class Place:
             # Another engine may give the same image another id.
             wanted = self.image_id
         else:
-            logger.warning(
-                "%s: image %s is gone, so its name %s is left", self._snapshot.name, image.name_id, image.name
-            )
+            logger.warning("%s: image %s is gone; leaving its name %s", self._snapshot.name, image.name_id, image.name)
             return None
         lost_by = led_to(self._engine, image.name)
         if lost_by == wanted:
             return None
         self._engine.tag_image(wanted, image.name)
         logger.warning(
-            "%s: image name %s leads to %s again; %s",
+            "%s: image name %s points at %s again; %s",
             self._snapshot.name,
             image.name,
             wanted,
-            f"image {lost_by}, which had it, stays in the engine" if lost_by else "it led nowhere",
+            f"image {lost_by}, which had the name, stays in the engine" if lost_by else "no image had the name",
         )
         return LedBack(image.name, wanted, lost_by)
 
     def volume_at(self, destination: str) -> str:
-        """Return the name of the volume that the container, as it stands, mounts at a path."""
+        """Return the name of the volume that the container mounts at a path now."""
         for mount in self._standing().mounts:
             if mount.kind == "volume" and mount.destination == destination:
                 return mount.source
@@ -194,24 +201,24 @@ class Place:
 
     @property
     def standing_id(self) -> str:
-        """The id of the container that stands, or is put back, in this place; empty before that is known."""
+        """The id of the container that is, or will be, the restored one; empty before that is known."""
         return self._standing_id or ""
 
     def volumes(self) -> frozenset[str]:
-        """Return the volumes that the container mounts, as far as it stands."""
+        """Return the volumes that the restored container mounts; none before it exists."""
         standing = self._find(self._standing_id) if self._standing_id else None
         return frozenset() if standing is None else frozenset(standing.volumes)
 
-    def give_policy_back(self) -> None:
-        """Give the container its own restart policy again."""
+    def restore_policy(self) -> None:
+        """Give the container its restart policy back."""
         policy = restart_policy(self._snapshot.inspection)
         standing = self._standing()
         if policy and restart_policy(standing.inspection) != policy:
             self._engine.update_container(standing.id, {"RestartPolicy": dict(policy)})
 
     def resume(self) -> None:
-        """Give the container its own restart policy again, and bring it to the state that it had."""
-        self.give_policy_back()
+        """Give the container its restart policy back, and start or pause it as it was."""
+        self.restore_policy()
         standing = self._standing()
         if self._snapshot.state.alive:
             with self._naming_lost_folders():
@@ -220,8 +227,8 @@ class Place:
             self._engine.pause_container(standing.id)
 
     def compare(self) -> tuple[str, ...]:
-        """Raise a `RestoreError` where the container is not what it was; return what is not exact, in words."""
-        found = (compare_across if self._moved else compare)(self._wanted, self._standing().inspection)
+        """Raise `RestoreError` if the container differs from its snapshot; return unavoidable differences in words."""
+        found = (compare_across if self._is_moved() else compare)(self._wanted, self._standing().inspection)
         excused = [difference for difference in found if self._is_excused(difference)]
         differences = [difference for difference in found if difference not in excused]
         if differences:
@@ -230,47 +237,51 @@ class Place:
                 "it was restored, but differs from what was captured:",
                 [str(difference) for difference in differences],
             )
-        told = tuple(
+        unavoidable = tuple(
             f"container {self._snapshot.name!r} was created by the id of its image: {difference}"
             for difference in excused
             if difference.path == "Config.Image"
         )
-        for sentence in told:
+        for sentence in unavoidable:
             logger.warning("%s", sentence)
-        return told
+        return unavoidable
 
     def ensure_running(self, *, timer: Timer = time) -> None:
-        """Start the container again if it has ended; raise a `RestoreError` if it does not do what it did."""
+        """Start the container again if it has ended. Raises `RestoreError` if it is not in its previous state."""
         if self._snapshot.state.alive:
             snapshot, policy = self._snapshot, restart_policy(self._snapshot.inspection)
             reason = ensure_state(self._engine, snapshot.name, snapshot.state, policy=policy, timer=timer)
             if reason is not None:
                 raise RestoreError(self._snapshot.name, f"it was restored, but {reason}", restored=True)
 
-    def drop_users(self, volume: str) -> None:
-        """Remove what was put aside and still refers to a volume, which can then be made anew.
+    def remove_users(self, users: Iterable[str]) -> None:
+        """Remove the original, and containers that were renamed away, among the users of a volume to be recreated.
 
-        The original goes too: it refers to the volume that there was.
+        The original refers to the volume that is being replaced.
         """
-        for user in self._engine.list_containers(ContainerFilter(volume=volume)):
+        for user in users:
             found = self._find(user)
             if found is not None and (found.id == self._snapshot.id or ASIDE in found.name):
                 self._engine.remove_container(found.id, force=True, volumes=self._has_archives)
 
-    def clear_aside(self) -> None:
-        """Remove what was put aside, and let the engine forget what nobody needs any more."""
-        for aside in self._engine.list_containers(ContainerFilter(name_prefix=self._snapshot.name + ASIDE)):
-            standing = self._find(aside)
+    def remove_renamed(self, renamed: Iterable[str]) -> None:
+        """Remove containers that were renamed away, and image names that are no longer needed.
+
+        Args:
+            renamed: their ids.
+        """
+        for container in renamed:
+            standing = self._find(container)
             shares = standing is not None and any(name in standing.volumes for name in self._volumes)
             if standing is not None and standing.state.alive and not shares:
-                # It was stopped, and held: somebody wants it. Two on one volume nobody wants.
-                logger.warning("%s was put aside and started since; it is left as it is", standing.name)
-            else:
-                self._engine.remove_container(aside, force=True, volumes=self._has_archives)
+                # It was stopped and held, so somebody started it on purpose. Two containers on one volume do harm.
+                logger.warning("%s was renamed away and started since; leaving it", standing.name)
+            elif standing is not None:
+                self._engine.remove_container(container, force=True, volumes=self._has_archives)
         self._snapshotter.release(self._snapshot)
 
-    def clear_parked(self) -> None:
-        """Remove the original where a successor stands in its place; that one has its anonymous volumes."""
+    def remove_original(self) -> None:
+        """Remove the original if it made way for a successor, which has its anonymous volumes."""
         original = self._find(self._snapshot.id)
         if original is not None and is_aside(original.name) and not original.state.alive:
             self._engine.remove_container(original.id)
@@ -279,6 +290,14 @@ class Place:
     def _volumes(self) -> frozenset[str]:
         return frozenset(mount.source for mount in self._snapshot.mounts if mount.kind == "volume")
 
+    def _is_moved(self) -> bool:
+        """Return True if the backup was taken on another engine, or on another version of this one."""
+        if self._captured_on is None:
+            return False
+        here = self._engine.info().record()
+        # Older backups do not tell engines of one kind apart.
+        return self._captured_on != (here if self._captured_on.identity else evolve(here, identity=""))
+
     def _find(self, ref: str) -> Observed | None:
         return look_at(self._engine, ref)
 
@@ -286,28 +305,28 @@ class Place:
         name = self._snapshot.name
         standing = self._find(self._standing_id or name)
         if standing is None:
-            reason = "it does not stand; somebody removed it while it was restored"
+            reason = "somebody removed it while it was restored"
             raise RestoreError(name, reason) from ContainerNotFoundError(name)
         return standing
 
-    def _rename_aside(self, container: Observed) -> None:
+    def _rename_one(self, container: Observed) -> None:
         standing = self._find(container.id)
         if standing is not None and (ASIDE not in standing.name or standing.name.endswith(TEMPORARY_ASIDE)):
             self._engine.rename_container(standing.id, aside_name(self._snapshot.name, standing.id))
 
     def _is_back(self, original: Observed) -> bool:
-        """Put the original back where it is untouched; False where it is not, or where that fails."""
+        """Reuse the original if it is untouched; return False if it is not, or if that fails."""
         try:
             tag = again(self._snapshot.image.tag)
-            # A commit whose answer is lost is found by its name, which one of a dead process may still have.
+            # A commit whose answer was lost is found by its name, which a commit of a dead process may still have.
             remove_named(self._engine, tag)
             return self._snapshotter.is_untouched(self._snapshot, original.id, tag=tag) and self._put_back(original)
         except EngineError as error:
-            logger.warning("%s: the original container could not be put back: %s", self._snapshot.name, error)
+            logger.warning("%s: the original container could not be reused: %s", self._snapshot.name, error)
             return False
 
     def _put_back(self, original: Observed) -> bool:
-        """Undo what was changed about the original container; False where something cannot be undone in place."""
+        """Undo changes to the original container; return False if something cannot be undone in place."""
         if self._needs_name and original.name != self._snapshot.name:
             self._engine.rename_container(original.id, self._snapshot.name)
         if not self._put_back_networks(original):
@@ -316,18 +335,18 @@ class Place:
         if resources:
             self._engine.update_container(original.id, resources)
         now = self._engine.inspect_container(original.id)
-        # What was changed from nothing is not undone by an update: to an engine, nothing means no change. What else was
-        # updated at rest Podman 5.8 shows once it runs again; the last comparison sees that.
+        # An update cannot set a field back to nothing: to an engine, nothing means no change. Podman 5.8 shows other
+        # updates of a stopped container once it runs again; the last comparison sees those.
         podman = bool(resources) and self._engine.info().flavour == "podman"
         shown_later = [f"HostConfig.{key}" for key, value in resources.items() if value and podman]
         later = ("Name", "State.", "HostConfig.RestartPolicy", *shown_later)
         left = [difference for difference in compare(self._wanted, now) if not difference.path.startswith(later)]
         for difference in left:
-            logger.info("%s: cannot be undone in place: %s", self._snapshot.name, difference)
+            logger.info("%s: this cannot be undone in place: %s", self._snapshot.name, difference)
         return not left
 
     def _put_back_networks(self, original: Observed) -> bool:
-        """Attach the original to its networks as it was; False where the engine would forget what was asked for."""
+        """Attach the original to its networks as before; return False if the engine would lose its MAC address."""
         wanted = user_endpoints(self._snapshot.inspection)
         present = user_endpoints(original.inspection)
         attached = original.inspection["NetworkSettings"]["Networks"] or {}
@@ -338,7 +357,7 @@ class Place:
         }
         missing = wanted.keys() - (present.keys() - wrong)
         if any("MacAddress" in wanted[name] for name in missing) and forgets_connected_macs(self._engine):
-            logger.info("%s: its MAC address can be given back to another container alone", self._snapshot.name)
+            logger.info("%s: only a new container can have its MAC address", self._snapshot.name)
             return False
         for name in wrong:
             self._engine.disconnect_network(name, original.id, force=True)
@@ -347,12 +366,12 @@ class Place:
         return True
 
     def _is_stale(self, network: str, endpoint: Mapping[str, Any]) -> bool:
-        """Whether an endpoint belongs to a network that was removed and made again under the same name."""
+        """Return True if an endpoint belongs to a network that was removed and recreated under the same name."""
         attached = endpoint.get("NetworkID")
         return bool(attached) and attached != self._engine.inspect_network(network)["Id"]
 
     def _changed_resources(self, original: Observed) -> dict[str, Any]:
-        """Return the fields that an update in place can have changed, with the values that they had."""
+        """Return the fields that an update in place has changed, with their previous values."""
         before, now = self._snapshot.inspection["HostConfig"], original.inspection["HostConfig"]
         return {key: before.get(key) for key in _RESOURCES if before.get(key) != now.get(key)}
 
@@ -368,7 +387,7 @@ class Place:
 
     @contextmanager
     def _naming_lost_folders(self) -> Iterator[None]:
-        """Say in our words what an engine says of a folder, or a file, that the container binds and that is gone."""
+        """Replace an engine's error about a missing bind source by ours, which says what to do."""
         try:
             yield
         except EngineError as error:
@@ -380,30 +399,30 @@ class Place:
             raise RestoreError(self._snapshot.name, lost_bind(max(lost, key=len))) from error
 
     def _is_excused(self, difference: Difference) -> bool:
-        """Whether a difference is one of those that no engine can avoid, as the documentation lists them."""
+        """Return True for a difference that no engine can avoid; the documentation lists them."""
         if difference.path == "Image":
             return self.image_id != self._snapshot.image.original_id
         if difference.path == "Config.Image":
-            # It was created by the id of its image. Podman shows one of the names of that image.
+            # It was created by the id of its image. Podman shows one of the image's names.
             return led_to(self._engine, str(difference.after)) == self.image_id
-        # What it does is looked at by `ensure_running`.
+        # `ensure_running` checks the state.
         return difference.path.startswith("State.")
 
 
 def lost_bind(path: str) -> str:
-    """Return what to say of a folder, or a file, that a container binds and that is gone."""
+    """Return the message about a folder or file that a container binds and that is gone."""
     return (
         f"it binds {path!r} of the engine's host, which is gone, and which the backup does not hold (see "
         "include_binds); put it there again, then restore the backup"
     )
 
 
-def ensure_all_run(places: Iterable[Place], *, timer: Timer) -> None:
-    """Have the containers in some places do what they did; raise a `RestoreError` if one does not; all are tried."""
+def ensure_all_run(slots: Iterable[ContainerSlot], *, timer: Timer) -> None:
+    """Bring restored containers to their previous state. Every one is tried before `RestoreError` is raised."""
     failures: list[RestoreError] = []
-    for place in places:
+    for slot in slots:
         try:
-            place.ensure_running(timer=timer)
+            slot.ensure_running(timer=timer)
         except RestoreError as error:
             failures.append(error)
     if len(failures) == 1:
@@ -428,4 +447,4 @@ _RESOURCES = (
     "NanoCpus",
     "PidsLimit",
 )
-"""What an engine's update can change in place (API 1.51, ContainerUpdate)."""
+"""The fields that an engine can update in place (API 1.51, ContainerUpdate)."""

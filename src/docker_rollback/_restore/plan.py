@@ -1,7 +1,7 @@
-"""What a restore does, step by step. Pure: a backup in, steps out, nothing asked of an engine.
+"""Plans a restore: turns a backup into steps, without asking the engine.
 
-Each step says what shall hold after it, not what to do: applying a step where it holds already changes nothing, so a
-plan can be applied again from its start after it broke off anywhere.
+Each step is a post-condition: applying it where it holds already changes nothing, so an interrupted plan can be applied
+again from its start.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from docker_rollback._model import Backup, ContainerSnapshot, NetworkRecord, Pro
 
 @frozen
 class ProvideImage:
-    """The engine has the image of the container's file system."""
+    """The engine has the image with the container's file system."""
 
     container: ContainerSnapshot
 
@@ -26,29 +26,29 @@ class ProvideImage:
 
 
 @frozen
-class PutAside:
-    """Whatever stands in the container's place is at rest, held from starting, and does not have its name."""
+class RenameAway:
+    """No container has the container's name; those that had it are stopped and held from starting."""
 
     container: ContainerSnapshot
 
     def __str__(self) -> str:
-        return f"put aside what stands in the place of container {self.container.name!r}"
+        return f"rename away what has the place of container {self.container.name!r}"
 
 
 @frozen
-class HoldNewcomers:
-    """Nothing runs that came to the project since its backup."""
+class HoldAdded:
+    """No container runs that was added to the project since its backup."""
 
     project: Project
     containers: tuple[ContainerSnapshot, ...]
 
     def __str__(self) -> str:
-        return f"hold what came to project {self.project.name!r} since"
+        return f"hold what was added to project {self.project.name!r}"
 
 
 @frozen
 class RestoreNetwork:
-    """The network is there."""
+    """The network exists as it was."""
 
     network: NetworkRecord
 
@@ -58,7 +58,7 @@ class RestoreNetwork:
 
 @frozen
 class RestoreVolume:
-    """The volume is there, with its driver, options and labels; a folder of the host is there."""
+    """The volume exists with its driver, options and labels; or the folder of the host exists."""
 
     volume: VolumeArchive
 
@@ -68,7 +68,7 @@ class RestoreVolume:
 
 @frozen
 class RestoreContainer:
-    """The container stands, configured as it was, not running: the original where it is untouched, else its equal."""
+    """The container exists with its configuration, not running: the original if untouched, else an equal one."""
 
     container: ContainerSnapshot
 
@@ -78,7 +78,7 @@ class RestoreContainer:
 
 @frozen
 class RestoreImageName:
-    """The name that the container was made from leads to the image that it led to at the capture."""
+    """The image name that the container was created from has the image that it had at the capture."""
 
     container: ContainerSnapshot
 
@@ -88,20 +88,20 @@ class RestoreImageName:
 
 @frozen
 class FillVolume:
-    """The volume holds what it held. An anonymous one is found by where the container mounts it."""
+    """The volume has its content again. An anonymous volume is found by its mount point in the container."""
 
     volume: VolumeArchive
     container: ContainerSnapshot | None
     destination: str | None
 
     def __str__(self) -> str:
-        place = f" at {self.destination}" if self.volume.anonymous else ""
-        return f"fill {called(self.volume.name)}{place}"
+        where = f" at {self.destination}" if self.volume.anonymous else ""
+        return f"fill {called(self.volume.name)}{where}"
 
 
 @frozen
 class TakeName:
-    """The container has its name, and nothing has run on its data since that was filled."""
+    """The container has its name, and nothing has run on its data since the volumes were filled."""
 
     container: ContainerSnapshot
 
@@ -111,7 +111,7 @@ class TakeName:
 
 @frozen
 class Resume:
-    """The container does what it did, and its restart policy is its own again."""
+    """The container is in its previous state and has its restart policy."""
 
     container: ContainerSnapshot
 
@@ -121,7 +121,7 @@ class Resume:
 
 @frozen
 class Compare:
-    """The container's inspection is what it was."""
+    """The container's inspection equals the snapshot's."""
 
     container: ContainerSnapshot
 
@@ -130,29 +130,29 @@ class Compare:
 
 
 @frozen
-class ClearAside:
-    """What was put aside is gone."""
+class RemoveRenamed:
+    """What was renamed away is removed."""
 
     container: ContainerSnapshot
 
     def __str__(self) -> str:
-        return f"remove what was put aside for container {self.container.name!r}"
+        return f"remove what was renamed away for container {self.container.name!r}"
 
 
 @frozen
-class ClearNewcomers:
-    """What came to the project since its backup is gone: containers, networks, and the volumes of an update."""
+class RemoveAdded:
+    """What was added to the project since its backup is removed: containers, networks, and volumes of an update."""
 
     project: Project
 
     def __str__(self) -> str:
-        return f"remove what came to project {self.project.name!r} since"
+        return f"remove what was added to project {self.project.name!r}"
 
 
 Step: TypeAlias = (
     ProvideImage
-    | HoldNewcomers
-    | PutAside
+    | HoldAdded
+    | RenameAway
     | RestoreNetwork
     | RestoreVolume
     | RestoreContainer
@@ -161,59 +161,59 @@ Step: TypeAlias = (
     | TakeName
     | Resume
     | Compare
-    | ClearAside
-    | ClearNewcomers
+    | RemoveRenamed
+    | RemoveAdded
 )
 
 
 def plan_restore(backup: Backup, *, restore_tags: bool = True) -> tuple[Step, ...]:
-    """Return the steps that put a backup back, in order; without `restore_tags`, names of images are left alone.
+    """Return the steps of a restore, in order; without `restore_tags`, image names stay as they are.
 
-    All that can fail without having touched anything comes first; what stands in the way is put aside last to first;
-    volumes are filled after their containers were created (an empty volume is filled from the image at creation), and
-    before anything has its name or starts; what was put aside is removed when everything else stands, and so is what
-    came to a project.
+    Steps that can fail without having touched anything come first. Containers are renamed away in reverse start order.
+    Volumes are filled after their containers are created, because an engine fills an empty volume from the image then,
+    and before any container has its name or starts. What was renamed away, and what was added to a project, is removed
+    last.
     """
     containers, project = backup.containers, backup.project
     named = [container for container in containers if restore_tags and container.image.name_id is not None]
     steps: list[Step] = [ProvideImage(container) for container in containers]
-    steps += [HoldNewcomers(project, containers)] if project is not None else []
-    steps += [PutAside(container) for container in reversed(containers)]
-    # Those that hold settings for others come first.
+    steps += [HoldAdded(project, containers)] if project is not None else []
+    steps += [RenameAway(container) for container in reversed(containers)]
+    # Networks that hold settings for others come first.
     networks = sorted(backup.networks, key=lambda network: not network.inspection.get("ConfigOnly"))
     steps += [RestoreNetwork(network) for network in networks]
     steps += [RestoreVolume(volume) for volume in backup.volumes if not volume.anonymous]
-    # A container is created by the name that it was made from if that leads to its image.
+    # A container is created by its image name if that name has its image.
     steps += [RestoreImageName(container) for container in named]
     steps += [RestoreContainer(container) for container in containers]
     steps += [_fill(volume, containers) for volume in backup.volumes]
     steps += [TakeName(container) for container in containers]
     steps += [Resume(container) for container in containers]
     steps += [Compare(container) for container in containers]
-    steps += [ClearAside(container) for container in reversed(containers)]
-    steps += [ClearNewcomers(project)] if project is not None else []
+    steps += [RemoveRenamed(container) for container in reversed(containers)]
+    steps += [RemoveAdded(project)] if project is not None else []
     return tuple(steps)
 
 
 def concerned(step: Step, containers: Iterable[ContainerSnapshot]) -> frozenset[str]:
-    """Return the names of the containers that cannot stand where a step fails."""
+    """Return the names of the containers that cannot be restored if a step fails."""
     match step:
         case RestoreNetwork(network):
             attached = ((one.name, one.inspection.get("NetworkSettings") or {}) for one in containers)
             return frozenset(name for name, settings in attached if network.name in (settings.get("Networks") or {}))
         case RestoreVolume(volume) | FillVolume(volume):
             return frozenset(one.name for one in containers if any(uses(mount, volume.name) for mount in one.mounts))
-        case HoldNewcomers(_, everything):
+        case HoldAdded(_, everything):
             return frozenset(one.name for one in everything)
-        case ClearNewcomers() | RestoreImageName():
-            # A container can stand without the name.
+        case RemoveAdded() | RestoreImageName():
+            # A container can be restored without it.
             return frozenset()
         case _:
             return frozenset({step.container.name})
 
 
 def _with(privileges: Iterable[str]) -> str:
-    """Return what stands behind a name: what of its host this step gives away."""
+    """Return the suffix that names the privileges on the host that a step grants."""
     named = "; ".join(privileges)
     return f", with: {named}" if named else ""
 

@@ -1,4 +1,4 @@
-"""Backups put back: a plan that asks nothing of anyone, then its steps applied to an engine."""
+"""Restores backups: makes a plan without asking the engine, then applies its steps."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Literal, TypeAlias
 
-from attrs import evolve, field, frozen
+from attrs import field, frozen
 
 from docker_rollback._containers import (
     AtRest,
@@ -24,18 +24,18 @@ from docker_rollback._containers import (
 from docker_rollback._engine import Engine
 from docker_rollback._host import Timer
 from docker_rollback._inspection import HELD, needs_name, restart_policy, started_at
-from docker_rollback._model import Backup, ContainerSnapshot, LedBack, NetworkRecord, Project
+from docker_rollback._model import Backup, ContainerSnapshot, LedBack, NetworkRecord, Project, VolumeArchive
 from docker_rollback._reporting import Reporter
-from docker_rollback._restore.container_slot import Place, ensure_all_run
+from docker_rollback._restore.container_slot import ContainerSlot, ensure_all_run
 from docker_rollback._restore.network_restorer import NetworkRestorer
 from docker_rollback._restore.plan import (
-    ClearAside,
-    ClearNewcomers,
     Compare,
     FillVolume,
-    HoldNewcomers,
+    HoldAdded,
     ProvideImage,
-    PutAside,
+    RemoveAdded,
+    RemoveRenamed,
+    RenameAway,
     RestoreContainer,
     RestoreImageName,
     RestoreNetwork,
@@ -46,7 +46,7 @@ from docker_rollback._restore.plan import (
     concerned,
     plan_restore,
 )
-from docker_rollback._restore.surroundings import OffNetworks, Surroundings, drop_orphan
+from docker_rollback._restore.surroundings import DetachedContainers, Surroundings, remove_orphan
 from docker_rollback._restore.volume_restorer import VolumeRestorer
 from docker_rollback._store import BackupStore
 from docker_rollback._volumes import VolumeArchiver
@@ -55,24 +55,24 @@ from docker_rollback.errors import DockerRollbackError, EngineError, RestoreErro
 logger = logging.getLogger("docker_rollback")
 
 Intruders: TypeAlias = Literal["refuse", "stop"]
-"""What happens to a running container outside the backup that has a volume, a port or an address of one in it."""
+"""What to do with a running container outside the backup that has a volume, a port or an address of one in it."""
 
 Note: TypeAlias = Callable[[LedBack | str], None]
-"""Told each image's name that was led back, and in a sentence what could not be put back exactly."""
+"""Called with each image name that was moved back, and with a sentence for each inexact result."""
 
 
 class Restorer:
-    """Puts backups back.
+    """Restores backups.
 
     Args:
-        engine: where the containers are to stand.
-        store: where the backups are.
-        archiver: what fills the volumes; by default one on the same engine and store.
-        intruders: "refuse" leaves everything untouched where a running container outside the backup has a volume, a
-            port or an address of one in it; "stop" stops it, for a rollback, where only the failed update can have
-            made it. Likewise a network outside that has addresses of one that is to be made: it is refused, or removed.
-        reporter: is told what is done.
-        timer: measures the time and waits.
+        engine: the engine that the containers are restored on.
+        store: the store that has the backups.
+        archiver: fills the volumes; by default one on the same engine and store.
+        intruders: "refuse" touches nothing if a running container outside the backup has a volume, a port or an address
+            of one in it, or a network outside has addresses of one that must be created. "stop" stops such a container
+            and removes such a network: for a rollback, in which only the failed update can have made them.
+        reporter: progress and timing sink.
+        timer: measures time and waits.
 
     Example:
         >>> restorer = Restorer(DockerEngine.from_env(), store)
@@ -101,115 +101,125 @@ class Restorer:
         self._timer = timer
 
     def plan(self, backup: Backup, *, restore_tags: bool = True) -> tuple[Step, ...]:
-        """Return what a restore of `backup` would do, in order; nothing is asked of the engine."""
+        """Return the steps of a restore of `backup`, in order, without asking the engine."""
         return plan_restore(backup, restore_tags=restore_tags)
 
     def restore(self, backup: Backup, *, restore_tags: bool = True) -> list[str]:
-        """Put a backup back and return the names of the containers that stand again.
+        """Restore a backup and return the names of its containers.
 
-        Everything in the backup is read and verified before anything is touched. A restore that broke off can be run
+        The whole backup is read and verified before anything is touched. A restore that was interrupted can be run
         again from its start. It takes no lock: `docker_rollback.restore` does.
 
         Args:
-            backup: what to put back.
-            restore_tags: whether the names that the containers were made from lead again to the images that they led to
-                at the capture.
+            backup: the backup to restore.
+            restore_tags: whether to point the image names that the containers were created from at the images that they
+                had at the capture.
 
         Raises:
             CorruptBackupError: the backup is damaged; nothing was touched.
-            RestoreError: something outside the backup is in the way, and nothing was touched; or what stands now
-                differs from what was captured; or several steps failed, and it has their `failures`. Every container
-                was tried.
-            EngineError, VolumeError, StoreError: a step failed, and it was the only one.
+            RestoreError: something outside the backup is in the way, and nothing was touched; or a restored container
+                differs from its snapshot; or several steps failed, which are its `failures`. Every container was
+                tried.
+            EngineError, VolumeError, StoreError: one step failed.
         """
-        # Whoever prunes or deletes meanwhile leaves it alone.
+        # A prune or a deletion meanwhile skips the backup.
         with self._store.using(backup.id):
             self.check(backup)
             self.put_back(backup, restore_tags=restore_tags)
-        self.clear_aside(backup)
+        self.clean_up(backup)
         return [container.name for container in backup.containers]
 
-    def check(self, backup: Backup, *, anew: bool = True) -> None:
-        """Read and verify everything in a backup, and look for what is in its way; nothing is touched.
+    def check(self, backup: Backup, *, deep: bool = True) -> None:
+        """Verify a backup and check that nothing is in its way; nothing is touched.
 
         Args:
-            backup: what is to be put back.
-            anew: without, what this store has read and found right is not read again, unless its files have changed.
+            backup: the backup to restore.
+            deep: whether to read everything. Otherwise files that this store has verified before are read again only if
+                they have changed.
 
         Raises:
             CorruptBackupError: the backup is damaged.
             RestoreError: something outside the backup is in the way.
-            EngineError, StoreError: what they say.
+            EngineError, StoreError: the engine or the store failed.
         """
-        self._store.verify(backup.id, deep=anew)
+        self._store.verify(backup.id, deep=deep)
         if self._intruders == "refuse":
-            Surroundings(self._engine, backup).refuse()
+            Surroundings(self._engine, backup).refresh().refuse()
 
     def put_back(
         self,
         backup: Backup,
         *,
-        guests: AtRest | None = None,
-        off: OffNetworks | None = None,
+        others: AtRest | None = None,
+        detached: DetachedContainers | None = None,
         before_resume: Callable[[], None] | None = None,
         restore_tags: bool = True,
         note: Note = lambda _: None,
     ) -> None:
-        """Do all of `restore` between `check` and `clear_aside`: what stood in the way stays aside, stopped.
+        """Do the part of `restore` between `check` and `clean_up`: what was in the way stays renamed and stopped.
 
         Args:
-            backup: what to put back.
-            guests: brings to rest what was there before, and is in the way for the time of this.
-            off: takes what was there before off networks that have to be made again, and puts it back.
-            before_resume: called once all is back, before the first container is started; not where a step failed.
-            restore_tags: whether names of images are led back.
-            note: told each name that was led back, and in a sentence what could not be put back exactly.
+            backup: the backup to restore.
+            others: stops containers outside the backup that existed at the capture, for the time of the restore.
+            detached: detaches such containers from networks that are recreated, and attaches them again.
+            before_resume: called once all data is back, before the first container starts; not called if a step failed.
+            restore_tags: whether to move image names back.
+            note: called with each image name that was moved back, and with a sentence for each inexact result.
         """
-        guests = guests or AtRest(
+        others = others or AtRest(
             self._engine, "stop", held=True, after_errors=False, reporter=self._reporter, timer=self._timer
         )
-        work = _Restoration(backup, guests, off or OffNetworks(self._engine), DataWatch(self._engine), note)
-        for container in backup.containers:
-            work.places[container.name] = self._place(container, backup, work.ids)
+        work = _Restoration(
+            backup,
+            others,
+            detached or DetachedContainers(self._engine),
+            Surroundings(self._engine, backup),
+            DataWatch(self._engine),
+            note,
+        )
+        work.slots.update(self._slots(backup, work.ids))
         failures: list[Exception] = []
         failed: set[str] = set()
-        with work.guests, ExitStack() as held:
+        with work.others, ExitStack() as held:
             steps = self.plan(backup, restore_tags=restore_tags)
+            for image in (step for step in steps if isinstance(step, ProvideImage)):
+                self._try_step(image, work, held, failures, failed)
+            # Loading images may have taken long. From here on, containers are stopped.
+            work.surroundings.refresh()
             for step in steps:
-                if not isinstance(step, Resume | Compare | ClearAside | ClearNewcomers):
+                if not isinstance(step, ProvideImage | Resume | Compare | RemoveRenamed | RemoveAdded):
                     self._try_step(step, work, held, failures, failed)
             if before_resume is not None and not failures:
                 before_resume()
             self._resume([step for step in steps if isinstance(step, Resume)], work, held, failures, failed)
-            for step in (step for step in steps if isinstance(step, Compare)):
-                self._try_step(step, work, held, failures, failed)
+            for comparison in (step for step in steps if isinstance(step, Compare)):
+                self._try_step(comparison, work, held, failures, failed)
             if not failures:
-                # What was renamed away may have been started since by its id.
-                work.watch.check(work.data, ours=[place.standing_id for place in work.places.values()])
-            # Within the block: what the guests share may be half back.
+                # A container that was renamed away may have been started since by its id.
+                work.watch.check(work.data, ours=[slot.standing_id for slot in work.slots.values()])
+            # Raised within the block: it leaves other containers stopped, whose data may be half restored.
             if len(failures) == 1:
                 raise failures[0]
             if failures:
                 names = failed or {container.name for container in backup.containers}
                 raise RestoreError(", ".join(sorted(names)), "several steps failed:", failures=failures)
 
-    def strangers(self, backup: Backup) -> list[str]:
-        """Return what came since the backup and is in its way, a sentence each."""
-        return Surroundings(self._engine, backup).strangers()
+    def unexpected(self, backup: Backup) -> list[str]:
+        """Return one sentence for each container and network that appeared since the backup and is in its way."""
+        return Surroundings(self._engine, backup).refresh().unexpected()
 
     def bound_paths(self) -> BoundPaths:
-        """Return what looks for paths that containers bind before they start."""
+        """Return the check for missing bind sources that runs before containers start."""
         return BoundPaths(self._archiver.missing)
 
     def ensure_running(self, backup: Backup) -> None:
-        """Start again what was restored and has ended since, as with its engine; every container is looked at.
+        """Start restored containers again that have ended since, as with their engine; every one is checked.
 
         Raises:
-            RestoreError: a container does not do what it did.
+            RestoreError: a container is not in its previous state.
             EngineError: the engine does not answer.
         """
-        places = (self._place(container, backup, {}) for container in backup.containers)
-        ensure_all_run(places, timer=self._timer)
+        ensure_all_run(self._slots(backup).values(), timer=self._timer)
 
     def _resume(
         self,
@@ -219,7 +229,7 @@ class Restorer:
         failures: list[Exception],
         failed: set[str],
     ) -> None:
-        """Start the containers; one that fails to start is tried again after the others, which it may need."""
+        """Start the containers; retry one that fails after the others, which it may need."""
 
         def attempt(step: Resume) -> None:
             self._reporter.announce("restore", str(step))
@@ -227,51 +237,52 @@ class Restorer:
 
         ready = (step for step in steps if step.container.name not in failed)
         for step, error in in_rounds(list(ready), attempt, sleep=self._timer.sleep):
-            error.add_note(f"while it was to {step}")
+            error.add_note(f"while trying to {step}")
             failures.append(error)
             failed.add(step.container.name)
 
-    def set_going(self, backup: Backup, before: Mapping[str, str]) -> None:
-        """Do what is left of `put_back` once all is back: start what was not started yet, and compare that.
+    def resume_rest(self, backup: Backup, before: Mapping[str, str]) -> None:
+        """Do what `put_back` does once all data is back: start the containers not started yet, and compare those.
 
         Args:
-            backup: what was put back.
-            before: when each container was started last before that began, by its id, as `started_at` has it.
+            backup: the backup that was restored.
+            before: the last start of each container before any was started, by its id, as `started_at` returns it.
 
         Raises:
-            RestoreError: something that was started now differs from what was captured.
+            RestoreError: a container that was started now differs from its snapshot.
             EngineError: the engine refused or failed.
         """
         standings = {one.name: look_at(self._engine, one.name) for one in backup.containers}
         ids = {one.id: found.id for one in backup.containers if (found := standings[one.name]) is not None}
         ids |= {network.id: str(self._engine.inspect_network(network.name)["Id"]) for network in backup.networks}
         ids = {old: new for old, new in ids.items() if old != new}
-        going: list[tuple[ContainerSnapshot, Place]] = []
+        slots = self._slots(backup, ids)
+        starting: list[tuple[ContainerSnapshot, ContainerSlot]] = []
         for container in backup.containers:
-            standing = standings[container.name]
+            standing, slot = standings[container.name], slots[container.name]
             if standing is None:
                 logger.warning("%s: it was restored, and somebody removed it since", container.name)
-                continue
-            if started_at(standing.inspection) == before.get(standing.id):
-                place = self._place(container, backup, ids)
-                place.image_id = provide_image(self._engine, self._store, container)
-                going.append((container, place))
+            elif started_at(standing.inspection) == before.get(standing.id):
+                slot.image_id = provide_image(self._engine, self._store, container)
+                starting.append((container, slot))
             elif restart_policy(standing.inspection) == HELD:
                 # Somebody else started it before it had its own policy again.
-                self._place(container, backup, ids).give_policy_back()
+                slot.restore_policy()
 
-        def attempt(one: tuple[ContainerSnapshot, Place]) -> None:
+        def attempt(one: tuple[ContainerSnapshot, ContainerSlot]) -> None:
             self._reporter.announce("restore", str(Resume(one[0])))
             self._start(*one, volumes, backup)
 
-        volumes = VolumeRestorer(self._engine, self._archiver, backup, [place for _, place in going])
-        for _, error in in_rounds(going, attempt, sleep=self._timer.sleep):
+        volumes = VolumeRestorer(
+            self._engine, self._archiver, backup, [slot for _, slot in starting], Surroundings(self._engine, backup)
+        )
+        for _, error in in_rounds(starting, attempt, sleep=self._timer.sleep):
             raise error
-        for container, place in going:
+        for container, slot in starting:
             self._reporter.announce("restore", str(Compare(container)))
-            place.compare()
+            slot.compare()
 
-    def clear_aside(
+    def clean_up(
         self,
         backup: Backup,
         *,
@@ -279,66 +290,71 @@ class Restorer:
         only: Project | None = None,
         back: Collection[str] = (),
     ) -> None:
-        """Remove what a restore put aside, and what came to the project of the backup since.
+        """Remove what a restore renamed away, and what was added to the backup's project since.
 
-        What cannot be removed is named in the log, and everything else stands.
+        What cannot be removed is logged, and stops nothing else.
 
         Args:
-            backup: what was put back.
-            spare_volumes: whether the volumes that came to the project stay: without an update that made them, nobody
-                knows whose data is in them.
-            only: what may go of what came to the project; all of it where None.
-            back: the ids of containers that had their places again; their anonymous volumes are no left-overs.
+            backup: the backup that was restored.
+            spare_volumes: whether volumes that were added to the project stay. Without an update that made them, nobody
+                knows whose data they hold.
+            only: the added containers, networks and volumes that may be removed; all if None.
+            back: the ids of original containers that were reused; their anonymous volumes stay.
         """
-        # The last first: one that others live in cannot go before them.
+        surroundings = Surroundings(self._engine, backup)
+        try:
+            surroundings.refresh()
+        except EngineError as error:
+            logger.warning("could not look up what was renamed away or added; some of it may be left over: %s", error)
+        slots = self._slots(backup)
+        # In reverse: a container whose namespaces others use cannot go before them.
         for container in reversed(backup.containers):
-            self._reporter.announce("restore", str(ClearAside(container)))
+            self._reporter.announce("restore", str(RemoveRenamed(container)))
             try:
-                self._place(container, backup, {}).clear_aside()
+                slots[container.name].remove_renamed(surroundings.renamed_away_from(container.name))
             except EngineError as error:
-                logger.warning("%s: what was put aside could not be removed: %s", container.name, error)
+                logger.warning("%s: what was renamed away could not be removed: %s", container.name, error)
         in_place = {
             mount.source for container in backup.containers if container.id in back for mount in container.mounts
         }
         for volume in backup.volumes:
             if volume.anonymous and volume.name not in in_place:
-                drop_orphan(self._engine, volume)
+                remove_orphan(self._engine, volume)
         if backup.project is not None:
-            self._reporter.announce("restore", str(ClearNewcomers(backup.project)))
-            try:
-                Surroundings(self._engine, backup).clear_newcomers(spare_volumes=spare_volumes, only=only)
-            except EngineError as error:
-                logger.warning("project %s: what came to it could not be looked at: %s", backup.project.name, error)
+            self._reporter.announce("restore", str(RemoveAdded(backup.project)))
+            surroundings.remove_added(spare_volumes=spare_volumes, only=only)
 
-    def clear_parked(self, backup: Backup) -> None:
-        """Remove the containers of a backup that stand aside for their successors: the update is there to stay."""
+    def remove_originals(self, backup: Backup) -> None:
+        """Remove the containers of a backup that were renamed away for their successors, once the update is final."""
+        slots = self._slots(backup)
         for container in reversed(backup.containers):
             try:
-                self._place(container, backup, {}).clear_parked()
+                slots[container.name].remove_original()
             except EngineError as error:
-                logger.warning("%s: what it was before could not be removed: %s", container.name, error)
+                logger.warning("%s: the container before the update could not be removed: %s", container.name, error)
 
-    def _place(self, container: ContainerSnapshot, backup: Backup, ids: dict[str, str]) -> Place:
-        # Of an anonymous volume that goes, what was excluded, or is mounted in it, would be nowhere.
+    def _slots(self, backup: Backup, ids: dict[str, str] | None = None) -> dict[str, ContainerSlot]:
+        """Return the slot of each container of a backup, by its name; `ids` are new ids by the old ones."""
+        # An anonymous volume that goes would take along what was excluded from its archive or is mounted in it.
         archived = {volume.name for volume in backup.volumes if not (volume.anonymous and volume.is_partial)}
-        mounted = {mount.source for mount in container.mounts if mount.kind == "volume"}
-        here = self._engine.info().record()
-        # An engine was not always told from others of its kind.
-        moved = backup.engine != (here if backup.engine.identity else evolve(here, identity=""))
-        return Place(
-            self._engine,
-            self._snapshotter,
-            container,
-            ids,
-            has_archives=mounted <= archived,
-            moved=moved,
-            needs_name=needs_name(container, backup.containers),
-        )
+        ids = {} if ids is None else ids
+        return {
+            container.name: ContainerSlot(
+                self._engine,
+                self._snapshotter,
+                container,
+                ids,
+                has_archives={mount.source for mount in container.mounts if mount.kind == "volume"} <= archived,
+                captured_on=backup.engine,
+                needs_name=needs_name(container, backup.containers),
+            )
+            for container in backup.containers
+        }
 
     def _try_step(
         self, step: Step, work: _Restoration, held: ExitStack, failures: list[Exception], failed: set[str]
     ) -> None:
-        """Apply a step unless all that it is for has failed; its own failure fails them, and no others."""
+        """Apply a step, unless all containers that need it have failed; if it fails, those containers have failed."""
         names = concerned(step, work.backup.containers)
         if names and names <= failed:
             return
@@ -346,95 +362,119 @@ class Restorer:
         try:
             self._apply_step(step, work, held)
         except DockerRollbackError as error:
-            error.add_note(f"while it was to {step}")
+            error.add_note(f"while trying to {step}")
             if isinstance(step, ProvideImage) or isinstance(error, DisturbedError):
-                # Nothing has been touched yet; or all of it is put back again.
+                # Nothing has been touched yet; or everything is restored once more.
                 raise
             if not failures and isinstance(step, RestoreVolume | RestoreContainer | FillVolume):
-                # If something runs that was stopped before, that is why.
+                # A container that was stopped and runs again may be the reason.
                 work.watch.refuse_running(work.data)
             failures.append(error)
             failed |= names
 
     def _apply_step(self, step: Step, work: _Restoration, held: ExitStack) -> None:
-        places = work.places
+        match step:
+            case RestoreContainer(container):
+                with self._volumes(work).creating(container):
+                    work.slots[container.name].restore()
+            case FillVolume(volume, container, destination):
+                self._fill(volume, container, destination, work, held)
+            case TakeName(container):
+                if not work.named:
+                    work.watch.check(work.data)
+                work.slots[container.name].take_name()
+                work.named.add(container.name)
+            case Resume(container):
+                self._start(container, work.slots[container.name], self._volumes(work), work.backup)
+                self._reporter.up(container.name)
+            case Compare(container):
+                for sentence in work.slots[container.name].compare():
+                    work.note(sentence)
+            case _:
+                self._prepare(step, work)
+
+    def _prepare(self, step: Step, work: _Restoration) -> None:
+        """Apply a step that comes before the containers are created."""
         match step:
             case ProvideImage(container):
-                places[container.name].image_id = provide_image(self._engine, self._store, container)
-            case HoldNewcomers():
-                Surroundings(self._engine, work.backup).hold_newcomers(work.guests)
-            case RestoreImageName(container):
-                if (moved := places[container.name].restore_image_name()) is not None:
-                    work.note(moved)
-            case PutAside(container):
+                work.slots[container.name].image_id = provide_image(self._engine, self._store, container)
+            case HoldAdded():
+                work.surroundings.hold_added(work.others)
+            case RenameAway(container):
                 if container.state.alive:
                     self._reporter.down(container.name)
-                Surroundings(self._engine, work.backup).make_way(container, work.guests)
-                places[container.name].put_aside()
+                work.surroundings.stop_conflicting(container, work.others)
+                work.slots[container.name].rename_away(work.surroundings.renamed_away_from(container.name))
             case RestoreNetwork(network):
                 work.ids[network.id] = self._restored_network(network, work)
             case RestoreVolume(volume):
                 self._volumes(work).restore(volume)
-            case RestoreContainer(container):
-                with self._volumes(work).creating(container):
-                    places[container.name].restore()
-            case FillVolume(volume, container, destination):
-                work.watch.begin(work.data)
-                name = volume.name
-                if container is not None and destination is not None:
-                    name = places[container.name].volume_at(destination)
-                self._archiver.provide(name, is_file=volume.is_file)
-                # One that lives in memory is empty again unless somebody has it until its container runs.
-                held.enter_context(self._archiver.holding([name]))
-                self._reporter.expect(name, volume.size)
-                self._archiver.extract(volume, name, verify=False)
-            case TakeName(container):
-                work.watch.check(work.data)
-                places[container.name].take_name()
-            case Resume(container):
-                self._start(container, places[container.name], self._volumes(work), work.backup)
-                self._reporter.up(container.name)
-            case Compare(container):
-                for sentence in places[container.name].compare():
-                    work.note(sentence)
+            case RestoreImageName(container):
+                if (moved := work.slots[container.name].restore_image_name()) is not None:
+                    work.note(moved)
 
-    def _start(self, container: ContainerSnapshot, place: Place, volumes: VolumeRestorer, backup: Backup) -> None:
+    def _fill(
+        self,
+        volume: VolumeArchive,
+        container: ContainerSnapshot | None,
+        destination: str | None,
+        work: _Restoration,
+        held: ExitStack,
+    ) -> None:
+        work.watch.begin(work.data)
+        name = volume.name
+        if container is not None and destination is not None:
+            name = work.slots[container.name].volume_at(destination)
+        self._archiver.provide(name, is_file=volume.is_file)
+        # A volume in memory loses its content unless it is mounted until its container runs.
+        held.enter_context(self._archiver.holding([name]))
+        self._reporter.expect(name, volume.size)
+        self._archiver.extract(volume, name, verify=False)
+
+    def _start(
+        self, container: ContainerSnapshot, slot: ContainerSlot, volumes: VolumeRestorer, backup: Backup
+    ) -> None:
         await_needed(self._engine, container, backup.containers, timer=self._timer)
         volumes.check_before_start(container)
-        place.resume()
+        slot.resume()
 
     def _volumes(self, work: _Restoration) -> VolumeRestorer:
-        return VolumeRestorer(self._engine, self._archiver, work.backup, work.places.values())
+        return VolumeRestorer(self._engine, self._archiver, work.backup, work.slots.values(), work.surroundings)
 
     def _restored_network(self, network: NetworkRecord, work: _Restoration) -> str:
         removes = self._intruders == "stop"
-        return NetworkRestorer(self._engine, work.backup, work.off, remove_others=removes).restore(network)
+        restorer = NetworkRestorer(self._engine, work.backup, work.surroundings, work.detached, remove_others=removes)
+        return restorer.restore(network)
 
 
 @frozen
 class _Restoration:
-    """One restore at work.
+    """One restore in progress.
 
     Attributes:
-        backup: what is put back.
-        guests: the containers that rest while the volumes that they share are filled.
-        off: the containers that are off a network until that is made again.
-        watch: sees whether anything runs on the data meanwhile.
-        note: told what was changed beyond the containers, and what is not exact.
-        places: the places of its containers, by name.
-        ids: the new ids of what was made anew, by the old ones.
+        backup: the backup.
+        others: the containers outside the backup that are stopped while the volumes that they share are filled.
+        detached: the containers outside the backup that are detached while a network is recreated.
+        surroundings: the containers, networks and volumes outside the backup.
+        watch: notices containers that run on the data meanwhile.
+        note: called with what was changed beyond the containers, and with inexact results.
+        slots: the slots of the containers, by name.
+        ids: the new ids of recreated containers and networks, by the old ones.
+        named: the names of the containers that have their names again.
     """
 
     backup: Backup
-    guests: AtRest
-    off: OffNetworks
+    others: AtRest
+    detached: DetachedContainers
+    surroundings: Surroundings
     watch: DataWatch
     note: Note
-    places: dict[str, Place] = field(factory=dict)
+    slots: dict[str, ContainerSlot] = field(factory=dict)
     ids: dict[str, str] = field(factory=dict)
+    named: set[str] = field(factory=set)
 
     @property
     def data(self) -> frozenset[str]:
-        """The volumes and folders that are filled, as far as they have their names now."""
+        """The volumes and folders that are filled, as far as their names are known now."""
         known = {volume.name for volume in self.backup.volumes}
-        return frozenset(known.union(*(place.volumes() for place in self.places.values())))
+        return frozenset(known.union(*(slot.volumes() for slot in self.slots.values())))

@@ -1,13 +1,14 @@
-"""Who else is there while a backup is put back: what is in its way, what shares its data, what is in its networks."""
+"""Handles what is not part of a backup while it is restored: containers and networks in its way or sharing its data."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from typing import Any, Self
 
-from docker_rollback._containers import AtRest, look_at, look_at_all, newcomers
-from docker_rollback._engine import ContainerFilter, Engine
+from docker_rollback._containers import Added, AtRest, added_since, look_at, look_at_all
+from docker_rollback._engine import EVERY, ContainerFilter, Engine
 from docker_rollback._inspection import (
     common_subnet,
     compare_networks,
@@ -40,41 +41,43 @@ from docker_rollback.errors import (
 logger = logging.getLogger("docker_rollback")
 
 
-class OffNetworks:
-    """Containers outside that are taken off networks which are made again, to be put into them afterwards.
+class DetachedContainers:
+    """Detaches containers outside the backup from networks that are recreated, and attaches them again afterwards.
 
     Args:
-        engine: where they are.
-        known: those that an attempt before this one took off.
-        note: told of each before it is taken off.
+        engine: the engine that they are on.
+        known: those that an earlier attempt detached.
+        record: called with each container before it is detached.
     """
 
     def __init__(
-        self, engine: Engine, *, known: Iterable[Detached] = (), note: Callable[[Detached], None] | None = None
+        self, engine: Engine, *, known: Iterable[Detached] = (), record: Callable[[Detached], None] | None = None
     ) -> None:
         self._engine = engine
-        self._note = note
+        self._record = record
         self._known = {(found.id, found.network): found for found in known}
 
-    def take_off(self, container: Observed, network: str) -> None:
-        """Take a container off a network; `put_back` attaches it again. Raises an `EngineError` where that fails."""
+    def detach(self, container: Observed, network: str) -> None:
+        """Detach a container from a network until `attach_again`. Raises `EngineError` if the engine refuses."""
         found = Detached(container.id, container.name, network, user_endpoints(container.inspection)[network])
-        if self._note is not None:
-            self._note(found)
-        # What an attempt before this one knew is what there was before any of them.
+        if self._record is not None:
+            self._record(found)
+        # What an earlier attempt recorded is the state before any of them.
         self._known.setdefault((found.id, network), found)
         self._engine.disconnect_network(network, container.id, force=True)
 
-    def put_back(self, network: str) -> None:
-        """Attach whatever was taken off a network, with its addresses if they fit; who is in it stays as it is.
+    def attach_again(self, network: str) -> None:
+        """Attach all detached containers to a network, with their addresses if these are free.
+
+        Containers that are attached already stay as they are. An attachment that the engine refuses is logged.
 
         Raises:
-            EngineError: the engine does not answer. What it refuses is logged.
+            EngineError: the engine does not answer.
         """
         for found in [found for found in self._known.values() if found.network == network]:
             standing = look_at(self._engine, found.id)
             if standing is None:
-                logger.warning("%s: it was taken off network %s, and somebody removed it", found.name, network)
+                logger.warning("%s: detached from network %s and removed by somebody else since", found.name, network)
             elif network not in user_endpoints(standing.inspection):
                 self._attach(found)
 
@@ -86,17 +89,19 @@ class OffNetworks:
             except EngineError as error:
                 if not error.permanent:
                     raise
-                logger.warning("%s: it could not be put into network %s again: %s", found.name, found.network, error)
+                logger.warning("%s: could not be attached to network %s again: %s", found.name, found.network, error)
             else:
                 return
 
 
 class Surroundings:
-    """Deals with containers that are no part of a backup while that is put back.
+    """Handles containers, networks and volumes that are not part of a backup while it is restored.
+
+    It works on the containers that `refresh` found last, so that a restore of many containers asks the engine once.
 
     Args:
-        engine: where they are.
-        backup: what is put back.
+        engine: the engine that the backup is restored on.
+        backup: the backup.
     """
 
     def __init__(self, engine: Engine, backup: Backup) -> None:
@@ -104,105 +109,121 @@ class Surroundings:
         self._backup = backup
         self._ids = {member.id for member in backup.containers}
         self._names = {member.name for member in backup.containers}
-        self._newcomers = newcomers(engine, backup)
+        self._containers: tuple[Observed, ...] = ()
+        self._added = Added()
+        self._handled: set[str] = set()
 
-    def hold_newcomers(self, guests: AtRest) -> None:
-        """Stop what came to the project since, and what uses those volumes of it that none of its containers used."""
-        for newcomer in reversed(self._newcomers.containers):
+    def refresh(self) -> Self:
+        """Look up all containers of the engine, and what was added to the project since the backup.
+
+        Raises:
+            EngineError: the engine does not answer.
+        """
+        self._containers = tuple(look_at_all(self._engine, EVERY))
+        self._added = added_since(self._engine, self._backup)
+        self._handled = set()
+        return self
+
+    def hold_added(self, others: AtRest) -> None:
+        """Stop and hold added containers, and stop users of project volumes that no container of the backup uses."""
+        for one in reversed(self._added.containers):
             with suppress(ContainerNotFoundError):  # a stop removes it, or it was about to go
-                hold(self._engine, newcomer)
+                hold(self._engine, one)
         for user, reason in self._users_of_the_unused():
-            self._bring(user, reason, guests)
+            self._stop(user, reason, others)
 
-    def drop_new_networks(self) -> bool:
-        """Remove the networks that came to the project since; say whether there were any."""
-        for network in self._newcomers.networks:
+    def remove_added_networks(self) -> bool:
+        """Remove the networks that were added to the project; return whether there were any."""
+        for network in self._added.networks:
             for other in self.others_in(network):
                 self._engine.disconnect_network(network, other.id, force=True)
             self._engine.remove_network(network)
-        return bool(self._newcomers.networks)
+        return bool(self._added.networks)
 
     def addresses_taken(self, network: NetworkRecord) -> list[tuple[str, str]]:
-        """Return the networks that have addresses of one that is to be made, each with the subnet.
+        """Return the other networks that overlap one that has to be created, each with the common subnet.
 
-        They came since: while that one stood, its engine would not have made them. What came to the project is left
-        out, what the backup restores, and what there was at the capture.
+        They were made since the backup: the engine would not have made them beside it. Networks that existed at the
+        capture, that the backup restores or that were added to the project do not count.
         """
-        ours = {*self._newcomers.networks, *(one.name for one in self._backup.networks)}
-        found = []
-        for identity in set(self._engine.list_networks()) - set(self._backup.other_networks):
-            with suppress(NetworkNotFoundError):
-                other = self._engine.inspect_network(identity)
-                subnet = common_subnet(network.inspection, other)
-                if subnet is not None and other["Name"] not in ours:
-                    found.append((str(other["Name"]), subnet))
-        return found
+        return _overlapping(network, self._foreign_networks())
 
-    def drop_newcomers(self, volume: str) -> None:
-        """Remove those that came to the project since and refer to a volume, which can then be made anew."""
-        for newcomer in self._newcomers.containers:
-            if volume in newcomer.volumes:
-                self._engine.remove_container(newcomer.id, force=True)
+    def remove_added_users(self, volume: str) -> None:
+        """Remove the added containers that refer to a volume, so that it can be recreated."""
+        for one in self._added.containers:
+            if volume in one.volumes:
+                self._engine.remove_container(one.id, force=True)
 
-    def clear_newcomers(self, *, spare_volumes: bool, only: Project | None = None) -> None:
-        """Remove what came to the project since; what cannot be removed is named in the log.
+    def remove_added(self, *, spare_volumes: bool, only: Project | None = None) -> None:
+        """Remove what was added to the project; what cannot be removed is logged.
 
         Args:
-            spare_volumes: whether volumes stay, anonymous ones too.
-            only: what may go at all; everything where None.
+            spare_volumes: whether volumes stay, anonymous ones included.
+            only: what may be removed at all; everything if None.
         """
-        came = self._newcomers if only is None else self._newcomers.within(only)
-        # The last first: one that others live in cannot go before them.
-        for newcomer in reversed(came.containers):
-            with _left_where_it_fails(f"container {newcomer.name}"):
-                self._engine.remove_container(newcomer.id, force=True, volumes=not spare_volumes)
-        for network in came.networks:
-            with _left_where_it_fails(f"network {network}"):
+        added = self._added if only is None else self._added.within(only)
+        # In reverse: a container whose namespaces others use cannot go before them.
+        for container in reversed(added.containers):
+            with _logging_failure(f"container {container.name}"):
+                self._engine.remove_container(container.id, force=True, volumes=not spare_volumes)
+        for network in added.networks:
+            with _logging_failure(f"network {network}"):
                 self._engine.remove_network(network)
-        for volume in came.volumes:
+        for volume in added.volumes:
             if spare_volumes:
-                logger.warning("volume %s came to the project since the backup, and is left as it is", volume)
+                logger.warning("volume %s was added to the project since the backup; leaving it", volume)
                 continue
-            with _left_where_it_fails(f"volume {volume}"):
+            with _logging_failure(f"volume {volume}"):
                 self._engine.remove_volume(volume)
 
-    def strangers(self) -> list[str]:
-        """Return what came since the backup and is in its way, a sentence each."""
-        found = [one for container in self._backup.containers for one in self._in_the_way(container)]
+    def unexpected(self) -> list[str]:
+        """Return one sentence for each container and network that appeared since the backup and is in its way."""
+        found = [one for container in self._backup.containers for one in self._conflicting(container)]
         containers = [
-            f"container {intruder.name!r}, which was not there, {reason}"
-            for intruder, reason in found + self._users_of_the_unused()
-            if intruder.id not in self._backup.bystanders
+            f"container {other.name!r}, which was not there, {reason}"
+            for other, reason in found + self._users_of_the_unused()
+            if other.id not in self._backup.bystanders
         ]
-        networks = [f"network {name!r}, which was not there, {reason}" for name, reason in self._networks_in_the_way()]
+        networks = [f"network {name!r}, which was not there, {reason}" for name, reason in self._conflicting_networks()]
         return containers + networks
 
     def refuse(self) -> None:
-        """Raise a `RestoreError` for the first thing in the way; nothing is touched."""
+        """Raise `RestoreError` for the first thing in the way; nothing is touched."""
+        everybody = ", ".join(sorted(self._names))
         for network in self._backup.networks:
             self._refuse_changed_network(network)
-        for other, reason in self._networks_in_the_way():
+        for other, reason in self._conflicting_networks():
             raise RestoreError(
-                ", ".join(sorted(self._names)),
+                everybody,
                 f"network {other!r}, which is not part of backup {self._backup.id}, {reason}; "
                 "remove it first. Nothing was touched",
             )
-        found = [(container.name, one) for container in self._backup.containers for one in self._in_the_way(container)]
-        everybody = ", ".join(sorted(self._names))
-        for name, (intruder, reason) in found + [(everybody, one) for one in self._users_of_the_unused()]:
+        found = [(one.name, conflicting) for one in self._backup.containers for conflicting in self._conflicting(one)]
+        for name, (other_container, reason) in found + [(everybody, one) for one in self._users_of_the_unused()]:
             raise RestoreError(
                 name,
-                f"container {intruder.name!r}, which is not part of backup {self._backup.id}, {reason}; "
+                f"container {other_container.name!r}, which is not part of backup {self._backup.id}, {reason}; "
                 "stop it first. Nothing was touched",
             )
 
-    def make_way(self, container: ContainerSnapshot, guests: AtRest) -> None:
-        """Bring to rest what is in a container's way, and hold what does not run and would find half of its data."""
-        self._stop_intruders(container, guests)
-        self._hold_sleepers(container, guests)
+    def stop_conflicting(self, container: ContainerSnapshot, others: AtRest) -> None:
+        """Stop the containers that conflict with one of the backup, and hold stopped ones that share its volumes.
+
+        A held container does not start after a reboot, when it would find half of its data.
+        """
+        for other, reason in self._conflicting(container):
+            self._stop(other, reason, others)
+        volumes = {mount.source for mount in container.mounts if mount.kind == "volume"}
+        for other in self._containers:
+            if _starts_by_itself(other) and volumes & other.volumes.keys() and other.name not in self._names:
+                self._hold_stopped(other, others)
+
+    def renamed_away_from(self, name: str) -> list[str]:
+        """Return the ids of the containers that were renamed away from a name."""
+        return [one.id for one in self._containers if is_aside_of(one.name, [name])]
 
     def others_in(self, network: str) -> list[Observed]:
-        """Return the containers in a network, in whatever state, that stand in no place that the backup restores."""
+        """Look up the containers in a network, in any state, that are neither in the backup nor in its slots."""
         found = look_at_all(self._engine, ContainerFilter(network=network), but=self._ids)
         return [
             other
@@ -214,8 +235,8 @@ class Surroundings:
 
     @property
     def _expected(self) -> set[str]:
-        """The ids of what the restore itself sees to."""
-        return self._ids | self._newcomers.ids
+        """The ids of the containers that the restore itself handles."""
+        return self._ids | self._added.ids
 
     def _refuse_changed_network(self, network: NetworkRecord) -> None:
         try:
@@ -228,7 +249,7 @@ class Surroundings:
         others = [
             str(member.get("Name") or identity)
             for identity, member in (standing.get("Containers") or {}).items()
-            # A swarm lists the end of its own load balancer among the containers of an overlay network.
+            # A swarm lists the endpoint of its own load balancer among the containers of an overlay network.
             if not identity.startswith("lb-")
             and identity not in self._expected
             and member.get("Name") not in self._names
@@ -241,14 +262,24 @@ class Surroundings:
                 [str(difference) for difference in differences],
             )
 
-    def _networks_in_the_way(self) -> list[tuple[str, str]]:
-        """Return the networks that keep one of the backup from being made, each with the reason."""
+    def _conflicting_networks(self) -> list[tuple[str, str]]:
+        """Return the networks that keep one of the backup from being created, each with the reason."""
+        missing = [network for network in self._backup.networks if not self._stands(network)]
+        others = self._foreign_networks() if missing else []
         return [
             (other, f"has addresses of network {network.name!r}, {subnet}")
-            for network in self._backup.networks
-            if not self._stands(network)
-            for other, subnet in self.addresses_taken(network)
+            for network in missing
+            for other, subnet in _overlapping(network, others)
         ]
+
+    def _foreign_networks(self) -> list[Mapping[str, Any]]:
+        """Look up the networks made since the backup, except those that it restores or that joined its project."""
+        ours = {*self._added.networks, *(one.name for one in self._backup.networks)}
+        found = []
+        for identity in set(self._engine.list_networks()) - set(self._backup.other_networks):
+            with suppress(NetworkNotFoundError):
+                found.append(self._engine.inspect_network(identity))
+        return [other for other in found if other["Name"] not in ours]
 
     def _stands(self, network: NetworkRecord) -> bool:
         try:
@@ -256,51 +287,68 @@ class Surroundings:
         except NetworkNotFoundError:
             return False
 
-    def _stop_intruders(self, container: ContainerSnapshot, guests: AtRest) -> None:
-        """Bring to rest what is in the container's way: for a while what was there before, for good what came later."""
-        for intruder, reason in self._in_the_way(container):
-            self._bring(intruder, reason, guests)
+    def _running(self) -> list[Observed]:
+        """Return the running containers that the restore does not handle itself."""
+        return [
+            one
+            for one in self._containers
+            if one.state.alive and one.id not in self._expected and one.name not in self._names
+        ]
 
     def _users_of_the_unused(self) -> list[tuple[Observed, str]]:
-        """Return the running containers that use a volume of the project which none of its containers used."""
+        """Return the running containers that use a project volume which no container of the backup uses."""
         if self._backup.project is None:
             return []
         used = {mount.source for container in self._backup.containers for mount in container.mounts}
         unused = [volume.name for volume in self._backup.volumes if volume.name not in used]
         return [
-            (user, f"uses volume {volume!r}")
-            for volume in unused
-            for user in look_at_all(self._engine, ContainerFilter(volume=volume, running=True), but=self._expected)
-            if user.name not in self._names
+            (user, f"uses volume {volume!r}") for volume in unused for user in self._running() if volume in user.volumes
         ]
 
-    def _bring(self, intruder: Observed, reason: str, guests: AtRest) -> None:
-        if intruder.id in self._backup.bystanders:
-            guests.bring(intruder)
-        else:
-            logger.warning("%s: stopping it for good, because it %s", intruder.name, reason)
-            hold(self._engine, intruder)
-
-    def _hold_sleepers(self, container: ContainerSnapshot, guests: AtRest) -> None:
-        """Keep the engine from starting, after a reboot, what does not run now and would find half of its data."""
-        for volume in {mount.source for mount in container.mounts if mount.kind == "volume"}:
-            for other in look_at_all(self._engine, ContainerFilter(volume=volume), but=self._ids):
-                if other.name not in self._names and not other.state.alive and restarts(other.inspection["HostConfig"]):
-                    guests.bring(other)
-
-    def _in_the_way(self, container: ContainerSnapshot) -> list[tuple[Observed, str]]:
-        """Return the running containers that conflict with one, and stand in no place that the backup restores."""
-        running = look_at_all(self._engine, ContainerFilter(running=True), but=self._expected)
-        # An attempt before this one may have renamed them away, and not stopped them.
-        others = [other for other in running if not is_aside_of(other.name, self._names)]
+    def _conflicting(self, container: ContainerSnapshot) -> list[tuple[Observed, str]]:
+        """Return the running containers that conflict with one of the backup, each with the reason."""
         folders = [volume.name for volume in self._backup.volumes if is_folder(volume.name)]
-        reasons = [
-            (other, conflict(container, other, folders=folders)) for other in others if other.name not in self._names
-        ]
+        # An earlier attempt may have renamed a container away without stopping it.
+        others = [other for other in self._running() if not is_aside_of(other.name, self._names)]
+        reasons = [(other, conflict(container, other, folders=folders)) for other in others]
         return [(other, reason) for other, reason in reasons if reason is not None]
 
+    def _stop(self, other: Observed, reason: str, others: AtRest) -> None:
+        """Stop a container for the restore if it existed at the capture, and for good if it came later."""
+        standing = self._standing(other)
+        if standing is None or not standing.state.alive:
+            return
+        if other.id in self._backup.bystanders:
+            others.bring(standing)
+        else:
+            logger.warning("%s: stopping it for good, because it %s", other.name, reason)
+            hold(self._engine, standing)
 
-def drop_orphan(engine: Engine, volume: VolumeArchive) -> None:
+    def _hold_stopped(self, other: Observed, others: AtRest) -> None:
+        standing = self._standing(other) if other.id not in self._ids else None
+        if standing is not None and _starts_by_itself(standing):
+            others.bring(standing)
+
+    def _standing(self, other: Observed) -> Observed | None:
+        """Look up a container again, the first time that it is asked for: stopping others may have taken long."""
+        if other.id in self._handled:
+            return None
+        self._handled.add(other.id)
+        return look_at(self._engine, other.id)
+
+
+def _starts_by_itself(container: Observed) -> bool:
+    """Return True if a stopped container starts when its engine does."""
+    return not container.state.alive and restarts(container.inspection["HostConfig"])
+
+
+def _overlapping(network: NetworkRecord, others: Iterable[Mapping[str, Any]]) -> list[tuple[str, str]]:
+    """Return the names of the networks that have addresses of another one, each with the common subnet."""
+    subnets = [(str(other["Name"]), common_subnet(network.inspection, other)) for other in others]
+    return [(name, subnet) for name, subnet in subnets if subnet is not None]
+
+
+def remove_orphan(engine: Engine, volume: VolumeArchive) -> None:
     """Remove an anonymous volume whose container is gone: its data is in the volume of the new one."""
     name = volume.name
     try:
@@ -322,8 +370,8 @@ def _is_there(engine: Engine, volume: str) -> bool:
 
 
 @contextmanager
-def _left_where_it_fails(what: str) -> Iterator[None]:
+def _logging_failure(what: str) -> Iterator[None]:
     try:
         yield
     except EngineError as error:
-        logger.warning("%s, which came to the project, could not be removed: %s", what, error)
+        logger.warning("%s, which was added to the project, could not be removed: %s", what, error)

@@ -1,4 +1,4 @@
-"""Volumes and what containers bind of their host: there, before a container is created on them."""
+"""Provides the volumes and host folders of a backup before a container is created on them."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 from docker_rollback._containers import asked_by_binds, can_be_made
-from docker_rollback._engine import Engine
+from docker_rollback._engine import ContainerFilter, Engine
 from docker_rollback._inspection import holds, volume_request
 from docker_rollback._model import Backup, ContainerSnapshot, VolumeArchive, is_folder
-from docker_rollback._restore.container_slot import Place, lost_bind
+from docker_rollback._restore.container_slot import ContainerSlot, lost_bind
 from docker_rollback._restore.surroundings import Surroundings
 from docker_rollback._volumes import VolumeArchiver
 from docker_rollback.errors import EngineError, RestoreError, VolumeError, VolumeNotFoundError
@@ -19,27 +19,36 @@ logger = logging.getLogger("docker_rollback")
 
 
 class VolumeRestorer:
-    """Has the volumes of one backup there; what is in them is put back later.
+    """Provides the volumes of one backup; their content is restored later.
 
     Args:
-        engine: where they are to be.
-        archiver: finds the way to them.
-        backup: what is put back.
-        places: the places of its containers.
+        engine: the engine that they are restored on.
+        archiver: gives access to them.
+        backup: the backup.
+        slots: the slots of its containers.
+        surroundings: the containers outside the backup.
     """
 
-    def __init__(self, engine: Engine, archiver: VolumeArchiver, backup: Backup, places: Iterable[Place]) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        archiver: VolumeArchiver,
+        backup: Backup,
+        slots: Iterable[ContainerSlot],
+        surroundings: Surroundings,
+    ) -> None:
         self._engine = engine
         self._archiver = archiver
         self._backup = backup
-        self._places = tuple(places)
+        self._slots = tuple(slots)
+        self._surroundings = surroundings
 
     def restore(self, volume: VolumeArchive) -> None:
-        """Have a volume of that name, driver, options and labels, and its folder on the host.
+        """Provide a volume with its name, driver, options and labels, or a folder of the host.
 
         Raises:
-            VolumeAccessError: the folder that it is bound to is gone; or another volume of its name cannot be removed,
-                because something is mounted in it.
+            VolumeAccessError: the folder that the volume binds is gone; or another volume of its name cannot be
+                removed because something is mounted in it.
             EngineError: the engine refused or failed.
         """
         if is_folder(volume.name):
@@ -52,11 +61,13 @@ class VolumeRestorer:
             self._create(volume)
             return
         if volume_request(standing) != wanted:
-            # A volume of that name with another driver, other options or labels is another volume.
+            # With another driver, other options or other labels it is another volume.
             self._archiver.refuse_mounts(volume.name)
-            for place in self._places:
-                place.drop_users(volume.name)
-            Surroundings(self._engine, self._backup).drop_newcomers(volume.name)
+            users = self._engine.list_containers(ContainerFilter(volume=volume.name))
+            for slot in self._slots:
+                slot.remove_users(users)
+            # An earlier volume may have cost an added container already.
+            self._surroundings.refresh().remove_added_users(volume.name)
             self._engine.remove_volume(volume.name)
             self._create(volume)
         else:
@@ -109,5 +120,5 @@ class VolumeRestorer:
             try:
                 self._engine.remove_volume(volume.name)
             except EngineError as error:
-                logger.warning("volume %s was created, has no folder, and is left over: %s", volume.name, error)
+                logger.warning("volume %s was created, has no folder, and could not be removed: %s", volume.name, error)
             raise

@@ -19,7 +19,7 @@ from docker_rollback import (
     restore,
     rollback,
 )
-from docker_rollback._restore.container_slot import Place
+from docker_rollback._restore.container_slot import ContainerSlot
 from docker_rollback.errors import RestoreError
 from docker_rollback.testing import FEEDING, FailingEngine, FakeEngine, Killed
 from tests.unit.recovery.test_recovery import die_in_the_body, recovered
@@ -254,11 +254,11 @@ def test_what_recovery_starts_is_compared(shop: Shop, monkeypatch: pytest.Monkey
     before = shop.engine.inspect_container("shop")
     assert not before["State"]["Running"]
 
-    def differs(_: Place) -> None:
+    def differs(_: ContainerSlot) -> None:
         raise RestoreError("shop", "it was restored, but differs from what was captured:", ["HostConfig.Memory"])
 
     with monkeypatch.context() as patched:
-        patched.setattr(Place, "compare", differs)
+        patched.setattr(ContainerSlot, "compare", differs)
         with pytest.raises(RecoveryFailedError, match=r"HostConfig\.Memory"):
             recovered(shop)
     assert recovered(shop)[0].outcome == "rolled back"
@@ -274,11 +274,11 @@ def dying(engine: FailingEngine, news: Progress) -> None:
 def test_a_rollback_that_left_a_difference_is_not_called_done(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     """It failed because what stands differs; recovery does not take the note of that for a good end."""
 
-    def differs(_: Place) -> None:
+    def differs(_: ContainerSlot) -> None:
         raise RestoreError("shop", "it was restored, but differs from what was captured:", ["HostConfig.Memory"])
 
     with monkeypatch.context() as patched:
-        patched.setattr(Place, "compare", differs)
+        patched.setattr(ContainerSlot, "compare", differs)
         with pytest.raises(RollbackFailedError), shop.rollback():
             shop.break_it()
             raise RollbackRequested

@@ -8,13 +8,13 @@ from hypothesis import strategies as st
 
 from docker_rollback._model.backup import Mount, NetworkRecord, Project
 from docker_rollback._restore.plan import (
-    ClearAside,
-    ClearNewcomers,
     Compare,
     FillVolume,
-    HoldNewcomers,
+    HoldAdded,
     ProvideImage,
-    PutAside,
+    RemoveAdded,
+    RemoveRenamed,
+    RenameAway,
     RestoreContainer,
     RestoreNetwork,
     RestoreVolume,
@@ -42,7 +42,7 @@ def test_a_plan_reads_as_what_will_be_done() -> None:
     )
     assert [str(step) for step in plan] == [
         "provide the image of container 'web'",
-        "put aside what stands in the place of container 'web'",
+        "rename away what has the place of container 'web'",
         "restore network 'front'",
         "restore volume 'data'",
         "restore container 'web'",
@@ -51,7 +51,7 @@ def test_a_plan_reads_as_what_will_be_done() -> None:
         "give container 'web' its name",
         "bring container 'web' to the state 'running'",
         "compare container 'web' with its snapshot",
-        "remove what was put aside for container 'web'",
+        "remove what was renamed away for container 'web'",
     ]
 
 
@@ -60,8 +60,8 @@ def test_the_plan_of_a_project_has_what_came_to_it() -> None:
     web, alone = snapshot("web"), snapshot("alone")
     taken = evolve(backup(web, alone), project=Project("shop", (web.id,)))
     plan = [str(step) for step in plan_restore(taken)]
-    assert plan.index("hold what came to project 'shop' since") == 2
-    assert plan[-1] == "remove what came to project 'shop' since"
+    assert plan.index("hold what was added to project 'shop'") == 2
+    assert plan[-1] == "remove what was added to project 'shop'"
 
 
 def test_names_lead_back_before_containers_are_restored() -> None:
@@ -78,7 +78,7 @@ def test_names_lead_back_before_containers_are_restored() -> None:
 def test_what_stands_is_put_aside_last_to_first() -> None:
     """Dependents come to rest before what they depend on, and start after it."""
     plan = plan_restore(backup(snapshot("db"), snapshot("web")))
-    assert [step.container.name for step in plan if isinstance(step, PutAside)] == ["web", "db"]
+    assert [step.container.name for step in plan if isinstance(step, RenameAway)] == ["web", "db"]
     assert [step.container.name for step in plan if isinstance(step, Resume)] == ["db", "web"]
 
 
@@ -99,14 +99,14 @@ def test_a_volume_without_a_container_is_filled_by_its_name() -> None:
 
 _ORDER: tuple[type | tuple[type, ...], ...] = (
     ProvideImage,
-    PutAside,
+    RenameAway,
     (RestoreNetwork, RestoreVolume),
     RestoreContainer,
     FillVolume,
     TakeName,
     Resume,
     Compare,
-    ClearAside,
+    RemoveRenamed,
 )
 
 
@@ -150,7 +150,7 @@ def test_what_a_step_is_for_cannot_stand_where_it_fails() -> None:
         (RestoreVolume(volume("data")), {"web"}),
         (FillVolume(volume("data"), None, None), {"web"}),
         (Resume(alone), {"alone"}),
-        (HoldNewcomers(project, (web, alone)), {"web", "alone"}),
-        (ClearNewcomers(project), set()),
+        (HoldAdded(project, (web, alone)), {"web", "alone"}),
+        (RemoveAdded(project), set()),
     ):
         assert concerned(step, (web, alone)) == names

@@ -285,7 +285,7 @@ def test_a_changed_network_is_made_again_under_others(shop: Shop, caplog: pytest
     assert compare(before, shop.engine.inspect_container("watcher")) == []
     for stranger in ("stranger", "stopped"):
         assert "front" not in shop.engine.inspect_container(stranger)["NetworkSettings"]["Networks"]
-        assert f"{stranger}: it is taken off network front, which was changed" in caplog.text
+        assert f"{stranger}: detaching it from network front, which was changed" in caplog.text
     assert shop.engine.container("stranger").status == shop.engine.container("watcher").status == "running"
 
 
@@ -317,7 +317,7 @@ def test_an_address_that_no_longer_fits_is_given_up(shop: Shop, caplog: pytest.L
         raise RollbackRequested
     assert tx.status is Status.ROLLED_BACK
     assert "front" in shop.engine.inspect_container("watcher")["NetworkSettings"]["Networks"]
-    assert "watcher: it could not be put into network front again" in caplog.text
+    assert "watcher: could not be attached to network front again" in caplog.text
 
 
 def test_a_changed_network_that_others_use_stands_against_a_restore(shop: Shop) -> None:
@@ -553,5 +553,5 @@ def test_the_updated_container_in_a_changed_network_is_in_nobodys_way(
     shop.engine.create_network({"Name": "front", "Driver": "bridge", "Internal": True})
     shop.engine.run("shop", image="shop:2", volumes={"orders": "/data"}, networks=["front"])
     assert restore(taken, client=shop.engine, store=shop.store) == ["shop"]
-    assert "is taken off network" not in caplog.text
+    assert "detaching it from network" not in caplog.text
     shop.check_restored()

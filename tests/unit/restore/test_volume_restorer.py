@@ -10,6 +10,7 @@ from attrs import evolve
 
 from docker_rollback import BackupStore, RollbackFailedError, RollbackRequested, Status, backup, rollback
 from docker_rollback._model.backup import Backup
+from docker_rollback._restore.surroundings import Surroundings
 from docker_rollback._restore.volume_restorer import VolumeRestorer
 from docker_rollback._volumes.archiver import VolumeArchiver
 from docker_rollback.errors import ResumeError, VolumeAccessError, VolumeNotFoundError
@@ -35,13 +36,19 @@ def taken(shop: Shop) -> Backup:
     return backup("shop", client=shop.engine, store=shop.store)
 
 
+def restorer(shop: Shop, store: BackupStore, made: Backup) -> VolumeRestorer:
+    """Return a restorer whose volumes cannot be used."""
+    archiver = Unusable(shop.engine, store)
+    return VolumeRestorer(shop.engine, archiver, made, [], Surroundings(shop.engine, made))
+
+
 def test_a_volume_that_was_created_without_its_folder_goes_again(shop: Shop, store: BackupStore) -> None:
     """Its folder on the host is gone: nothing is left behind by the attempt."""
     made = taken(shop)
     shop.engine.remove_container("shop", force=True)
     shop.engine.remove_volume("orders")
     with pytest.raises(VolumeAccessError, match=r"'orders'.*'/nowhere'"):
-        VolumeRestorer(shop.engine, Unusable(shop.engine, store), made, []).restore(made.volume("orders"))
+        restorer(shop, store, made).restore(made.volume("orders"))
     with pytest.raises(VolumeNotFoundError):
         shop.engine.inspect_volume("orders")
 
@@ -52,7 +59,7 @@ def test_a_volume_in_which_something_is_mounted_is_not_removed(shop: Shop, store
     archive = made.volume("orders")
     other = evolve(archive, inspection={**archive.inspection, "Labels": {"other": "1"}})
     with pytest.raises(VolumeAccessError, match=r"'orders'.*mounted"):
-        VolumeRestorer(shop.engine, Unusable(shop.engine, store), made, []).restore(other)
+        restorer(shop, store, made).restore(other)
     assert shop.engine.inspect_volume("orders")["Labels"] == archive.inspection["Labels"]
     assert shop.engine.inspect_container("shop")["State"]["Running"]
 

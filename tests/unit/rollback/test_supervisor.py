@@ -318,7 +318,7 @@ def test_one_that_is_made_again_and_again_is_an_error(tmp_path: Path) -> None:
         update(shop, replaced=True)
         watched.awake = True
         raise RollbackRequested
-    assert "container 'shop': somebody made it while another one of its name was put back" in str(failed.value)
+    assert "container 'shop': somebody created it while another container of its name was restored" in str(failed.value)
     assert len(shop.store.list()) == 1
 
 

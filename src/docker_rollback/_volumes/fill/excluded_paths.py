@@ -1,10 +1,10 @@
-"""What a restore leaves alone in a volume: paths that its archive left out on purpose, and mount points.
+"""Keeps excluded paths and mount points out of a restore.
 
-tar removes from each directory what the archive does not list in it. An archive lists what was left out as well, if
-it was there at the capture. For what came later, the directories' lists are amended as they pass by.
+tar removes from each directory the entries that the archive does not list in it. An archive also lists excluded entries
+that existed at the capture. Later ones are added to the directories' lists in the stream.
 
-A mount point stays with the folders that lead to it, whether it was there at the capture or not, and nothing below it
-is written. One that was there and has lost its name gets an empty one.
+A mount point stays, with the folders that lead to it, whether it existed at the capture or not, and nothing below it is
+written. A mount point of the capture that is missing is recreated, empty.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from docker_rollback.errors import ArchiveError
 logger = logging.getLogger("docker_rollback")
 
 _STAYS: Final = b"N"
-"""Listed as what is not in the archive, of whatever kind: tar removes what is of another kind than it lists."""
+"""The letter of an entry that is not in the archive, for any kind of file; with others tar removes another kind."""
 
 
 class Listed:
-    """Looks at an archive as it passes by, for what its directories list that was left out.
+    """Finds the excluded paths that an archive's directories list, while the archive streams by.
 
     Args:
-        excluded: the paths that are left out.
+        excluded: the excluded paths.
     """
 
     def __init__(self, excluded: Collection[str]) -> None:
@@ -40,14 +40,14 @@ class Listed:
         self._found: set[str] = set()
 
     def passing(self, archive: Iterable[bytes]) -> Iterator[bytes]:
-        """Yield an archive as it comes."""
+        """Yield the archive unchanged."""
         members = Members()
         over = not self._paths
         for data in archive:
             yield data
             for member in () if over else members.feed(data):
                 if not member.is_directory:
-                    # They come first.
+                    # Directories come first.
                     over = True
                     break
                 for _, name in member.entries:
@@ -55,22 +55,22 @@ class Listed:
                     self._found.update(one for one, paths in self._paths.items() if paths.begins(path))
 
     def gaps(self, volume: str) -> tuple[NotCovered, ...]:
-        """Return what the archive does not hold; a path of which there was nothing is told in the log as well."""
+        """Return the `NotCovered` entries; a path that matched nothing is also logged."""
         for path in self._paths.keys() - self._found:
-            logger.warning("volume %s: there is nothing of the kind of %r, which is excluded", volume, path)
+            logger.warning("volume %s: nothing matches the excluded path %r", volume, path)
         return tuple(left_out(Exclude(volume, path), found=path in self._found) for path in self._paths)
 
 
-class Spared:
-    """What a volume has now that a restore leaves alone, and archives amended so that tar removes none of it.
+class KeptPaths:
+    """The paths in a volume that a restore leaves alone; amends archives so that tar removes none of them.
 
     Args:
-        names: the names that stay, by the folders in which they are.
-        mounted: the paths of those that are mount points: they stay, also where the archive has not their folder.
-        absent: the mount points of the capture whose names are gone, by their folders: they are made again, empty.
-        left_out: the paths that are excluded, or were mount points.
-        strays: the folders on the way to mount points that the archive does not have, by their paths; known once
-            `within` has looked. They stay, with nothing in them but the way.
+        names: the names that stay, by their folders.
+        mounted: the paths of current mount points: they stay even if the archive does not have their folders.
+        absent: the missing mount points of the capture, by their folders: they are recreated, empty.
+        left_out: the paths that are excluded, or were mount points at the capture.
+        strays: the folders that lead to mount points and are not in the archive; set by `within`. They stay, with only
+            the path to the mount point in them.
     """
 
     def __init__(
@@ -95,10 +95,10 @@ class Spared:
 
     @classmethod
     def look(cls, reach: Reach, archive: VolumeArchive) -> Self:
-        """Look for it; a path below another one that is excluded does not count.
+        """Scan a volume for them; a path below another excluded one does not count.
 
         Raises:
-            ArchiveError: there is no telling; nothing was touched.
+            ArchiveError: the scan failed; nothing was touched.
         """
         excluded = Paths(archive.excluded)
         mounted = frozenset(reach.unread)
@@ -126,12 +126,12 @@ class Spared:
         return cls(names, mounted=mounted, absent=missing, left_out=left_out)
 
     def __bool__(self) -> bool:
-        """Whether there is anything."""
+        """Return True if there are any."""
         return bool(self._names or self._absent)
 
     @property
     def folders(self) -> tuple[bytes, ...]:
-        """The folders on the way to them, the outer ones first."""
+        """The folders that lead to them, the outermost first."""
         found = {b"."} if self._names else set()
         for folder in self._names:
             parts = folder.split(b"/")
@@ -140,30 +140,30 @@ class Spared:
 
     @property
     def paths(self) -> frozenset[bytes]:
-        """The paths that a restore leaves alone, each with everything below it; known once `within` has looked."""
+        """The paths that a restore leaves alone, each with everything below it; complete after `within`."""
         named = {folder + b"/" + name for folder, found in self._names.items() for name in found}
         return self.mounted.union(path for path in named if path in self._left_out)
 
     @property
     def staying(self) -> Mapping[bytes, Collection[bytes]]:
-        """The names that stay, those of folders on the way too, by each folder that has one; the root in any case."""
+        """The names that stay, including those of folders that lead to them, by their folder; always has the root."""
         return self._staying or {ROOT: frozenset()}
 
     def emptying(self) -> bytes:
-        """Return the beginning of an archive that has `extract` remove all but these before it goes on."""
+        """Return the beginning of an archive with which `extract` first removes everything else."""
         if not self._names:
             return gnu_tar.emptying()
         return b"".join(of_folder(path, listing_with(b"", _STAYS, stay)) for path, stay in self._staying.items())
 
     def within(self, volume: str, listings: Mapping[bytes, bytes]) -> Self:
-        """Return this for a capture with these folders: what is in any other folder goes, but for mount points.
+        """Return the paths that stay, given a capture's folders: in other folders, only mount points stay.
 
         Args:
             volume: the volume's name.
-            listings: what was in each folder.
+            listings: the capture's list of each folder.
 
         Raises:
-            ArchiveError: the archive has something else where something is mounted now; nothing was touched.
+            ArchiveError: the archive has files at the place of a mount point; nothing was touched.
         """
         names = {folder: set(found) for folder, found in self._names.items() if folder in listings}
         strays: set[bytes] = set()
@@ -184,7 +184,7 @@ class Spared:
     def _check_free(
         self, volume: str, folder: bytes, child: bytes, mounted: bytes, listings: Mapping[bytes, bytes]
     ) -> None:
-        """Raise an `ArchiveError` if the archive has something at a mount point, or no folder on the way to it."""
+        """Raise an `ArchiveError` if the archive has files at a mount point, or a file in place of a parent folder."""
         had = listings.get(child)
         name = child.rpartition(b"/")[2]
         was_file = had is None and any(entry[1:] == name for entry in listings.get(folder, b"").split(b"\0"))
@@ -196,7 +196,7 @@ class Spared:
             )
 
     def directory(self, member: Member, *, is_last: bool = True) -> bytes:
-        """Return the headers of a directory, which list what is to stay in it too; nothing for a mount point.
+        """Return a directory's headers, with the names that stay in its list; empty for a mount point.
 
         Args:
             member: the directory.
@@ -209,13 +209,14 @@ class Spared:
         return b"".join([listing_more(member, _STAYS, staying.get(member.name, ())), *made])
 
     def amended(self, archive: Iterable[bytes], *, is_last: bool = True) -> Iterator[bytes | memoryview]:
-        """Yield an archive whose directories list what is to stay.
+        """Yield an archive whose directories list the names that stay.
 
         Args:
             archive: a base or an increment.
-            is_last: False for a base that an increment follows. The folders on the way may be in that alone, and must
-                outlast this one: they are listed too, and what the base has in their place is left out. So is what it
-                has in a stray folder: that was gone at the capture, and the increment does not remove what stays.
+            is_last: False for a base that an increment follows. Folders that lead to the paths may be in the increment
+                alone, and must survive the base: they are listed too, and members of the base in their place are
+                skipped. So are members in a stray folder: it was gone at the capture, and the increment does not
+                remove its files because it stays.
         """
         if not self:
             yield from archive
@@ -236,7 +237,7 @@ class Spared:
 
 
 def _all_below(reach: Reach, depth: int) -> Iterator[tuple[bytes, bool]]:
-    """Yield the path of everything in a volume down to a depth, and whether that is a directory."""
+    """Yield every path in a volume down to a depth, and whether it is a directory."""
     with reach.run(reach.finding("-printf", "%y %P\\0", depth=depth)) as find:
         for line in split(pieces_of(find)):
             kind, _, path = line.partition(b" ")
@@ -245,5 +246,5 @@ def _all_below(reach: Reach, depth: int) -> Iterator[tuple[bytes, bool]]:
         finished = find.finish()
     if finished.exit_code != 0:
         raise gnu_tar.failed(
-            reach.volume, "looking for its excluded paths, before anything is touched,", "find", finished
+            reach.volume, "scanning it for excluded paths, before anything is touched,", "find", finished
         )

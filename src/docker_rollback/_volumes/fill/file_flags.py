@@ -1,6 +1,6 @@
-"""Flags that keep even root from changing a file (chattr +i, +a): found and taken off, where the files are at hand.
+"""Clears file flags that keep even root from changing a file (chattr +i, +a), if we can open the files.
 
-tar knows nothing of them: it archives such files, cannot replace them, and does not set the flags again.
+tar ignores these flags: it archives such files, cannot replace them, and does not set the flags again.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ _FLAGS: Final = struct.Struct("l")
 
 
 def clear_flags(tree: Tree, *, but: Collection[bytes] = ()) -> int:
-    """Take the flags off a folder and all that is in it, but of some paths in it; return how many files had one.
+    """Clear the flags of a folder and everything in it, except some paths; return how many files had one.
 
-    Links are not followed, and what cannot be opened is passed over: whoever cannot do without will say so.
+    Links are not followed. Files that cannot be opened are skipped: tar then reports those that it cannot replace.
     """
     return sum(_clear(tree, path) for path in tree.walk(but=but))
 
@@ -35,6 +35,6 @@ def _clear(tree: Tree, path: bytes) -> int:
                 return 0
             fcntl.ioctl(file, _SET, _FLAGS.pack(flags & ~_KEEPS_US_OUT))
     except OSError:
-        # It is gone, of another kind, or on a file system without flags.
+        # The file is gone, of another kind, or on a file system without flags.
         return 0
     return 1

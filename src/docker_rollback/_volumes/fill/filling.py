@@ -1,4 +1,4 @@
-"""A volume, filled from its archive: what is proven never to have been touched is left alone, the rest is written."""
+"""Fills a volume from its archive; files that are proven to be untouched are not written."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from docker_rollback._volumes.access.reach import Reach
 from docker_rollback._volumes.access.single_file import fill_file
 from docker_rollback._volumes.capture.base import attributes_of_folders
 from docker_rollback._volumes.capture.scan import check
-from docker_rollback._volumes.fill.excluded_paths import Spared
+from docker_rollback._volumes.fill.excluded_paths import KeptPaths
 from docker_rollback._volumes.fill.file_flags import clear_flags
 from docker_rollback._volumes.fill.read_only import check_same
 from docker_rollback._volumes.fill.untouched_files import Untouched, untouched
@@ -31,7 +31,7 @@ logger = logging.getLogger("docker_rollback")
 
 
 class _BuriedError(ArchiveError):
-    """A path is too long for tar, which names each file that it removes by its whole path."""
+    """A path is too long for tar, which removes each file by its whole path."""
 
 
 @frozen
@@ -39,8 +39,8 @@ class _Folders:
     """The directories of a capture, by their names in the archive.
 
     Attributes:
-        listings: what was in each.
-        attributes: the names of the extended attributes of each that has some.
+        listings: the list of entries of each.
+        attributes: the names of extended attributes, of each directory that has some.
     """
 
     listings: dict[bytes, bytes] = field(factory=dict, repr=False)
@@ -48,13 +48,13 @@ class _Folders:
 
 
 class Filling:
-    """Fills one volume that is within reach; it can be done again from the start.
+    """Fills one volume; this can be repeated from the start.
 
     Args:
-        reach: the volume.
-        archive: what it is filled from.
-        store: where that is.
-        progress: told the bytes of tar so far.
+        reach: the access to the volume.
+        archive: its archive.
+        store: the store that holds the archive.
+        progress: called with the bytes of tar so far.
     """
 
     def __init__(
@@ -65,18 +65,18 @@ class Filling:
         self._store = store
         self._progress = progress
         self._done = 0
-        self._spared = Spared({})
+        self._kept = KeptPaths({})
         self._is_closed = False
 
     def fill(self) -> int:
-        """Have the volume hold what the archive does and nothing else; return how many bytes of tar were read.
+        """Restore the archive's files and remove all others; return how many bytes of tar were read.
 
-        Nothing is written to a volume that is read-only.
+        Nothing is written to a read-only volume.
 
         Raises:
-            ArchiveError: not everything could be put back; or it is read-only, and differs.
+            ArchiveError: not everything could be restored; or the volume is read-only, and differs.
             CorruptBackupError: the archive is damaged.
-            StoreError, EngineError: what they say.
+            StoreError, EngineError: the store or the engine failed.
         """
         reach = self._reach
         if reach.is_file:
@@ -85,67 +85,69 @@ class Filling:
         if reach.read_only:
             check_same(reach, self._archive, self._store)
             return self._archive.size
-        self._spared = self._look_for_spared()
-        known = untouched(reach, self._archive, self._store) if not self._spared.strays else None
+        self._kept = self._find_kept()
+        known = untouched(reach, self._archive, self._store) if not self._kept.strays else None
         if known is not None and reach.tree is not None and self._archive.increment is not None:
             try:
                 return self._write_changed(reach.tree, known, self._archive.increment)
             except (ArchiveError, MalformedArchiveError, OSError) as error:
-                logger.warning("volume %s: all of it is written again: %s", reach.volume, error)
+                logger.warning("volume %s: writing all files: %s", reach.volume, error)
         try:
             return self._write_all()
         except gnu_tar.ChangedMeanwhileError:
-            # The next try keeps everybody else out. The folder of a volume is the engine's, and closed anyway.
+            # The next attempt keeps all other users out. A volume's folder is the engine's, and closed to them anyway.
             self._is_closed = is_folder(self._reach.volume)
             raise
         except _BuriedError as error:
-            logger.warning("volume %s: what is in its place is removed by rm: %s", reach.volume, error)
+            logger.warning("volume %s: emptying it by rm: %s", reach.volume, error)
             self._empty()
             return self._write_all()
         except (ArchiveError, OSError) as error:
-            cleared = clear_flags(reach.tree, but=self._spared.paths) if reach.tree is not None else 0
+            cleared = clear_flags(reach.tree, but=self._kept.paths) if reach.tree is not None else 0
             if not cleared:
                 raise
-            logger.warning("volume %s: flags of %d files kept it from being filled: %s", reach.volume, cleared, error)
+            logger.warning(
+                "volume %s: cleared flags of %d files that prevented filling it: %s", reach.volume, cleared, error
+            )
             return self._write_all()
 
-    def _look_for_spared(self) -> Spared:
+    def _find_kept(self) -> KeptPaths:
         archive = self._archive
-        spared = Spared.look(self._reach, archive)
-        if not spared:
-            return spared
+        kept = KeptPaths.look(self._reach, archive)
+        if not kept:
+            return kept
         folders = _Folders()
         for _ in self._folders(archive.increment or archive.base, folders):
             pass
-        return spared.within(self._reach.volume, folders.listings)
+        return kept.within(self._reach.volume, folders.listings)
 
-    # All of it
+    # Writing all files
 
     def _write_all(self) -> int:
         self._done = 0
         base, increment = self._archive.base, self._archive.increment
         drop_attributes(self._reach, keep=gnu_tar.attributes(read_archive(self._store, base)))
         self._drop_on_the_way(base)
-        spared = self._spared
-        self._extract([spared.emptying()], spared.amended(self._read(base), is_last=increment is None))
+        kept = self._kept
+        self._extract([kept.emptying()], kept.amended(self._read(base), is_last=increment is None))
         if increment is not None:
-            self._extract(spared.amended(self._read(increment)))
+            self._extract(kept.amended(self._read(increment)))
         return self._done
 
     def _drop_on_the_way(self, base: Descriptor) -> None:
-        """Drop the attributes of folders that stay because something below them does, and did not have them."""
-        folders = [folder for folder in self._spared.folders if folder != ROOT]
+        """Remove new attributes of folders that stay because a path below them does."""
+        folders = [folder for folder in self._kept.folders if folder != ROOT]
         known = attributes_of_folders(read_archive(self._store, base)) if folders else {}
         for folder in folders:
             keep = frozenset(map(os.fsdecode, known.get(folder, ())))
             drop_attributes(self._reach, keep=keep, folder=os.fsdecode(folder))
 
-    # What has changed
+    # Writing changed files
 
     def _write_changed(self, tree: Tree, known: Untouched, increment: Descriptor) -> int:
         self._done = 0
         folders = _Folders()
-        # By themselves first: from then on each path leads where it led, through no link.
+        # Restore the directories first: from then on no path leads through a link.
         self._extract(self._folders(increment, folders), [END])
         self._clear_away(tree, folders)
         base = self._read(self._archive.base)
@@ -156,11 +158,11 @@ class Filling:
             _only(self._read(increment), needed.of_increment),
             [END],
         )
-        logger.debug("volume %s: %d files of it are left alone", self._reach.volume, needed.left_alone)
+        logger.debug("volume %s: %d untouched files were not written", self._reach.volume, needed.left_alone)
         return self._done
 
     def _folders(self, blob: Descriptor, folders: _Folders) -> Iterator[bytes]:
-        """Yield the directories at the beginning of an archive, as they are extracted, and note them."""
+        """Yield the directories at the beginning of an archive, amended, and record them in `folders`."""
         members = Members()
         for data in read_archive(self._store, blob):
             for member in members.feed(data):
@@ -171,11 +173,11 @@ class Filling:
                 folders.listings[member.name] = member.listing
                 if member.attributes:
                     folders.attributes[member.name] = member.attributes
-                yield self._spared.directory(member)
+                yield self._kept.directory(member)
 
     def _clear_away(self, tree: Tree, folders: _Folders) -> None:
-        """Remove what tar leaves in directories that stay: attributes that they did not have, and sockets."""
-        for name in folders.listings.keys() - self._spared.mounted:
+        """Remove new attributes and sockets, which tar leaves in existing directories."""
+        for name in folders.listings.keys() - self._kept.mounted:
             drop_foreign_attributes(tree, name, keep=folders.attributes.get(name, frozenset()))
         for name in gnu_tar.sockets(self._archive.name, self._archive.not_covered):
             _remove(self._reach, tree, name)
@@ -191,7 +193,7 @@ class Filling:
 
     def _extract(self, *parts: Iterable[bytes | memoryview]) -> None:
         if self._is_closed:
-            # The archive opens it again as its last act.
+            # The archive's root directory, which tar finishes last, opens it again.
             self._extract_all([gnu_tar.closing()])
         self._extract_all(*parts)
 
@@ -203,37 +205,37 @@ class Filling:
             tar.close_input()
             finished = tar.finish()
             if gnu_tar.met_long_path(finished):
-                raise _BuriedError(self._reach.volume, "something in it lies deeper than tar can remove it")
+                raise _BuriedError(self._reach.volume, "it has a file at a path that is too long for tar to remove")
             gnu_tar.check_extracted(self._reach.volume, finished)
 
     def _empty(self) -> None:
-        """Remove all but what stays, however deep it lies: rm goes from folder to folder, and needs no whole path."""
+        """Remove all but the paths that stay, at any depth: rm goes from folder to folder, and needs no whole paths."""
         reach = self._reach
-        for folder, stay in self._spared.staying.items():
+        for folder, stay in self._kept.staying.items():
             above = os.fsencode(reach.root) + b"/" + folder
             listing = ("find", os.fsdecode(above), "-mindepth", "1", "-maxdepth", "1", "-printf", "%f\\0")
             with reach.run(listing) as find:
                 found = [name for name in split(pieces_of(find)) if name not in stay]
-                check(reach, "listing what it holds", "find", find.finish())
+                check(reach, "listing its files", "find", find.finish())
             removed = [above + b"/" + name + b"\0" for name in found]
             with reach.run(("xargs", "-0", "rm", "-rf", "--"), stdin=True) as rm:
                 for data in gathered(removed):
                     rm.write(data)
                 rm.close_input()
-                check(reach, "removing what it held", "rm", rm.finish())
+                check(reach, "removing its files", "rm", rm.finish())
 
 
 class _Needed:
-    """Tells which members have to be written.
+    """Decides which members have to be written.
 
     Args:
-        reach: the volume.
+        reach: the access to the volume.
         tree: its files.
-        known: tells which files are what they were.
+        known: tells which files are untouched.
         folders: the directories of the capture.
 
     Attributes:
-        left_alone: how many files need not be written.
+        left_alone: how many untouched files were skipped.
     """
 
     def __init__(self, reach: Reach, tree: Tree, known: Untouched, folders: _Folders) -> None:
@@ -245,11 +247,11 @@ class _Needed:
         self._last: tuple[bytes, frozenset[bytes]] = (b"", frozenset())
 
     def of_base(self, member: Member) -> bool:
-        """Whether a member of the base is still what was there at the capture, and has to be written."""
+        """Return True if a member of the base existed at the capture, and has to be written."""
         return not member.is_directory and not self._is_there(member) and self._is_from_base(member.name)
 
     def of_increment(self, member: Member) -> bool:
-        """Whether a member of the increment has to be written; its directories go before."""
+        """Return True if a member of the increment has to be written; directories are already restored."""
         return not member.is_directory and not self._is_there(member)
 
     def _is_there(self, member: Member) -> bool:
@@ -265,14 +267,14 @@ class _Needed:
             self._last = (folder, frozenset(entry[1:] for entry in listing.split(b"\0") if entry[:1] == b"N"))
         if name not in self._last[1]:
             return False
-        # tar does so by itself for what is in the increment, not for what an increment only refers to.
+        # tar does so itself for members of the increment, but not for files that it only lists.
         if self._tree.is_folder(path):
             _remove(self._reach, self._tree, path)
         return True
 
 
 def _only(pieces: Iterable[bytes], is_wanted: Callable[[Member], bool]) -> Iterator[bytes | memoryview]:
-    """Yield the wanted members of an archive, to the letter; its end is left out."""
+    """Yield the wanted members of an archive, byte for byte, without the end of the archive."""
     members = Members()
     wanted = False
     for data in pieces:
@@ -284,7 +286,7 @@ def _only(pieces: Iterable[bytes], is_wanted: Callable[[Member], bool]) -> Itera
 
 
 def _remove(reach: Reach, tree: Tree, path: bytes) -> None:
-    """Remove what has a name, if something has; a folder with all that is in it, by a program in the sandbox."""
+    """Remove a path if it exists; a folder with everything in it, by rm in the sandbox."""
     try:
         tree.unlink(path)
     except FileNotFoundError:

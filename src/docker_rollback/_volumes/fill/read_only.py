@@ -1,6 +1,6 @@
-"""Whether a volume that nothing can be written to holds what its archive does.
+"""Compares a volume with its archive, for volumes that cannot be written to.
 
-tar reads the volume as for a capture, and what it prints is compared with what it printed then.
+tar reads the volume as for a capture, and its output is compared with the archive.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from docker_rollback._volumes.tar.stored_archive import read_archive
 from docker_rollback.errors import ArchiveError
 
 _OF_TAR: Final = (DUMPDIR, b"path", b"GNU.sparse.name")
-"""Records that say nothing of a file but its name, or what is in a directory; of sparse files tar names its process."""
+"""Records that hold only names or directory lists; tar puts its process id into the name of a sparse file."""
 
 
 def check_same(reach: Reach, archive: VolumeArchive, store: BackupStore) -> None:
-    """Raise an `ArchiveError` unless a volume holds what its archive does; nothing is written.
+    """Raise an `ArchiveError` if a volume differs from its archive; nothing is written.
 
     Raises:
-        ArchiveError: it does not, and the error has the path of a difference; or it cannot be read.
+        ArchiveError: it differs, and the error has the path of a difference; or it cannot be read.
         CorruptBackupError: the archive is damaged.
-        StoreError, EngineError: what they say.
+        StoreError, EngineError: the store or the engine failed.
     """
     if differ := differences(reach, archive, store):
         raise ArchiveError(
@@ -40,7 +40,7 @@ def check_same(reach: Reach, archive: VolumeArchive, store: BackupStore) -> None
 
 
 def differences(reach: Reach, archive: VolumeArchive, store: BackupStore) -> list[bytes]:
-    """Return the paths at which a volume does not hold what its archive does; raises as `check_same`."""
+    """Return the paths at which a volume differs from its archive; raises as `check_same`."""
     wanted = _files(read_archive(store, archive.base))
     if archive.increment is not None:
         wanted = _joined(wanted, store, archive)
@@ -53,7 +53,7 @@ def differences(reach: Reach, archive: VolumeArchive, store: BackupStore) -> lis
 
 
 def _files(pieces: Iterable[bytes]) -> dict[bytes, bytes]:
-    """Return a digest of each member of an archive, by its path: all that was kept of it."""
+    """Return a digest of each member of an archive, over its content and metadata, by its path."""
     return dict(_digests(pieces))
 
 
@@ -72,16 +72,16 @@ def _digests(pieces: Iterable[bytes]) -> Iterator[tuple[bytes, bytes]]:
 
 
 def _said_of(member: Member) -> bytes:
-    """Return all that an archive says of a member but its name."""
+    """Return a member's metadata without its name."""
     header = member.header
-    # Its own name, its checksum, and what comes before a long name depend on the name; the rest is the file's.
+    # Skip the fields that depend on the name: the name, the checksum, and the prefix of a long name.
     plain = header[100:148] + header[156:345]
     records = sorted((key, value) for key, value in member.records.items() if key not in _OF_TAR)
     return plain + b"".join(key + b"=" + value + b"\0" for key, value in records)
 
 
 def _joined(base: dict[bytes, bytes], store: BackupStore, archive: VolumeArchive) -> dict[bytes, bytes]:
-    """Return the files of a base and an increment together: the directories of the increment list what is there."""
+    """Return the files of a base and an increment together: the increment's directories list the files that remain."""
     if archive.increment is None:
         return base
     joined = _files(read_archive(store, archive.increment))

@@ -1,8 +1,8 @@
-"""Proof that nobody has touched a file since its volume was archived: what has it is left alone by a restore.
+"""Proves that a file has not been touched since its volume was archived, so that a restore need not write it.
 
-A file whose change time is before the moment of the base has kept its content, its attributes and its names since, so
-it is where it was unless a directory above it has moved; and a directory that has the inode which it had at the
-capture, and such a file in it, is the very same one. docs/explanation/untouched.md has the whole of it.
+A file whose change time is before the start of the base has kept its content, attributes and names since then. So it
+is in the same place unless a directory above it has moved. A directory that has the inode of the capture, and such a
+file in it, is the same directory. docs/explanation/untouched.md has the whole argument.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ _PERMISSIONS: Final = 0o7777
 
 
 class Untouched:
-    """Tells of the files of one archive whether they lie in their volume as they did at the capture.
+    """Tells which files of an archive are untouched in their volume.
 
-    Only once the directories are what they were: a link in a directory's place would lead astray.
+    The directories must be restored before: a link in a directory's place would lead elsewhere.
 
     Args:
         tree: the volume's files.
-        snapshot: the directories that were where it has them at the capture, and the moment before the base.
+        snapshot: the directories that had not moved at the capture, and the moment before the base.
         device: the number of the file system.
     """
 
@@ -44,7 +44,7 @@ class Untouched:
         self._last: tuple[bytes, Tree | None] = (b"", None)
 
     def holds(self, member: Member) -> bool:
-        """Whether what now has a member's name is what had it at the capture, unchanged."""
+        """Return True if the file at a member's path is the same, unchanged, as at the capture."""
         if not member.is_file:
             return False
         folder, _, name = member.name.rpartition(b"/")
@@ -67,7 +67,7 @@ class Untouched:
         )
 
     def _in_place(self, path: bytes) -> Tree | None:
-        """Return a folder that is the very one that was there at the capture; None if it is another one, or gone."""
+        """Return a folder if it is the same one as at the capture; None if it is another one, or gone."""
         try:
             folder = self._tree.below(path)
         except FileNotFoundError:
@@ -76,7 +76,7 @@ class Untouched:
 
 
 def untouched(reach: Reach, archive: VolumeArchive, store: BackupStore) -> Untouched | None:
-    """Return what tells which files of an archive need not be written again; None where nothing can be proven.
+    """Return the proof of which files of an archive are untouched; None if nothing can be proven.
 
     Raises:
         CorruptBackupError: the archive's snapshot file is damaged.
@@ -84,26 +84,26 @@ def untouched(reach: Reach, archive: VolumeArchive, store: BackupStore) -> Untou
     """
     reason = _reason_against(reach, archive)
     if reason or archive.snapshot is None or reach.tree is None:
-        logger.debug("volume %s: all of it is written again: %s", reach.volume, reason)
+        logger.debug("volume %s: writing all files: %s", reach.volume, reason)
         return None
     try:
         snapshot = SnapshotFile.parse(whole(read_archive(store, archive.snapshot)))
         root = next(folder for folder in snapshot.folders if folder.name == ROOT)
     except (ValueError, StopIteration) as error:
-        logger.debug("volume %s: all of it is written again: %s", reach.volume, error)
+        logger.debug("volume %s: writing all files: %s", reach.volume, error)
         return None
     if reach.tree.identity != (root.device, root.inode):
-        logger.debug("volume %s: all of it is written again: it has another root", reach.volume)
+        logger.debug("volume %s: writing all files: it has another root", reach.volume)
         return None
     return Untouched(reach.tree, snapshot, root.device)
 
 
 def _reason_against(reach: Reach, archive: VolumeArchive) -> str:
-    """Return why nothing can be proven; empty where it may."""
+    """Return the reason why nothing can be proven; empty if there is none."""
     if archive.increment is None or archive.snapshot is None or archive.clock is None:
-        return "nothing was noted before its capture"
+        return "nothing was recorded before its capture"
     if reach.way != "direct" or archive.way != "direct":
-        return "a helper's times and inodes may be those of another machine"
+        return "a helper's times and inodes may come from another machine"
     if not ran_on(archive.clock, read_clock()):
-        return "the machine was started, or its clock was set, since its capture"
+        return "the machine was restarted, or its clock was set, since its capture"
     return ""

@@ -1,4 +1,4 @@
-"""The one folder of a volume that is never made anew: its root, and the attributes that an update left on it."""
+"""Removes new attributes from a volume's root, the only folder that a restore never recreates."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ logger = logging.getLogger("docker_rollback")
 
 
 def drop_attributes(reach: Reach, *, keep: Collection[str], folder: str = ".") -> None:
-    """Remove the extended attributes of a volume's root, or of a folder in it, but those that the archive brings along.
+    """Remove the extended attributes of a volume's root, or of a folder in it, that the archive does not have.
 
-    Where nothing at hand can remove one, which is so in a helper without ``setfattr``, a warning of the log names it.
+    A warning names an attribute that cannot be removed, as in a helper without ``setfattr``.
     """
     if reach.is_file:
-        # tar is ended once it has told them: what follows is the file.
+        # tar is killed once the attributes are read: the rest is the file's content.
         with reach.run(reach.creating()) as process:
             present = gnu_tar.attributes(pieces_of(process))
     else:
         with reach.run(gnu_tar.show_root(_path(reach, folder))) as process:
             present = gnu_tar.attributes([whole(pieces_of(process))])
             finished = process.finish()
-            # The tar that fills says by itself what else is wrong.
+            # The tar that fills the volume reports other failures itself.
             if finished.signal is not None:
                 raise gnu_tar.failed(reach.volume, "reading the attributes of its folders", "tar", finished)
     for name in sorted(present - frozenset(keep)):
@@ -38,7 +38,7 @@ def drop_attributes(reach: Reach, *, keep: Collection[str], folder: str = ".") -
 
 
 def drop_foreign_attributes(tree: Tree, folder: bytes, *, keep: Collection[bytes]) -> None:
-    """Remove the extended attributes of a folder that the archive does not bring along; raises `OSError`."""
+    """Remove the extended attributes of a folder that the archive does not have; raises `OSError`."""
     with tree.reading(folder) as file:
         for name in os.listxattr(file):
             if os.fsencode(name) not in keep and not name.startswith(gnu_tar.OWN_ATTRIBUTES):
@@ -49,7 +49,7 @@ def _drop(reach: Reach, folder: str, name: str) -> bool:
     if reach.tree is not None:
         with suppress(FileNotFoundError, NotAFileError), reach.tree.reading(os.fsencode(folder)) as file:
             os.removexattr(file, name)
-        # A folder that somebody has replaced meanwhile comes from the archive, as a new one.
+        # A folder that was replaced meanwhile is recreated from the archive.
         return True
     with reach.run(("setfattr", f"--remove={name}", _path(reach, folder))) as process:
         finished = process.finish()

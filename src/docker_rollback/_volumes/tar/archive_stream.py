@@ -1,4 +1,4 @@
-"""Archives on their way: from tar through zstd to the store and back, a bounded piece at a time."""
+"""Streams archives from tar through zstd to the store and back, in bounded pieces."""
 
 from __future__ import annotations
 
@@ -16,40 +16,40 @@ else:
     from backports import zstd
 
 PIECE: Final = 1 << 20
-"""Bytes that are handled at a time."""
+"""The size of a piece, in bytes."""
 _AHEAD: Final = 4
-"""How many pieces are got before somebody wants them."""
+"""How many pieces are read ahead."""
 _LOOK: Final = 0.01
 _WORTH: Final = 256 << 10
-"""How many bytes are worth a call."""
+"""The least number of bytes per call."""
 
 
 class Source(Protocol):
-    """Where bytes come from."""
+    """A source of bytes."""
 
     def read(self, size: int, /) -> bytes:
-        """Return the next ones, at most so many; nothing at the end."""
+        """Return the next bytes, at most `size`; empty at the end."""
 
 
 class Sink(Protocol):
-    """Where bytes go."""
+    """A destination for bytes."""
 
     def write(self, data: bytes, /) -> object:
-        """Take them all."""
+        """Write all of the data."""
 
 
 class CorruptStreamError(Exception):
-    """A zstd stream is broken: cut short, or not what its first bytes say."""
+    """A zstd stream is truncated or malformed."""
 
 
 def pieces_of(source: Source) -> Iterator[bytes]:
-    """Yield all that comes from `source`, a piece at a time."""
+    """Yield all bytes of a source, a piece at a time."""
     while data := source.read(PIECE):
         yield data
 
 
 def ahead(pieces: Iterable[bytes]) -> Generator[bytes, None, None]:
-    """Yield the same, while a thread of its own gets the next ones; what they raise comes out here."""
+    """Yield the pieces, while a thread reads ahead; an error in the thread is raised here."""
     waiting: queue.Queue[tuple[bytes | None, BaseException | None]] = queue.Queue(_AHEAD)
     over = threading.Event()
 
@@ -81,14 +81,14 @@ def ahead(pieces: Iterable[bytes]) -> Generator[bytes, None, None]:
     finally:
         over.set()
         while thread.is_alive():
-            # It may be waiting for room.
+            # The thread may be waiting for space in the queue.
             with suppress(queue.Empty):
                 waiting.get(timeout=_LOOK)
         thread.join()
 
 
 def whole(pieces: Iterable[bytes]) -> bytes:
-    """Return all of it in one piece; no more of it is in memory than that."""
+    """Return all pieces joined; memory holds no more than the result."""
     gathered = io.BytesIO()
     for piece in pieces:
         gathered.write(piece)
@@ -96,7 +96,7 @@ def whole(pieces: Iterable[bytes]) -> bytes:
 
 
 def split(pieces: Iterable[bytes]) -> Generator[bytes, None, bytes]:
-    """Yield the texts that end with NUL each; return what follows the last of them."""
+    """Yield the texts that each end with NUL; return the rest after the last NUL."""
     rest = b""
     for piece in pieces:
         *texts, rest = (rest + piece).split(b"\0")
@@ -105,7 +105,7 @@ def split(pieces: Iterable[bytes]) -> Generator[bytes, None, bytes]:
 
 
 def gathered(parts: Iterable[bytes | memoryview]) -> Iterator[bytes]:
-    """Yield the same in fewer pieces."""
+    """Yield the same bytes in fewer pieces."""
     waiting = bytearray()
     for part in parts:
         if len(waiting) + len(part) < _WORTH:
@@ -124,13 +124,13 @@ def carry(
     progress: Callable[[int], None] | None = None,
     look: Callable[[bytes], object] | None = None,
 ) -> int:
-    """Carry bytes into `sink`, and return how many those were.
+    """Copy bytes into `sink`, and return their number.
 
     Args:
         pieces: the bytes.
-        sink: where they go.
-        progress: told the bytes so far, after each piece.
-        look: given each piece, to look at.
+        sink: their destination.
+        progress: called after each piece, with the bytes so far.
+        look: called with each piece.
     """
     size = 0
     for data in pieces:
@@ -152,15 +152,15 @@ def pack(
     progress: Callable[[int], None] | None = None,
     look: Callable[[bytes], object] | None = None,
 ) -> int:
-    """Compress bytes into `sink`, and return how many came.
+    """Compress bytes into `sink`, and return the number of uncompressed bytes.
 
     Args:
         pieces: the bytes.
-        sink: where the zstd stream goes.
-        level: of zstd; 1 is the knee between time and size for most data.
-        threads: how many compress, beside the one that calls.
-        progress: told the bytes so far, after each piece.
-        look: given each piece, to look at.
+        sink: the destination of the zstd stream.
+        level: the compression level; 1 is the best trade of time for size with most data.
+        threads: the number of threads for compression, in addition to the caller's.
+        progress: called after each piece, with the bytes so far.
+        look: called with each piece.
     """
     packer = Packer(level=level, threads=threads)
     size = carry(pieces, _Packing(packer, sink), progress=progress, look=look)
@@ -169,11 +169,11 @@ def pack(
 
 
 class Packer:
-    """Makes a zstd stream of what comes.
+    """Compresses bytes into a zstd stream.
 
     Args:
-        level: of zstd; None for its own.
-        threads: how many compress, beside the one that calls.
+        level: the compression level; None for zstd's default.
+        threads: the number of threads for compression, in addition to the caller's.
     """
 
     def __init__(self, *, level: int | None = None, threads: int = 0) -> None:
@@ -184,16 +184,16 @@ class Packer:
         self._compressor = zstd.ZstdCompressor(options=options)
 
     def add(self, data: bytes) -> bytes:
-        """Take in the next piece; return what is ready."""
+        """Compress the next piece; return the output so far."""
         return self._compressor.compress(data)
 
     def end(self) -> bytes:
-        """Return the rest."""
+        """Return the rest of the stream."""
         return self._compressor.flush()
 
 
 class _Packing:
-    """A sink that hands on what comes, packed."""
+    """A sink that compresses its input into another sink."""
 
     def __init__(self, packer: Packer, sink: Sink) -> None:
         self._packer = packer
@@ -205,7 +205,7 @@ class _Packing:
 
 
 def packed(pieces: Iterable[bytes]) -> Iterator[bytes]:
-    """Yield a zstd stream of what comes, for what is small."""
+    """Yield a zstd stream of a small input."""
     packer = Packer()
     for piece in pieces:
         yield packer.add(piece)
@@ -213,9 +213,9 @@ def packed(pieces: Iterable[bytes]) -> Iterator[bytes]:
 
 
 def unpack(pieces: Iterable[bytes]) -> Iterator[bytes]:
-    """Yield what a zstd stream holds; raises `CorruptStreamError` for a broken one.
+    """Yield the content of a zstd stream; raises `CorruptStreamError` if it is broken.
 
-    What `pieces` raises comes out untouched.
+    Errors of `pieces` are passed on unchanged.
     """
     decompressor = zstd.ZstdDecompressor()
     try:

@@ -1,4 +1,4 @@
-"""The headers of members of an archive as we write them: pax records, and the one that every tar has; pure."""
+"""Writes the headers of archive members: pax records and the ustar header; pure."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from docker_rollback._model import MountPoint
 from docker_rollback._volumes.tar.members import ATTRIBUTE, DUMPDIR, Member, quoted
 
 NOTHING: Final = b"\0"
-"""The list of a directory that has nothing in it."""
+"""The list of an empty directory."""
 _LONGEST_NAME: Final = 100
 _LARGEST_ID: Final = 0o7777777
 _LARGEST: Final = 0o77777777777
@@ -20,7 +20,7 @@ _SECOND: Final = 1_000_000_000
 
 
 def headers(header: bytes, records: Mapping[bytes, bytes]) -> bytes:
-    """Return a member's headers, with records before the one that every tar has."""
+    """Return a member's headers: pax records, then the given ustar header."""
     data = b"".join(_record(key, value) for key, value in records.items())
     before = tarfile.TarInfo("././@PaxHeader")
     before.type, before.size = tarfile.XHDTYPE, len(data)
@@ -28,7 +28,7 @@ def headers(header: bytes, records: Mapping[bytes, bytes]) -> bytes:
 
 
 def of_folder(path: bytes, listing: bytes | None) -> bytes:
-    """Return the headers of a directory of root's alone, and what is in it; without a list, that stays as it is."""
+    """Return the headers of a directory that only root can enter, with its list; without a list its entries stay."""
     header = tarfile.TarInfo("./")
     header.type, header.mode = tarfile.DIRTYPE, 0o700
     return headers(
@@ -37,7 +37,7 @@ def of_folder(path: bytes, listing: bytes | None) -> bytes:
 
 
 def of_mount_point(point: MountPoint) -> bytes:
-    """Return the headers of an empty directory, or of an empty file, for something to be mounted on."""
+    """Return the headers of an empty directory or file to serve as a mount point."""
     header = tarfile.TarInfo("./")
     header.type = tarfile.DIRTYPE if point.is_directory else tarfile.REGTYPE
     header.mode, header.uid, header.gid = point.mode, min(point.uid, _LARGEST_ID), min(point.gid, _LARGEST_ID)
@@ -51,9 +51,9 @@ def of_file(path: bytes, status: os.stat_result, attributes: Mapping[str, bytes]
     """Return the headers of a regular file without holes, as GNU tar writes them.
 
     Args:
-        path: as tar has it.
-        status: what the kernel says of it.
-        attributes: its extended attributes; no ACLs, and no labels of SELinux: tar has words of its own for these.
+        path: its path as tar writes it.
+        status: its status.
+        attributes: its extended attributes, without ACLs and SELinux labels, for which tar has other records.
     """
     header = tarfile.TarInfo(path[:_LONGEST_NAME].decode("latin-1"))
     header.mode = stat.S_IMODE(status.st_mode)
@@ -69,21 +69,21 @@ def of_file(path: bytes, status: os.stat_result, attributes: Mapping[str, bytes]
 
 
 def listing_with(listing: bytes, letter: bytes, names: Collection[bytes]) -> bytes:
-    """Return a directory's list with these names in it, under a letter; tar looks names up in their order."""
+    """Return a directory's list with these names added, under a letter; tar needs the names sorted."""
     entries = {entry[1:]: entry for entry in listing.split(b"\0") if entry}
     entries |= {name: letter + name for name in names}
     return b"".join(entries[name] + b"\0" for name in sorted(entries)) + NOTHING
 
 
 def listing_more(member: Member, letter: bytes, names: Collection[bytes]) -> bytes:
-    """Return the headers of a directory, which list these names as well, under a letter."""
+    """Return the headers of a directory with these names added to its list, under a letter."""
     if not names or member.listing is None:
         return member.head
     return headers(member.header, {**member.records, DUMPDIR: listing_with(member.listing, letter, names)})
 
 
 def _numbers(status: os.stat_result) -> tuple[tuple[bytes, int, int], ...]:
-    """Return what an older tar has too little room for: each with its record's key, and the largest that fits."""
+    """Return the numbers that may not fit a ustar header, each with its record's key and the largest that fits."""
     return (
         (b"size", status.st_size, _LARGEST),
         (b"uid", status.st_uid, _LARGEST_ID),

@@ -1,6 +1,6 @@
-"""What a tar archive holds, told from its headers while it passes by; the content of files is skipped.
+"""Parses the headers of a tar archive while it streams by, and skips the content of files.
 
-Python's own `tarfile` reads a stream too, at ten times the cost, and keeps every member in memory.
+Python's own `tarfile` can read a stream too, at ten times the cost, and keeps every member in memory.
 """
 
 from __future__ import annotations
@@ -14,49 +14,49 @@ from attrs import field, frozen
 from docker_rollback._volumes.tar.archive_stream import split
 
 DUMPDIR: Final = b"GNU.dumpdir"
-"""The record of a directory that lists what was in it."""
+"""The record that lists the entries of a directory."""
 END: Final = bytes(1024)
 """Two empty blocks: the end of an archive."""
 _BLOCK: Final = 512
 _SECOND: Final = 1_000_000_000
 _EMPTY: Final = bytes(_BLOCK)
 _HEADER: Final = Struct("100s24x12s20xc188x155s12x")
-"""Of a header, what everybody asks for: a name, a size, the letter of a kind, and what comes before a long name."""
+"""The header fields that are always read: name, size, letter of the kind, and prefix of a long name."""
 _HARD_LINK: Final = b"1"
 _DIRECTORY: Final = b"5"
 _FILES: Final = (b"0", b"\0")
 _PAX: Final = b"x"
 _BEFORE: Final = (_PAX, b"g")
-"""Headers that say something of the next ones; what one says for all that follows is passed over."""
+"""Headers that describe the next ones; a global header is skipped."""
 _BASE_256: Final = 0x80
 ATTRIBUTE: Final = b"SCHILY.xattr."
-"""What the record of an extended attribute begins with; its `quoted` name follows."""
+"""The prefix of an extended attribute's record; its `quoted` name follows."""
 _AT_ONCE: Final = 64 << 10
-"""How many bytes of a directory's list are taken apart at a time: that takes five times as much memory as they do."""
+"""How many bytes of a directory's list are split at a time; splitting takes five times their memory."""
 
 
 LONGEST_PATH: Final = 4096 - 32
-"""Bytes of a path that tar can put back: it sets attributes by ``/proc/self/fd/NUMBER/PATH``, of 4,095 bytes."""
+"""Bytes of a path that tar can restore: it sets attributes by ``/proc/self/fd/NUMBER/PATH``, of 4,095 bytes."""
 
 
 class MalformedArchiveError(Exception):
-    """What passes by is not the tar that we have GNU tar write."""
+    """The stream is not an archive as GNU tar writes it for us."""
 
 
 class PathTooLongError(MalformedArchiveError):
-    """What passes by has a path that tar can write into an archive, and not put back."""
+    """The archive has a path that tar can archive but not restore."""
 
 
 @frozen
 class Member:
-    """One member of an archive. What not everybody asks for is read from its headers when it is asked for.
+    """A member of an archive; rarely used properties are read from its headers on access.
 
     Attributes:
-        name: its path, as the archive has it, without a slash at the end.
+        name: its path in the archive, without a trailing slash.
         kind: the letter of its kind.
-        size: how long its content is, holes included.
-        head: all of its headers, as they came.
-        records: what those before the last of them say.
+        size: the length of its content, including holes.
+        head: all of its headers, unchanged.
+        records: its pax records.
     """
 
     name: bytes
@@ -67,34 +67,34 @@ class Member:
 
     @property
     def header(self) -> bytes:
-        """The last of its headers, and the one that every tar has."""
+        """The last of its headers, in ustar format."""
         return self.head[-_BLOCK:]
 
     @property
     def is_directory(self) -> bool:
-        """Whether it is one."""
+        """Whether it is a directory."""
         return self.kind == _DIRECTORY
 
     @property
     def is_file(self) -> bool:
-        """Whether it is a regular file that has its content here."""
+        """Whether it is a regular file with its content in this archive."""
         return self.kind in _FILES
 
     @property
     def link(self) -> bytes:
-        """The path of the member that it is one more name of; empty if it is none."""
+        """The path of the member that it is a hard link to; empty if it is none."""
         if self.kind != _HARD_LINK:
             return b""
         return self.records.get(b"linkpath") or _text(self.header[157:257])
 
     @property
     def listing(self) -> bytes | None:
-        """Of a directory, what was in it: entries that each begin with a letter and end with NUL."""
+        """The list of a directory: entries that each begin with a letter and end with NUL."""
         return self.records.get(DUMPDIR)
 
     @property
     def entries(self) -> Iterator[tuple[bytes, bytes]]:
-        """What a directory's listing says: each entry's letter and name."""
+        """The letter and name of each entry in a directory's list."""
         listing = self.listing or b""
         for entry in split(listing[at : at + _AT_ONCE] for at in range(0, len(listing), _AT_ONCE)):
             if entry:
@@ -107,7 +107,7 @@ class Member:
 
     @property
     def mode(self) -> int:
-        """Its mode, without its kind."""
+        """Its permissions."""
         return _number(self.header[100:108])
 
     @property
@@ -118,13 +118,13 @@ class Member:
 
     @property
     def modified(self) -> int:
-        """When its content was changed last, in nanoseconds since 1970."""
+        """Its modification time, in nanoseconds since 1970."""
         told = self.records.get(b"mtime")
         return _number(self.header[136:148]) * _SECOND if told is None else _nanoseconds(told)
 
 
 class Members:
-    """Takes in an archive piece by piece, and gives out its members as their headers have passed."""
+    """Takes an archive piece by piece, and yields each member once its headers are complete."""
 
     def __init__(self) -> None:
         self._begun: list[bytes] = []
@@ -133,18 +133,18 @@ class Members:
         self._is_over = False
 
     def check_over(self) -> None:
-        """Raise a `MalformedArchiveError` unless an archive has come to its end, with the block that says so."""
+        """Raise a `MalformedArchiveError` unless the archive is complete, including its end block."""
         if self._left or self._missing or not self._is_over:
             raise MalformedArchiveError("it is cut short")
 
     def feed(self, data: bytes) -> Iterator[Member]:
-        """Take in the next piece; to be exhausted before the next one. Raises `MalformedArchiveError`."""
+        """Take the next piece; exhaust the iterator before the next call. Raises `MalformedArchiveError`."""
         for member, _, _ in self._pass(data):
             if member is not None:
                 yield member
 
     def parts(self, data: bytes) -> Iterator[Member | memoryview]:
-        """Do as `feed`, and give out what follows each member's headers as well, as it comes."""
+        """Do the same as `feed`, and also yield the content after each member's headers, piece by piece."""
         view = memoryview(data)
         for member, begin, end in self._pass(data):
             if member is not None:
@@ -153,9 +153,9 @@ class Members:
                 yield view[begin:end]
 
     def _pass(self, data: bytes) -> Iterator[tuple[Member | None, int, int]]:
-        """Yield each member whose headers end in a piece, and where the content is that follows in it.
+        """Yield each member whose headers end in a piece, and the start and end of the content after them.
 
-        Where the piece begins with content, or with the rest of headers that are not whole yet, that comes without one.
+        Content at the beginning of a piece is yielded without a member, and so is an incomplete rest of headers.
         """
         size = len(data)
         at = min(self._left, size)
@@ -178,7 +178,7 @@ class Members:
             yield member, begin, at
 
     def _rest_of_headers(self, data: bytes) -> tuple[Member | None, int]:
-        """Take in more of headers that began in an earlier piece; return what `_headers` does once they are whole."""
+        """Take more of headers that began in an earlier piece; return the same as `_headers` once they are complete."""
         self._begun.append(data)
         self._missing -= len(data)
         if self._missing:
@@ -191,20 +191,20 @@ class Members:
 
 
 def quoted(name: bytes) -> bytes:
-    """Return an attribute's name as tar writes it: an equals sign would end it there."""
+    """Return an attribute's name as tar writes it; an unquoted equals sign would end it."""
     return name.replace(b"%", b"%25").replace(b"=", b"%3D")
 
 
 def unquoted(name: bytes) -> bytes:
-    """Return an attribute's name, from how tar writes it."""
+    """Return an attribute's name from the form in which tar writes it."""
     return name.replace(b"%3D", b"=").replace(b"%25", b"%")
 
 
 def _headers(data: bytes, at: int) -> tuple[Member | None, int, int]:
-    """Read the headers that begin there: return their member, where they end, and how many bytes of content follow.
+    """Read the headers at an offset; return their member, the offset of their end, and the length of the content.
 
-    There is no member where an empty block is, nor where they do not end in what is there: told is then how far that
-    has to reach at least.
+    The member is None for an empty block, and for headers that go beyond the data; the offset is then the least length
+    of data that is needed.
     """
     if data.startswith(_EMPTY, at):
         return None, at + _BLOCK, 0

@@ -1,13 +1,13 @@
-"""Tar's snapshot file: when a pass began, and every directory that it saw; pure.
+"""Reads and corrects tar's snapshot file: the start of a pass and every directory that it saw; pure.
 
-It is what GNU tar keeps between a base and an increment: a first line, the moment of the pass (seconds NUL nanoseconds
-NUL), then for each directory six fields that end with NUL (whether it lies on NFS, its mtime's seconds and nanoseconds,
-its device, its inode, its name), what was in it, each entry ended by NUL, and two NULs.
+GNU tar keeps this file between a base and an increment. It has a first line, the start of the pass (seconds NUL
+nanoseconds NUL), then for each directory six fields that end with NUL (whether it is on NFS, its mtime's seconds and
+nanoseconds, its device, its inode, its name), its entries, each ended by NUL, and two NULs.
 
-tar takes it at its word. So it is put right before an increment: the moment is set back, what the pass failed to read
-is forgotten, and so is every directory that has moved since. Of a directory that it has no record of, tar takes
-everything; of one that it knows at another place it writes a rename, and several of these that form a circle it can
-write and not extract.
+tar trusts this file. So it is corrected before an increment: the start is set back, and files that the pass failed to
+read are removed from it, and so is every directory that has moved since. tar archives a directory without a record
+completely. For a directory that it knows at another place it writes a rename, and it cannot extract several renames
+that form a circle.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ ROOT: Final = b"."
 
 @frozen
 class Folder:
-    """A directory, as a pass saw it.
+    """A directory as recorded by a pass.
 
     Attributes:
         name: its path below the root, which itself is ``.``.
-        device: the number of the file system that it is in.
-        inode: its number there.
-        record: all that the file says of it.
+        device: the number of its file system.
+        inode: its inode number.
+        record: its record in the snapshot file.
     """
 
     name: bytes
@@ -42,18 +42,18 @@ class Folder:
 
     @property
     def names(self) -> frozenset[bytes]:
-        """The names of what is known to be in it."""
+        """The names of its recorded entries."""
         return frozenset(entry[1:] for entry in _entries(self.record)[1] if entry)
 
 
 @frozen
 class Place:
-    """A directory, as it is now.
+    """The current state of a directory.
 
     Attributes:
-        inode: its number.
-        turned: when something about it was last changed beside what is in it, in nanoseconds since 1970; 0 where the
-            last change was of what is in it.
+        inode: its inode number.
+        turned: the time of its last change other than one of its entries, in nanoseconds since 1970; 0 if its entries
+            changed last.
     """
 
     inode: int
@@ -66,8 +66,8 @@ class SnapshotFile:
 
     Attributes:
         line: its first line.
-        began: when the pass began, in nanoseconds since 1970.
-        folders: the directories, in its own order.
+        began: the start of the pass, in nanoseconds since 1970.
+        folders: the directories, in the order of the file.
     """
 
     line: bytes
@@ -76,7 +76,7 @@ class SnapshotFile:
 
     @classmethod
     def parse(cls, data: bytes) -> Self:
-        """Read one; raises `ValueError` for what is none to the last byte."""
+        """Parse a snapshot file; raises `ValueError` unless every byte of it is as expected."""
         head = _HEAD.match(data)
         if head is None:
             raise ValueError("it does not begin as a snapshot file does")
@@ -84,7 +84,7 @@ class SnapshotFile:
         at = head.end()
         while at < len(data):
             match = _FOLDER.match(data, at)
-            # The last NUL of the name is followed by two more where nothing is in the directory.
+            # In an empty directory's record, the last NUL of the name is followed by two more.
             end = data.find(b"\0\0\0" if match is None else b"\0\0", match.end() - 1 if match else at)
             if match is None or end < 0 or data[end + 2 : end + 3] != b"\0":
                 raise ValueError(f"it is broken after {len(folders)} directories")
@@ -92,36 +92,36 @@ class SnapshotFile:
             folders.append(Folder(match[6], int(match[4]), int(match[5]), data[at:end]))
             at = end
         read = cls(data[: data.index(b"\n") + 1], int(head[1]) * _SECOND + int(head[2]), tuple(folders))
-        # The rest is in the records, to the letter.
+        # The records hold the rest byte for byte.
         if next(read.pieces()) != head[0]:
             raise ValueError("it has a shape of its own")
         return read
 
     @property
     def size(self) -> int:
-        """How many bytes it has as a file."""
+        """Its size as a file, in bytes."""
         return sum(map(len, self.pieces()))
 
     def written(self) -> bytes:
-        """Return it as a file."""
+        """Return the content of the file."""
         return b"".join(self.pieces())
 
     def pieces(self) -> Iterator[bytes]:
-        """Yield it as a file, piece by piece: of a million files it has some twenty megabytes."""
+        """Yield the content of the file piece by piece: a million files make some twenty megabytes."""
         yield self.line + b"%d\0%d\0" % divmod(self.began, _SECOND)
         for folder in self.folders:
             yield folder.record
 
     def set_back(self, seconds: float) -> SnapshotFile:
-        """Return it with an earlier moment: what has changed since then is taken again."""
+        """Return it with an earlier start: files that have changed since then are archived again."""
         return evolve(self, began=max(0, self.began - int(seconds * _SECOND)))
 
     def without(self, gone: Collection[bytes]) -> SnapshotFile:
-        """Return it without these directories, so that they are taken whole where they are."""
+        """Return it without these directories, so that they are archived completely at their present places."""
         return evolve(self, folders=tuple(folder for folder in self.folders if folder.name not in gone))
 
     def retaking(self, files: Iterable[bytes]) -> SnapshotFile:
-        """Return it without these files, so that they are taken again, whatever times they bear."""
+        """Return it without these files, so that they are archived again, regardless of their times."""
         names: dict[bytes, set[bytes]] = {}
         for path in files:
             above, _, name = path.rpartition(b"/")
@@ -133,10 +133,10 @@ class SnapshotFile:
         return evolve(self, folders=tuple(folders))
 
     def forgetting(self, missed: Iterable[bytes]) -> SnapshotFile | None:
-        """Return it without what the pass did not get to read; None where it does not tell where that was.
+        """Return it without paths that the pass could not read; None if a path's folder is not recorded.
 
         Args:
-            missed: paths of files and directories, below the root.
+            missed: the paths of files and directories, below the root.
         """
         folders = {folder.name: folder for folder in self.folders}
         for path in missed:
@@ -154,11 +154,11 @@ class SnapshotFile:
 
 
 def moved(snapshot: SnapshotFile, now: Mapping[bytes, Place]) -> set[bytes]:
-    """Return the directories of a snapshot file that an increment must take whole. Pure.
+    """Return the directories of a snapshot file that an increment must archive completely. Pure.
 
-    These are the ones that are not there any more, and the ones that something else has happened to than that entries
-    came and went: they may have been elsewhere while the base was read, and back before its end; then so have all that
-    are below them, and what the base has under their names may be of others.
+    These are the missing ones, and those with a change other than one of their entries: they may have been moved away
+    while the base was read, and back before its end. So may the directories below them, and the base may have other
+    files under their names.
     """
     gone = set()
     turned: list[bytes] = []
@@ -181,7 +181,7 @@ def _without_entries(folder: Folder, names: Collection[bytes]) -> bytes:
 
 
 def _entries(record: bytes) -> tuple[bytes, list[bytes]]:
-    """Return what a directory's record begins with, and its entries; some may be empty."""
+    """Return the fields of a directory's record, and its entries; some may be empty."""
     match = _FOLDER.match(record)
     if match is None:
         raise ValueError("a directory's record is broken")

@@ -1,4 +1,4 @@
-"""The archives of volumes, as the store holds them."""
+"""Reads the archives of volumes from the store."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from docker_rollback.errors import CorruptBackupError
 
 
 def read_archive(store: BackupStore, blob: Descriptor) -> Iterator[bytes]:
-    """Yield the tar that an archive holds; raises `CorruptBackupError` where it is damaged."""
+    """Yield an archive's tar stream; raises `CorruptBackupError` if it is damaged."""
     try:
         with closing(ahead(store.open_blob(blob))) as packed:
             yield from unpack(packed)

@@ -22,7 +22,7 @@ from docker_rollback._store.store import BackupStore
 from docker_rollback._volumes.capture import base
 from docker_rollback._volumes.capture.hash_set import Hashes
 from docker_rollback._volumes.capture.seen_files import Held
-from docker_rollback._volumes.fill.excluded_paths import Spared
+from docker_rollback._volumes.fill.excluded_paths import KeptPaths
 from docker_rollback._volumes.fill.filling import Filling
 from docker_rollback._volumes.tar import gnu_tar
 from docker_rollback._volumes.tar.members import Member, Members
@@ -186,7 +186,7 @@ def test_without_a_way_to_look_nothing_is_touched(field: Path) -> None:
         return run(("false",) if words[0] == "find" else words, stdin=stdin)
 
     without = evolve(reach_of(volume.root), run=bare)
-    with pytest.raises(ArchiveError, match="volume 'vol': looking for its excluded paths, before anything is touched,"):
+    with pytest.raises(ArchiveError, match="volume 'vol': scanning it for excluded paths, before anything is touched,"):
         Filling(without, volume.taken.archive, volume.store, None).fill()
     assert picture(volume.root) == before
 
@@ -303,7 +303,7 @@ def test_a_base_still_makes_the_folders_that_stay(field: Path) -> None:
     (root / "b/file").write_text("was here")
     let_age(root)
     base = capture(root).tars[0]
-    spared = Spared({b"./b": [b"cached"], b"./b/file": [b"cached"]})
+    spared = KeptPaths({b"./b": [b"cached"], b"./b/file": [b"cached"]})
 
     def members(*archive: bytes | memoryview) -> dict[bytes, Member]:
         return {member.name: member for member in Members().feed(b"".join(archive))}

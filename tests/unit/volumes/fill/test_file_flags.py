@@ -68,7 +68,7 @@ def test_flags_that_keep_a_volume_from_being_filled_are_taken_off(
         if at_hand:
             Filling(reach, taken.archive, store, None).fill()
             assert (root / "file").read_text() == "before"
-            assert "volume vol: flags of 1 files kept it from being filled" in caplog.text
+            assert "volume vol: cleared flags of 1 files that prevented filling it" in caplog.text
         else:
             with pytest.raises(ArchiveError, match="Operation not permitted"):
                 Filling(reach, taken.archive, store, None).fill()

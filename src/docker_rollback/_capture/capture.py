@@ -24,11 +24,10 @@ from docker_rollback._containers import (
     look_at,
     look_at_project,
     main_processes,
-    now,
     resting,
 )
 from docker_rollback._engine import Engine, remove_named
-from docker_rollback._host import Timer
+from docker_rollback._host import Timer, now
 from docker_rollback._inspection import Report, own_network, user_endpoints
 from docker_rollback._model import Backup, ContainerSnapshot, NetworkRecord, Observed, Project
 from docker_rollback._reporting import Reporter

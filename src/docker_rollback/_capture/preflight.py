@@ -23,7 +23,6 @@ from docker_rollback._containers import (
     mountinfo_of,
     native_loss,
     needs_network_of_mode,
-    now,
     own_container,
     require_members,
     settled,
@@ -31,6 +30,7 @@ from docker_rollback._containers import (
     unkept_names,
 )
 from docker_rollback._engine import ContainerFilter, Engine, Inspection
+from docker_rollback._host import now
 from docker_rollback._inspection import Report, bound_to, gap_of, observe, start_order
 from docker_rollback._model import ContainerSnapshot, Exclude, NotCovered, Observed, left_out
 from docker_rollback._store import BackupStore

@@ -22,7 +22,7 @@ from docker_rollback._containers.quiesce import AtRest, ensure_running, resting,
 from docker_rollback._containers.read_only_volumes import uncopied
 from docker_rollback._containers.readiness import await_needed
 from docker_rollback._containers.running import all_run, end_lost_run, ensure_state, in_rounds, is_lost, settled
-from docker_rollback._containers.snapshotter import ContainerSnapshotter, now
+from docker_rollback._containers.snapshotter import ContainerSnapshotter
 from docker_rollback._containers.store_identity import BOOT_LABEL, FOLDER_LABEL, HOST_LABEL, StoreIdentity
 from docker_rollback._containers.surviving import doubtful_paths, lost_partners, lost_path, mountinfo_of
 from docker_rollback._containers.undisturbed import (
@@ -84,7 +84,6 @@ __all__ = [
     "name_of",
     "native_loss",
     "needs_network_of_mode",
-    "now",
     "own_container",
     "project_key",
     "provide_image",

@@ -1,4 +1,4 @@
-"""Holds containers against other operations on the same store."""
+"""Locks containers against other operations on the same store."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ from docker_rollback._store import BackupStore
 def locked(
     store: BackupStore, containers: Iterable[ContainerSnapshot | Observed | Resting], *, project: str | None = None
 ) -> Iterator[None]:
-    """Hold containers against other operations on the same store, by id and by name: an update gives it another id.
+    """Lock containers against other operations on the same store.
 
-    A compose project is held by its name as well: an update may leave it none of its containers.
+    They are locked by id and by name, because an update gives a container another id. A compose project is locked by
+    its name as well, because an update may replace all of its containers.
 
     Raises:
-        ContainerBusyError: somebody else holds one of them.
+        ContainerBusyError: another operation holds one of the locks.
     """
     with ExitStack() as held:
         if project is not None:
@@ -30,13 +31,13 @@ def locked(
 
 
 LONGEST_KEY = 120
-"""How long the key of a lock may be, so that it makes the name of a file."""
+"""The most characters of a lock's key, which is a file name."""
 
 
 PROJECT_MARK = "_project."
-"""How the name begins under which a compose project is marked: no container's name does."""
+"""The prefix of a compose project in the name of a lock volume; no container's name begins so."""
 
 
 def project_key(project: str) -> str:
-    """Return the key under which a compose project is locked: short enough to make the name of a file."""
+    """Return the lock key of a compose project, short enough for a file name."""
     return f"project.{project}"[:LONGEST_KEY]

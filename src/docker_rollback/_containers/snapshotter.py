@@ -8,7 +8,7 @@ import secrets
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import partial
 from typing import Any
 
@@ -25,7 +25,7 @@ from docker_rollback._containers.podman_losses import native_loss
 from docker_rollback._containers.quiesce import AtRest
 from docker_rollback._containers.unkept_names import unkept_names
 from docker_rollback._engine import Engine, removal_error, remove_named
-from docker_rollback._host import Timer, may_do_anything
+from docker_rollback._host import Timer, may_do_anything, now
 from docker_rollback._inspection import (
     Origin,
     attached_networks,
@@ -48,11 +48,6 @@ logger = logging.getLogger("docker_rollback")
 
 _FAILED = 500
 """The status of an answer in which an engine says that it failed."""
-
-
-def now() -> datetime:
-    """Return the time, in UTC."""
-    return datetime.now(UTC)
 
 
 class ContainerSnapshotter:

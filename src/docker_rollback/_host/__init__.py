@@ -1,6 +1,6 @@
 """What this machine tells: processes, mounts, files below a folder, clocks."""
 
-from docker_rollback._host.clock import ran_on, read_clock, was_set_back
+from docker_rollback._host.clock import BOOT_ID, boot_id, now, ran_on, read_clock, was_set_back
 from docker_rollback._host.mounts import (
     Mounted,
     Spot,
@@ -25,6 +25,7 @@ from docker_rollback._host.timer import Timer
 from docker_rollback._host.tree import NotAFileError, Tree
 
 __all__ = [
+    "BOOT_ID",
     "Mounted",
     "NotAFileError",
     "Spot",
@@ -32,6 +33,7 @@ __all__ = [
     "Tree",
     "_seen_by",
     "began_with",
+    "boot_id",
     "folder_of",
     "is_first_of_its_namespace",
     "is_main_program",
@@ -41,6 +43,7 @@ __all__ = [
     "mounted",
     "mounted_below",
     "mounted_on",
+    "now",
     "outermost",
     "overlap",
     "ran_on",

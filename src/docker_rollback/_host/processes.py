@@ -8,15 +8,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
+from docker_rollback._host.clock import BOOT_ID
 from docker_rollback._host.tree import Tree
-
-_BOOT_ID: Final = "/proc/sys/kernel/random/boot_id"
-
 
 _UID_MAP: Final = "/proc/self/uid_map"
 
 
-IDENTITY: Final = ("cat", _BOOT_ID, _UID_MAP)
+IDENTITY: Final = ("cat", BOOT_ID, _UID_MAP)
 """What a helper runs to tell which kernel it runs on, and as whom."""
 
 
@@ -60,7 +58,7 @@ def _status(process: Path) -> dict[str, str]:
 def same_kernel(identity: str) -> bool:
     """Whether a helper whose `IDENTITY` is that runs on this kernel, with the same numbers for owners."""
     try:
-        return identity == Path(_BOOT_ID).read_text() + Path(_UID_MAP).read_text()
+        return identity == Path(BOOT_ID).read_text() + Path(_UID_MAP).read_text()
     except OSError:
         return False
 

@@ -1,4 +1,4 @@
-"""Time as an effect: the clock and the wait that parts are given through their constructors."""
+"""The protocol of a timer, which components are given through their constructors."""
 
 from __future__ import annotations
 

@@ -19,12 +19,11 @@ from docker_rollback._containers import (
     look_at,
     look_at_project,
     members,
-    now,
     resting,
     users_of,
 )
 from docker_rollback._engine import Engine
-from docker_rollback._host import Timer
+from docker_rollback._host import Timer, now
 from docker_rollback._inspection import started_at
 from docker_rollback._model import (
     Backup,

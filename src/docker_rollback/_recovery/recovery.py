@@ -9,9 +9,9 @@ from contextlib import contextmanager
 from datetime import datetime
 
 from docker_rollback._capture import Capture, CaptureOptions, Preflight
-from docker_rollback._containers import ContainerSnapshotter, now, put_back_until_undisturbed
+from docker_rollback._containers import ContainerSnapshotter, put_back_until_undisturbed
 from docker_rollback._engine import ContainerFilter, Engine
-from docker_rollback._host import Timer
+from docker_rollback._host import Timer, now
 from docker_rollback._inspection import Report
 from docker_rollback._model import Backup, Project, Recovered
 from docker_rollback._recovery.journalled_capture import JournalledCapture

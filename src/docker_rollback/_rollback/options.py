@@ -10,8 +10,8 @@ from attrs import field, frozen
 
 from docker_rollback._arguments import flag, function, seconds
 from docker_rollback._capture import Capture, Preflight
-from docker_rollback._containers import now
 from docker_rollback._engine import Engine
+from docker_rollback._host import now
 from docker_rollback._recovery import Recovery
 from docker_rollback._reporting import Reporter
 from docker_rollback._rollback.checked_container import Check

@@ -17,14 +17,14 @@ from docker_rollback._capture.guards import Guards, Journalled
 from docker_rollback._capture.hooks import Hooks
 from docker_rollback._capture.options import CaptureOptions
 from docker_rollback._containers import (
-    AtRest,
     BoundPaths,
     ContainerSnapshotter,
+    QuiescedContainers,
     beyond,
     look_at,
     look_at_project,
     main_processes,
-    resting,
+    quiesced_container,
 )
 from docker_rollback._engine import Engine, remove_named
 from docker_rollback._host import Timer, now
@@ -231,7 +231,7 @@ class Capture:
         exposed = [
             (container, self._snapshotter.tag(identity, number, container))
             for number, container in numbered
-            if resting(container, taking.options.quiesce).how == "stop"
+            if quiesced_container(container, taking.options.quiesce).how == "stop"
         ]
         if exposed:
             stopped = taking.guards.stand(exposed)
@@ -253,7 +253,7 @@ class Capture:
 
     def _capture_quiesced(
         self, taking: _Taking, until_captured: ExitStack, until_sealed: ExitStack
-    ) -> tuple[datetime, list[ContainerSnapshot], AtRest]:
+    ) -> tuple[datetime, list[ContainerSnapshot], QuiescedContainers]:
         """Quiesce and capture everything; return the moment, the snapshots and the context that resumes the containers.
 
         Args:
@@ -295,9 +295,9 @@ class Capture:
             _check_undisturbed(quiesced, sharing, watched=processes.known)
         return created, snapshots, quiesced
 
-    def _quiescing(self, taking: _Taking) -> AtRest:
+    def _quiescing(self, taking: _Taking) -> QuiescedContainers:
         check = taking.bound.check
-        return AtRest(
+        return QuiescedContainers(
             self._engine, taking.options.quiesce, before_start=check, reporter=self._reporter, timer=self._timer
         )
 
@@ -368,10 +368,10 @@ class Capture:
         found[known] = NetworkRecord(name=known, id=str(inspection["Id"]), inspection=inspection)
 
 
-def _quiesce(containers: Iterable[Observed], quiesced: AtRest, limit: DowntimeLimit) -> None:
+def _quiesce(containers: Iterable[Observed], quiesced: QuiescedContainers, limit: DowntimeLimit) -> None:
     """Quiesce containers, one after the other, within the limit."""
     for container in containers:
-        quiesced.bring(container)
+        quiesced.quiesce(container)
         limit.check()
 
 
@@ -400,7 +400,7 @@ def _both_at_once(side: Callable[[], Side], main: Callable[[], Main], stop: Call
             raise
 
 
-def _check_undisturbed(*contexts: AtRest, watched: bool) -> None:
+def _check_undisturbed(*contexts: QuiescedContainers, watched: bool) -> None:
     for quiesced in contexts:
         quiesced.check_undisturbed(watched=watched)
 

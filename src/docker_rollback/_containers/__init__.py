@@ -18,7 +18,7 @@ from docker_rollback._containers.locking import PROJECT_MARK, locked, project_ke
 from docker_rollback._containers.own_container import NO_TRACES, Own, Traces, own_container
 from docker_rollback._containers.podman_losses import native_loss, requiring
 from docker_rollback._containers.process_watch import main_processes
-from docker_rollback._containers.quiesce import AtRest, ensure_running, resting, with_runs
+from docker_rollback._containers.quiesce import QuiescedContainers, ensure_running, quiesced_container, with_runs
 from docker_rollback._containers.read_only_volumes import uncopied
 from docker_rollback._containers.readiness import await_needed
 from docker_rollback._containers.running import all_run, end_lost_run, ensure_state, in_rounds, is_lost, settled
@@ -42,13 +42,13 @@ __all__ = [
     "NO_TRACES",
     "PROJECT_MARK",
     "Added",
-    "AtRest",
     "BoundPaths",
     "ContainerSnapshotter",
     "DataWatch",
     "DisturbedCaptureError",
     "DisturbedError",
     "Own",
+    "QuiescedContainers",
     "StoreIdentity",
     "Traces",
     "added_since",
@@ -88,9 +88,9 @@ __all__ = [
     "project_key",
     "provide_image",
     "put_back_until_undisturbed",
+    "quiesced_container",
     "require_members",
     "requiring",
-    "resting",
     "settled",
     "take_name",
     "uncommittable",

@@ -14,7 +14,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
-from docker_rollback._containers.quiesce import resting
+from docker_rollback._containers.quiesce import quiesced_container
 from docker_rollback._host import is_first_of_its_namespace, is_main_program
 from docker_rollback._model import Observed, Quiesce
 
@@ -75,7 +75,7 @@ def _watch(container: Observed, quiesce: Quiesce, held: ExitStack) -> int:
     pid = (container.inspection.get("State") or {}).get("Pid")
     alone = not container.inspection["HostConfig"].get("PidMode")
     # One that its engine starts again and again has another process by the time it is stopped.
-    stopped = not container.state.loops and resting(container, quiesce).how == "stop"
+    stopped = not container.state.loops and quiesced_container(container, quiesce).how == "stop"
     if not pid or not alone or not stopped or not hasattr(os, "pidfd_open"):
         raise _UnknownError
     process = Path("/proc", str(pid))

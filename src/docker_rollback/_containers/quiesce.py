@@ -1,4 +1,4 @@
-"""Bringing containers to rest for their capture, and back to what each was doing."""
+"""Quiesces containers and resumes them: stops or pauses them, and brings each back to its previous state."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 from types import TracebackType
-from typing import Self
+from typing import Literal, Self
 
 from attrs import evolve
 
@@ -24,21 +24,21 @@ from docker_rollback.errors import CaptureError, ContainerNotFoundError, EngineE
 logger = logging.getLogger("docker_rollback")
 
 _PATIENCE = 5
-"""How many interruptions, such as Ctrl-C, wait until every container goes again."""
+"""How many interruptions, such as Ctrl-C, are deferred until every container is resumed."""
 
 _STOPS = 5
 _COMES_BACK = 1.0
-"""How often a container in a crash loop is stopped, and seconds after which it would be back.
+"""How often to stop a container in a crash loop, and the seconds after which it would be back.
 
-Podman does not take a stop for one that has just ended and that it is about to start again.
+Podman ignores a stop of a container that has just ended and that it is about to start again.
 """
 
 
-def resting(container: Observed | ContainerSnapshot, quiesce: Quiesce) -> Resting:
-    """Return how a container is brought to rest, and what it takes to set it going again. Pure.
+def quiesced_container(container: Observed | ContainerSnapshot, quiesce: Quiesce) -> Resting:
+    """Return how a container is quiesced, and what it takes to resume it. Pure.
 
-    A container that does not run is at rest already, and so is a paused one. One that its engine removes when it stops
-    (``--rm``) is paused instead: stopping it would destroy what is to be saved.
+    A container that does not run, or is paused, stays as it is. One that its engine removes when it stops (``--rm``) is
+    paused instead, because stopping it would destroy its data.
     """
     how = quiesce if container.state.status in ("running", "restarting") else "none"
     if how == "stop" and container.inspection["HostConfig"].get("AutoRemove"):
@@ -54,7 +54,7 @@ def resting(container: Observed | ContainerSnapshot, quiesce: Quiesce) -> Restin
 
 
 def with_runs(engine: Engine, containers: Iterable[Resting]) -> tuple[Resting, ...]:
-    """Return the same with the present run of each container that is alive."""
+    """Return the containers, each with its current run if it is alive."""
     found = []
     for one in containers:
         now = look_at(engine, one.id)
@@ -63,30 +63,29 @@ def with_runs(engine: Engine, containers: Iterable[Resting]) -> tuple[Resting, .
     return tuple(found)
 
 
-class AtRest:
-    """Containers brought to rest one by one, and resumed together when the ``with`` block ends, however it ends.
+class QuiescedContainers:
+    """Quiesces containers one by one, and resumes all of them when the ``with`` block ends, even after an error.
 
     Args:
-        engine: where the containers are.
-        quiesce: how: "stop" by the container's own signal and patience, "pause", or "none".
-        held: whether they are kept from being started by their engine as well, also after a reboot.
-        note: told of each before it is touched.
-        after_errors: whether they are set going again after an error too; else whoever finds the note of them does it.
-        before_start: raises an `EngineError` if a container that was stopped cannot be started yet.
-        reporter: is told what is done.
-        timer: measures the time and waits.
+        engine: the engine that the containers are on.
+        how: "stop" sends the container's own signal and waits its own time; "pause"; "none"; "hold" is "stop", and also
+            keeps the engine from starting the container again, even after a reboot.
+        record: called with each container before it is touched.
+        after_errors: whether to resume after an error as well; otherwise whoever finds the record does it.
+        before_start: raises `EngineError` if a stopped container cannot be started yet.
+        reporter: progress and timing sink.
+        timer: measures time and waits.
 
     Raises:
-        ResumeError: on leaving, where a container could not be set going again; every one was tried.
+        ResumeError: on leaving the block, a container could not be resumed; every one was tried.
     """
 
     def __init__(
         self,
         engine: Engine,
-        quiesce: Quiesce,
+        how: Quiesce | Literal["hold"],
         *,
-        held: bool = False,
-        note: Callable[[Resting], None] | None = None,
+        record: Callable[[Resting], None] | None = None,
         after_errors: bool = True,
         before_start: Callable[[Resting], None] | None = None,
         reporter: Reporter | None = None,
@@ -96,25 +95,25 @@ class AtRest:
         self._before_start = before_start
         self._reporter = reporter or Reporter()
         self._timer = timer
-        self._quiesce: Quiesce = quiesce
-        self._held = held
-        self._note = note
+        self._how: Quiesce = "stop" if how == "hold" else how
+        self._held = how == "hold"
+        self._record = record
         self._after_errors = after_errors
-        self._resting: list[Resting] = []
+        self._quiesced: list[Resting] = []
         self._seen: dict[str, Observed] = {}
         self._keep = False
 
-    def bring(self, container: Observed) -> None:
-        """Bring one container to rest; raises an `EngineError` where the engine will not."""
-        found = resting(container, self._quiesce)
+    def quiesce(self, container: Observed) -> None:
+        """Quiesce one container. Raises `EngineError` if the engine refuses."""
+        found = quiesced_container(container, self._how)
         starts = self._held and restarts(container.inspection["HostConfig"])
         if found.how == "none" and not starts:
             return
-        if self._note is not None:
-            self._note(found)
+        if self._record is not None:
+            self._record(found)
         self._seen[found.id] = container
-        # Noted first: a stop whose answer is lost may have stopped it all the same.
-        self._resting.append(found)
+        # Recorded first: a stop whose answer is lost may have taken effect.
+        self._quiesced.append(found)
         self._reporter.announce("quiesce", found.name)
         if starts:
             self._engine.update_container(found.id, {"RestartPolicy": dict(HELD)})
@@ -134,14 +133,14 @@ class AtRest:
             self._engine.stop_container(container.id)
 
     @property
-    def resting(self) -> tuple[Resting, ...]:
+    def containers(self) -> tuple[Resting, ...]:
         """The containers that are stopped, or were until the block ended."""
-        return tuple(self._resting)
+        return tuple(self._quiesced)
 
     def adopt(self, found: Resting) -> None:
-        """Take over a container that another process brought to rest and then died.
+        """Take over a container that another process quiesced before it died.
 
-        One that somebody set going since gets its restart policy back, and nothing else.
+        A container that was started since only gets its restart policy back.
 
         Raises:
             EngineError: the engine does not answer.
@@ -149,21 +148,21 @@ class AtRest:
         try:
             standing = observe(self._engine.inspect_container(found.id))
         except ContainerNotFoundError:
-            logger.warning("%s: it was brought to rest, and somebody removed it since", found.name)
+            logger.warning("%s: it was quiesced, and somebody removed it since", found.name)
             return
         if not is_same_start(standing.inspection, found.started, found.restarted):
             self._give_policy_back(found)
         elif self._held or found.how == "stop" or (found.how == "pause" and standing.state.status == "paused"):
-            self._resting.append(found)
+            self._quiesced.append(found)
 
     def check_undisturbed(self, *, watched: bool = False) -> None:
-        """Raise a `CaptureError` if somebody started a container that should have been stopped.
+        """Raise `CaptureError` if somebody started a container that should have been stopped.
 
         Args:
-            watched: whether the processes of the containers were watched, so that their end counted as the stop. Then
-                no other process may have come after them, not even by the restart policy.
+            watched: whether the containers' main processes were watched, so that their end counted as the stop. Then no
+                run may have followed, not even by the restart policy.
         """
-        for found in self._resting:
+        for found in self._quiesced:
             now = self._still_there(found)
             going = now.state.status != "paused" if found.how == "pause" else now.state.alive
             if going or not is_same_start(now.inspection, found.started, found.restarted):
@@ -180,8 +179,8 @@ class AtRest:
                 raise CaptureError(found.name, "somebody else renamed it or changed its restart policy meanwhile")
 
     def check_there(self) -> None:
-        """Raise a `CaptureError` if somebody removed a container that should have been stopped."""
-        for found in self._resting:
+        """Raise `CaptureError` if somebody removed a container that should have been stopped."""
+        for found in self._quiesced:
             self._still_there(found)
 
     def _still_there(self, found: Resting) -> Observed:
@@ -196,24 +195,24 @@ class AtRest:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Resume whatever rests; `keep` prevents it, but not after an error."""
+        """Resume the quiesced containers; `keep` prevents that, except after an error."""
         if self._keep and error is None:
             return
         if error is not None and not self._after_errors:
-            if self._resting:
-                names = ", ".join(found.name for found in self._resting)
-                error.add_note(f"docker-rollback: {names} stay at rest until it is finished")
+            if self._quiesced:
+                names = ", ".join(found.name for found in self._quiesced)
+                error.add_note(f"docker-rollback: {names} stay stopped until it is finished")
             return
         raise_failures(self._resume(), error)
 
     def keep(self) -> None:
-        """Leave the containers at rest when the block ends well: whoever asked for it sets them going."""
+        """Leave the containers quiesced when the block ends without an error; the caller resumes them."""
         self._keep = True
 
     def _resume(self) -> list[tuple[Resting, Exception]]:
-        """Resume every container, last first, and return what failed.
+        """Resume every container, last first, and return the failures.
 
-        A container that does not start is tried again after the others, which it may need.
+        A container that does not start is retried after the others, which it may need.
         """
         interruptions: list[BaseException] = []
 
@@ -233,7 +232,7 @@ class AtRest:
 
         failures: list[tuple[Resting, Exception]] = []
         failures += in_rounds(
-            reversed(self._resting), lambda found: uninterrupted(lambda: self._set_going(found)), sleep=sleep
+            reversed(self._quiesced), lambda found: uninterrupted(lambda: self._resume_one(found)), sleep=sleep
         )
         for found, error in failures:
             logger.warning("%s: it could not be resumed: %s", found.name, error)
@@ -244,11 +243,11 @@ class AtRest:
         return failures
 
     def _look_again(self, but: Collection[str]) -> list[tuple[Resting, Exception]]:
-        resumed = [found for found in reversed(self._resting) if found.id not in but]
+        resumed = [found for found in reversed(self._quiesced) if found.id not in but]
         looping = {found for found, seen in self._seen.items() if seen.state.loops}
         return look_again(self._engine, resumed, looping=looping, timer=self._timer)
 
-    def _set_going(self, found: Resting) -> None:
+    def _resume_one(self, found: Resting) -> None:
         self._reporter.announce("resume", found.name)
         seen = self._seen.get(found.id)
         if seen is not None and found.how == "stop":
@@ -278,12 +277,12 @@ def ensure_running(
     *,
     timer: Timer = time,
 ) -> None:
-    """Look at containers that were resumed once more, and start again those that have ended with their engine.
+    """Check resumed containers once more, and start those again that have ended with their engine.
 
-    One that is gone is left alone.
+    Containers that are gone are skipped.
 
     Raises:
-        ResumeError: one of them does not run; every one was tried.
+        ResumeError: a container does not run; every one was tried.
     """
     standing = [found for found in containers if look_at(engine, found.id) is not None]
     raise_failures(look_again(engine, standing, timer=timer))
@@ -296,7 +295,7 @@ def look_again(
     looping: Collection[str] = (),
     timer: Timer,
 ) -> list[tuple[Resting, Exception]]:
-    """Start again the containers that have ended since they were resumed; return those that do not run, with why."""
+    """Start containers again that have ended since they were resumed; return those that do not run, with the reason."""
     failures: list[tuple[Resting, Exception]] = []
     for found in containers:
         if found.how == "none":
@@ -313,7 +312,7 @@ def look_again(
 
 
 def raise_failures(failures: Sequence[tuple[Resting, Exception]], first: BaseException | None = None) -> None:
-    """Raise a `ResumeError` if there are failures; `first` is the error that came before them."""
+    """Raise `ResumeError` if there are failures; `first` is an earlier error."""
     if failures:
         causes = [failure for _, failure in failures]
         raise ResumeError(

@@ -209,11 +209,9 @@ def _brought_to(
                 logger.warning("%s: it is %s although it was started; starting it again", name, status)
                 engine.start_container(container)
                 continue
-            if status == "paused":
-                engine.unpause_container(container)
-                continue
-            if status == "running":
-                engine.pause_container(container)
+            if status in ("paused", "running"):
+                change = engine.unpause_container if status == "paused" else engine.pause_container
+                change(container)
                 continue
         except EngineError as error:
             refused = f"it is {status}: {error}"

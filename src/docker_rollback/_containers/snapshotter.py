@@ -22,7 +22,7 @@ from docker_rollback._containers.locking import locked
 from docker_rollback._containers.overlay import altered, lost_by_commit
 from docker_rollback._containers.overlay_changes import changes as seen_changes
 from docker_rollback._containers.podman_losses import native_loss
-from docker_rollback._containers.quiesce import AtRest
+from docker_rollback._containers.quiesce import QuiescedContainers
 from docker_rollback._containers.unkept_names import unkept_names
 from docker_rollback._engine import Engine, removal_error, remove_named
 from docker_rollback._host import Timer, may_do_anything, now
@@ -117,8 +117,8 @@ class ContainerSnapshotter:
             self.discarding([tag]),
         ):
             self.expect([observed])
-            with AtRest(self._engine, self._quiesce, reporter=self._reporter, timer=self._timer) as rest:
-                rest.bring(observed)
+            with QuiescedContainers(self._engine, self._quiesce, reporter=self._reporter, timer=self._timer) as rest:
+                rest.quiesce(observed)
                 snapshot = self.capture(observed, tag=tag)
                 rest.check_undisturbed()
             snapshot = self.seal(snapshot, draft)

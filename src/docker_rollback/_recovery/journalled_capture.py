@@ -15,7 +15,7 @@ from docker_rollback._containers import (
     all_run,
     capture_until_undisturbed,
     ensure_running,
-    resting,
+    quiesced_container,
     with_runs,
 )
 from docker_rollback._engine import Engine
@@ -95,9 +95,9 @@ class JournalledCapture:
         identity = backup_id(project or report.containers[0].name, self._clock(), secrets.token_hex(3))
         operation = self._operations.begin(
             identity,
-            [resting(container, options.quiesce) for container in report.containers],
+            [quiesced_container(container, options.quiesce) for container in report.containers],
             report.volumes,
-            guests=[resting(guest, options.quiesce) for guest in report.guests if options.shared == "stop"],
+            guests=[quiesced_container(guest, options.quiesce) for guest in report.guests if options.shared == "stop"],
             project=project,
             restore_tags=restore_tags,
         )

@@ -13,13 +13,13 @@ from typing import Self
 from attrs import evolve
 
 from docker_rollback._containers import (
-    AtRest,
+    QuiescedContainers,
     added_since,
     locked,
     look_at,
     look_at_project,
     members,
-    resting,
+    quiesced_container,
     users_of,
 )
 from docker_rollback._engine import Engine
@@ -148,10 +148,12 @@ class Operation:
         except DockerRollbackError as error:
             logger.warning("operation %s goes on without a note: %s", self.record.operation, error)
 
-    def resting_guests(self, reporter: Reporter, timer: Timer) -> AtRest:
+    def resting_guests(self, reporter: Reporter, timer: Timer) -> QuiescedContainers:
         """Return what stops containers outside, with those that are stopped already. An error leaves them stopped."""
         note = self.note_guest
-        guests = AtRest(self._engine, "stop", held=True, note=note, after_errors=False, reporter=reporter, timer=timer)
+        guests = QuiescedContainers(
+            self._engine, "hold", record=note, after_errors=False, reporter=reporter, timer=timer
+        )
         for guest in self.record.guests:
             guests.adopt(guest)
         return guests
@@ -302,7 +304,7 @@ class Operations:
 
     def restoring(self, backup: Backup, *, restore_tags: bool = True) -> Operation:
         """Begin the restore of a backup, or go on with one that was cut off; raises as `begin` does."""
-        containers = [resting(container, "stop") for container in backup.containers]
+        containers = [quiesced_container(container, "stop") for container in backup.containers]
         record = self._record(backup.id, containers, [one.name for one in backup.volumes], "rolling back")
         if backup.project is not None:
             record = evolve(record, project=backup.project.name, spares=True)

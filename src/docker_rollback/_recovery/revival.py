@@ -10,12 +10,12 @@ from attrs import evolve, frozen
 
 from docker_rollback._capture import remove_guards
 from docker_rollback._containers import (
-    AtRest,
     ContainerSnapshotter,
+    QuiescedContainers,
     led_to,
     look_at,
     put_back_until_undisturbed,
-    resting,
+    quiesced_container,
 )
 from docker_rollback._engine import ContainerFilter, Engine
 from docker_rollback._host import Timer
@@ -143,18 +143,20 @@ class Revival:
         stopped = (*record.guests, *reversed(record.containers))
         if record.phase != "capturing":
             # Of an update, to be kept; what the capture before it stopped is none of this.
-            stopped = tuple(resting(one, "stop") for one in reversed(record.stopped))
+            stopped = tuple(quiesced_container(one, "stop") for one in reversed(record.stopped))
         bound = self._restorer.bound_paths()
         bound.expect(record.stopped)
-        rest = AtRest(self._engine, "stop", before_start=bound.check, reporter=self._reporter, timer=self._timer)
+        rest = QuiescedContainers(
+            self._engine, "stop", before_start=bound.check, reporter=self._reporter, timer=self._timer
+        )
         try:
             with rest:
                 for found in stopped:
                     if found.id not in but:
                         rest.adopt(found)
         except ResumeError as error:
-            return rest.resting, error
-        return rest.resting, None
+            return rest.containers, error
+        return rest.containers, None
 
     def _is_removed(self, snapshot: ContainerSnapshot) -> bool:
         """Whether a container is gone, and nobody has made another one of its name that has run."""
@@ -210,7 +212,7 @@ class Revival:
         """Put the containers back; return what differs, by container, where they run all the same."""
         try:
             # Who shares a volume is stopped for a moment, and runs again also after an error.
-            others = AtRest(self._engine, "stop", held=True, reporter=self._reporter, timer=self._timer)
+            others = QuiescedContainers(self._engine, "hold", reporter=self._reporter, timer=self._timer)
             self._restorer.put_back(backup, others=others)
         except RestoreError as error:
             failures = [failure for failure in error.failures or (error,) if isinstance(failure, RestoreError)]

@@ -11,11 +11,11 @@ from typing import Literal, TypeAlias
 from attrs import field, frozen
 
 from docker_rollback._containers import (
-    AtRest,
     BoundPaths,
     ContainerSnapshotter,
     DataWatch,
     DisturbedError,
+    QuiescedContainers,
     await_needed,
     in_rounds,
     look_at,
@@ -150,7 +150,7 @@ class Restorer:
         self,
         backup: Backup,
         *,
-        others: AtRest | None = None,
+        others: QuiescedContainers | None = None,
         detached: DetachedContainers | None = None,
         before_resume: Callable[[], None] | None = None,
         restore_tags: bool = True,
@@ -166,8 +166,8 @@ class Restorer:
             restore_tags: whether to move image names back.
             note: called with each image name that was moved back, and with a sentence for each inexact result.
         """
-        others = others or AtRest(
-            self._engine, "stop", held=True, after_errors=False, reporter=self._reporter, timer=self._timer
+        others = others or QuiescedContainers(
+            self._engine, "hold", after_errors=False, reporter=self._reporter, timer=self._timer
         )
         work = _Restoration(
             backup,
@@ -464,7 +464,7 @@ class _Restoration:
     """
 
     backup: Backup
-    others: AtRest
+    others: QuiescedContainers
     detached: DetachedContainers
     surroundings: Surroundings
     watch: DataWatch

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any, Self
 
-from docker_rollback._containers import Added, AtRest, added_since, look_at, look_at_all
+from docker_rollback._containers import Added, QuiescedContainers, added_since, look_at, look_at_all
 from docker_rollback._engine import EVERY, ContainerFilter, Engine
 from docker_rollback._inspection import (
     common_subnet,
@@ -124,7 +124,7 @@ class Surroundings:
         self._handled = set()
         return self
 
-    def hold_added(self, others: AtRest) -> None:
+    def hold_added(self, others: QuiescedContainers) -> None:
         """Stop and hold added containers, and stop users of project volumes that no container of the backup uses."""
         for one in reversed(self._added.containers):
             with suppress(ContainerNotFoundError):  # a stop removes it, or it was about to go
@@ -206,7 +206,7 @@ class Surroundings:
                 "stop it first. Nothing was touched",
             )
 
-    def stop_conflicting(self, container: ContainerSnapshot, others: AtRest) -> None:
+    def stop_conflicting(self, container: ContainerSnapshot, others: QuiescedContainers) -> None:
         """Stop the containers that conflict with one of the backup, and hold stopped ones that share its volumes.
 
         A held container does not start after a reboot, when it would find half of its data.
@@ -313,21 +313,21 @@ class Surroundings:
         reasons = [(other, conflict(container, other, folders=folders)) for other in others]
         return [(other, reason) for other, reason in reasons if reason is not None]
 
-    def _stop(self, other: Observed, reason: str, others: AtRest) -> None:
+    def _stop(self, other: Observed, reason: str, others: QuiescedContainers) -> None:
         """Stop a container for the restore if it existed at the capture, and for good if it came later."""
         standing = self._standing(other)
         if standing is None or not standing.state.alive:
             return
         if other.id in self._backup.bystanders:
-            others.bring(standing)
+            others.quiesce(standing)
         else:
             logger.warning("%s: stopping it for good, because it %s", other.name, reason)
             hold(self._engine, standing)
 
-    def _hold_stopped(self, other: Observed, others: AtRest) -> None:
+    def _hold_stopped(self, other: Observed, others: QuiescedContainers) -> None:
         standing = self._standing(other) if other.id not in self._ids else None
         if standing is not None and _starts_by_itself(standing):
-            others.bring(standing)
+            others.quiesce(standing)
 
     def _standing(self, other: Observed) -> Observed | None:
         """Look up a container again, the first time that it is asked for: stopping others may have taken long."""

@@ -8,7 +8,7 @@ from typing import TypeVar
 import pytest
 
 from docker_rollback import EngineError
-from docker_rollback._containers.quiesce import AtRest
+from docker_rollback._containers.quiesce import QuiescedContainers
 from docker_rollback._inspection.recreate import observe
 from docker_rollback.errors import CaptureError, ResumeError
 from docker_rollback.testing import FailingEngine, FakeClock, FakeEngine
@@ -28,10 +28,10 @@ def engine() -> FakeEngine:
     return engine
 
 
-def bring(rest: AtRest, engine: FakeEngine, *names: str) -> None:
+def bring(rest: QuiescedContainers, engine: FakeEngine, *names: str) -> None:
     """Have containers stopped, or paused, as they are now."""
     for name in names:
-        rest.bring(observe(engine.inspect_container(name)))
+        rest.quiesce(observe(engine.inspect_container(name)))
 
 
 def states(engine: FakeEngine) -> list[str]:
@@ -58,7 +58,7 @@ class Interrupted(FailingEngine):
 def test_an_interruption_waits_until_all_run_again(engine: FakeEngine, times: int) -> None:
     """However often Ctrl-C is pressed, up to a limit, every container runs again; then it comes out."""
     interrupted = Interrupted(engine, times)
-    with pytest.raises(KeyboardInterrupt), AtRest(interrupted, "stop") as rest:
+    with pytest.raises(KeyboardInterrupt), QuiescedContainers(interrupted, "stop") as rest:
         bring(rest, engine, *NAMES)
         assert states(engine) == ["exited"] * 3
     assert states(engine) == ["running"] * 3
@@ -68,7 +68,7 @@ def test_an_interruption_waits_until_all_run_again(engine: FakeEngine, times: in
 def test_somebody_who_interrupts_again_and_again_is_heard(engine: FakeEngine) -> None:
     """At the sixth time the rest is left to a recovery."""
     interrupted = Interrupted(engine, 6)
-    with pytest.raises(KeyboardInterrupt), AtRest(interrupted, "stop") as rest:
+    with pytest.raises(KeyboardInterrupt), QuiescedContainers(interrupted, "stop") as rest:
         bring(rest, engine, *NAMES)
     assert interrupted.left == 0
     assert "exited" in states(engine)
@@ -112,7 +112,7 @@ def test_a_start_that_fails_is_tried_five_times(
     """After the others, with half a second between; a warning comes only if the last try fails."""
     waiting = Waiting(lambda: states(engine))
     stubborn = Stubborn(engine, "three", failures)
-    rest = AtRest(stubborn, "stop", timer=waiting)
+    rest = QuiescedContainers(stubborn, "stop", timer=waiting)
     if failures == 5:
         with pytest.raises(ResumeError) as failed, rest:
             bring(rest, engine, *NAMES)
@@ -134,7 +134,7 @@ def test_the_last_is_started_first(engine: FakeEngine) -> None:
     """Those that others depend on are stopped last, and run before these again."""
     watching = FailingEngine(engine)
     ids = [engine.container(name).id for name in NAMES]
-    with AtRest(watching, "stop") as rest:
+    with QuiescedContainers(watching, "stop") as rest:
         bring(rest, engine, *NAMES)
     assert [call.arguments[0] for call in watching.called("stop_container")] == ids
     assert [call.arguments[0] for call in watching.called("start_container")] == ids[::-1]
@@ -143,11 +143,11 @@ def test_the_last_is_started_first(engine: FakeEngine) -> None:
 
 def test_what_is_kept_at_rest_runs_after_an_error_all_the_same(engine: FakeEngine) -> None:
     """Only a block that ends well leaves its containers as they are."""
-    with AtRest(engine, "stop") as rest:
+    with QuiescedContainers(engine, "stop") as rest:
         bring(rest, engine, "one")
         rest.keep()
     assert states(engine) == ["exited", "running", "running"]
-    with pytest.raises(LookupError), AtRest(engine, "stop") as rest:
+    with pytest.raises(LookupError), QuiescedContainers(engine, "stop") as rest:
         bring(rest, engine, "two")
         rest.keep()
         raise LookupError
@@ -156,13 +156,13 @@ def test_what_is_kept_at_rest_runs_after_an_error_all_the_same(engine: FakeEngin
 
 def test_what_stays_at_rest_after_an_error_is_named(engine: FakeEngine) -> None:
     """Where a recovery is to finish it, the error says which containers do not run, if there are any."""
-    with pytest.raises(LookupError) as failed, AtRest(engine, "stop", after_errors=False) as rest:
+    with pytest.raises(LookupError) as failed, QuiescedContainers(engine, "stop", after_errors=False) as rest:
         bring(rest, engine, "one", "two")
         raise LookupError
     assert states(engine) == ["exited", "exited", "running"]
     (note,) = failed.value.__notes__
     assert "one, two" in note
-    with pytest.raises(LookupError) as failed, AtRest(engine, "stop", after_errors=False):
+    with pytest.raises(LookupError) as failed, QuiescedContainers(engine, "stop", after_errors=False):
         raise LookupError
     assert not hasattr(failed.value, "__notes__")
 
@@ -170,8 +170,8 @@ def test_what_stays_at_rest_after_an_error_is_named(engine: FakeEngine) -> None:
 def test_what_is_held_has_its_policy_back(engine: FakeEngine) -> None:
     """Meanwhile the engine does not start it; a note comes before each container is touched."""
     noted: list[tuple[str, str]] = []
-    with AtRest(
-        engine, "stop", held=True, note=lambda one: noted.append((one.name, engine.container(one.id).status))
+    with QuiescedContainers(
+        engine, "hold", record=lambda one: noted.append((one.name, engine.container(one.id).status))
     ) as rest:
         bring(rest, engine, "one")
         assert engine.inspect_container("one")["HostConfig"]["RestartPolicy"]["Name"] == "no"
@@ -197,7 +197,7 @@ def test_whoever_meddles_with_what_rests_is_noticed(
     engine: FakeEngine, quiesce: str, meddle: Callable[[FakeEngine], object], words: str | None
 ) -> None:
     """A start, a rename and another restart policy mean that the capture may be a mixture."""
-    rest = AtRest(engine, "stop" if quiesce == "stop" else "pause")
+    rest = QuiescedContainers(engine, "stop" if quiesce == "stop" else "pause")
     bring(rest, engine, "one")
     meddle(engine)
     if words is None:
@@ -212,12 +212,12 @@ def test_none_means_that_nothing_is_touched(engine: FakeEngine) -> None:
     """Neither is what does not run, unless its engine would start it."""
     engine.stop_container("two")
     watching = FailingEngine(engine)
-    with AtRest(watching, "none") as rest:
+    with QuiescedContainers(watching, "none") as rest:
         bring(rest, engine, "one")
-    with AtRest(watching, "stop") as rest:
+    with QuiescedContainers(watching, "stop") as rest:
         bring(rest, engine, "two")
     assert [call.verb for call in watching.calls if call.number] == []
-    with AtRest(watching, "stop", held=True) as rest:
+    with QuiescedContainers(watching, "hold") as rest:
         bring(rest, engine, "two")
     assert [call.verb for call in watching.calls if call.number] == ["update_container", "update_container"]
     assert states(engine) == ["running", "exited", "running"]

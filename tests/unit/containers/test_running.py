@@ -12,7 +12,7 @@ from attrs import evolve
 
 from docker_rollback import BackupStore, RollbackRequested, Status, healthy, rollback
 from docker_rollback._containers.find import look_at
-from docker_rollback._containers.quiesce import look_again, resting
+from docker_rollback._containers.quiesce import look_again, quiesced_container
 from docker_rollback._containers.running import all_run, ensure_state, in_rounds, loops, settled, supervisor_of
 from docker_rollback._inspection.recreate import observe
 from docker_rollback._model.backup import ContainerState
@@ -122,7 +122,7 @@ def test_a_resumed_crash_loop_is_known_by_its_count_or_by_what_was_seen(
     """An engine may show a loop before it has counted a restart; any other one that restarts does not run."""
     identity = fake.run("web", image="app:1", restart="always")
     found = observe(fake.inspect_container("web"))
-    rest = evolve(resting(found, "stop"), restarted=restarted)
+    rest = evolve(quiesced_container(found, "stop"), restarted=restarted)
     looping = Says(fake, *[{"Status": "restarting"}] * 1_000)
     assert look_again(looping, [rest], looping={identity}, timer=clock) == []
     looping = Says(fake, *[{"Status": "restarting"}] * 1_000)

@@ -60,7 +60,7 @@ class Preflight:
         archiver: archives the volumes.
         options: how the containers are to be captured.
         volumes: which data of volumes is to be archived.
-        traces: what the kernel tells of the container that this program runs in, which is never stopped.
+        traces: the kernel's facts about the container that this program runs in, which is never stopped.
         clock: the time, in UTC.
         sleep: waits, in seconds.
 
@@ -86,7 +86,7 @@ class Preflight:
         Other containers may write to the same volumes, and settings may be lost.
 
         Args:
-            excluded: what the earlier backup left out; as far as it still exists, it is left out again.
+            excluded: what the earlier backup excluded; it is excluded again, as far as it still exists.
         """
         options, volumes = evolve(self._options, shared="ignore"), evolve(self._volumes, exclude=excluded)
         return evolve(self, options=options, volumes=volumes, keeps=True)
@@ -148,7 +148,7 @@ class Preflight:
         )
 
     def _look(self, containers: tuple[str, ...], project: str | None) -> Scene:
-        """Collect the facts that the rules decide on, but for those about the data of volumes."""
+        """Collect the facts that the rules decide on, except those about the data of volumes."""
         given = self._named(containers, project)
         whole = look_at_project(self._engine, project) if project is not None else None
         others = look_at_all(self._engine, ContainerFilter(), but={container.id for container in given})

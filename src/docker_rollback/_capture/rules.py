@@ -119,8 +119,8 @@ def required_by_others(scene: Scene) -> Iterator[Refusal]:
 def one_off_commands(scene: Scene) -> Iterator[Refusal]:
     """Refuse a running member of a project that runs for one command alone, unless the caller named it."""
     reason = (
-        "it was made by `compose run` and is at work: a rollback would run its command again from the start; wait "
-        "until it has ended, stop it, or name it beside the project to treat it like any other"
+        "it was created by `compose run` and is running: a rollback would run its command again from the start; wait "
+        "until it has ended, stop it, or name it besides the project to treat it like any other"
     )
     for one in scene.given if scene.project is not None else ():
         by_name = any(refers(reference, one.name, one.id) for reference in scene.named)
@@ -142,11 +142,11 @@ def wrong_excludes(scene: Scene) -> Iterator[Refusal]:
     """Refuse `exclude` if it names something that would not be backed up, or that cannot be left out."""
     project = scene.project.volumes if scene.project is not None else ()
     there = {name for one in scene.group for name in scene.archivable(one)}.union(project)
-    known = f"they have {', '.join(sorted(map(repr, there)))}" if there else "they have nothing that is"
+    known = f"they have {', '.join(sorted(map(repr, there)))}" if there else "they have no volumes"
     anonymous = {name for one in scene.group for name, generated in one.volumes.items() if generated}
     for what in scene.volumes.exclude:
         if what.volume not in there:
-            reason = f"exclude names {what.volume!r}, of which nothing would be backed up; {known}"
+            reason = f"exclude names {what.volume!r}, which the backup would not contain; {known}"
         elif not what.path and what.volume in anonymous:
             reason = f"exclude names the volume {what.volume!r}, which goes with its container"
         elif not what.path and is_folder(what.volume):
@@ -269,7 +269,7 @@ def _sharing_refusals(scene: Scene, volumes: Iterable[str]) -> Iterator[str]:
 def _sharing_refusal(scene: Scene, other: Observed, volume: str) -> str | None:
     """Return why a running container outside the group that has one of its volumes stands in the way, or None."""
     if scene.own.has(other):
-        return f"this program runs in {other.name!r}, which has its {called(volume)} too and would be stopped"
+        return f"this program runs in {other.name!r}, which mounts its {called(volume)} too and would be stopped"
     if not writes_to(other, volume):
         return None
     if scene.options.shared == "refuse":
@@ -278,7 +278,7 @@ def _sharing_refusal(scene: Scene, other: Observed, volume: str) -> str | None:
             "say shared='stop' or shared='ignore'"
         )
     if other.state.status == "paused":
-        return f"container {other.name!r}, which has its {called(volume)} too, is paused"
+        return f"container {other.name!r}, which mounts its {called(volume)} too, is paused"
     if other.inspection["HostConfig"].get("AutoRemove"):
-        return f"a stop would remove container {other.name!r} (--rm), which has its {called(volume)} too"
+        return f"a stop would remove container {other.name!r} (--rm), which mounts its {called(volume)} too"
     return None

@@ -22,7 +22,7 @@ class Facts:
         image: the inspection of its image; None if that was removed from the engine.
         uncommittable: why its engine cannot commit it; None if it can.
         unkept_names: why a commit would lose files because of their names.
-        loss: what only Podman knows of it, and recreating it would lose.
+        loss: the settings that only Podman knows, and that recreating it would lose.
         missing_paths: paths of the host that it was given and that are gone.
     """
 
@@ -40,11 +40,11 @@ class Scene:
     Attributes:
         options: how the containers are to be captured.
         volumes: which data of volumes is to be archived.
-        keeps: whether a state is kept before it is undone. Nothing has to start it again, so settings may be lost.
+        keeps: whether the backup keeps a state before it is undone. Nothing starts that again, so settings may be lost.
         named: the names and ids that the caller gave.
         given: the containers by those names, and the members of the project.
         group: all containers of the backup, in the order in which they start.
-        joined: those of them that nobody named, but which would break if another one were recreated.
+        joined: those of them that nobody named, but that would break if another one were recreated.
         outside: all other containers.
         project: the compose project that was asked for.
         own: the container that this program runs in.
@@ -52,7 +52,7 @@ class Scene:
         gone_networks: networks that a container of the group needs and that are gone.
         in_memory: volumes that live in memory and that a stop would lose.
         surveys: the volumes to archive, as far as they can be reached.
-        unreachable: why others cannot be reached, each with the container that it is of.
+        unreachable: for each volume that cannot be reached, the name of a container that has it, and the reason.
         copies_into_volumes: whether the engine fills an empty volume from the image.
         needs_mode_network: whether the engine cannot start a container if the network of its mode is gone.
     """

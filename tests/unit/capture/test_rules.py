@@ -148,7 +148,7 @@ def test_exclude_names_what_would_be_backed_up() -> None:
     volumes = VolumeOptions(exclude=["nothing", anonymous, "/etc/app", "media"], include_binds=["/etc/app"])
     scene = Scene(group=(WEB,), volumes=volumes)
     nothing, goes, both = reasons(rules.wrong_excludes, scene)
-    assert "exclude names 'nothing', of which nothing would be backed up; they have" in nothing
+    assert "exclude names 'nothing', which the backup would not contain; they have" in nothing
     assert "goes with its container" in goes
     assert "so does include_binds" in both
     assert "media" not in scene.data

@@ -107,7 +107,7 @@ def test_a_path_of_which_there_is_nothing_is_listed_as_such(fake: FakeEngine, st
 @pytest.mark.parametrize(
     ("exclude", "reason"),
     [
-        ("cach", r"exclude names 'cach', of which nothing would be backed up; they have '/srv/app', 'cache', 'data'"),
+        ("cach", r"exclude names 'cach', which the backup would not contain; they have '/srv/app', 'cache', 'data'"),
         ("cach:x", "exclude names 'cach'"),
         ("/srv/app", "so does include_binds"),
     ],

@@ -165,7 +165,7 @@ def test_a_guest_that_cannot_be_stopped_and_started_is_a_reason_to_refuse(
     backup("shop", client=shop.engine, store=shop.store, shared="stop")
     shop.engine.run("guest", image="shop:1", volumes={"orders": "/data"})
     shop.engine.pause_container("guest")
-    with pytest.raises(UnsupportedContainerError, match="'guest', which has its volume 'orders' too, is paused"):
+    with pytest.raises(UnsupportedContainerError, match="'guest', which mounts its volume 'orders' too, is paused"):
         backup("shop", client=shop.engine, store=shop.store, shared="stop")
     shop.engine.remove_container("guest", force=True)
     shop.engine.run("guest", image="shop:1", volumes={"orders": "/data"}, auto_remove=True)
@@ -173,7 +173,9 @@ def test_a_guest_that_cannot_be_stopped_and_started_is_a_reason_to_refuse(
         backup("shop", client=shop.engine, store=shop.store, shared="stop")
     shop.engine.remove_container("guest", force=True)
     inside("reader")
-    with pytest.raises(UnsupportedContainerError, match="this program runs in 'reader', which has its volume 'orders'"):
+    with pytest.raises(
+        UnsupportedContainerError, match="this program runs in 'reader', which mounts its volume 'orders'"
+    ):
         backup("shop", client=shop.engine, store=shop.store, shared="stop")
 
 

@@ -1,8 +1,8 @@
-"""The durable note of an operation in flight, from which `recover` works. Values, and what can be told from them alone.
+"""Defines the journal record of an operation in flight, from which `recover` works, and pure functions on it.
 
-One record stands for one operation on some containers: a rollback, a backup or a restore. It is replaced as a whole
-before each phase that changes something. Names are chosen ahead (the operation's id is in every name of ours), so
-whatever an operation made can be found from its record.
+One record describes one operation on some containers: a rollback, a backup or a restore. It is replaced as a whole
+before each phase that changes something. Names are chosen in advance, with the operation's id in each, so that
+everything an operation created can be found from its record.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from docker_rollback._inspection import is_same_start, refers, restart_count, st
 from docker_rollback._model import ContainerSnapshot, Detached, NetworkRecord, Observed, Project, Resting
 
 Phase: TypeAlias = Literal["capturing", "updating", "committed", "rolling back", "restored"]
-"""How far an operation has come, as far as its record knows.
+"""The phase of an operation, by its record.
 
-- capturing: containers may be at rest; there is no backup that counts.
-- updating: the backup is durable and the containers do what they did; the update is at work.
-- committed: the update stands, whatever happens from now on.
-- rolling back: the backup is being put back; volumes may hold a part of their data, and nothing starts.
-- restored: all data is back; from here on the containers are started, and nothing is put back again.
+- capturing: containers may be stopped; there is no valid backup yet.
+- updating: the backup is durable and the containers are in their previous state; the update is in progress.
+- committed: the update is final.
+- rolling back: the backup is being restored; volumes may hold a part of their data, and no container starts.
+- restored: all data is back; the containers are being started, and nothing is restored again.
 """
 
 
@@ -37,9 +37,9 @@ class Standing:
     Attributes:
         id: its full id.
         name: its name.
-        started: when it was started last, as its engine says it; equal texts mean the same run.
+        started: its last start, in the engine's words; equal texts mean the same run.
         config: a digest of its configuration.
-        restarted: how often its engine had started it again by its restart policy.
+        restarted: how often its restart policy had restarted it.
     """
 
     id: str
@@ -51,28 +51,29 @@ class Standing:
 
 @frozen
 class Record:
-    """What is known of an operation in flight.
+    """The journal record of an operation in flight.
 
     Attributes:
         operation: its id, which is that of its backup.
-        phase: how far it has come.
-        written: when this was written, in UTC.
-        host: the host's name of its owner.
-        pid: the process of its owner.
-        engine: the identity of the engine that it works on.
-        containers: its containers, in the order in which they start, and how its capture brought each to rest.
-        volumes: the volumes of these.
-        guests: containers outside that rest meanwhile.
-        detached: containers outside that are off a network until it is made again.
-        standing: what stood when this was written: its containers, and whatever else uses their names or volumes.
+        phase: its phase.
+        written: when the record was written, in UTC.
+        host: the host name of the process that runs the operation.
+        pid: the id of that process.
+        engine: the identity of the engine.
+        containers: the operation's containers in start order, each with how its capture quiesced it.
+        volumes: the volumes of these containers.
+        guests: other containers that are stopped meanwhile.
+        detached: other containers that are detached from a network while it is recreated.
+        standing: the containers at the time of writing: those of the operation, and others with their names or volumes.
         kept: the id of the backup in which `recover` keeps the state that it found.
-        project: the name of the compose project that it is of.
-        spares: whether volumes that came to the project since its backup stay: a restore by itself knows of no update
-            that made them.
-        restore_tags: whether names of images are led back.
-        came: what there was of the project when the way back began. What is not in it came later, and is no update's.
-        stopped: the containers that are stopped for a capture, guests included, as they were before, each with what was
-            committed of it while it ran. From these they are recreated where somebody removes them; empty once all run.
+        project: the name of the compose project that the operation covers.
+        spares: whether volumes added to the project since its backup stay: a plain restore knows of no update that made
+            them.
+        restore_tags: whether image names are moved back.
+        came: the project when the rollback began. What is not in it was added later, not by the update.
+        stopped: the containers stopped for a capture, other containers included, as they were before, each with the
+            image that was committed while it ran. They are recreated from these if somebody removes them; empty once
+            all run.
         networks: the networks of these.
     """
 
@@ -97,7 +98,7 @@ class Record:
 
     @property
     def key(self) -> str:
-        """The name of its note: one backup can be restored on several engines."""
+        """The name of the record in the journal; it includes the engine, as one backup can be restored on several."""
         return f"{self.operation}.{hashlib.sha256(self.engine.encode()).hexdigest()[:8]}"
 
     @property
@@ -107,22 +108,22 @@ class Record:
 
     @property
     def marked(self) -> tuple[Resting, ...]:
-        """What has a mark in the engine as long as it lasts: its containers, and its project by a name of its own."""
+        """The containers that have a lock volume during the operation; a project has one by a name of its own."""
         if self.project is None:
             return self.containers
-        # No container's name begins so; the id is the key of its lock.
+        # No container's name has this prefix. The id is the key of the project's lock.
         mark = Resting(id=project_key(self.project), name=PROJECT_MARK + self.project, how="none", started="")
         return (*self.containers, mark)
 
     def concerns(self, references: Collection[str], project: str | None = None) -> bool:
-        """Whether it is of a project, or one of some names and ids is of a container of it; the beginning will do."""
+        """Return True if the record covers this project or any of these containers (name, id or id prefix)."""
         return (project is not None and project == self.project) or any(
             refers(reference, container.name, container.id) for reference in references for container in self.containers
         )
 
 
 def stand(container: Observed) -> Standing:
-    """Return what a record keeps of a container."""
+    """Return the part of a container that a record keeps."""
     inspection = container.inspection
     chosen = {
         "Name": container.name,
@@ -136,14 +137,14 @@ def stand(container: Observed) -> Standing:
 
 
 def interference(record: Record, found: Iterable[Observed]) -> list[str]:
-    """Return what somebody started or changed since a record was written, a sentence each.
+    """Return one sentence for each container that was started or changed since a record was written.
 
-    What was stopped or removed since is no work that a rollback could destroy. While it is rolling back, configurations
-    and names change by the rollback itself, and what it makes is not started before all data is back.
+    A stopped or removed container is no work that a rollback could destroy. The rollback itself changes configurations
+    and names, and does not start what it creates before all data is back.
 
     Args:
-        record: the last one of the operation.
-        found: what stands now: its containers, and whatever else uses their names or volumes.
+        record: the last record of the operation.
+        found: the containers now: those of the operation, and others that use their names or volumes.
     """
     known = {standing.id: standing for standing in record.standing}
     reasons = []

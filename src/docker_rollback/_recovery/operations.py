@@ -1,4 +1,4 @@
-"""Operations in flight: for each its record in the store, its marks in the engine, and its hold on its backup."""
+"""Keeps operations in flight: their journal records, their lock volumes and their holds on backups."""
 
 from __future__ import annotations
 
@@ -52,11 +52,11 @@ from docker_rollback.errors import (
 logger = logging.getLogger("docker_rollback")
 
 HOLDER = "operation"
-"""Under this name an operation holds its backup in the store."""
+"""The name under which an operation holds its backup in the store."""
 
 
 def _owner() -> tuple[str, int]:
-    """Return who we are, for a record: this host's name and our process id."""
+    """Return this host's name and our process id."""
     return socket.gethostname(), os.getpid()
 
 
@@ -64,8 +64,8 @@ class Operation:
     """One operation in flight. Built by `Operations`.
 
     Attributes:
-        record: what its note in the store says.
-        told: the names of images that putting back has led back, and in sentences what is not exact.
+        record: its journal record.
+        told: the image names that a restore moved back, and a sentence for each inexact result.
     """
 
     def __init__(
@@ -80,15 +80,15 @@ class Operation:
 
     @property
     def id(self) -> str:
-        """Its id, which is that of its backup."""
+        """The id of the operation and of its backup."""
         return self.record.operation
 
     def begin(self) -> Self:
-        """Note the operation durably, and mark its containers.
+        """Record the operation durably, and create its lock volumes.
 
         Raises:
-            ContainerBusyError, UnfinishedRollbackError: one of them has the mark of another one; nothing is noted.
-            StoreError, EngineError: what they say; nothing is noted.
+            ContainerBusyError, UnfinishedRollbackError: another operation has a lock volume; nothing is recorded.
+            StoreError, EngineError: the store or the engine failed; nothing is recorded.
         """
         if self.record.phase == "capturing":
             self._write(self.record)
@@ -105,28 +105,28 @@ class Operation:
         return self
 
     def enter(self, phase: Phase, *, last: Callable[[], None] = lambda: None) -> None:
-        """Note durably that a phase begins; from the first one that needs it on, the backup is held.
+        """Record durably that a phase begins; the backup is held from the first phase that needs it.
 
-        `last` is called before that is written, when nothing more is asked of the engine; if it raises, the last note
-        stands.
+        `last` is called before the record is written, after the last request to the engine. If it raises, the previous
+        record stays.
 
         Raises:
-            StoreError: it could not be noted, and the last note stands.
-            EngineError: the engine does not say what stands.
+            StoreError: the record could not be written; the previous one stays.
+            EngineError: the engine does not answer.
         """
         if phase in ("updating", "rolling back"):
             self._store.hold(self.record.operation, HOLDER, "it is needed until the rollback has ended")
         standing = () if phase == "committed" else tuple(stand(container) for container in self.look())
         came = self._came(phase)
         last()
-        # What was stopped for a capture runs again, or is in the backup.
+        # Containers that were stopped for a capture run again, or are in the backup.
         self._write(evolve(self.record, phase=phase, standing=standing, came=came, stopped=(), networks=()))
 
     def commit(self) -> None:
-        """Note durably that the update stands.
+        """Record durably that the update is final.
 
         Raises:
-            StoreError: that could not be noted; the last note stands.
+            StoreError: the record could not be written; the previous one stays.
         """
         try:
             self.enter("committed")
@@ -134,22 +134,22 @@ class Operation:
             noted = self._store.journal.get(self.record.key, Record)
             if noted is None or noted.phase != "committed":
                 raise
-            # It has its name already. To undo the update now, a death on the way would leave this note.
+            # The record is in place already. If the update were undone now and this process died, it would mislead.
             logger.warning("operation %s is committed, but a power cut may undo that: %s", noted.operation, error)
             self.record = noted
 
     def try_enter(self, phase: Phase) -> None:
-        """Note a phase of the way back, which does not wait for a note that cannot be written.
+        """Record a phase of a rollback, and go on if that fails.
 
-        With an older note, recovery asks before it puts anything back a second time.
+        With an older record, recovery asks before it restores anything a second time.
         """
         try:
             self.enter(phase)
         except DockerRollbackError as error:
-            logger.warning("operation %s goes on without a note: %s", self.record.operation, error)
+            logger.warning("operation %s continues without a record: %s", self.record.operation, error)
 
     def resting_guests(self, reporter: Reporter, timer: Timer) -> QuiescedContainers:
-        """Return what stops containers outside, with those that are stopped already. An error leaves them stopped."""
+        """Return what stops other containers, with those stopped already; an error leaves them stopped."""
         note = self.note_guest
         guests = QuiescedContainers(
             self._engine, "hold", record=note, after_errors=False, reporter=reporter, timer=timer
@@ -160,7 +160,7 @@ class Operation:
 
     @contextmanager
     def not_done_by_an_error(self) -> Iterator[None]:
-        """Have a way back that failed once all was back begin again, by keeping what stands then."""
+        """Make recovery restore again, after keeping the current state, if a rollback fails once all data is back."""
         try:
             yield
         except DockerRollbackError:
@@ -169,36 +169,36 @@ class Operation:
             raise
 
     def note_guest(self, guest: Resting) -> None:
-        """Note a container outside, before it is brought to rest."""
+        """Record another container before it is stopped."""
         others = tuple(known for known in self.record.guests if known.id != guest.id)
         try:
             self._write(evolve(self.record, guests=(*others, guest)))
         except DockerRollbackError as error:
-            logger.warning("container %s is brought to rest without a note: %s", guest.name, error)
+            logger.warning("container %s is stopped without a record: %s", guest.name, error)
 
     def note_detached(self, found: Detached) -> None:
-        """Note a container outside, before it is taken off a network; what was noted first stands."""
+        """Record another container before it is detached from a network; the first record of it stays."""
         if (found.id, found.network) in {(known.id, known.network) for known in self.record.detached}:
             return
         try:
             self._write(evolve(self.record, detached=(*self.record.detached, found)))
         except DockerRollbackError as error:
-            logger.warning("container %s is taken off %s without a note: %s", found.name, found.network, error)
+            logger.warning("container %s is detached from %s without a record: %s", found.name, found.network, error)
 
     def note_stopped(self, stopped: Sequence[ContainerSnapshot], networks: Sequence[NetworkRecord]) -> None:
-        """Record durably what is about to be stopped for a capture, to recreate it if need be; raises `StoreError`."""
+        """Record durably what a capture is about to stop, so that it can be recreated. Raises `StoreError`."""
         self._write(evolve(self.record, stopped=tuple(stopped), networks=tuple(networks)))
 
     def note_runs(self, containers: Sequence[Resting]) -> None:
-        """Record durably the containers with the runs that giving up a capture starts again; raises `StoreError`."""
+        """Record durably the runs that an abandoned capture has started again. Raises `StoreError`."""
         self._write(evolve(self.record, containers=tuple(containers)))
 
     def note_kept(self, backup: str) -> None:
-        """Note under which id the state that was found is kept, before that is done."""
+        """Record the id of the backup that will keep the state that was found."""
         self._write(evolve(self.record, kept=backup))
 
     def look(self) -> list[Observed]:
-        """Return what stands: its containers, whatever has their names, users of their volumes, all of its project."""
+        """Look up its containers, others with their names or volumes, and the members of its project."""
         known = {container.id for container in self.record.containers}
         found = {}
         for reference in (*known, *self.record.names):
@@ -212,10 +212,10 @@ class Operation:
         return list(found.values())
 
     def of_the_update(self, backup: Backup) -> Project:
-        """Return what came to its project and may be removed by somebody who finds this operation cut off.
+        """Return what was added to its project and may be removed when an interrupted operation is finished.
 
-        What came after the way back began stays. Once everything stands again, people are at work: where something was
-        started since, the volumes and networks stay too.
+        What was added after the rollback began stays. Once everything was restored, people may be at work: if an added
+        container was started since, volumes and networks stay too.
         """
         came = self.record.came or Project(self.record.project or "")
         if self.record.phase != "restored":
@@ -228,14 +228,14 @@ class Operation:
         return evolve(came if len(idle) == len(found) else Project(came.name), containers=tuple(idle))
 
     def end(self, *, last: Callable[[], None] = lambda: None) -> None:
-        """Let the backup and the containers go, and forget the operation; harmless where that is done.
+        """Release the backup, remove the lock volumes and the record; harmless if repeated.
 
         Args:
-            last: called before the note goes, when nothing is asked of the engine any more: an engine that dies in
-                a later request takes its containers along. What it raises comes out, and the note stays.
+            last: called before the record is removed, after the last request to the engine: an engine that dies in a
+                later request ends its containers. If it raises, the record stays.
 
         Raises:
-            EngineError, StoreError: something is left over, and the note too; recovery does it.
+            EngineError, StoreError: something is left over, and so is the record; recovery finishes.
         """
         self._store.release(self.record.operation, HOLDER)
         self._markers.remove(self.record)
@@ -256,12 +256,12 @@ class Operation:
 
 
 class Operations:
-    """The operations in flight on one engine, noted in one store.
+    """The operations in flight on one engine, recorded in one store.
 
     Args:
-        engine: where the containers are.
-        store: where the notes are.
-        clock: the time, in UTC.
+        engine: the engine that the containers are on.
+        store: the store with the journal.
+        clock: returns the time, in UTC.
 
     Example:
         >>> [operation.record.phase for operation in Operations(engine, store).unfinished()]
@@ -287,23 +287,23 @@ class Operations:
         """Begin an operation; the caller holds the locks of its containers.
 
         Args:
-            operation: its id, which is that of its backup.
-            containers: its containers, in the order in which they start.
+            operation: the id of the operation and of its backup.
+            containers: its containers, in start order.
             volumes: their volumes.
-            guests: containers outside that rest as long.
-            project: the compose project that all of it is of.
-            restore_tags: whether names of images are led back.
+            guests: other containers that are quiesced with them.
+            project: the compose project that it covers.
+            restore_tags: whether image names are moved back.
 
         Raises:
-            ContainerBusyError, UnfinishedRollbackError: another one is at work on them, or was; nothing is noted.
-            StoreError, EngineError: what they say; nothing is noted.
+            ContainerBusyError, UnfinishedRollbackError: another operation has a container; nothing is recorded.
+            StoreError, EngineError: the store or the engine failed; nothing is recorded.
         """
         record = self._record(operation, containers, volumes, "capturing")
         record = evolve(record, guests=tuple(guests), project=project, restore_tags=restore_tags)
         return self._operation(record).begin()
 
     def restoring(self, backup: Backup, *, restore_tags: bool = True) -> Operation:
-        """Begin the restore of a backup, or go on with one that was cut off; raises as `begin` does."""
+        """Begin the restore of a backup, or continue an interrupted one; raises as `begin` does."""
         containers = [quiesced_container(container, "stop") for container in backup.containers]
         record = self._record(backup.id, containers, [one.name for one in backup.volumes], "rolling back")
         if backup.project is not None:
@@ -333,15 +333,15 @@ class Operations:
         project: str | None = None,
         on_damage: Callable[[StoreError], None] | None = None,
     ) -> list[Operation]:
-        """Return what is noted of operations on this engine, oldest first; their owners may be alive.
+        """Return the recorded operations on this engine, oldest first; their processes may be alive.
 
         Args:
-            references: names and ids of containers, for the operations that concern one of them alone.
-            project: a compose project, for those that are of it as well.
-            on_damage: told of each note that cannot be read, which is left out then.
+            references: names and ids of containers; only operations on these are returned.
+            project: a compose project whose operations are returned as well.
+            on_damage: called with the error of each record that cannot be read, which is then skipped.
 
         Raises:
-            CorruptBackupError, UnsupportedFormatError: a note is damaged, or a newer version wrote it.
+            CorruptBackupError, UnsupportedFormatError: a record is damaged, or a newer version wrote it.
         """
         records: list[Record] = []
         for name in self._store.journal.names():
@@ -363,14 +363,14 @@ class Operations:
         ]
 
     def resume(self, record: Record) -> Operation | None:
-        """Return an operation from its note as that is now, None where there is none; the caller holds its locks."""
+        """Return an operation from its current record, or None if it has ended; the caller holds its locks."""
         noted = self._store.journal.get(record.key, Record)
         return None if noted is None else self._operation(noted)
 
     def sweep(self) -> None:
-        """Remove what processes that died have left in the store: drafts, temporary files, holds without a record.
+        """Remove drafts, temporary files and holds without a record that dead processes left in the store.
 
-        What cannot be removed is named in the log: it takes room, and is in nobody's way.
+        What cannot be removed is logged: it only takes space.
         """
         try:
             self._store.journal.sweep()
@@ -381,7 +381,7 @@ class Operations:
             logger.warning("something that a process left in the store when it died stays there: %s", error)
 
     def in_flight(self) -> list[InFlight]:
-        """Return the operations of every store and host that the engine's lock volumes tell of, the oldest first.
+        """Return the operations of all stores and hosts that have lock volumes in the engine, oldest first.
 
         Raises:
             EngineError: the engine refused or failed.
@@ -389,15 +389,15 @@ class Operations:
         return self._markers.in_flight()
 
     def unfinished_elsewhere(self) -> list[InFlight]:
-        """Return the operations that may be cut off, and that another store has to finish; raises `EngineError`."""
+        """Return the operations that may be interrupted and that another store has to finish. Raises `EngineError`."""
         return [one for one in self.in_flight() if one.is_unfinished_elsewhere]
 
     def require_store(self) -> None:
-        """Make sure that the store is there, without making one.
+        """Check that the store exists, without creating one.
 
         Raises:
-            UnfinishedElsewhereError: it is not there, and the engine knows of one that has unfinished work.
-            StoreNotFoundError: it is not there.
+            UnfinishedElsewhereError: it does not exist, and a lock volume names a store that has unfinished work.
+            StoreNotFoundError: it does not exist.
         """
         try:
             self._store.require()
@@ -411,7 +411,7 @@ class Operations:
             raise
 
     def remove_left_over_marks(self) -> None:
-        """Remove the lock volumes of operations that have ended, as far as their stores can be read from here.
+        """Remove the lock volumes of operations that have ended, if their stores can be read from here.
 
         Raises:
             EngineError: the engine refused or failed.
@@ -419,7 +419,7 @@ class Operations:
         self._markers.remove_left_over()
 
     def _let_go(self, backup: str) -> None:
-        """Release the hold of a restore that died between its hold and its record; a living one has the locks."""
+        """Release the hold of a restore that died between its hold and its record; a live one has the locks."""
         if self._is_noted(backup):
             return
         try:
@@ -435,10 +435,10 @@ class Operations:
 
     @contextmanager
     def owning(self, operation: Operation) -> Iterator[Operation | None]:
-        """Take over an operation whose owner died, for the time of a block; None where it has ended meanwhile.
+        """Take over an operation whose process died, for the duration of a block; yield None if it has ended.
 
         Raises:
-            ContainerBusyError: its owner lives.
+            ContainerBusyError: its process is alive.
         """
         with locked(self._store, operation.record.containers, project=operation.record.project):
             yield self.resume(operation.record)

@@ -1,4 +1,4 @@
-"""The way back, and its end after a death on the way: one mechanism for a rollback, a restore and `recover`."""
+"""Restores under the journal, and finishes operations whose process died."""
 
 from __future__ import annotations
 
@@ -38,19 +38,19 @@ logger = logging.getLogger("docker_rollback")
 
 
 class Recovery:
-    """Puts backups back under the journal, and finishes operations whose owners died.
+    """Restores backups under the journal, and finishes operations whose process died.
 
     Args:
-        engine: where the containers are.
-        store: where the backups and the notes are.
-        operations: the notes.
-        preflight: looks at what is to be kept before it is rolled back.
+        engine: the engine that the containers are on.
+        store: the store with the backups and the journal.
+        operations: the operations in the journal.
+        preflight: checks what is to be kept before it is rolled back.
         capture: keeps it.
-        restorer: puts a backup back.
-        archiver: knows the ways to volumes.
-        reporter: is told what is done.
-        clock: the time, in UTC.
-        timer: measures the time and waits.
+        restorer: restores a backup.
+        archiver: gives access to volumes.
+        reporter: progress and timing sink.
+        clock: returns the time, in UTC.
+        timer: measures time and waits.
 
     Example:
         >>> with recovery.holding(["web"]) as (report, _):
@@ -99,29 +99,29 @@ class Recovery:
             engine, store, preflight=preflight, capture=capture, archiver=archiver, revival=self._revival, clock=clock
         )
 
-    # The way there
+    # Before the update
 
     @contextmanager
     def holding(
         self, references: Sequence[str], *, project: str | None = None
     ) -> Iterator[tuple[Report, tuple[Recovered, ...]]]:
-        """Hold containers for an operation on them, once what an earlier one left undone is finished.
+        """Lock containers for an operation, after finishing earlier operations on them.
 
         Args:
             references: names and ids of containers.
-            project: a compose project that is held as a whole.
+            project: a compose project to lock as a whole.
 
         Yields:
-            What `Preflight.holding` found of them, and what was finished before.
+            The report of `Preflight.holding`, and the operations that were finished before.
 
         Raises:
-            UnfinishedRollbackError: something was started or changed since the earlier one was cut off.
-            DockerRollbackError: as `Preflight.holding` has them.
+            UnfinishedRollbackError: something was started or changed since an earlier operation was interrupted.
+            DockerRollbackError: as raised by `Preflight.holding`.
         """
         concerned, recovered = list(references), self.finish_earlier(references, project=project)
         while True:
             with self._preflight.holding(references, project=project) as report:
-                # Those that join, and whatever another process left undone a moment ago.
+                # Containers that join, and operations that another process left unfinished a moment ago.
                 concerned += [word for container in report.containers for word in (container.id, container.name)]
                 if not self._operations.unfinished(concerned, project=project):
                     yield report, recovered
@@ -136,28 +136,28 @@ class Recovery:
         restore_tags: bool = True,
         then: Phase = "updating",
     ) -> tuple[Operation, Backup]:
-        """Take a backup under the journal, and note what comes next; begin again if somebody starts what is stopped.
+        """Take a backup under the journal and record the next phase; retry if somebody starts a stopped container.
 
         Args:
-            report: what is held.
-            options: how it is captured; `max_downtime` is for all attempts together.
-            restore_tags: whether a rollback leads names of images back.
-            then: "updating" where the backup is to be put back if nobody says otherwise, else "committed".
+            report: the containers that are locked.
+            options: how they are captured; `max_downtime` is for all attempts together.
+            restore_tags: whether a rollback moves image names back.
+            then: "updating" if the backup is restored unless the operation commits, else "committed".
 
         Raises:
             ContainerBusyError, UnfinishedRollbackError: another host or store has an operation on one of them.
-            HookError, CaptureError, ResumeError, EngineError, VolumeError, StoreError: as `Capture.take` has them.
+            HookError, CaptureError, ResumeError, EngineError, VolumeError, StoreError: as raised by `Capture.take`.
         """
         return self._journalled.begin(report, options, restore_tags=restore_tags, then=then)
 
-    # The way back
+    # Rolling back
 
     def restore(self, backup: Backup, *, restore_tags: bool = True) -> None:
-        """Put a backup back that belongs to no update; the caller holds the locks of its containers.
+        """Restore a backup outside an update; the caller holds the locks of its containers.
 
         Raises:
             UnsupportedContainerError: this program runs in one of them; nothing was touched.
-            RestoreError, EngineError, VolumeError, StoreError: if anything was touched, it can be done again.
+            RestoreError, EngineError, VolumeError, StoreError: the restore failed and can be repeated.
         """
         self._preflight.refuse_own(backup.containers)
         self._restorer.check(backup)
@@ -166,15 +166,15 @@ class Recovery:
         self.settle(operation, backup, rolled_back=True)
 
     def put_back(self, operation: Operation, backup: Backup, *, first: Callable[[], None] | None = None) -> None:
-        """Put a backup back that was taken a moment ago; what stood in the way stays aside until `settle`.
+        """Restore the backup of an update that failed; what was in the way stays renamed away until `settle`.
 
         Args:
             operation: the operation.
             backup: its backup.
-            first: called once it is known that this can begin, and before anything is touched.
+            first: called once the checks have passed, before anything is touched.
 
         Raises:
-            RestoreError, EngineError, VolumeError, StoreError: as `Restorer.restore` has them.
+            RestoreError, EngineError, VolumeError, StoreError: as raised by `Restorer.restore`.
         """
         self._restorer.check(backup, deep=False)
         if first is not None:
@@ -182,7 +182,7 @@ class Recovery:
         self._put_back(operation, backup)
 
     def keep_failed(self, operation: Operation) -> str | None:
-        """Keep the state of an update that failed, and leave it at rest; return the id of that backup, None of nothing.
+        """Keep the state of a failed update as a backup and leave it stopped; return its id, or None if nothing stands.
 
         Raises:
             UnsupportedContainerError, CaptureError, EngineError, VolumeError, StoreError: it could not be kept.
@@ -192,13 +192,13 @@ class Recovery:
     def _put_back(self, operation: Operation, backup: Backup) -> None:
         put_back_until_undisturbed(
             lambda: self._put_back_once(operation, backup),
-            # Waits until it answers again, or says that it does not.
+            # Waits until the engine answers again, or raises.
             lambda: self._engine.list_containers(ContainerFilter(running=True)),
         )
         self._restorer.ensure_running(backup)
 
     def ensure_running(self, backup: Backup) -> None:
-        """Start again what was put back and has ended since; raises as `Restorer.ensure_running`."""
+        """Start restored containers again that have ended since; raises as `Restorer.ensure_running`."""
         self._restorer.ensure_running(backup)
 
     def _put_back_once(self, operation: Operation, backup: Backup) -> None:
@@ -217,21 +217,21 @@ class Recovery:
             )
 
     def settle(self, operation: Operation, backup: Backup, *, rolled_back: bool, only: Project | None = None) -> None:
-        """Tidy up after an operation whose outcome stands, and forget it.
+        """Clean up after an operation whose outcome is final, and remove its record.
 
         Args:
             operation: the operation.
             backup: its backup.
-            rolled_back: whether that was put back.
-            only: what may go of what came to its project; all of it where None.
+            rolled_back: whether the backup was restored.
+            only: the containers, networks and volumes added to its project that may be removed; all if None.
 
         Raises:
-            RestoreError: a container does not run any more, and the record stays.
-            EngineError, StoreError: something is left over; `recover` finishes this.
+            RestoreError: a container no longer runs; the record stays.
+            EngineError, StoreError: something is left over; `recover` finishes the cleanup.
         """
         if rolled_back:
             record = operation.record
-            # Before it was noted what stands when all is back, there is no telling.
+            # Only a record of the phase "restored" says which containers were restored.
             standing = record.standing if record.phase == "restored" else ()
             back = {container.id for container in standing if container.name in record.names}
             self._restorer.clean_up(backup, spare_volumes=record.spares, only=only, back=back)
@@ -239,41 +239,41 @@ class Recovery:
             self._restorer.remove_originals(backup)
         self._capture.release(backup)
         if operation.record.kept in self._store.ids():
-            # The image of an update that was rolled back has lost its name, and may be the only trace of that update.
+            # The image of a rolled-back update has lost its name and may be the only trace of that update.
             self._capture.release(self._store.get(operation.record.kept), spare=True)
-        # The engine may have died since the last look, and have taken them along.
+        # The engine may have died since the last check, and its containers with it.
         operation.end(last=lambda: self._restorer.ensure_running(backup) if rolled_back else None)
 
-    # After a death
+    # After a process died
 
     def recover(self, *, keep_found: bool = True) -> tuple[Recovered, ...]:
-        """Finish every operation on this engine whose owner died; those of living ones are left alone.
+        """Finish every operation on this engine whose process died; operations of live processes are skipped.
 
         Args:
             keep_found: keep the state that is found as a backup before anything is rolled back.
 
         Raises:
-            StoreNotFoundError: there is no store; none is made.
-            RecoveryFailedError: one or several could not be finished, or a note cannot be read; each was tried.
-            UnfinishedElsewhereError: everything of this store is finished, and the engine's lock volumes tell of an
-                operation that another store has to finish.
+            StoreNotFoundError: there is no store; none is created.
+            RecoveryFailedError: operations could not be finished, or a record cannot be read; each was tried.
+            UnfinishedElsewhereError: everything in this store is finished, but a lock volume names an operation that
+                another store has to finish.
         """
         self._operations.require_store()
         done: list[Recovered] = []
         failures: list[DockerRollbackError] = []
-        # Of a death before anything was noted, too. The files of the locks by which these are judged go after them.
+        # Includes helpers of a process that died before its first record. Their lock files are removed after them.
         self._remove_left_over(failures)
         self._operations.sweep()
         for operation in self._operations.unfinished(on_damage=failures.append):
             try:
                 done += self._take_over(operation, asked=True, keep_found=keep_found)
             except ContainerBusyError as error:
-                logger.info("operation %s is at work: %s", operation.record.operation, error)
+                logger.info("operation %s is in progress: %s", operation.record.operation, error)
             except DockerRollbackError as error:
                 record = operation.record
                 error.add_note(f"while operation {record.operation} on {', '.join(record.names)} was to be finished")
                 failures.append(error)
-        # The engine may have carried out a request of the dead only now.
+        # The engine may have completed a dead process's request only now.
         self._remove_left_over(failures)
         try:
             LeftOver(self._engine, self._store, self._operations).clear()
@@ -299,7 +299,7 @@ class Recovery:
         return tuple(done)
 
     def _remove_left_over(self, failures: list[DockerRollbackError]) -> None:
-        """Remove helpers of the dead; add the error to `failures` if one cannot be, which stops nothing else."""
+        """Remove helpers of dead processes; add an error to `failures` and go on."""
         try:
             self._archiver.remove_left_over()
         except EngineError as error:
@@ -308,20 +308,20 @@ class Recovery:
     def finish_earlier(
         self, references: Collection[str], *, project: str | None = None, but: str | None = None
     ) -> tuple[Recovered, ...]:
-        """Finish what earlier operations left undone on some containers, named or by id, where that is safe.
+        """Finish earlier operations on containers, if that is safe.
 
         Args:
-            references: names and ids of containers.
-            project: a compose project; what is of it is finished as well.
-            but: the id of one that is left as it is.
+            references: names and ids of the containers.
+            project: a compose project whose operations are finished as well.
+            but: the id of an operation to skip.
 
         Raises:
-            ContainerBusyError: its owner lives.
-            UnfinishedRollbackError: something was started or changed since; `recover` has to be asked.
-            RestoreError, EngineError, VolumeError, StoreError: it could not be finished.
+            ContainerBusyError: the process of an operation is alive.
+            UnfinishedRollbackError: something was started or changed since; call `recover`.
+            RestoreError, EngineError, VolumeError, StoreError: an operation could not be finished.
         """
         done: list[Recovered] = []
-        # Of a death before anything was noted, too.
+        # Includes helpers of a process that died before its first record.
         left_over = self._archiver.remove_left_over()
         for operation in self._operations.unfinished(references, project=project):
             if operation.record.operation == but:
@@ -353,16 +353,16 @@ class Recovery:
         backup = self._store.get(record.operation)
         self._keeper.undo(operation)
         record = operation.record
-        # What somebody made since it was cut off is not the update's, and goes only where it is kept.
+        # What somebody created after the interruption is not the update's, and is removed only if it is kept.
         kept, only = record.kept, None if record.phase == "updating" else operation.of_the_update(backup)
         if record.phase == "restored":
-            self._set_going(operation, backup)
+            self._resume_rest(operation, backup)
         else:
             found = operation.look()
             reasons = [*interference(record, found), *self._restorer.unexpected(backup)]
             if reasons and not asked:
                 raise UnfinishedRollbackError(record.operation, record.names, reasons, store=str(self._store.path))
-            # Before anything that runs is stopped for it.
+            # Before any running container is stopped.
             self._restorer.check(backup)
             if keep_found and (reasons or record.phase == "updating"):
                 kept = self._keeper.keep_found(operation, found)
@@ -371,8 +371,8 @@ class Recovery:
         self.settle(operation, backup, rolled_back=True, only=only)
         return Recovered(record.operation, record.names, "rolled back", kept)
 
-    def _set_going(self, operation: Operation, backup: Backup) -> None:
-        """Start what a rollback had restored and not yet started; what runs, or ran since, is left as it is."""
+    def _resume_rest(self, operation: Operation, backup: Backup) -> None:
+        """Start the containers that a rollback restored but had not started; others that run or ran since stay."""
         before = {standing.id: standing.started for standing in operation.record.standing}
         with operation.not_done_by_an_error(), operation.resting_guests(self._reporter, self._timer) as others:
             if (part := removed_part(self._engine, backup)) is not None:

@@ -432,6 +432,16 @@ def test_a_capture_waits_for_what_another_container_makes(host: Host, first: str
     assert host.said("test -f /by && echo there") == "there\n"
 
 
+def test_a_container_without_a_network_is_put_back(host: Host) -> None:
+    """The container that was renamed away for the update is the same one as before, and not recreated."""
+    host.run()
+    before = host.client.api.inspect_container(host.name)["Id"]
+    with host.rollback():
+        host.client.api.stop(host.name)
+        raise RollbackRequested
+    assert host.client.api.inspect_container(host.name)["Id"] == before
+
+
 def with_maker(host: Host, path: str = "by") -> tuple[str, Path]:
     """Have the service bind a file that another container makes, and removes when it stops; return that, and where.
 

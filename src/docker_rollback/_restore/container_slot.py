@@ -368,6 +368,9 @@ class ContainerSlot:
     def _is_stale(self, network: str, endpoint: Mapping[str, Any]) -> bool:
         """Return True if an endpoint belongs to a network that was removed and recreated under the same name."""
         attached = endpoint.get("NetworkID")
+        if attached in ("host", "none"):
+            # Podman shows these for a container without a network of its own, and has no such networks.
+            return False
         return bool(attached) and attached != self._engine.inspect_network(network)["Id"]
 
     def _changed_resources(self, original: Observed) -> dict[str, Any]:

@@ -1,10 +1,13 @@
-"""Containers that have left the network of their mode, restored on an engine that has never seen them."""
+"""Containers that have left the network of their mode, or that have no network of their own."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
-from docker_rollback import BackupStore, backup, compare, restore
+from docker_rollback import BackupStore, RollbackRequested, backup, compare, restore, rollback
+from docker_rollback.errors import NetworkNotFoundError
 from docker_rollback.testing import FakeEngine
 
 
@@ -38,3 +41,30 @@ def test_a_restore_on_another_engine_leaves_it_where_it_was(
     assert standing["State"]["Running"] is running
     if running:
         assert compare(first.inspect_container("web"), standing) == []
+
+
+class WithoutItsMode(FakeEngine):
+    """An engine that shows a container's mode as its network, and has no such network, as Podman does."""
+
+    def inspect_container(self, ref: str) -> dict[str, Any]:
+        """Return the inspection, with the network "none"."""
+        found = dict(super().inspect_container(ref))
+        return {**found, "NetworkSettings": {**found["NetworkSettings"], "Networks": {"none": {"NetworkID": "none"}}}}
+
+    def inspect_network(self, ref: str) -> Any:
+        """Return a network; there is none of that name."""
+        if ref == "none":
+            raise NetworkNotFoundError(ref)
+        return super().inspect_network(ref)
+
+
+def test_a_container_without_a_network_is_put_back(store: BackupStore) -> None:
+    """The original container is renamed back, and not recreated."""
+    fake = WithoutItsMode()
+    fake.add_image("app")
+    fake.run("web", image="app", NetworkMode="none")
+    fake.stop_container("web")
+    before = fake.container("web").id
+    with rollback("web", client=fake, store=store, verify=None):
+        raise RollbackRequested
+    assert fake.container("web").id == before

@@ -73,7 +73,7 @@ class HostFolders:
             root = os.readlink(f"/proc/self/fd/{tree.descriptor}")  # noqa: PTH115 - no such path exists
         spot = spot_of(mountinfo or "", root)
         if kind is None or mountinfo is None or spot is None or (tree is not None and tree.is_removed):
-            raise VolumeAccessError(folder, "nothing tells where it leads")
+            raise VolumeAccessError(folder, "its place on the host cannot be determined")
         engine_root = self._engine.info().root
         if tree is not None:
             own = spot_of(mountinfo, os.path.realpath(engine_root)) if engine_root.startswith("/") else None

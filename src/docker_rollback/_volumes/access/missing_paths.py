@@ -99,7 +99,7 @@ def make_file(helper: Helper, there: str, path: str) -> None:
         with helper.run(gnu_tar.make_files(folder), stdin=True) as tar:
             tar.write(gnu_tar.private_file(name))
             tar.close_input()
-            _check(path, "the file is gone, and cannot be made again", tar.finish())
+            _check(path, "the file is missing, and cannot be created", tar.finish())
 
 
 def _remove_empty_folder(helper: Helper, there: str, path: str) -> str:

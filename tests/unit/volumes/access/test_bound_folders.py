@@ -206,7 +206,7 @@ def test_a_folder_at_hand_is_the_one_that_is_open(tmp_path: Path) -> None:
         place = HostFolders(Here(), {}).place(str(folder), nobody, "", tree)["Place"]
         assert place["Path"].endswith(f"/{tmp_path.name}/moved")
         (tmp_path / "moved").rmdir()
-        with pytest.raises(VolumeAccessError, match="nothing tells where it leads"):
+        with pytest.raises(VolumeAccessError, match="its place on the host cannot be determined"):
             HostFolders(Here(), {}).place(str(folder), nobody, "", tree)
 
 

@@ -41,22 +41,20 @@ GIVEN_UP = {
 """The words we gave up, each as a pattern of whole words in lower case."""
 
 LEFT = {
-    "anew": 24,
-    "aside": 44,
-    "at rest": 79,
-    "bear": 25,
-    "beside": 33,
+    "anew": 13,
+    "aside": 25,
+    "at rest": 34,
+    "bear": 17,
+    "beside": 20,
     "bystander": 4,
     "flux": 3,
     "former": 19,
-    "guest": 24,
-    "look at": 29,
-    "newcomer": 10,
-    "of which": 8,
-    "set going": 11,
-    "stranger": 3,
-    "told": 96,
-    "whatever": 56,
+    "guest": 10,
+    "look at": 15,
+    "of which": 5,
+    "set going": 2,
+    "told": 46,
+    "whatever": 35,
 }
 """How often each may still be found. It only goes down; a word that is not here is gone."""
 

@@ -1,4 +1,4 @@
-"""Values that a backup consists of. They are frozen, and do no I/O."""
+"""The values that make up a backup. They are frozen, and do no I/O."""
 
 from docker_rollback._model.backup import (
     SINGLE_FILE,

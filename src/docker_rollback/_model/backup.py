@@ -1,6 +1,6 @@
-"""What a backup is: frozen values, no I/O.
+"""The values that make up a backup. All are frozen, and do no I/O.
 
-`Inspection` values are an engine's own JSON, kept whole: what this version does not understand, a later one may need.
+Inspections are an engine's own JSON, stored whole: a later version may need fields that this one does not understand.
 """
 
 from __future__ import annotations
@@ -16,36 +16,36 @@ from docker_rollback._model.exclude import Exclude, MountPoint
 from docker_rollback._model.privileges import privileges, privileges_of_volume
 
 Quiesce: TypeAlias = Literal["stop", "pause", "none"]
-"""How a service is brought to rest for its capture."""
+"""How containers are quiesced for their capture."""
 
 Shared: TypeAlias = Literal["refuse", "stop", "ignore"]
-"""What becomes of a container outside that writes to a volume which is to be captured: the capture is refused, it is
-brought to rest with the others, or it goes on and the archive may be a mixture of moments."""
+"""How to treat another container that writes to a captured volume: refuse the capture, stop that container too, or let
+it run and accept that the archive may mix the data of several moments."""
 
 Way: TypeAlias = Literal["direct", "helper"]
-"""How a volume's data is reached: by tar as our child, or by tar in a helper container."""
+"""How a volume's data is accessed: by tar as a child process, or by tar in a helper container."""
 
 Status: TypeAlias = Literal["created", "running", "paused", "restarting", "exited", "dead", "removing"]
 """A container's state, as an engine names it."""
 
 
 def is_folder(name: str) -> bool:
-    """Whether what a volume's name could be is the path of a folder on the engine's host, which a container binds."""
+    """Return True if the name is the path of a bind-mounted folder or file on the engine's host, not of a volume."""
     return name.startswith("/")
 
 
 SINGLE_FILE = {"Kind": "file"}
-"""What the inspection of a single file on the engine's host says beside a folder's."""
+"""The field that tells the inspection of a single file on the engine's host from that of a folder."""
 
 
 def is_file(inspection: Mapping[str, Any]) -> bool:
-    """Return True if this inspection is of a single file on the engine's host, and not of a folder or a volume."""
+    """Return True if the inspection is of a single file on the engine's host, not of a folder or a volume."""
     return inspection.items() >= SINGLE_FILE.items()
 
 
 @frozen
 class Descriptor:
-    """A blob in the store: what it is, its digest, its size in bytes (OCI image spec v1.1, descriptor)."""
+    """A reference to a blob in the store: media type, digest and size in bytes (OCI image spec v1.1, descriptor)."""
 
     media_type: str
     digest: str
@@ -55,11 +55,11 @@ class Descriptor:
 
 @frozen
 class NotCovered:
-    """Something that a backup does not hold, and why.
+    """Data that a backup does not contain.
 
     Attributes:
-        what: its place ("bind /etc/app at /app/etc", "tmpfs /run").
-        reason: why it is not in the backup, a sentence.
+        what: the data's place ("bind /etc/app at /app/etc", "tmpfs /run").
+        reason: why the backup does not contain it, a sentence.
     """
 
     what: str
@@ -68,14 +68,14 @@ class NotCovered:
 
 @frozen
 class Mount:
-    """One mount of a container, as its inspection shows it.
+    """A mount of a container, as its inspection shows it.
 
     Attributes:
-        kind: "volume", "bind", "tmpfs" or whatever else the engine names.
+        kind: "volume", "bind", "tmpfs" or another kind that the engine names.
         destination: its path in the container.
         source: the volume's name, or the path on the engine's host; empty for tmpfs.
-        read_only: whether the container may only read it.
-        anonymous: whether the engine gave the volume its name, so that it goes with its container.
+        read_only: True if the container may only read it.
+        anonymous: True if the engine named the volume, so that it is removed with its container.
     """
 
     kind: str
@@ -87,13 +87,13 @@ class Mount:
 
 @frozen
 class ContainerState:
-    """What a container was doing at its capture.
+    """A container's state at its capture.
 
     Attributes:
-        status: as the engine names it.
-        exit_code: of its last run; 0 where it never ended.
-        health: "healthy", "unhealthy" or "starting"; None where it has no health check.
-        looping: whether it ends again and again and its engine starts it again.
+        status: the engine's word for it.
+        exit_code: the exit code of its last run; 0 if it has never exited.
+        health: "healthy", "unhealthy" or "starting"; None if it has no health check.
+        looping: True if it exits again and again, and its engine restarts it.
     """
 
     status: Status
@@ -103,26 +103,26 @@ class ContainerState:
 
     @property
     def alive(self) -> bool:
-        """Whether its processes exist, frozen ones included."""
+        """True if its processes exist, paused ones included."""
         return self.status in ("running", "paused", "restarting")
 
     @property
     def loops(self) -> bool:
-        """Return True if it was in a crash loop, at whatever moment of the loop it was looked at."""
+        """True if it was in a crash loop, in any phase of the loop."""
         return self.looping or self.status == "restarting"
 
 
 @frozen
 class Observed:
-    """One container as it was found: what its inspection says, read once and taken as the truth from then on.
+    """A container as it was found, from one inspection.
 
     Attributes:
-        name: without the leading slash.
+        name: its name, without the leading slash.
         id: its full id.
-        inspection: everything that the engine said of it.
-        state: what it was doing.
-        mounts: every mount of it.
-        native: everything that Podman's own API said of it; None on an engine that has no API but Docker's.
+        inspection: its whole inspection.
+        state: its state.
+        mounts: all its mounts.
+        native: the inspection by Podman's own API; None on an engine that has only Docker's API.
     """
 
     name: str
@@ -134,21 +134,21 @@ class Observed:
 
     @property
     def volumes(self) -> dict[str, bool]:
-        """The volumes that it mounts, each with whether it is anonymous."""
+        """The volumes that it mounts; the value is True for an anonymous one."""
         return {mount.source: mount.anonymous for mount in self.mounts if mount.kind == "volume"}
 
 
 @frozen
 class Resting:
-    """A container that is brought to rest for a while, and what it takes to set it going again.
+    """A quiesced container, with the facts that are needed to resume it.
 
     Attributes:
         id: its full id.
-        name: without the leading slash.
-        how: how it is brought to rest; "none" for one that rests already.
-        started: when its engine started it last, as the engine says it.
+        name: its name, without the leading slash.
+        how: how it is quiesced; "none" if it does not run anyway.
+        started: the time of its last start, as the engine writes it.
         policy: its restart policy.
-        restarted: how often its engine had started it again by that policy.
+        restarted: the number of restarts by that policy.
     """
 
     id: str
@@ -161,13 +161,13 @@ class Resting:
 
 @frozen
 class Detached:
-    """A container outside that is taken off a network while that is made again, and what puts it back.
+    """Another container that is disconnected from a network while the network is recreated.
 
     Attributes:
         id: its full id.
-        name: without the leading slash.
+        name: its name, without the leading slash.
         network: the network's name.
-        endpoint: what its user asked for there: addresses, aliases, options.
+        endpoint: the endpoint's configuration as the user requested it: addresses, aliases, options.
     """
 
     id: str
@@ -181,20 +181,20 @@ class ImageSnapshot:
     """A container's file system, as an image.
 
     Attributes:
-        reference: what the container was created from, byte for byte (`Config.Image`).
-        original_id: the id of the image that this was at the capture.
-        id: the id, in the engine that was asked, of the image that holds the file system: the original one where the
-            writable layer was clean, the committed one where not.
-        layers: the digests of its layers, uncompressed, lowest first.
-        committed_layers: the same of the commit at the capture, by which an untouched container is known again.
-        clean: whether the writable layer held nothing beyond the places for mounts, which an engine makes by itself.
-        tag: the name that holds the image in the engine.
-        manifest: the image in the store; None where it was left in the engine alone.
-        name: the user's name of the image, with its tag, that the container was made from. If an earlier rollback had
-            to create the container by an id, it is the name that the container had been made from before. None if it
-            was made from an id or a digest.
-        name_id: the id of the image that `name` led to at the capture, which can be another one than the container's;
-            None if it led nowhere.
+        reference: the reference that the container was created with, byte for byte (`Config.Image`).
+        original_id: the id of the image that it referred to at the capture.
+        id: the id, in the captured engine, of the image with the file system: the original image if the writable layer
+            was clean, else the committed one.
+        layers: the digests of its uncompressed layers, lowest first.
+        committed_layers: the layers of the commit at the capture, which identify an unchanged container later.
+        clean: True if the writable layer held nothing but mount points, which an engine creates by itself.
+        tag: our name for the image in the engine.
+        manifest: the image in the store; None if it is in the engine alone.
+        name: the user's name of the container's image, with its tag. If an earlier rollback had to create the
+            container by an id, it is the name that the container had been created with before. None if it was created
+            by an id or a digest.
+        name_id: the id of the image that `name` led to at the capture, which can differ from the container's; None if
+            it led nowhere.
     """
 
     reference: str
@@ -211,12 +211,12 @@ class ImageSnapshot:
 
 @frozen
 class LedBack:
-    """A name of an image that leads again to the image that it led to at a capture.
+    """An image name that was moved back to the image that it had at the capture.
 
     Attributes:
         name: the name, with its tag.
-        image: the id of the image that it leads to.
-        lost_by: the id of the image that had it, which stays in the engine; None if it led nowhere.
+        image: the id of the image that it leads to now.
+        lost_by: the id of the image that it led to before, which stays in the engine; None if it led nowhere.
     """
 
     name: str
@@ -226,16 +226,16 @@ class LedBack:
 
 @frozen
 class ContainerSnapshot:
-    """One container, captured.
+    """A captured container.
 
     Attributes:
-        name: without the leading slash.
-        id: the full id that it had.
-        inspection: everything that the engine said of it, before it was quiesced.
-        state: what it was doing then.
+        name: its name, without the leading slash.
+        id: its full id at the capture.
+        inspection: its whole inspection, from before it was quiesced.
+        state: its state at that time.
         image: its file system.
-        mounts: every mount of it.
-        not_covered: what of it no part of the backup holds.
+        mounts: all its mounts.
+        not_covered: the data of it that no part of the backup contains.
     """
 
     name: str
@@ -248,17 +248,17 @@ class ContainerSnapshot:
 
     @property
     def privileges(self) -> tuple[str, ...]:
-        """What it may do to its host beyond an ordinary container, in plain words."""
+        """Its privileges on its host beyond those of an ordinary container, in plain words."""
         return privileges(self.inspection)
 
 
 @frozen
 class Clock:
-    """A machine's clock, as far as it takes to tell whether anybody has set it since.
+    """A reading of a machine's clock that shows later whether the clock was set since.
 
     Attributes:
-        boot: which start of the machine's kernel; empty where that cannot be told.
-        offset: nanoseconds that the time of day is ahead of the time since that start.
+        boot: the id of the kernel's boot; empty if unknown.
+        offset: the time of day minus the time since that boot, in nanoseconds.
     """
 
     boot: str
@@ -267,23 +267,23 @@ class Clock:
 
 @frozen
 class VolumeArchive:
-    """One volume, or one folder or file of the engine's host that a container binds, captured.
+    """A captured volume, or a captured bind-mounted folder or file of the engine's host.
 
     Attributes:
-        name: the volume's name; the path of a folder or file, which begins with a slash.
-        inspection: everything that the engine said of it: driver, options, labels; of a folder, where it leads.
-        anonymous: whether it goes with its container.
-        way: how its data was reached.
-        base: the archive, tar in zstd.
-        increment: what changed after the base, where there was a live pass; at most one.
-        size: bytes of tar in base and increment, before compression.
-        not_covered: what of it no archive can hold.
-        snapshot: tar's snapshot file of the base, put right for an increment, in zstd: the directories that were still
-            where they had been at the capture; None where there is no increment.
-        clock: the clock of the machine that took the base, when it began; None where there is no increment.
-        excluded: the paths in it that were left out on purpose, and are left alone by a restore.
-        listing: what was known of each file that the base holds, in zstd, for an increment of a later backup.
-        mount_points: the names in it where something else was mounted, which is not archived.
+        name: the volume's name, or the path of the folder or file, which starts with a slash.
+        inspection: the volume's whole inspection: driver, options, labels; for a folder, its resolved path.
+        anonymous: True if it is removed with its container.
+        way: how its data was accessed.
+        base: the archive, a tar in zstd.
+        increment: the changes after the base, if there was a live pass; at most one.
+        size: the size of the tars in base and increment, before compression, in bytes.
+        not_covered: the data in it that an archive cannot contain.
+        snapshot: tar's snapshot file of the base, corrected for an increment, in zstd. It has the directories that were
+            in the same place at the capture. None if there is no increment.
+        clock: the clock of the machine that took the base, when it began; None if there is no increment.
+        excluded: the paths in it that were excluded; a restore does not touch them.
+        listing: the metadata of each file in the base, in zstd, for an increment of a later backup.
+        mount_points: the mount points in it; the data that is mounted there is not archived.
     """
 
     name: str
@@ -302,28 +302,28 @@ class VolumeArchive:
 
     @property
     def is_file(self) -> bool:
-        """Whether it is a single file of the engine's host."""
+        """True if it is a single file of the engine's host."""
         return is_file(self.inspection)
 
     @property
     def is_partial(self) -> bool:
-        """Whether something of it is left out, so that it is nowhere but in the volume itself."""
+        """True if the archive lacks excluded or mounted data, which exists in the volume alone."""
         return bool(self.excluded or self.mount_points)
 
     @property
     def privileges(self) -> tuple[str, ...]:
-        """What of its host a volume shows by its driver's options, in plain words."""
+        """The parts of its host that the volume exposes through its driver's options, in plain words."""
         return privileges_of_volume(self.inspection)
 
 
 @frozen
 class NetworkRecord:
-    """One network that a captured container was attached to.
+    """A network that a captured container was connected to.
 
     Attributes:
         name: its name.
-        id: the id that it had.
-        inspection: everything that the engine said of it; its containers left out.
+        id: its id at the capture.
+        inspection: its whole inspection, without its containers.
     """
 
     name: str
@@ -333,10 +333,10 @@ class NetworkRecord:
 
 @frozen
 class EngineRecord:
-    """The engine that a backup was taken on, for people and for what depends on its kind.
+    """The engine that a backup was taken on.
 
-    `identity` tells it from every other engine, so that containers of one name on two of them are not taken for the
-    same; empty in backups that were taken before it was kept.
+    `identity` tells it from every other engine, so that containers of one name on two engines are not confused. It is
+    empty in backups of versions that did not record it.
     """
 
     flavour: str
@@ -350,13 +350,13 @@ class EngineRecord:
 
 @frozen
 class Project:
-    """A compose project, as it was found: whatever bears its label, by which compose itself knows what is its own.
+    """A compose project as it was found: everything with its label, by which compose finds its own objects.
 
     Attributes:
         name: its name.
         containers: the full ids of its containers.
-        volumes: the names of its volumes, also of those that no container uses.
-        networks: the names of its networks, likewise.
+        volumes: the names of its volumes, unused ones included.
+        networks: the names of its networks, unused ones included.
     """
 
     name: str
@@ -367,24 +367,24 @@ class Project:
 
 @frozen
 class Backup:
-    """An immutable record of one moment.
+    """An immutable record of containers, their volumes and networks at one moment.
 
     Attributes:
-        id: its name in the store; sorts by time.
+        id: its name in the store; ids sort by time.
         created: the moment of the capture, in UTC.
-        engine: the engine it was taken on.
-        quiesce: how the service was brought to rest.
-        containers: the snapshots, in the order in which they start.
+        engine: the engine that it was taken on.
+        quiesce: how the containers were quiesced.
+        containers: the snapshots, in start order.
         volumes: the archives of their volumes, each volume once.
-        networks: the networks they were attached to.
-        bystanders: the ids of all other containers that there were. One that is in the way of a rollback rests as long
-            as that takes; what came later is stopped for good.
-        kept_for: of a state that was kept before a rollback undid it, the names of the containers that were rolled
-            back; empty for every other backup.
-        project: the compose project that it is of, with what there was of it: what else bears its label, came later.
-            None where single containers were named alone.
-        excluded: what was left out on purpose.
-        other_networks: the ids of all other networks that there were. None of them is removed to make room.
+        networks: the networks that the containers were connected to.
+        bystanders: the ids of all other containers at the capture. A rollback stops one that is in its way only for as
+            long as it takes; a container that was added later is stopped for good.
+        kept_for: if the backup preserves a state that a rollback then undid, the names of the containers that were
+            rolled back; empty for every other backup.
+        project: the compose project, with its objects at the capture; anything else with its label was added later.
+            None if single containers were named.
+        excluded: the data that was excluded.
+        other_networks: the ids of all other networks at the capture. A rollback never removes them.
     """
 
     id: str
@@ -408,24 +408,24 @@ class Backup:
 
     @property
     def durable(self) -> bool:
-        """Whether the store alone is enough to restore; False where an image was left in the engine."""
+        """True if the store alone is enough to restore; False if an image is in the engine alone."""
         return all(container.image.manifest is not None for container in self.containers)
 
     @property
     def not_covered(self) -> tuple[NotCovered, ...]:
-        """Everything that this backup does not hold."""
+        """The data that this backup does not contain."""
         containers = tuple(gap for container in self.containers for gap in container.not_covered)
         volumes = tuple(gap for volume in self.volumes for gap in volume.not_covered)
         return containers + volumes + tuple(left_out(what) for what in self.excluded if not what.path)
 
     @property
     def beside(self) -> tuple[str, ...]:
-        """The names of those of its containers that are no part of its compose project; of all where it has none."""
+        """The names of its containers that are not part of its compose project; of all containers if it has none."""
         within = self.project.containers if self.project is not None else ()
         return tuple(container.name for container in self.containers if container.id not in within)
 
     def volume(self, name: str) -> VolumeArchive:
-        """Return the archive of one volume; raises `KeyError` where it holds none of that name."""
+        """Return the archive of a volume; raises `KeyError` if there is none."""
         for archive in self.volumes:
             if archive.name == name:
                 return archive
@@ -433,14 +433,14 @@ class Backup:
 
 
 def left_out(what: Exclude, *, found: bool = True) -> NotCovered:
-    """Return the note that something was left out on purpose, and whether anything of the kind was found."""
+    """Return the record of an exclusion, which also says whether anything matched it."""
     return NotCovered(str(what), "it is excluded" if found else "it is excluded; there was nothing of the kind")
 
 
 def backup_id(name: str, created: datetime, token: str) -> str:
-    """Return the id of a backup: the moment, whose it is, and a token that keeps two of one second apart.
+    """Return a backup's id: its time, the name of its subject, and a token that tells two of one second apart.
 
-    It is at the same time a name for an OCI reference and for an image tag, and sorts by time.
+    It is valid as an OCI reference name and as an image tag, and sorts by time.
 
     Example:
         >>> backup_id("web", datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC), "a1b2c3")

@@ -1,4 +1,4 @@
-"""What a backup leaves out, and a restore leaves alone: whole volumes, paths within them, and mount points; pure."""
+"""Data that a backup excludes and a restore does not touch: whole volumes, paths within them, mount points. Pure."""
 
 from __future__ import annotations
 
@@ -15,29 +15,29 @@ _MEANING: Final = re.compile(r"[\\\[\]*?]")
 
 def _checked_path(path: str) -> str:
     if not isinstance(path, str):
-        raise TypeError(f"the path of an Exclude is a text, not {path!r}")
+        raise TypeError(f"the path of an Exclude must be a str, not {path!r}")
     if not path:
         return path
     parts = path.strip("/").split("/")
     if path.startswith("/") or any(part in ("", ".", "..") for part in parts) or "\0" in path:
-        raise ValueError(f"{path!r} is no path within a volume: names with / between, below its root, please")
+        raise ValueError(f"{path!r} is not a path within a volume: use names separated by /, relative to its root")
     return "/".join(parts)
 
 
 @frozen
 class Exclude:
-    """Something that a backup leaves out, and a restore leaves alone, neither removed nor overwritten.
+    """Data that a backup excludes; a restore neither removes nor overwrites it.
 
-    Wherever one is asked for, it can be written as a text: ``"cache"`` for a whole volume, ``"data:tmp/*.log"`` for
-    paths within one. This class says the same where a folder's path has a colon.
+    Every argument that takes one also takes a string: ``"cache"`` for a whole volume, ``"data:tmp/*.log"`` for paths
+    within one. Use this class if a folder's path contains a colon.
 
     Args:
-        volume: the volume's name; or the path of a folder of the host, as in `include_binds`.
-        path: a path below its root; ``*`` stands for any characters of one name, and ``?`` for one. It leaves out what
-            matches, with all that is below it. Empty for the whole volume.
+        volume: the volume's name, or the path of a folder of the host, as in `include_binds`.
+        path: a path below its root; ``*`` matches any characters of one name, ``?`` matches one. Matching paths are
+            excluded with everything below them. Empty for the whole volume.
 
     Raises:
-        ValueError: it names nothing, or a path that leads elsewhere.
+        ValueError: the volume is empty, or the path leads out of the volume.
 
     Example:
         >>> Exclude.of("data:tmp/*.log")
@@ -48,51 +48,51 @@ class Exclude:
     path: str = field(default="", converter=_checked_path)
 
     def __attrs_post_init__(self) -> None:
-        """Refuse what names no volume."""
+        """Refuse a missing volume."""
         if not isinstance(self.volume, str):
-            raise TypeError(f"the volume of an Exclude is a name or a path, not {self.volume!r}")
+            raise TypeError(f"the volume of an Exclude must be a name or a path, not {self.volume!r}")
         if not self.volume:
             raise ValueError(f"{self!r} names no volume; write it as 'volume' or 'volume:path'")
 
     @classmethod
     def of(cls, what: ExcludeArgument) -> Self | Exclude:
-        """Return what a text says; raises `ValueError` where it says nothing, `TypeError` for what is no text."""
+        """Parse the string form; raises `ValueError` if it is malformed, `TypeError` if it is not a string."""
         if isinstance(what, Exclude):
             return what
         if not isinstance(what, str):
             raise TypeError(f"'volume', 'volume:path' or an Exclude was expected, not {what!r}")
         volume, colon, path = what.partition(":")
         if colon and not path:
-            raise ValueError(f"{what!r} names no path; leave the colon out for the whole volume")
+            raise ValueError(f"{what!r} names no path; omit the colon to exclude the whole volume")
         return cls(volume, path)
 
     def __str__(self) -> str:
-        """Say what it is, for people."""
+        """Describe it for messages."""
         kind = "folder" if self.volume.startswith("/") else "volume"
         return f"{self.path} in {kind} {self.volume}" if self.path else f"{kind} {self.volume}"
 
 
 ExcludeArgument: TypeAlias = Exclude | str
-"""Something to leave out: an `Exclude`, or the text that says the same."""
+"""An `Exclude`, or its string form."""
 
 
 def as_excludes(given: Iterable[ExcludeArgument]) -> tuple[Exclude, ...]:
-    """Return what is to be left out, each once; raises as `Exclude.of`."""
+    """Return the exclusions without duplicates; raises as `Exclude.of`."""
     if isinstance(given, str | bytes | Exclude) or not isinstance(given, Iterable):
-        raise TypeError(f"exclude is a list of what to leave out, not {given!r} alone")
+        raise TypeError(f"exclude must be a list, not {given!r}")
     return tuple(dict.fromkeys(map(Exclude.of, given)))
 
 
 @frozen
 class MountPoint:
-    """A name in a volume where something else was mounted; only the name is part of the volume.
+    """A mount point in a volume. Only its name is part of the volume.
 
     Attributes:
         path: its path below the volume's root.
-        mode: the permissions that were seen there.
-        uid: the owner's number.
-        gid: the group's number.
-        is_directory: whether it was one; else it was a file.
+        mode: its permissions, as seen through the mount.
+        uid: the owner's id, as seen through the mount.
+        gid: the group's id, as seen through the mount.
+        is_directory: True for a directory, False for a file.
     """
 
     path: str
@@ -103,21 +103,21 @@ class MountPoint:
 
     @property
     def name(self) -> bytes:
-        """The same path in bytes."""
+        """The path in bytes."""
         return self.path.encode("utf-8", "surrogateescape")
 
 
 def paths_within(volume: str, excluded: Iterable[Exclude]) -> tuple[str, ...]:
-    """Return the paths in a volume that are left out, in order."""
+    """Return the sorted paths that are excluded within a volume."""
     return tuple(sorted(what.path for what in excluded if what.volume == volume and what.path))
 
 
 class Paths:
-    """Paths that are left out of one volume.
+    """Matches the paths that are excluded from one volume.
 
     Args:
-        patterns: the paths of `Exclude`.
-        exact: paths whose characters all stand for themselves.
+        patterns: the paths of `Exclude`, with wildcards.
+        exact: paths without wildcards; every character matches itself.
     """
 
     def __init__(self, patterns: Collection[str] = (), *, exact: Collection[str] = ()) -> None:
@@ -126,35 +126,35 @@ class Paths:
         self._itself = re.compile(rf"\./(?:{each})\Z".encode("latin-1"), re.DOTALL).match if each else None
 
     def __bool__(self) -> bool:
-        """Whether there are any."""
+        """Return True if there are any."""
         return self._match is not None
 
     def __contains__(self, path: bytes) -> bool:
-        """Whether a path, as tar has it (``./tmp/x``), is one of them or below one."""
+        """Return True if a path in tar's form (``./tmp/x``) matches, or is below a match."""
         return self._match is not None and self._match(path) is not None
 
     def begins(self, path: bytes) -> bool:
-        """Whether a path is one of them itself."""
+        """Return True if a path itself matches."""
         return self._itself is not None and self._itself(path) is not None
 
 
 def for_tar(pattern: str) -> str:
-    """Return a path of `Exclude` as tar's ``--exclude`` takes it."""
+    """Quote a path of `Exclude` for tar's ``--exclude``."""
     return "./" + _SPECIAL.sub(r"\\\g<0>", pattern)
 
 
 def for_find(path: str) -> str:
-    """Return a path as find's ``-path`` takes it to mean no other one."""
+    """Quote a path for find's ``-path``, so that it matches itself alone."""
     return _MEANING.sub(r"\\\g<0>", path)
 
 
 def itself_for_tar(path: bytes) -> str:
-    """Return a path, as tar has it (``./tmp/x``), as ``--exclude`` takes it to mean no other one."""
+    """Quote a path in tar's form (``./tmp/x``) for ``--exclude``, so that it matches itself alone."""
     return for_find(path.decode("utf-8", "surrogateescape"))
 
 
 def _expression(pattern: str) -> str:
-    # The names of files are bytes; a text that has others than UTF-8 has them as surrogates, as everywhere in Python.
+    # File names are bytes; as everywhere in Python, a str has the bytes that are not UTF-8 as surrogates.
     return _as_bytes("".join(_ANY.get(char) or re.escape(char) for char in pattern))
 
 

@@ -1,7 +1,7 @@
-"""What a container may do to its host, in plain words, from its inspection. Pure.
+"""Lists a container's privileges on its host in plain words, from its inspection. Pure.
 
-A backup says how a container is created, and whoever changes a backup can ask for anything that the engine grants. So
-this reads the request, not only the outcome: a mount counts wherever the inspection names it.
+A backup says how a container is created, so whoever edits a backup can request anything that the engine grants.
+Therefore the request is read as well as the result: a mount counts wherever the inspection names it.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ _SOCKETS: Final = ("docker.sock", "podman.sock", "containerd.sock", "crio.sock")
 _USUAL_RUNTIMES: Final = ("", "runc", "crun", "io.containerd.runc.v2", "oci")
 _TIGHTENING: Final = "no-new-privileges"
 _PROFILE_FROM: Final = 80
-"""Characters from which on a security option holds a whole profile, not its name."""
+"""A security option with more characters contains a whole profile, not its name."""
 
 
 def privileges(inspection: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return what a container has beyond an ordinary one; empty if it has nothing of the kind.
+    """Return the privileges that an ordinary container does not have.
 
     Example:
         >>> privileges({"HostConfig": {"Privileged": True, "PidMode": "host"}})
@@ -47,7 +47,7 @@ def privileges(inspection: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def privileges_of_volume(inspection: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return what of its host a volume shows, through the options of its driver.
+    """Return the parts of its host that a volume exposes through its driver's options.
 
     Example:
         >>> privileges_of_volume({"Driver": "local", "Options": {"type": "none", "o": "bind", "device": "/etc"}})
@@ -99,7 +99,7 @@ def _bind(source: str, *, read_only: bool, propagation: str = "") -> str:
     path = posixpath.normpath(source)
     if posixpath.basename(path) in _SOCKETS:
         return f"mounts the engine's socket {path}"
-    # Private ones are the usual case, and say nothing.
+    # Private propagation is the default, and gives no access.
     shared = f", {propagation}" if propagation.endswith("shared") else ""
     return f"binds {path} of the host ({'read-only' if read_only else 'read-write'}{shared})"
 
@@ -122,6 +122,6 @@ def _security(host: Mapping[str, Any]) -> Iterator[str]:
         kind, _, value = name.partition("=")
         whole = value.lstrip().startswith("{") or len(value) > _PROFILE_FROM
         yield f"security option {kind}=(a profile of its own)" if whole else f"security option {name}"
-    # The engine has no word of its own for it in an inspection.
+    # An inspection shows this option only by its effect.
     if not host.get("Privileged") and any(host.get(key) == [] for key in ("MaskedPaths", "ReadonlyPaths")):
         yield "security option systempaths=unconfined"

@@ -1,4 +1,4 @@
-"""What recovery reports: what it has finished, and what is in flight or unfinished where it cannot finish it."""
+"""The values that recovery reports: operations that it finished, and operations in flight."""
 
 from __future__ import annotations
 
@@ -8,26 +8,26 @@ from typing import Literal, TypeAlias
 from attrs import frozen
 
 Ending: TypeAlias = Literal["discarded", "rolled back", "tidied up"]
-"""What became of an operation that was cut off: its containers do what they did before it and its half-made backup is
-gone; its backup was put back; or it had ended well already, and what was left of it is gone."""
+"""How recovery ended an interrupted operation: it resumed the containers and discarded the partial backup, it restored
+the backup, or it removed the leftovers of an operation that had succeeded."""
 
 Owner: TypeAlias = Literal["alive", "dead", "unknown"]
-"""Whether the process of an operation lives: as this machine's kernel tells, unknown where it cannot."""
+"""Whether an operation's process is alive, according to this machine's kernel; unknown for other machines."""
 
 RecordPlace: TypeAlias = Literal["here", "elsewhere", "gone", "unknown"]
-"""Where the journal record of an operation is: in this store, in another one that can be read, or in neither because it
-has ended; unknown where its store cannot be read from here."""
+"""The place of an operation's journal record: this store, another readable store, or nowhere because the operation has
+ended; unknown if its store cannot be read from here."""
 
 
 @frozen
 class Recovered:
-    """An operation that was cut off, and is finished now.
+    """An interrupted operation that recovery has finished.
 
     Attributes:
-        operation: its id, which is that of its backup.
+        operation: its id, which is also its backup's.
         containers: the names of its containers.
-        outcome: what became of it.
-        kept: the id of the backup of the state that was found; None where there was nothing to keep.
+        outcome: how recovery ended it.
+        kept: the id of the backup that recovery took of the state it found; None if there was nothing to keep.
     """
 
     operation: str
@@ -38,17 +38,17 @@ class Recovered:
 
 @frozen
 class InFlight:
-    """An operation that its lock volumes in the engine tell of.
+    """An operation in flight, as recorded by its lock volumes in the engine.
 
     Attributes:
-        operation: its id, which is that of its backup.
+        operation: its id, which is also its backup's.
         containers: the names of its containers.
-        project: the name of the compose project that it is of; None for containers alone.
-        host: the name of the host of its process.
-        since: when it began, in UTC (ISO 8601).
+        project: the name of its compose project; None for single containers.
+        host: the host name of its process.
+        since: its start, in UTC (ISO 8601).
         store: the path, on that host, of the store that has its journal record.
-        owner: whether its process lives.
-        record: where its journal record is.
+        owner: whether its process is alive.
+        record: the place of its journal record.
     """
 
     operation: str
@@ -62,23 +62,23 @@ class InFlight:
 
     @property
     def is_unfinished_elsewhere(self) -> bool:
-        """Return True if it may be cut off, and another store than this one is needed to finish it."""
+        """True if it may have been interrupted and can only be finished from another store."""
         return self.owner != "alive" and self.record in ("elsewhere", "unknown")
 
     @property
     def command(self) -> str:
-        """The command that finishes it, where its store is."""
+        """The command that finishes it, on the host of its store."""
         return f"python -m docker_rollback recover --store {shlex.quote(self.store)}"
 
     def __str__(self) -> str:
         names = f"project {self.project!r}" if self.project is not None else ", ".join(map(repr, self.containers))
         began = f"operation {self.operation} on {names}, begun {self.since} on host {self.host!r}"
         if self.owner == "alive":
-            return f"{began}, is at work with the store {self.store}"
+            return f"{began}, is running with the store {self.store}"
         if self.owner == "dead":
-            there = "" if self.record == "elsewhere" else ", once that store is there (is its disk mounted?)"
-            return f"{began}, was cut off: its process is dead. Finish it{there} by\n    {self.command}"
+            there = "" if self.record == "elsewhere" else ", once that store is available (is its disk mounted?),"
+            return f"{began}, was interrupted: its process is dead. Finish it{there} with\n    {self.command}"
         return (
-            f"{began}, may be at work or cut off: its process and its store cannot be seen from here. "
-            f"If that process is dead, finish it where the store is, by\n    {self.command}"
+            f"{began}, may be running or interrupted: its process and its store cannot be seen from here. "
+            f"If that process is dead, finish it on the host of its store with\n    {self.command}"
         )

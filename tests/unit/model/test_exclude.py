@@ -203,7 +203,7 @@ def test_an_archive_of_a_volume_alone_leaves_paths_out(fake: FakeEngine, store: 
 @pytest.mark.parametrize("wrong", ["", ":x", "data:", "data:/x", "data:../x", "data:x//y", "data:./x", "data:x\0"])
 def test_what_says_nothing_is_no_exclusion(wrong: str) -> None:
     """It is told at once, not where the backup would have been."""
-    with pytest.raises(ValueError, match=r"names no|no path"):
+    with pytest.raises(ValueError, match=r"names no|is not a path"):
         rollback("app", client=FakeEngine(), exclude=[wrong])
 
 

@@ -1,4 +1,4 @@
-"""The one door to container engines."""
+"""Access to container engines. Other rooms reach an engine only through this one."""
 
 from docker_rollback._engine.client import Client, as_engine
 from docker_rollback._engine.image_removal import remove_named

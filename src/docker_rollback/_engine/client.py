@@ -1,4 +1,4 @@
-"""Whatever people have at hand that leads to an engine, made an engine."""
+"""Turns the `client` argument into an engine."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ if TYPE_CHECKING:
     from docker import APIClient, DockerClient
 
 Client: TypeAlias = Union["DockerClient", "APIClient", Engine]
-"""A docker-py client, high or low level, or an engine of one's own."""
+"""A docker-py client, high or low level, or an `Engine`."""
 
 
 def as_engine(client: Client | None) -> Engine:
-    """Return the engine behind `client`; None means the one that the environment names.
+    """Return the engine of `client`; None means the engine that the environment names.
+
+    An `Engine` is returned unchanged. A docker-py client is wrapped in an engine that retries safe requests.
 
     Raises:
-        TypeError: it is neither.
-
-    An engine of one's own is taken as it is; calls to one that docker-py reaches are tried again where that is safe.
+        TypeError: `client` is something else.
     """
     # docker-py takes half a second to import, so nothing imports it before an engine is needed.
     from docker import APIClient, DockerClient  # noqa: PLC0415  (see above)

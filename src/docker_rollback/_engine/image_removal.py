@@ -1,4 +1,4 @@
-"""Removes images by names of ours, also if the engine dies meanwhile."""
+"""Removes images by our names for them, even if the engine dies meanwhile."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from docker_rollback.errors import EngineConflictError, ImageNotFoundError
 
 
 def remove_named(engine: Engine, name: str) -> None:
-    """Remove an image by a name of ours; harmless if there is none.
+    """Remove an image by our name for it; harmless if there is none.
 
-    An engine that died between the name and its image leaves an image without a name, which nobody would find again.
-    It is removed too. An image that has another name or a digest, or that a container or another image needs, stays:
-    each engine shows a digest only for an image that was pulled or pushed, or that has a name.
+    If the engine dies after removing the name and before removing the image, it leaves an image without a name, which
+    nobody would find. That is removed too. An image with another name or a digest, or that a container or another
+    image needs, stays: engines show a digest only for an image that was pulled or pushed, or that has a name.
     """
     with suppress(ImageNotFoundError):
         image = str(engine.inspect_image(name)["Id"])

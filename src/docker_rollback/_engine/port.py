@@ -1,10 +1,10 @@
-"""What this library asks of a container engine: the `Engine` protocol, and the values that pass through it.
+"""The `Engine` protocol, which is all that this library needs of a container engine, and its values.
 
-Inspections pass raw, as the engine's JSON: typed models of them drop the fields that they do not know, and a container
-that is made again without those fields is not the same container.
+Inspections are the engine's raw JSON. A typed model would drop fields that it does not know, and a container that is
+recreated without those fields is not the same container.
 
-Every method raises an `EngineError`; those that take a reference raise the matching `NotFoundError` where the engine
-does not know it. `ref` is a name, a full id, or the beginning of an id of at least 12 digits.
+Every method may raise an `EngineError`. Methods that take a reference raise the matching `NotFoundError` if the engine
+does not know it. `ref` is a name, a full id, or the first digits of an id, at least 12.
 """
 
 from __future__ import annotations
@@ -19,25 +19,25 @@ from attrs import field, frozen
 from docker_rollback._model import EngineRecord
 
 Inspection: TypeAlias = Mapping[str, Any]
-"""What an engine's inspect answers, and what its create takes: JSON, untouched."""
+"""The unchanged JSON that an engine's inspect returns, or that its create accepts."""
 
 
 @frozen
 class EngineInfo:
-    """Who the engine is.
+    """An engine's description of itself.
 
     Attributes:
-        flavour: which implementation answers.
-        version: its own version, as it says it ("28.5.2").
-        api_version: the version of the API that is spoken with it ("1.45").
-        architecture: of its host, as the kernel names it ("x86_64", "aarch64").
-        storage_driver: what keeps its layers ("overlay2", "overlayfs", "overlay").
-        containerd_store: whether images live in containerd's store, where an image's id is its manifest's digest.
-        default_runtime: the runtime that a container gets that names none.
-        address: where it was reached ("unix:///var/run/docker.sock").
-        root: the folder of its data on its own host.
-        identity: what tells it from every other engine for as long as it keeps its data: its own id or, where it has
-            none that lasts, its host's name and that folder.
+        flavour: the implementation.
+        version: its version ("28.5.2").
+        api_version: the negotiated API version ("1.45").
+        architecture: its host's architecture in the kernel's words ("x86_64", "aarch64").
+        storage_driver: its storage driver ("overlay2", "overlayfs", "overlay").
+        containerd_store: True if images are in containerd's store, in which an image's id is its manifest's digest.
+        default_runtime: the runtime of a container that names none.
+        address: the address it was reached at ("unix:///var/run/docker.sock").
+        root: its data folder, on its own host.
+        identity: tells it from every other engine for as long as it has its data: its own id or, if it has no lasting
+            one, its host's name and `root`.
     """
 
     flavour: Literal["docker", "podman", "fake"]
@@ -52,7 +52,7 @@ class EngineInfo:
     identity: str = ""
 
     def record(self) -> EngineRecord:
-        """Return what a backup keeps of it."""
+        """Return the part that a backup records."""
         return EngineRecord(
             flavour=self.flavour,
             version=self.version,
@@ -66,14 +66,14 @@ class EngineInfo:
 
 @frozen
 class Change:
-    """One path that a container's writable layer adds, changes or deletes."""
+    """A path that a container's writable layer adds, changes or deletes."""
 
     path: str
     kind: Literal["changed", "added", "deleted"]
 
 
 _BY_SIGNAL: Final = 128
-"""What a shell and an engine add to the number of a signal that killed a program."""
+"""Shells and engines add this to the number of the signal that killed a program."""
 
 
 @frozen
@@ -81,9 +81,9 @@ class Finished:
     """How a program ended.
 
     Attributes:
-        exit_code: as the system gave it; 127 where there is no such program, 126 where it cannot be run, 137 where it
-            was killed here.
-        stderr: the end of what it said, as text.
+        exit_code: its exit code; 127 if there is no such program, 126 if it cannot be run, 137 if it was killed by
+            `kill`.
+        stderr: the end of its error output, as text.
     """
 
     exit_code: int
@@ -91,35 +91,35 @@ class Finished:
 
     @property
     def signal(self) -> int | None:
-        """The number of the signal that killed it, as when memory ran out; None where it ended by itself."""
+        """The number of the signal that killed it, for example when memory ran out; None if it exited."""
         if self.exit_code < 0:
             return -self.exit_code
         return self.exit_code - _BY_SIGNAL if self.exit_code > _BY_SIGNAL else None
 
 
 class Process(Protocol):
-    """A program at work next to the data: bytes in, bytes out, an exit code.
+    """A running program: bytes in, bytes out, an exit code.
 
-    Leaving its ``with`` block ends a program that still runs. Nothing may be concluded from the end of its output:
-    only `finish` knows whether it did its work.
+    Leaving its ``with`` block ends the program if it still runs. The end of its output does not mean success; only
+    `finish` tells.
     """
 
     def read(self, size: int, /) -> bytes:
-        """Return up to `size` bytes of its output as soon as there are any; ``b""`` once it has closed it."""
+        """Return up to `size` bytes of its output as soon as there are any; ``b""`` at the end."""
 
     def write(self, data: bytes | memoryview, /) -> None:
-        """Send all of `data` to its input; a program that ended early shows in `finish`, not here."""
+        """Send all of `data` to its input. If the program ended early, only `finish` reports it."""
 
     def close_input(self) -> None:
-        """Say that no more input comes."""
+        """Close its input."""
 
     def finish(self) -> Finished:
-        """Wait until it has ended and say how; closes its input, drops what it still prints."""
+        """Close its input, discard the rest of its output, wait until it ends, and return the result."""
 
     def kill(self) -> None:
-        """End it now and wait until it has; harmless where it has ended already.
+        """Kill it and wait until it has ended; harmless if it has ended already.
 
-        Raises `EngineError` where there is no way to end it but to end its container.
+        Raises `EngineError` if it can only be ended together with its container.
         """
 
     def __enter__(self) -> Self: ...
@@ -131,15 +131,15 @@ class Process(Protocol):
 
 @frozen
 class ContainerFilter:
-    """Which containers a list names: those to which every given condition applies.
+    """Conditions for listing containers; a container has to match all of them.
 
     Attributes:
-        name: their exact name, without the leading slash.
-        name_prefix: how their name begins, without the leading slash.
-        labels: labels that they bear.
-        volume: a volume that they mount, by name; of several names, any one.
-        network: a network that they are attached to, by name or id.
-        running: only those whose processes exist (running, paused, restarting).
+        name: the exact name, without the leading slash.
+        name_prefix: a prefix of the name, without the leading slash.
+        labels: labels that it has.
+        volume: the name of a volume that it mounts; of several names, any one.
+        network: the name or id of a network that it is connected to.
+        running: True for containers whose processes exist (running, paused, restarting) only.
     """
 
     name: str | None = None
@@ -156,148 +156,148 @@ class ContainerFilter:
 
 
 EVERY: Final = ContainerFilter()
-"""Every container, in whatever state."""
+"""Every container, in any state."""
 
 
 class Engine(Protocol):
-    """The one door to a container engine."""
+    """A container engine."""
 
     def info(self) -> EngineInfo:
-        """Ask who answers; raises `EngineUnavailableError` where nobody does."""
+        """Return the engine's description; raises `EngineUnavailableError` if nothing answers."""
 
     def now(self) -> datetime:
-        """Return the moment by the engine's own clock, the one by which it says when a container was started."""
+        """Return the time of the engine's own clock, which container start times refer to."""
 
     def forbidden(self) -> list[str]:
-        """Return, in words, what of all that is asked here is refused whatever it is asked of; changes nothing."""
+        """Return, in words, the kinds of requests that are always refused. Changes nothing."""
 
     # Containers
 
     def inspect_container(self, ref: str) -> Inspection:
-        """Return the whole inspection of one container, with that of Podman's own API as "Native" on Podman."""
+        """Return a container's whole inspection; on Podman, "Native" has the inspection of Podman's own API."""
 
     def list_containers(self, where: ContainerFilter = ..., /) -> list[str]:
-        """Return the full ids of the containers, in whatever state, that `where` describes."""
+        """Return the full ids of the containers that match, in any state."""
 
     def create_container(self, name: str, request: Inspection, *, platform: str | None = None) -> str:
-        """Create a container from a raw request, return its full id; raises `EngineConflictError` for a taken name."""
+        """Create a container from a raw request, return its full id; `EngineConflictError` if the name is taken."""
 
     def start_container(self, ref: str) -> None:
-        """Start it; harmless where it runs, `EngineConflictError` where it is paused."""
+        """Start it; harmless if it runs, `EngineConflictError` if it is paused."""
 
     def stop_container(self, ref: str, *, timeout: float | None = None) -> None:
-        """Stop it by its own signal; None is its own patience, seconds where given. Waits however long that takes.
+        """Stop it with its own stop signal, and wait until it has stopped; `timeout` replaces its own stop timeout.
 
-        Harmless where it does not run. One that is paused goes on first; one that is to be removed at its end is gone.
+        Harmless if it does not run. A paused container is resumed first; one with auto-remove is removed.
         """
 
     def kill_container(self, ref: str) -> None:
-        """End it at once, and wait until it is gone or stopped; harmless where it does not run."""
+        """Kill it, and wait until it is stopped or removed; harmless if it does not run."""
 
     def pause_container(self, ref: str) -> None:
-        """Freeze its processes; harmless where they are, `EngineConflictError` where it does not run."""
+        """Pause its processes; harmless if it is paused, `EngineConflictError` if it does not run."""
 
     def unpause_container(self, ref: str) -> None:
-        """Let its processes go on; harmless where they do, `EngineConflictError` where it does not run."""
+        """Resume its processes; harmless if it is not paused, `EngineConflictError` if it does not run."""
 
     def rename_container(self, ref: str, name: str) -> None:
-        """Give it another name; harmless where it has it already, `EngineConflictError` for a taken one."""
+        """Rename it; harmless if it has the name already, `EngineConflictError` if another container has it."""
 
     def update_container(self, ref: str, changes: Inspection) -> None:
         """Change its resources or its restart policy in place, by raw `HostConfig` fields."""
 
     def remove_container(self, ref: str, *, force: bool = False, volumes: bool = False) -> None:
-        """Remove it, with its anonymous volumes where asked; harmless where there is none.
+        """Remove it, and with `volumes` its anonymous volumes; harmless if it does not exist.
 
-        Raises `EngineConflictError` where it runs, unless forced.
+        Raises `EngineConflictError` if it runs, unless `force` is set.
         """
 
     def commit_container(self, ref: str, tag: str, *, author: str = "") -> str:
-        """Make an image of its file system without pausing it, tag it ``repository:tag``, return the image's id.
+        """Commit its file system without pausing it, tag the image ``repository:tag``, return the image's id.
 
-        The `author` belongs to the image (`Author`), stays with it on its way to other engines, and is not passed on
-        to containers.
+        The `author` is stored in the image (`Author`), stays with it on other engines, and is not passed on to
+        containers.
         """
 
     def put_archive(self, ref: str, archive: bytes) -> None:
-        """Unpack a tar at the root of a container's file system, whether it runs or not."""
+        """Extract a tar at the root of a container's file system; the container may run or not."""
 
     def container_changes(self, ref: str) -> list[Change]:
-        """Return what its writable layer holds beyond its image."""
+        """Return the changes of its writable layer against its image."""
 
     def container_logs(self, ref: str, *, tail: int) -> str:
-        """Return its last `tail` lines of output, both streams, as text."""
+        """Return the last `tail` lines of its output, both streams, as text."""
 
     def exec(self, ref: str, command: Sequence[str], *, stdin: bool = False) -> Process:
-        """Run a program as root in a running container; raises `EngineConflictError` where it does not run."""
+        """Run a program as root in a running container; raises `EngineConflictError` if it does not run."""
 
     # Images
 
     def inspect_image(self, ref: str) -> Inspection:
-        """Return the whole inspection of one image."""
+        """Return an image's whole inspection."""
 
     def list_images(self, repository: str) -> list[str]:
-        """Return the names, ``repository:tag``, of the images of one repository of this engine, not of a registry."""
+        """Return the names, ``repository:tag``, of the images that this engine has of a repository."""
 
     def tag_image(self, ref: str, tag: str) -> None:
-        """Give an image one more name, ``repository:tag``, taking it from whichever image has it."""
+        """Tag an image ``repository:tag``; an image that has the tag loses it."""
 
     def remove_image(self, ref: str) -> None:
-        """Remove a name, and the image where that was its last; harmless where there is none. Never forces.
+        """Remove a name, and the image with its last name; harmless if it does not exist. Never forces.
 
-        Raises `EngineConflictError` where a container was made from it, or where an id with several names is given.
+        Raises `EngineConflictError` if a container was created from it, or for the id of an image with several names.
         """
 
     def save_image(self, ref: str) -> Iterator[bytes]:
-        """Stream the image as a tar, in whatever layout this engine writes."""
+        """Stream the image as a tar, in the layout that this engine writes."""
 
     def load_image(self, archive: Iterable[bytes]) -> None:
-        """Load images from a tar in any layout whose ``manifest.json`` names its parts."""
+        """Load images from a tar, in any layout whose ``manifest.json`` names its parts."""
 
     def import_image(self, archive: Iterable[bytes], tag: str) -> str:
-        """Make an image of one layer from a tar of a file system, tag it, return its id."""
+        """Create an image with one layer from a tar of a file system, tag it, return its id."""
 
     def pull_image(self, ref: str, *, platform: str | None = None) -> str:
-        """Fetch an image by its name, or its name and digest, from the registry that it names; return its id.
+        """Pull an image by its name, or its name and digest, and return its id.
 
-        Without a tag, "latest" is meant; `platform` ("linux/arm64") chooses among several, by default as the engine
-        does. The right to do so is that of the engine's client. Raises `ImageNotFoundError` where the registry has
-        none, or does not tell.
+        The default tag is "latest". `platform` ("linux/arm64") selects one of several; the default is the engine's. The
+        credentials are those of the engine's client. Raises `ImageNotFoundError` if the registry does not have it, or
+        does not say.
         """
 
     # Networks
 
     def inspect_network(self, ref: str) -> Inspection:
-        """Return the whole inspection of one network."""
+        """Return a network's whole inspection."""
 
     def list_networks(self, *, labels: Mapping[str, str] = ...) -> list[str]:
-        """Return the ids of the networks that bear `labels`."""
+        """Return the ids of the networks that have all `labels`."""
 
     def create_network(self, request: Inspection) -> str:
-        """Create a network from a raw request, return its id; raises `EngineConflictError` for a taken name."""
+        """Create a network from a raw request, return its id; raises `EngineConflictError` if the name is taken."""
 
     def remove_network(self, ref: str) -> None:
-        """Remove it; harmless where there is none, `EngineConflictError` where a running container uses it."""
+        """Remove it; harmless if it does not exist, `EngineConflictError` if a running container uses it."""
 
     def connect_network(self, network: str, container: str, endpoint: Inspection) -> None:
-        """Attach a container with a raw endpoint configuration; raises `EngineConflictError` where it is attached."""
+        """Connect a container with a raw endpoint configuration; `EngineConflictError` if it is connected already."""
 
     def disconnect_network(self, network: str, container: str, *, force: bool = False) -> None:
-        """Detach a container from a network; harmless where it is not attached."""
+        """Disconnect a container from a network; harmless if it is not connected."""
 
     # Volumes
 
     def inspect_volume(self, name: str) -> Inspection:
-        """Return the whole inspection of one volume."""
+        """Return a volume's whole inspection."""
 
     def list_volumes(self, *, labels: Mapping[str, str] = ...) -> list[str]:
-        """Return the names of the volumes that bear `labels`."""
+        """Return the names of the volumes that have all `labels`."""
 
     def create_volume(self, request: Inspection) -> str:
-        """Create a volume from a raw request and return its name; harmless where an equal one is there.
+        """Create a volume from a raw request and return its name; harmless if an equal one exists.
 
-        Raises `EngineConflictError` where one of that name has another driver, other options or other labels.
+        Raises `EngineConflictError` if the name is taken by a volume with another driver, options or labels.
         """
 
     def remove_volume(self, name: str) -> None:
-        """Remove it; harmless where there is none, `EngineConflictError` where a container uses it."""
+        """Remove it; harmless if it does not exist, `EngineConflictError` if a container uses it."""

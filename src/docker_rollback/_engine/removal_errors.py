@@ -1,4 +1,4 @@
-"""Removes what this library made in an engine; one failure alone leaves nothing behind."""
+"""Removes objects of ours from an engine, and retries once."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from docker_rollback.errors import EngineConflictError, EngineError
 
 
 def removal_error(remove: Callable[[], object]) -> EngineError | None:
-    """Call `remove`, and once more if it fails; return why nothing was removed, None if all went well.
+    """Call `remove`, once more if it fails, and return the last error; None on success.
 
-    What an engine refuses because something else needs it is refused again, so that is not tried twice.
+    A conflict is not retried: an object that something else needs is refused again.
     """
     try:
         remove()

@@ -1,4 +1,4 @@
-"""Asking an engine again where a first failure may be the last one."""
+"""Retries failed engine requests where a repetition is safe."""
 
 from __future__ import annotations
 
@@ -19,16 +19,15 @@ _logger = logging.getLogger("docker_rollback")
 _Answer = TypeVar("_Answer")
 
 _ANSWERED = 2.0
-"""Seconds for which a start is asked for again where the engine answers that it failed."""
+"""A failed start that the engine answered with an error is retried for so many seconds."""
 
 
 class RetryingEngine:
-    """An engine that asks another one again, where that can do no harm.
+    """Wraps an engine, and retries requests that are safe to repeat.
 
-    Asked again is what may be done twice: what only looks, what removes, and what brings about a state that may be
-    there already; and only after a failure that is not `permanent`. What makes something under a name that was chosen
-    for it is passed on once; where the answer was lost, it is looked for by that name, and what is found is the answer.
-    What runs something or streams is passed on once, and that is all.
+    After a failure that is not `permanent`, it repeats requests that only read, that remove, or that set a state.
+    Requests that create something under a chosen name are sent once; if the answer is lost, the object is looked up
+    by that name, and returned if it exists. Requests that run a program or stream data are sent once.
 
     Example:
         >>> engine = RetryingEngine(DockerEngine.from_env(), limit=5.0)
@@ -46,39 +45,40 @@ class RetryingEngine:
         """Wrap an engine.
 
         Args:
-            engine: whose answers these are.
-            limit: seconds after which the last failure is raised, counted from the first try.
-            first_pause: seconds, at most, before the second try; the pauses double, and each is drawn by lot.
-            longest_pause: seconds, at most, before any try.
-            sleep: waits, in seconds.
+            engine: the wrapped engine.
+            limit: the time in seconds, from the first try, after which the last failure is raised.
+            first_pause: the longest pause before the second try, in seconds; pauses are random, and their upper bound
+                doubles.
+            longest_pause: the longest pause before any try, in seconds.
+            sleep: waits for a number of seconds.
         """
         self._engine = engine
         self._limit = limit
         self._retrying = Retrying(
             sleep=sleep,
-            stop=self._enough,
+            stop=self._is_late,
             wait=wait_random_exponential(multiplier=first_pause, max=longest_pause),
-            retry=retry_if_exception(_may_pass),
-            before_sleep=_tell,
+            retry=retry_if_exception(_is_transient),
+            before_sleep=_log_retry,
             reraise=True,
         )
 
     def info(self) -> EngineInfo:
-        return self._again(self._engine.info)
+        return self._retry(self._engine.info)
 
     def now(self) -> datetime:
-        return self._again(self._engine.now)
+        return self._retry(self._engine.now)
 
     def forbidden(self) -> list[str]:
-        return self._again(self._engine.forbidden)
+        return self._retry(self._engine.forbidden)
 
     # Containers
 
     def inspect_container(self, ref: str) -> Inspection:
-        return self._again(lambda: self._engine.inspect_container(ref))
+        return self._retry(lambda: self._engine.inspect_container(ref))
 
     def list_containers(self, where: ContainerFilter = EVERY, /) -> list[str]:
-        return self._again(lambda: self._engine.list_containers(where))
+        return self._retry(lambda: self._engine.list_containers(where))
 
     def create_container(self, name: str, request: Inspection, *, platform: str | None = None) -> str:
         return self._or_find(
@@ -87,29 +87,29 @@ class RetryingEngine:
         )
 
     def start_container(self, ref: str) -> None:
-        # An engine that says why a container does not start is asked again by whoever knows what may be missing.
-        self._again(lambda: self._engine.start_container(ref), answered=_ANSWERED)
+        # If the engine says why a container does not start, only the caller knows what may be missing, and retries.
+        self._retry(lambda: self._engine.start_container(ref), answered=_ANSWERED)
 
     def stop_container(self, ref: str, *, timeout: float | None = None) -> None:
-        self._again(lambda: self._engine.stop_container(ref, timeout=timeout))
+        self._retry(lambda: self._engine.stop_container(ref, timeout=timeout))
 
     def kill_container(self, ref: str) -> None:
-        self._again(lambda: self._engine.kill_container(ref))
+        self._retry(lambda: self._engine.kill_container(ref))
 
     def pause_container(self, ref: str) -> None:
-        self._again(lambda: self._engine.pause_container(ref))
+        self._retry(lambda: self._engine.pause_container(ref))
 
     def unpause_container(self, ref: str) -> None:
-        self._again(lambda: self._engine.unpause_container(ref))
+        self._retry(lambda: self._engine.unpause_container(ref))
 
     def rename_container(self, ref: str, name: str) -> None:
         self._or_find(lambda: self._engine.rename_container(ref, name), lambda: self._renamed(ref, name))
 
     def update_container(self, ref: str, changes: Inspection) -> None:
-        self._again(lambda: self._engine.update_container(ref, changes))
+        self._retry(lambda: self._engine.update_container(ref, changes))
 
     def remove_container(self, ref: str, *, force: bool = False, volumes: bool = False) -> None:
-        self._again(lambda: self._engine.remove_container(ref, force=force, volumes=volumes))
+        self._retry(lambda: self._engine.remove_container(ref, force=force, volumes=volumes))
 
     def commit_container(self, ref: str, tag: str, *, author: str = "") -> str:
         return self._or_find(
@@ -118,13 +118,13 @@ class RetryingEngine:
         )
 
     def put_archive(self, ref: str, archive: bytes) -> None:
-        self._again(lambda: self._engine.put_archive(ref, archive))
+        self._retry(lambda: self._engine.put_archive(ref, archive))
 
     def container_changes(self, ref: str) -> list[Change]:
-        return self._again(lambda: self._engine.container_changes(ref))
+        return self._retry(lambda: self._engine.container_changes(ref))
 
     def container_logs(self, ref: str, *, tail: int) -> str:
-        return self._again(lambda: self._engine.container_logs(ref, tail=tail))
+        return self._retry(lambda: self._engine.container_logs(ref, tail=tail))
 
     def exec(self, ref: str, command: Sequence[str], *, stdin: bool = False) -> Process:
         return self._engine.exec(ref, command, stdin=stdin)
@@ -132,16 +132,16 @@ class RetryingEngine:
     # Images
 
     def inspect_image(self, ref: str) -> Inspection:
-        return self._again(lambda: self._engine.inspect_image(ref))
+        return self._retry(lambda: self._engine.inspect_image(ref))
 
     def list_images(self, repository: str) -> list[str]:
-        return self._again(lambda: self._engine.list_images(repository))
+        return self._retry(lambda: self._engine.list_images(repository))
 
     def tag_image(self, ref: str, tag: str) -> None:
-        self._again(lambda: self._engine.tag_image(ref, tag))
+        self._retry(lambda: self._engine.tag_image(ref, tag))
 
     def remove_image(self, ref: str) -> None:
-        self._again(lambda: self._engine.remove_image(ref))
+        self._retry(lambda: self._engine.remove_image(ref))
 
     def save_image(self, ref: str) -> Iterator[bytes]:
         return self._engine.save_image(ref)
@@ -153,21 +153,21 @@ class RetryingEngine:
         return self._engine.import_image(archive, tag)
 
     def pull_image(self, ref: str, *, platform: str | None = None) -> str:
-        return self._again(lambda: self._engine.pull_image(ref, platform=platform))
+        return self._retry(lambda: self._engine.pull_image(ref, platform=platform))
 
     # Networks
 
     def inspect_network(self, ref: str) -> Inspection:
-        return self._again(lambda: self._engine.inspect_network(ref))
+        return self._retry(lambda: self._engine.inspect_network(ref))
 
     def list_networks(self, *, labels: Mapping[str, str] = {}) -> list[str]:
-        return self._again(lambda: self._engine.list_networks(labels=labels))
+        return self._retry(lambda: self._engine.list_networks(labels=labels))
 
     def create_network(self, request: Inspection) -> str:
         return self._or_find(lambda: self._engine.create_network(request), lambda: self._network(request))
 
     def remove_network(self, ref: str) -> None:
-        self._again(lambda: self._engine.remove_network(ref))
+        self._retry(lambda: self._engine.remove_network(ref))
 
     def connect_network(self, network: str, container: str, endpoint: Inspection) -> None:
         self._or_find(
@@ -176,39 +176,39 @@ class RetryingEngine:
         )
 
     def disconnect_network(self, network: str, container: str, *, force: bool = False) -> None:
-        self._again(lambda: self._engine.disconnect_network(network, container, force=force))
+        self._retry(lambda: self._engine.disconnect_network(network, container, force=force))
 
     # Volumes
 
     def inspect_volume(self, name: str) -> Inspection:
-        return self._again(lambda: self._engine.inspect_volume(name))
+        return self._retry(lambda: self._engine.inspect_volume(name))
 
     def list_volumes(self, *, labels: Mapping[str, str] = {}) -> list[str]:
-        return self._again(lambda: self._engine.list_volumes(labels=labels))
+        return self._retry(lambda: self._engine.list_volumes(labels=labels))
 
     def create_volume(self, request: Inspection) -> str:
         if not request.get("Name"):
-            # Each request without a name makes another volume.
+            # Each request without a name creates another volume.
             return self._engine.create_volume(request)
-        return self._again(lambda: self._engine.create_volume(request))
+        return self._retry(lambda: self._engine.create_volume(request))
 
     def remove_volume(self, name: str) -> None:
-        self._again(lambda: self._engine.remove_volume(name))
+        self._retry(lambda: self._engine.remove_volume(name))
 
-    # What was done, and only the answer lost
+    # Requests that succeeded, though their answer was lost
 
     def _or_find(self, make: Callable[[], _Answer], find: Callable[[], _Answer]) -> _Answer:
-        """Make something, once; `find` returns what was made, and raises where that is not there."""
+        """Call `make` once; if its answer is lost, return what `find` finds, or raise the first error."""
         try:
             return make()
         except EngineError as error:
             if error.permanent:
                 raise
             try:
-                found = self._again(find)
+                found = self._retry(find)
             except EngineError:
                 raise error from None
-            _logger.info("it was done, and only the answer was lost: %s", error)
+            _logger.info("the request succeeded, only its answer was lost: %s", error)
             return found
 
     def _created(self, name: str, request: Inspection) -> str:
@@ -239,27 +239,27 @@ class RetryingEngine:
         if not any(network in (name, (endpoint or {}).get("NetworkID")) for name, endpoint in attached.items()):
             raise NetworkNotFoundError(network)
 
-    def _again(self, ask: Callable[[], _Answer], *, answered: float | None = None) -> _Answer:
-        """Ask until the limit; until `answered` seconds, if that is less, where the engine did answer."""
+    def _retry(self, ask: Callable[[], _Answer], *, answered: float | None = None) -> _Answer:
+        """Retry until the limit; if the engine answered with an error, for at most `answered` seconds."""
         if answered is None:
             return self._retrying.copy()(ask)
-        return self._retrying.copy(stop=lambda state: self._enough(state, answered=answered))(ask)
+        return self._retrying.copy(stop=lambda state: self._is_late(state, answered=answered))(ask)
 
-    def _enough(self, state: RetryCallState, *, answered: float = math.inf) -> bool:
-        # The pauses are counted too, so that the limit holds with any `sleep`.
+    def _is_late(self, state: RetryCallState, *, answered: float = math.inf) -> bool:
+        # Pauses are counted by themselves too, so that the limit holds with a `sleep` that does not wait.
         spent = max(state.seconds_since_start or 0.0, state.idle_for)
         failure = state.outcome and state.outcome.exception()
         limit = min(self._limit, answered) if getattr(failure, "status", None) else self._limit
         return spent + state.upcoming_sleep > limit
 
 
-def _may_pass(error: BaseException) -> bool:
+def _is_transient(error: BaseException) -> bool:
     return isinstance(error, EngineError) and not error.permanent
 
 
-def _tell(state: RetryCallState) -> None:
+def _log_retry(state: RetryCallState) -> None:
     failure = state.outcome and state.outcome.exception()
-    _logger.info("asking the engine again in %.1f s: %s", state.upcoming_sleep, failure)
+    _logger.info("retrying the request in %.1f s: %s", state.upcoming_sleep, failure)
 
 
 if TYPE_CHECKING:

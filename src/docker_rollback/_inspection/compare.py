@@ -1,7 +1,7 @@
-"""Two inspections -> what differs beyond what the engine assigns. Pure.
+"""Compares two inspections of a container or a network. Pure.
 
-What is ignored is listed in `_ASSIGNED` and `_ENDPOINT_ASSIGNED`, each with its reason. Everything else counts, fields
-that this version has never heard of included.
+Ignored fields are listed in `_ASSIGNED` and `_ENDPOINT_ASSIGNED`, each with its reason. All other fields count, unknown
+ones included.
 """
 
 from __future__ import annotations
@@ -22,54 +22,54 @@ from docker_rollback._inspection.recreate import (
 from docker_rollback._names import SHORT_ID
 
 _ASSIGNED = {
-    "Id": "made anew with each container",
+    "Id": "new with each container",
     "Created": "the time of the create",
     "State.Pid": "the kernel's",
     "State.StartedAt": "the time of the last start",
     "State.FinishedAt": "the time of the last end",
-    "State.Health": "a course of probes, not a configuration; the checks look at it",
+    "State.Health": "results of probes, not configuration; the checks examine them",
     "State.StartedTs": "the time of the last start, a second time (Podman)",
     "State.FinishedTs": "the time of the last end, a second time (Podman)",
     "State.ConmonPid": "the kernel's (Podman)",
     "State.CgroupPath": "holds the id (Podman)",
-    "State.ExitCode": "of the last run; a container that was made anew has not run",
+    "State.ExitCode": "of the last run; a recreated container has not run",
     "State.OOMKilled": "of the last run",
     "State.Error": "of the last start",
-    "RestartCount": "counts from the last start by hand",
+    "RestartCount": "counts from the last manual start",
     "ResolvConfPath": "holds the id",
     "HostnamePath": "holds the id",
     "HostsPath": "holds the id",
     "LogPath": "holds the id",
-    "GraphDriver": "the places of the layers on the engine's disk",
+    "GraphDriver": "the paths of the layers on the engine's disk",
     "Storage": "the same, of the containerd store",
-    "ExecIDs": "programs that happen to run in it",
-    "ProcessLabel": "SELinux draws it at random",
-    "MountLabel": "SELinux draws it at random",
+    "ExecIDs": "other programs that run in it at the moment",
+    "ProcessLabel": "random, chosen by SELinux",
+    "MountLabel": "random, chosen by SELinux",
     "ImageManifestDescriptor": "follows from the image",
-    "Native": "Podman's own inspection; what it shows of the log is compared",
-    "OwnPlaces": "follows from the engine (ours, for Podman)",
-    "OwnDefaults": "which limits nobody asked for; the limits are compared (ours, for Podman)",
-    "SizeRw": "depends on the question",
-    "SizeRootFs": "depends on the question",
-    "NetworkSettings": "what the engine assigned to the endpoints; what the user asked of them is compared apart",
+    "Native": "Podman's own inspection; its log settings are compared",
+    "OwnPlaces": "follows from the engine (our field, for Podman)",
+    "OwnDefaults": "the limits that nobody requested; the limits themselves are compared (our field, for Podman)",
+    "SizeRw": "depends on the request",
+    "SizeRootFs": "depends on the request",
+    "NetworkSettings": "assigned by the engine; the user's endpoint settings are compared separately",
 }
 
 _ENDPOINT_ASSIGNED = {
-    "EndpointID": "made anew with each start",
-    "NetworkID": "made anew with the network; the name counts",
+    "EndpointID": "new with each start",
+    "NetworkID": "new with the network; the name counts",
     "Gateway": "the network's",
-    "IPAddress": "chosen by the engine, unless IPAMConfig names it, and that is compared",
+    "IPAddress": "chosen by the engine; IPAMConfig has a requested one, and is compared",
     "IPPrefixLen": "the network's",
     "IPv6Gateway": "the network's",
     "GlobalIPv6Address": "as IPAddress",
     "GlobalIPv6PrefixLen": "the network's",
-    "MacAddress": "generated, unless Config.MacAddress names it, and that is compared",
+    "MacAddress": "generated; Config.MacAddress has a requested one, and is compared",
     "DNSNames": "made from names that are compared, and from the id",
-    "Asked": "which of the addresses were asked for, where the engine does not tell (ours, for Podman)",
+    "Asked": "the requested addresses, if the engine does not tell (our field, for Podman)",
 }
 
 _SETS = ("HostConfig.CapAdd", "HostConfig.CapDrop", "HostConfig.GroupAdd", "HostConfig.Binds")
-"""Lists whose order means nothing, and which engines do not always keep."""
+"""Lists whose order has no meaning; engines do not always preserve it."""
 
 _KEYED = (
     "Config.ExposedPorts",
@@ -82,10 +82,10 @@ _KEYED = (
     "HostConfig.Sysctls",
     "HostConfig.Tmpfs",
 )
-"""Whose keys the user chose: one with an empty value is there all the same."""
+"""Mappings with the user's own keys, in which a key with an empty value counts."""
 
 _NO_RESTART = ("HostConfig.RestartPolicy.Name", "no")
-"""An empty name means the same, and an update in place cannot bring it back."""
+"""Equal to an empty name, which an update in place cannot restore."""
 
 _SECRETIVE = (
     "Args",
@@ -98,36 +98,36 @@ _SECRETIVE = (
     "HostConfig.Mounts",
     "Path",
 )
-"""Where people put passwords and tokens; a value from there is never shown."""
+"""Fields in which people put passwords and tokens. Their values are never shown."""
 
 _OF_AN_ENGINE = {
-    "Config.AttachStderr": "of the program that created it; Podman does not keep it",
+    "Config.AttachStderr": "of the program that created it; Podman does not store it",
     "Config.AttachStdin": "the same",
     "Config.AttachStdout": "the same",
-    "Config.Volumes": "places of volumes, which are among the mounts; Podman lists no named ones here",
-    "Driver": "what keeps the layers",
-    "HostConfig.MaskedPaths": "a list of the engine's own, longer with each version",
+    "Config.Volumes": "the volumes' destinations, which the mounts have too; Podman lists no named volumes here",
+    "Driver": "the storage driver",
+    "HostConfig.MaskedPaths": "the engine's own list, longer with each version",
     "HostConfig.ReadonlyPaths": "the same",
 }
-"""What one engine says of a container otherwise than another one does, of its own accord."""
+"""Fields that differ between engines although nobody set them."""
 
 _RUNTIMES = ("runc", "crun")
-"""What engines use where nobody names a runtime."""
+"""The engines' default runtimes."""
 
 _LOG_FILES = ("json-file", "k8s-file")
-"""What engines call a log in a file of the container; Podman takes both words, Docker the first one."""
+"""The engines' words for a log file of the container; Podman accepts both, Docker the first one."""
 
 _MERGED_HOSTNAME = "(made from the id)"
 
 
 @frozen
 class Difference:
-    """One place in which two inspections differ.
+    """A field in which two inspections differ.
 
     Attributes:
-        path: where, as keys joined by dots ("HostConfig.Memory").
-        before: what stood there; None where nothing did.
-        after: what stands there now.
+        path: the field's keys, joined by dots ("HostConfig.Memory").
+        before: its value in the first inspection; None if it is missing there.
+        after: its value in the second inspection; None if it is missing there.
     """
 
     path: str
@@ -141,22 +141,22 @@ class Difference:
 
 
 def compare(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Difference]:
-    """Return what differs between two inspections of a container, beyond what its engine assigns.
+    """Return the differences between two inspections of a container, except for fields that the engine assigns.
 
-    It reads JSON and asks no engine, so the inspections may come from anywhere: an engine, a backup, a file. Ids,
-    times, paths on the engine's disk, generated names, addresses that nobody asked for and the course of the last run
-    do not count; every other field does, fields that this version has never heard of included. Null and empty are
-    equal, except where an engine gives them different meanings (`MaskedPaths`, `ReadonlyPaths`); order counts but for
-    capabilities, further groups, binds, mounts and aliases.
+    It reads JSON and asks no engine, so the inspections may come from an engine, a backup or a file. Ids, times, paths
+    on the engine's disk, generated names, addresses that nobody requested and the state of the last run are ignored.
+    Every other field counts, unknown ones included. Null equals empty, unless engines give the two different meanings
+    (`MaskedPaths`, `ReadonlyPaths`). Order counts, except for capabilities, additional groups, binds, mounts and
+    aliases.
 
     Args:
-        before: an inspection, raw as an engine's API answers it. One of Podman through `DockerEngine`, which gives it
+        before: an inspection, as the engine's API returns it. Read Podman's through `DockerEngine`, which gives it
             Docker's shape.
-        after: another one, of the same container or of its equal.
+        after: a later inspection of the same container, or one of its recreated equal.
 
     Returns:
-        The differences, sorted by path; empty where the two are equal. Shown as text, a difference names the place
-        and, where no secrets are to be expected there, the values.
+        The differences, sorted by path; empty if the two are equal. The text of a difference names the field and,
+        unless the field may contain secrets, the values.
 
     Example:
         >>> compare(engine.inspect_container("web"), engine.inspect_container("web"))
@@ -171,24 +171,24 @@ def compare(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Differe
 
 
 def compare_across(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Difference]:
-    """Return what a container lost on its way from one engine to another, of which each tells things in its own way.
+    """Return the settings that a container lost on its way to another engine, which may report them differently.
 
-    What the first engine did not tell may have any value on the second: that fills in what it wants to have. What it
-    told as nothing (0, false) may be missing there. Everything else that was captured has to be there again.
+    A field that the first engine did not report may have any value on the second, which fills in its own defaults. A
+    field that was 0 or false may be missing there. All other captured values have to be equal.
     """
-    # Limits that the first engine set of itself: the second has its own.
+    # The first engine's default limits are not the user's; the second engine has its own.
     own = {f"HostConfig.{limit}" for limit in before.get("OwnDefaults") or ()}
     return [
         difference
-        for difference in compare(before, _telling(before, after))
+        for difference in compare(before, _with_requested_addresses(before, after))
         if difference.path not in own and not _is_the_engines(difference)
     ]
 
 
-def _telling(before: Mapping[str, Any], after: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return an inspection that says which addresses were asked for, if its engine does not: Podman shows those in use.
+def _with_requested_addresses(before: Mapping[str, Any], after: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Add the requested addresses to Podman's inspection, which shows only the addresses in use.
 
-    Of a container that does not run, none is in use, and nothing can be seen.
+    A container that does not run uses none, so there the requested addresses are assumed.
     """
     running = bool(after["State"].get("Running"))
     networks = attached_networks(after)
@@ -205,7 +205,7 @@ def _telling(before: Mapping[str, Any], after: Mapping[str, Any]) -> Mapping[str
     host, mode = after["HostConfig"], own_network(before)
     left = mode not in (None, "host", "none", *networks) and networks.keys() == attached_networks(before).keys()
     if left and host.get("NetworkMode") in (*networks, "bridge"):
-        # Of a container that has left the network of its mode, Podman shows one that it is on as its mode.
+        # If a container was disconnected from the network of its mode, Podman shows another of its networks as mode.
         host = {**host, "NetworkMode": before["HostConfig"].get("NetworkMode")}
     return {
         **after,
@@ -216,10 +216,10 @@ def _telling(before: Mapping[str, Any], after: Mapping[str, Any]) -> Mapping[str
 
 
 def _is_the_engines(difference: Difference) -> bool:
-    """Whether a difference between two engines says something about these rather than about the container."""
+    """Return True if a difference comes from the engines and not from the container."""
     path, old, new = difference.path, difference.before, difference.after
     if old is None or (not old and new is None):
-        # An empty list is a choice: of no path to be masked.
+        # An empty list is a choice: no path is masked.
         return old != []
     if path == "Config.Env":
         return isinstance(old, list) and isinstance(new, list) and set(old) <= set(new)
@@ -227,7 +227,7 @@ def _is_the_engines(difference: Difference) -> bool:
         # Podman spells names with their registry.
         return str(new).endswith(f"/{old}") or str(old).endswith(f"/{new}")
     if path == "HostConfig.Binds":
-        # Who has this path of an anonymous volume, and with which options, is among the mounts.
+        # The mounts show which anonymous volume is mounted here, and with which options.
         return isinstance(old, list) and isinstance(new, list | None) and _bound(old) <= _bound(new or [])
     if path.startswith("Mounts.") and path.endswith((".Mode", ".Propagation", ".Driver")):
         return old in ("", "z", "rw", "rprivate", "local")
@@ -239,23 +239,23 @@ def _is_the_engines(difference: Difference) -> bool:
 
 
 def _bound(binds: Iterable[object]) -> set[tuple[str, ...]]:
-    """Return what is bound where."""
+    """Return the (source, destination) pairs of binds."""
     return {tuple(str(bind).split(":")[:2]) for bind in binds if ":" in str(bind)}
 
 
 def is_same_network(before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:
-    """Return True if two inspections are of one network, or of two that are equal.
+    """Return True if two inspections are of the same network, or of two equal ones.
 
-    A network cannot be changed, only removed and created with another id. One that kept its id is shown otherwise by
-    another version of its engine.
+    A network cannot be changed, only removed and created with another id. So if the id is the same, any difference
+    comes from another version of the engine.
     """
     return before.get("Id") == after.get("Id") or not compare_networks(before, after)
 
 
 def compare_networks(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Difference]:
-    """Return what differs between two inspections of a network, beyond what its engine assigns: ids, times, members."""
+    """Return the differences between two inspections of a network, except for ids, times and members."""
     pair = network_facts(before), network_facts(after)
-    old, new = (dict(_leaves("", _asked(*both))) for both in (pair, pair[::-1]))
+    old, new = (dict(_leaves("", _without_chosen_gateways(*both))) for both in (pair, pair[::-1]))
     return [
         Difference(path, old.get(path), new.get(path))
         for path in sorted(old.keys() | new.keys())
@@ -263,10 +263,10 @@ def compare_networks(before: Mapping[str, Any], after: Mapping[str, Any]) -> lis
     ]
 
 
-def _asked(network: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+def _without_chosen_gateways(network: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
     """Return a network without the gateways that the other one, on the same subnet, does not name.
 
-    Nobody asked for such a one: Docker names the gateway that it chose once it has been started again.
+    Nobody requested these: after a restart of the daemon, Docker shows the gateway that it chose.
     """
     named = {pool.get("Subnet"): pool.get("Gateway") for pool in (other.get("IPAM") or {}).get("Config") or ()}
     ipam = dict(network.get("IPAM") or {})
@@ -278,7 +278,7 @@ def _asked(network: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, An
 
 
 def _facts(inspection: Mapping[str, Any]) -> Iterator[tuple[str, object]]:
-    """Yield (path, value) for everything that counts."""
+    """Yield (path, value) for all fields that count."""
     for path, value in _leaves("", inspection):
         if path == "Mounts":
             yield from _mount_facts(inspection)
@@ -308,13 +308,13 @@ def _leaves(prefix: str, value: object) -> Iterator[tuple[str, object]]:
 
 
 def _mount_facts(inspection: Mapping[str, Any]) -> Iterator[tuple[str, object]]:
-    """Yield what each mount is; the name of an anonymous volume, and its place on disk, are the engine's choice."""
+    """Yield the fields of each mount, without an anonymous volume's name and path, which the engine chooses."""
     asked = {str(bind).split(":", 1)[0] for bind in inspection["HostConfig"].get("Binds") or []}
     asked |= {str(mount.get("Source")) for mount in inspection["HostConfig"].get("Mounts") or []}
     for mount in inspection.get("Mounts") or []:
         facts = dict(mount)
         if facts.get("Type") != "bind":
-            # Where an engine keeps a volume, or has unpacked an image to mount it.
+            # The path of a volume, or of a mounted image, on the engine's disk.
             facts.pop("Source", None)
         if facts.get("Type") == "volume" and facts.get("Name") not in asked:
             facts["Name"] = "(anonymous)"
@@ -332,11 +332,11 @@ def _endpoint_facts(inspection: Mapping[str, Any]) -> Iterator[tuple[str, object
 
 
 def _network_mode(inspection: Mapping[str, Any]) -> str:
-    """Return the mode; a network that it names by its id, which is made anew with the network, by its name."""
+    """Return the mode, with a network's name in place of its id, because a recreated network has another id."""
     mode, name = str(inspection["HostConfig"]["NetworkMode"]), primary_network(inspection)
     return mode if mode in (name, "default") or mode.startswith("container:") else f"(the id of network {name!r})"
 
 
 def _shares_a_network(inspection: Mapping[str, Any]) -> bool:
-    """Whether a container has its host name from the container whose network it shares, and whose id that may be."""
+    """Return True if a container shares another one's network, and so its host name, which may be that one's id."""
     return str(inspection["HostConfig"].get("NetworkMode") or "").startswith("container:")

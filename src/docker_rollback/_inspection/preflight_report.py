@@ -1,4 +1,4 @@
-"""What a look before a backup found. Pure."""
+"""The report of a preflight: everything that a backup would contain or refuse. Pure."""
 
 from __future__ import annotations
 
@@ -10,29 +10,30 @@ from docker_rollback._model import Exclude, NotCovered, Observed, Project, Way, 
 from docker_rollback.errors import UnsupportedContainerError
 
 _FILES = 16
-"""How many files a container or a volume adds to the store, the first backup of an image with many layers excepted."""
+"""The number of files that a container or volume adds to the store; the first backup of an image may add more."""
 
 
 @frozen
 class Report:
-    """What a backup would cover, what would be refused, and how much room it needs.
+    """The contents of a planned backup, the reasons to refuse it, and the disk space that it needs.
 
     Attributes:
-        containers: the containers, as they were found, in the order in which they start.
-        joined: the names of those that nobody named, but which would break if another one were made anew.
-        guests: running containers outside that write to a volume or to one of those folders of theirs.
-        bystanders: the ids of all other containers that there were.
-        volumes: the volumes, and the folders of the host by their paths, whose data it would hold, and the way to each.
-        anonymous: those of them that go with their container.
-        not_covered: what it would not hold.
-        refused: why it would not begin, by container; empty where nothing stands against it.
-        excluded: what it would leave out on purpose.
-        sizes: about how many bytes each volume has, by its last archive, or by a look; None if that would take too long
-            to find out.
-        room: about how many bytes its images and volumes take in the store; volumes of unknown size are not counted.
-        free: how many bytes may be written to the file system of the store.
-        free_files: how many files may be made there; None if it sets no limit.
-        project: the compose project that was asked for.
+        containers: the containers as they were found, in start order.
+        joined: the names of containers that were not named, but that would break if a named one were recreated.
+        guests: other running containers that write to one of the volumes or folders.
+        bystanders: the ids of all other containers.
+        volumes: the volumes, and bind-mounted folders by their paths, that it would contain; each with its access
+            method.
+        anonymous: the volumes that are removed with their container.
+        not_covered: the data that it would not contain.
+        refused: the reasons to refuse, by container; empty if the backup can be taken.
+        excluded: the data that is excluded on request.
+        sizes: the approximate size of each volume in bytes, from its last archive or a scan; None if a scan would take
+            too long.
+        room: the approximate size of its images and volumes in the store, in bytes, without volumes of unknown size.
+        free: the number of bytes that can be written to the store's file system.
+        free_files: the number of files that can be created there; None if there is no limit.
+        project: the compose project that was named.
     """
 
     containers: tuple[Observed, ...]
@@ -62,29 +63,29 @@ class Report:
 
     @property
     def privileges(self) -> dict[str, tuple[str, ...]]:
-        """What each container may do to its host beyond an ordinary one, in plain words; the others are left out."""
+        """The privileges of each container that has more than an ordinary one, in plain words."""
         found = {container.name: privileges(container.inspection) for container in self.containers}
         return {name: words for name, words in found.items() if words}
 
     def with_now(self, found: Iterable[Observed]) -> Report:
-        """Return the same with some containers as they were found now."""
+        """Return a copy with newer observations of some containers."""
         now = {one.id: one for one in found}
         containers = tuple(now.get(one.id, one) for one in self.containers)
         return evolve(self, containers=containers, guests=tuple(now.get(one.id, one) for one in self.guests))
 
     @property
     def shortage(self) -> str | None:
-        """What the file system of the store has too little of, in a sentence; None if it has enough."""
+        """A sentence about what the store's file system lacks; None if it has enough space and inodes."""
         if self.free is not None and self.free < self.room:
             return f"about {self.room / 1e6:,.2f} MB are needed, and {self.free / 1e6:,.2f} MB are free"
         files = _FILES * (1 + len(self.containers) + len(self.volumes))
         if self.free_files is not None and self.free_files < files:
-            return f"about {files} files are made, and there are inodes for {self.free_files}"
+            return f"about {files} files are created, and there are inodes for {self.free_files}"
         return None
 
     @property
     def unsized(self) -> tuple[str, ...]:
-        """The volumes whose size is not known, so that the room for them is not counted."""
+        """The volumes of unknown size, which `room` does not count."""
         return tuple(name for name, size in self.sizes.items() if size is None)
 
     def raise_refusals(self) -> None:

@@ -1,8 +1,7 @@
-"""An inspected container -> the request that creates its equal. Pure: raw JSON in, raw JSON out.
+"""Builds the request that recreates an inspected container, network or volume. Pure: raw JSON in, raw JSON out.
 
-This is a replay on the same file system, not an update to another image, so nothing is subtracted: whatever the
-inspection says is sent back, fields that this version has never heard of included. What is left out or rewritten is
-what the engine itself put in at run time, and each such place is one function below, with its reason.
+The container is recreated on the same file system, so the whole inspection is sent back, unknown fields included. Only
+values that the engine itself added at run time are removed or rewritten, each by a function below that says why.
 """
 
 from __future__ import annotations
@@ -18,36 +17,36 @@ from docker_rollback._model import ContainerState, Mount, Observed
 from docker_rollback._names import SHORT_ID
 
 ASKED = "Asked"
-"""In an endpoint, a field of ours: what was asked for that the engine does not tell (see `_asked`)."""
+"""Our field of an endpoint: the requested addresses, if the engine does not tell (see `addresses`)."""
 
 SHOWN_AS: Final = {"IPv4Address": "IPAddress", "IPv6Address": "GlobalIPv6Address"}
-"""The addresses that an endpoint can ask for, and the fields in which an inspection shows those in use."""
+"""Maps the address fields of a request to those in which an inspection shows the addresses in use."""
 
 _PODMAN_DEFAULT = "podman"
-"""The default network of Podman, which takes aliases and addresses as any other."""
+"""Podman's default network, which accepts aliases and addresses like any other."""
 
 _PLAIN_NETWORKS = ("bridge", "host", "none", "default", _PODMAN_DEFAULT)
-"""Network modes whose networks take no aliases and no static addresses (moby, daemon/container_operations.go)."""
+"""Network modes whose networks accept no aliases and no static addresses (moby, daemon/container_operations.go)."""
 
 _OVERLAY_NUMBER = "com.docker.network.driver.overlay.vxlanid_list"
 
 _GENERATED = re.compile(r"[0-9a-f]{64}")
-"""How engines name anonymous volumes; one that came by `VolumesFrom` may have a name that its owner gave it."""
+"""An anonymous volume's name; a volume from `VolumesFrom` may have a name that its owner chose."""
 
 HELD = {"Name": "no", "MaximumRetryCount": 0}
-"""The restart policy of a container that nobody but us may start."""
+"""The restart policy of a container that only we may start."""
 
 
 @frozen
 class CreateRequest:
-    """What makes a container's equal: one create, then one connect for each further network.
+    """The requests that recreate a container: one create, then one connect for each additional network.
 
     Attributes:
         name: the container's name.
         body: the raw body of the create.
         networks: the endpoints to connect after the create, by network name. They are not part of the create, because
             an API below 1.44 takes one endpoint there.
-        isolated: whether the container is on no network, although its mode names one that the create attaches it to.
+        isolated: True if the container was on no network, although the create connects it to the one of its mode.
     """
 
     name: str
@@ -57,20 +56,20 @@ class CreateRequest:
 
 
 def layers_of(image: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return the digests of an image's layers, as its inspection has them, the lowest first."""
+    """Return the digests of an image's layers from its inspection, lowest first."""
     return tuple((image.get("RootFS") or {}).get("Layers") or ())
 
 
 def create_request(
     inspection: Mapping[str, Any], *, image: str, image_config: Mapping[str, Any], held: bool = False
 ) -> CreateRequest:
-    """Return the request that makes an equal of the inspected container.
+    """Return the request that recreates the inspected container.
 
     Args:
-        inspection: the container, raw.
-        image: what to create it from; becomes its `Config.Image`.
+        inspection: the container's inspection.
+        image: the image to create it from; becomes its `Config.Image`.
         image_config: the `Config` of the image that `image` names, whose defaults the engine will merge in.
-        held: whether the new container gets the restart policy "no", to be given its own later.
+        held: True to set the restart policy "no" for now; the caller restores the container's own later.
 
     Example:
         >>> request = create_request(snapshot.inspection, image="web:1", image_config={})
@@ -86,7 +85,7 @@ def create_request(
     _drop_generated_hostname(config, host_config, inspection["Id"])
     _drop_what_a_shared_network_forbids(config, host_config)
     for limit in inspection.get("OwnDefaults") or ():
-        # Asked for, it would be noted as somebody's choice.
+        # If we requested the engine's own default, it would be recorded as the user's choice.
         host_config.pop(limit, None)
     if not config.get("MacAddress"):
         config.pop("MacAddress", None)
@@ -94,8 +93,8 @@ def create_request(
         host_config["RestartPolicy"] = dict(HELD)
 
     body: dict[str, Any] = {**config, "HostConfig": host_config}
-    # A create that names an endpoint attaches the container there alone, also if the mode names another network: this
-    # container has left that one. Without an endpoint, the create would attach it to the network of the mode.
+    # A create with an endpoint connects the container to that network alone, even if the mode names another one, which
+    # this container has left. A create without an endpoint connects it to the network of the mode.
     first = primary if primary in endpoints else next(iter(endpoints), None)
     isolated = first is None and own_network(inspection) is not None
     if first is not None:
@@ -104,7 +103,7 @@ def create_request(
 
 
 def observe(inspection: Mapping[str, Any]) -> Observed:
-    """Return what an inspection says of its container, in our words."""
+    """Return the container that an inspection describes."""
     state = inspection["State"]
     health = (state.get("Health") or {}).get("Status") or None
     return Observed(
@@ -122,56 +121,56 @@ def observe(inspection: Mapping[str, Any]) -> Observed:
 
 
 def refers(reference: str, name: str, container_id: str) -> bool:
-    """Whether a name, an id or the beginning of one means the container of this name and id, as engines take it."""
+    """Return True if a reference (name, id or id prefix) means the container with this name and id."""
     return reference == name or (len(reference) >= SHORT_ID and container_id.startswith(reference))
 
 
 def started_at(inspection: Mapping[str, Any]) -> str:
-    """Return when the container was last started, as its engine says it; empty where it never was.
+    """Return the time of a container's last start, as its engine writes it; empty if it was never started.
 
-    Equal texts mean the same run.
+    Equal strings mean the same run.
     """
     started = str(inspection["State"].get("StartedAt") or "")
     return "" if started.startswith("0001-01-01") else started
 
 
 def restart_count(inspection: Mapping[str, Any]) -> int:
-    """Return how often the engine has started a container again by its restart policy since somebody started it."""
+    """Return the number of restarts by the restart policy since the last manual start."""
     return int(inspection.get("RestartCount") or 0)
 
 
 def is_same_start(inspection: Mapping[str, Any], started: str, restarted: int) -> bool:
-    """Return True if nobody has started a container since; its engine may have, by the restart policy.
+    """Return True if nobody has started a container since; restarts by its restart policy do not count.
 
     Args:
-        inspection: the container's, now.
-        started: when it had been started last, as `started_at` returns it.
-        restarted: how often its engine had started it again by then.
+        inspection: the container's present inspection.
+        started: the earlier time of its last start, from `started_at`.
+        restarted: the earlier number of restarts, from `restart_count`.
     """
-    # An engine counts before it starts, and begins again from 0 once somebody starts the container.
+    # An engine counts before it restarts, and resets the count to 0 when somebody starts the container.
     by_policy = restarts(inspection["HostConfig"]) and restart_count(inspection) >= max(1, restarted)
     return started_at(inspection) == started or by_policy
 
 
 def restart_policy(inspection: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the restart policy of a container; empty if the engine names none."""
+    """Return a container's restart policy; empty if the engine names none."""
     return inspection["HostConfig"].get("RestartPolicy") or {}
 
 
 def restarts(host_config: Mapping[str, Any]) -> bool:
-    """Whether the engine starts a container again by itself."""
+    """Return True if the engine restarts the container by itself."""
     return (host_config.get("RestartPolicy") or {}).get("Name") not in (None, "", "no")
 
 
 def container_name(inspection: Mapping[str, Any]) -> str:
-    """Return the name without the slash that the engine puts before it."""
+    """Return a container's name without the leading slash."""
     return str(inspection["Name"]).removeprefix("/")
 
 
 def primary_network(inspection: Mapping[str, Any]) -> str:
-    """Return the name of the network that the container was created on, as `NetworkSettings.Networks` names it.
+    """Return the name, as in `NetworkSettings.Networks`, of the network that the container was created on.
 
-    The mode may be a network's id, or the beginning of it; the endpoints are listed by name.
+    The mode may be a network's id or an id prefix; the endpoints are listed by name.
     """
     mode = str(inspection["HostConfig"].get("NetworkMode") or "default")
     endpoints = attached_networks(inspection)
@@ -185,24 +184,24 @@ def primary_network(inspection: Mapping[str, Any]) -> str:
 
 
 def own_network(inspection: Mapping[str, Any]) -> str | None:
-    """Return the network that the container's mode names, whether or not it is attached to it; None if it names none.
+    """Return the network that the container's mode names, connected or not; None if it names none.
 
-    A mode may stand for the network of another container, or for a namespace of the host.
+    A mode may also mean the network of another container, or a namespace of the host.
     """
     mode = str(inspection["HostConfig"].get("NetworkMode") or "default")
     return None if ":" in mode else primary_network(inspection)
 
 
 def is_plain_network(name: str) -> bool:
-    """Whether a network is one of those that an engine has by itself, and that take neither aliases nor addresses."""
+    """Return True for an engine's predefined networks, which accept neither aliases nor addresses."""
     return name in _PLAIN_NETWORKS
 
 
 def attached_networks(inspection: Mapping[str, Any]) -> dict[str, Mapping[str, Any] | None]:
-    """Return the endpoints of a container, each once, by the name of the network.
+    """Return a container's endpoints by network name, without duplicates.
 
-    Docker lists one twice that was asked for by the beginning of the network's id: by that, and by the name. It cannot
-    start such a container a second time.
+    If an endpoint was requested by a prefix of the network's id, Docker lists it twice, by the prefix and by the name.
+    It cannot start such a container a second time.
     """
     listed = (inspection.get("NetworkSettings") or {}).get("Networks") or {}
     twice = {
@@ -216,9 +215,9 @@ def attached_networks(inspection: Mapping[str, Any]) -> dict[str, Mapping[str, A
 
 
 def user_endpoints(inspection: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Return, for every network, the endpoint configuration that the user asked for.
+    """Return the endpoint configuration that the user requested, by network.
 
-    An inspection mixes it with what the engine assigned: addresses, ids, names for DNS and generated MAC addresses.
+    An inspection mixes it with values that the engine assigned: addresses, ids, DNS names, generated MAC addresses.
     """
     endpoints = {
         name: _user_endpoint(name, found or {}, inspection["Id"])
@@ -226,47 +225,47 @@ def user_endpoints(inspection: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     }
     address, primary = inspection["Config"].get("MacAddress"), primary_network(inspection)
     if address and primary in endpoints:
-        # The endpoint's own field shows the address in use, mostly a generated one; this one is the user's, and from
-        # API 1.44 on it belongs to the endpoint.
+        # The endpoint's own field shows the address in use, which is usually generated. This one is the user's; from
+        # API 1.44 on, requests have it in the endpoint.
         endpoints[primary]["MacAddress"] = address
     return endpoints
 
 
 def user_aliases(aliases: list[str] | None, container_id: str) -> list[str] | None:
-    """Return the aliases without the short id of the container.
+    """Return the aliases without the container's short id.
 
-    Below API 1.45 the engine appends it (moby, daemon/inspect.go), and compose 1 asks for it, at any place among the
-    others; as an alias of another container it would mislead, and the engine resolves the new one by itself. What else
-    an old engine appends, the host name, it appends again and only once.
+    Below API 1.45 the engine appends the id (moby, daemon/inspect.go), and compose 1 requests it in any position. It
+    would be wrong for the new container, whose own id the engine resolves by itself. Old engines also append the host
+    name; they do so again, without duplicates.
     """
     return [alias for alias in aliases or () if alias != container_id[:SHORT_ID]] or None
 
 
 def network_request(inspection: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the request that makes an equal of an inspected network."""
+    """Return the request that recreates an inspected network."""
     request = network_facts(inspection)
     if (inspection.get("ConfigFrom") or {}).get("Network"):
-        # An engine takes these from the other network, shows them in both, and refuses them in a request.
+        # The engine copies these from the other network, shows them in both, and refuses them in a request.
         for key in ("IPAM", "EnableIPv4", "EnableIPv6", "Options", "Labels"):
             request.pop(key, None)
     return request
 
 
 def network_facts(inspection: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what an inspection says of a network, without what its engine assigned."""
+    """Return a network's inspection without the fields that the engine assigned."""
     assigned = {"Id", "Created", "Scope", "Containers", "Peers", "Services", "Status"}
     if not inspection.get("EnableIPv4") and not inspection.get("EnableIPv6"):
-        # Podman says so of every network, and no engine makes one without either: it does not tell.
+        # Podman reports this for every network, and no engine creates a network without either, so it means nothing.
         assigned.add("EnableIPv4")
     facts = {key: value for key, value in inspection.items() if key not in assigned and value is not None}
     if facts.get("Options"):
-        # The number that a swarm has given to an overlay network.
+        # A swarm assigns this number to an overlay network.
         facts["Options"] = {key: value for key, value in facts["Options"].items() if key != _OVERLAY_NUMBER}
     return facts
 
 
 def volume_request(inspection: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the request that makes an equal of an inspected volume, without its data."""
+    """Return the request that recreates an inspected volume, without its data."""
     return {
         "Name": inspection["Name"],
         "Driver": inspection.get("Driver") or "local",
@@ -276,7 +275,7 @@ def volume_request(inspection: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def mounts(inspection: Mapping[str, Any]) -> tuple[Mount, ...]:
-    """Return every mount, tmpfs included, in the order of the destinations."""
+    """Return all mounts, tmpfs included, sorted by destination."""
     named = _named_volumes(inspection["HostConfig"])
     found = [_mount(mount, named) for mount in inspection.get("Mounts") or []]
     tmpfs = inspection["HostConfig"].get("Tmpfs") or {}
@@ -286,7 +285,7 @@ def mounts(inspection: Mapping[str, Any]) -> tuple[Mount, ...]:
 
 
 def mount_places(inspection: Mapping[str, Any]) -> frozenset[str]:
-    """Return every path that the engine itself makes in the writable layer so that something can be mounted there."""
+    """Return all paths that the engine itself creates in the writable layer as mount points, with their ancestors."""
     places = {mount.destination.rstrip("/") for mount in mounts(inspection)}
     if inspection["HostConfig"].get("Init"):
         places.add("/sbin/docker-init")
@@ -295,17 +294,17 @@ def mount_places(inspection: Mapping[str, Any]) -> frozenset[str]:
 
 
 def made_for_mounts(inspection: Mapping[str, Any], changes: Mapping[str, str]) -> frozenset[str] | None:
-    """Return the folders on the way to mounts that a writable layer has, if all that it has is there for mounts.
+    """Return the ancestor folders of mount points in a writable layer that contains nothing but mount points.
 
-    A folder that the engine puts a place for a mount into is listed as changed, because its time changed. Where there
-    is no such new place below it, somebody else has changed it.
+    A folder in which the engine creates a mount point is listed as changed, because its time changed. A changed folder
+    with no new mount point below it was changed by somebody else.
 
     Args:
-        inspection: the container's.
-        changes: what its writable layer has, by path: "added", "changed" or "deleted".
+        inspection: the container's inspection.
+        changes: the paths in its writable layer: "added", "changed" or "deleted".
 
     Returns:
-        The folders, which a user may have changed too, or made; None where the layer has something else.
+        The ancestor folders, which a user may have changed or created too; None if the layer contains anything else.
     """
     own = {ancestor for place in inspection.get("OwnPlaces") or () for ancestor in _with_ancestors(place)}
     bare = own | {mount.destination.rstrip("/") for mount in mounts(inspection)}
@@ -341,7 +340,7 @@ def _mount(mount: Mapping[str, Any], named: frozenset[str]) -> Mount:
 
 
 def _named_volumes(host_config: Mapping[str, Any]) -> frozenset[str]:
-    """Return the volumes that the user named; whatever else is mounted got its name from the engine."""
+    """Return the volumes that the user named; the engine named all others."""
     binds = {str(bind).split(":", 1)[0] for bind in host_config.get("Binds") or []}
     wanted = {
         str(mount["Source"])
@@ -354,7 +353,7 @@ def _named_volumes(host_config: Mapping[str, Any]) -> frozenset[str]:
 def _user_endpoint(network: str, endpoint: Mapping[str, Any], container_id: str) -> dict[str, Any]:
     asked = dict(endpoint.get(ASKED) or {})
     if is_plain_network(network) and network != _PODMAN_DEFAULT:
-        # The engine refuses aliases and addresses there, and nobody can have set any.
+        # The engine refuses aliases and addresses there, so nobody can have set any.
         return asked | {key: endpoint[key] for key in ("DriverOpts", "GwPriority") if endpoint.get(key)}
     kept = {key: endpoint[key] for key in ("IPAMConfig", "Links", "DriverOpts", "GwPriority") if endpoint.get(key)}
     aliases = user_aliases(endpoint.get("Aliases"), container_id)
@@ -362,7 +361,7 @@ def _user_endpoint(network: str, endpoint: Mapping[str, Any], container_id: str)
 
 
 def _entrypoint(config: Mapping[str, Any], image_config: Mapping[str, Any]) -> list[str] | None:
-    """Return the entrypoint to send: one that was cleared goes as an empty string, null would inherit."""
+    """Return the entrypoint to send. A cleared one is sent as an empty string, because null would inherit."""
     entrypoint = config.get("Entrypoint")
     if not entrypoint and image_config.get("Entrypoint"):
         return [""]
@@ -370,7 +369,7 @@ def _entrypoint(config: Mapping[str, Any], image_config: Mapping[str, Any]) -> l
 
 
 def _drop_generated_hostname(config: dict[str, Any], host_config: Mapping[str, Any], container_id: str) -> None:
-    """Drop a host name that the engine made from the id, and one that the host's own UTS namespace forbids."""
+    """Drop a host name that the engine made from the id, or that the host's UTS namespace forbids."""
     if config.get("Hostname") == container_id[:SHORT_ID] or host_config.get("UTSMode") == "host":
         config.pop("Hostname", None)
     if host_config.get("UTSMode") == "host":
@@ -378,7 +377,7 @@ def _drop_generated_hostname(config: dict[str, Any], host_config: Mapping[str, A
 
 
 def _drop_what_a_shared_network_forbids(config: dict[str, Any], host_config: dict[str, Any]) -> None:
-    """Drop what the engine merged in and would refuse from us: it belongs to the container whose network is shared."""
+    """Drop settings of the container whose network is shared; the engine shows them here, but refuses them."""
     if not str(host_config.get("NetworkMode") or "").startswith("container:"):
         return
     for key in ("Hostname", "Domainname", "ExposedPorts", "MacAddress"):

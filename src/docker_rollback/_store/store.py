@@ -1,4 +1,4 @@
-"""`BackupStore`: where backups live."""
+"""`BackupStore`, the store of backups on disk."""
 
 from __future__ import annotations
 
@@ -41,15 +41,15 @@ _SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}", re.ASCII)
 
 
 class BackupStore:
-    """Backups on disk, in a folder that is an OCI image layout.
+    """Stores backups in a folder that is an OCI image layout.
 
-    Any number of processes and threads may use one store at once. The folder is made when something is first written.
+    Any number of processes and threads may use a store at once. The folder is created at the first write.
 
     Args:
-        path: its folder; the user's data folder where None.
-        disk: what effects on the file system go through.
-        clock: the time, for the age of backups.
-        threads: how many compress an image's layers.
+        path: the store's folder; None for the default in the user's data folder.
+        disk: performs all changes of the file system.
+        clock: returns the time, for the age of backups.
+        threads: the number of threads that compress an image's layers.
 
     Example:
         >>> store = BackupStore("/var/backups/middleware")
@@ -75,7 +75,7 @@ class BackupStore:
         self._threads = threads
 
     def require(self) -> None:
-        """Make sure that there is a store here, without making one; an empty folder is an empty store.
+        """Check that there is a store here, without creating one. An empty folder is an empty store.
 
         Raises:
             StoreNotFoundError: there is none.
@@ -88,7 +88,7 @@ class BackupStore:
     # Reading
 
     def ids(self) -> list[str]:
-        """Return the id of every backup, oldest first, also of those that are damaged.
+        """Return the ids of all backups, damaged ones included, oldest first.
 
         Raises:
             CorruptBackupError: the store's ``index.json`` is damaged.
@@ -97,7 +97,7 @@ class BackupStore:
         return sorted(self._catalog.roots())
 
     def list(self) -> list[Backup]:
-        """Return every backup that can be read, oldest first; one that cannot is named in a warning of the log.
+        """Return all readable backups, oldest first; an unreadable one is skipped with a warning in the log.
 
         Raises:
             CorruptBackupError: the store's ``index.json`` is damaged.
@@ -108,76 +108,76 @@ class BackupStore:
             try:
                 backups.append(load(self._layout, backup_id, root).backup)
             except StoreError as error:
-                logger.warning("backup %r is left out: %s", backup_id, error)
+                logger.warning("skipping backup %r: %s", backup_id, error)
         return sorted(backups, key=lambda backup: (backup.created, backup.id))
 
     def get(self, backup_id: str) -> Backup:
-        """Return one backup's record; its blobs are not read, `verify` does that.
+        """Return a backup's record without reading its blobs, which `verify` does.
 
         Raises:
-            BackupNotFoundError: there is none of this id.
+            BackupNotFoundError: there is no backup of this id.
             CorruptBackupError: it is damaged.
             UnsupportedFormatError: it was written in a newer format.
         """
         return load(self._layout, backup_id, self._catalog.root(backup_id)).backup
 
     def verify(self, backup_id: str, *, deep: bool = True) -> None:
-        """Read, hash and decompress all that a backup consists of, and check what refers to what.
+        """Read, hash and decompress all blobs of a backup, and check its references.
 
         It takes as long as reading the backup. Nothing is written.
 
         Args:
             backup_id: the backup.
-            deep: without, nothing is decompressed, and a blob that this object has read and found right before is not
-                read again unless its file's inode, size or times differ from then: what a backup needs that was taken
-                or verified a moment ago. It takes milliseconds then, and sees all but a disk that rotted meanwhile.
+            deep: False to decompress nothing, and to skip blobs that this object has already read and found intact if
+                their files have the same inode, size and times. This takes milliseconds for a backup that was just
+                taken or verified, and detects everything except bit rot since then.
 
         Raises:
-            BackupNotFoundError: there is none of this id.
-            CorruptBackupError: something is missing or damaged; it names the blob.
+            BackupNotFoundError: there is no backup of this id.
+            CorruptBackupError: a blob is missing or damaged; the error names it.
             UnsupportedFormatError: it was written in a newer format.
         """
         parts = verify(self._layout, backup_id, self._catalog.root(backup_id), anew=deep, deep=deep)
         self._catalog.check_parts(backup_id, parts.children)
 
     def open_blob(self, blob: Descriptor) -> Iterator[bytes]:
-        """Yield a blob's bytes, hashed while they are read, never more than its size.
+        """Yield a blob's content, verified while it is read, and never more bytes than its size.
 
         Raises:
-            CorruptBackupError: it is damaged; at the latest in place of its last piece.
+            CorruptBackupError: it is damaged; raised before the last chunk at the latest.
         """
         return self._layout.blobs.open(blob)
 
     def image_archive(self, manifest: Descriptor, tags: Sequence[str] = ()) -> Iterator[bytes]:
-        """Yield an image of the store as a tar that the load of every engine takes.
+        """Yield an image of the store as a tar that every engine can load.
 
         Args:
-            manifest: the image, as a container's snapshot names it.
-            tags: the names that it gets in the engine, each ``repository:tag``.
+            manifest: the image's manifest, from a container's snapshot.
+            tags: the image's names in the engine, each ``repository:tag``.
 
         Raises:
-            CorruptBackupError: something of it is damaged; it names the blob.
+            CorruptBackupError: a blob of it is damaged; the error names it.
         """
         return image_archive(self._layout, manifest, tags)
 
     # Writing
 
     def check(self, room: int = 0) -> tuple[int, int | None]:
-        """Make sure that a backup can be written here; return how many bytes and files may be (None: no such limit).
+        """Check that a backup can be written here; return the free bytes and files (None for no limit).
 
         Args:
-            room: bytes that the backup may need.
+            room: the number of bytes that the backup may need.
 
         Raises:
             StoreNotWritableError: this user may not write here.
-            StoreFullError: there is less room than that.
+            StoreFullError: there is less free space than that.
             CorruptBackupError: the store's ``index.json`` is damaged.
             UnsupportedFormatError: the store was written in a newer format.
         """
         self._layout.create()
         self._layout.index()
         probe = temporary_for(self._layout.drafts / "probe")
-        with self._layout.locked("trying to write"), translated(self.path):
+        with self._layout.locked("testing whether it can be written"), translated(self.path):
             try:
                 self._disk.close(self._disk.create(probe))
             finally:
@@ -185,34 +185,34 @@ class BackupStore:
                     self._disk.remove(probe)
             free, files = self._disk.room(self.path), self._disk.inodes(self.path)
         if free < room:
-            raise StoreFullError(str(self.path), "there is too little room for the backup", needed=room, free=free)
+            raise StoreFullError(str(self.path), "there is too little space for the backup", needed=room, free=free)
         return free, files
 
     def draft(self, backup_id: str) -> Draft:
-        """Begin a backup: a context manager, inert until entered.
+        """Return a draft of a new backup, a context manager that does nothing until entered.
 
         Args:
-            backup_id: its id: letters, digits, ``-`` and ``_``, at most 100.
+            backup_id: its id, at most 100 letters, digits, ``-`` and ``_``.
 
         Raises:
-            ValueError: the id has other characters.
+            ValueError: the id has other characters, or is too long.
         """
         if not oci.is_backup_id(backup_id):
-            raise ValueError(f"{backup_id!r} cannot be a backup's id: letters, digits, - and _, at most 100, please")
+            raise ValueError(f"{backup_id!r} cannot be a backup's id: use letters, digits, - and _, at most 100")
         return Draft(self._layout, backup_id, threads=self._threads)
 
     def delete(self, backup_id: str) -> None:
-        """Remove one backup, damaged or not, and free what only it refers to.
+        """Remove a backup, damaged or not, and the blobs that only it refers to.
 
         Raises:
-            BackupNotFoundError: there is none of this id.
-            StoreError: a rollback that has not ended needs it.
+            BackupNotFoundError: there is no backup of this id.
+            StoreError: an unfinished rollback needs it.
         """
         self._catalog.root(backup_id)
         with self._layout.locked(f"deleting backup {backup_id}"):
             reason = self._holds.needed().get(backup_id)
             if reason is not None:
-                raise StoreError(str(self.path), f"backup {backup_id!r} is not deleted: {reason}")
+                raise StoreError(str(self.path), f"backup {backup_id!r} cannot be deleted: {reason}")
             self._catalog.remove({backup_id})
             self._sweep(dry_run=False)
 
@@ -226,24 +226,25 @@ class BackupStore:
         protect: Collection[str] = (),
         dry_run: bool = False,
     ) -> PruneReport:
-        """Remove old backups, and free every blob that nothing refers to.
+        """Remove old backups, and every blob that nothing refers to.
 
-        Backups of the same things on one engine are one series, and each rule counts within a series: whole backups of
-        the same containers or of one compose project, snapshots of containers alone, archives of a volume alone. With
-        both rules, a backup goes only if neither wants it. With none, no backup goes. Never removed: the newest backup
-        of a series that verifies, and one that a rollback needs that has not ended. Damaged backups are left for
-        `delete`.
+        Rules apply to each series. A series is the backups of the same subject on one engine: whole backups of the same
+        containers or of one compose project, snapshots of containers alone, or archives of a volume alone. With both
+        rules, a backup is removed only if neither keeps it; with none, no backup is removed. The newest backup of a
+        series that verifies is never removed, nor is one that an unfinished rollback needs. Damaged backups stay until
+        `delete` removes them.
 
         Args:
-            keep: what to keep of each series: so many, those no older than a `timedelta`, or both by `Keep`.
-            containers: only the series of exactly these containers, by name; with `project`, of those beside it.
-            project: only the series of this compose project, whatever containers it had.
-            engine: only the series of one engine, by its identity (`Backup.engine.identity`).
-            protect: ids that stay whatever the rules say.
-            dry_run: say what would go, and touch nothing.
+            keep: the backups to keep of each series: a number, a `timedelta` for their age, or both in a `Keep`.
+            containers: prune only the series of exactly these containers, by name; with `project`, of these additional
+                containers.
+            project: prune only the series of this compose project, with any containers.
+            engine: prune only the series of one engine, by its identity (`Backup.engine.identity`).
+            protect: ids of backups to keep in any case.
+            dry_run: True to report what would be removed, and change nothing.
 
         Raises:
-            ValueError, TypeError: a rule is negative, or not of its type.
+            ValueError, TypeError: a rule is negative, or has the wrong type.
             CorruptBackupError: the store's ``index.json`` is damaged; nothing was removed.
 
         Example:
@@ -257,7 +258,7 @@ class BackupStore:
             return PruneReport((), (), dry_run=dry_run)
         self._layout.create()
         backups = self.list()
-        with self._layout.locked("looking for backups to prune"):
+        with self._layout.locked("choosing backups to prune"):
             held = self._holds.needed()
         needed = {**held, **dict.fromkeys(protect, "the caller protects it")}
         choice = choose(
@@ -269,7 +270,7 @@ class BackupStore:
             is_sound=self._is_sound,
         )
         with self._layout.locked("pruning"):
-            # What was needed since the choice was made stays.
+            # Backups that became needed since the choice was made stay.
             needed_now = self._holds.needed()
             removed = tuple(one for one in choice.removed if one not in needed_now)
             index = self._catalog.remove(set(removed), dry_run=dry_run)
@@ -278,29 +279,29 @@ class BackupStore:
         return PruneReport(removed, kept, choice.spared, swept.blobs, swept.size, swept.skipped, dry_run)
 
     def clear_left_over(self) -> None:
-        """Remove what processes that died have left: drafts, temporary files, blobs that nothing refers to.
+        """Remove the leftovers of dead processes: drafts, temporary files, blobs that nothing refers to.
 
-        What belongs to a living process stays, by the kernel's locks. A store that is not there is not made.
+        Kernel locks tell which files belong to a living process; those stay. A missing store is not created.
 
         Raises:
-            StoreError: something could not be read or removed.
+            StoreError: a file could not be read or removed.
         """
         if not self._layout.locks.exists():
             return
-        with self._layout.locked("clearing what was left over"):
+        with self._layout.locked("removing leftovers"):
             self._holds.needed()
             self._sweep(dry_run=False)
 
     def hold(self, backup_id: str, by: str, reason: str) -> None:
-        """Keep a backup from being removed, durably, until `release`; harmless where it is held already.
+        """Protect a backup from removal, durably, until `release`; harmless if it is held already.
 
         Args:
             backup_id: the backup.
-            by: who holds it: letters, digits, ``-``, ``_`` and ``.``; one backup may be held by several.
-            reason: why, a sentence, kept with it.
+            by: the holder's name: letters, digits, ``-``, ``_`` and ``.``. A backup may have several holders.
+            reason: the reason, a sentence, stored with the hold.
 
         Raises:
-            BackupNotFoundError: there is none of this id.
+            BackupNotFoundError: there is no backup of this id.
         """
         self._layout.create()
         with self._layout.locked(f"holding backup {backup_id}"):
@@ -308,27 +309,27 @@ class BackupStore:
             self._holds.add(backup_id, by, reason)
 
     def release(self, backup_id: str, by: str) -> None:
-        """Let a held backup go; harmless where it is not held."""
+        """End a hold; harmless if there is none."""
         if oci.is_backup_id(backup_id):
             self._holds.remove(backup_id, by)
 
     def held_by(self, by: str) -> tuple[str, ...]:
-        """Return the ids of the backups that are held under a name, whether they are there or not."""
+        """Return the ids of the backups that a holder holds, missing backups included."""
         return self._holds.held_by(by)
 
     @contextmanager
     def using(self, backup_id: str, *, leaves: Path | None = None) -> Iterator[None]:
-        """Keep a backup from being removed for the time of a block, or until the death of this process.
+        """Protect a backup from removal until the block ends or this process dies.
 
         Args:
             backup_id: the backup.
-            leaves: a temporary file of the block, removed by `clear_left_over` if this process is killed.
+            leaves: a temporary file of the block, which `clear_left_over` removes if this process is killed.
 
         Raises:
-            BackupNotFoundError: there is none of this id.
+            BackupNotFoundError: there is no backup of this id.
         """
         with ExitStack() as stack:
-            # A store that is full, or that this user may only read, is there to be restored from all the same.
+            # Restoring has to work from a full or read-only store too, without this protection.
             with suppress(StoreNotWritableError, StoreFullError):
                 self._layout.create()
                 with self._layout.locked(f"reading backup {backup_id}"):
@@ -341,21 +342,21 @@ class BackupStore:
 
     @contextmanager
     def lock(self, container_id: str, *, container: str, timeout: float = 0) -> Iterator[FileLock]:
-        """Keep other processes and threads from backing up or rolling back a container.
+        """Lock a container against backups and rollbacks by other processes and threads.
 
-        The lock is the kernel's: it ends with this process, however that ends. What it yields has a `fileno` for a
-        child that must keep it.
+        The kernel releases the lock when this process ends, in any way. The yielded lock has a `fileno` for a child
+        process that has to keep it.
 
         Args:
-            container_id: its full id.
-            container: its name, for messages.
-            timeout: how long to wait for the lock, in seconds.
+            container_id: the container's full id.
+            container: the container's name, for messages.
+            timeout: the time to wait for the lock, in seconds.
 
         Raises:
-            ContainerBusyError: somebody else holds it; it says who, where and since when.
+            ContainerBusyError: another holder has the lock; the error says which, on which host and since when.
         """
         if _SAFE_NAME.fullmatch(container_id) is None:
-            raise ValueError(f"{container_id!r} is no container's id")
+            raise ValueError(f"{container_id!r} is not a container's id")
         self._layout.create()
         with FileLock(self._lock_of(container_id), transient=True, disk=self._disk) as lock:
             try:
@@ -365,7 +366,7 @@ class BackupStore:
             yield lock
 
     def is_locked(self, container_id: str) -> bool:
-        """Return True if a process holds the lock of a container; nothing is made or written.
+        """Return True if a process holds a container's lock; nothing is created or written.
 
         Raises:
             StoreError: this user may not read it.
@@ -375,19 +376,17 @@ class BackupStore:
     # Moving
 
     def export(self, backup_id: str, file: str | os.PathLike[str] | BinaryIO) -> None:
-        """Write a whole backup as one tar: its images as every engine loads them, its volumes, its record.
+        """Write a whole backup to one tar: images that every engine can load, volumes, and its record.
 
         Args:
             backup_id: the backup.
-            file: a path, which gets the whole tar or stays as it was; or a binary file that is open for writing, a
-                pipe included.
+            file: a path, which is written whole or not changed; or a binary file that is open for writing, which may be
+                a pipe. Exceptions of an open file are passed on.
 
         Raises:
-            BackupNotFoundError: there is none of this id.
-            CorruptBackupError: something of it is damaged; an open file has got the part before that.
+            BackupNotFoundError: there is no backup of this id.
+            CorruptBackupError: a blob is damaged; an open file contains the part before it.
             StoreError: `file` is a path that cannot be written.
-
-        What an open file raises comes out untouched.
 
         Example:
             >>> store.export("20260102T030405Z-web-a1b2c3", sys.stdout.buffer)
@@ -404,16 +403,17 @@ class BackupStore:
                     file.write(data)
 
     def import_(self, file: str | os.PathLike[str] | BinaryIO) -> Backup:
-        """Take in a tar that `export` wrote, on whatever machine; harmless where its backup is here already.
+        """Import a tar that `export` wrote on any machine; harmless if its backup is here already.
 
         Args:
-            file: a path, or a binary file that is open for reading, a pipe included; it is read once, to the tar's end.
+            file: a path, or a binary file that is open for reading, which may be a pipe; it is read once, to the end of
+                the tar.
 
         Raises:
-            CorruptBackupError: it is no whole backup, or something in it is damaged; nothing was listed.
+            CorruptBackupError: it is not a whole backup, or a part of it is damaged; nothing was added to the list.
             UnsupportedFormatError: it was written in a newer format.
-            StoreError: there is another backup of its id, or `file` is a path that cannot be read.
-            StoreFullError: there is no room.
+            StoreError: the store has another backup of its id, or `file` is a path that cannot be read.
+            StoreFullError: there is too little free space.
 
         Example:
             >>> BackupStore().import_(sys.stdin.buffer).id
@@ -426,7 +426,7 @@ class BackupStore:
         with translated(path), path.open("rb") as source:
             return import_backup(self._layout, source, str(path))
 
-    # Within
+    # Helpers
 
     def _lock_of(self, container_id: str) -> Path:
         return self._layout.locks / f"container-{container_id}.lock"

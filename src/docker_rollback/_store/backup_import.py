@@ -17,7 +17,7 @@ from docker_rollback._store.export import BACKUP_FILE
 from docker_rollback._store.layout import Layout
 from docker_rollback._store.streams import CHUNK
 from docker_rollback._store.verify import load
-from docker_rollback._store.workspace import Bench
+from docker_rollback._store.workspace import Workspace
 from docker_rollback.errors import CorruptBackupError, StoreError
 
 _BLOBS = "blobs/sha256/"
@@ -31,19 +31,19 @@ def import_backup(layout: Layout, file: BinaryIO, name: str) -> Backup:
         file: the tar, read as a stream.
         name: what to call it in errors.
     """
-    bench = Bench(layout, "an import")
-    bench.open()
+    workspace = Workspace(layout, "an import")
+    workspace.open()
     try:
-        backup_id, root = _read(bench, file, name)
+        backup_id, root = _read(workspace, file, name)
         known = {child.name: child.blob for child in layout.index().children}.get(backup_id)
         if known is not None and known.digest == root.digest:
             return load(layout, backup_id, root).backup
-        return bench.list(backup_id, root, deep=True).backup
+        return workspace.list(backup_id, root, deep=True).backup
     finally:
-        bench.close()
+        workspace.close()
 
 
-def _read(bench: Bench, file: BinaryIO, name: str) -> tuple[str, Descriptor]:
+def _read(workspace: Workspace, file: BinaryIO, name: str) -> tuple[str, Descriptor]:
     """Read the tar to its end, every blob into the store; return the backup's id and its index."""
     index: bytes | None = None
     try:
@@ -53,7 +53,7 @@ def _read(bench: Bench, file: BinaryIO, name: str) -> tuple[str, Descriptor]:
                 if not _is_harmless(member, part):
                     raise CorruptBackupError(name, part[:200], "a backup holds no such file")
                 if part.startswith(_BLOBS):
-                    _take_blob(bench, tar, member, part, name)
+                    _take_blob(workspace, tar, member, part, name)
                 elif part == BACKUP_FILE:
                     if index is not None or member.size > oci.MAX_MANIFEST:
                         raise CorruptBackupError(name, part, "it comes twice, or is too long")
@@ -83,16 +83,16 @@ def _is_harmless(member: tarfile.TarInfo, part: str) -> bool:
     return inside and (member.isfile() or member.isdir())
 
 
-def _take_blob(bench: Bench, tar: tarfile.TarFile, member: tarfile.TarInfo, part: str, name: str) -> None:
+def _take_blob(workspace: Workspace, tar: tarfile.TarFile, member: tarfile.TarInfo, part: str, name: str) -> None:
     if member.isdir():
         return
     try:
         digest = oci.check_digest("sha256:" + part.removeprefix(_BLOBS))
     except oci.MalformedError as error:
         raise CorruptBackupError(name, part[:200], str(error)) from None
-    if bench.adopt(Descriptor("", digest, member.size)):
+    if workspace.adopt(Descriptor("", digest, member.size)):
         return
-    with bench.blob("") as writer:
+    with workspace.blob("") as writer:
         for data in _content(tar, member):
             writer.write(data)
         try:

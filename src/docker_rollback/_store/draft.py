@@ -17,7 +17,7 @@ from docker_rollback._store.image_flatten import FlatImage, flatten
 from docker_rollback._store.image_import import ImageIntake
 from docker_rollback._store.layout import Layout
 from docker_rollback._store.spool import FileCopy, Spool
-from docker_rollback._store.workspace import Bench
+from docker_rollback._store.workspace import Workspace
 from docker_rollback.errors import StoreError
 
 
@@ -38,7 +38,7 @@ class Draft:
     def __init__(self, layout: Layout, backup_id: str, *, threads: int) -> None:
         self.backup_id = backup_id
         self._layout = layout
-        self._bench = Bench(layout, f"backup {backup_id}")
+        self._workspace = Workspace(layout, f"backup {backup_id}")
         self._threads = threads
         self._guard = threading.Lock()
         self._layers: dict[str, Descriptor] | None = None
@@ -47,7 +47,7 @@ class Draft:
     def __enter__(self) -> Self:
         if self._state != "new":
             raise ValueError("a draft can be entered once")
-        self._bench.open(self._refuse_known)
+        self._workspace.open(self._refuse_known)
         self._state = "open"
         return self
 
@@ -55,7 +55,7 @@ class Draft:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._state = "closed"
-        self._bench.close()
+        self._workspace.close()
 
     def blob(self, media_type: str, annotations: Mapping[str, str] | None = None) -> BlobWriter:
         """Begin a blob.
@@ -68,22 +68,22 @@ class Draft:
             Its writer, a context manager.
         """
         self._check_open()
-        return self._bench.blob(media_type, annotations)
+        return self._workspace.blob(media_type, annotations)
 
     def adopt(self, blob: Descriptor) -> bool:
         """Whether the store holds a blob that this backup is to have too, whole; if so, it stays from now on."""
         self._check_open()
-        return self._bench.adopt(blob)
+        return self._workspace.adopt(blob)
 
     def spool(self) -> Spool:
         """Return a place for bytes that become a blob later, a context manager."""
         self._check_open()
-        return self._bench.spool()
+        return self._workspace.spool()
 
     def copy(self) -> FileCopy:
         """Return a place for the copy of a file, a context manager."""
         self._check_open()
-        return self._bench.copy()
+        return self._workspace.copy()
 
     def room(self) -> int:
         """Return how many bytes there is room for; raises `StoreError`."""
@@ -93,7 +93,7 @@ class Draft:
     def adopt_image(self, manifest: Descriptor) -> bool:
         """Whether the store holds an image that this backup is to have too, whole; if so, it stays from now on."""
         self._check_open()
-        return self._bench.adopt_image(manifest)
+        return self._workspace.adopt_image(manifest)
 
     def add_image(self, archive: Iterator[bytes], *, layers: Sequence[str]) -> Descriptor:
         """Take in an image as an engine exports it, as a stream.
@@ -117,8 +117,8 @@ class Draft:
         """
         self._check_open()
         held = self._held(layers)
-        sound = {layer: blob for layer, blob in held.items() if self._bench.adopt(blob)}
-        manifest, found = ImageIntake(self._bench, layers, sound, threads=self._threads).take(archive)
+        sound = {layer: blob for layer, blob in held.items() if self._workspace.adopt(blob)}
+        manifest, found = ImageIntake(self._workspace, layers, sound, threads=self._threads).take(archive)
         with self._guard:
             self._layers = {**(self._layers or {}), **found}
         return manifest
@@ -130,7 +130,7 @@ class Draft:
             CorruptBackupError, StoreError: it could not be read, or there is no room.
         """
         self._check_open()
-        return flatten(self._bench, manifest, keep=keep, threads=self._threads)
+        return flatten(self._workspace, manifest, keep=keep, threads=self._threads)
 
     def image_archive(self, manifest: Descriptor, tags: Sequence[str]) -> Iterator[bytes]:
         """Yield an image of this draft as `BackupStore.image_archive` does."""
@@ -147,7 +147,7 @@ class Draft:
         self._check_open()
         if backup.id != self.backup_id:
             raise ValueError(f"the draft is of backup {self.backup_id!r}, not {backup.id!r}")
-        self._bench.list(self.backup_id, self._write_manifests(backup))
+        self._workspace.list(self.backup_id, self._write_manifests(backup))
         self._state = "committed"
 
     def _refuse_known(self, index: oci.Index) -> None:
@@ -162,7 +162,7 @@ class Draft:
             return {layer: self._layers[layer] for layer in layers if layer in self._layers}
 
     def _write_manifests(self, backup: Backup) -> Descriptor:
-        add = self._bench.add_bytes
+        add = self._workspace.add_bytes
         empty = add(oci.EMPTY, oci.EMPTY_JSON)
         images = _images_of(backup)
         # What an engine knew an image by rides along as files: as an index and a manifest they would make every tool
@@ -185,7 +185,7 @@ class Draft:
         self, kind: str, empty: Descriptor, layers: Sequence[Descriptor], annotations: Mapping[str, str]
     ) -> dict[str, object]:
         data = oci.dump_manifest(empty, layers, artifact_type=kind, annotations=annotations)
-        return oci.dump_descriptor(self._bench.add_bytes(oci.MANIFEST, data, annotations), artifact_type=kind)
+        return oci.dump_descriptor(self._workspace.add_bytes(oci.MANIFEST, data, annotations), artifact_type=kind)
 
     def _check_open(self) -> None:
         if self._state != "open":

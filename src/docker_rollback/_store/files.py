@@ -1,8 +1,8 @@
-"""The effects that durable storage has on a file system, and the one way in which a file is replaced.
+"""Changes files durably and atomically.
 
-Everything that changes the disk goes through a `Disk`, so that a test can fail or stop it at any call. The order is
-always the same: a temporary file, its content, fsync, rename, fsync of the folder. At every point in it a reader finds
-the old file or the new one, whole.
+Every change of the disk goes through a `Disk`, so that a test can fail or stop it at any call. A file is always
+replaced in the same order: temporary file, content, fsync, rename, fsync of the folder. At every point a reader finds
+either the whole old file or the whole new one.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ FOLDER_MODE = 0o700
 FILE_MODE = 0o600
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
-_AS_WHO = "run as its owner, or give the store another place"
+_ADVICE = "run as its owner, or use another folder for the store"
 _UNLOCKABLE = frozenset({errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP})
 _FORBIDDEN = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 
 
 class Disk:
-    """What this library does to a file system; every method raises `OSError` as the system gives it."""
+    """The operations that change a file system. Every method raises the system's own `OSError`."""
 
     def make_folder(self, path: Path) -> None:
-        """Make one folder, private whatever the umask; harmless where it is there."""
+        """Create a folder with private permissions, regardless of the umask; harmless if it exists."""
         with suppress(FileExistsError):
             path.mkdir(FOLDER_MODE)
             path.chmod(FOLDER_MODE)
 
     def create(self, path: Path) -> int:
-        """Make a new file for writing, private whatever the umask, and return its descriptor."""
+        """Create a file with private permissions, regardless of the umask, and return its descriptor for writing."""
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, FILE_MODE)
         try:
             os.fchmod(fd, FILE_MODE)
@@ -51,7 +51,7 @@ class Disk:
             rest = rest[os.write(fd, rest) :]
 
     def sync(self, fd: int) -> None:
-        """Return once what was written is on the disk itself."""
+        """Wait until the written data is on the disk (fsync)."""
         os.fsync(fd)
 
     def close(self, fd: int) -> None:
@@ -59,11 +59,11 @@ class Disk:
         os.close(fd)
 
     def rename(self, source: Path, target: Path) -> None:
-        """Give a file its name in one step, taking it from the file that has it."""
+        """Rename a file atomically, replacing a file that has the name."""
         source.replace(target)
 
     def sync_folder(self, path: Path) -> None:
-        """Return once the names in a folder are on the disk itself."""
+        """Wait until the names in a folder are on the disk (fsync)."""
         fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             os.fsync(fd)
@@ -71,26 +71,26 @@ class Disk:
             os.close(fd)
 
     def remove(self, path: Path) -> None:
-        """Remove a file; harmless where there is none."""
+        """Remove a file; harmless if it does not exist."""
         path.unlink(missing_ok=True)
 
     def remove_folder(self, path: Path) -> None:
-        """Remove an empty folder; harmless where there is none."""
+        """Remove an empty folder; harmless if it does not exist."""
         with suppress(FileNotFoundError):
             path.rmdir()
 
     def room(self, path: Path) -> int:
-        """Return the bytes that this user may still write to the file system of `path`."""
+        """Return the number of bytes that this user can still write to the file system of `path`."""
         free = os.statvfs(path)
         return free.f_frsize * (free.f_bfree if os.geteuid() == 0 else free.f_bavail)
 
     def inodes(self, path: Path) -> int | None:
-        """Return how many files may still be made on the file system of `path`; None where it sets no limit."""
+        """Return the number of files that can still be created on the file system of `path`; None for no limit."""
         free = os.statvfs(path)
         return free.f_favail if free.f_files else None
 
     def forget(self, path: Path) -> None:
-        """Drop a file from the page cache, so that the next read of it asks the disk; a hint, no more."""
+        """Ask the kernel to drop a file from the page cache, so that the next read comes from the disk."""
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
             os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
@@ -102,35 +102,35 @@ DISK = Disk()
 
 
 def open_private(path: Path, flags: int) -> int:
-    """Open a file that is made where it is missing, private whatever the umask; return its descriptor."""
+    """Open a file, created with private permissions if it is missing, and return its descriptor."""
     fd = os.open(path, flags | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, FILE_MODE)
-    # Somebody else's file stays as it is.
+    # The permissions of another user's file cannot be changed.
     with suppress(PermissionError):
         os.fchmod(fd, FILE_MODE)
     return fd
 
 
 def store_error(error: OSError, path: Path | str) -> StoreError:
-    """Say what a failed system call means for a store."""
+    """Return the store error for a failed system call."""
     reason = error.strerror or str(error)
     if error.errno == errno.ENOSPC and _has_no_inodes(Path(path)):
         return StoreFullError(str(path), f"its file system has no inodes left for another file ({reason})")
     if error.errno in _UNLOCKABLE:
         return StoreError(
             str(path),
-            f"its file system gives no locks ({reason}), without which two processes could spoil a backup; have it "
-            "give locks (NFS needs its lock service), or give the store a place on a local disk",
+            f"its file system has no locks ({reason}), so two processes could damage a backup; enable locks (NFS needs "
+            "its lock service), or move the store to a local disk",
         )
     if error.errno in _FULL:
         free = None if error.errno == errno.EDQUOT else _room_around(Path(path))
-        return StoreFullError(str(path), f"there is no room left ({reason})", free=free)
+        return StoreFullError(str(path), f"the disk is full ({reason})", free=free)
     if error.errno in _FORBIDDEN:
-        return StoreNotWritableError(str(path), f"this user may not write it ({reason}); {_AS_WHO}")
+        return StoreNotWritableError(str(path), f"this user may not write to it ({reason}); {_ADVICE}")
     return StoreError(str(path), reason)
 
 
 def _room_around(path: Path) -> int | None:
-    """Return the room on the file system of a path, of which the last parts may be missing; None where nobody says."""
+    """Return the free bytes on the file system of a path whose last parts may be missing; None if unknown."""
     for folder in (path, *path.parents):
         with suppress(OSError):
             return DISK.room(folder)
@@ -138,18 +138,18 @@ def _room_around(path: Path) -> int | None:
 
 
 def _has_no_inodes(path: Path) -> bool:
-    """Whether the file system of a path, of which the last parts may be missing, can hold no more files."""
+    """Return True if the file system of a path, whose last parts may be missing, has no free inodes."""
     for folder in (path, *path.parents):
         with suppress(OSError):
             found = os.statvfs(folder)
-            # Where there is no fixed number of them, both are 0.
+            # Both are 0 on a file system without a fixed number of inodes.
             return found.f_files > 0 and found.f_favail == 0
     return False
 
 
 @contextmanager
 def translated(path: Path | str) -> Iterator[None]:
-    """Turn an `OSError` of the block into the `StoreError` that says what happened to `path`."""
+    """Turn an `OSError` of the block into a `StoreError` about `path`."""
     try:
         yield
     except OSError as error:
@@ -157,7 +157,7 @@ def translated(path: Path | str) -> Iterator[None]:
 
 
 def make_folders(path: Path, *, disk: Disk = DISK) -> None:
-    """Make `path` and the folders above it that are missing, durably; those that are there are left as they are."""
+    """Create `path` and its missing parents durably; existing folders are not changed."""
     with translated(path):
         missing = [folder for folder in (path, *path.parents) if not folder.exists()]
     for folder in reversed(missing):
@@ -167,19 +167,19 @@ def make_folders(path: Path, *, disk: Disk = DISK) -> None:
 
 
 def write_atomic(path: Path, data: bytes, *, disk: Disk = DISK) -> None:
-    """Replace a file durably: after this it holds `data`; at any moment before, what it held, or nothing.
+    """Replace a file durably and atomically: a reader finds the old content, or none, until it finds `data`.
 
-    The file is private (0600). A process that dies on the way leaves at most a file named ``.NAME.*.tmp`` beside it.
+    The file is private (0600). A process that dies on the way leaves at most a file named ``.NAME.*.tmp`` next to it.
 
     Args:
-        path: the file; its folder must be there.
+        path: the file; its folder has to exist.
         data: its whole new content.
-        disk: what the effects go through.
+        disk: performs all changes of the file system.
 
     Raises:
-        StoreFullError: there is no room; the temporary file is gone again.
+        StoreFullError: there is too little free space; the temporary file has been removed.
         StoreNotWritableError: this user may not write here.
-        StoreError: the system refused in another way.
+        StoreError: the system refused for another reason.
 
     Example:
         >>> write_atomic(Path("/var/lib/app/state.json"), b"{}")
@@ -188,18 +188,18 @@ def write_atomic(path: Path, data: bytes, *, disk: Disk = DISK) -> None:
 
 
 def temporary_for(path: Path) -> Path:
-    """Return a name for the temporary file from which a file is replaced; no two are equal."""
+    """Return a unique name for the temporary file that replaces a file."""
     return path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
 
 
 def write_stream(path: Path, pieces: Iterable[bytes], *, disk: Disk = DISK, temporary: Path | None = None) -> None:
-    """Replace a file durably, as `write_atomic` does, by content that comes in pieces; what they raise comes out.
+    """Replace a file as `write_atomic` does, with content in chunks, whose exceptions are passed on.
 
     Args:
         path: the file.
         pieces: its content.
-        disk: what the effects go through.
-        temporary: what `temporary_for` returned, for a caller that notes it first.
+        disk: performs all changes of the file system.
+        temporary: a name from `temporary_for`, for a caller that has to record it first.
     """
     temporary = temporary or temporary_for(path)
     try:
@@ -224,5 +224,5 @@ def write_stream(path: Path, pieces: Iterable[bytes], *, disk: Disk = DISK, temp
 
 
 def is_leftover(name: str) -> bool:
-    """Whether a file's name is one that `write_atomic` gives to its temporary files."""
+    """Return True if a file has the name of a temporary file of `write_atomic`."""
     return name.startswith(".") and name.endswith(".tmp")

@@ -15,7 +15,7 @@ from docker_rollback._store import oci
 from docker_rollback._store.files import translated
 from docker_rollback._store.layer_merge import merged
 from docker_rollback._store.streams import CompressionError, GzipWriter, compression, decompressed
-from docker_rollback._store.workspace import Bench
+from docker_rollback._store.workspace import Workspace
 
 
 @frozen
@@ -33,11 +33,11 @@ class FlatImage:
     layers: tuple[str, ...]
 
 
-def flatten(bench: Bench, manifest: Descriptor, *, keep: int, threads: int) -> FlatImage:
+def flatten(workspace: Workspace, manifest: Descriptor, *, keep: int, threads: int) -> FlatImage:
     """Merge the layers of an image that lie above its lowest ones; return the image that this makes.
 
     Args:
-        bench: where its blobs go.
+        workspace: where its blobs go.
         manifest: the image's manifest, in the store.
         keep: how many of the lowest layers stay as they are.
         threads: how many compress.
@@ -46,13 +46,13 @@ def flatten(bench: Bench, manifest: Descriptor, *, keep: int, threads: int) -> F
         CorruptBackupError: a layer is damaged.
         StoreError: there is no room.
     """
-    layout = bench.layout
+    layout = workspace.layout
     parts = layout.manifest(manifest)
     config = oci.load_json(layout.blobs.read(parts.config, oci.MAX_MANIFEST))
     hasher = hashlib.sha256()
-    with ExitStack() as held, bench.blob(oci.LAYER_GZIP) as blob:
+    with ExitStack() as held, workspace.blob(oci.LAYER_GZIP) as blob:
         try:
-            files = [held.enter_context(_unpacked(bench, layer)) for layer in parts.layers[keep:]]
+            files = [held.enter_context(_unpacked(workspace, layer)) for layer in parts.layers[keep:]]
             with GzipWriter(blob.write, threads) as packer:
                 for data in merged(files):
                     hasher.update(data)
@@ -63,15 +63,15 @@ def flatten(bench: Bench, manifest: Descriptor, *, keep: int, threads: int) -> F
     ids = (*config["rootfs"]["diff_ids"][:keep], "sha256:" + hasher.hexdigest())
     config["rootfs"]["diff_ids"] = list(ids)
     config["history"] = _history(config.get("history") or [], keep)
-    written = bench.add_bytes(parts.config.media_type, oci.dump_json(config))
-    own = bench.add_bytes(oci.MANIFEST, oci.dump_manifest(written, [*parts.layers[:keep], layer]))
+    written = workspace.add_bytes(parts.config.media_type, oci.dump_json(config))
+    own = workspace.add_bytes(oci.MANIFEST, oci.dump_manifest(written, [*parts.layers[:keep], layer]))
     return FlatImage(own, written.digest, ids)
 
 
 @contextmanager
-def _unpacked(bench: Bench, layer: Descriptor) -> Iterator[BinaryIO]:
+def _unpacked(workspace: Workspace, layer: Descriptor) -> Iterator[BinaryIO]:
     """Have a layer as a plain file that can be sought in."""
-    pieces = bench.layout.blobs.open(layer)
+    pieces = workspace.layout.blobs.open(layer)
     first = next(pieces, b"")
     kind = compression(first[:4])
 
@@ -79,11 +79,11 @@ def _unpacked(bench: Bench, layer: Descriptor) -> Iterator[BinaryIO]:
         yield first
         yield from pieces
 
-    with bench.scratch() as file:
+    with workspace.scratch() as file:
         for data in whole() if kind is None else decompressed(whole(), kind):
-            with translated(bench.layout.root):
+            with translated(workspace.layout.root):
                 file.write(data)
-        with translated(bench.layout.root):
+        with translated(workspace.layout.root):
             file.flush()
         yield file
 

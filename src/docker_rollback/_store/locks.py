@@ -1,10 +1,10 @@
-"""Kernel locks on files: released by the holder's death, and by nothing else.
+"""File locks of the kernel, which releases them when their holder dies.
 
-A lock file says who held it last. That is read for a message only after the kernel has said that somebody holds it;
-a file alone means nothing.
+A lock file says who held the lock last. This is used for messages only, after the kernel has said that the lock is
+held; the file alone means nothing.
 
-A file may be removed by whoever holds the lock on it, and by nobody else. Whoever waited for that file then has a lock
-on one that no name leads to any more, and begins again with the one that has the name by now.
+Only the holder of a lock may remove its file. A process that was waiting for the removed file then holds a lock on a
+file without a name, and starts again with the present file of that name.
 """
 
 from __future__ import annotations
@@ -26,31 +26,31 @@ from filelock import lock_descriptor
 from docker_rollback._store.files import DISK, Disk, open_private, translated
 
 HOLDER_BYTES = 512
-"""How long the part of a lock file is that says who holds it; what follows is up to the holder."""
+"""The length of the part of a lock file that describes the holder; the holder may write more after it."""
 
 _LONGEST_PAUSE = 0.01
-"""Seconds between two tries: short, or who takes a lock again and again would starve who waits for it."""
+"""Seconds between two tries. With longer pauses, a process that locks again and again would starve the waiting one."""
 
 _A_MOMENT = 0.05
-"""Seconds for which a lock is tried at least: whoever asks about it, or removes its file, holds it for a moment."""
+"""Seconds for which every lock is tried, because `is_held` and `remove_unheld` hold it for a moment."""
 
 
 class LockedError(Exception):
-    """Somebody else holds the lock; the text says who."""
+    """The lock has another holder; the text describes it."""
 
 
 class FileLock:
-    """An exclusive lock on one file, between processes and between threads of one process.
+    """An exclusive lock on a file, between processes and between threads of one process.
 
-    It is held from `acquire` to `release`, or to the death of this process and of every child that was given its
-    descriptor. Forked children do not keep it.
+    It is held from `acquire` to `release`, or until this process and every child that was given its descriptor have
+    died. Forked children do not inherit it.
 
     Args:
-        path: the file, which is made where it is missing.
-        transient: whether the file goes when the lock is let go, unless somebody else wants it.
-        disk: what effects on the file system go through.
-        sleep: waits, in seconds.
-        clock: tells seconds.
+        path: the file, which is created if it is missing.
+        transient: True to remove the file on release, unless another process is waiting for it.
+        disk: performs all changes of the file system.
+        sleep: waits for a number of seconds.
+        clock: returns a time in seconds.
     """
 
     def __init__(
@@ -70,15 +70,15 @@ class FileLock:
         self._fd: int | None = None
 
     def acquire(self, timeout: float = 0, *, note: str = "") -> None:
-        """Take the lock.
+        """Acquire the lock.
 
         Args:
-            timeout: how long to wait for it, in seconds.
-            note: what it is taken for, in words; shown to those who find it taken.
+            timeout: the time to wait for it, in seconds.
+            note: its purpose, in words; shown to others that find it held.
 
         Raises:
-            LockedError: somebody else held it all that time.
-            StoreError: its file cannot be made, or its file system has no locks.
+            LockedError: it had another holder all the time.
+            StoreError: its file cannot be created, or its file system has no locks.
         """
         end = self._clock() + max(timeout, _A_MOMENT)
         while True:
@@ -87,7 +87,7 @@ class FileLock:
             try:
                 self._wait(fd, end)
                 if not _is_current(fd, self.path):
-                    # Its holder has removed it, and nobody would see that we hold it.
+                    # Its last holder has removed the file, so nobody else would find our lock.
                     os.close(fd)
                     continue
                 _write_holder(fd, note)
@@ -112,12 +112,12 @@ class FileLock:
             return lock_descriptor(fd, blocking=False)
 
     def release(self) -> None:
-        """Let it go; harmless where it is not held."""
+        """Release the lock; harmless if it is not held."""
         if self.drop() and self._transient:
             remove_unheld(self.path, disk=self._disk)
 
     def drop(self) -> bool:
-        """Close its file and leave that where it is; tell whether it was held by this process."""
+        """Close the file without removing it; return True if this process held the lock."""
         fd, self._fd = self._fd, None
         _HELD.discard(self)
         if fd is not None:
@@ -125,7 +125,7 @@ class FileLock:
         return fd is not None
 
     def fileno(self) -> int:
-        """Return its descriptor, for a child that must keep the lock if this process dies before it."""
+        """Return its descriptor, for a child process that has to keep the lock if this process dies first."""
         if self._fd is None:
             raise ValueError(f"{self.path} is not locked")
         return self._fd
@@ -140,7 +140,7 @@ class FileLock:
 
 
 def remove_unheld(path: Path, *, disk: Disk = DISK) -> None:
-    """Remove a lock file that nobody holds, a child that was given its descriptor included; else leave it."""
+    """Remove a lock file unless it is held, by a child that was given its descriptor included."""
     with suppress(OSError):
         fd = _open_to_ask(path)
         try:
@@ -151,7 +151,7 @@ def remove_unheld(path: Path, *, disk: Disk = DISK) -> None:
 
 
 def _is_current(fd: int, path: Path) -> bool:
-    """Whether a path still leads to an open file."""
+    """Return True if the path still leads to the open file."""
     held = os.fstat(fd)
     try:
         found = path.lstat()
@@ -161,7 +161,7 @@ def _is_current(fd: int, path: Path) -> bool:
 
 
 def is_held(path: Path) -> bool:
-    """Return True if a process holds the lock on a file; nothing is made or written. No file is held by nobody.
+    """Return True if a process holds the lock on a file, False if the file is missing; nothing is created or written.
 
     Raises:
         StoreError: this user may not read it.
@@ -180,7 +180,7 @@ def is_held(path: Path) -> bool:
 def _open_to_ask(path: Path) -> int:
     flags = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
     try:
-        # NFS gives an exclusive lock on nothing less.
+        # NFS requires a writable descriptor for an exclusive lock.
         return os.open(path, os.O_RDWR | flags)
     except PermissionError:
         return os.open(path, os.O_RDONLY | flags)
@@ -188,8 +188,8 @@ def _open_to_ask(path: Path) -> int:
 
 def _write_holder(fd: int, note: str) -> None:
     holder = {"pid": os.getpid(), "host": socket.gethostname(), "time": _now(), "note": note}
-    # A word for others, no more: on a full disk, whoever would make room there must get the lock all the same. Always
-    # of one length: a file that is cut and written anew makes ext4 go to the disk at every close.
+    # Best effort, for messages: on a full disk, a process that would free space still has to get the lock. Always of
+    # the same length, because ext4 writes a file to the disk at close if it was truncated and rewritten.
     with suppress(OSError):
         os.pwrite(fd, json.dumps(holder).encode("ascii").ljust(HOLDER_BYTES)[:HOLDER_BYTES], 0)
 
@@ -200,7 +200,7 @@ def _read_holder(fd: int) -> str:
         note = f" ({holder['note']})" if holder["note"] else ""
         return f"process {holder['pid']} on {holder['host']} holds it since {holder['time']}{note}"
     except (OSError, ValueError, KeyError, TypeError):
-        # It was just taken, or its file is older than this library: there is a holder all the same.
+        # The lock was just acquired, or the file is not ours; it is held in any case.
         return "another process holds it"
 
 
@@ -208,7 +208,7 @@ def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-# A lock that a forked child inherits would outlive this process's death; tar, which must keep one, is given it by name.
+# A lock that a forked child inherited would outlive this process. A tar that has to keep one is given its descriptor.
 _HELD: weakref.WeakSet[FileLock] = weakref.WeakSet()
 
 

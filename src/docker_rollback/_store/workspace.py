@@ -1,7 +1,7 @@
-"""Where blobs are made, and what keeps them from being swept up meanwhile.
+"""The workspace of a backup that is being written, which protects its blobs from sweeps.
 
-A bench is a folder of temporary files, a lock that says that their maker lives, and a list of the blobs that it needs.
-Every step that makes a blob needed and every sweep hold the layout's lock, so that neither can miss the other.
+A workspace is a folder with temporary files, a lock that shows that its process lives, and a list of the blobs that it
+needs. Pinning a blob and sweeping both hold the layout's lock, so that neither misses the other.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from docker_rollback._store.verify import Parts, verify
 from docker_rollback.errors import StoreError
 
 
-class Bench:
-    """The place of one backup in the making; its methods may be called from several threads."""
+class Workspace:
+    """The workspace of one draft or import. Its methods may be called from several threads."""
 
     def __init__(self, layout: Layout, purpose: str) -> None:
         self.layout = layout
@@ -43,10 +43,10 @@ class Bench:
         self._proven: set[str] = set()
 
     def open(self, check: Callable[[oci.Index], None] | None = None) -> None:
-        """Set the bench up, and sweep up those of makers that died; `check` sees ``index.json`` and may refuse."""
+        """Create the workspace, and remove those of dead processes; `check` gets ``index.json``, and may refuse."""
         layout = self.layout
         layout.create()
-        with layout.locked(f"beginning {self._purpose}"):
+        with layout.locked(f"starting {self._purpose}"):
             clear_dead_drafts(layout)
             index = layout.index()
             if check is not None:
@@ -56,9 +56,9 @@ class Bench:
             self._lock.acquire(note=self._purpose)
 
     def close(self) -> None:
-        """Give back what is of no use: temporary files, and blobs that nothing came to refer to."""
+        """Remove temporary files, and the new blobs that nothing refers to."""
         try:
-            # Best effort: the next draft or prune sweeps up what is left, and no failure here may hide another.
+            # Best effort: the next draft or prune removes leftovers, and a failure here must not hide another.
             with suppress(StoreError), self.layout.locked(f"ending {self._purpose}"):
                 remove_draft(self.layout, self._folder)
                 self._lock.release()
@@ -68,74 +68,74 @@ class Bench:
             self._lock.release()
 
     def blob(self, media_type: str, annotations: Mapping[str, str] | None = None) -> BlobWriter:
-        """Begin a blob."""
+        """Return the writer of a new blob, a context manager."""
         path = self._folder / f"{next(self._numbers)}.blob"
         return BlobWriter(path, media_type, annotations or {}, self._publish, disk=self.layout.disk)
 
     def spool(self) -> Spool:
-        """Return a file for what is put aside."""
+        """Return a file for data that becomes a blob later."""
         return Spool(self._folder / f"{next(self._numbers)}.spool", disk=self.layout.disk)
 
     def scratch(self) -> BinaryIO:
-        """Return an open file without a name, for what is of use for a moment; raises `StoreError`."""
+        """Return an open, unnamed temporary file; raises `StoreError`."""
         with translated(self._folder):
             return cast(BinaryIO, tempfile.TemporaryFile(dir=self._folder))
 
     def copy(self) -> FileCopy:
-        """Return a file for the copy of another one."""
+        """Return a file for the copy of another file."""
         return FileCopy(self._folder / f"{next(self._numbers)}.copy", disk=self.layout.disk)
 
     def add_bytes(self, media_type: str, data: bytes, annotations: Mapping[str, str] | None = None) -> Descriptor:
-        """Write a small blob whole."""
+        """Write a small blob."""
         with self.blob(media_type, annotations) as writer:
             writer.write(data)
             return writer.close()
 
     def adopt(self, blob: Descriptor) -> bool:
-        """Whether the store holds a blob, whole; if so, it is kept from being removed until `close`."""
+        """Pin an intact stored blob until `close`; return False if it is missing or damaged."""
         with self._guard:
             if blob.digest in self._proven:
                 return True
-        with self.layout.locked(f"taking a blob into {self._purpose}"):
+        with self.layout.locked(f"pinning a blob for {self._purpose}"):
             if not self.layout.blobs.has(blob):
                 return False
             self._pin(blob.digest)
         try:
             self.layout.blobs.prove(blob)
         except StoreError:
-            # Rotten: it will be stored again, which mends every backup that holds it.
+            # It is damaged. The caller will store it again, which repairs every backup that refers to it.
             return False
         with self._guard:
             self._proven.add(blob.digest)
         return True
 
     def adopt_image(self, manifest: Descriptor) -> bool:
-        """Whether the store holds an image with all its parts, whole; if so, they are kept like those of `adopt`."""
-        letters = manifest.annotations.get(oci.KNOWN_AS_KEY, "").split()
+        """Pin all blobs of an intact stored image until `close`; return False if one is missing or damaged."""
+        originals = manifest.annotations.get(oci.KNOWN_AS_KEY, "").split()
         try:
             parts = [*self.layout.tree(manifest, absent=_fail)]
-            parts += [self.layout.blobs.find(oci.JSON, digest) for digest in letters]
+            parts += [self.layout.blobs.find(oci.JSON, digest) for digest in originals]
         except StoreError:
             return False
         return all(map(self.adopt, parts))
 
     def list(self, backup_id: str, root: Descriptor, *, deep: bool = False) -> Parts:
-        """Name a backup in ``index.json`` once all that its index refers to is durable, read back and proven.
+        """Add a backup to ``index.json`` after everything that it refers to is durable and verified.
 
         Args:
             backup_id: its id.
             root: its index.
-            deep: whether to prove by decompressing also.
+            deep: True to verify the decompressed content too.
 
         Raises:
-            CorruptBackupError: something is missing or damaged; nothing was listed.
+            CorruptBackupError: a blob is missing or damaged; nothing was listed.
             StoreError: there is a backup of this id already.
         """
         layout = self.layout
-        needed = self._keep_all(root)
+        needed = self._pin_all(root)
         with translated(layout.blobs.folder):
             layout.disk.sync_folder(layout.blobs.folder)
-        # What its maker has read back from the disk by itself need not be read once more.
+        # Blobs that the caller has already read back from the disk are not read again.
         parts = verify(layout, backup_id, root, proven=self._proven, anew=False, deep=deep)
         entries = _entries(backup_id, root, parts)
         with layout.locked(f"listing backup {backup_id}"):
@@ -145,7 +145,7 @@ class Bench:
             layout.replace_index(index, [*(child.raw for child in index.children), *entries])
             listed = {child.name: child.blob.digest for child in layout.index().children}
         if listed.get(backup_id) != root.digest:
-            raise layout.blobs.corrupt(oci.INDEX_FILE, "it does not hold what was just written")
+            raise layout.blobs.corrupt(oci.INDEX_FILE, "it does not contain what was just written")
         self._made -= needed
         return parts
 
@@ -156,22 +156,22 @@ class Bench:
             self._pin(blob.digest)
             if not os.path.lexists(target):
                 self._made.add(blob.digest)
-            # Also over one that is there: this one was hashed a moment ago, that one may have rotted.
+            # An existing blob is replaced too: this one was just hashed, the old one may be damaged.
             layout.disk.rename(path, target)
         with translated(target):
-            # Its name is brought to the disk by `list`, with those of all others, before anything refers to it.
+            # `list` syncs the folder once for all names, before anything refers to them.
             layout.disk.forget(target)
 
-    def _keep_all(self, root: Descriptor) -> set[str]:
-        """Keep everything that `root` refers to from being removed, blobs of other backups included; return it."""
-        with self.layout.locked(f"keeping the parts of {self._purpose}"):
+    def _pin_all(self, root: Descriptor) -> set[str]:
+        """Pin and return the digests of everything that `root` refers to, blobs of other backups included."""
+        with self.layout.locked(f"pinning the blobs of {self._purpose}"):
             needed = {blob.digest for blob in self.layout.tree(root, absent=_fail)}
             for digest in needed:
                 self._pin(digest)
         return needed
 
     def _pin(self, digest: str) -> None:
-        """Note that a blob is needed here; only while the layout is locked."""
+        """Record that this workspace needs a blob; only while the layout is locked."""
         with self._guard:
             if digest in self._pinned:
                 return
@@ -191,7 +191,7 @@ def _fail(_: Descriptor, error: StoreError) -> NoReturn:
 def _entries(backup_id: str, root: Descriptor, parts: Parts) -> list[dict[str, object]]:
     """Return the entries of ``index.json`` for a backup and its children.
 
-    Their names are given here, whatever a backup from elsewhere says: no name of another may be taken.
+    The names are always set here, so that an imported backup cannot take the name of another one.
     """
     bare = Descriptor(root.media_type, root.digest, root.size, {oci.REF_NAME: backup_id})
     entries = [oci.dump_descriptor(bare, artifact_type=oci.BACKUP)]

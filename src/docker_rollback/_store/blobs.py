@@ -1,4 +1,4 @@
-"""Blobs, named by their digests: written whole or not at all, hashed whenever they are read."""
+"""Reads and writes blobs, which are named by their digests. They are written atomically, and verified at each read."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ from docker_rollback._store.streams import CHUNK
 from docker_rollback.errors import CorruptBackupError, StoreError, StoreFullError
 
 _TICK = 20_000_000
-"""Nanoseconds: more than the clock of a file's times may lag behind, so that a change within them may not show."""
+"""Nanoseconds: file times may lag this far behind, so a file can change twice within them and show the same times."""
 
 _Stamp = tuple[int, int, int, int, int]
 
 
 class Blobs:
-    """The blobs of one layout.
+    """The blobs of a layout.
 
-    It remembers which blobs it has read whole and found right, each with its file's inode, size and times. Whatever
-    writes to a file, replaces it or cuts it short changes one of these; a disk that rots does not.
+    It remembers the blobs that it has read whole and found intact, with their files' inodes, sizes and times. Writing,
+    replacing or truncating a file changes one of these; bit rot does not.
 
     Args:
         root: the layout's folder.
-        disk: what effects go through.
+        disk: performs all changes of the file system.
     """
 
     def __init__(self, root: Path, *, disk: Disk = DISK) -> None:
@@ -43,18 +43,18 @@ class Blobs:
         self.folder: Path = root / "blobs" / "sha256"
 
     def path(self, digest: str) -> Path:
-        """Return where a blob lives; raises `CorruptBackupError` for a digest of a kind that is not known."""
+        """Return a blob's path; raises `CorruptBackupError` if the digest is malformed."""
         try:
             return self.folder / check_digest(digest).removeprefix("sha256:")
         except MalformedError as error:
             raise self.corrupt(digest, str(error)) from None
 
     def corrupt(self, blob: str, reason: str) -> CorruptBackupError:
-        """Make the error that says that a blob is damaged."""
+        """Return the error for a damaged blob."""
         return CorruptBackupError(str(self._root), blob[:200], reason)
 
     def has(self, blob: Descriptor) -> bool:
-        """Whether there is a file of this blob's name and size; only reading it tells more."""
+        """Return True if there is a file with the blob's name and size; its content is not read."""
         try:
             found = self.path(blob.digest).lstat()
         except OSError:
@@ -62,7 +62,7 @@ class Blobs:
         return stat.S_ISREG(found.st_mode) and found.st_size == blob.size
 
     def find(self, media_type: str, digest: str) -> Descriptor:
-        """Return a blob by its digest alone; raises `CorruptBackupError` where there is none."""
+        """Look up a blob by its digest alone; raises `CorruptBackupError` if there is none."""
         try:
             found = self.path(digest).lstat()
         except OSError:
@@ -70,26 +70,26 @@ class Blobs:
         return Descriptor(media_type, digest, found.st_size)
 
     def open(self, blob: Descriptor) -> Iterator[bytes]:
-        """Yield a blob's content, hashed on the way.
+        """Yield a blob's content, verified while it is read.
 
-        The last piece is held back until the hash of the whole is known to be right, and never is more yielded than
-        the blob's size: who gets to the end got what was written.
+        The last chunk is yielded only after the hash of the whole content was right, and never more bytes than the
+        blob's size. So a caller that reaches the end has the content that was written.
 
         Raises:
-            CorruptBackupError: it is missing, of another size, or of other content.
+            CorruptBackupError: it is missing, or has another size or content.
             StoreError: it cannot be read.
         """
         hasher = hashlib.sha256()
         with self._file(blob) as file:
             stamp = _stamp(os.fstat(file.fd))
-            # A file that was changed within this moment could be changed once more and bear the same times.
+            # A file that has changed within the last tick could change again and show the same times.
             settled = max(stamp[-2:]) < time.time_ns() - _TICK
             held = b""
             left = blob.size
             while left:
                 data = self._read(file, min(CHUNK, left), blob)
                 if not data:
-                    raise self.corrupt(blob.digest, "it is cut short")
+                    raise self.corrupt(blob.digest, "it is truncated")
                 hasher.update(data)
                 left -= len(data)
                 if held:
@@ -103,7 +103,7 @@ class Blobs:
             yield held
 
     def is_proven(self, blob: Descriptor) -> bool:
-        """Whether this object has read the blob whole and found it right, and nobody has touched its file since."""
+        """Return True if this object has found the blob intact, and its file has not changed since."""
         known = self._proven.get(blob.digest)
         if known is None or not self.has(blob):
             return False
@@ -113,20 +113,20 @@ class Blobs:
             return False
 
     def read(self, blob: Descriptor, limit: int) -> bytes:
-        """Return a small blob whole; raises `CorruptBackupError` also where it says to be longer than `limit` bytes."""
+        """Return a small blob's content; raises `CorruptBackupError` if its size is above `limit` bytes, too."""
         if blob.size > limit:
-            raise self.corrupt(blob.digest, f"it says to be {blob.size} bytes long, and no more than {limit} are read")
+            raise self.corrupt(blob.digest, f"its size is given as {blob.size} bytes, and the limit is {limit}")
         return b"".join(self.open(blob))
 
     def prove(self, blob: Descriptor) -> None:
-        """Read and hash a blob whole; raises as `open`."""
+        """Read and verify a blob; raises as `open`."""
         for _ in self.open(blob):
             pass
 
     def _file(self, blob: Descriptor) -> _File:
         path = self.path(blob.digest)
         try:
-            # Never through a symlink, and never waiting for a FIFO: a store may come from anywhere.
+            # Follow no symlink and wait for no FIFO: a store may come from an untrusted source.
             fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
         except OSError as error:
             if error.errno == errno.ENOENT:
@@ -174,10 +174,10 @@ class _File:
 
 
 class BlobWriter:
-    """A blob in the making: a temporary file that becomes a blob at `close`, and nothing before.
+    """Writes a new blob to a temporary file, which becomes a blob of the store at `close`.
 
-    Leaving its ``with`` block without `close` discards it. One writer belongs to one thread; several writers of one
-    draft may be at work at once.
+    Leaving its ``with`` block without `close` discards it. A writer belongs to one thread; several writers of a draft
+    may be used at once.
     """
 
     def __init__(
@@ -200,7 +200,7 @@ class BlobWriter:
         """Bytes written so far."""
 
     def write(self, data: bytes | memoryview) -> int:
-        """Add bytes to its end; raises `StoreFullError` where there is no room."""
+        """Append bytes; raises `StoreFullError` if there is too little free space."""
         if self._fd is None:
             raise ValueError("the blob is not open")
         length = data.nbytes if isinstance(data, memoryview) else len(data)
@@ -208,7 +208,7 @@ class BlobWriter:
             with translated(self._path):
                 self._disk.write(self._fd, data)
         except StoreFullError as error:
-            # What this file took goes back with it.
+            # Discarding this file will free its space.
             free = None if error.free is None else error.free + os.fstat(self._fd).st_size
             reason = "a part of the backup does not fit"
             raise StoreFullError(error.path, reason, needed=self.size + length, free=free) from error.__cause__
@@ -217,14 +217,14 @@ class BlobWriter:
         return length
 
     def close(self, *, digest: str | None = None) -> Descriptor:
-        """Make it a blob of the store, durably, and return what it is.
+        """Make it a blob of the store, durably, and return its descriptor.
 
         Args:
-            digest: what its digest must be, where that is known beforehand.
+            digest: the expected digest, if it is known.
 
         Raises:
-            MalformedError: its digest is another; it is discarded.
-            StoreError: it could not be kept.
+            MalformedError: it has another digest; it is discarded.
+            StoreError: it could not be stored.
         """
         if self._fd is None:
             raise ValueError("the blob is not open")
@@ -244,7 +244,7 @@ class BlobWriter:
         return blob
 
     def discard(self) -> None:
-        """Drop it, and give its room back; harmless after `close`."""
+        """Delete the temporary file; harmless after `close`."""
         fd, self._fd = self._fd, None
         if fd is not None:
             with suppress(OSError):

@@ -1,4 +1,4 @@
-"""A backup in the making."""
+"""A draft, a backup that is being written."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from docker_rollback.errors import StoreError
 
 
 class Draft:
-    """A backup in the making: inert until entered, single-use, gone without a trace unless committed.
+    """Writes a new backup. It does nothing until entered, can be entered once, and is discarded unless committed.
 
-    Everything that it writes is safe from a `prune` or `delete` at work elsewhere, and nothing of it is listed before
-    `commit`. Its methods may be called from several threads.
+    A concurrent `prune` or `delete` does not remove its blobs, and the backup is not listed before `commit`. Its
+    methods may be called from several threads.
 
     Example:
         >>> with store.draft("20260102T030405Z-web-a1b2c3") as draft:
@@ -58,62 +58,54 @@ class Draft:
         self._workspace.close()
 
     def blob(self, media_type: str, annotations: Mapping[str, str] | None = None) -> BlobWriter:
-        """Begin a blob.
+        """Return the writer of a new blob, a context manager.
 
         Args:
-            media_type: what it is.
-            annotations: what its descriptor says of it beyond that; no secrets.
-
-        Returns:
-            Its writer, a context manager.
+            media_type: the blob's media type.
+            annotations: the annotations of its descriptor; no secrets.
         """
         self._check_open()
         return self._workspace.blob(media_type, annotations)
 
     def adopt(self, blob: Descriptor) -> bool:
-        """Whether the store holds a blob that this backup is to have too, whole; if so, it stays from now on."""
+        """Pin an intact stored blob for this backup; return False if it is missing or damaged."""
         self._check_open()
         return self._workspace.adopt(blob)
 
     def spool(self) -> Spool:
-        """Return a place for bytes that become a blob later, a context manager."""
+        """Return a temporary file for data that becomes a blob later, a context manager."""
         self._check_open()
         return self._workspace.spool()
 
     def copy(self) -> FileCopy:
-        """Return a place for the copy of a file, a context manager."""
+        """Return a temporary file for the copy of another file, a context manager."""
         self._check_open()
         return self._workspace.copy()
 
     def room(self) -> int:
-        """Return how many bytes there is room for; raises `StoreError`."""
+        """Return the number of free bytes; raises `StoreError`."""
         with translated(self._layout.root):
             return self._layout.disk.room(self._layout.root)
 
     def adopt_image(self, manifest: Descriptor) -> bool:
-        """Whether the store holds an image that this backup is to have too, whole; if so, it stays from now on."""
+        """Pin an intact stored image for this backup; return False if a blob of it is missing or damaged."""
         self._check_open()
         return self._workspace.adopt_image(manifest)
 
     def add_image(self, archive: Iterator[bytes], *, layers: Sequence[str]) -> Descriptor:
-        """Take in an image as an engine exports it, as a stream.
+        """Import an image from the stream that an engine exports, and return its manifest.
 
-        Layers that are plain are compressed with gzip; those that the store holds already are not stored again; what
-        comes compressed is kept to the letter, its manifest too.
+        Uncompressed layers are compressed with gzip; layers that the store already has are not stored again.
+        Compressed layers, and their manifest, are stored byte for byte. Exceptions of `archive` are passed on.
 
         Args:
-            archive: what the engine's save sends, in any layout.
-            layers: the digests of the image's uncompressed layers, lowest first, as the engine's inspection lists
-                them (`RootFS.Layers`).
-
-        Returns:
-            The image's manifest.
+            archive: the output of the engine's save, in any layout.
+            layers: the digests of the image's uncompressed layers, lowest first, from the engine's inspection
+                (`RootFS.Layers`).
 
         Raises:
-            EngineError: the archive is broken, lacks a part, or is of another image than `layers` say.
-            StoreFullError: there is no room.
-
-        Whatever `archive` raises comes out untouched.
+            EngineError: the archive is broken, incomplete, or of an image with other layers.
+            StoreFullError: there is too little free space.
         """
         self._check_open()
         held = self._held(layers)
@@ -124,10 +116,10 @@ class Draft:
         return manifest
 
     def flatten_image(self, manifest: Descriptor, *, keep: int) -> FlatImage:
-        """Merge the layers of an image in the store that lie above its lowest `keep`; return the flat image.
+        """Merge all layers above the lowest `keep` of a stored image; return the new image.
 
         Raises:
-            CorruptBackupError, StoreError: it could not be read, or there is no room.
+            CorruptBackupError, StoreError: the image could not be read, or there is too little free space.
         """
         self._check_open()
         return flatten(self._workspace, manifest, keep=keep, threads=self._threads)
@@ -138,11 +130,11 @@ class Draft:
         return image_archive(self._layout, manifest, tags)
 
     def commit(self, backup: Backup) -> None:
-        """Make the backup one of the store's, durably: read back and verified first, listed last.
+        """Add the backup to the store durably: read back and verify it first, list it last.
 
         Raises:
-            CorruptBackupError: something that `backup` refers to is not in the store, or not what was written.
-            StoreError: it could not be written; it is not listed.
+            CorruptBackupError: a blob that `backup` refers to is missing or damaged.
+            StoreError: the backup could not be written; it is not listed.
         """
         self._check_open()
         if backup.id != self.backup_id:
@@ -155,7 +147,7 @@ class Draft:
             raise StoreError(str(self._layout.root), f"it holds a backup {self.backup_id!r} already")
 
     def _held(self, layers: Sequence[str]) -> dict[str, Descriptor]:
-        """Return those of `layers` that the store holds."""
+        """Return the layers that the store already has."""
         with self._guard:
             if self._layers is None:
                 self._layers = self._layout.image_layers()
@@ -165,13 +157,13 @@ class Draft:
         add = self._workspace.add_bytes
         empty = add(oci.EMPTY, oci.EMPTY_JSON)
         images = _images_of(backup)
-        # What an engine knew an image by rides along as files: as an index and a manifest they would make every tool
-        # look for platforms that the engine never fetched, and for layers that are not kept plain.
+        # The engine's own index and manifest of an image are added as plain files. As index and manifest, they would
+        # make every tool look for platforms that the engine never pulled, and for uncompressed layers.
         known = {digest for image in images for digest in image.annotations.get(oci.KNOWN_AS_KEY, "").split()}
-        letters = [self._layout.blobs.find(oci.JSON, digest) for digest in sorted(known)]
+        originals = [self._layout.blobs.find(oci.JSON, digest) for digest in sorted(known)]
         record = add(oci.RECORD_JSON, codec.dump_backup(backup), {oci.TITLE: "backup.json"})
         children = [
-            self._artifact(oci.RECORD, empty, [record, *letters], {}),
+            self._artifact(oci.RECORD, empty, [record, *originals], {}),
             *(oci.dump_descriptor(image) for image in images),
             *(
                 self._artifact(oci.VOLUME, empty, _archives(volume), {oci.VOLUME_KEY: volume.name})
@@ -193,7 +185,7 @@ class Draft:
 
 
 def _images_of(backup: Backup) -> list[Descriptor]:
-    """Return the manifests of a backup's images, each once, with the names of the containers that they are of."""
+    """Return the manifests of a backup's images without duplicates, annotated with the names of their containers."""
     names: dict[str, list[str]] = {}
     blobs: dict[str, Descriptor] = {}
     for container in backup.containers:
@@ -208,8 +200,8 @@ def _images_of(backup: Backup) -> list[Descriptor]:
 
 
 def _archives(volume: VolumeArchive) -> list[Descriptor]:
-    """Return a volume's archives as layers that tools write to files: the base first."""
-    # Of an engine's own names nothing is lost here; a driver's may hold what no file's name should.
+    """Return a volume's archives as layers that tools can write to files, the base first."""
+    # The engine's own volume names stay as they are; a driver's may have characters that a file name should not.
     stem = re.sub(r"[^A-Za-z0-9_.-]", "_", volume.name).lstrip(".") or "volume"
     parts = [
         (volume.base, "base.tar.zst"),

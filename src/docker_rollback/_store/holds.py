@@ -1,4 +1,4 @@
-"""Backups that must not go: held durably by a name, or by the kernel for as long as somebody reads them."""
+"""Holds protect backups from removal: durably under a name, or by a kernel lock while a process reads them."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ _READER = ".reading"
 
 
 class Holds:
-    """The holds of one store; every method but `needed` of a dead reader is a matter of one small file.
+    """The holds of a store, each a small file.
 
-    A hold's file is named by the backup and the holder. A reader's file counts while the kernel says that it is
-    locked; unlike every other lock's file it belongs to one holder alone, so a dead one's may be removed.
+    The file is named after the backup and the holder. A reader's file counts as long as it is locked. Unlike other
+    lock files it belongs to a single holder, so the file of a dead reader may be removed.
     """
 
     def __init__(self, layout: Layout) -> None:
@@ -37,7 +37,7 @@ class Holds:
         write_atomic(self._path(backup_id, by), reason.encode("utf-8"), disk=self._layout.disk)
 
     def remove(self, backup_id: str, by: str) -> None:
-        """Let a backup go that was held durably; harmless where it is not."""
+        """Remove a durable hold; harmless if there is none."""
         path = self._path(backup_id, by)
         with translated(path):
             if path.exists():
@@ -46,11 +46,11 @@ class Holds:
 
     @contextmanager
     def reading(self, backup_id: str, leaves: Path | None = None) -> Iterator[None]:
-        """Hold a backup for the time of the block; entered only while the layout is locked.
+        """Hold a backup until the block ends; enter it only while the layout is locked.
 
         Args:
             backup_id: the backup.
-            leaves: a temporary file that the reader leaves behind if it is killed, and that goes with its hold then.
+            leaves: a temporary file of the reader, removed with the hold if the reader is killed.
         """
         with FileLock(self._folder / f"{backup_id}.{secrets.token_hex(8)}{_READER}", disk=self._layout.disk) as lock:
             lock.acquire(note=f"reading backup {backup_id}")
@@ -65,7 +65,7 @@ class Holds:
                     self._layout.disk.remove(lock.path)
 
     def needed(self) -> dict[str, str]:
-        """Return the backups that are held, each with the reason; only while the layout is locked."""
+        """Return the held backups with the reasons, and remove the holds of dead readers; only while locked."""
         needed: dict[str, str] = {}
         with translated(self._folder):
             names = sorted(path.name for path in self._folder.iterdir()) if self._folder.exists() else []
@@ -74,20 +74,20 @@ class Holds:
             if not dot or not oci.is_backup_id(backup_id):
                 continue
             if not name.endswith(_READER):
-                needed.setdefault(backup_id, "a rollback that has not ended needs it")
+                needed.setdefault(backup_id, "an unfinished rollback needs it")
             elif self._is_alive(self._folder / name):
                 needed.setdefault(backup_id, "it is being read")
         return needed
 
     def held_by(self, by: str) -> tuple[str, ...]:
-        """Return the ids of the backups that a holder of this name holds durably."""
+        """Return the ids of the backups with a durable hold of this holder."""
         with translated(self._folder):
             names = sorted(path.name for path in self._folder.iterdir()) if self._folder.exists() else []
         parts = [name.partition(".") for name in names]
         return tuple(backup_id for backup_id, _, holder in parts if holder == by and oci.is_backup_id(backup_id))
 
     def _is_alive(self, path: Path) -> bool:
-        """Return True if a reader lives; the hold of a dead one goes, with what it left behind."""
+        """Return True if a reader lives; remove the hold and the temporary file of a dead one."""
         if is_held(path):
             return True
         self._remove_left_behind(path)
@@ -97,14 +97,14 @@ class Holds:
 
     def _remove_left_behind(self, path: Path) -> None:
         with translated(path):
-            said = path.read_bytes()[HOLDER_BYTES:] if path.exists() else b""
-        left = Path(os.fsdecode(said))
+            written = path.read_bytes()[HOLDER_BYTES:] if path.exists() else b""
+        left = Path(os.fsdecode(written))
         if not left.is_absolute() or not is_leftover(left.name):
             return
         try:
             self._layout.disk.remove(left)
         except OSError as error:
-            logger.warning("%s is left over from an export that was cut off; remove it: %s", left, error.strerror)
+            logger.warning("could not remove %s, left by an interrupted export; remove it: %s", left, error.strerror)
 
     def _path(self, backup_id: str, by: str) -> Path:
         if _NAME.fullmatch(by) is None or by.endswith(_READER):

@@ -1,4 +1,4 @@
-"""The layout on disk: its files, its ``index.json``, and who refers to which blob."""
+"""The OCI image layout on disk: its files, its ``index.json``, and the references between blobs."""
 
 from __future__ import annotations
 
@@ -32,17 +32,17 @@ logger = logging.getLogger("docker_rollback")
 _RESERVE = 256 << 10
 
 PATIENCE = 120.0
-"""Seconds that a short change of the store waits for another to end."""
+"""Seconds that a short change of the store waits for another one."""
 
 T = TypeVar("T")
 
 
 class Layout:
-    """One OCI image layout on disk, with our locks beside it.
+    """An OCI image layout on disk, with the folders for locks, drafts, holds and the journal.
 
     Args:
         root: its folder.
-        disk: what effects go through.
+        disk: performs all changes of the file system.
     """
 
     def __init__(self, root: Path, *, disk: Disk = DISK) -> None:
@@ -56,7 +56,7 @@ class Layout:
         self.reserve: Path = root / "locks" / "reserve"
 
     def create(self) -> None:
-        """Make what is missing of the layout; raises `StoreNotWritableError` or `StoreFullError`."""
+        """Create the missing files and folders; raises `StoreNotWritableError` or `StoreFullError`."""
         ours = (self.locks, self.drafts, self.holds, self.journal)
         for folder in (self.root, self.blobs.folder.parent, self.blobs.folder, *ours):
             make_folders(folder, disk=self.disk)
@@ -65,11 +65,11 @@ class Layout:
         index = self.root / oci.INDEX_FILE
         if layout.exists() and index.exists():
             return
-        with self.locked("making the layout"):
+        with self.locked("creating the layout"):
             if not layout.exists():
                 write_atomic(layout, oci.LAYOUT_JSON, disk=self.disk)
             if not index.exists():
-                # An empty one over blobs that are there would give them all up.
+                # An empty index next to existing blobs would give them all up.
                 if self._has_blobs():
                     raise self.blobs.corrupt(oci.INDEX_FILE, "it is missing")
                 empty = oci.dump_index([], annotations={oci.FORMAT_KEY: str(oci.STORE_FORMAT)})
@@ -78,7 +78,7 @@ class Layout:
 
     @contextmanager
     def locked(self, note: str) -> Iterator[None]:
-        """Hold the lock under which names and blobs come and go; for moments only."""
+        """Hold the lock for adding and removing names and blobs; only for moments."""
         with FileLock(self.locks / "store.lock", disk=self.disk) as lock:
             try:
                 lock.acquire(PATIENCE, note=note)
@@ -87,7 +87,7 @@ class Layout:
             yield
 
     def index(self) -> oci.Index:
-        """Read ``index.json``; that of a store that is not there yet is empty.
+        """Read ``index.json``; the index of a store that does not exist yet is empty.
 
         Raises:
             CorruptBackupError: it is damaged.
@@ -97,7 +97,7 @@ class Layout:
         if data is None:
             if not self._has_blobs():
                 return oci.Index((), None, {}, {"schemaVersion": 2, "manifests": []})
-            # Another process's first backup may have made both since.
+            # The first backup of another process may have created both since.
             data = self._read_file(oci.INDEX_FILE, oci.MAX_INDEX)
         if data is None:
             raise self.blobs.corrupt(oci.INDEX_FILE, "it is missing")
@@ -116,12 +116,12 @@ class Layout:
         return index
 
     def replace_index(self, index: oci.Index, children: Sequence[Mapping[str, Any]], *, to_free: bool = False) -> None:
-        """Replace ``index.json`` by `index` with other entries; only while `locked`.
+        """Write ``index.json`` with other entries; only while `locked`.
 
         Args:
-            index: as it was read.
-            children: its entries.
-            to_free: whether room will be freed after this, so that it may use what is kept in reserve for that.
+            index: the index as it was read.
+            children: its new entries.
+            to_free: True if the change frees disk space, so that it may use the reserve.
         """
         raw = dict(index.raw)
         raw["manifests"] = [dict(child) for child in children]
@@ -135,39 +135,39 @@ class Layout:
             write_atomic(self.root / oci.INDEX_FILE, oci.dump_json(raw), disk=self.disk)
 
     def spend_reserve(self) -> None:
-        """Give up what `keep_reserve` took, for a write that must not fail."""
+        """Free the reserve, for a write that must not fail."""
         with translated(self.reserve):
             self.disk.remove(self.reserve)
 
     def keep_reserve(self) -> None:
-        """Take a little room, by which old backups can be deleted once the disk is full; best effort."""
+        """Reserve some disk space, so that old backups can be deleted when the disk is full; best effort."""
         with suppress(StoreError):
             if not self.reserve.exists():
-                # Not zeros: some file systems would keep no room for them.
+                # Random bytes, because some file systems allocate nothing for zeros.
                 write_atomic(self.reserve, os.urandom(_RESERVE), disk=self.disk)
 
     def parsed(self, parse: Callable[[bytes], T], data: bytes, blob: str) -> T:
-        """Parse what a blob or a file holds; raises `CorruptBackupError` that names it."""
+        """Parse the content of a blob or file; raises a `CorruptBackupError` that names it."""
         try:
             return parse(data)
         except oci.MalformedError as error:
             raise self.blobs.corrupt(blob, str(error)) from None
 
     def manifest(self, blob: Descriptor) -> oci.Manifest:
-        """Read a manifest, verified."""
+        """Read and verify a manifest."""
         return self.parsed(oci.parse_manifest, self.blobs.read(blob, oci.MAX_MANIFEST), blob.digest)
 
     def child_index(self, blob: Descriptor) -> oci.Index:
-        """Read an index that is a blob, verified."""
+        """Read and verify an index that is a blob."""
         return self.parsed(oci.parse_index, self.blobs.read(blob, oci.MAX_MANIFEST), blob.digest)
 
     def tree(self, blob: Descriptor, *, absent: Callable[[Descriptor, StoreError], None]) -> Iterator[Descriptor]:
-        """Yield a blob and all that it refers to, directly or not; each digest may come more than once.
+        """Yield a blob and all blobs that it refers to, directly or indirectly; a digest may come more than once.
 
         Args:
-            blob: where to begin.
-            absent: called with what cannot be read, and why; what that refers to is not known then. What it raises
-                comes out.
+            blob: the blob to start with.
+            absent: called with a blob that cannot be read, so that its references are unknown, and with the error. Its
+                exceptions are passed on.
         """
         seen: set[str] = set()
         todo = [blob]
@@ -187,7 +187,7 @@ class Layout:
                 absent(blob, error)
 
     def image_layers(self) -> dict[str, Descriptor]:
-        """Return the gzipped layers of every image that the store names, by the digest of what they decompress to."""
+        """Return the gzipped layers of all images in the index, by the digests of their uncompressed content."""
         known: dict[str, Descriptor] = {}
         for child in self.index().children:
             if child.blob.media_type not in oci.MANIFESTS:
@@ -195,18 +195,18 @@ class Layout:
             try:
                 known.update(self.layers_of(child.blob))
             except StoreError as error:
-                logger.warning("a damaged image is left out of account: %s", error)
+                logger.warning("skipping damaged image: %s", error)
         return known
 
     def layers_of(self, manifest: Descriptor) -> dict[str, Descriptor]:
-        """Return the gzipped layers of one image, by the digest of what they decompress to."""
+        """Return the gzipped layers of an image, by the digests of their uncompressed content."""
         parts = self.manifest(manifest)
         if parts.config.media_type not in oci.IMAGE_CONFIGS:
             return {}
         data = self.blobs.read(parts.config, oci.MAX_MANIFEST)
         ids = self.parsed(oci.diff_ids, data, parts.config.digest)
         if len(ids) != len(parts.layers):
-            raise self.blobs.corrupt(manifest.digest, "it has not as many layers as its config")
+            raise self.blobs.corrupt(manifest.digest, "it has another number of layers than its config")
         return {
             diff_id: Descriptor(oci.LAYER_GZIP, layer.digest, layer.size)
             for diff_id, layer in zip(ids, parts.layers, strict=True)
@@ -214,7 +214,7 @@ class Layout:
         }
 
     def leftovers(self) -> Iterator[Path]:
-        """Yield the temporary files of writers that died; only while `locked`, as their writers were."""
+        """Yield the temporary files of dead writers; only while `locked`, which living writers are too."""
         for folder in (self.root, self.locks, self.drafts, self.holds):
             with translated(folder):
                 found = list(os.scandir(folder)) if folder.exists() else []
@@ -223,7 +223,7 @@ class Layout:
                     yield Path(entry.path)
 
     def why_absent(self) -> str | None:
-        """Return why there is no store here, None where there is one; an empty folder is an empty store."""
+        """Return why there is no store here; None if there is one. An empty folder is an empty store."""
         ours = {oci.LAYOUT_FILE, oci.INDEX_FILE, self.journal.name, self.drafts.name, self.blobs.folder.parent.name}
         try:
             names = {path.name for path in self.root.iterdir()}
@@ -233,8 +233,8 @@ class Layout:
             return "it is not a folder"
         except OSError as error:
             raise StoreError(str(self.root), f"it cannot be read ({error.strerror})") from error
-        # A file system has its own folder from the start.
-        return None if names & ours or names <= {"lost+found"} else "the folder holds something else"
+        # A new file system contains only this folder.
+        return None if names & ours or names <= {"lost+found"} else "the folder contains something else"
 
     def _has_blobs(self) -> bool:
         try:
@@ -271,12 +271,10 @@ class Layout:
         except OSError as error:
             raise store_error(error, self.root) from error
         if found.st_uid != os.geteuid():
-            logger.warning(
-                "the store %s belongs to user %d, not to this one, and holds secrets", self.root, found.st_uid
-            )
+            logger.warning("the store %s belongs to another user (%d), and contains secrets", self.root, found.st_uid)
         if found.st_mode & 0o777 & ~FOLDER_MODE:
             logger.warning(
-                "the store %s is open to other users (mode %04o); it holds secrets: chmod 700 it",
+                "the store %s is open to other users (mode %04o), and contains secrets: chmod 700 it",
                 self.root,
                 stat.S_IMODE(found.st_mode),
             )

@@ -1,4 +1,4 @@
-"""Small durable notes beside the backups, each a file that is replaced as a whole."""
+"""Small durable records next to the backups, such as the journal's; each is a file that is replaced atomically."""
 
 from __future__ import annotations
 
@@ -21,10 +21,9 @@ T = TypeVar("T")
 
 
 class Records:
-    """The notes of one kind in a store: values as JSON, by name.
+    """The records of one kind in a store: values as JSON, by name.
 
-    Writing them works on a full disk as well, as long as the store's reserve lasts: a note decides what becomes of a
-    service.
+    Recovery depends on them, so writing one works on a full disk too, as long as the store's reserve lasts.
     """
 
     def __init__(self, layout: Layout, folder: str) -> None:
@@ -33,13 +32,13 @@ class Records:
         self._folder = folder
 
     def put(self, name: str, value: object) -> None:
-        """Write a note durably, or replace it.
+        """Write or replace a record durably.
 
         Raises:
-            StoreFullError, StoreNotWritableError, StoreError: it could not be written; what it held before stands.
+            StoreFullError, StoreNotWritableError, StoreError: it could not be written; its old content remains.
         """
         if _NAME.fullmatch(name) is None:
-            raise ValueError(f"{name!r} cannot be the name of a note")
+            raise ValueError(f"{name!r} cannot be the name of a record")
         path, data = self._path / (name + _SUFFIX), codec.dump(value, self._folder)
         if not self._path.exists():
             self._layout.create()
@@ -51,7 +50,7 @@ class Records:
                 write_atomic(path, data, disk=self._layout.disk)
 
     def remove(self, name: str) -> None:
-        """Remove a note durably; harmless where there is none."""
+        """Remove a record durably; harmless if there is none."""
         if not self._path.exists():
             return
         with translated(self._path):
@@ -62,7 +61,7 @@ class Records:
                 self._layout.keep_reserve()
 
     def sweep(self) -> None:
-        """Remove what writers left over that died; harmless where there is nothing."""
+        """Remove the temporary files of dead writers."""
         if not self._path.exists():
             return
         with self._writing(), translated(self._path):
@@ -71,30 +70,30 @@ class Records:
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
-        """Keep others from writing notes for a moment."""
+        """Lock the records against other writers, for a moment."""
         with FileLock(self._layout.locks / f"{self._folder}.lock", disk=self._layout.disk) as lock:
             try:
-                lock.acquire(PATIENCE, note="writing a note")
+                lock.acquire(PATIENCE, note="writing a record")
             except LockedError as holder:
                 raise StoreError(str(self._path), f"it stayed locked for {PATIENCE:.0f} seconds: {holder}") from None
             yield
 
     def is_there(self) -> bool:
-        """Return True if a note was ever written here."""
+        """Return True if a record was ever written here."""
         with translated(self._path):
             return self._path.exists()
 
     def names(self) -> list[str]:
-        """Return the names of all notes, in order."""
+        """Return the sorted names of all records."""
         with translated(self._path):
             found = [path.name for path in self._path.iterdir()] if self._path.exists() else []
         return sorted(name.removesuffix(_SUFFIX) for name in found if name.endswith(_SUFFIX))
 
     def get(self, name: str, kind: type[T]) -> T | None:
-        """Return a note as a value of `kind`; None where there is none.
+        """Return a record as a value of `kind`; None if there is none.
 
         Raises:
-            CorruptBackupError: it is damaged; it names the file.
+            CorruptBackupError: it is damaged; the error names the file.
             UnsupportedFormatError: a newer version of this library wrote it.
         """
         path = self._path / (name + _SUFFIX)

@@ -385,7 +385,7 @@ def test_a_failed_rollback_is_finished_by_recovery(shop: Shop) -> None:
         raise RollbackRequested
     assert [name.partition(".")[0] for name in shop.store.journal.names()] == [failed.value.backup_id]
     spared = shop.store.prune(keep=0).spared
-    assert spared == {failed.value.backup_id: "a rollback that has not ended needs it"}
+    assert spared == {failed.value.backup_id: "an unfinished rollback needs it"}
     (done,) = recovered(shop)
     assert done.outcome == "rolled back"
     shop.check_restored()

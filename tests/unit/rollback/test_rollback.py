@@ -308,7 +308,7 @@ def test_a_backup_that_is_being_restored_stays(shop: Shop) -> None:
     restore(taken.id, client=shop.engine, store=shop.store, progress=meddle)
     shop.check_restored()
     assert len(spared) >= 8
-    assert spared == [{taken.id: "a rollback that has not ended needs it"}] * len(spared)
+    assert spared == [{taken.id: "an unfinished rollback needs it"}] * len(spared)
     assert shop.store.prune(keep=1).removed == (taken.id,)
 
 

@@ -195,7 +195,7 @@ def test_an_image_with_other_layers_than_its_config_lists_is_damaged(store: Back
     (blobs / forged.digest[7:]).write_bytes(data)
     layout = store._layout
     assert len(layout.layers_of(manifest)) == 3
-    with pytest.raises(CorruptBackupError, match="it has not as many layers as its config") as caught:
+    with pytest.raises(CorruptBackupError, match="it has another number of layers than its config") as caught:
         layout.layers_of(forged)
     assert caught.value.blob == forged.digest
 

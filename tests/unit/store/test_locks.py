@@ -310,8 +310,6 @@ def test_a_file_system_without_locks_is_named(store: BackupStore, monkeypatch: p
     store.check()
     monkeypatch.setattr(store_locks, "lock_descriptor", none)
     for attempt in (lambda: store.prune(keep=1), lambda: store.lock(ID, container="web").__enter__()):
-        with pytest.raises(
-            StoreError, match=r"has no locks \(No locks available\).*to a local disk"
-        ) as caught:
+        with pytest.raises(StoreError, match=r"has no locks \(No locks available\).*to a local disk") as caught:
             attempt()
         assert str(store.path) in caught.value.path

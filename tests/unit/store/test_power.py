@@ -170,7 +170,7 @@ def test_what_was_let_go_does_not_come_back(ground: Ground, tmp_path: Path) -> N
     store.journal.put("note", {"written": "x"})
     disk.cut_power(tmp_path / "held")
     held = BackupStore(tmp_path / "held" / "store")
-    assert held.prune(keep=0).spared == {"b1": "a rollback that has not ended needs it"}
+    assert held.prune(keep=0).spared == {"b1": "an unfinished rollback needs it"}
     assert held.journal.names() == ["note"]
     store.release("b1", "rollback")
     store.journal.remove("note")

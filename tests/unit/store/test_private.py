@@ -69,7 +69,7 @@ def test_a_store_of_another_user_draws_a_warning(store: BackupStore, caplog: pyt
     store.check()
     os.chown(store.path, 12345, 12345)
     store.check()
-    assert "belongs to user 12345" in caplog.text
+    assert "belongs to another user (12345)" in caplog.text
 
 
 def test_no_secret_is_where_others_look(store: BackupStore, caplog: pytest.LogCaptureFixture) -> None:

@@ -1,4 +1,4 @@
-"""Which backups a store names, and how they are taken from its ``index.json``."""
+"""Finds the backups in a store's ``index.json``, and removes them from it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ logger = logging.getLogger("docker_rollback")
 
 
 class Catalog:
-    """The backups of one layout, by id."""
+    """The backups of a layout, by id."""
 
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
@@ -25,8 +25,7 @@ class Catalog:
     def roots(self) -> dict[str, Descriptor]:
         """Return the index of every backup, by id.
 
-        What another tool copied here may have lost what its entry said, and a damaged entry may have lost its name:
-        so the blobs themselves are asked.
+        An entry may have lost its annotations in a copy by another tool, or its name by damage. So the blobs are read.
         """
         roots: dict[str, Descriptor] = {}
         for child in self._layout.index().children:
@@ -38,11 +37,11 @@ class Catalog:
         return roots
 
     def root(self, backup_id: str) -> Descriptor:
-        """Return the index of one backup; raises `BackupNotFoundError`, and `TypeError` for what is no id at all."""
+        """Return a backup's index; raises `BackupNotFoundError`, or `TypeError` if the id is not a string."""
         instance("backup_id", backup_id, (str,), what="the id of a backup")
         if oci.is_backup_id(backup_id):
             for child in self._layout.index().children:
-                # Unreadable is not the same as absent, so what is named is not read here.
+                # The index is not read here, because an unreadable backup is not a missing one.
                 if child.name == backup_id and _may_be_backup(child):
                     return child.blob
             if (unnamed := self.roots().get(backup_id)) is not None:
@@ -50,10 +49,10 @@ class Catalog:
         raise BackupNotFoundError(str(self._layout.root), backup_id)
 
     def check_parts(self, backup_id: str, children: Collection[oci.Child]) -> None:
-        """Hold the names that ``index.json`` gives to a backup's parts against its own index.
+        """Check the names in ``index.json`` of a backup's parts against the backup's own index.
 
         Raises:
-            CorruptBackupError: a part's name leads elsewhere. That it has no name is no damage: tools give none.
+            CorruptBackupError: a part's name leads elsewhere. A missing name is no damage: other tools set none.
         """
         known = {oci.child_name(backup_id, number): child.blob for number, child in enumerate(children, start=1)}
         for child in self._layout.index().children:
@@ -64,7 +63,7 @@ class Catalog:
                     raise self._layout.blobs.corrupt(oci.INDEX_FILE, f"its entry {name!r} is not of that backup")
 
     def remove(self, ids: set[str], *, dry_run: bool = False) -> oci.Index:
-        """Take backups and their parts from ``index.json``, and return what it says then; only while locked."""
+        """Remove backups and their parts from ``index.json``, and return the new index; only while locked."""
         index = self._layout.index()
         roots = [child.blob for child in index.children if self._id_of(child) in ids]
         gone = {root.digest for root in roots} | self._children(roots)
@@ -74,10 +73,10 @@ class Catalog:
         return oci.Index(tuple(stay), index.artifact_type, index.annotations, index.raw)
 
     def _id_of(self, child: oci.Child) -> str | None:
-        """Return the id of the backup that an entry names; None where it names none."""
+        """Return the id of an entry's backup; None if the entry is not a backup's."""
         name = child.name
         if name is not None and not oci.is_backup_id(name) and not oci.is_backup(child.artifact_type):
-            return None  # a part, or of others
+            return None  # a part of a backup, or another tool's
         if not self._is_backup(child):
             return None
         if name is not None and oci.is_backup_id(name):
@@ -86,7 +85,7 @@ class Catalog:
             backup_id = record_id(self._layout, child.blob)
             load(self._layout, backup_id, child.blob)
         except StoreError as error:
-            logger.warning("a backup without a name cannot be read: %s", error)
+            logger.warning("skipping unreadable backup without a name: %s", error)
             return None
         return backup_id
 
@@ -98,13 +97,13 @@ class Catalog:
         try:
             index = self._layout.child_index(child.blob)
         except StoreError as error:
-            logger.warning("what the store names %r cannot be read: %s", child.name, error)
+            logger.warning("skipping unreadable entry %r of the store: %s", child.name, error)
             return False
-        # Some tools drop the type of an artifact; none drops what its index is annotated with.
+        # Some tools drop the artifact type of an entry; none drops the annotations of an index.
         return oci.FORMAT_KEY in index.annotations
 
     def _children(self, roots: Iterable[Descriptor]) -> set[str]:
-        """Return the digests of the children of these indexes, as far as they can be read."""
+        """Return the digests of the children of all readable indexes."""
         digests: set[str] = set()
         for root in roots:
             with suppress(StoreError):
@@ -117,8 +116,8 @@ def _may_be_backup(child: oci.Child) -> bool:
 
 
 def _belongs(child: oci.Child, ids: Collection[str], digests: Collection[str]) -> bool:
-    """Whether an entry of ``index.json`` goes with backups of these ids, whose blobs have these digests."""
+    """Return True if an entry of ``index.json`` belongs to one of these backups, whose blobs have these digests."""
     if child.name is None or oci.is_backup(child.artifact_type):
-        # Tools that copied a backup here list its parts without names; another backup's index keeps its own.
+        # Other tools list a backup's parts without names. Another backup's index refers to its own parts.
         return child.blob.digest in digests or child.name in ids
     return child.name.partition(".")[0] in ids

@@ -1,4 +1,4 @@
-"""Where a store is, and the other end of an export or an import: arguments that name places on disk."""
+"""Resolves arguments that are paths: the store's folder, and the file of an export or import."""
 
 from __future__ import annotations
 
@@ -13,35 +13,35 @@ from docker_rollback._arguments import instance
 
 
 def default_path() -> Path:
-    """Return the path of the store that is used where none is named: in the user's data folder."""
+    """Return the default store's path, in the user's data folder."""
     return platformdirs.user_data_path("docker-rollback", appauthor=False) / "store"
 
 
 def store_path(path: str | os.PathLike[str] | None) -> Path:
-    """Return the absolute path of a store, the default one for None.
+    """Return the absolute path of a store; None means the default one.
 
     Raises:
-        TypeError: it is no path.
-        ValueError: it is empty.
+        TypeError: the argument is not a path.
+        ValueError: the path is empty.
     """
     instance("store", path, (str, os.PathLike, NoneType), what="a BackupStore, a path or None")
     if path is None:
         return default_path()
     if not os.fspath(path):
-        raise ValueError("store is an empty path; leave it out for the user's data folder")
+        raise ValueError("store is an empty path; omit it for the default in the user's data folder")
     return Path(path).absolute()
 
 
 def file_path(file: str | os.PathLike[str] | Any, method: str) -> Path | None:
-    """Return the absolute path of a file; None for one that is open.
+    """Return the absolute path of a file; None for an open file.
 
     Args:
         file: a path, or an open binary file.
-        method: what an open one has to have, "read" or "write".
+        method: the method that an open file must have, "read" or "write".
 
     Raises:
-        TypeError: it is neither.
-        ValueError: it is an empty path.
+        TypeError: the argument is neither.
+        ValueError: the path is empty.
     """
     if callable(getattr(file, method, None)) and not isinstance(file, str | os.PathLike):
         return None

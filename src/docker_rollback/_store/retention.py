@@ -1,9 +1,10 @@
-"""Which backups may go; pure.
+"""Chooses the backups that a prune removes. Pure.
 
-Backups of the same things on one engine are one series: a group is not thinned out by the backups of one of its
-members, a whole backup not by a snapshot of the container alone, an archive of one volume not by one of another, and
-none by those of a container that only has the same name on another engine. States that were kept before a rollback
-undid them are a series of their own as well: however many updates fail, the backup of the last good state stays.
+Backups of the same subject on one engine are a series, and only backups of the same series replace each other. So a
+group's backup is not replaced by that of one member, a whole backup not by a snapshot of the container alone, a volume
+archive not by that of another volume, and no backup by that of a container with the same name on another engine. States
+that were kept before a rollback undid them are a series of their own: however many updates fail, the backup of the last
+good state stays.
 """
 
 from __future__ import annotations
@@ -21,15 +22,15 @@ from docker_rollback._model import Backup
 
 @frozen
 class Keep:
-    """Which backups of a series stay: those that either rule wants; all of them where there is no rule.
+    """The rules for the backups of a series that stay. A backup stays if either rule keeps it, or if there is no rule.
 
     Args:
-        count: so many, the newest.
-        age: those that are no older than this.
+        count: keep this number of backups, the newest.
+        age: keep the backups that are no older than this.
 
     Raises:
         ValueError: a rule is negative.
-        TypeError: a rule is not of its type.
+        TypeError: a rule has the wrong type.
 
     Example:
         >>> rollback("web", keep=Keep(count=3, age=timedelta(days=30)))
@@ -46,7 +47,7 @@ class Keep:
 
     @classmethod
     def of(cls, keep: KeepArgument) -> Self:
-        """Return the rules that an argument stands for: a count, an age, both, or None for neither."""
+        """Return the rules of an argument: a count, an age, both, or None for neither."""
         if isinstance(keep, Keep):
             return cls(keep.count, keep.age)
         return cls(age=keep) if isinstance(keep, timedelta) else cls(count=keep)
@@ -55,26 +56,26 @@ class Keep:
         return self.count is not None or self.age is not None
 
     def wants(self, place: int, age: timedelta) -> bool:
-        """Whether the backup at a place of its series stays; the newest is at 0."""
+        """Return True if a rule keeps the backup at this place of its series; the newest is at 0."""
         return (self.count is not None and place < self.count) or (self.age is not None and age <= self.age)
 
 
 KeepArgument: TypeAlias = int | timedelta | Keep | None
-"""Which backups are to stay: so many, those younger than an age, both by `Keep`, or all of them for None."""
+"""The backups to keep: a number, a maximum age, both in a `Keep`, or None for all."""
 
 
 @frozen
 class PruneReport:
-    """What a `BackupStore.prune` did, or would do.
+    """The result of `BackupStore.prune`.
 
     Attributes:
-        removed: the ids of the backups that went, oldest first.
-        kept: the ids of those that stayed, oldest first.
-        spared: of the kept, those that the rule alone would have removed, each with the reason why it stayed.
-        blobs: how many blobs went with them, or belonged to nothing.
-        freed: the bytes that this gave back.
-        not_swept: why no blob was removed, where that is so; the backups are gone from the list all the same.
-        dry_run: whether nothing was touched.
+        removed: the ids of the removed backups, oldest first.
+        kept: the ids of the kept backups, oldest first.
+        spared: the kept backups that the rules alone would have removed, each with the reason to keep it.
+        blobs: the number of removed blobs.
+        freed: the number of freed bytes.
+        not_swept: why no blob was removed; None if blobs were removed. The backups are off the list in any case.
+        dry_run: True if nothing was changed.
     """
 
     removed: tuple[str, ...]
@@ -88,7 +89,7 @@ class PruneReport:
 
 @frozen
 class Choice:
-    """What a rule removes, and what it would but must not."""
+    """The backups that the rules remove, and those that they would remove but must not."""
 
     removed: tuple[str, ...]
     spared: Mapping[str, str]
@@ -96,25 +97,25 @@ class Choice:
 
 @frozen
 class Scope:
-    """The series of backups that a rule is for.
+    """The series of backups that a prune applies to; None in a field means every series.
 
     Attributes:
-        containers: only the series of exactly these containers, besides those of `project`; None takes every series.
-        project: only the series of this compose project; None takes every series.
-        engine: only the series of the engine with this identity; None takes every series.
+        containers: the series of exactly these containers, in addition to `project` if that is given.
+        project: the series of this compose project.
+        engine: the series of the engine with this identity.
     """
 
     containers: Collection[str] | None = None
     project: str | None = None
     engine: str | None = None
 
-    def covers(self, things: _Things) -> bool:
-        """Return True if the rule is for the series of these things."""
+    def covers(self, subject: _Subject) -> bool:
+        """Return True if the prune applies to the subject's series."""
         if self.containers is not None:
             wanted = tuple(sorted(set(self.containers)))
-            if (wanted, self.project or "") != (things.containers, things.project):
+            if (wanted, self.project or "") != (subject.containers, subject.project):
                 return False
-        return self.engine in (None, things.engine) and self.project in (None, things.project)
+        return self.engine in (None, subject.engine) and self.project in (None, subject.project)
 
 
 def choose(
@@ -126,21 +127,21 @@ def choose(
     needed: Mapping[str, str],
     is_sound: Callable[[Backup], bool],
 ) -> Choice:
-    """Choose the backups that go.
+    """Choose the backups to remove.
 
     Args:
-        backups: all that there are.
-        keep: what stays of each series; without a rule no backup goes.
+        backups: all backups of the store.
+        keep: the rules for each series; without a rule no backup is removed.
         now: the time.
-        scope: the series to choose from; None takes all.
-        needed: backups that stay whatever the rule says, with the reason.
-        is_sound: whether a backup verifies; asked only where the answer decides.
+        scope: the series to choose from; None for all.
+        needed: backups to keep in any case, with the reasons.
+        is_sound: returns True if a backup verifies; called only if the answer matters.
     """
     removed: list[str] = []
     spared: dict[str, str] = {}
     scope = scope or Scope()
-    for things, series in sorted(_series(backups).items()) if keep else ():
-        if not scope.covers(things):
+    for subject, series in sorted(_series(backups).items()) if keep else ():
+        if not scope.covers(subject):
             continue
         going = [backup for place, backup in enumerate(series) if not keep.wants(place, now - backup.created)]
         spared.update({backup.id: needed[backup.id] for backup in going if backup.id in needed})
@@ -153,18 +154,18 @@ def choose(
 
 
 @frozen(order=True)
-class _Things:
-    """What a series is of.
+class _Subject:
+    """The subject of a series.
 
     Attributes:
-        engine: the identity of its engine. Backups of engines without one, taken before it was kept, are series of
-            their own.
-        containers: their names. Of a project those that are named beside it: its own come and go with its versions. Of
-            kept states those that the rollback was of: what a failed update leaves may have others, and lack some.
-        volumes: the names of volumes, where there are neither containers nor a project: else they come and go, too.
-        has_data: whether there is data of volumes in it.
-        is_kept: whether it is of states that were kept before a rollback undid them.
-        project: the name of a project, or nothing.
+        engine: the identity of its engine; empty in older backups, which form series of their own.
+        containers: the names of its containers. For a project, only the additional ones, because its own change with
+            its versions. For kept states, the containers of the rollback, because a failed update may add and remove
+            containers.
+        volumes: the names of its volumes, if it has neither containers nor a project; else volumes may change.
+        has_data: True if it contains volume data.
+        is_kept: True if it contains states that were kept before a rollback undid them.
+        project: the name of its compose project, or an empty string.
     """
 
     engine: str
@@ -176,7 +177,7 @@ class _Things:
 
     @classmethod
     def of(cls, backup: Backup) -> Self:
-        """Return what the series of a backup is of."""
+        """Return the subject of a backup's series."""
         project = backup.project.name if backup.project is not None else ""
         containers = backup.beside if project else backup.kept_for or backup.beside
         named = containers or project
@@ -190,19 +191,19 @@ class _Things:
         )
 
 
-def _series(backups: Iterable[Backup]) -> dict[_Things, list[Backup]]:
-    """Sort backups into series, newest first in each."""
-    series: dict[_Things, list[Backup]] = {}
+def _series(backups: Iterable[Backup]) -> dict[_Subject, list[Backup]]:
+    """Group backups into series, each with the newest first."""
+    series: dict[_Subject, list[Backup]] = {}
     for backup in sorted(backups, key=lambda backup: (backup.created, backup.id), reverse=True):
-        series.setdefault(_Things.of(backup), []).append(backup)
+        series.setdefault(_Subject.of(backup), []).append(backup)
     return series
 
 
 def _newest_sound(series: Sequence[Backup], going: set[str], is_sound: Callable[[Backup], bool]) -> str | None:
-    """Return the id of the one that must not go because no backup that stays can take its place."""
+    """Return the id of the backup that has to stay because no other one that stays could replace it."""
     if not going:
         return None
-    # One that needs its engine to be restored is no match for one that needs the store alone.
+    # A backup that needs its engine does not replace one that needs the store alone.
     for backup in sorted(series, key=lambda backup: not backup.durable):
         if is_sound(backup):
             return backup.id if backup.id in going else None

@@ -1,4 +1,4 @@
-"""Freeing what nothing refers to: blobs, and the temporary files of drafts whose makers died."""
+"""Removes blobs that nothing refers to, and the drafts of dead processes."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ DRAFT_PINS = "pins"
 
 @frozen
 class Sweep:
-    """What was freed.
+    """The result of a sweep.
 
     Attributes:
-        blobs: how many blobs were removed.
-        size: their bytes.
-        skipped: why nothing was removed, where that is so: a damaged manifest hides what it refers to.
+        blobs: the number of removed blobs.
+        size: their size in bytes.
+        skipped: why no blob was removed, for example because a manifest is damaged; None if the sweep was done.
     """
 
     blobs: int = 0
@@ -39,7 +39,7 @@ class Sweep:
 
 
 def clear_dead_drafts(layout: Layout, *, dry_run: bool = False) -> set[str]:
-    """Remove the drafts whose makers died, and return the digests that the living ones need; only while locked."""
+    """Remove the drafts of dead processes, and return the digests that living ones need; only while locked."""
     pinned: set[str] = set()
     with translated(layout.drafts):
         entries = list(os.scandir(layout.drafts)) if layout.drafts.exists() else []
@@ -53,9 +53,9 @@ def clear_dead_drafts(layout: Layout, *, dry_run: bool = False) -> set[str]:
 
 
 def remove_draft(layout: Layout, folder: Path) -> None:
-    """Remove a draft's folder with all its temporary files."""
+    """Remove a draft's folder with its temporary files."""
     with translated(folder), suppress(FileNotFoundError):
-        # The lock goes last: while it is there, who finds the folder can tell that its maker is dead.
+        # The lock file is removed last: while it exists, others can tell that the draft's process is dead.
         paths = (Path(entry.path) for entry in os.scandir(folder))
         for path in sorted(paths, key=lambda path: path.name == DRAFT_LOCK):
             layout.disk.remove(path)
@@ -68,22 +68,22 @@ def sweep(
     """Remove every blob that neither ``index.json`` nor a living draft refers to; only while the layout is locked.
 
     Args:
-        layout: the store's.
-        index: what to take for ``index.json``, where that is not what is on the disk.
-        only: the digests that may go at all; every one where None.
-        dry_run: say what would go, and touch nothing.
+        layout: the store's layout.
+        index: the index to use in place of ``index.json``.
+        only: the digests that may be removed; None for all.
+        dry_run: True to report what would be removed, and change nothing.
     """
     for path in [] if dry_run else list(layout.leftovers()):
         with translated(path):
             layout.disk.remove(path)
     for path in [] if dry_run else list(layout.locks.glob("container-*.lock")):
-        # Of processes that died, and of earlier versions, which left them.
+        # The locks of dead processes, and of earlier versions, which never removed them.
         remove_unheld(path, disk=layout.disk)
     pinned = clear_dead_drafts(layout, dry_run=dry_run)
     try:
         kept = pinned | referred_to(layout, index or layout.index())
     except CorruptBackupError as error:
-        logger.warning("no blob is removed while a manifest is damaged: %s", error)
+        logger.warning("removing no blobs, because a manifest is damaged: %s", error)
         return Sweep(skipped=str(error))
     blobs = size = 0
     for name, length in _files(layout.blobs.folder):
@@ -99,13 +99,13 @@ def sweep(
 
 
 def referred_to(layout: Layout, index: oci.Index) -> set[str]:
-    """Return the digests of all that an index leads to; raises `CorruptBackupError` where that cannot be known."""
+    """Return the digests of all blobs that an index leads to; raises `CorruptBackupError` if that is unknown."""
     digests: set[str] = set()
     for child in index.children:
         ours = child.artifact_type is not None and oci.format_of(child.artifact_type) is not None
 
         def absent(blob: Descriptor, error: StoreError, *, ours: bool = ours) -> None:
-            # An image that another tool put here may be sparse: an index of platforms of which one was fetched.
+            # Another tool's image may be sparse: an index of several platforms, of which one was pulled.
             if ours or layout.blobs.path(blob.digest).exists():
                 raise error
 

@@ -1,4 +1,4 @@
-"""Whether a backup is what was written: every blob hashed, every reference followed."""
+"""Verifies backups: hashes every blob, and checks every reference."""
 
 from __future__ import annotations
 
@@ -16,30 +16,30 @@ from docker_rollback.errors import UnsupportedFormatError
 
 @frozen
 class Parts:
-    """A backup and the children of its index, as they are in the store."""
+    """A backup's record, and the children of its index."""
 
     backup: Backup
     children: tuple[oci.Child, ...]
 
 
 def load(layout: Layout, backup_id: str, root: Descriptor) -> Parts:
-    """Read a backup's record by way of its index; what they refer to is not read.
+    """Read a backup's index and record, but no other blobs.
 
     Raises:
-        CorruptBackupError: the index, the record, or what leads to it is damaged.
+        CorruptBackupError: the index, the record's manifest, or the record is damaged.
         UnsupportedFormatError: it was written in a newer format.
     """
     index, _, backup = _read(layout, backup_id, root)
     if backup.id != backup_id:
-        raise layout.blobs.corrupt(oci.INDEX_FILE, f"what it names {backup_id!r} is the backup {backup.id[:100]!r}")
+        raise layout.blobs.corrupt(oci.INDEX_FILE, f"its entry {backup_id!r} is the backup {backup.id[:100]!r}")
     return Parts(backup, index.children)
 
 
 def record_id(layout: Layout, root: Descriptor) -> str:
-    """Return the id that a backup's own record says; raises as `load`, and where that can be no id."""
+    """Return the id in a backup's record; raises as `load`, and if the id is malformed."""
     _, record, backup = _read(layout, "without a name", root)
     if not oci.is_backup_id(backup.id):
-        raise layout.blobs.corrupt(record.digest, "its id can be no backup's")
+        raise layout.blobs.corrupt(record.digest, "its id is not a backup's")
     return backup.id
 
 
@@ -52,7 +52,7 @@ def _read(layout: Layout, backup_id: str, root: Descriptor) -> tuple[oci.Index, 
             raise layout.blobs.corrupt(root.digest, f"it refers to a {child.blob.media_type[:80]}")
     records = []
     for child in index.children:
-        # skopeo drops the artifact types of an index's entries; what a manifest says of itself stays.
+        # skopeo drops the artifact types of an index's entries, but not the one in the manifest itself.
         if (child.artifact_type or oci.RECORD) == oci.RECORD:
             manifest = layout.manifest(child.blob)
             if manifest.artifact_type == oci.RECORD:
@@ -79,18 +79,18 @@ def verify(
     anew: bool = True,
     deep: bool = False,
 ) -> Parts:
-    """Read and hash all that a backup consists of, and check what refers to what.
+    """Read and hash all blobs of a backup, and check its references.
 
     Args:
-        layout: the store's.
-        backup_id: the backup's name.
+        layout: the store's layout.
+        backup_id: the backup's id.
         root: its index.
-        proven: digests that were read a moment ago and need not be read again.
-        anew: whether to read those as well that were read before and whose files nobody has touched since.
-        deep: also decompress everything, and check what comes out.
+        proven: digests of blobs that were just read, and are not read again.
+        anew: True to read blobs again that were found intact before and whose files have not changed since.
+        deep: True to decompress all blobs too, and to check the content.
 
     Raises:
-        CorruptBackupError: something is missing or damaged, or does not belong together.
+        CorruptBackupError: a blob is missing or damaged, or the parts do not match.
         UnsupportedFormatError: it was written in a newer format.
     """
     parts = load(layout, backup_id, root)
@@ -169,7 +169,7 @@ def _check_layer(layout: Layout, layer: Descriptor, diff_id: str) -> None:
     for data in _plain(layout, layer):
         hasher.update(data)
     if "sha256:" + hasher.hexdigest() != diff_id:
-        raise layout.blobs.corrupt(layer.digest, f"it does not hold the layer {diff_id}")
+        raise layout.blobs.corrupt(layer.digest, f"it does not contain the layer {diff_id}")
 
 
 def _check_archives(layout: Layout, volume: VolumeArchive) -> None:
@@ -186,7 +186,7 @@ def _check_archives(layout: Layout, volume: VolumeArchive) -> None:
 
 
 def _plain(layout: Layout, blob: Descriptor) -> Iterator[bytes]:
-    """Yield what a blob decompresses to; a plain one as it is."""
+    """Yield a blob's uncompressed content."""
     pieces = layout.blobs.open(blob)
     first = next(pieces, b"")
 

@@ -131,7 +131,7 @@ def test_a_layer_that_does_not_hold_what_its_letter_says_is_damage(store: Backup
     data = json.dumps(letter).encode()
     (store.path / "blobs" / "sha256" / digest(data)[7:]).write_bytes(data)
     forged = evolve(manifest, annotations={"io.docker-rollback.known-as": digest(data)})
-    with pytest.raises(CorruptBackupError, match="does not hold the layer"):
+    with pytest.raises(CorruptBackupError, match="does not contain the layer"):
         given_out(store, forged)
     missing = evolve(manifest, annotations={"io.docker-rollback.known-as": digest(b"nothing")})
     with pytest.raises(CorruptBackupError, match="missing"):

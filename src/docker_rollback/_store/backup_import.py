@@ -1,7 +1,7 @@
-"""A backup from elsewhere: the tar that `BackupStore.export` writes, taken back in as a stream.
+"""Imports a backup from the stream of a tar that `BackupStore.export` wrote.
 
-Nothing in it is trusted: names that are not those of a layout's parts are refused or passed over, every blob is held
-to its digest, and the backup is listed only after all of it has verified, decompressed content included.
+Nothing in the tar is trusted: unexpected names are refused or skipped, every blob is checked against its digest, and
+the backup is listed only after all of it has verified, decompressed content included.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ _BLOBS = "blobs/sha256/"
 
 
 def import_backup(layout: Layout, file: BinaryIO, name: str) -> Backup:
-    """Take in a backup; see `BackupStore.import_`.
+    """Import a backup; see `BackupStore.import_`.
 
     Args:
-        layout: the store's.
+        layout: the store's layout.
         file: the tar, read as a stream.
-        name: what to call it in errors.
+        name: its name in errors.
     """
     workspace = Workspace(layout, "an import")
     workspace.open()
@@ -44,14 +44,14 @@ def import_backup(layout: Layout, file: BinaryIO, name: str) -> Backup:
 
 
 def _read(workspace: Workspace, file: BinaryIO, name: str) -> tuple[str, Descriptor]:
-    """Read the tar to its end, every blob into the store; return the backup's id and its index."""
+    """Read the whole tar, store every blob, and return the backup's id and index."""
     index: bytes | None = None
     try:
         with tarfile.open(fileobj=file, mode="r|", bufsize=CHUNK) as tar:
             for member in tar:
                 part = posixpath.normpath(member.name)
                 if not _is_harmless(member, part):
-                    raise CorruptBackupError(name, part[:200], "a backup holds no such file")
+                    raise CorruptBackupError(name, part[:200], "a backup contains no such file")
                 if part.startswith(_BLOBS):
                     _take_blob(workspace, tar, member, part, name)
                 elif part == BACKUP_FILE:
@@ -59,15 +59,15 @@ def _read(workspace: Workspace, file: BinaryIO, name: str) -> tuple[str, Descrip
                         raise CorruptBackupError(name, part, "it comes twice, or is too long")
                     index = b"".join(_content(tar, member))
     except (tarfile.TarError, EOFError, UnicodeError, ValueError, OverflowError) as error:
-        # Of tarfile's readers some failures on purpose-made headers come out as the last three.
-        raise CorruptBackupError(name, "the archive", f"it is no whole tar ({error})") from error
+        # tarfile raises the last three for some crafted headers.
+        raise CorruptBackupError(name, "the archive", f"it is not a whole tar ({error})") from error
     if index is None:
         raise CorruptBackupError(name, BACKUP_FILE, "it is missing")
     return _root(index, name)
 
 
 def _root(data: bytes, name: str) -> tuple[str, Descriptor]:
-    """Return the id and the index of the one backup that the archive's own index names."""
+    """Return the id and index of the single backup in the archive's index."""
     try:
         children = oci.parse_index(data).children
     except oci.MalformedError as error:

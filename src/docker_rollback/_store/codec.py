@@ -1,7 +1,7 @@
-"""A backup as JSON and back; pure.
+"""Converts a backup's record to JSON and back. Pure.
 
-The values of the model are written by cattrs. What an engine said of its objects is JSON already and passes to the
-letter. Reading is strict: a text where a number belongs is refused, not bent into shape.
+The values of the model are converted by cattrs; inspections are JSON already, and stay as they are. Reading is strict:
+a string in place of a number is refused, not converted.
 """
 
 from __future__ import annotations
@@ -22,32 +22,32 @@ T = TypeVar("T")
 
 
 class NewerFormatError(MalformedError):
-    """It was written by a newer version of this library."""
+    """The data was written by a newer version of this library."""
 
 
 def dump_backup(backup: Backup) -> bytes:
-    """Write a backup's record."""
+    """Serialize a backup's record."""
     return dump(backup, "backup", version=format_of(backup))
 
 
 def format_of(backup: Backup) -> int:
-    """Return the oldest version of the format whose readers understand a backup."""
+    """Return the oldest format version that can represent a backup."""
     newer = backup.excluded or any(volume.listing is not None or volume.is_partial for volume in backup.volumes)
     return FORMAT if newer else FIRST_FORMAT
 
 
 def load_backup(data: bytes) -> Backup:
-    """Read a backup's record; raises `NewerFormatError`, or `MalformedError` for what is none."""
+    """Parse a backup's record; raises `NewerFormatError`, or `MalformedError` if it is not one."""
     return load(data, Backup, "backup")
 
 
 def dump(value: object, name: str, *, version: int = FIRST_FORMAT) -> bytes:
-    """Write a value of the model under a name that says what it is."""
+    """Serialize a value of the model under the name of its kind."""
     return dump_json({"format": version, "writer": _writer(), name: _CONVERTER.unstructure(value)})
 
 
 def load(data: bytes, kind: type[T], name: str) -> T:
-    """Read what `dump` wrote; raises `NewerFormatError`, or `MalformedError` for what is none."""
+    """Parse the output of `dump`; raises `NewerFormatError`, or `MalformedError` if the data is something else."""
     raw = load_json(data)
     if not isinstance(raw, dict):
         raise MalformedError("it is not a JSON object")
@@ -61,7 +61,7 @@ def load(data: bytes, kind: type[T], name: str) -> T:
     except BaseValidationError as error:
         raise MalformedError(f"its fields are not those of a {name} ({_first_cause(error)})") from None
     except (TypeError, ValueError, KeyError, AttributeError, IndexError):
-        # From None, and without the value: a record holds secrets.
+        # No cause and no value in the message, because a record contains secrets.
         raise MalformedError(f"its fields are not those of a {name}") from None
 
 
@@ -73,7 +73,7 @@ def _writer() -> str:
 
 
 def _first_cause(error: BaseException) -> str:
-    """Name the field that does not fit, without its value."""
+    """Return the name of the field that does not fit, without its value."""
     while isinstance(error, BaseValidationError) and error.exceptions:
         error = error.exceptions[0]
     notes = [str(note) for note in getattr(error, "__notes__", ())]
@@ -82,7 +82,7 @@ def _first_cause(error: BaseException) -> str:
 
 def _moment(value: object, _: type) -> datetime:
     if not isinstance(value, str):
-        raise MalformedError("a time is not a text")
+        raise MalformedError("a time is not a string")
     moment = datetime.fromisoformat(value)
     if moment.tzinfo is None:
         raise MalformedError("a time has no zone")
@@ -126,7 +126,7 @@ def _make_converter() -> Converter:
 
     converter.register_structure_hook_func(_is_a(tuple), structure_tuple)
     converter.register_structure_hook_func(_is_a(Mapping), structure_mapping)
-    # A descriptor looks the same in a record as in every other file of the layout.
+    # A record spells descriptors like every other file of the layout.
     spelling = override(rename="mediaType")
     converter.register_unstructure_hook(
         Descriptor, make_dict_unstructure_fn(Descriptor, converter, media_type=spelling)

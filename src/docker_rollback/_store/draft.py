@@ -14,7 +14,7 @@ from docker_rollback._store.blobs import BlobWriter
 from docker_rollback._store.export import image_archive
 from docker_rollback._store.files import translated
 from docker_rollback._store.image_flatten import FlatImage, flatten
-from docker_rollback._store.image_import import ImageIntake
+from docker_rollback._store.image_import import ImageImport
 from docker_rollback._store.layout import Layout
 from docker_rollback._store.spool import FileCopy, Spool
 from docker_rollback._store.workspace import Workspace
@@ -110,7 +110,7 @@ class Draft:
         self._check_open()
         held = self._held(layers)
         sound = {layer: blob for layer, blob in held.items() if self._workspace.adopt(blob)}
-        manifest, found = ImageIntake(self._workspace, layers, sound, threads=self._threads).take(archive)
+        manifest, found = ImageImport(self._workspace, layers, sound, threads=self._threads).take(archive)
         with self._guard:
             self._layers = {**(self._layers or {}), **found}
         return manifest

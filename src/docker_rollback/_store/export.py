@@ -1,4 +1,4 @@
-"""Images and backups on their way out, as tars that the load of every engine takes."""
+"""Exports images and backups as tars that every engine can load."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from docker_rollback.errors import StoreError
 
 DOCKER_FILE = "manifest.json"
 BACKUP_FILE = "docker-rollback.json"
-"""In an export: the index of a layout that holds the whole backup, as ``index.json`` of a store would have it."""
+"""The file of an export with the index of the whole backup, as in a store's ``index.json``."""
 
 REPOSITORY = "docker-rollback"
-"""What the images of an export are called in an engine that loads it."""
+"""The repository of the images of an export, in an engine that loads it."""
 
 
 @frozen
-class _Letter:
-    """An image as an engine knew it.
+class _Original:
+    """An image in the form that its engine had.
 
     Attributes:
-        root: what its id was the digest of, where the engine has containerd's store: an index, or the manifest.
+        root: the index or manifest whose digest was its id, if the engine has containerd's store.
         manifest: its manifest.
-        parts: what that says.
-        plain: those of its layers that the store has gzipped alone, by digest, each with the gzipped one.
+        parts: the content of that manifest.
+        plain: its uncompressed layers that the store has only gzipped, by digest, each with the gzipped blob.
     """
 
     root: Descriptor
@@ -41,15 +41,15 @@ class _Letter:
 
 def image_archive(layout: Layout, manifest: Descriptor, tags: Sequence[str]) -> Iterator[bytes]:
     """Yield a tar of one image; see `BackupStore.image_archive`."""
-    letter = _letter_of(layout, manifest)
-    parts = letter.parts
-    blobs = {blob.digest: blob for blob in (parts.config, *parts.layers, letter.manifest, letter.root)}
-    # The small files first, so that who reads the stream knows what is coming.
+    original = _original_of(layout, manifest)
+    parts = original.parts
+    blobs = {blob.digest: blob for blob in (parts.config, *parts.layers, original.manifest, original.root)}
+    # Small files come first, so that a reader of the stream knows the image before its layers.
     yield from _text(oci.LAYOUT_FILE, oci.LAYOUT_JSON)
-    yield from _text(oci.INDEX_FILE, oci.dump_index(_named(letter.root, tags)))
+    yield from _text(oci.INDEX_FILE, oci.dump_index(_named(original.root, tags)))
     yield from _text(DOCKER_FILE, oci.dump_json([_docker_entry(parts, tags)]))
     for blob in sorted(blobs.values(), key=lambda blob: blob.size):
-        source = letter.plain.get(blob.digest)
+        source = original.plain.get(blob.digest)
         content = layout.blobs.open(blob) if source is None else _unpacked(layout, source, blob)
         yield from tar_member(_blob_name(blob), content, blob.size)
     yield from tar_end()
@@ -58,8 +58,8 @@ def image_archive(layout: Layout, manifest: Descriptor, tags: Sequence[str]) -> 
 def backup_archive(layout: Layout, backup_id: str, root: Descriptor) -> Iterator[bytes]:
     """Yield a tar of a whole backup; see `BackupStore.export`.
 
-    What engines read (``index.json``, ``manifest.json``) names the images alone: one of them would take every artifact
-    that it finds there for an image. The whole backup's index lies beside them under a name of its own.
+    The files that engines read (``index.json``, ``manifest.json``) name the images alone, because one of the engines
+    would take every other artifact for an image. The index of the whole backup has its own file.
     """
     blobs = {blob.digest: blob for blob in layout.tree(root, absent=_fail)}
     index = layout.child_index(root)
@@ -75,10 +75,10 @@ def backup_archive(layout: Layout, backup_id: str, root: Descriptor) -> Iterator
         parts = layout.manifest(blob)
         if parts.config.media_type in oci.IMAGE_CONFIGS:
             tag = f"{REPOSITORY}:{name}"
-            letter = _letter_of(layout, child.blob)
+            original = _original_of(layout, child.blob)
             table.append(_docker_entry(parts, [tag]))
-            # Plain layers would make the export twice as large, for an id that `image_archive` brings back as well.
-            images.extend(_named(child.blob if letter.plain else letter.root, [tag]))
+            # Uncompressed layers would double the export's size, for an id that `image_archive` restores too.
+            images.extend(_named(child.blob if original.plain else original.root, [tag]))
     yield from _text(oci.LAYOUT_FILE, oci.LAYOUT_JSON)
     yield from _text(oci.INDEX_FILE, oci.dump_index(images))
     yield from _text(BACKUP_FILE, oci.dump_index(whole))
@@ -89,7 +89,7 @@ def backup_archive(layout: Layout, backup_id: str, root: Descriptor) -> Iterator
 
 
 def full_name(tag: str) -> str:
-    """Return an image's name as containerd's store spells it: with its registry, and with its tag."""
+    """Return an image's name as containerd's store spells it, with its registry and tag."""
     first, slash, _ = tag.partition("/")
     if not slash:
         tag = f"docker.io/library/{tag}"
@@ -98,29 +98,29 @@ def full_name(tag: str) -> str:
     return tag if ":" in tag.rpartition("/")[2] else f"{tag}:latest"
 
 
-def _letter_of(layout: Layout, manifest: Descriptor) -> _Letter:
-    """Return an image as an engine knew it; where nothing tells, as the store has it."""
+def _original_of(layout: Layout, manifest: Descriptor) -> _Original:
+    """Return an image in the form that its engine had; in the store's form if that is not recorded."""
     own = layout.manifest(manifest)
     known = [layout.blobs.find(oci.JSON, digest) for digest in manifest.annotations.get(oci.KNOWN_AS_KEY, "").split()]
     texts = [layout.blobs.read(blob, oci.MAX_MANIFEST) for blob in known]
     kinds = [layout.parsed(oci.manifest_type, text, blob.digest) for text, blob in zip(texts, known, strict=True)]
     found = [Descriptor(kind, blob.digest, blob.size) for kind, blob in zip(kinds, known, strict=True)]
-    letters = [blob for blob in found if blob.media_type in oci.MANIFESTS]
-    chosen = letters[0] if letters else manifest
+    manifests = [blob for blob in found if blob.media_type in oci.MANIFESTS]
+    chosen = manifests[0] if manifests else manifest
     root = next((blob for blob in found if blob.media_type in oci.INDEXES), chosen)
     parts = layout.manifest(chosen)
     if parts.config.digest != own.config.digest or len(parts.layers) != len(own.layers):
         raise layout.blobs.corrupt(chosen.digest, f"it is not of the image {manifest.digest}")
     pairs = zip(parts.layers, own.layers, strict=True)
-    return _Letter(root, chosen, parts, {plain.digest: kept for plain, kept in pairs if plain.digest != kept.digest})
+    return _Original(root, chosen, parts, {plain.digest: kept for plain, kept in pairs if plain.digest != kept.digest})
 
 
 def _unpacked(layout: Layout, source: Descriptor, plain: Descriptor) -> Iterator[bytes]:
-    """Yield what a compressed layer holds, which must be this plain one; never more than its size."""
+    """Decompress a layer and check that it is the `plain` one; never yields more bytes than that one's size."""
     hasher = hashlib.sha256()
     left = plain.size
     try:
-        # A layer that came plain is stored as gzip.
+        # Layers that came uncompressed are stored as gzip.
         for data in decompressed(layout.blobs.open(source), "gzip"):
             hasher.update(data)
             left -= len(data)
@@ -130,11 +130,11 @@ def _unpacked(layout: Layout, source: Descriptor, plain: Descriptor) -> Iterator
     except CompressionError as error:
         raise layout.blobs.corrupt(source.digest, str(error)) from None
     if left or "sha256:" + hasher.hexdigest() != plain.digest:
-        raise layout.blobs.corrupt(source.digest, f"it does not hold the layer {plain.digest}")
+        raise layout.blobs.corrupt(source.digest, f"it does not contain the layer {plain.digest}")
 
 
 def _docker_entry(parts: oci.Manifest, tags: Sequence[str]) -> dict[str, Any]:
-    """Return what ``manifest.json`` says of one image."""
+    """Return the entry of ``manifest.json`` for an image."""
     return {
         "Config": _blob_name(parts.config),
         "RepoTags": list(tags) or None,

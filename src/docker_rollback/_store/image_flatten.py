@@ -1,4 +1,4 @@
-"""An image whose upper layers are merged into one, so that it is no deeper than it has to be."""
+"""Merges the upper layers of an image into one, to reduce its depth."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from docker_rollback._store.workspace import Workspace
 
 @frozen
 class FlatImage:
-    """An image in the store that is less deep than the one that it was made from, and holds the same files.
+    """An image in the store with fewer layers than its original, and the same files.
 
     Attributes:
         manifest: its manifest.
@@ -34,17 +34,17 @@ class FlatImage:
 
 
 def flatten(workspace: Workspace, manifest: Descriptor, *, keep: int, threads: int) -> FlatImage:
-    """Merge the layers of an image that lie above its lowest ones; return the image that this makes.
+    """Merge all layers of an image above the lowest ones; return the new image.
 
     Args:
-        workspace: where its blobs go.
+        workspace: writes the blobs.
         manifest: the image's manifest, in the store.
-        keep: how many of the lowest layers stay as they are.
-        threads: how many compress.
+        keep: the number of lowest layers that stay as they are.
+        threads: the number of threads that compress.
 
     Raises:
         CorruptBackupError: a layer is damaged.
-        StoreError: there is no room.
+        StoreError: there is too little free space.
     """
     layout = workspace.layout
     parts = layout.manifest(manifest)
@@ -70,7 +70,7 @@ def flatten(workspace: Workspace, manifest: Descriptor, *, keep: int, threads: i
 
 @contextmanager
 def _unpacked(workspace: Workspace, layer: Descriptor) -> Iterator[BinaryIO]:
-    """Have a layer as a plain file that can be sought in."""
+    """Open a layer as an uncompressed, seekable temporary file."""
     pieces = workspace.layout.blobs.open(layer)
     first = next(pieces, b"")
     kind = compression(first[:4])
@@ -89,7 +89,7 @@ def _unpacked(workspace: Workspace, layer: Descriptor) -> Iterator[BinaryIO]:
 
 
 def _history(entries: Sequence[dict[str, Any]], keep: int) -> list[dict[str, Any]]:
-    """Return the history of an image with one layer above so many: that of those, and the last entry for the one."""
+    """Return the history of the merged image: the entries of the `keep` lowest layers, and the last one."""
     kept: list[dict[str, Any]] = []
     layers = 0
     for entry in entries:
@@ -98,5 +98,5 @@ def _history(entries: Sequence[dict[str, Any]], keep: int) -> list[dict[str, Any
             last = {key: value for key, value in entries[-1].items() if key != "empty_layer"}
             return [*kept, last]
         kept.append(entry)
-    # It does not tell of every layer, and tools want one entry for each.
+    # The history lacks entries, but tools want one for each layer.
     return [{"created_by": ""} for _ in range(keep + 1)]

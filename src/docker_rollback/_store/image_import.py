@@ -1,9 +1,9 @@
-"""An image, taken in from the tar that an engine's save streams, whatever its layout.
+"""Imports an image from the tar that an engine's save streams, in any layout.
 
-Four layouts are at large: one folder a layer with a ``layer.tar`` (Docker before 25), files named by the digests of
-plain layers (Podman), an OCI layout of plain layers (Docker from 25 on), and an OCI layout of compressed ones (Docker
-with containerd's store). ``manifest.json`` names the parts in all of them, but comes last: so every member is taken
-in as what its first bytes show, and put in its place when the stream has ended.
+There are four layouts: a folder for each layer with a ``layer.tar`` (Docker before 25), files named by the digests of
+uncompressed layers (Podman), an OCI layout of uncompressed layers (Docker from 25 on), and an OCI layout of compressed
+layers (Docker with containerd's store). ``manifest.json`` names the parts in all of them, but comes last. So members
+are classified by their first bytes, and put in their places at the end of the stream.
 """
 
 from __future__ import annotations
@@ -16,28 +16,28 @@ from typing import IO
 
 from docker_rollback._model import Descriptor
 from docker_rollback._store import oci
-from docker_rollback._store.image_manifests import Contents, Shelf, assemble, digest_in
+from docker_rollback._store.image_manifests import Contents, Target, assemble, digest_in
 from docker_rollback._store.streams import CHUNK, CompressionError, GzipWriter, IteratorFile, compression, decompressed
 from docker_rollback.errors import EngineError
 
 _MAX_TEXTS = 64 << 20
-"""Bytes of JSON that an archive may hold in all; they are kept in memory."""
+"""The total size of JSON in an archive, in bytes; it is held in memory."""
 
 _MEDIA_TYPES = {"gzip": oci.LAYER_GZIP, "zstd": oci.LAYER_ZSTD}
 
 
-class ImageIntake:
-    """One image on its way into the store; single-use.
+class ImageImport:
+    """Imports one image; single-use.
 
     Args:
-        shelf: where its blobs go.
+        target: writes its blobs.
         layers: the digests of its uncompressed layers, lowest first.
-        held: those of them that the store holds, gzipped.
-        threads: how many compress.
+        held: the layers that the store already has, gzipped.
+        threads: the number of threads that compress.
     """
 
-    def __init__(self, shelf: Shelf, layers: Sequence[str], held: Mapping[str, Descriptor], *, threads: int) -> None:
-        self._shelf = shelf
+    def __init__(self, target: Target, layers: Sequence[str], held: Mapping[str, Descriptor], *, threads: int) -> None:
+        self._target = target
         self._wanted = tuple(layers)
         self._held = dict(held)
         self._threads = threads
@@ -47,20 +47,20 @@ class ImageIntake:
         self._sent: dict[str, Descriptor] = {}
 
     def take(self, archive: Iterator[bytes]) -> tuple[Descriptor, dict[str, Descriptor]]:
-        """Read the archive to its end; return the image's manifest, and its gzipped layers by what they decompress to.
+        """Read the archive; return the image's manifest, and its gzipped layers by their uncompressed digests.
 
         Raises:
-            EngineError: the archive is broken, or not of this image.
+            EngineError: the archive is broken, or of another image.
         """
         try:
             with tarfile.open(fileobj=IteratorFile(archive), mode="r|", bufsize=CHUNK) as tar:
                 for member in tar:
                     self._take_member(tar, member)
-            # What follows the tar's end belongs to the stream: an engine that is not read to its end is not done.
+            # Read the stream to its end, behind the end of the tar: the engine is not done before.
             for _ in archive:
                 pass
             contents = Contents(self._texts, self._links, self._sent)
-            return assemble(self._shelf, contents, self._wanted, self._held)
+            return assemble(self._target, contents, self._wanted, self._held)
         except (tarfile.TarError, CompressionError) as error:
             raise _broken(f"its archive is broken ({error})") from error
         except oci.MalformedError as error:
@@ -99,12 +99,12 @@ class ImageIntake:
         if kind is not None:
             self._take_compressed(name, kind, head, file)
         elif digest is None or digest in set(self._wanted) - self._held.keys():
-            # Others are not hashed: of another image, or an attestation, or held by the store, which has hashed them.
+            # Other layers need no hashing: they belong to another image or an attestation, or the store has them.
             self._take_plain(name, head, file)
 
     def _take_plain(self, name: str, head: bytes, file: IO[bytes]) -> None:
         hasher = hashlib.sha256()
-        with self._shelf.blob(oci.LAYER_GZIP) as blob:
+        with self._target.blob(oci.LAYER_GZIP) as blob:
             with GzipWriter(blob.write, self._threads) as packer:
                 for data in _with_head(head, file):
                     hasher.update(data)
@@ -116,7 +116,7 @@ class ImageIntake:
 
     def _take_compressed(self, name: str, kind: str, head: bytes, file: IO[bytes]) -> None:
         hasher = hashlib.sha256()
-        with self._shelf.blob(_MEDIA_TYPES[kind]) as blob:
+        with self._target.blob(_MEDIA_TYPES[kind]) as blob:
 
             def copied() -> Iterator[bytes]:
                 for data in _with_head(head, file):
@@ -126,7 +126,7 @@ class ImageIntake:
             source = copied()
             for data in decompressed(source, kind):
                 hasher.update(data)
-            for _ in source:  # what a decoder leaves unread after the last frame
+            for _ in source:  # a decoder stops reading after the last frame
                 pass
             diff_id = "sha256:" + hasher.hexdigest()
             if diff_id not in self._wanted:

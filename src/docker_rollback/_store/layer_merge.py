@@ -1,7 +1,7 @@
-"""Layers of an image merged into one, which changes what is below it as the layers did one after the other.
+"""Merges several layers of an image into one with the same effect.
 
-The members of their tars are copied to the byte, attributes and odd names included. Only marks of deletions, and names
-of one file whose first name is gone, are written again.
+The members of their tars are copied byte for byte, attributes and unusual names included. Only whiteouts and hard links
+whose first name is gone, are written again.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from docker_rollback._store.streams import CHUNK, tar_end
 WHITEOUT: Final = b".wh."
 OPAQUE: Final = b".wh..wh..opq"
 _META: Final = b".wh..wh."
-"""How names begin that engines keep for themselves, and skip."""
+"""The prefix of names that engines use internally, and skip."""
 
 _OF_THE_NAME: Final = ("path", "linkpath", "size")
-"""Extended headers of a member that do not hold for another name of the file."""
+"""The extended headers of a member that are wrong for another name of the file."""
 
 Path: TypeAlias = tuple[bytes, ...]
 
@@ -32,11 +32,11 @@ class _Member:
 
     Attributes:
         file: the tar.
-        name: its name, as the tar has it.
-        start: where its headers begin.
-        end: where the next member begins.
-        is_folder: whether it is a folder.
-        first: the member that has the content, if this is a further name of it.
+        name: its name in the tar.
+        start: the offset of its headers.
+        end: the offset of the next member.
+        is_folder: True if it is a folder.
+        first: the member with the content, if this one is a hard link to it.
     """
 
     file: BinaryIO
@@ -52,9 +52,9 @@ class _Node:
     """A path in the merged layer.
 
     Attributes:
-        member: what is there; None if nothing is known of it, or if it is deleted.
-        deleted: whether nothing of what is below the layers is seen here.
-        children: what is in it, by name.
+        member: the member at this path; None if there is none, or if it is deleted.
+        deleted: True if everything at this path below the merged layers is hidden.
+        children: the nodes in it, by name.
     """
 
     member: _Member | None = None
@@ -62,14 +62,14 @@ class _Node:
     children: dict[bytes, _Node] = field(factory=dict)
 
     def at(self, path: Path) -> _Node:
-        """Return the node of a path below this one; make it where there is none."""
+        """Return the node of a path below this one; create it if it is missing."""
         node = self
         for name in path:
             node = node.children.setdefault(name, _Node())
         return node
 
     def find(self, path: Path) -> _Node | None:
-        """Return the node of a path below this one."""
+        """Return the node of a path below this one, or None."""
         node: _Node | None = self
         for name in path:
             node = node.children.get(name) if node is not None else None
@@ -77,13 +77,13 @@ class _Node:
 
 
 def merged(layers: Sequence[BinaryIO]) -> Iterator[bytes]:
-    """Yield the tar of one layer that does what several do, lowest first.
+    """Yield the tar of a layer with the effect of several layers.
 
     Args:
-        layers: their tars, plain, as files that can be sought in, and that stay open.
+        layers: the layers' tars, lowest first, as uncompressed, seekable files that stay open.
 
     Raises:
-        tarfile.TarError: one of them is no tar, or breaks off.
+        tarfile.TarError: a layer is not a tar, or is truncated.
     """
     root = _Node()
     for layer in layers:
@@ -93,7 +93,7 @@ def merged(layers: Sequence[BinaryIO]) -> Iterator[bytes]:
 
 
 def _lay(root: _Node, file: BinaryIO) -> None:
-    """Lay one layer over those below it: first what it hides of them, then what it has."""
+    """Add a layer on top of those below: first apply its whiteouts, then add its members."""
     here: dict[Path, _Member] = {}
     links: list[tuple[Path, Path, _Member]] = []
     for info, end in _members(file):
@@ -126,13 +126,13 @@ def _lay(root: _Node, file: BinaryIO) -> None:
             node.children.clear()
             node.deleted = False
         elif node.member is not None and not node.member.is_folder:
-            # The file hid a folder of what is below, if there is one.
+            # The file hid any folder at this path in the layers below.
             node.deleted = True
         node.member = member
 
 
 def _written(root: _Node) -> Iterator[bytes]:
-    """Yield the members of the merged layer; a mark where nothing below is seen anyhow is left out."""
+    """Yield the members of the merged layer, without whiteouts in folders that hide everything below anyway."""
     names: dict[_Member, bytes] = {}
     todo: list[tuple[_Node, Path, bool]] = [(root, (), False)]
     while todo:
@@ -148,7 +148,7 @@ def _written(root: _Node) -> Iterator[bytes]:
 
 
 def _copied(member: _Member, names: dict[_Member, bytes]) -> Iterator[bytes]:
-    """Yield a member: to the byte, or as a further name of what was written under another one."""
+    """Yield a member byte for byte, or as a hard link if its content was already written under another name."""
     content = member.first or member
     first = names.setdefault(content, member.name)
     if member is content and first == member.name:
@@ -160,7 +160,7 @@ def _copied(member: _Member, names: dict[_Member, bytes]) -> Iterator[bytes]:
     if info is None:
         raise tarfile.ReadError("a member is gone")
     data = info.offset_data
-    # They belong to the name and the size that it had.
+    # These headers have the old name and size.
     info.pax_headers = {key: value for key, value in info.pax_headers.items() if key not in _OF_THE_NAME}
     info.name = _decoded(member.name)
     if first != member.name:
@@ -171,7 +171,7 @@ def _copied(member: _Member, names: dict[_Member, bytes]) -> Iterator[bytes]:
 
 
 def _members(file: BinaryIO) -> Iterator[tuple[tarfile.TarInfo, int]]:
-    """Yield the headers of a tar's members, each with where the next member begins."""
+    """Yield the header of each member of a tar, with the offset of the next member."""
     if not file.seek(0, os.SEEK_END):
         return
     file.seek(0)
@@ -179,13 +179,13 @@ def _members(file: BinaryIO) -> Iterator[tuple[tarfile.TarInfo, int]]:
         end = 0
         while (info := tar.next()) is not None:
             if info.offset != end:
-                # Some versions of the module go on behind a first header that they refuse (a size below zero).
+                # Some versions of tarfile skip a first header that they refuse (a negative size), and continue.
                 raise tarfile.ReadError(f"there is no member at byte {end}")
             end = tar.offset
             yield info, end
-            # It would remember all of them.
-            tar.members = []  # type: ignore[attr-defined]  # in no list of types
-    # To the module a header that it cannot read is the end, unless it is the first one.
+            # tarfile would keep all members in memory.
+            tar.members = []  # type: ignore[attr-defined]  # missing in the type stubs
+    # tarfile takes an unreadable header for the end, unless it is the first one.
     file.seek(end)
     mark = file.read(2 * tarfile.BLOCKSIZE)
     if any(mark) or len(mark) % tarfile.BLOCKSIZE:
@@ -205,7 +205,7 @@ def _bytes(file: BinaryIO, start: int, end: int) -> Iterator[bytes]:
 def _mark(path: Path) -> bytes:
     info = tarfile.TarInfo(_decoded(b"/".join(path)))
     info.mode = 0o600
-    # GNU's own way of saying long names takes any bytes.
+    # GNU's extension for long names accepts any bytes.
     return info.tobuf(tarfile.GNU_FORMAT, "utf-8", "surrogateescape")
 
 

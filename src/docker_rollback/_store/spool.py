@@ -1,4 +1,4 @@
-"""Bytes put aside for a moment, as they are: quicker than making a blob of them, which is done when there is time."""
+"""Temporary files of a draft, for data that is compressed and hashed later, because writing it raw is faster."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from docker_rollback._store.files import DISK, Disk, translated
 from docker_rollback.errors import StoreError
 
 _BLOCK: Final = 64 << 10
-"""Bytes that are compared, and written anew, at a time: a database changes few pages, here and there."""
+"""Bytes that are compared, and rewritten, at a time. It is small, because a database changes few, scattered pages."""
 _STRETCH: Final = 8 << 20
-"""Bytes that one thread compares on end."""
+"""Bytes that a thread compares in one task."""
 _PIECE: Final = 1 << 20
 
 
 class Spool:
-    """A temporary file of a draft: written, then read once; gone when its block ends.
+    """A temporary file that is written, then read once, and removed when its block ends.
 
-    Nothing of it is flushed or hashed. One spool belongs to one thread at a time.
+    Its data is neither synced nor hashed. A spool belongs to one thread at a time.
 
     Args:
-        path: where it lies.
-        disk: what effects go through.
+        path: its path.
+        disk: performs all changes of the file system.
     """
 
     def __init__(self, path: Path, *, disk: Disk = DISK) -> None:
@@ -37,14 +37,14 @@ class Spool:
         self._read: int | None = None
 
     def write(self, data: bytes | memoryview) -> None:
-        """Add bytes to its end; raises `StoreFullError` where there is no room."""
+        """Append bytes; raises `StoreFullError` if there is too little free space."""
         if self._written is None:
             raise ValueError("the spool is not open, or was read already")
         with translated(self._path):
             self._disk.write(self._written, data)
 
     def read(self, size: int, /) -> bytes:
-        """Return the next bytes, at most so many; nothing at the end. What is read can be written no more."""
+        """Return up to `size` bytes; ``b""`` at the end. After the first read, nothing can be written."""
         with translated(self._path):
             if self._read is None:
                 self._read = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
@@ -59,7 +59,7 @@ class Spool:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        # What cannot be removed goes with its draft.
+        # A file that cannot be removed now is removed with its draft.
         with suppress(OSError):
             self._close_written()
         if self._read is not None:
@@ -75,15 +75,15 @@ class Spool:
 
 
 class FileCopy:
-    """A copy of a file that changes, in a temporary file of a draft: what has changed since is all that is written.
+    """A temporary copy of a changing file, which is updated by writing only the changed blocks.
 
-    To compare a file with its copy takes a fraction of the time that copying it takes. Nothing of it is hashed; it is
-    gone when its block ends. One copy belongs to one thread at a time. It is open while it is worked on
-    alone: there may be hundreds of them.
+    Comparing a file with its copy takes a fraction of the time of copying it. The copy is not hashed, and is removed
+    when its block ends. It belongs to one thread at a time. Its file is open only during a call, because there may be
+    hundreds of copies.
 
     Args:
-        path: where it lies.
-        disk: what effects go through.
+        path: its path.
+        disk: performs all changes of the file system.
     """
 
     def __init__(self, path: Path, *, disk: Disk = DISK) -> None:
@@ -93,16 +93,16 @@ class FileCopy:
         self.size: int = 0
 
     def update(self, source: int, size: int, check: Callable[[], object], *, threads: int = 1) -> int:
-        """Make it equal to an open file; return how many bytes were written.
+        """Make the copy equal to an open file; return the number of bytes written.
 
         Args:
-            source: the descriptor of that file.
-            size: how many bytes of it.
-            check: called again and again, by several threads; raises where this is to end early.
-            threads: how many compare at once.
+            source: the file's descriptor.
+            size: the number of bytes to copy.
+            check: called repeatedly, by several threads; raises to end the update early.
+            threads: the number of threads.
 
         Raises:
-            StoreFullError: there is no room.
+            StoreFullError: there is too little free space.
             OSError: the file could not be read.
         """
         begins = range(0, size, _STRETCH)
@@ -113,13 +113,13 @@ class FileCopy:
         for end, (reached, _) in zip(ends, done, strict=True):
             self.size = reached
             if reached < end:
-                # The file is shorter than it was: what follows does not count.
+                # The file has become shorter, so later stretches do not count.
                 break
         self._held = max(self._held, self.size)
         return sum(written for _, written in done)
 
     def _update(self, source: int, at: int, end: int, check: Callable[[], object]) -> tuple[int, int]:
-        """Make a stretch of it equal; return how far the file reaches there, and how many bytes were written."""
+        """Update one stretch; return the offset at which it, or the file, ends, and the number of bytes written."""
         ours, theirs = bytearray(_BLOCK), bytearray(_BLOCK)
         written = 0
         with self._opened(os.O_RDWR) as copy:
@@ -137,12 +137,12 @@ class FileCopy:
         return at, written
 
     def flush(self) -> None:
-        """Have it on the disk: who flushes another file meanwhile would else wait for this one too (ext4's journal)."""
+        """Sync the copy now; else a later sync of another file would wait for it too (ext4's journal)."""
         with self._opened(os.O_RDWR) as copy, translated(self._path):
             self._disk.sync(copy)
 
     def pieces(self) -> Iterator[bytes]:
-        """Yield what it holds."""
+        """Yield its content."""
         at = 0
         with self._opened(os.O_RDONLY) as copy:
             while at < self.size:
@@ -161,7 +161,7 @@ class FileCopy:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        # What cannot be removed goes with its draft.
+        # A file that cannot be removed now is removed with its draft.
         with suppress(OSError):
             self._disk.remove(self._path)
 
@@ -177,5 +177,5 @@ class FileCopy:
 
 def _is_same(copy: int, at: int, size: int, ours: bytearray, theirs: bytearray) -> bool:
     os.preadv(copy, [ours], at)
-    # What a slice would copy costs as much as the comparison.
+    # Slicing copies, which takes as long as the comparison.
     return ours == theirs if size == _BLOCK else ours[:size] == theirs[:size]

@@ -1,4 +1,4 @@
-"""Streams of bytes: an iterator as a file, compressed layers as plain ones, and tar written piece by piece."""
+"""Converts streams of bytes: iterators to files, compressed to uncompressed data, files to a tar."""
 
 from __future__ import annotations
 
@@ -26,22 +26,22 @@ CHUNK = 1 << 20
 
 GZIP_MAGIC = b"\x1f\x8b"
 ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
-# A zstd file may begin with a skippable frame, of any of sixteen kinds.
+# A zstd file may start with a skippable frame, of any of sixteen kinds.
 _SKIPPABLE = tuple(bytes([0x50 + kind]) + b"\x2a\x4d\x18" for kind in range(16))
 
 LEVEL = 1
-"""Of igzip: the knee between time and size for the layers of images."""
+"""The level of igzip, with the best balance of time and size for image layers."""
 
-# isal's types give its error as a value of Exception.
+# isal's type stubs declare its error as a value of type Exception.
 _ISAL_ERROR = cast(type[Exception], isal_zlib.error)
 
 
 class CompressionError(Exception):
-    """A compressed stream is broken: cut short, or not what its first bytes say."""
+    """A compressed stream is truncated or malformed."""
 
 
 class IteratorFile(io.RawIOBase):
-    """An iterator of bytes, read as a file; what the iterator raises comes out of `read`."""
+    """Reads an iterator of bytes as a file; `read` raises the iterator's exceptions."""
 
     def __init__(self, pieces: Iterable[bytes]) -> None:
         self._pieces = iter(pieces)
@@ -64,12 +64,12 @@ class IteratorFile(io.RawIOBase):
 
 
 def buffered(pieces: Iterable[bytes]) -> BinaryIO:
-    """Return an iterator of bytes as a file whose `read(n)` returns n bytes unless it ends."""
+    """Return a buffered file over an iterator of bytes; `read(n)` returns n bytes, or fewer at the end."""
     return cast(BinaryIO, io.BufferedReader(IteratorFile(pieces), CHUNK))
 
 
 def compression(head: bytes) -> str | None:
-    """Return how a stream that begins with `head` is compressed: "gzip", "zstd", or None for not at all."""
+    """Return the compression of a stream that starts with `head`: "gzip", "zstd", or None."""
     if head.startswith(GZIP_MAGIC):
         return "gzip"
     if head.startswith(ZSTD_MAGIC) or head.startswith(_SKIPPABLE):
@@ -78,11 +78,11 @@ def compression(head: bytes) -> str | None:
 
 
 def decompressed(pieces: Iterable[bytes], kind: str) -> Iterator[bytes]:
-    """Yield what a compressed stream holds, a bounded piece at a time; raises `CompressionError` for a broken one."""
+    """Decompress a stream in bounded chunks; raises `CompressionError` if it is broken."""
     source = buffered(pieces)
     file: IO[bytes]
     if kind == "gzip":
-        # isal ships types without those of this class.
+        # isal's type stubs lack this class.
         file = cast(IO[bytes], igzip.IGzipFile(fileobj=source, mode="rb"))  # type: ignore[no-untyped-call]
     else:
         file = cast(IO[bytes], zstd.ZstdFile(source, "rb"))
@@ -98,23 +98,23 @@ def decompressed(pieces: Iterable[bytes], kind: str) -> Iterator[bytes]:
 
 
 class GzipWriter:
-    """A file that compresses what is written to it, deterministically, with several threads.
+    """Compresses data deterministically, in several threads.
 
     Args:
-        write: takes what comes out, in one of those threads; what it raises comes out of the next call here.
-        threads: how many compress.
+        write: receives the compressed data, in one of the threads; the next call here raises its exceptions.
+        threads: the number of threads.
     """
 
     def __init__(self, write: Callable[[bytes], object], threads: int) -> None:
         self._write = write
         self._failure: BaseException | None = None
         sink = _Sink(self._take)
-        # isal ships types without those of this function.
+        # isal's type stubs lack this function.
         packer = igzip_threaded.open(sink, "wb", compresslevel=LEVEL, threads=threads)  # type: ignore[no-untyped-call]
         self._packer = cast(IO[bytes], packer)
 
     def write(self, data: bytes) -> None:
-        """Compress `data`, soon."""
+        """Queue `data` for compression."""
         self._packer.write(data)
         self._check()
 
@@ -129,7 +129,7 @@ class GzipWriter:
             self._check()
 
     def _take(self, data: bytes) -> None:
-        # Nothing may end the packer's own thread: its queues would never empty.
+        # An exception would end the packer's own thread, and its queues would never empty.
         if self._failure is None:
             try:
                 self._write(data)
@@ -142,7 +142,7 @@ class GzipWriter:
 
 
 class _Sink:
-    """What a packer writes into."""
+    """The file that the packer writes to."""
 
     def __init__(self, write: Callable[[bytes], None]) -> None:
         self._write = write
@@ -156,11 +156,11 @@ class _Sink:
 
 
 def tar_member(name: str, pieces: Iterable[bytes], size: int) -> Iterator[bytes]:
-    """Yield one file of a tar: its header, its content, its padding."""
+    """Yield a tar member: header, content, padding."""
     info = tarfile.TarInfo(name)
     info.size = size
     info.mode = 0o644
-    # GNU's own way of saying sizes above 8 GiB is understood by every engine.
+    # Every engine understands GNU's extension for sizes above 8 GiB.
     yield info.tobuf(tarfile.GNU_FORMAT)
     yield from pieces
     if size % tarfile.BLOCKSIZE:
@@ -168,5 +168,5 @@ def tar_member(name: str, pieces: Iterable[bytes], size: int) -> Iterator[bytes]
 
 
 def tar_end() -> Iterator[bytes]:
-    """Yield what ends a tar."""
+    """Yield the end of a tar."""
     yield bytes(2 * tarfile.BLOCKSIZE)

@@ -1,4 +1,4 @@
-"""What this machine tells: processes, mounts, files below a folder, clocks."""
+"""Reads facts of this machine: processes, mounts, files below a folder, clocks."""
 
 from docker_rollback._host.clock import BOOT_ID, boot_id, now, ran_on, read_clock, was_set_back
 from docker_rollback._host.mounts import (

@@ -1,4 +1,4 @@
-"""Mounts of this machine, as its mountinfo tells them. Pure."""
+"""Parses the kernel's mountinfo, and resolves paths by it. Pure."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ _ESCAPED: Final = re.compile(r"\\([0-7]{3})")
 
 @frozen
 class Spot:
-    """Where a path leads, in the kernel's words: the same for every name and every symbolic link that leads there.
+    """The place that a path leads to, the same for every name and symbolic link of it.
 
     Attributes:
-        device: the number of the file system ("254:0").
-        path: where in that file system.
-        filesystem: what kind it is ("ext4").
+        device: the file system's device number ("254:0").
+        path: the path in that file system.
+        filesystem: the type of the file system ("ext4").
     """
 
     device: str
@@ -27,23 +27,23 @@ class Spot:
     filesystem: str
 
     def overlaps(self, other: Spot) -> bool:
-        """Whether one of the two is the other, or lies in it."""
+        """Return True if the two are equal, or one contains the other."""
         return self.device == other.device and overlap(self.path, other.path)
 
 
 @frozen
 class Mounted:
-    """One mount, as the kernel lists it.
+    """A mount in the kernel's list.
 
     Attributes:
-        device: the number of its file system.
-        root: which part of that is mounted.
-        target: where.
-        filesystem: what kind it is.
-        options: of the file system, as the kernel writes them.
-        id: its number in this list.
-        parent: the number of the mount that its target lies in.
-        is_read_only: whether nothing can be written to it.
+        device: the file system's device number.
+        root: the path in the file system that is mounted.
+        target: the mount point.
+        filesystem: the type of the file system.
+        options: the options of the file system, as the kernel writes them.
+        id: its id in this list.
+        parent: the id of the mount that contains its mount point.
+        is_read_only: True if the mount or its file system is read-only.
     """
 
     device: str
@@ -56,7 +56,7 @@ class Mounted:
     is_read_only: bool = False
 
     def option(self, name: str) -> str:
-        """Return the value of an option; empty where it has none."""
+        """Return the value of an option; empty if it has none."""
         for option in self.options.split(","):
             key, equals, value = option.partition("=")
             if key == name and equals:
@@ -65,10 +65,10 @@ class Mounted:
 
 
 def folder_of(path: str) -> str:
-    """Return a path in the one way in which folders are named here: absolute, without dots and doubled slashes.
+    """Normalise a folder's path: absolute, without dots and doubled slashes.
 
     Raises:
-        ValueError: it is not absolute.
+        ValueError: the path is not absolute.
 
     Example:
         >>> folder_of("/srv//data/")
@@ -80,22 +80,22 @@ def folder_of(path: str) -> str:
 
 
 def overlap(one: str, other: str) -> bool:
-    """Whether one of two folders is the other, or lies in it."""
+    """Return True if two folders are equal, or one contains the other."""
     return lies_in(one, other) or lies_in(other, one)
 
 
 def spot_of(mountinfo: str, path: str) -> Spot | None:
-    """Return where a path leads; None where nothing is mounted on its way.
+    """Return the place that a path leads to; None if no listed mount contains it.
 
     Args:
-        mountinfo: the kernel's list of mounts (proc_pid_mountinfo(5)), as whoever uses the path sees it.
-        path: without symbolic links.
+        mountinfo: the kernel's list of mounts (proc_pid_mountinfo(5)), as seen by the process that uses the path.
+        path: the path, without symbolic links.
     """
     found: Spot | None = None
     longest = -1
     for mount in mounted(mountinfo):
         target, root = mount.target, mount.root
-        # Of several at one place, the last one hides the others.
+        # Of several mounts at one mount point, the last one hides the others.
         if lies_in(path, target) and len(target) >= longest:
             rest = path[len(target.rstrip("/")) :]
             where = folder_of(root + rest) if root.startswith("/") else root
@@ -105,24 +105,21 @@ def spot_of(mountinfo: str, path: str) -> Spot | None:
 
 
 def mounted_below(mountinfo: str, path: str) -> list[str]:
-    """Return what is mounted in a folder, relative to it; what is mounted in one of these mounts is left out."""
+    """Return the outermost mount points in a folder, relative to it."""
     targets = (mount.target for mount in mounted(mountinfo))
     return outermost(posixpath.relpath(target, path) for target in targets if target != path and lies_in(target, path))
 
 
 def mounted_on(mountinfo: str, spot: Spot, *, at: str = "/") -> list[str]:
-    """Return the names in a folder that are mount points of another list than the one that the folder was found in.
+    """Return the mount points in a folder, relative to it, that exist in another mount namespace.
 
-    Two namespaces can show the same folder at different paths. A name in it that is a mount point in one of them loses
-    its mount there when it is removed in the other.
+    Two namespaces can show the same folder at different paths. If a name in it is a mount point in one namespace and is
+    removed in the other, the mount is lost.
 
     Args:
-        mountinfo: the kernel's list of the mounts of any namespace.
-        spot: where the folder is.
-        at: the path by which whoever mounted them has to know the folder.
-
-    Returns:
-        The mount points, relative to the folder.
+        mountinfo: the kernel's list of the mounts of that namespace.
+        spot: the folder's place.
+        at: a path in that namespace; only mounts below it count.
     """
     listed = list(mounted(mountinfo))
     by_id = {mount.id: mount for mount in listed}
@@ -139,7 +136,7 @@ def mounted_on(mountinfo: str, spot: Spot, *, at: str = "/") -> list[str]:
 
 
 def outermost(paths: Iterable[str]) -> list[str]:
-    """Return relative paths in order, each once, without those that lie in another one of them."""
+    """Return sorted relative paths without duplicates, and without paths inside other ones."""
     kept: list[str] = []
     for path in sorted(set(paths), key=lambda path: path.split("/")):
         if not kept or not lies_in(path, kept[-1]):
@@ -148,7 +145,7 @@ def outermost(paths: Iterable[str]) -> list[str]:
 
 
 def is_read_only(mountinfo: str, path: str) -> bool:
-    """Return True if nothing can be written at a path: its mount is read-only, or the file system is."""
+    """Return True if a path is on a read-only mount or file system."""
     found = False
     longest = -1
     for mount in mounted(mountinfo):
@@ -174,4 +171,5 @@ def _plain(word: str) -> str:
 
 
 def lies_in(path: str, folder: str) -> bool:
+    """Return True if a path is the folder, or is inside it."""
     return path == folder or path.startswith(folder.rstrip("/") + "/")

@@ -1,4 +1,4 @@
-"""What the kernel tells of processes, their namespaces and rights."""
+"""Reads processes, their namespaces and privileges from /proc."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _UID_MAP: Final = "/proc/self/uid_map"
 
 
 IDENTITY: Final = ("cat", BOOT_ID, _UID_MAP)
-"""What a helper runs to tell which kernel it runs on, and as whom."""
+"""The command with which a helper reports its kernel's boot, and its mapping of user ids."""
 
 
 _EVERY_OWNER: Final = ["0", "0", "4294967295"]
@@ -25,11 +25,11 @@ _CAPABILITIES: Final = sum(1 << number for number in (0, 1, 2, 3, 4, 21, 27, 31)
 
 
 _SAME_START: Final = 2.0
-"""Seconds by which the engine's note of when a process began may be later than the kernel's."""
+"""Seconds by which the engine's start time of a process and the kernel's may differ."""
 
 
 def may_do_anything(process: str = "/proc/self") -> bool:
-    """Whether a process may read and write every file with all its attributes, as whoever owns it."""
+    """Return True if a process may read and write all files of all owners, with all attributes."""
     try:
         fields = _status(Path(process))
         owners = Path(process, "uid_map").read_text().split()
@@ -41,7 +41,7 @@ def may_do_anything(process: str = "/proc/self") -> bool:
 
 
 def is_first_of_its_namespace(process: Path) -> bool:
-    """Whether a process is number 1 of a PID namespace other than ours, so that all in it end with it."""
+    """Return True if a process is number 1 of another PID namespace, whose processes all end with it."""
     try:
         numbers = _status(process).get("NSpid", "").split()
     except OSError:
@@ -50,13 +50,13 @@ def is_first_of_its_namespace(process: Path) -> bool:
 
 
 def _status(process: Path) -> dict[str, str]:
-    """Return what the kernel says of a process, by field; raises `OSError`."""
+    """Return the fields of a process's status file; raises `OSError`."""
     status = (process / "status").read_text(encoding="utf-8", errors="replace")
     return dict(line.split(":", 1) for line in status.splitlines() if ":" in line)
 
 
 def same_kernel(identity: str) -> bool:
-    """Whether a helper whose `IDENTITY` is that runs on this kernel, with the same numbers for owners."""
+    """Return True if a helper with this output of `IDENTITY` runs on this kernel, with the same user ids."""
     try:
         return identity == Path(BOOT_ID).read_text() + Path(_UID_MAP).read_text()
     except OSError:
@@ -64,7 +64,7 @@ def same_kernel(identity: str) -> bool:
 
 
 def _seen_by(process: Path, folder: str) -> tuple[int, int] | None:
-    """Return device and inode of a folder that a process sees; None where a link is on its way, which it may swap."""
+    """Return device and inode of a folder as a process sees it; None if a link, which it could swap, is in the path."""
     try:
         with Tree.at(process / "root") as root, root.below(os.fsencode(folder.lstrip("/")) or b".") as found:
             return found.identity
@@ -73,10 +73,10 @@ def _seen_by(process: Path, folder: str) -> tuple[int, int] | None:
 
 
 def is_main_program(process: Path, container: Mapping[str, Any]) -> bool:
-    """Whether a process of this machine is a container's main program.
+    """Return True if a process of this machine is a container's main process.
 
-    Its control group names the container's full id. A clone of the machine, reached through a forwarded socket, may
-    have the same container and the same number; so it must have begun at the same moment as well.
+    Its cgroup contains the container's full id. A clone of this machine, reached through a forwarded socket, may have
+    the same container and process id, so the start times have to match too.
     """
     try:
         groups = Path(process, "cgroup").read_text()
@@ -87,7 +87,7 @@ def is_main_program(process: Path, container: Mapping[str, Any]) -> bool:
 
 
 def began_with(process: Path, container: Mapping[str, Any]) -> bool:
-    """Whether a process of this machine began when a container was started last."""
+    """Return True if a process of this machine started at the container's last start."""
     try:
         ticks = int(Path(process, "stat").read_text().rpartition(")")[2].split()[19])
         stat = Path("/proc/stat").read_text()

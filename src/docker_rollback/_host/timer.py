@@ -6,10 +6,10 @@ from typing import Protocol
 
 
 class Timer(Protocol):
-    """Measures time and waits. The module `time` is one, and so is `testing.FakeClock`, which never waits."""
+    """Measures time, and waits. The module `time` is one; `testing.FakeClock` is one that never waits."""
 
     def monotonic(self) -> float:
-        """Return the time, in seconds, on a clock that never goes back."""
+        """Return the time in seconds, of a clock that never goes back."""
 
     def sleep(self, seconds: float, /) -> None:
-        """Wait so many seconds."""
+        """Wait for a number of seconds."""

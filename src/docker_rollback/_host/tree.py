@@ -1,8 +1,8 @@
-"""Files below a folder, reached from the folder's descriptor and through no symbolic link.
+"""Opens files below a folder through the folder's descriptor, and never through a symbolic link.
 
-Whoever may write below a folder can swap a part of a path for a link at any moment, so a path that was looked at a
-moment ago proves nothing. Here the kernel itself refuses a way out: `openat2` with ``RESOLVE_BENEATH`` and
-``RESOLVE_NO_SYMLINKS``. A kernel without it (before 5.6) gets the same by one open for each part of the path.
+A user who may write below a folder can replace a part of a path by a link at any moment, so checking a path first
+proves nothing. Here the kernel itself refuses to leave the folder: `openat2` with ``RESOLVE_BENEATH`` and
+``RESOLVE_NO_SYMLINKS``. On a kernel without it (before 5.6), each part of the path is opened separately.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from functools import cache
 from typing import Final, Self
 
 _OPENAT2: Final = 437
-"""The same number on every machine but Alpha."""
+"""The system call's number, on all architectures but Alpha."""
 _NO_MAGICLINKS: Final = 0x02
 _NO_SYMLINKS: Final = 0x04
 _BENEATH: Final = 0x08
@@ -35,16 +35,16 @@ class _How(ctypes.Structure):
 
 
 class NotAFileError(OSError):
-    """Neither a regular file nor a folder is there: opening it could wait, or do something."""
+    """The path is neither a regular file nor a folder, so opening it could block or have effects."""
 
 
 class Tree:
-    """The files below one folder. Paths are relative to it, of bytes, and may begin with ``./``.
+    """Accesses the files below a folder. Paths are relative, in bytes, and may start with ``./``.
 
-    A path with a symbolic link on its way leads to nothing: `FileNotFoundError`.
+    A path through a symbolic link raises `FileNotFoundError`.
 
     Args:
-        folder: a descriptor of it, which belongs to this object from now on.
+        folder: the folder's descriptor, which this object closes.
     """
 
     def __init__(self, folder: int) -> None:
@@ -53,7 +53,7 @@ class Tree:
 
     @classmethod
     def at(cls, path: str | os.PathLike[str]) -> Self:
-        """Open a folder by its path, which may lead through links; raises `OSError`."""
+        """Open a folder by its path, which may contain links; raises `OSError`."""
         return cls(os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
 
     def __enter__(self) -> Self:
@@ -74,22 +74,22 @@ class Tree:
 
     @property
     def is_removed(self) -> bool:
-        """Whether nothing leads to the folder any more."""
+        """True if the folder has been removed."""
         return os.fstat(self.descriptor).st_nlink == 0
 
     def below(self, path: bytes) -> Tree:
-        """Return a folder's own tree; raises `OSError`."""
+        """Return the tree of a folder below this one; raises `OSError`."""
         return Tree(self._open(path, _PATH | os.O_DIRECTORY))
 
     def status(self, path: bytes) -> os.stat_result:
-        """Return what the kernel says of a file, and of a link itself; raises `OSError`."""
+        """Return the status of a file, or of a link itself; raises `OSError`."""
         if b"/" not in path and path != b"..":
             return os.stat(path, dir_fd=self.descriptor, follow_symlinks=False)
         with self._handle(path) as file:
             return os.fstat(file)
 
     def is_folder(self, path: bytes) -> bool:
-        """Whether a folder is there; raises `OSError`."""
+        """Return True if the path is a folder; raises `OSError`."""
         try:
             return stat.S_ISDIR(self.status(path).st_mode)
         except FileNotFoundError:
@@ -104,25 +104,26 @@ class Tree:
             os.close(folder)
 
     def target(self, path: bytes) -> bytes:
-        """Return where a symbolic link leads; raises `OSError`."""
+        """Return the target of a symbolic link; raises `OSError`."""
         with self._handle(path) as link:
             return os.readlink(b"", dir_fd=link)
 
     def attributes(self, path: bytes) -> dict[str, bytes]:
         """Return the extended attributes of a file, or of a link itself; raises `OSError`."""
         with self._handle(path) as file:
-            # No attribute can be read by such a descriptor itself.
+            # Attributes cannot be read through an O_PATH descriptor itself.
             name = f"/proc/self/fd/{file}"
             return {key: os.getxattr(name, key) for key in os.listxattr(name)}
 
     @contextmanager
     def reading(self, path: bytes) -> Iterator[int]:
-        """Have a regular file or a folder open for the time of a block; raises `OSError`.
+        """Open a regular file or a folder until the block ends; raises `OSError`.
 
-        What may be a device, or a FIFO that waits for its writer, is looked at before, and the very same is opened.
+        The type is checked through an O_PATH descriptor before that same file is opened, because opening a device can
+        have effects, and opening a FIFO can block.
 
         Raises:
-            NotAFileError: something else is there.
+            NotAFileError: the path is something else.
         """
         with self._handle(path) as found:
             mode = os.fstat(found).st_mode
@@ -135,15 +136,15 @@ class Tree:
             os.close(file)
 
     def unlink(self, path: bytes) -> None:
-        """Remove a name that is no folder's; raises `OSError`."""
+        """Remove a file that is not a folder; raises `OSError`."""
         folder, _, name = path.rpartition(b"/")
         with self.below(folder or b".") as above:
             os.unlink(name, dir_fd=above.descriptor)
 
     def walk(self, *, but: Collection[bytes] = ()) -> Iterator[bytes]:
-        """Yield the path of everything, in order, but of these; a folder that cannot be read counts as empty.
+        """Yield all paths in order, without `but` and everything in it; an unreadable folder counts as empty.
 
-        However deep it is, this takes one descriptor at a time.
+        It uses one descriptor at a time, at any depth.
         """
         waiting = [b"."]
         while waiting:
@@ -158,9 +159,9 @@ class Tree:
                 continue
 
     def everything(self) -> Generator[bytes, bool | None, None]:
-        """Yield the path of everything below; a folder that cannot be read counts as empty.
+        """Yield all paths below; an unreadable folder counts as empty.
 
-        It takes one look a folder, not one a file. Whoever sends True for a path does not want what is in it.
+        It scans each folder once, and makes no call for each file. Send True to skip the contents of the last path.
         """
         waiting = [b"."]
         while waiting:
@@ -182,7 +183,7 @@ class Tree:
 
     @contextmanager
     def _handle(self, path: bytes) -> Iterator[int]:
-        """Have a descriptor of a file of any kind, which cannot be read from."""
+        """Open an O_PATH descriptor of any file until the block ends."""
         file = self._open(path, _PATH)
         try:
             yield file
@@ -191,7 +192,7 @@ class Tree:
 
     def _open(self, path: bytes, flags: int) -> int:
         if path.startswith(b"/") or b"\0" in path or b".." in path.split(b"/"):
-            raise OSError(errno.EXDEV, "is no path that stays below a folder", path)
+            raise OSError(errno.EXDEV, "is not a path below a folder", path)
         flags |= os.O_NOFOLLOW | os.O_CLOEXEC
         try:
             return open_beneath(self.descriptor, path, flags) if has_openat2() else self._walk_to(path, flags)
@@ -199,11 +200,11 @@ class Tree:
             if error.errno == errno.ENAMETOOLONG and has_openat2():
                 return self._walk_to(path, flags)
             if error.errno in _LEADS_NOWHERE:
-                raise FileNotFoundError(errno.ENOENT, "a link, or no folder, is on the way", path) from error
+                raise FileNotFoundError(errno.ENOENT, "a part of the path is a link, or not a folder", path) from error
             raise
 
     def _walk_to(self, path: bytes, flags: int) -> int:
-        """Open a file part by part; it takes two descriptors at a time, however deep that lies."""
+        """Open each part of a path in turn, with two descriptors at a time, at any depth."""
         *folders, name = [part for part in path.split(b"/") if part not in (b"", b".")] or [b"."]
         above = os.dup(self.descriptor)
         try:
@@ -213,28 +214,28 @@ class Tree:
             return os.open(name, flags, dir_fd=above)
         except OSError as error:
             if error.errno in _LEADS_NOWHERE:
-                raise FileNotFoundError(errno.ENOENT, "a link, or no folder, is on the way", path) from error
+                raise FileNotFoundError(errno.ENOENT, "a part of the path is a link, or not a folder", path) from error
             raise
         finally:
             os.close(above)
 
 
 def open_beneath(folder: int, path: bytes, flags: int) -> int:
-    """Open a path below a folder by `openat2`, through no link; raises `OSError`."""
+    """Open a path below a folder with `openat2`, through no link; raises `OSError`."""
     how = _How(flags, 0, _BENEATH | _NO_SYMLINKS | _NO_MAGICLINKS)
     while True:
         file = int(_libc().syscall(_OPENAT2, folder, ctypes.c_char_p(path), ctypes.byref(how), ctypes.sizeof(how)))
         if file >= 0:
             return file
         code = ctypes.get_errno()
-        # EAGAIN: something was renamed meanwhile, and the kernel was not sure.
+        # EAGAIN: the kernel could not verify the path, because of a concurrent rename.
         if code not in (errno.EINTR, errno.EAGAIN):
             raise OSError(code, os.strerror(code), path)
 
 
 @cache
 def has_openat2() -> bool:
-    """Whether the kernel has `openat2`, and a filter of system calls lets it through."""
+    """Return True if the kernel has `openat2`, and no system call filter blocks it."""
     folder = os.open("/", _PATH | _FOLDER)
     try:
         os.close(open_beneath(folder, b".", _PATH | _FOLDER))

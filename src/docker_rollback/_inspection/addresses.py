@@ -1,10 +1,11 @@
-"""Finds out which of its addresses a container asked for, if its engine does not say. Pure.
+"""Finds out which addresses the user requested for a container, if its engine does not say. Pure.
 
-Podman shows an address that was asked for as it shows one that it chose. But it chooses the next one with each start,
-and a MAC address at random (seen with Podman 5.8, netavark): what is the same after a stop and a start was asked for.
+Podman shows requested addresses like those that it chose. But at each start it chooses the next free address, and a
+random MAC address (seen with Podman 5.8, netavark). So an address that is the same after a stop and a start was
+requested.
 
-Docker tells everything but the MAC address of a network that is not the one of the container's mode. From version 28 on
-it chooses these at random with each start; before, it makes them from the address.
+Docker shows all requested addresses except for MAC addresses on networks other than the one of the container's mode.
+From version 28 on it chooses these at random at each start; before, it derived them from the IP address.
 """
 
 from __future__ import annotations
@@ -17,18 +18,18 @@ from docker_rollback._inspection.recreate import ASKED, SHOWN_AS, attached_netwo
 from docker_rollback._model import NotCovered
 
 _NO_NETWORKS: Final = ("bridge", "host", "none", "pasta", "private", "slirp4netns")
-"""Modes that Podman lists as if they were networks."""
+"""Modes that Podman lists like networks."""
 
 
 def with_asked(
     before: Mapping[str, Any], after: Mapping[str, Any] | None
 ) -> tuple[dict[str, Any], tuple[NotCovered, ...]]:
-    """Return an inspection that tells the addresses that were asked for, and what remains unknown.
+    """Add the requested addresses to an inspection by Podman; return it with the records of unknown ones.
 
     Args:
-        before: the inspection, of before a stop and a start.
-        after: the same of after it; None where there is none. Where the container was not started in between, or does
-            not run, nothing can be told.
+        before: the inspection before a stop and a start.
+        after: the inspection after them, or None. If the container was not started in between, or does not run, the
+            addresses stay unknown.
     """
     networks = {name: dict(endpoint or {}) for name, endpoint in attached_networks(before).items()}
     later = attached_networks(after) if after is not None else {}
@@ -44,8 +45,8 @@ def with_asked(
             unknown.append(
                 NotCovered(
                     f"address on network {name}",
-                    "its engine does not say whether it was asked for, which a capture by 'stop' of a container that "
-                    "runs finds out; made anew, the container gets the next free one",
+                    "its engine does not say whether it was requested, which a capture by 'stop' of a running "
+                    "container finds out; if the container is recreated, it gets the next free one",
                 )
             )
     return {**before, "NetworkSettings": {**before["NetworkSettings"], "Networks": networks}}, tuple(unknown)
@@ -54,11 +55,11 @@ def with_asked(
 def with_asked_macs(
     before: Mapping[str, Any], after: Mapping[str, Any] | None
 ) -> tuple[dict[str, Any], tuple[NotCovered, ...]]:
-    """Return an inspection by Docker 25 or later that tells every MAC address that was asked for, and what is unknown.
+    """Add the requested MAC addresses to an inspection by Docker 25 or later; return it with records of unknown ones.
 
     Args:
-        before: the inspection, of before a stop and a start.
-        after: the same of after it; None if the container is gone.
+        before: the inspection before a stop and a start.
+        after: the inspection after them; None if the container is gone.
     """
     own, started = primary_network(before), started_at(before)
     networks = {name: dict(endpoint or {}) for name, endpoint in attached_networks(before).items()}
@@ -70,22 +71,22 @@ def with_asked_macs(
         if name == own or name in _NO_NETWORKS[1:] or _is_made_from_address(endpoint):
             continue
         if not started or (told and name in later):
-            # Before its first start, a container shows what was asked for and nothing else.
+            # Before its first start, a container shows requested addresses only.
             if address and (not started or address == (later[name] or {}).get("MacAddress")):
                 endpoint[ASKED] = {"MacAddress": address}
         else:
             unknown.append(
                 NotCovered(
                     f"MAC address on network {name}",
-                    "its engine does not say whether it was asked for, which a capture by 'stop' of a container that "
-                    "runs finds out; recreated, the container gets a generated one",
+                    "its engine does not say whether it was requested, which a capture by 'stop' of a running "
+                    "container finds out; if the container is recreated, it gets a generated one",
                 )
             )
     return {**before, "NetworkSettings": {**before["NetworkSettings"], "Networks": networks}}, tuple(unknown)
 
 
 def asked_as_captured(inspection: Mapping[str, Any], captured: Mapping[str, Any]) -> dict[str, Any]:
-    """Return an inspection that tells what its capture found out, for the networks that it is on as it was then."""
+    """Add the requested addresses that the capture found, for the networks that are still the same."""
     known = attached_networks(captured)
     networks = dict(attached_networks(inspection))
     for name, endpoint in networks.items():
@@ -96,7 +97,7 @@ def asked_as_captured(inspection: Mapping[str, Any], captured: Mapping[str, Any]
 
 
 def _is_made_from_address(endpoint: Mapping[str, Any]) -> bool:
-    """Return True for a MAC address that Docker made from the container's address, as its versions before 28 do."""
+    """Return True for a MAC address that Docker before version 28 derived from the IP address."""
     if not endpoint.get("IPAddress"):
         return False
     parts = ipaddress.ip_address(str(endpoint["IPAddress"])).packed

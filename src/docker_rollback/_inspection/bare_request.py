@@ -1,4 +1,4 @@
-"""The half of a create request that helpers and guards share: a container that has nothing of the application."""
+"""Builds the create request of helpers and guards: a container without anything of the application. Pure."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Any
 def quiet_request(
     image: str, program: Sequence[str], *, labels: Mapping[str, str], hidden: Iterable[str], host: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Return the request for a container of ours that nobody takes for the application. Pure.
+    """Return the request for a container of ours that nothing mistakes for the application.
 
     Args:
         image: the name or id of its image.
-        program: what it runs.
+        program: its command.
         labels: its labels.
-        hidden: the labels of the image. A proxy, a backup tool, an updater or compose would go by them.
-        host: what else its host configuration has.
+        hidden: the labels of the image, which are cleared because proxies, backup tools, updaters and compose use them.
+        host: additional fields of its host configuration.
     """
     return {
         "Image": image,
@@ -29,7 +29,7 @@ def quiet_request(
         "StopSignal": "SIGKILL",
         "HostConfig": {
             "NetworkMode": "none",
-            # With any other driver, all that it prints is written to disk as well: 23 times slower.
+            # Any other driver also writes the output to disk, which is 23 times slower.
             "LogConfig": {"Type": "none", "Config": {}},
             "CapDrop": ["ALL"],
             "SecurityOpt": ["label=disable"],

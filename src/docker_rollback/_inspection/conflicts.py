@@ -1,4 +1,4 @@
-"""What a running container keeps another from (volumes, ports, addresses), and a network another. Pure."""
+"""Finds the volumes, ports and addresses over which two containers conflict, and subnets of networks. Pure."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from docker_rollback._model import ContainerSnapshot, Observed
 
 _EVERY_ADDRESS = ("", "0.0.0.0", "::")
 _OWN_SOURCES = ("default", "host-local")
-"""Who gives addresses out for an engine itself, as Docker and Podman call it; others have rules of their own."""
+"""The address allocators (IPAM drivers) of Docker and Podman themselves; others have rules of their own."""
 
 
 def conflict(wanted: ContainerSnapshot, running: Observed, *, folders: Collection[str] = ()) -> str | None:
-    """Return why `wanted` cannot be put back while `running` runs, in words; None if it can.
+    """Return why `wanted` cannot be restored while `running` runs; None if it can.
 
     Args:
-        wanted: what is to be put back.
-        running: what runs.
-        folders: the folders of the host that are put back along.
+        wanted: the container to restore.
+        running: the running container.
+        folders: the bind-mounted folders that are restored too.
 
     Example:
         >>> conflict(snapshot, observe(engine.inspect_container("web-new")))
@@ -48,17 +48,17 @@ def conflict(wanted: ContainerSnapshot, running: Observed, *, folders: Collectio
 
 
 def common_subnet(wanted: Mapping[str, Any], standing: Mapping[str, Any]) -> str | None:
-    """Return the subnet of one network that another has too, in whole or in part; None where both can stand.
+    """Return the subnet of a network that overlaps one of another network; None if both can exist.
 
-    Networks of different reach, or whose addresses somebody else gives out, do not meet; those that share a subnet on
+    Networks of different scopes, or with other address allocators, do not conflict. Networks that share a subnet on
     purpose have a range of it each.
 
     Args:
-        wanted: the inspection of the network that is to be made.
-        standing: the inspection of the other one.
+        wanted: the inspection of the network to create.
+        standing: the inspection of the existing network.
     """
     if wanted.get("ConfigOnly") or standing.get("ConfigOnly"):
-        # It holds settings for other networks and no addresses.
+        # A config-only network has settings for other networks, and no addresses.
         return None
     source = _source_of_addresses(wanted)
     if source != _source_of_addresses(standing) or source[1] not in _OWN_SOURCES:
@@ -84,7 +84,7 @@ def _volumes(container: ContainerSnapshot) -> set[str]:
 
 
 def _fixed_ports(inspection: Mapping[str, Any]) -> set[tuple[str, str, str]]:
-    """Return (address, port, protocol) of what the container wants of its host; what the engine chooses is not."""
+    """Return (address, port, protocol) of the host ports that the user chose."""
     found = set()
     for exposed, bindings in (inspection["HostConfig"].get("PortBindings") or {}).items():
         for binding in bindings or ():

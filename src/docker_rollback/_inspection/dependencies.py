@@ -1,8 +1,8 @@
-"""Who depends on whom, and in which order containers start. Pure.
+"""Finds the dependencies between containers, and their start order. Pure.
 
-Two kinds of dependence are told apart. A container that lives in a namespace of another (``container:`` modes), or that
-took over its volumes or its links, breaks when the other one is made anew: it is *bound* to it. What compose writes
-into `depends_on` is an order to start in, and no more.
+There are two kinds of dependency. A container that uses a namespace of another one (``container:`` modes), or its
+volumes or links, breaks when the other one is recreated: it is *bound* to it. Compose's `depends_on` sets the start
+order only.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _COMPOSE_SERVICE = "com.docker.compose.service"
 
 
 def bound_to(containers: Iterable[Observed], everything: Iterable[Observed]) -> tuple[Observed, ...]:
-    """Return, of everything else there is, what would break if `containers` were made anew; also at second hand."""
+    """Return the containers that would break, directly or indirectly, if `containers` were recreated."""
     together = list(containers)
     found: list[Observed] = []
     rest = [other for other in everything if all(other.id != member.id for member in together)]
@@ -37,7 +37,7 @@ def bound_to(containers: Iterable[Observed], everything: Iterable[Observed]) -> 
 
 
 def shared_namespaces(one: Observed, other: Observed) -> list[str]:
-    """Return what one container uses of another and would lose with its stop, in words."""
+    """Return, in words, the namespaces of another container that a container would lose if that one stopped."""
     found = []
     for mode, what in (("NetworkMode", "network"), ("PidMode", "process namespace")):
         value = str(one.inspection["HostConfig"].get(mode))
@@ -47,9 +47,9 @@ def shared_namespaces(one: Observed, other: Observed) -> list[str]:
 
 
 def start_order(containers: Sequence[Observed]) -> tuple[Observed, ...]:
-    """Return the containers so that each stands behind what it depends on; else in the order given.
+    """Return the containers with each one after its dependencies, and otherwise in the given order.
 
-    Where they depend on each other in a circle, the order given decides.
+    In a circle of dependencies, the given order decides.
     """
     ordered: list[Observed] = []
     waiting = list(containers)
@@ -62,13 +62,13 @@ def start_order(containers: Sequence[Observed]) -> tuple[Observed, ...]:
 
 
 def is_one_off(container: Observed) -> bool:
-    """Whether `compose run` made a container, for one command."""
+    """Return True if `compose run` created the container, for one command."""
     labels = container.inspection["Config"].get("Labels") or {}
     return str(labels.get(COMPOSE_ONE_OFF)).lower() == "true"
 
 
 def with_ids(inspection: Mapping[str, Any], ids: Mapping[str, str]) -> dict[str, Any]:
-    """Return an inspection in which references to containers and networks by id follow `ids`, old to new."""
+    """Return an inspection in which the ids of containers and networks are replaced according to `ids`, old to new."""
     host_config = dict(inspection["HostConfig"])
     for mode in _NAMESPACES:
         value = str(host_config.get(mode) or "")
@@ -88,9 +88,9 @@ def with_ids(inspection: Mapping[str, Any], ids: Mapping[str, str]) -> dict[str,
 
 
 def needs_name(one: ContainerSnapshot, others: Iterable[ContainerSnapshot]) -> bool:
-    """Return True if a container has to have its name when it or another one is created.
+    """Return True if a container must have its own name when it or another container is created.
 
-    A link holds the name of the container that has it, and others may name what they share by a name.
+    A link contains the name of the container that has it, and other containers may refer to it by name.
     """
     return bool(one.inspection["HostConfig"].get("Links")) or any(
         one.name in _references(other.inspection) for other in others if other.id != one.id
@@ -103,7 +103,7 @@ def _renamed(donor: str, ids: Mapping[str, str]) -> str:
 
 
 def _followed(reference: str, ids: Mapping[str, str]) -> str:
-    """Return what a reference by an id, or by as much of one as tells it, becomes; a name stays."""
+    """Replace a reference that is an id or id prefix; a name stays."""
     if reference in ids:
         return ids[reference]
     if len(reference) >= SHORT_ID:
@@ -118,12 +118,12 @@ def _depends(one: Observed, other: Observed) -> bool:
 
 
 def _is_bound(one: Observed, other: Observed) -> bool:
-    """Whether `one` refers to `other` in a way that outlives neither its restart nor its making anew."""
+    """Return True if `one` refers to `other` in a way that breaks when `other` is recreated."""
     return any(refers(reference, other.name, other.id) for reference in _references(one.inspection))
 
 
 def _references(inspection: Mapping[str, Any]) -> list[str]:
-    """Return the names and ids of the containers whose namespaces, volumes or links a container shares."""
+    """Return the names and ids of the containers whose namespaces, volumes or links a container uses."""
     host_config = inspection["HostConfig"]
     references = [
         str(host_config.get(mode) or "").removeprefix(_SHARED)
@@ -136,19 +136,19 @@ def _references(inspection: Mapping[str, Any]) -> list[str]:
 
 
 def starts_once_healthy(one: Observed | ContainerSnapshot, other: Observed | ContainerSnapshot) -> bool:
-    """Whether compose would start `one` once `other` is healthy."""
+    """Return True if compose would start `one` once `other` is healthy."""
     return _condition(one, other) == "service_healthy"
 
 
 def _starts_after(one: Observed, other: Observed) -> bool:
-    """Whether compose would start `one` after `other`."""
+    """Return True if compose would start `one` after `other`."""
     return _condition(one, other) is not None
 
 
 def _condition(one: Observed | ContainerSnapshot, other: Observed | ContainerSnapshot) -> str | None:
-    """Return on which condition compose would start `one` after `other`; None where it would not wait for it.
+    """Return the condition on which compose would start `one` after `other`; None if it would not wait.
 
-    Its label lists ``service:condition:restart``, by commas.
+    Compose's label lists ``service:condition:restart``, separated by commas.
     """
     mine = one.inspection["Config"].get("Labels") or {}
     theirs = other.inspection["Config"].get("Labels") or {}

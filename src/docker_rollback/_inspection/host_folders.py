@@ -1,8 +1,8 @@
-"""Folders of the engine's host that containers bind: which of them may be archived and filled, and which never. Pure.
+"""Decides which bind-mounted folders of the engine's host may be archived and restored. Pure.
 
-A folder is handled like a volume whose name is its path. But a volume belongs to its engine, and a folder may be
-anything: what fills it empties it first. So it is looked at twice, by its path and by what the kernel says of the mount
-that leads to it, which no symbolic link can hide.
+A folder is handled like a volume whose name is its path. But a volume belongs to its engine, a folder may be anything,
+and a restore empties it first. So it is checked twice: by its path, and by the kernel's view of the mount that leads to
+it, which no symbolic link can hide.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from docker_rollback._host import Spot, folder_of, lies_in, mounted, overlap
 from docker_rollback._model import Mount, NotCovered, is_folder
 
 DRIVER: Final = "(folder of the host)"
-"""What a folder's inspection says where a volume's names its driver; no driver can have that name."""
+"""The driver in a folder's inspection; no volume driver can have this name."""
 
 _SYSTEM: Final = ("/", "/bin", "/boot", "/etc", "/lib", "/lib32", "/lib64", "/run", "/sbin", "/usr", "/var")
-"""Folders that a host lives in, with all that is in them; single folders in them may be anybody's."""
+"""Folders of the host's system. They are refused as a whole; single folders in them are allowed."""
 
 _KERNEL: Final = ("/dev", "/proc", "/sys")
 
@@ -60,16 +60,16 @@ _VIRTUAL: Final = (
     "sysfs",
     "tracefs",
 )
-"""File systems whose files are the kernel's."""
+"""Types of file systems whose files belong to the kernel."""
 
 _MOUNTED_BY_ENGINES: Final = ("/etc/hostname", "/etc/hosts", "/etc/resolv.conf")
 _OF_A_CONTAINER: Final = re.compile(r"/[0-9a-f]{64}/")
 
 
 def uses(mount: Mount, data: str) -> bool:
-    """Whether a mount leads to a volume or, where `data` is a folder, to anything of that.
+    """Return True if a mount leads to a volume, or to any part of a folder.
 
-    Who may only look at a folder further up looks at the host as a whole, as monitoring does: that is no use of it.
+    A read-only mount of a parent folder does not count: monitoring mounts the whole host that way.
     """
     if not is_folder(data):
         return mount.kind == "volume" and mount.source == data
@@ -78,50 +78,50 @@ def uses(mount: Mount, data: str) -> bool:
 
 
 def holds(mount: Mount, data: Iterable[str]) -> bool:
-    """Whether all that a bind mount shows is in one of some folders."""
+    """Return True if one of the folders contains everything that a bind mount shows."""
     return mount.kind == "bind" and any(is_folder(one) and lies_in(mount.source, one) for one in data)
 
 
 def could_make(mount: Mount, path: str) -> bool:
-    """Whether a container with a mount can make a path of the host: it may write to a folder further up."""
+    """Return True if a container with this mount can create a path of the host, because it may write to a parent."""
     return mount.kind == "bind" and not mount.read_only and mount.source != path and lies_in(path, mount.source)
 
 
 def gap_of(mount: Mount, folders: Iterable[str] = ()) -> NotCovered | None:
-    """Return what a backup does not hold of a mount; None for a volume, which it does.
+    """Return the record that a backup does not contain a mount's data; None if it does.
 
     Args:
         mount: the mount.
-        folders: the folders of the host that the backup holds.
+        folders: the folders of the host that the backup contains.
     """
     if mount.kind == "volume" or holds(mount, folders):
         return None
     if mount.kind == "tmpfs":
-        return NotCovered(f"tmpfs {mount.destination}", "it lives in memory and is lost by any stop")
+        return NotCovered(f"tmpfs {mount.destination}", "it is in memory, and is lost by any stop")
     return NotCovered(
         f"{mount.kind} {mount.source} at {mount.destination}",
-        "it belongs to the host, not to the container; it is attached again, its content is left alone",
+        "it belongs to the host, not to the container; it is mounted again, its content is not touched",
     )
 
 
 def called(data: str) -> str:
-    """Return what to call a volume or a folder in a sentence."""
+    """Return the name of a volume or folder for a message."""
     return f"{'folder' if is_folder(data) else 'volume'} {data!r}"
 
 
 def inspection_of(folder: str) -> dict[str, Any]:
-    """Return of a folder what an engine would say of a volume."""
+    """Return an inspection of a folder in the form of a volume's."""
     return {"Name": folder, "Driver": DRIVER, "Mountpoint": folder, "Options": None, "Labels": None, "Scope": "local"}
 
 
 def why_never(folder: str, *, engine_root: str) -> str | None:
-    """Return why a folder is never archived, as its path alone tells; None where it may be."""
+    """Return why a folder must not be archived, from its path alone; None if it may be."""
     path = re.sub(r"^/var/run(?=/|$)", "/run", folder)
     for kernel in _KERNEL:
         if lies_in(path, kernel):
             return f"{kernel} shows the kernel and its devices, which are not data"
     if path in _SYSTEM:
-        return "the engine's host itself lives in it"
+        return "it is a system folder of the engine's host"
     engines = [*_ENGINES, *([folder_of(engine_root)] if engine_root.startswith("/") else [])]
     for own in engines:
         if overlap(path, own):
@@ -134,14 +134,14 @@ def why_never(folder: str, *, engine_root: str) -> str | None:
 def why_not_there(
     folder: str, spot: Spot, *, engine_root: str, own: Spot | None, kept: Mapping[str, Spot]
 ) -> str | None:
-    """Return why a folder is not archived, as the kernel tells where it leads; None where it may be.
+    """Return why a folder must not be archived, from the place that its path leads to; None if it may be.
 
     Args:
         folder: its path.
-        spot: where that leads.
-        engine_root: the folder of the engine's data, as the engine says it.
-        own: the same, as the kernel says it; None where it cannot be known.
-        kept: what else must not be touched, by what it is.
+        spot: the place that the path leads to.
+        engine_root: the engine's data folder, as the engine reports it.
+        own: the place of that folder; None if unknown.
+        kept: other places that must not be touched, by their descriptions.
     """
     if spot.filesystem in _VIRTUAL:
         return f"it leads into a file system of the kernel's ({spot.filesystem})"
@@ -151,7 +151,7 @@ def why_not_there(
         if spot.overlaps(place):
             return f"it leads to {what}"
     if not is_straight(folder, spot):
-        # A symbolic link, or a file system that is mounted in parts; what it says may be a path of the host.
+        # A symbolic link, or a partly mounted file system. The path in the file system may be one of the host's.
         for path in (spot.path, *([f"/run{spot.path}"] if spot.filesystem == "tmpfs" else [])):
             if reason := why_never(path, engine_root=engine_root):
                 return f"it leads to {path}: {reason}"
@@ -159,14 +159,14 @@ def why_not_there(
 
 
 def is_straight(folder: str, spot: Spot) -> bool:
-    """Whether a path can lead where it does without a symbolic link: by a mount over one of the folders on its way."""
+    """Return True if a path can lead to a place without a symbolic link, by a mount over one of its parents."""
     return spot.path == "/" or folder == spot.path or folder.endswith(spot.path)
 
 
 def engine_spot(mountinfo: str) -> Spot | None:
-    """Return where an engine has its own data, as a container of it sees that; None where it does not.
+    """Return the place of an engine's own data, found from inside a container; None if that shows nothing.
 
-    Engines mount files into each container from a folder of their own that has the container's full id.
+    Engines mount files into each container from a folder of their own, which has the container's full id.
 
     Args:
         mountinfo: the kernel's list of mounts, as the container sees it.

@@ -1,13 +1,13 @@
-"""The image that a container was really made from, as each image that is committed of the container notes it.
+"""Records a container's original image in every image that is committed from the container.
 
-After a rollback a container may stand on an image that was committed of it. An engine folds all that the user asked for
-into the configuration of such an image, and neither a name nor an equal list of layers leads safely to the image below:
-names move, images are pruned, two images have the same layers. So the commit itself carries the note, as its author.
-That goes with the image to other engines and stores, and every engine shows it, while Podman forgets the comment of an
-image that it loads. No container inherits it.
+After a rollback a container may use an image that was committed from it. The engine merges the user's settings into the
+configuration of such an image, and neither a name nor an equal list of layers identifies the image below: names move,
+images are pruned, and two images may have the same layers. So the commit itself has the record, in its author field.
+The author stays with the image in other engines and stores, and every engine shows it, while Podman drops the comment
+of an image that it loads. Containers do not inherit it.
 
-The author is part of a request's first line, which programs log. So a note holds no value of the configuration, only
-salted hashes: all that is ever asked is whether a container has the very same value.
+The author is part of a request's first line, which programs log. So the record contains salted hashes instead of values
+of the configuration. They are enough to tell whether a container has the same value.
 """
 
 from __future__ import annotations
@@ -28,24 +28,23 @@ from docker_rollback._inspection.recreate import layers_of
 
 _HEAD: Final = "docker-rollback origin "
 _LONGEST: Final = 8000
-"""Letters of a note: it is part of a request's first line, for which proxies have room for 15,000."""
+"""The maximum length of a record: it is part of a request's first line, which proxies limit to 15,000 characters."""
 _LARGEST: Final = 1 << 20
-"""Bytes of JSON that a note can hold."""
+"""The maximum size of a record's JSON, in bytes."""
 _ID: Final = re.compile("sha256:[0-9a-f]{64}")
 _SALT: Final = re.compile("[0-9a-f]{32}")
 
 _MAPPINGS: Final = ("Labels", "ExposedPorts", "Volumes", "Healthcheck")
-"""Fields of a configuration that are mappings, whose values are compared one by one."""
+"""Fields of a configuration that are mappings; their values are compared one by one."""
 
 
 @frozen
 class Defaults:
-    """What an image gives its containers: the hashes of all values in its `Config`.
+    """The hashes of all defaults in an image's `Config`.
 
     Attributes:
-        salt: what each hash is salted with, in hexadecimal digits.
-        hashes: by field; those of an environment's entries as a list, those of a mapping's values by key. A value that
-            is empty is itself.
+        salt: the salt of the hashes, in hexadecimal digits.
+        hashes: the hashes by field: a list for the environment, by key for a mapping. An empty value stands for itself.
     """
 
     salt: str
@@ -53,7 +52,7 @@ class Defaults:
 
     @classmethod
     def of(cls, config: Mapping[str, Any]) -> Defaults:
-        """Return those of the image with this `Config`, under a new salt."""
+        """Hash the defaults of an image's `Config` with a new salt."""
         salt = secrets.token_hex(16)
         found: dict[str, Any] = {}
         for field, value in config.items():
@@ -66,9 +65,9 @@ class Defaults:
         return cls(salt, found)
 
     def among(self, config: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the image's `Config` as far as a container's `Config` tells it.
+        """Return the image's `Config`, as far as a container has the same values.
 
-        Where a value differs from the container's, its hash stands for it, which equals no value.
+        A different value is replaced by its hash, which equals no value.
         """
         found: dict[str, Any] = {}
         for field, known in self.hashes.items():
@@ -88,12 +87,12 @@ class Defaults:
 
 @frozen
 class Origin:
-    """The image that a container was made from, before any rollback.
+    """The image that a container was created from, before any rollback.
 
     Attributes:
-        image: its id, in the engine that the container was first committed in.
-        layers: how many layers it has.
-        defaults: what the container has from it; None where a note had no room for that.
+        image: its id, in the engine that first committed the container.
+        layers: the number of its layers.
+        defaults: its defaults; None if the record was too long for them.
     """
 
     image: str
@@ -102,30 +101,30 @@ class Origin:
 
     @property
     def note(self) -> str:
-        """The author of an image that is committed of the container."""
+        """The author to set in an image that is committed from the container."""
         known = [] if self.defaults is None else [self.defaults.salt, self.defaults.hashes]
         whole = _packed([self.image, self.layers, *known])
         return whole if len(whole) <= _LONGEST else _packed([self.image, self.layers])
 
 
 def origin_of(image: Mapping[str, Any], *, named: bool) -> Origin:
-    """Return the origin of a container.
+    """Return a container's origin.
 
     Args:
-        image: the inspection of the image that it stands on.
-        named: whether it was created by a name of the user's or by a digest, not by an id: then the image is the
-            user's, also if it was committed here.
+        image: the inspection of its present image.
+        named: True if it was created by a name or digest and not by an id. The image is then the user's own, even if
+            it was committed here.
     """
     image_id, layers = str(image["Id"]), len(layers_of(image))
     noted = _noted(str(image.get("Author") or "")) if not named else None
-    # Anybody may write a note. One of ours names an image below this one.
+    # Anybody can write an author. Our records name an image below this one.
     if noted is not None and noted.image != image_id and noted.layers <= layers:
         return noted
     return Origin(image_id, layers, Defaults.of(image.get("Config") or {}))
 
 
 def _hash(salt: str, *value: Any) -> Any:
-    """Return the hash of a value with the names of its field and key before it; an empty value tells nothing."""
+    """Hash a value together with the names of its field and key; an empty value is returned as it is."""
     if not value[-1]:
         return value[-1]
     text = json.dumps(value, sort_keys=True).encode()
@@ -138,7 +137,7 @@ def _packed(values: list[Any]) -> str:
 
 
 def _noted(author: str) -> Origin | None:
-    """Return the origin that an author notes; None for every other one, also if it looks like a note."""
+    """Parse the origin in an author; return None if it is not a valid record of ours."""
     if not author.startswith(_HEAD) or len(author) > _LONGEST:
         return None
     try:
@@ -157,7 +156,7 @@ def _noted(author: str) -> Origin | None:
 
 
 def _are_hashed(hashes: Mapping[str, Any]) -> bool:
-    """Return True if a note's hashes have the shape that `Defaults.of` makes."""
+    """Return True if hashes have the structure that `Defaults.of` builds."""
     for field, known in hashes.items():
         if field == "Env":
             fits = isinstance(known, list) and all(map(_is_hash, known))

@@ -1,8 +1,8 @@
-"""Values of a container's environment, kept out of what is printed. Pure.
+"""Removes the values of a container's environment from texts. Pure.
 
-A service that fails often prints what it was given: an address with a password in it, a token that was refused. Its
-last lines help whoever has to understand the failure, and an error's text ends in logs and tickets. So what stands in
-the environment is replaced by the name under which it stands there.
+A failing service often prints its settings: an address with a password, a refused token. The last lines of its log
+explain the failure, but the texts of errors end up in logs and tickets. So each value of the environment is replaced by
+the name of its variable.
 """
 
 from __future__ import annotations
@@ -15,26 +15,26 @@ from urllib.parse import unquote
 _TELLING_NAME: Final = re.compile(
     r"pass|pwd|secret|token|key|cred|auth|priv|salt|cert|cookie|session|signature|dsn|license|pin\b", re.IGNORECASE
 )
-"""Names of variables whose values are secrets, as people choose them."""
+"""Matches the names that people choose for variables with secrets."""
 
 _IN_ADDRESS: Final = re.compile(r"://[^/@\s:]*:([^/@\s]+)@")
-"""The password in an address."""
+"""Matches the password in an address."""
 
 _LONG: Final = 8
 _SHORTEST: Final = 3
-"""A shorter value would be found everywhere by chance; one that is long may be a secret whatever its name."""
+"""Shorter values would match by chance. A value of `_LONG` characters counts as a secret under any name."""
 
 
 def hide(text: str, environment: Iterable[str], *, known: Iterable[str] = ()) -> str:
-    """Return a text in which the values of an environment are replaced by ``${NAME}``.
+    """Replace the values of an environment in a text by ``${NAME}``.
 
-    Replaced are values of at least eight characters, those of three and more whose name tells that they are secrets,
-    each line of them where they have several, and passwords in addresses.
+    It replaces values of at least eight characters, values of at least three characters whose names suggest secrets,
+    each line of a value with several, and passwords in addresses.
 
     Args:
-        text: what is to be printed.
-        environment: what may not be in it, each as "NAME=value".
-        known: those of them that are no secret, such as the ones of an image.
+        text: the text.
+        environment: the variables to hide, each as "NAME=value".
+        known: the variables that are not secret, for example those of the image.
 
     Example:
         >>> hide("login failed for s3cret!", ["DB_PASSWORD=s3cret!"])

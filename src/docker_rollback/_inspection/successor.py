@@ -1,8 +1,8 @@
-"""An inspected container and another image -> the request for its successor. Pure: raw JSON in, raw JSON out.
+"""Builds the request for a container's successor on another image. Pure: raw JSON in, raw JSON out.
 
-An inspection shows what the user asked for and what the image gave, merged into one. Sent back whole, the old image's
-PATH, labels and command would be pinned onto the new image. So what equals the old image's own is taken out first, and
-the new image gives its own instead; what is left is what the user asked for.
+An inspection shows the user's settings merged with the image's defaults. If it were sent back whole, the old image's
+PATH, labels and command would override those of the new image. So values that equal the old image's defaults are
+removed first, and the new image supplies its own.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ from docker_rollback._inspection.recreate import CreateRequest, create_request
 from docker_rollback._model import Observed
 
 Words: TypeAlias = str | Sequence[str]
-"""A command: its words, or one string that a shell would take apart."""
+"""A command: a list of words, or one string that is split like a shell command."""
 
 _PLAIN: Final = ("User", "WorkingDir", "StopSignal", "Shell")
-"""Fields of a configuration in which an empty value means the image's own."""
+"""Fields of a configuration in which an empty value means the image's default."""
 
 _NOT_ASKED_FOR: Final = ("OnBuild", "ArgsEscaped")
 """Fields that only an image has."""
 
 _OF_THE_IMAGE: Final = "com.docker.compose.image"
-"""The label in which compose notes the id of the image that it made a container from."""
+"""The label in which compose records the id of the image that it created a container from."""
 
 
 class ChangeArguments(TypedDict, total=False):
-    """What may differ from the container that is replaced, besides its image; see `Changes`."""
+    """The settings in which a successor may differ from the replaced container, besides its image; see `Changes`."""
 
     environment: Mapping[str, str | None]
     labels: Mapping[str, str | None]
@@ -53,16 +53,16 @@ def _words(value: Words | None) -> list[str] | None:
 
 @frozen
 class Changes:
-    """What differs from the container that is replaced, besides its image.
+    """The changes of a successor against the replaced container, besides its image.
 
     Attributes:
-        environment: variables with their values; None takes one of the user's away.
-        labels: labels with their values; None takes one of the user's away.
-        command: instead of the one that there was.
-        entrypoint: instead of the one that there was; an empty one clears the image's.
-        user: whom its program runs as.
-        working_dir: where its program runs.
-        healthcheck: its health check, as the API has it.
+        environment: variables to set; None removes one of the user's.
+        labels: labels to set; None removes one of the user's.
+        command: the new command.
+        entrypoint: the new entrypoint; an empty one clears the image's.
+        user: the user that its program runs as.
+        working_dir: the working directory of its program.
+        healthcheck: its health check, in the API's form.
         config: any other fields of the API's container configuration.
         host_config: any fields of the API's `HostConfig`.
     """
@@ -78,14 +78,14 @@ class Changes:
     host_config: Mapping[str, Any] = field(factory=dict)
 
     def __attrs_post_init__(self) -> None:
-        """Refuse what the engine would refuse later, or take for something else."""
+        """Refuse values that the engine would refuse later, or misunderstand."""
         for name in ("environment", "labels", "config", "host_config"):
             mapping(name, getattr(self, name))
         mapping("healthcheck", self.healthcheck, optional=True)
         for name in ("environment", "labels"):
             for key, value in getattr(self, name).items():
                 if not isinstance(value, str | NoneType):
-                    # Not the value itself, which may be a secret.
+                    # The message does not show the value, which may be a secret.
                     raise TypeError(f"{name}[{key!r}] is a text or None, not of type {type(value).__name__}")
         for name in ("user", "working_dir"):
             instance(name, getattr(self, name), (str, NoneType), what="a text or None")
@@ -94,17 +94,17 @@ class Changes:
 def update_request(
     container: Observed, *, image: str, image_id: str, defaults: Mapping[str, Any], changes: Changes
 ) -> CreateRequest:
-    """Return the request that makes a container's successor: the user's configuration, on another image's defaults.
+    """Return the request for a container's successor: the user's settings on another image's defaults.
 
-    Its anonymous volumes are those of the container, by the names that the engine gave them. From then on the engine
-    takes them for named ones.
+    The successor gets the container's anonymous volumes, by the names that the engine gave them. From then on the
+    engine treats them as named volumes.
 
     Args:
-        container: what is replaced.
-        image: what to create it from; becomes its `Config.Image`.
+        container: the replaced container.
+        image: the image to create it from; becomes its `Config.Image`.
         image_id: the id of that image.
-        defaults: the `Config` of the image that the container was made from.
-        changes: what else shall differ.
+        defaults: the `Config` of the image that the container was created from.
+        changes: the other changes.
 
     Example:
         >>> request = update_request(web, image="web:2", image_id=new, defaults=old["Config"], changes=Changes())
@@ -122,7 +122,7 @@ def update_request(
         labels |= {} if value is None else {label: value}
     given = {
         "Cmd": changes.command,
-        # An empty list would mean the image's own.
+        # An empty list would mean the image's default.
         "Entrypoint": changes.entrypoint if changes.entrypoint != [] else [""],
         "User": changes.user,
         "WorkingDir": changes.working_dir,
@@ -140,11 +140,11 @@ def update_request(
 def equal_request(
     container: Observed, inspection: Mapping[str, Any], *, image_config: Mapping[str, Any]
 ) -> CreateRequest:
-    """Return the request that makes a container's equal with the very same anonymous volumes.
+    """Return the request that recreates a container with its own anonymous volumes.
 
     Args:
-        container: as it stands.
-        inspection: what it shall be; its own, with references to others that were made anew.
+        container: the container.
+        inspection: its inspection, with references to other containers that were recreated.
         image_config: the `Config` of its image.
     """
     config, host_config = dict(inspection["Config"]), dict(inspection["HostConfig"])
@@ -154,7 +154,7 @@ def equal_request(
 
 
 def _own(config: Mapping[str, Any], defaults: Mapping[str, Any], host_config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what the user asked for: the configuration without what equals the image's own."""
+    """Return the user's settings: the configuration without the values that equal the image's defaults."""
     own = {key: value for key, value in config.items() if key not in _NOT_ASKED_FOR}
     inherited = set(defaults.get("Env") or ())
     own["Env"] = [entry for entry in config.get("Env") or () if entry not in inherited]
@@ -180,20 +180,20 @@ def _beyond(own: Mapping[str, Any] | None, inherited: Mapping[str, Any] | None) 
 
 
 def _program(config: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
-    """Return entrypoint and command to send: those that are the image's own give way to the next image's.
+    """Return the entrypoint and command to send, without those that are the image's defaults.
 
-    A command is meant for an entrypoint. Where the user gave an entrypoint, the command is the user's as well, also
-    where there is none.
+    A command belongs to an entrypoint. If the user set the entrypoint, the command is the user's too, even an empty
+    one.
     """
     entrypoint, command = config.get("Entrypoint") or None, config.get("Cmd") or None
     if entrypoint == (defaults.get("Entrypoint") or None):
         return {"Entrypoint": None, "Cmd": None if command == (defaults.get("Cmd") or None) else command}
-    # Null would mean the next image's entrypoint; one that was cleared is sent as an empty string.
+    # Null would mean the new image's entrypoint, so a cleared one is sent as an empty string.
     return {"Entrypoint": entrypoint or [""], "Cmd": command}
 
 
 def _healthcheck(own: Mapping[str, Any], inherited: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Return the fields of a health check that the user set; an engine takes each other one from the image."""
+    """Return the fields of a health check that the user set; an engine takes all others from the image."""
     if own.get("Test") == ["NONE"] and inherited.get("Test") != ["NONE"]:
         return {"Test": ["NONE"]}
     return {key: value for key, value in own.items() if value and value != inherited.get(key)} or None
@@ -205,9 +205,9 @@ def _environment(own: Sequence[str], changes: Mapping[str, str | None]) -> list[
 
 
 def _carry_volumes_over(container: Observed, config: dict[str, Any], host_config: dict[str, Any]) -> None:
-    """Have the request ask for the anonymous volumes that the container has, by name, at their places.
+    """Request the container's anonymous volumes by name, at their destinations.
 
-    Those that come from another container by `VolumesFrom` come from there again.
+    Volumes that come from another container by `VolumesFrom` come from there again.
     """
     volumes = dict(config.get("Volumes") or {})
     shown = container.inspection["Config"].get("Volumes") or {}

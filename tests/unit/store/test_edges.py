@@ -311,5 +311,5 @@ def test_a_blob_that_is_cut_short_while_it_is_read_is_damaged(tmp_path: Path) ->
         pieces = store.open_blob(blob)
         next(pieces)
         os.truncate(store.path / "blobs" / "sha256" / blob.digest[7:], 3 * CHUNK)
-        with pytest.raises(CorruptBackupError, match="cut short"):
+        with pytest.raises(CorruptBackupError, match="truncated"):
             list(pieces)

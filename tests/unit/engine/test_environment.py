@@ -72,13 +72,13 @@ def test_ssh_without_its_library_says_how_to_get_it(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(environment, "find_spec", lambda _: None)
     monkeypatch.setenv("DOCKER_HOST", "ssh://root@far")
     with pytest.raises(
-        EngineUnavailableError, match=r"ssh://root@far takes paramiko.*pip install docker-rollback\[ssh\]"
+        EngineUnavailableError, match=r"ssh://root@far needs paramiko.*pip install docker-rollback\[ssh\]"
     ):
         DockerEngine.from_env()
     monkeypatch.delenv("DOCKER_HOST")
     ContextAPI.create_context("far", host="ssh://root@further")
     monkeypatch.setenv("DOCKER_CONTEXT", "far")
-    with pytest.raises(EngineUnavailableError, match=r"ssh://root@further\S* takes paramiko"):
+    with pytest.raises(EngineUnavailableError, match=r"ssh://root@further\S* needs paramiko"):
         DockerEngine.from_env()
     project = Path(__file__).parents[3].joinpath("pyproject.toml").read_text()
     assert 'ssh = ["docker[ssh]' in project
@@ -102,7 +102,7 @@ def test_what_is_no_address_is_said_to_be_none(address: str, monkeypatch: pytest
     """With examples of what would be one."""
     monkeypatch.setenv("DOCKER_HOST", address)
     with pytest.raises(
-        EngineUnavailableError, match=r"is no address of an engine; DOCKER_HOST is one such as unix:///"
+        EngineUnavailableError, match=r"is not an engine.s address; set DOCKER_HOST to one such as unix:///"
     ):
         DockerEngine.from_env()
 

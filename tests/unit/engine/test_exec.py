@@ -160,7 +160,7 @@ def test_an_end_in_the_midst_of_a_frame_is_no_success(bench: Bench) -> None:
     """Where the output ends in the midst of a frame, some of it is lost, whatever the exit code."""
     bench.says(frame(b"a whole frame"), frame(b"a frame that is cut")[:-3])
     bench.state = {"Running": False, "ExitCode": 0}
-    with pytest.raises(EngineTimeoutError, match="in the middle of its output"):
+    with pytest.raises(EngineTimeoutError, match="in the middle of the output"):
         bench.process().finish()
 
 
@@ -191,7 +191,7 @@ def test_a_reset_is_no_success(bench: Bench) -> None:
     bench.near.sendall(b"nobody reads this")
     bench.says(frame(b"out"))
     bench.state = {"Running": False, "ExitCode": 0}
-    with pytest.raises(EngineTimeoutError, match="some of its input"):
+    with pytest.raises(EngineTimeoutError, match="part of the input"):
         bench.process(stdin=True).finish()
 
 
@@ -250,7 +250,7 @@ def test_a_program_is_ended_by_any_way_there_is(bench: Bench, way: str) -> None:
 def test_what_cannot_be_ended_is_told(bench: Bench) -> None:
     """Where there is no way to end a program, it is said, without a long wait."""
     process = bench.process(weapon=Weapon(state=bench.state))
-    with pytest.raises(EngineError, match="cannot be ended from here"):
+    with pytest.raises(EngineError, match="cannot be killed from here"):
         process.kill()
     assert bench.clock.now < 2
 
@@ -262,7 +262,7 @@ def test_leaving_the_block_loses_no_error(bench: Bench) -> None:
         bench.process(weapon=Weapon(state=bench.state)),
     ):
         raise ValueError("mine")
-    assert "cannot be ended from here" in caught.value.__notes__[0]
+    assert "cannot be killed from here" in caught.value.__notes__[0]
 
 
 def test_killing_what_has_ended_tells_how_it_ended(bench: Bench) -> None:
@@ -277,7 +277,7 @@ def test_killing_what_has_ended_tells_how_it_ended(bench: Bench) -> None:
 def test_leaving_the_block_tells_that_a_program_goes_on(bench: Bench) -> None:
     """Where the block itself went well, that is the error."""
     with (
-        pytest.raises(EngineError, match="cannot be ended from here"),
+        pytest.raises(EngineError, match="cannot be killed from here"),
         bench.process(weapon=Weapon(state=bench.state)),
     ):
         pass

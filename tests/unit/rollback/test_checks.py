@@ -94,7 +94,7 @@ class Elsewhere(FakeEngine):
     def now(self) -> datetime:
         """Return what it says."""
         if self.said is None:
-            raise EngineError("ask the engine for its time", "'None' is no time")
+            raise EngineError("ask the engine for its time", "'None' is not a time")
         return self.said
 
 

@@ -1,6 +1,6 @@
-"""The engine behind a docker-py client: Docker, or Podman by Docker's API.
+"""Implements `Engine` over a docker-py client, for Docker and for Podman's Docker-compatible API.
 
-What engines answer differently is made one behaviour here; `docs/explanation/engines.md` lists it.
+Differences between engines are hidden here; `docs/explanation/engines.md` lists them.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from docker_rollback._engine.docker.rights import forbidden
 from docker_rollback._engine.port import Engine, EngineInfo
 
 _STANDS: Final = 10.0
-"""Seconds for which what an engine says of itself stands."""
+"""Seconds for which an engine's description of itself is cached."""
 
 
 class DockerEngine(DockerContainers, DockerImages, DockerNetworks, DockerVolumes):
-    """An engine, reached by docker-py; implements `Engine`.
+    """Connects to an engine through docker-py; implements `Engine`.
 
-    A reference is a full id, an exact name, or the beginning of an id of at least 12 digits. Safe to use from several
-    threads at once.
+    A reference is a full id, an exact name, or the first digits of an id, at least 12. Several threads may use it at
+    once.
 
     Example:
         >>> engine = DockerEngine(docker.from_env())
@@ -49,17 +49,17 @@ class DockerEngine(DockerContainers, DockerImages, DockerNetworks, DockerVolumes
         sleep: Callable[[float], None] = time.sleep,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Use a client; nothing is asked of the engine before the first call of a method.
+        """Wrap a client; no request is sent before the first method call.
 
         Args:
-            client: of docker-py, high or low level. It stays the caller's: it is neither changed nor closed. The
-                version of the API that it was told is not used: it is the engine's, at most 1.51.
-            timeout: seconds until an answer must have begun.
-            patience: the same where the work grows with data (create, commit, removals, images). A stop has as long as
-                the container itself asks for, and `timeout` more, where that is longer.
-            address: where the engine is, for `info`; found out where None.
-            sleep: waits, in seconds.
-            clock: tells seconds.
+            client: a docker-py client, high or low level. It is neither changed nor closed. Its API version is not
+                used; requests use the engine's own, at most 1.51.
+            timeout: the time for an answer to begin, in seconds.
+            patience: the same for work that grows with data (create, commit, removals, images). A stop may take the
+                container's own stop timeout plus `timeout`, if that is longer.
+            address: the engine's address, for `info`; None to detect it.
+            sleep: waits for a number of seconds.
+            clock: returns a time in seconds.
         """
         instance("client", client, (DockerClient, APIClient), what="a docker-py client")
         seconds("timeout", timeout, above=True)
@@ -74,16 +74,16 @@ class DockerEngine(DockerContainers, DockerImages, DockerNetworks, DockerVolumes
 
     @classmethod
     def from_env(cls, *, timeout: float = 60.0) -> Self:
-        """Use the engine that the `docker` command would: by DOCKER_HOST and its kin, or by the current context.
+        """Connect to the engine that the `docker` command would use.
 
-        That context is the one that DOCKER_CONTEXT names, else the one of ``docker context use``. DOCKER_HOST comes
-        before both.
+        DOCKER_HOST and its companions come first, then the context of DOCKER_CONTEXT, then the context of ``docker
+        context use``.
 
         Args:
             timeout: as for the constructor.
 
         Raises:
-            EngineUnavailableError: no engine answers there, or something is missing on the way; it says what.
+            EngineUnavailableError: no engine answers, or the connection lacks something; the error says what.
 
         Example:
             >>> engine = DockerEngine.from_env()
@@ -99,10 +99,10 @@ class DockerEngine(DockerContainers, DockerImages, DockerNetworks, DockerVolumes
         try:
             return datetime.fromisoformat(said)
         except ValueError as error:
-            raise asking.failed(f"{said!r} is no time") from error
+            raise asking.failed(f"{said!r} is not a time") from error
 
     def info(self) -> EngineInfo:
-        # An engine counts and measures a good deal for this answer, of which nothing here changes from call to call.
+        # This answer is expensive for an engine, and the part that is used here hardly changes.
         known, asked = self._info
         now = self._clock()
         if known is None or not asked <= now < asked + _STANDS:

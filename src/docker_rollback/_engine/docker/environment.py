@@ -1,4 +1,4 @@
-"""A docker-py client for the engine that the environment names, and what is wrong where it cannot be made."""
+"""Creates the docker-py client for the engine that the environment names."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ _OF_TLS: Final = ("ca.pem", "cert.pem", "key.pem")
 def client_from_env() -> DockerClient:
     """Return a client for the engine that the `docker` command would use.
 
-    That is the one of DOCKER_HOST; else the one of the context that DOCKER_CONTEXT or ``docker context use`` names;
-    else the one of the default socket.
+    That is the engine of DOCKER_HOST, else of the context in DOCKER_CONTEXT or of ``docker context use``, else of the
+    default socket.
 
     Raises:
-        EngineUnavailableError: no engine answers there, or something is missing on the way to it; it says what.
+        EngineUnavailableError: no engine answers, or the connection lacks something; the error says what.
     """
     environment = os.environ
     where = environment.get("DOCKER_HOST") or _of_context(environment) or _DEFAULT
@@ -42,37 +42,37 @@ def client_from_env() -> DockerClient:
 
 
 def _of_context(environment: Mapping[str, str]) -> str:
-    """Return the address of the current context; empty for the default one. docker-py takes that for a missing one."""
+    """Return the address of the current context; empty for the default one, which docker-py treats as missing."""
     name = environment.get("DOCKER_CONTEXT") or None
     try:
-        # The types leave out that there may be none.
+        # The type stubs do not say that it may return None.
         context: Any = ContextAPI.get_context(name)
     except (DockerException, OSError, ValueError) as error:
         reason = f"the docker context cannot be read: {error}; see `docker context ls`, or set DOCKER_HOST"
         raise EngineUnavailableError(_REACH.action, reason) from error
     if context is None:
         which = repr(name) if name is not None else "of the name that is in use"
-        reason = f"there is no docker context {which}; `docker context ls` names those that there are"
+        reason = f"there is no docker context {which}; `docker context ls` lists them"
         raise EngineUnavailableError(_REACH.action, reason)
     return "" if context.Name == "default" else str(context.Host or "")
 
 
 def _why_not(where: str, environment: Mapping[str, str]) -> str:
-    """Return what is missing on the way to an engine; empty where nothing is."""
+    """Return what a connection to the address lacks; empty if nothing."""
     kind, known, _ = where.partition("://")
     if not known or kind not in ("unix", "tcp", "http", "https", "ssh", "npipe", "http+unix", "fd"):
         return (
-            f"{where!r} is no address of an engine; DOCKER_HOST is one such as unix:///var/run/docker.sock, "
+            f"{where!r} is not an engine's address; set DOCKER_HOST to one such as unix:///var/run/docker.sock, "
             "tcp://host:2376 or ssh://user@host"
         )
     if kind == "ssh" and find_spec("paramiko") is None:
-        return f"{where} takes paramiko, which is not installed: pip install docker-rollback[ssh]"
+        return f"{where} needs paramiko, which is not installed: pip install docker-rollback[ssh]"
     wanted = bool(environment.get("DOCKER_CERT_PATH")) or bool(environment.get("DOCKER_TLS_VERIFY"))
     if wanted and kind in ("tcp", "https") and environment.get("DOCKER_HOST"):
         folder = Path(environment.get("DOCKER_CERT_PATH") or Path("~/.docker").expanduser())
         if missing := [name for name in _OF_TLS if not (folder / name).is_file()]:
             return (
                 f"DOCKER_TLS_VERIFY or DOCKER_CERT_PATH asks for TLS to {where}, and {folder} has no "
-                f"{', '.join(missing)}; name the folder that has them by DOCKER_CERT_PATH, or unset both"
+                f"{', '.join(missing)}; set DOCKER_CERT_PATH to the folder that has them, or unset both"
             )
     return ""

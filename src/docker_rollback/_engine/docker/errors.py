@@ -1,7 +1,7 @@
-"""Whatever an engine, or the way to it, answers wrong, as an error of ours.
+"""Translates failures of an engine or of the connection to it into our errors.
 
-One `Asking` is made for each request. It knows what was asked and turns every failure of it into the error that says
-what is true: of the answer (`refused`), and of the transport, also while a stream is still being read (`translated`).
+Each request has an `Asking`. It knows the request in words, and turns a bad answer (`refused`) and a failure of the
+transport (`translated`), also while a stream is being read, into the error that fits.
 """
 
 from __future__ import annotations
@@ -31,10 +31,9 @@ from docker_rollback.errors import (
 )
 
 TRANSPORT_ERRORS = (requests.RequestException, urllib3.exceptions.HTTPError, DockerException, OSError)
-"""Everything that the road to an engine raises. `OSError` is among them, so no code of a caller may run where they
-are caught."""
+"""The transport's errors. They include `OSError`, so no code of a caller may run where they are caught."""
 
-# The engine was never reached: nothing has been done, and nothing will be.
+# The engine was never reached, so the request has no effect.
 _UNREACHED = frozenset(
     {
         errno.ECONNREFUSED,
@@ -61,8 +60,8 @@ _TIMEOUTS = (requests.Timeout, urllib3.exceptions.TimeoutError, TimeoutError)
 _WHO_MAY = "run as root, or as a member of the socket's group"
 _DENIED = frozenset({errno.EACCES, errno.EPERM})
 
-# Docker answers 403 not only for what is forbidden: a network that is in use, or joined already, or whose addresses
-# another one has, gets it too. Podman answers 500 for most states that do not allow a request.
+# Docker answers 403 not only for forbidden requests, but also for a network that is in use, already joined, or whose
+# addresses another one has. Podman answers 500 for most states that do not allow a request.
 _CONFLICT_TEXTS = re.compile(
     r"already in use|has active endpoints|has associated containers|being used|already exists in network"
     r"|already connected|container state improper|is not running|is not paused|already paused|is in use"
@@ -76,19 +75,19 @@ _MISSING_CONTAINER = re.compile(r"no such container|no container with (?:name|id
 
 
 _SENTENCE = re.compile(r"[^\W\d]{2,}\W+(?:\w+\W+)*[^\W\d]{2,}")
-"""Two words at least; a number, or a page of marks, is no reason."""
+"""Matches at least two words; a number, or a page of markup, is not a reason."""
 _MARKS = re.compile(r"<(style|script)\b.*?</\1>|<[^>]*>", re.IGNORECASE | re.DOTALL)
 
 
 @frozen
 class Asking:
-    """One request, in words, for its errors.
+    """A request in words, for its errors.
 
     Attributes:
-        action: what is asked ("stop container 'web'").
-        missing: what a 404 means; None where it has no meaning of its own.
-        name: what the caller called the object that may be missing.
-        secrets: texts that no error may repeat, such as the values of environment variables.
+        action: the request ("stop container 'web'").
+        missing: the error for a 404; None if a 404 has no special meaning.
+        name: the caller's name for the object that may be missing.
+        secrets: texts that an error must not contain, such as the values of environment variables.
     """
 
     action: str
@@ -97,18 +96,18 @@ class Asking:
     secrets: Sequence[str] = field(factory=tuple)
 
     def refused(self, status: int, body: str) -> EngineError:
-        """Return the error that an answer with an HTTP status of 300 or more stands for."""
+        """Return the error for an answer with an HTTP status of 300 or more."""
         said = _message(body)
         reason = self.clean(said if _SENTENCE.search(said) else _without_a_reason(status, said))
-        # An engine redirects what is no path of its own, such as one with a name that has a slash. And while a
-        # container goes, Podman has it in one place and not in another, and calls that its own error.
+        # An engine redirects unknown paths, such as one with a slash in a name. And while a container is removed,
+        # Podman still has it in one place and not in another, and reports an internal error.
         nowhere = status in (301, 404) or (status == 500 and _MISSING_CONTAINER.search(reason))
         if self.missing is not None and nowhere:
             return self._not_found(reason, 404)
         return self._judged(reason, status)
 
     def failed(self, reason: str) -> EngineError:
-        """Return the error for an answer that began well and told of a failure later, inside its stream."""
+        """Return the error for a failure that an answer reports inside its stream, after a good status."""
         return self._judged(self.clean(" ".join(reason.split())), None)
 
     def _judged(self, reason: str, status: int | None) -> EngineError:
@@ -130,11 +129,11 @@ class Asking:
         return error
 
     def broken(self, error: BaseException, *, address: str = "") -> EngineError:
-        """Return the error that a failure of the transport, to an engine at `address`, stands for."""
+        """Return the error for a failure of the transport to an engine at `address`."""
         where = f" at {address}" if address else ""
         chain = list(_chain(error))
         reason = self.clean(_deepest_words(chain))
-        # OpenSSL has numbers of its own where others have the system's.
+        # An SSLError has OpenSSL's own error numbers, not the system's.
         codes = {link.errno for link in chain if isinstance(link, OSError) and not isinstance(link, ssl.SSLError)}
         if codes & _DENIED:
             return EngineForbiddenError(
@@ -146,30 +145,30 @@ class Asking:
             return EngineTimeoutError(self.action, f"no answer within the time-out: {reason}")
         if isinstance(error, DockerException) and not isinstance(error, requests.RequestException):
             return EngineUnavailableError(self.action, f"no engine answers{where}: {reason}")
-        # The request was under way. Whether the engine did what was asked cannot be known from here.
+        # The request had been sent, so it is unknown whether the engine carried it out.
         return EngineTimeoutError(self.action, f"the connection was lost before the answer was complete: {reason}")
 
     def unreadable(self, what: str) -> EngineError:
-        """Return the error for an answer that is none of an engine's."""
+        """Return the error for an answer that does not come from an engine."""
         return EngineError(self.action, f"the answer is not an engine's: {self.clean(what)}")
 
     @contextmanager
     def translated(self, address: str = "") -> Iterator[None]:
-        """Turn what the transport raises inside the block into an error of ours; no foreign code may run in it."""
+        """Translate the transport's errors in the block into ours; no code of a caller may run in it."""
         try:
             yield
         except TRANSPORT_ERRORS as error:
             raise self.broken(error, address=address) from error
 
     def clean(self, text: str) -> str:
-        """Return `text` without any of the secrets, longest first so that none is left in part."""
+        """Replace all secrets in `text`, longest first, so that no part of one remains."""
         for secret in sorted(self.secrets, key=len, reverse=True):
             text = text.replace(secret, "***")
         return text
 
     def _not_found(self, reason: str, status: int) -> EngineError:
-        # A verb on a network names a container too; which of both is missing stands in the text alone.
-        # And the create and the start of a container name networks.
+        # Requests about networks name containers too, and the create and the start of a container name networks. Only
+        # the text says which of them is missing.
         kind = self.missing or NotFoundError
         network = _MISSING_NETWORK.search(reason)
         if network is not None and kind.kind != "network":
@@ -180,9 +179,9 @@ class Asking:
 
 
 def secrets_of(request: object) -> tuple[str, ...]:
-    """Return the values of the environment variables in a request that creates a container.
+    """Return the values of the environment variables in a create request.
 
-    Values of one or two characters are left: they tell nothing, and are part of too many words.
+    Values of one or two characters are skipped: they reveal nothing, and are part of too many words.
     """
     if not isinstance(request, dict) or not isinstance(request.get("Env"), (list, tuple)):
         return ()
@@ -194,11 +193,11 @@ def secrets_of(request: object) -> tuple[str, ...]:
 def _without_a_reason(status: int, said: str) -> str:
     """Return a sentence for an answer that gives no reason of its own."""
     if status in (401, 407):
-        why = "the engine, or a proxy before it, wants to know who asks"
+        why = "the engine, or a proxy in front of it, requires authentication"
     elif status == 403:
-        why = "the engine, or a proxy before it, does not allow it"
+        why = "the engine, or a proxy in front of it, does not allow it"
     elif status == 404:
-        why = "there is no such thing, or what answers is no engine"
+        why = "there is no such object, or the address is not an engine's"
     elif status in (502, 503, 504):
         why = "a proxy answers, and the engine behind it does not"
     elif status >= 500:
@@ -213,7 +212,7 @@ def _message(body: str) -> str:
     try:
         answer = json.loads(body)
     except ValueError:
-        # A proxy may answer with a page.
+        # A proxy may answer with an HTML page.
         return " ".join(_MARKS.sub(" ", body).split())[:500]
     if isinstance(answer, dict):
         # Podman has "message" as Docker does; "cause" says less. An exec that fails has only "cause" at times.
@@ -224,7 +223,7 @@ def _message(body: str) -> str:
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
-    """Yield an error and all that it was made from: by cause, by context and as an argument."""
+    """Yield an error and all errors behind it: causes, contexts and arguments."""
     seen: set[int] = set()
     waiting: list[BaseException] = [error]
     while waiting:
@@ -238,7 +237,7 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 
 
 def _deepest_words(chain: Sequence[BaseException]) -> str:
-    """Return the words of the system's own error where there is one: the wrappers around it add addresses only."""
+    """Return the text of the system's own error if there is one; the wrappers around it only add addresses."""
     for link in chain:
         if isinstance(link, OSError) and link.strerror and not isinstance(link, requests.RequestException):
             return f"{link.strerror}" + (f": {link.filename}" if link.filename else "")

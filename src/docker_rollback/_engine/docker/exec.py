@@ -1,8 +1,8 @@
-"""A program that runs by exec in a container: its input, its output and its exit code over one connection.
+"""Runs a program in a container by exec, with input and output over one connection.
 
-The engine sends output in frames: one byte that says which stream, three zeros, four bytes of length, then that many
-bytes. docker-py's reader asks for each header and each frame by itself and copies them several times; this one takes in
-what is there, up to a megabyte, and copies it once.
+The engine sends output in frames: one byte for the stream, three zeros, four bytes of length, then that many bytes.
+docker-py reads each header and each frame separately and copies them several times; this reader takes everything that
+has arrived, up to a megabyte, and copies it once.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ _NOT_FOUND: Final = 127
 _FIRST_LOOK: Final = 0.5
 _LAST_LOOK: Final = 4.0
 _PATIENCE: Final = 0.5
-"""Seconds in which a program ends of itself, once its connection is closed, if it does so at all."""
+"""Seconds in which a program ends by itself after its connection was closed, if it does so at all."""
 
 
 class Demultiplexer:
-    """Takes an engine's frames apart, however they are cut into pieces."""
+    """Splits an engine's frames into streams; chunks may end anywhere in a frame."""
 
     def __init__(self, *, together: bool = False) -> None:
-        """Begin before the first frame; `together` takes standard error for output too."""
+        """Start before the first frame; `together` adds standard error to the output."""
         self._errors = () if together else (_STDERR, _SYSTEM)
         self._header = bytearray()
         self._stream = 0
@@ -48,16 +48,16 @@ class Demultiplexer:
 
     @property
     def stderr(self) -> bytes:
-        """The last 64 KiB of what came on standard error."""
+        """The last 64 KiB of standard error."""
         return bytes(self._stderr[-_KEPT_STDERR:])
 
     @property
     def complete(self) -> bool:
-        """Whether what has come so far ends where a frame ends."""
+        """True if the data so far ends at the end of a frame."""
         return not self._header and not self._left
 
     def feed(self, data: memoryview) -> bytes:
-        """Take in the next piece of the stream and return what it holds of standard output."""
+        """Process the next chunk, and return the standard output in it."""
         output: list[memoryview] = []
         at, end = 0, len(data)
         while at < end:
@@ -89,13 +89,13 @@ class Demultiplexer:
 
 
 class DockerProcess:
-    """The `Process` of an engine's exec; see there for what its methods promise.
+    """Implements `Process` for an engine's exec.
 
-    Output that comes while input is written is kept in memory until it is read, so a program that answers as much as it
-    is sent is best read by another thread meanwhile; both may use the process at the same time.
+    Output that arrives while input is written is held in memory until it is read. So if a program returns as much as it
+    receives, another thread should read meanwhile; both may use the process at the same time.
     """
 
-    # How long an engine may take to notice that a program has ended whose output has.
+    # Seconds that an engine may need to notice the end of a program after the end of its output.
     _GRACE = 10.0
 
     def __init__(
@@ -109,16 +109,16 @@ class DockerProcess:
         sleep: Callable[[float], None] = time.sleep,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Take over a connection.
+        """Use a connection.
 
         Args:
             duplex: the connection.
             inspect: returns the engine's inspection of the exec.
-            killer: ends the program.
-            asking: what its errors say.
-            stdin: whether the program has an input.
-            sleep: waits, in seconds.
-            clock: tells seconds.
+            killer: kills the program.
+            asking: the request in words, for errors.
+            stdin: True if the program has an input.
+            sleep: waits for a number of seconds.
+            clock: returns a time in seconds.
         """
         self._duplex = duplex
         self._inspect = inspect
@@ -150,7 +150,7 @@ class DockerProcess:
                 came = self._receive()
             if not came and not self._wait(patience if self._fed else None, reading=True, writing=False):
                 if self._over is not None and self._clock() > self._over:
-                    # It has ended, and nothing has come since.
+                    # The program has ended, and no output has arrived since.
                     self._ended = True
                 else:
                     self._look()
@@ -164,7 +164,7 @@ class DockerProcess:
                     sent = self._duplex.send(view[:_BLOCK])
             except EngineError as error:
                 if isinstance(error.__cause__, BrokenPipeError):
-                    # It ended early. Why, its exit code will tell.
+                    # The program ended early; `finish` reports its exit code.
                     self._input_open = False
                     return
                 raise
@@ -187,11 +187,11 @@ class DockerProcess:
             while self.read(_BLOCK):
                 pass
             if not self._frames.complete:
-                raise EngineTimeoutError(self._asking.action, "the connection was lost in the middle of its output")
+                raise EngineTimeoutError(self._asking.action, "the connection was lost in the middle of the output")
             exit_code = self._exit_code()
             if self._reset and exit_code == 0:
-                # What ends well at the end of its input ends so too where the connection, and the input, is cut.
-                raise EngineTimeoutError(self._asking.action, "the connection was lost, and with it some of its input")
+                # A program that reads to the end of its input also succeeds if a lost connection truncates the input.
+                raise EngineTimeoutError(self._asking.action, "the connection was lost, and with it part of the input")
             self._finished = self._refusal.judged(exit_code, self._frames.stderr)
             self._duplex.close()
         return self._finished
@@ -204,7 +204,7 @@ class DockerProcess:
             if not state.get("Running") and state.get("ExitCode") is not None:
                 self._finished = Finished(int(state["ExitCode"]), _text(self._frames.stderr))
                 return
-            # Whatever it says of itself after this, it did not do its work.
+            # It counts as killed, whatever its exit code turns out to be.
             self._finished = Finished(_KILLED, _text(self._frames.stderr))
             self._killer.signal(state)
         finally:
@@ -223,7 +223,7 @@ class DockerProcess:
         except EngineError as failure:
             if error is None:
                 raise
-            error.add_note(f"besides, {failure}")
+            error.add_note(f"in addition, {failure}")
 
     def _take(self, size: int) -> bytes:
         first = self._output[0]
@@ -237,7 +237,7 @@ class DockerProcess:
         return piece
 
     def _receive(self) -> bool:
-        """Take in what is there; tells whether anything was, the end included. Only with the lock held."""
+        """Receive available data; return True if there was any, or the end. Only with the lock held."""
         size = self._received()
         if size is None:
             return False
@@ -257,16 +257,16 @@ class DockerProcess:
                 return self._duplex.receive(self._buffer)
         except EngineError as error:
             if self._fed and isinstance(error.__cause__, ConnectionResetError | ssl.SSLEOFError):
-                # Podman leaves so where a program has ended before its input. Its exit code is still to be asked for.
+                # Podman closes the connection like this if a program ends before its input. The exit code follows.
                 self._reset = True
                 return 0
             raise
 
     def _look(self) -> None:
-        """See whether the program has ended where its connection has not.
+        """Check whether the program has ended, although the connection is still open.
 
-        Docker reads on for a program that has ended before its input, and closes the connection up to two minutes
-        later. Of one that has ended well, the output may still be on its way.
+        If a program ends before its input, Docker reads on, and closes the connection up to two minutes later. The
+        output of a successful program may still arrive.
         """
         state = self._state()
         if self._over is None and not state.get("Running") and state.get("ExitCode") is not None:
@@ -274,7 +274,7 @@ class DockerProcess:
             self.close_input()
 
     def _drain(self) -> None:
-        # Where another thread is receiving, it drains.
+        # If another thread is receiving, that one drains.
         if not self._ended and self._receiving.acquire(blocking=False):
             try:
                 self._receive()
@@ -289,15 +289,15 @@ class DockerProcess:
         try:
             state: Mapping[str, Any] = self._inspect()
         except NotFoundError:
-            # An exec goes with its container, and with an engine that was started anew. It has ended, and not well.
+            # The exec is gone with its container, or after a restart of the engine: the program was killed.
             return {"Running": False, "ExitCode": _KILLED}
         return state
 
     def _exit_code(self) -> int:
-        """Return the exit code, once the engine has it.
+        """Wait for the exit code, and return it.
 
-        A program that still runs long after its output has ended has not ended its output: the connection was cut, by
-        a proxy for one, and some of the output is lost.
+        If the program still runs long after the end of its output, the connection was lost, for example in a proxy, and
+        part of the output is missing.
         """
         began, pause = self._clock(), 0.001
         while True:
@@ -307,7 +307,7 @@ class DockerProcess:
                 return int(code)
             if self._clock() - began > self._GRACE:
                 raise EngineTimeoutError(
-                    self._asking.action, "its output ended while it was still at work: the connection was cut"
+                    self._asking.action, "its output ended while it was still running: the connection was lost"
                 )
             self._sleep(pause)
             pause = min(pause * 2, 0.1)
@@ -319,21 +319,21 @@ class DockerProcess:
             if waited > _PATIENCE and not searching:
                 searching = self._killer.search()
                 if not searching:
-                    # Nobody in there could end it, so there is nothing to wait for.
+                    # No shell in the container can kill it, so waiting is useless.
                     waited = self._GRACE + 1
             if waited > self._GRACE:
                 raise EngineError(
-                    self._asking.action, "it cannot be ended from here; it runs until it ends, or its container does"
+                    self._asking.action, "it cannot be killed from here; it runs until it ends, or its container does"
                 )
             self._sleep(pause)
             pause = min(pause * 2, 0.1)
 
 
 class _Refusal:
-    """What an engine says that could not start a program: Docker sends it as the program's output.
+    """Recognises the message of an engine that could not start a program, which Docker sends as the program's output.
 
-    Whether it is that, or a program that prints the same, its exit code tells; so output that begins as a refusal does
-    is held back until the end.
+    Only the exit code tells it from a program that prints the same. So output that starts like the message is held back
+    until the end.
     """
 
     _BEGINNINGS = (b"OCI runtime exec failed: ", b"cannot exec in a ")
@@ -345,11 +345,11 @@ class _Refusal:
 
     @property
     def held(self) -> bool:
-        """Whether something is held back."""
+        """True if output is held back."""
         return bool(self._kept)
 
     def sift(self, output: bytes) -> bytes:
-        """Return what of `output` may be passed on."""
+        """Return the output that can be passed on."""
         if self._kept:
             self._kept += output
             return self.release() if len(self._kept) > self._LONGEST else b""
@@ -361,12 +361,12 @@ class _Refusal:
         return output
 
     def release(self) -> bytes:
-        """Return what was held back, which was output after all."""
+        """Return the held output, which was the program's."""
         kept, self._kept = self._kept, b""
         return kept
 
     def judged(self, exit_code: int, stderr: bytes) -> Finished:
-        """Return how the program ended, as if it were a shell that had not found it."""
+        """Return the result, with a shell's exit code if the program could not be started."""
         if not _never_ran(exit_code) or not (self._kept or stderr.startswith(b"Error: ")):
             return Finished(exit_code, _text(stderr))
         said = _text(self._kept + stderr).strip()

@@ -197,7 +197,7 @@ def test_what_is_never_archived_is_refused(host: Host, way: Way, kind: str) -> N
         "link": "leads into a file system of the kernel's",
         "socket": "it is a socket; folders and regular files alone|cannot be read here",
         "store": "it is never archived: the store",
-        "mount": "file system of the kernel's|host itself lives",
+        "mount": "file system of the kernel's|system folder of the engine's host",
         "nobody": "which no container of the rollback binds",
     }
     if kind == "engine":

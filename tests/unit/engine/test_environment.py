@@ -63,7 +63,7 @@ def test_a_context_is_followed_unless_the_host_is_named(
 def test_a_context_that_is_not_there_is_not_the_default_one(monkeypatch: pytest.MonkeyPatch) -> None:
     """A name with a slip of the finger does not lead to another engine."""
     monkeypatch.setenv("DOCKER_CONTEXT", "prod")
-    with pytest.raises(EngineUnavailableError, match=r"no docker context 'prod'; `docker context ls` names"):
+    with pytest.raises(EngineUnavailableError, match=r"no docker context 'prod'; `docker context ls` lists"):
         DockerEngine.from_env()
 
 
@@ -93,7 +93,7 @@ def test_tls_without_its_files_says_which(home: Path, monkeypatch: pytest.Monkey
     (folder / "ca.pem").touch()
     monkeypatch.setenv("DOCKER_HOST", "tcp://far:2376")
     monkeypatch.setenv("DOCKER_CERT_PATH" if named else "DOCKER_TLS_VERIFY", str(folder) if named else "1")
-    with pytest.raises(EngineUnavailableError, match=rf"{folder} has no cert.pem, key.pem; name the folder"):
+    with pytest.raises(EngineUnavailableError, match=rf"{folder} has no cert.pem, key.pem; set DOCKER_CERT_PATH"):
         DockerEngine.from_env()
 
 

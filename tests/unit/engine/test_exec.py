@@ -151,7 +151,7 @@ def test_the_end_of_output_is_no_success(bench: Bench) -> None:
     process = bench.process()
     assert process.read(100) == b"half of it"
     assert process.read(100) == b""
-    with pytest.raises(EngineTimeoutError, match="the connection was cut"):
+    with pytest.raises(EngineTimeoutError, match="the connection was lost"):
         process.finish()
     assert bench.clock.now > 5
 

@@ -161,7 +161,7 @@ def test_a_container_tells_where_its_engine_lives() -> None:
         ("/srv/link", Spot("254:0", "/data", "ext4"), "the engine's own data"),
         ("/srv/link", Spot("254:0", "/backups", "ext4"), "leads to the store"),
         ("/srv/link", Spot("254:0", "/", "ext4"), "the engine's own data"),
-        ("/srv/link", Spot("254:0", "/etc", "ext4"), "leads to /etc: the engine's host itself"),
+        ("/srv/link", Spot("254:0", "/etc", "ext4"), "leads to /etc: it is a system folder"),
         ("/srv/link", Spot("0:91", "/docker", "tmpfs"), "leads to /run/docker"),
         ("/srv/link", Spot("254:0", "/srv/real", "ext4"), None),
         ("/srv/dev", Spot("254:16", "/dev", "ext4"), None),

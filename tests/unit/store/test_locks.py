@@ -160,7 +160,7 @@ def test_a_lock_says_when_it_is_not_held(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["../x", "", "a/b", "a\0b", "x" * 200])
 def test_a_lock_is_named_by_an_id_alone(store: BackupStore, name: str) -> None:
     """What cannot be a container's id is not made a file's name."""
-    with pytest.raises(ValueError, match="no container's id"), store.lock(name, container="web"):
+    with pytest.raises(ValueError, match="not a container's id"), store.lock(name, container="web"):
         pass
 
 

@@ -306,10 +306,10 @@ def test_a_held_backup_stays_until_it_is_released(aging: BackupStore) -> None:
     aging.hold("b0", "rollback-2", "nor this")
     again = BackupStore(aging.path, clock=lambda: EPOCH + days(4))
     assert again.prune(keep=1).removed == ("b1", "b2")
-    with pytest.raises(StoreError, match="has not ended"):
+    with pytest.raises(StoreError, match="an unfinished rollback"):
         again.delete("b0")
     again.release("b0", "rollback-1")
-    with pytest.raises(StoreError, match="has not ended"):
+    with pytest.raises(StoreError, match="an unfinished rollback"):
         again.delete("b0")
     again.release("b0", "rollback-2")
     again.release("b0", "rollback-2")

@@ -1,4 +1,4 @@
-"""The engine behind a docker-py client. Importing it imports docker-py."""
+"""Implements engines over docker-py. Importing this package imports docker-py."""
 
 from docker_rollback._engine.docker.engine import DockerEngine
 

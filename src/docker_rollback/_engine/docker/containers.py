@@ -1,4 +1,4 @@
-"""Containers of an engine."""
+"""Implements the container methods of `DockerEngine`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from docker_rollback._engine.docker.images import image_id, split_tag
 from docker_rollback._engine.docker.kill import MARK, Killer
 from docker_rollback._engine.docker.mounts import with_names
 from docker_rollback._engine.docker.podman import as_docker_takes_it, with_native
-from docker_rollback._engine.docker.references import Referring, attached, bears, label_filter
+from docker_rollback._engine.docker.references import Referring, attached, has_labels, label_filter
 from docker_rollback._engine.docker.socket import take_over
 from docker_rollback._engine.port import EVERY, Change, ContainerFilter, Inspection, Process
 from docker_rollback.errors import (
@@ -31,26 +31,26 @@ from docker_rollback.errors import (
 _KINDS: Final[Mapping[int, Any]] = {0: "changed", 1: "added", 2: "deleted"}
 _ALREADY: Final = "already in progress"
 _REMOVAL: Final = 60.0
-"""Seconds for which a removal that somebody else began is waited for."""
+"""Seconds to wait for a removal that is already in progress."""
 _NO_POLICY: Final = ("", "no", None)
 _TIME_TO_STOP = 10.0
-"""Seconds that engines give a container to stop which asks for no others."""
+"""The engines' default stop timeout, in seconds."""
 
 _FOR_EVER = 7 * 86400.0
-"""Seconds after which a stop that never ends is given up all the same."""
+"""Seconds after which even a stop without a timeout is given up."""
 
 _CLEANUP: Final = 10.0
 
 
 class DockerContainers(Referring):
-    """The part of `DockerEngine` that is about containers."""
+    """The container methods of `DockerEngine`."""
 
     def inspect_container(self, ref: str) -> Inspection:
         found = self._found_container(ref, f"inspect container {self._called(ref)}")
         if not self._wire.podman:
             return found
         asking = Asking(f"inspect container {self._called(ref)} by Podman's own API", ContainerNotFoundError, ref)
-        # By its id: to Podman a name may be the beginning of another container's id.
+        # By its id, because Podman may take a name for the prefix of another container's id.
         return with_native(found, self._wire.native(f"/containers/{found['Id']}/json", asking))
 
     def list_containers(self, where: ContainerFilter = EVERY, /) -> list[str]:
@@ -58,7 +58,7 @@ class DockerContainers(Referring):
         network = None if where.network is None else self._found_network(where.network, asking.action)
         found = self._wire.json("GET", "/containers/json", asking, params={"all": 1, **label_filter(where.labels)})
         ids = [str(one["Id"]) for one in found or [] if _matches(one, where, network)]
-        # What the list says of their state is a moment old: Docker's has those as running that have just been stopped.
+        # Inspect each for its state, because the list is a moment old: Docker's shows just stopped ones as running.
         return [one for one in ids if self._alive(one)] if where.running else ids
 
     def create_container(self, name: str, request: Inspection, *, platform: str | None = None) -> str:
@@ -77,7 +77,7 @@ class DockerContainers(Referring):
         found = self._found_container(ref, f"stop container {self._called(ref)}")
         params = {} if timeout is None else {"t": math.ceil(timeout)}
         if self._wire.podman and found["State"].get("Paused"):
-            # Docker thaws what it stops; Podman would refuse to, with the signal sent already.
+            # Docker unpauses a container to stop it; Podman would refuse, after sending the signal.
             self.unpause_container(found["Id"])
         with self._held_down(found):
             patient = _time_to_stop(found, timeout) + self._wire.timeout
@@ -112,7 +112,7 @@ class DockerContainers(Referring):
         asking = Asking(f"update container {self._called(ref)}", ContainerNotFoundError, ref)
         found = self._found_container(ref, asking.action)
         if self._wire.podman:
-            # To Podman a restart policy that is not told is "no".
+            # Podman sets the restart policy to "no" if a request has none.
             changes = {"RestartPolicy": found["HostConfig"].get("RestartPolicy"), **changes}
         self._wire.json("POST", f"/containers/{found['Id']}/update", asking, body=changes)
 
@@ -122,17 +122,17 @@ class DockerContainers(Referring):
         with suppress(ContainerNotFoundError):
             found = self._found_container(ref, asking.action)
             if self._wire.podman and force:
-                # Docker kills what it removes by force. Podman asks it to end, and waits for its patience to be over.
+                # A forced removal kills the container in Docker. Podman stops it, and waits for its stop timeout.
                 with suppress(EngineConflictError):
                     self._verb(found["Id"], "kill", params={"signal": "SIGKILL"}, called=ref)
             try:
                 self._wire.json("DELETE", f"/containers/{found['Id']}", asking, params=params, patient=True)
             except EngineConflictError as error:
-                # Docker 28.5 says so in words some moments before the container's state does.
+                # Docker 28.5 shows a removal in this message some moments before it does in the container's state.
                 said = _ALREADY in error.reason
                 if not said and self._found_container(found["Id"], asking.action)["State"].get("Status") != "removing":
                     raise
-                # Somebody removes it already, or the engine does, because it was to be removed at its end.
+                # It is being removed already, by somebody else or by the engine because of auto-remove.
                 self._until(lambda: self._gone(found["Id"]), _REMOVAL, asking.action, "it is still there")
 
     def commit_container(self, ref: str, tag: str, *, author: str = "") -> str:
@@ -140,7 +140,7 @@ class DockerContainers(Referring):
         repository, version = split_tag(tag, asking)
         full_id = self._container_id(ref, asking.action)
         params = {"container": full_id, "repo": repository, "tag": version, "pause": "false", "author": author}
-        # The body says what to change of the configuration. Docker 23.0 and 24.0 fail where there is none.
+        # The body has changes of the configuration. Docker 23.0 and 24.0 fail without a body.
         answer = self._wire.json("POST", "/commit", asking, params=params, body={}, patient=True)
         return image_id(str(answer["Id"]))
 
@@ -171,7 +171,7 @@ class DockerContainers(Referring):
         asking = Asking(f"run {command[0]!r} in container {self._called(ref)}", ContainerNotFoundError, ref)
         full_id = self._container_id(ref, asking.action)
         mark = secrets.token_hex(16)
-        # Only the program's name is told in errors: an argument may be a secret.
+        # Errors show the program's name alone, because an argument may be a secret.
         body = {
             "AttachStdin": stdin,
             "AttachStdout": True,
@@ -231,10 +231,10 @@ class DockerContainers(Referring):
 
     @contextmanager
     def _held_down(self, found: Inspection) -> Iterator[None]:
-        """Keep Podman from starting a container that fails again and again once more, while it is being ended.
+        """Prevent Podman from restarting a crash-looping container while it is being stopped.
 
-        Between two runs Podman has nothing to end, says so, and begins the next run all the same. Only taking the
-        restart policy away holds it; Docker needs none of this.
+        Between two runs Podman reports that there is nothing to stop, and then starts the next run. Only removing the
+        restart policy prevents that. Docker does not need this.
         """
         policy = found["HostConfig"].get("RestartPolicy") or {}
         fails = not found["State"].get("Running") or found.get("RestartCount")
@@ -245,7 +245,7 @@ class DockerContainers(Referring):
         self._set_policy(full_id, {"Name": "no"})
         try:
             yield
-            # Only once it has cleaned up after the last run is Podman past the point where it would begin the next.
+            # Podman may start the next run until it has cleaned up after the last one.
             with suppress(EngineTimeoutError):
                 self._until(lambda: self._listed_state(full_id) != "stopped", _CLEANUP, "", "")
         finally:
@@ -259,16 +259,16 @@ class DockerContainers(Referring):
             except NotFoundError:
                 raise
             except EngineError:
-                # Its program ended in the midst of it. Podman has noted the policy by then, or has not.
+                # The program ended during the update. Podman may or may not have stored the policy.
                 found = self._found_container(full_id, action)["HostConfig"].get("RestartPolicy") or {}
                 return bool(found.get("Name") == policy.get("Name"))
             return True
 
         action = f"set the restart policy of container {full_id!r}"
-        self._until(done, _CLEANUP, action, "it ends again and again in the midst of it")
+        self._until(done, _CLEANUP, action, "its program ends again and again meanwhile")
 
     def _listed_state(self, full_id: str) -> str | None:
-        # Podman tells "stopped", not cleaned up after yet, from "exited" in its list alone.
+        # Only Podman's list distinguishes "stopped" (not cleaned up yet) from "exited".
         params: dict[str, str | int] = {"all": 1, "filters": json.dumps({"id": [full_id]})}
         found = self._wire.json("GET", "/containers/json", Asking("list containers"), params=params)
         return next((str(one.get("State")) for one in found or [] if one.get("Id") == full_id), None)
@@ -279,26 +279,26 @@ class DockerContainers(Referring):
         return False
 
     def _wait_for_removal(self, found: Inspection, action: str) -> None:
-        # The engine removes such a container a moment after its end; until then it holds its name.
+        # The engine removes such a container a moment after its end; until then its name is taken.
         if found["HostConfig"].get("AutoRemove") and found["State"].get("Running"):
             full_id = str(found["Id"])
             self._until(lambda: self._gone(full_id), self._wire.patience, action, "it is still there")
 
 
 def _time_to_stop(found: Inspection, timeout: float | None) -> float:
-    """Return the seconds that a container has to stop by itself before its engine kills it."""
+    """Return the number of seconds after which the engine kills a container that does not stop."""
     if timeout is not None:
         return timeout
     own = found["Config"].get("StopTimeout")
     if own is None:
         return _TIME_TO_STOP
-    # Below zero its engine waits for ever.
+    # With a negative timeout the engine waits for ever.
     return float(own) if own >= 0 else _FOR_EVER
 
 
 def _matches(found: Inspection, where: ContainerFilter, network: Inspection | None) -> bool:
-    # Here and not by the engine: it takes a name for a part of one, a volume for a path, and Podman a label's value
-    # for a pattern.
+    # Engines cannot filter exactly: they match a name in part and a volume as a path, and Podman treats a label's value
+    # as a pattern.
     names = [str(name).removeprefix("/") for name in found.get("Names") or []]
     if where.name is not None and where.name not in names:
         return False
@@ -308,7 +308,7 @@ def _matches(found: Inspection, where: ContainerFilter, network: Inspection | No
         return False
     if network is not None and not attached(found, network):
         return False
-    return bears(found, where.labels)
+    return has_labels(found, where.labels)
 
 
 def _volumes(found: Inspection) -> list[str]:

@@ -1,7 +1,7 @@
-"""Requests to an engine and their answers: one HTTP session, one version of the API, every error translated.
+"""Sends requests to an engine: one HTTP session, one API version, every error translated.
 
-docker-py's client is used for what it knows best, the way to the engine (unix socket, TCP, TLS, ssh), and for nothing
-that reads or rewrites what is sent: bodies go out as they are given, with every null and every empty list in them.
+docker-py's client is used for the transport alone (unix socket, TCP, TLS, ssh). Its methods would rewrite requests;
+here bodies are sent as they are, with every null and every empty list in them.
 """
 
 from __future__ import annotations
@@ -24,24 +24,24 @@ from docker_rollback.errors import EngineError
 Params: TypeAlias = Mapping[str, str | int]
 
 NEWEST_API: Final = (1, 51)
-"""From 1.52 on an inspection hides the MAC address that was asked for; below 1.45 it pads the aliases."""
+"""From 1.52 on an inspection hides a requested MAC address; below 1.45 it adds to the aliases."""
 
 _OLDEST_LIBPOD: Final = "5.0.0"
-"""The version of Podman's own API that is spoken with one that names none."""
+"""The version of Podman's own API for a Podman that names none."""
 
 BLOCK: Final = 1 << 20
-"""Bytes that are asked of a stream at a time."""
+"""Bytes to read from a stream at a time."""
 
 IDENTITY: Final = {"Accept-Encoding": "identity"}
 
 
 class Wire:
-    """Speaks with one engine over a docker-py client.
+    """Sends requests to one engine over a docker-py client.
 
     Attributes:
         api: the client; its settings are never changed.
-        timeout: seconds until an answer must have begun, for requests whose work does not grow with data.
-        patience: the same for those whose work does.
+        timeout: the time for an answer to begin, in seconds, if the work does not grow with data.
+        patience: the same if the work does.
     """
 
     def __init__(self, api: APIClient, *, timeout: float, patience: float) -> None:
@@ -53,15 +53,15 @@ class Wire:
 
     @property
     def version(self) -> str:
-        """The version of the API that is spoken: the engine's own, but none that hides what we need.
+        """The API version in use: the engine's own, but none that hides fields that we need.
 
-        Not the one that docker-py was told: what is read here must be complete, whatever else the client is used for.
+        The client's own version is not used, because inspections have to be complete for any client.
         """
         return self._engine().version
 
     @property
     def address(self) -> str:
-        """Where the client reaches its engine, as DOCKER_HOST would say it."""
+        """The engine's address, in the form of DOCKER_HOST."""
         adapter = getattr(self.api, "_custom_adapter", None)
         path = getattr(adapter, "socket_path", None)
         if path:
@@ -73,17 +73,17 @@ class Wire:
 
     @property
     def podman(self) -> bool:
-        """Whether Podman answers, whose ways differ here and there."""
+        """True if the engine is Podman."""
         return self._engine().podman
 
     def native(self, path: str, asking: Asking) -> Any:
-        """Ask Podman by its own API, and return the JSON that is answered.
+        """Send a GET to Podman's own API, and return the answer's JSON.
 
         Args:
-            path: below ``/libpod``, quoted.
-            asking: what its errors say.
+            path: the path below ``/libpod``, quoted.
+            asking: the request in words, for errors.
         """
-        # In the version of the engine itself: to an older one it answers in an older shape.
+        # In the engine's own version: for an older one, the answer has an older structure.
         with self._send("GET", f"/v{self._engine().libpod}/libpod{path}", asking) as response, asking.translated():
             text = response.content
         return _decode(text, asking)
@@ -99,9 +99,9 @@ class Wire:
         patient: bool | float = False,
         raw_names: bool = False,
     ) -> Any:
-        """Ask, and return the JSON that is answered; None for an empty answer.
+        """Send a request, and return the answer's JSON; None for an empty answer.
 
-        With `raw_names`, bytes that are no UTF-8 are kept as `os.fsdecode` would: Podman writes file names as they are.
+        With `raw_names`, bytes that are not UTF-8 are decoded as by `os.fsdecode`: Podman does not encode file names.
         """
         response = self.answer(method, path, asking, params=params, body=body, patient=patient)
         with response, asking.translated():
@@ -119,16 +119,16 @@ class Wire:
         headers: Mapping[str, str] | None = None,
         patient: bool | float = False,
     ) -> requests.Response:
-        """Ask, and return an answer that says yes, its body unread; raise for every other.
+        """Send a request, and return a successful answer with its body unread; raise for any other answer.
 
         Args:
             method: "GET", "POST", "PUT" or "DELETE".
-            path: below the version, quoted.
-            asking: what its errors say.
+            path: the path below the version, quoted.
+            asking: the request in words, for errors.
             params: the query.
-            body: a JSON body, or an `Upload` to stream; an empty mapping is sent as ``{}``.
-            headers: sent besides the usual ones.
-            patient: whether to wait for the answer with `patience`; seconds where that is not enough.
+            body: a JSON body (an empty mapping is sent as ``{}``), or an `Upload` to stream.
+            headers: additional headers.
+            patient: True to wait for the answer with `patience`; a number of seconds if that may be too short.
         """
         return self._send(
             method,
@@ -141,7 +141,7 @@ class Wire:
         )
 
     def blocks(self, response: requests.Response, asking: Asking) -> Iterator[bytes]:
-        """Yield the body of an answer in large blocks; a body that is cut short is an error."""
+        """Yield an answer's body in large blocks; a truncated body is an error."""
         try:
             while True:
                 with asking.translated():
@@ -150,7 +150,7 @@ class Wire:
                     return
                 yield block
         finally:
-            # A stream that nobody reads to its end must not stay open: the engine works for it.
+            # Close a stream that is not read to its end, because the engine works for it.
             response.close()
 
     def _send(
@@ -185,10 +185,9 @@ class Wire:
                         headers=sent,
                         stream=True,
                         timeout=(self.timeout, self._seconds(patient)),
-                        # Told, since requests would prefer the environment's certificates to the client's own.
+                        # Explicit, because requests would prefer the environment's certificates to the client's own.
                         verify=self.api.verify,
-                        # An engine redirects only what is badly addressed; another answer than the one that was
-                        # asked for must not pass for it.
+                        # An engine redirects malformed paths only, and the answer of another path would be wrong.
                         allow_redirects=False,
                     )
                 break
@@ -196,13 +195,13 @@ class Wire:
                 if source is not None and source.error is not None:
                     failure = source.error
                     break
-                # docker-py keeps a pool for each URL and closes the oldest of 25: one that another thread has just
-                # taken may be closed under it. Nothing has been sent then.
+                # docker-py has a connection pool for each URL, and closes the oldest of 25, even one that another
+                # thread has just taken. Nothing has been sent then.
                 if attempt == 1 and source is None and _closed_pool(error):
                     continue
                 raise
         if failure is not None:
-            # Raised here and not where it was caught: the error that the transport made of it is none of its causes.
+            # Raised outside the except block, so that the transport's error does not become its context.
             raise failure
         if response.status_code >= 300 and response.status_code != 304:
             with response, asking.translated():
@@ -236,11 +235,11 @@ class Wire:
 
 @frozen
 class _Known:
-    """What an engine speaks.
+    """The API versions of an engine.
 
     Attributes:
-        version: of Docker's API.
-        libpod: of Podman's own; empty where it is not Podman.
+        version: the version of Docker's API.
+        libpod: the version of Podman's own API; empty for another engine.
     """
 
     version: str
@@ -252,9 +251,9 @@ class _Known:
 
 
 class Upload:
-    """A body that is streamed, and that keeps an error of its source apart from errors of the transport.
+    """Streams a request's body, and records an exception of its source, to tell it from errors of the transport.
 
-    Without it, a full disk met while the blocks were read would look like an engine that hung up.
+    Otherwise an error while reading the source would look like a lost connection.
     """
 
     def __init__(self, blocks: Iterable[bytes]) -> None:
@@ -272,7 +271,7 @@ class Upload:
 
 
 def events(blocks: Iterable[bytes], asking: Asking) -> Iterator[Mapping[str, Any]]:
-    """Yield the JSON objects of a stream of progress; raises the failure that one of them tells of."""
+    """Yield the JSON objects of a progress stream; raises the failure that one of them reports."""
     decoder = json.JSONDecoder()
     rest = ""
     for block in blocks:
@@ -303,7 +302,7 @@ def _decode(text: bytes, asking: Asking, *, raw_names: bool = False) -> Any:
     try:
         return json.loads(text.decode("utf-8", "surrogateescape" if raw_names else "strict"))
     except ValueError as error:
-        # The text itself may hold anything, secrets too: only its beginning is told, and only if it is no JSON at all.
+        # The text is not shown, because it may contain secrets.
         raise asking.unreadable(f"{error}") from None
 
 
@@ -322,14 +321,14 @@ def _numbers(answer: object, key: str) -> tuple[int, int] | None:
 
 
 def _native_version(component: Mapping[str, Any]) -> str:
-    """Return the version of its own API that Podman names, without what a build adds to it."""
+    """Return the version of Podman's own API, without the suffix of a build."""
     said = (component.get("Details") or {}).get("APIVersion") or component.get("Version")
     match = re.match(r"\d+\.\d+\.\d+", str(said))
     return match[0] if match else _OLDEST_LIBPOD
 
 
 def _configured_headers(api: APIClient) -> Mapping[str, str]:
-    """Return the headers of the user's Docker configuration, which a proxy before the engine may ask for."""
+    """Return the headers of the user's Docker configuration, which a proxy in front of the engine may require."""
     configured = getattr(api, "_general_configs", {}).get("HttpHeaders") or {}
     return {str(key): str(value) for key, value in configured.items()}
 

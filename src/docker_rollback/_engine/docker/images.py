@@ -1,4 +1,4 @@
-"""Images of an engine, one by one and as streams."""
+"""Implements the image methods of `DockerEngine`."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _KEPT_END: Final = 8192
 
 
 class DockerImages(Referring):
-    """The part of `DockerEngine` that is about images."""
+    """The image methods of `DockerEngine`."""
 
     def inspect_image(self, ref: str) -> Inspection:
         asking = Asking(f"inspect image {ref!r}", ImageNotFoundError, ref)
@@ -36,7 +36,7 @@ class DockerImages(Referring):
 
     def list_images(self, repository: str) -> list[str]:
         asking = Asking(f"list images of {repository!r}")
-        # Podman has its own registry's name before a name that has none, and a pattern does not leave it out.
+        # Podman adds its own registry to a name without one, and a pattern has to include it.
         patterns = [f"{repository}:*", f"localhost/{repository}:*"] if self._wire.podman else [f"{repository}:*"]
         params = {"filters": json.dumps({"reference": patterns})}
         found = self._wire.json("GET", "/images/json", asking, params=params) or []
@@ -52,15 +52,15 @@ class DockerImages(Referring):
 
     def remove_image(self, ref: str) -> None:
         asking = Asking(f"remove image {ref!r}", ImageNotFoundError, ref)
-        # noprune: an engine would remove the untagged images below it too, and another backup may need them.
+        # noprune: else the engine would also remove untagged parent images, which another backup may need.
         params = {"force": 0, "noprune": 1}
         with suppress(ImageNotFoundError):
-            # Podman knows a short name as "localhost/..." and as "docker.io/library/..." and removes one at a time.
+            # Podman may have a short name as "localhost/..." and as "docker.io/library/...", and removes one at a time.
             for _ in range(2 if self._wire.podman and not ref.startswith("sha256:") else 1):
                 self._wire.json("DELETE", f"/images/{self._image(ref, asking)}", asking, params=params, patient=True)
 
     def save_image(self, ref: str) -> Iterator[bytes]:
-        """Stream the image; an image that is not there is an error of the call, any other may come while streaming."""
+        """Stream the image. The call raises if the image is missing; other errors may come while streaming."""
         asking = Asking(f"save image {ref!r}", ImageNotFoundError, ref)
         path = f"/images/{self._image(ref, asking)}/get"
         response = self._wire.answer("GET", path, asking, headers=IDENTITY, patient=True)
@@ -94,7 +94,7 @@ class DockerImages(Referring):
             "/images/create",
             asking,
             params=params,
-            # The right to read it, as the docker command would give it.
+            # The registry credentials that the docker command would send.
             headers=IDENTITY | ({"X-Registry-Auth": header.decode()} if header else {}),
             patient=True,
         )
@@ -107,7 +107,7 @@ class DockerImages(Referring):
             "POST", path, asking, params=params, body=Upload(archive), headers=IDENTITY, patient=True
         )
         for _ in events(self._wire.blocks(answer, asking), asking):
-            # What it tells of its progress is of no use here; that it tells of no failure is.
+            # Progress is ignored; `events` raises a reported failure.
             pass
 
     def _id_of(self, tag: str) -> str | None:
@@ -132,7 +132,7 @@ class DockerImages(Referring):
 
 
 def image_id(digest: str) -> str:
-    """Return an image's id as an inspection shows it; Podman leaves the algorithm away at times."""
+    """Return an image's id in the form of an inspection; Podman sometimes omits the algorithm."""
     return digest if digest.startswith("sha256:") else f"sha256:{digest}"
 
 
@@ -151,28 +151,28 @@ def _path(ref: str, asking: Asking) -> str:
 
 
 def _is_meant(ref: str, image: Inspection) -> bool:
-    """Tell an image of that name from one whose id happens to begin so."""
+    """Return False for an image that was found only because its id starts with the name."""
     if HEX.fullmatch(ref) is None or len(ref) >= SHORTEST_ID:
         return True
     return any(str(tag).rpartition("/")[2] == f"{ref}:latest" for tag in image.get("RepoTags") or [])
 
 
 def _until_its_end(blocks: Iterator[bytes], asking: Asking) -> Iterator[bytes]:
-    """Pass blocks of a tar on and see that it ends as one.
+    """Pass on the blocks of a tar, and check that it is complete.
 
-    An engine that fails half way has said yes already. It ends its stream as it would a good one, with words where the
-    end of the tar should be.
+    If an engine fails half way, it has already sent a good status. It ends the stream regularly, with an error message
+    in place of the end of the tar.
     """
     end = b""
     for block in blocks:
         end = (end + block)[-_KEPT_END:] if len(block) < _KEPT_END else block[-_KEPT_END:]
         yield block
     if not end.endswith(_TAR_END):
-        raise asking.failed(_words(end.rpartition(b"\0")[2].decode("utf-8", "replace")) or "the archive is cut short")
+        raise asking.failed(_words(end.rpartition(b"\0")[2].decode("utf-8", "replace")) or "the archive is truncated")
 
 
 def _words(text: str) -> str:
-    """Return what an engine has to say where the rest of a tar should be; nothing where it is rest of a file."""
+    """Return the engine's error message at the end of a truncated tar; empty if the text is file content."""
     start = text.find('{"')
     if start < 0:
         return ""

@@ -1,4 +1,4 @@
-"""Who an engine is, by what it says of itself."""
+"""Converts an engine's answers about itself to an `EngineInfo`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, Final, Literal
 from docker_rollback._engine.docker.http import Wire
 from docker_rollback._engine.port import EngineInfo
 
-# Podman, and every engine in its version, names an architecture as Go does; the kernel has names of its own.
+# Podman uses Go's names for architectures; the kernel has names of its own.
 _KERNEL_NAMES: Final[Mapping[str, str]] = {
     "amd64": "x86_64",
     "arm64": "aarch64",
@@ -20,7 +20,7 @@ _CONTAINERD_STORE: Final = "io.containerd.snapshotter"
 
 
 def describe(wire: Wire, info: Mapping[str, Any], address: str | None) -> EngineInfo:
-    """Return who answers, from its version and its information."""
+    """Return the description of an engine, from its version and info answers."""
     flavour: Literal["docker", "podman"] = "podman" if wire.podman else "docker"
     architecture = str(info.get("Architecture") or "")
     return EngineInfo(
@@ -38,10 +38,10 @@ def describe(wire: Wire, info: Mapping[str, Any], address: str | None) -> Engine
 
 
 def identity_of(flavour: str, info: Mapping[str, Any]) -> str:
-    """Return what tells an engine from every other one.
+    """Return a text that tells an engine from every other one.
 
-    Docker keeps an id with its data. Podman makes up a new one for every answer, so its host's name and the folder of
-    its data have to do.
+    Docker stores an id with its data. Podman generates a new id for every answer, so its host's name and its data
+    folder are used.
     """
     if flavour == "docker" and info.get("ID"):
         return str(info["ID"])

@@ -1,7 +1,7 @@
-"""The end of a program that runs by exec; engines have no request for it.
+"""Kills a program that runs by exec, for which engines have no request.
 
-Closing its connection ends a program that reads its input. For others there are two ways: a signal from here, where
-the engine's processes are visible from this one, or a shell in the container that looks for the program's mark.
+Closing the connection ends a program that reads its input. For others there are two ways: a signal from this process,
+if it can see the engine's processes, or a shell in the container that searches for the program's mark.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from docker_rollback._engine.docker.http import Wire
 from docker_rollback.errors import EngineError
 
 MARK: Final = "DOCKER_ROLLBACK_EXEC"
-"""The environment variable by which a program is found again among the processes of its container."""
+"""The environment variable that identifies a program among the processes of its container."""
 
 _SCRIPT: Final = (
     'for f in $(grep -l "$1" /proc/[0-9]*/environ 2>/dev/null); do p=${f#/proc/}; kill -KILL "${p%/environ}"; done'
@@ -25,16 +25,16 @@ _SCRIPT: Final = (
 
 
 class Killer:
-    """Ends one program."""
+    """Kills one program."""
 
     def __init__(self, wire: Wire, container: str, mark: str) -> None:
-        """Know the program by its container's full id and by its mark."""
+        """Identify the program by its container's full id and its mark."""
         self._wire = wire
         self._container = container
         self._mark = mark
 
     def signal(self, state: Mapping[str, Any]) -> bool:
-        """Send SIGKILL from here to the process that an exec's inspection names; tells whether that was possible."""
+        """Send SIGKILL to the process that an exec's inspection names; return True on success."""
         pid = state.get("Pid")
         if not isinstance(pid, int) or pid <= 0 or not hasattr(os, "pidfd_open"):
             return False
@@ -43,8 +43,8 @@ class Killer:
         except OSError:
             return False
         try:
-            # The same number may be another process here than there. A control group that bears the container's id
-            # belongs to that container, and the descriptor to that process alone, whatever happens to its number.
+            # The process id may belong to another process here. A cgroup with the container's id belongs to that
+            # container, and the descriptor refers to this process even if its id is reused.
             if self._container not in Path(f"/proc/{pid}/cgroup").read_text("utf-8", "replace"):
                 return False
             signal.pidfd_send_signal(descriptor, signal.SIGKILL)
@@ -55,7 +55,7 @@ class Killer:
         return True
 
     def search(self) -> bool:
-        """Have a shell in the container look for the program and end it; tells whether there is a shell."""
+        """Start a shell in the container that finds and kills the program; return False if there is no shell."""
         asking = Asking("end a program in its container")
         body = {"User": "0:0", "Cmd": ["sh", "-c", _SCRIPT, "sh", f"{MARK}={self._mark}"]}
         try:

@@ -1,4 +1,4 @@
-"""Volumes that an engine has a name for and does not tell; pure."""
+"""Adds missing names of volumes to an inspection. Pure."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ _PLACE: Final = re.compile(r".*/volumes/([0-9a-f]{64})/_data")
 
 
 def with_names(found: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what an engine says of a container, each anonymous volume among its mounts by its name.
+    """Return a container's inspection with the names of all anonymous volumes.
 
-    Docker 28 leaves the name out where the volume was asked for by a path alone among the binds, which is what
-    docker-py makes of ``volumes=["/cache"]``. The volume's place on disk has it.
+    Docker 28 omits the name of a volume that was requested as a bind with only a path, which docker-py sends for
+    ``volumes=["/cache"]``. The volume's path on disk contains the name.
     """
     mounts: Sequence[Any] = found.get("Mounts") or ()
     if not any(_is_nameless(mount) for mount in mounts):

@@ -1,4 +1,4 @@
-"""Networks and volumes of an engine."""
+"""Implements the network and volume methods of `DockerEngine`."""
 
 from __future__ import annotations
 
@@ -7,32 +7,32 @@ from contextlib import suppress
 from typing import Final
 
 from docker_rollback._engine.docker.errors import Asking
-from docker_rollback._engine.docker.references import Referring, attached, bears, label_filter, segment
+from docker_rollback._engine.docker.references import Referring, attached, has_labels, label_filter, segment
 from docker_rollback._engine.port import Inspection
 from docker_rollback.errors import EngineConflictError, EngineError, NetworkNotFoundError, VolumeNotFoundError
 
 NO_LABELS: Final[Mapping[str, str]] = {}
 
 _SWARM_PATIENCE: Final = 30.0
-"""Seconds for which a node of a swarm may keep a network after its removal."""
+"""Seconds for which a node of a swarm may still have a network after its removal."""
 
-# Podman tells what it understood of an option as options of its own.
+# Podman adds its interpretation of a volume's options as options of its own.
 _DERIVED_OPTIONS: Final = frozenset({"SIZE", "INODES", "UID", "GID", "NOQUOTA"})
 
 
 class DockerNetworks(Referring):
-    """The part of `DockerEngine` that is about networks."""
+    """The network methods of `DockerEngine`."""
 
     def inspect_network(self, ref: str) -> Inspection:
         return self._found_network(ref, f"inspect network {ref!r}")
 
     def list_networks(self, *, labels: Mapping[str, str] = NO_LABELS) -> list[str]:
         found = self._wire.json("GET", "/networks", Asking("list networks"), params=label_filter(labels))
-        return [str(one["Id"]) for one in found or [] if bears(one, labels)]
+        return [str(one["Id"]) for one in found or [] if has_labels(one, labels)]
 
     def create_network(self, request: Inspection) -> str:
         asking = Asking(f"create network {request.get('Name')!r}")
-        # Before 1.44 an engine makes a second network of the same name unless it is told not to.
+        # Below API 1.44 an engine creates a second network of the same name without this field.
         body = {**request, "CheckDuplicate": True}
         return str(self._wire.json("POST", "/networks/create", asking, body=body)["Id"])
 
@@ -41,7 +41,7 @@ class DockerNetworks(Referring):
         with suppress(NetworkNotFoundError):
             found = self._found_network(ref, asking.action)
             if self._wire.podman:
-                self._see_that_nobody_uses(found, asking)
+                self._require_unused(found, asking)
             if found.get("Scope") == "swarm":
                 self._remove_from_swarm(str(found["Id"]), asking)
             else:
@@ -54,7 +54,7 @@ class DockerNetworks(Referring):
         joining = self._found_container(container, asking.action)
         joined = self._found_network(network, asking.action)
         if attached(joining, joined):
-            # Of a container that does not run, engines would write another configuration over the one that is there.
+            # For a container that does not run, engines would overwrite the present endpoint configuration.
             raise EngineConflictError(asking.action, "it is connected already")
         body = {"Container": joining["Id"], "EndpointConfig": endpoint}
         self._wire.answer("POST", f"/networks/{joined['Id']}/connect", asking, body=body).close()
@@ -70,7 +70,7 @@ class DockerNetworks(Referring):
             self._wire.answer("POST", f"/networks/{left['Id']}/disconnect", asking, body=body).close()
 
     def _remove_from_swarm(self, full_id: str, asking: Asking) -> None:
-        # The node learns of the removal some moments after the answer, and refuses the name until then.
+        # The node removes the network some moments after the swarm's answer; until then the name is taken.
         try:
             self._wire.json("DELETE", f"/networks/{full_id}", asking)
         except EngineError as error:
@@ -90,8 +90,8 @@ class DockerNetworks(Referring):
             return True
         return False
 
-    def _see_that_nobody_uses(self, network: Inspection, asking: Asking) -> None:
-        # Podman removes a network under running containers, which then can neither be stopped nor started.
+    def _require_unused(self, network: Inspection, asking: Asking) -> None:
+        # Podman would remove a network of running containers, which could then be neither stopped nor started.
         listed = self._wire.json("GET", "/containers/json", asking) or []
         users = [str(one["Names"][0]).removeprefix("/") for one in listed if attached(one, network)]
         if users:
@@ -99,7 +99,7 @@ class DockerNetworks(Referring):
 
 
 class DockerVolumes(Referring):
-    """The part of `DockerEngine` that is about volumes."""
+    """The volume methods of `DockerEngine`."""
 
     def inspect_volume(self, name: str) -> Inspection:
         asking = Asking(f"inspect volume {name!r}", VolumeNotFoundError, name)
@@ -110,25 +110,25 @@ class DockerVolumes(Referring):
 
     def list_volumes(self, *, labels: Mapping[str, str] = NO_LABELS) -> list[str]:
         found = self._wire.json("GET", "/volumes", Asking("list volumes"), params=label_filter(labels))
-        return [str(one["Name"]) for one in (found or {}).get("Volumes") or [] if bears(one, labels)]
+        return [str(one["Name"]) for one in (found or {}).get("Volumes") or [] if has_labels(one, labels)]
 
     def create_volume(self, request: Inspection) -> str:
         asking = Asking(f"create volume {request.get('Name')!r}")
         found = self._wire.json("POST", "/volumes/create", asking, body=request)
         if request.get("Name"):
-            _see_that_it_is_equal(found, request, asking)
+            _require_equal(found, request, asking)
         return str(found["Name"])
 
     def remove_volume(self, name: str) -> None:
         asking = Asking(f"remove volume {name!r}", VolumeNotFoundError, name)
         with suppress(VolumeNotFoundError):
-            # Podman takes the beginning of a name for the name, and removes what it finds.
+            # Podman accepts a prefix of a name, and would remove another volume.
             self.inspect_volume(name)
             self._wire.json("DELETE", f"/volumes/{segment(name, asking)}", asking, patient=True)
 
 
-def _see_that_it_is_equal(found: Inspection, request: Inspection, asking: Asking) -> None:
-    """Raise where an engine answered with a volume that was there before and is another than the one asked for."""
+def _require_equal(found: Inspection, request: Inspection, asking: Asking) -> None:
+    """Raise if an engine returned an existing volume that differs from the request."""
     options = {key: value for key, value in (found.get("Options") or {}).items() if key not in _DERIVED_OPTIONS}
     asked = {key: value for key, value in (request.get("DriverOpts") or {}).items() if key not in _DERIVED_OPTIONS}
     differing = [
@@ -141,4 +141,4 @@ def _see_that_it_is_equal(found: Inspection, request: Inspection, asking: Asking
         if is_ != should
     ]
     if differing:
-        raise EngineConflictError(asking.action, f"there is one of that name with another {' and '.join(differing)}")
+        raise EngineConflictError(asking.action, f"a volume of that name has another {' and '.join(differing)}")

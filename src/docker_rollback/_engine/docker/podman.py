@@ -1,12 +1,12 @@
-"""Podman's inspection of a container, as Docker would have given it. Pure.
+"""Converts Podman's inspection of a container to Docker's form. Pure.
 
-Podman answers Docker's API from a model of its own, and what it answers cannot be sent back: it mixes what was asked
-for with what it filled in, and names some of it otherwise. Here what it filled in is taken out again and the rest gets
-Docker's names, so that whoever reads, replays or compares an inspection meets one shape. An equal container, made from
-the translation on Podman, has an equal translation.
+Podman implements Docker's API on a model of its own, and its answers cannot be sent back: they mix requested settings
+with its defaults, and use other names for some. Here the defaults are removed, and the rest gets Docker's names, so
+that all code sees one form. A container that is created on Podman from the converted inspection has an equal converted
+inspection.
 
-What Podman does not show at all (sysctls, rules for devices, the bits of a device's permissions, which address was
-asked for) cannot be won back here. Seen with Podman 5.8; a field that is unknown here stays as it is.
+Settings that Podman does not show at all (sysctls, device rules, the permission bits of devices, requested addresses)
+cannot be recovered here. Seen with Podman 5.8; an unknown field stays as it is.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from typing import Any, Final
 from docker_rollback._inspection import PROCESSES, PROCESSES_NOTE
 
 _GENERATED_NAME: Final = re.compile(r"[0-9a-f]{64}")
-"""A volume of such a name got it from the engine."""
+"""Matches the names that the engine gives to volumes."""
 
 _VOLUME_DEFAULTS: Final = ("rprivate", "nosuid", "nodev", "rbind")
 _BIND_DEFAULTS: Final = ("rprivate", "rbind")
 _TMPFS_DEFAULTS: Final = ("rprivate", "nosuid", "nodev", "tmpcopyup")
-"""What Podman appends to the options of a mount, in this order: those of them that it lacks, or has no opposite of."""
+"""The options that Podman appends to a mount, in this order, unless it has the option or its opposite."""
 
 _OWN_ANNOTATION: Final = re.compile(
     r"io\.container\.manager"
@@ -32,11 +32,11 @@ _OWN_ANNOTATION: Final = re.compile(
     r"|org\.systemd\.property\.(KillSignal|TimeoutStopUSec)"
     r"|io\.podman\.annotations\..*"
 )
-"""Written by Podman itself, from other fields, some of it at the first start only."""
+"""Matches the annotations that Podman derives from other fields, some of them only at the first start."""
 
 _K8S_FILE: Final = "k8s-file"
 _NO_SIZE: Final = ("-1B", "0B")
-"""What Podman shows of a log without a limit."""
+"""The sizes that Podman shows for a log without a limit."""
 
 _NO_MEMORY_OF_ITS_OWN: Final = ("container:", "host", "none", "ns:")
 _NANO: Final = 10**9
@@ -45,28 +45,28 @@ _SHORT: Final = 12
 
 
 def docker_like(inspection: Mapping[str, Any], donors: Iterable[Mapping[str, Any]] | None = None) -> dict[str, Any]:
-    """Return what Podman says of a container in Docker's shape.
+    """Convert Podman's inspection of a container to Docker's form.
 
     Args:
-        inspection: from Podman's Docker-compatible API; it is left alone.
-        donors: inspections of the containers that it has volumes from; None where one of them is gone.
+        inspection: the inspection from Podman's Docker-compatible API; it is not changed.
+        donors: the inspections of the containers in its `VolumesFrom`; None if one of them is gone.
     """
     host_config = dict(inspection.get("HostConfig") or {})
     config = dict(inspection.get("Config") or {})
     settings = dict(inspection.get("NetworkSettings") or {})
     settings["Networks"] = _networks(str(inspection.get("Id")), config, host_config, settings)
     borrowed = _volumes_of(donors) if donors is not None else None
-    _take_anonymous_volumes_apart(config, host_config, inspection.get("Mounts") or (), borrowed)
+    _separate_anonymous_volumes(config, host_config, inspection.get("Mounts") or (), borrowed)
     host_config["Tmpfs"] = _tmpfs(host_config)
     host_config["Annotations"] = _annotations(host_config)
     host_config["Ulimits"] = _ulimits(host_config)
     host_config["Devices"] = _devices(host_config)
-    _drop_resources_said_twice(host_config)
-    _drop_words_for_nothing(host_config)
+    _drop_redundant_resources(host_config)
+    _drop_default_modes(host_config)
     config["Env"] = _environment(config)
     config["StopSignal"] = _signal(config)
     if (config.get("Healthcheck") or {}).get("Test") == ["NONE"]:
-        # To a create without an interval Podman adds one, which means nothing where nobody asks.
+        # Podman adds an interval to a create without one, which has no meaning without a check.
         config["Healthcheck"] = {"Test": ["NONE"]}
     translated = {"Config": config, "HostConfig": host_config, "NetworkSettings": settings}
     own = {"OwnPlaces": _own_places(host_config), "OwnDefaults": _own_defaults(inspection.get("HostConfig") or {})}
@@ -74,13 +74,13 @@ def docker_like(inspection: Mapping[str, Any], donors: Iterable[Mapping[str, Any
 
 
 def with_native(found: Mapping[str, Any], native: Mapping[str, Any]) -> dict[str, Any]:
-    """Return an inspection in Docker's shape with Podman's own, and with the log that only that one shows."""
+    """Add Podman's own inspection to one in Docker's form, and the log settings that only the former shows."""
     host_config = {**(found.get("HostConfig") or {}), "LogConfig": _log(native)}
     return {**found, "HostConfig": host_config, "Native": native}
 
 
 def as_docker_takes_it(request: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return a request for a container with Docker's word for the driver that only Podman calls k8s-file."""
+    """Return a create request with Docker's name for the log driver that Podman calls k8s-file."""
     host_config = request.get("HostConfig") or {}
     log = host_config.get("LogConfig") or {}
     if log.get("Type") != _K8S_FILE:
@@ -93,7 +93,7 @@ def _log(native: Mapping[str, Any]) -> dict[str, Any]:
     path = str(said.get("Path") or "")
     asked = {
         "tag": said.get("Tag"),
-        # By default it is in a folder of the container.
+        # The default path is in the container's own folder.
         "path": None if f"/{native.get('Id')}/" in path else path,
         "max-size": None if said.get("Size") in _NO_SIZE else said.get("Size"),
     }
@@ -101,7 +101,7 @@ def _log(native: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _own_defaults(host_config: Mapping[str, Any]) -> list[str]:
-    """Return the limits that nobody asked for: Podman notes one that its command line or Docker's API did."""
+    """Return the limits that nobody requested; Podman records a requested one in an annotation."""
     asked = PROCESSES_NOTE in (host_config.get("Annotations") or {})
     return [] if asked or host_config.get("PidsLimit") != PROCESSES else ["PidsLimit"]
 
@@ -109,15 +109,15 @@ def _own_defaults(host_config: Mapping[str, Any]) -> list[str]:
 def _networks(
     container_id: str, config: Mapping[str, Any], host_config: dict[str, Any], settings: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Return the networks with the user's aliases alone, and give the mode the name of the first.
+    """Return the networks with the user's aliases only, and set the mode to the first network's name.
 
-    Podman says "bridge" for every network and does not keep which of several was the first. Of a container in the
-    network of another one it lists that one's networks.
+    Podman shows "bridge" for every network, and does not store which of several was the first. For a container in the
+    network of another one, it lists that one's networks.
     """
     networks = settings.get("Networks") or {}
     if str(host_config.get("NetworkMode")).startswith("container:"):
         return {}
-    # Podman lists the mode itself as a network of a container that is on none and does not run.
+    # For a container that is on no network and does not run, Podman lists the mode itself as a network.
     networks = {name: endpoint for name, endpoint in networks.items() if name != "bridge"}
     if host_config.get("NetworkMode") == "bridge" and networks:
         host_config["NetworkMode"] = "podman" if "podman" in networks else min(networks)
@@ -129,7 +129,7 @@ def _networks(
 
 
 def _asked_aliases(aliases: list[str] | None, own: list[str | None]) -> list[str] | None:
-    """Return the aliases without the short id and the host name at their end: sent back, they would be there twice."""
+    """Return the aliases without the short id and host name at their end, which Podman would append again."""
     kept = list(aliases or ())
     for tail in (own, own[:1]):
         if kept[-len(tail) :] == tail:
@@ -138,21 +138,21 @@ def _asked_aliases(aliases: list[str] | None, own: list[str | None]) -> list[str
 
 
 def _volumes_of(containers: Iterable[Mapping[str, Any]]) -> set[tuple[str, str]]:
-    """Return what containers mount, each by its source and destination."""
+    """Return the (source, destination) pairs of the mounts of containers."""
     found = (mount for container in containers for mount in container.get("Mounts") or ())
     return {(str(mount.get("Name") or mount.get("Source")), str(mount.get("Destination"))) for mount in found}
 
 
-def _take_anonymous_volumes_apart(
+def _separate_anonymous_volumes(
     config: dict[str, Any],
     host_config: dict[str, Any],
     mounts: Iterable[Mapping[str, Any]],
     borrowed: set[tuple[str, str]] | None,
 ) -> None:
-    """Take the volumes that nobody named out of the binds, and the options that nobody asked for.
+    """Remove anonymous volumes and default options from the binds.
 
-    With `VolumesFrom`, what the other container lends is left out too. Where that one is gone, this is every volume
-    that nobody named: most were its own, and would be mounted twice.
+    With `VolumesFrom`, the other container's volumes are removed too. If that one is gone, all anonymous volumes are:
+    most were its own, and would be mounted twice.
     """
     volumes = {str(mount.get("Destination")) for mount in mounts if mount.get("Type") == "volume"}
     binds: list[str] = []
@@ -185,7 +185,7 @@ def _split_bind(bind: str) -> tuple[str, str, list[str]]:
 
 
 def _without(options: list[str], defaults: tuple[str, ...]) -> list[str]:
-    """Return the options as a user writes them: without what Podman has appended, in its order, and appends again."""
+    """Return the options without those at the end that Podman has appended, in its order, and will append again."""
     kept, appended = list(options), list(defaults)
     while kept and kept[-1] in appended:
         del appended[appended.index(kept.pop()) :]
@@ -193,9 +193,9 @@ def _without(options: list[str], defaults: tuple[str, ...]) -> list[str]:
 
 
 def _tmpfs(host_config: Mapping[str, Any]) -> dict[str, str]:
-    """Return the tmpfs with the options of the user.
+    """Return the tmpfs mounts with the user's options.
 
-    `notmpcopyup` shows by the default that it leaves out; not told so, Podman would append that one.
+    `notmpcopyup` shows only by the absence of `tmpcopyup`, which Podman would append without it.
     """
     found = {path: str(options).split(",") for path, options in (host_config.get("Tmpfs") or {}).items()}
     return {
@@ -210,7 +210,7 @@ def _annotations(host_config: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _ulimits(host_config: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Give the limits the names that a create is given, and one order: Podman appends its own at the first start."""
+    """Return the limits with the names of a create request, and sorted: Podman appends its own at the first start."""
     limits = [
         {**limit, "Name": str(limit["Name"]).removeprefix("RLIMIT_").lower()}
         for limit in host_config.get("Ulimits") or []
@@ -219,15 +219,15 @@ def _ulimits(host_config: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _devices(host_config: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Say the permissions that a device has by default, where Podman says none: it refuses an empty word itself."""
+    """Fill in the default permissions of devices: Podman shows none, but refuses an empty value in a request."""
     return [
         {**device, "CgroupPermissions": device.get("CgroupPermissions") or "rwm"}
         for device in host_config.get("Devices") or []
     ]
 
 
-def _drop_resources_said_twice(host_config: dict[str, Any]) -> None:
-    """Keep one of `NanoCpus` and the quota it stands for, and no size of memory that is not its own; Podman refuses."""
+def _drop_redundant_resources(host_config: dict[str, Any]) -> None:
+    """Remove a quota that follows from `NanoCpus`, and another container's `ShmSize`, which Podman would refuse."""
     nano, period, quota = (host_config.get(key) or 0 for key in ("NanoCpus", "CpuPeriod", "CpuQuota"))
     if nano and period and quota * _NANO == nano * period:
         host_config["CpuPeriod"] = host_config["CpuQuota"] = 0
@@ -238,8 +238,8 @@ def _drop_resources_said_twice(host_config: dict[str, Any]) -> None:
         host_config["MemorySwappiness"] = None
 
 
-def _drop_words_for_nothing(host_config: dict[str, Any]) -> None:
-    """Leave the modes empty that Docker leaves empty, and the runtime: "oci" is no runtime's name."""
+def _drop_default_modes(host_config: dict[str, Any]) -> None:
+    """Clear the modes that are empty in Docker, and the runtime "oci", which is not a runtime's name."""
     for key in ("PidMode", "UTSMode", "UsernsMode"):
         if host_config.get(key) == "private":
             host_config[key] = ""
@@ -248,24 +248,24 @@ def _drop_words_for_nothing(host_config: dict[str, Any]) -> None:
 
 
 def _environment(config: Mapping[str, Any]) -> list[str]:
-    """Return the variables without the host name's own, and sorted: Podman keeps them in no order.
+    """Return the variables without the host name's own, and sorted, because Podman does not preserve their order.
 
-    The host name may be the short id, which the next container must not have.
+    The host name may be the short id, which the new container must not have.
     """
     own = f"HOSTNAME={config.get('Hostname')}"
     return sorted(str(variable) for variable in config.get("Env") or [] if variable != own)
 
 
 def _own_places(host_config: Mapping[str, Any]) -> list[str]:
-    """Return where Podman itself writes below the root of a container; its list of changes hides only some of it.
+    """Return the folders of a container that Podman itself writes to; its list of changes hides only some of them.
 
-    In /etc it links mtab; over a root for reading alone it mounts file systems in memory.
+    In /etc it links mtab; over a read-only root it mounts tmpfs.
     """
     return ["/etc", "/run", "/tmp", "/var/tmp"] if host_config.get("ReadonlyRootfs") else ["/etc"]
 
 
 def _signal(config: Mapping[str, Any]) -> str | None:
-    """Return the signal of a stop by its name; those without one keep their number."""
+    """Return the stop signal's name; a signal without a name stays a number."""
     found = config.get("StopSignal")
     numbers = {str(known.value): known.name for known in signal.Signals}
     return numbers.get(str(found), found)

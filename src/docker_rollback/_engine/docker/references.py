@@ -1,4 +1,4 @@
-"""From what a caller names to what an engine has: references, and the base of the classes that take them."""
+"""Resolves references to the objects of an engine; the base class of the methods that take references."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ FULL_ID: Final = re.compile(r"[0-9a-f]{64}")
 HEX: Final = re.compile(r"[0-9a-f]{1,63}")
 _MOST_NAMES: Final = 10_000
 SHORTEST_ID: Final = 12
-"""Digits of an id that pass for a reference: as many as `docker ps` shows."""
+"""The least number of digits of an id in a reference: as many as `docker ps` shows."""
 
-# What libpod says where Docker has another word, or where it lets one of its own through.
+# Podman's own words for states, with Docker's.
 _STATES: Final[Mapping[str, str]] = {
     "stopped": "exited",
     "configured": "created",
@@ -33,10 +33,10 @@ _STATES: Final[Mapping[str, str]] = {
 
 
 class Referring:
-    """What knows an engine and finds things in it by name or id.
+    """Finds the objects of an engine by name or id.
 
-    Engines take any beginning of an id for a reference. To them "db" is, once the container of that name is gone, any
-    container whose id begins so: what is found is compared with what was meant, before anything is done to it.
+    Engines accept any prefix of an id as a reference. If the container "db" is gone, "db" means any container whose id
+    starts with these digits. So the found object is compared with the reference before anything is done to it.
     """
 
     def __init__(self, wire: Wire, sleep: Callable[[float], None], clock: Callable[[], float] = time.monotonic) -> None:
@@ -46,7 +46,7 @@ class Referring:
         self._names: dict[str, str] = {}
 
     def _know(self, full_id: str, name: str) -> None:
-        """Remember what a container is called, for errors about it."""
+        """Remember a container's name, for errors about it."""
         self._names.pop(full_id, None)
         self._names[full_id] = name.removeprefix("/")
         while len(self._names) > _MOST_NAMES:
@@ -54,7 +54,7 @@ class Referring:
                 self._names.pop(next(iter(self._names)))
 
     def _called(self, ref: str) -> str:
-        """Return what an error calls a container: by its name, and by an id only where no name is known."""
+        """Return a container's name for an error; its id only if no name is known."""
         name = self._names.get(ref)
         if name is None and len(ref) >= SHORTEST_ID and HEX.fullmatch(ref):
             name = next((known for full_id, known in list(self._names.items()) if full_id.startswith(ref)), None)
@@ -74,7 +74,7 @@ class Referring:
         return found
 
     def _donors(self, borrower: Inspection) -> list[Inspection] | None:
-        """Return the containers that one has volumes from; None where one of them is gone."""
+        """Return the containers in `VolumesFrom`; None if one of them is gone."""
         donors = []
         for name in (borrower.get("HostConfig") or {}).get("VolumesFrom") or ():
             ref = str(name).partition(":")[0]
@@ -96,7 +96,7 @@ class Referring:
         return found
 
     def _until(self, done: Callable[[], bool], limit: float | None, action: str, reason: str) -> None:
-        """Look again and again until `done`; raises `EngineTimeoutError` after `limit` seconds, None for never."""
+        """Poll until `done` returns True; raises `EngineTimeoutError` after `limit` seconds, or never for None."""
         began, pause = self._clock(), 0.005
         while not done():
             if limit is not None and self._clock() - began > limit:
@@ -113,21 +113,21 @@ class Referring:
 
 
 def segment(name: str, asking: Asking) -> str:
-    """Return a name as one part of a path; one that cannot be a name is not there, and is not asked for.
+    """Quote a name as a segment of a path; raises if it cannot be a name.
 
-    An empty one would ask for the list of all instead, and a dotted one for another path.
+    An empty name would request the list of all objects, and one of dots another path.
     """
     if name.strip(".") == "" or name.startswith("/"):
         if asking.missing is None:
-            raise EngineError(asking.action, f"{name!r} is no name")
+            raise EngineError(asking.action, f"{name!r} is not a name")
         raise asking.missing(name, action=asking.action)
     return quote(name, safe="")
 
 
 def attached(container: Inspection, network: Inspection) -> bool:
-    """Tell whether a container, as inspected or as listed, is attached to a network.
+    """Return True if a container, from an inspection or a list, is connected to a network.
 
-    By the network's id; by its name where the container was never started since, and shows none.
+    The ids are compared, or the names if the container shows no id because it has not been started since.
     """
     endpoints = ((container.get("NetworkSettings") or {}).get("Networks") or {}).items()
     for name, endpoint in endpoints:
@@ -138,16 +138,16 @@ def attached(container: Inspection, network: Inspection) -> bool:
 
 
 def label_filter(labels: Mapping[str, str]) -> dict[str, str]:
-    """Return the query that asks a list for what bears `labels`."""
+    """Return the query of a list for objects with these labels."""
     if not labels:
         return {}
     return {"filters": json.dumps({"label": [f"{key}={value}" for key, value in labels.items()]})}
 
 
-def bears(found: Inspection, labels: Mapping[str, str]) -> bool:
-    """Tell whether one of a list bears `labels`, to the letter: Podman takes a label's value for a pattern."""
-    borne = found.get("Labels") or {}
-    return all(borne.get(key) == value for key, value in labels.items())
+def has_labels(found: Inspection, labels: Mapping[str, str]) -> bool:
+    """Return True if a listed object has exactly these labels' values; Podman treats a value as a pattern."""
+    own = found.get("Labels") or {}
+    return all(own.get(key) == value for key, value in labels.items())
 
 
 def _begins(ref: str, full_id: str) -> bool:

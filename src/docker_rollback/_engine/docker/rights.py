@@ -1,7 +1,7 @@
-"""What an engine, or a proxy before it, lets us do: asked of things that are not there, so that nothing is done.
+"""Finds requests that an engine, or a proxy in front of it, forbids, by requests about missing objects.
 
-A proxy that guards an engine's socket refuses by method and path (HTTP 403), before the engine could say that it knows
-no such thing (404). Loading and importing images, and making networks, cannot be asked for in this way.
+A proxy that protects an engine's socket refuses by method and path (HTTP 403), before the engine could answer that the
+object is missing (404). Loading and importing images, and creating networks, cannot be tested in this way.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ _PROBES: Final[tuple[tuple[str, str, str, Any], ...]] = (
     ("inspect volumes", "GET", "/volumes/{nobody}", None),
     ("remove volumes", "DELETE", "/volumes/{nobody}", None),
 )
-"""In words, and as requests that no engine can fulfil."""
+"""The requests in words, and as requests that no engine can fulfil."""
 
 _NATIVE: Final = "inspect containers by Podman's own API (GET /libpod/containers/.../json)"
 
 
 def forbidden(wire: Wire) -> list[str]:
-    """Return, in words, what of all that this library asks for is refused whatever it is asked of."""
+    """Return, in words, the kinds of requests of this library that are always refused."""
     nobody = f"docker-rollback-nobody-{secrets.token_hex(8)}"
 
     def probe(words: str, method: str, path: str, body: Any) -> None:
@@ -64,7 +64,7 @@ def _is_forbidden(ask: Callable[[], object]) -> bool:
     except EngineForbiddenError:
         return True
     except EngineError as error:
-        # No such thing, as was to be expected. Whoever does not answer at all is another matter.
+        # The object is missing, as expected. An error without a status means that nothing answered.
         if error.status is None:
             raise
     return False

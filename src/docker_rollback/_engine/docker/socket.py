@@ -1,8 +1,8 @@
-"""The connection of a running exec, taken out of the HTTP answer that opened it.
+"""Takes the connection of a running exec out of the HTTP answer that opened it.
 
-Both ways of it are used by one thread at a time or by two, and never block: what waits is `wait` alone, so that input
-that is written cannot stand in the way of output that nobody has read yet. A TLS connection may not be read and written
-by two threads at once, hence the lock around each call.
+Both directions may be used by one or two threads, and never block: only `wait` waits, so that writing input cannot
+block on unread output. A TLS connection must not be read and written by two threads at once, hence the lock around each
+call.
 """
 
 from __future__ import annotations
@@ -28,32 +28,32 @@ _ALERT = 1 << 12
 
 
 class Duplex(Protocol):
-    """Bytes both ways; no call but `wait` blocks."""
+    """A connection with two directions; no method but `wait` blocks."""
 
     def receive(self, into: memoryview) -> int | None:
-        """Fill `into` from the start; None where nothing is there yet, 0 where nothing will come any more."""
+        """Read into the start of `into`; return the number of bytes, None if none are available, 0 at the end."""
 
     def send(self, data: memoryview) -> int | None:
-        """Take some of `data` and say how much; None where there is no room yet. Raises BrokenPipeError at the end."""
+        """Send part of `data`; return the number of bytes, None if none can be sent now. Raises BrokenPipeError."""
 
     def wait(self, *, reading: bool, writing: bool, timeout: float | None) -> bool:
-        """Wait until one of the wanted ways may go on, at most `timeout` seconds; tells whether one may."""
+        """Wait until a wanted direction is ready, at most `timeout` seconds; return True if one is."""
 
     def close_write(self) -> None:
-        """Say that no more is sent; what comes can still be received."""
+        """Close the direction for sending; data can still be received."""
 
     def close(self) -> None:
-        """End both ways."""
+        """Close both directions."""
 
 
 def take_over(api: APIClient, response: requests.Response) -> Duplex:
-    """Return the connection under an answer; from here on the answer is only kept so that it stays open.
+    """Return the connection of an answer; the answer is kept only to hold the connection open.
 
-    docker-py reads such a connection under the reader that has parsed the answer's head: what that reader had taken in
-    already is lost then. Here it comes first.
+    docker-py reads such a connection below the reader that parsed the answer's head, and loses the data that the reader
+    has already buffered. Here that data comes first.
     """
     answer: Any = response.raw._fp
-    reader = answer.fp  # The same place from which docker-py takes it; http.client has no public one.
+    reader = answer.fp  # docker-py uses the same attribute; http.client has no public one.
     if api.base_url.startswith("http+docker://ssh"):
         channel: Any = getattr(reader, "channel", None)
         if isinstance(getattr(channel, "proc", None), subprocess.Popen):
@@ -77,10 +77,10 @@ class SocketDuplex:
         self._lock = threading.Lock()
         self._closed = False
         if isinstance(sock, ssl.SSLSocket):
-            # The end of such a connection is told. Where it is not, something cut it.
+            # A TLS connection ends with an alert. An end without one means that it was lost.
             secure: Any = sock
             secure.suppress_ragged_eofs = False
-        _notice_a_vanished_engine(sock)
+        _enable_keepalive(sock)
         for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
             sock.setsockopt(socket.SOL_SOCKET, option, _KERNEL_BUFFER)
 
@@ -121,9 +121,9 @@ class SocketDuplex:
     def close_write(self) -> None:
         with self._lock:
             if isinstance(self._socket, ssl.SSLSocket):
-                self._say_goodbye(self._socket)
+                self._send_close_notify(self._socket)
                 return
-            # Where the other end has gone already it needs no word of ours.
+            # The other end may be gone already.
             with suppress(OSError):
                 self._socket.shutdown(socket.SHUT_WR)
 
@@ -132,27 +132,27 @@ class SocketDuplex:
             if self._closed:
                 return
             self._closed = True
-            # Wakes whoever waits, and tells the engine at once: the answer holds the descriptor as well.
+            # Wakes waiting threads, and informs the engine at once, because the answer still holds the descriptor.
             with suppress(OSError):
                 socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
             self._socket.close()
         _close_quietly(self._keep)
 
     def _more(self, into: memoryview) -> int:
-        # TLS gives one record at a time, of 16 KiB at most; what else is there is taken along.
+        # TLS returns one record of at most 16 KiB at a time, so read all that are available.
         size = 0
         with suppress(*_TRY_AGAIN, ssl.SSLError):
             while size < len(into) and (came := self._socket.recv_into(into[size:])):
                 size += came
-        # The end, or an error, comes again with the next call.
+        # The next call reports the end, or an error, again.
         return size
 
-    def _say_goodbye(self, sock: ssl.SSLSocket) -> None:
-        """Close our way of a TLS connection, which is to send the alert close_notify, and leave the other one open.
+    def _send_close_notify(self, sock: ssl.SSLSocket) -> None:
+        """Close the sending direction of a TLS connection with the alert close_notify, and leave the other one open.
 
-        OpenSSL sends it at the first of two steps and at the second reads for the other end's; data that arrives
-        meanwhile is a fatal error to it. Python takes both steps at once. So the second one is given a socket on which
-        nothing arrives, and the alert is passed on from there.
+        OpenSSL sends the alert in the first of two steps, and waits for the other end's in the second, in which
+        arriving data is a fatal error. Python always takes both steps. So they run on a socket on which nothing
+        arrives, and the alert is passed on from there.
         """
         while waiting := sock.pending():
             self._early += sock.recv(waiting)
@@ -177,7 +177,7 @@ class SocketDuplex:
 
 
 class PipeDuplex:
-    """The ssh program of this machine, which docker-py started, by its pipes."""
+    """The pipes of an ssh program that docker-py has started on this machine."""
 
     def __init__(self, process: subprocess.Popen[bytes], keep: object) -> None:
         if process.stdin is None or process.stdout is None:
@@ -228,7 +228,7 @@ class PipeDuplex:
 
 
 class ChannelDuplex:
-    """A channel of paramiko, the ssh that docker-py speaks by itself."""
+    """A channel of paramiko, docker-py's own ssh client."""
 
     _PAUSE = 0.01
 
@@ -261,7 +261,7 @@ class ChannelDuplex:
         return sent
 
     def wait(self, *, reading: bool, writing: bool, timeout: float | None) -> bool:
-        # The window of a channel has no descriptor to wait on, so this looks again and again.
+        # A channel's window has no descriptor to wait on, so poll.
         channel, began = self._channel, time.monotonic()
         while not (
             (reading and (channel.recv_ready() or channel.eof_received or channel.closed))
@@ -285,8 +285,8 @@ def _wanted(*, reading: bool, writing: bool) -> int:
     return (select.POLLIN if reading else 0) | (select.POLLOUT if writing else 0)
 
 
-def _notice_a_vanished_engine(sock: socket.socket) -> None:
-    """Have the kernel ask now and then whether a distant engine is still there: a program may be silent for hours."""
+def _enable_keepalive(sock: socket.socket) -> None:
+    """Enable keepalive, so that the kernel notices the loss of a remote engine; a program may be silent for hours."""
     if sock.family in (socket.AF_INET, socket.AF_INET6):
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         for option, value in (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 15), ("TCP_KEEPCNT", 4)):
@@ -308,7 +308,7 @@ def _pour(early: bytes, into: memoryview) -> tuple[int, bytes]:
 
 
 def _buffered(reader: Any) -> bytes:
-    """Return what a reader has taken in and not given out; its descriptor must not block any more."""
+    """Return the data that a reader has buffered; its descriptor must be non-blocking."""
     try:
         return bytes(reader.peek())
     except _TRY_AGAIN:

@@ -240,7 +240,7 @@ def test_a_volume_of_the_name_that_is_another_is_a_conflict(
     script.says("POST", "/volumes/create", answer({**VOLUME, **found}, 201))
     wanted = {"Name": "data", **request_}
     if differs:
-        with pytest.raises(EngineConflictError, match=f"'data': there is one of that name with another {differs}$"):
+        with pytest.raises(EngineConflictError, match=f"'data': a volume of that name has another {differs}$"):
             script.engine().create_volume(wanted)
     else:
         assert script.engine().create_volume(wanted) == "data"

@@ -234,7 +234,7 @@ CONTEND = """
 import os, sys
 from pathlib import Path
 from docker_rollback._store import FileLock
-from docker_rollback._store._locks import remove_unheld
+from docker_rollback._store.locks import remove_unheld
 path, inside = Path(sys.argv[1]), Path(sys.argv[2])
 for turn in range(int(sys.argv[3])):
     with FileLock(path, transient=True) as lock:

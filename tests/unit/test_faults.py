@@ -162,7 +162,7 @@ def test_a_store_without_enough_room_is_found_out_beforehand(tmp_path: Path) -> 
 
     shop = Shop(BackupStore(tmp_path / "store", disk=Small()))
     counting = FailingEngine(shop.engine)
-    with pytest.raises(StoreFullError, match="too little room"), shop.rollback(counting):
+    with pytest.raises(StoreFullError, match="too little space"), shop.rollback(counting):
         pytest.fail("the block was entered")
     assert counting.called("stop_container") == []
 

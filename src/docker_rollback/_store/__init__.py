@@ -1,8 +1,4 @@
-"""The one door to durable storage: an OCI image layout on disk.
-
-`BackupStore` is the face of it. `write_atomic` and `Disk` are for those who keep other durable files, by the same
-rules.
-"""
+"""Durable storage of backups, in an OCI image layout on disk. `BackupStore` is its public class."""
 
 from docker_rollback._store.blobs import BlobWriter
 from docker_rollback._store.draft import Draft

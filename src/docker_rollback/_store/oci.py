@@ -1,7 +1,6 @@
-"""The words and shapes of the OCI image layout, as this store uses them; pure.
+"""Reads and writes the JSON of the OCI image layout, as far as this store uses it. Pure.
 
-What is read here was written by anyone: every shape is checked before it is used, and what does not fit is a
-`MalformedError`.
+The input is untrusted: every structure is checked before it is used, and a bad one raises a `MalformedError`.
 """
 
 from __future__ import annotations
@@ -33,10 +32,10 @@ MANIFESTS = frozenset({MANIFEST, DOCKER_MANIFEST})
 IMAGE_CONFIGS = frozenset({CONFIG, DOCKER_CONFIG})
 
 STORE_FORMAT = 1
-"""The version of the format of ``index.json``: the newest that is read, and the one that is written."""
+"""The format version of ``index.json``: the newest that is read, and the one that is written."""
 FORMAT = 2
-"""The newest version of the format of a backup, or a note, that this library reads. Each is written in the oldest one
-whose readers understand it."""
+"""The newest format version of a backup or journal record that is read. Each is written in the oldest version that can
+represent it."""
 FIRST_FORMAT = 1
 
 _BACKUP_OF = "application/vnd.docker-rollback.backup.v"
@@ -55,7 +54,7 @@ FORMAT_KEY = "io.docker-rollback.format"
 CONTAINER_KEY = "io.docker-rollback.container"
 VOLUME_KEY = "io.docker-rollback.volume"
 KNOWN_AS_KEY = "io.docker-rollback.known-as"
-"""On an image's manifest: the digests of the index, or the manifest, or both, by which an engine knew it."""
+"""The annotation of an image's manifest with the digests of the engine's own index and manifest of the image."""
 
 LAYOUT_FILE = "oci-layout"
 INDEX_FILE = "index.json"
@@ -64,13 +63,13 @@ LAYOUT_JSON = b'{"imageLayoutVersion":"1.0.0"}'
 EMPTY_JSON = b"{}"
 
 MAX_MANIFEST = 4 << 20
-"""Bytes: no manifest, index or image config is longer; the OCI specification lets registries refuse longer ones."""
+"""The maximum size of a manifest, index or image config in bytes; the OCI specification lets registries refuse more."""
 
 MAX_INDEX = 64 << 20
-"""Bytes: no `index.json` is longer."""
+"""The maximum size of `index.json`, in bytes."""
 
 MAX_RECORD = 256 << 20
-"""Bytes: no backup's own record is longer."""
+"""The maximum size of a backup's record, in bytes."""
 
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}", re.ASCII)
 _FORMAT_OF = re.compile(r"application/vnd\.docker-rollback\.[a-z]+\.v([0-9]{1,9})(\+json)?", re.ASCII)
@@ -78,7 +77,7 @@ _BACKUP_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}", re.ASCII)
 
 
 class MalformedError(ValueError):
-    """What was read does not have the shape that it must have; the text says how."""
+    """The data does not have the required structure; the text says why."""
 
 
 @frozen
@@ -96,8 +95,8 @@ class Child:
     """An entry of an index.
 
     Attributes:
-        blob: what it points to.
-        artifact_type: what kind of artifact that is, where the entry says it.
+        blob: the blob that it refers to.
+        artifact_type: the blob's artifact type; None if the entry has none.
         raw: the entry as it was read.
     """
 
@@ -107,13 +106,13 @@ class Child:
 
     @property
     def name(self) -> str | None:
-        """The name by which tools refer to it."""
+        """The name that tools use for it."""
         return self.blob.annotations.get(REF_NAME)
 
 
 @frozen
 class Index:
-    """An image index, or a layout's ``index.json``; `raw` keeps what this version does not understand."""
+    """An image index, or a layout's ``index.json``; `raw` preserves fields that this version does not know."""
 
     children: tuple[Child, ...]
     artifact_type: str | None
@@ -122,45 +121,45 @@ class Index:
 
 
 def digest_of(data: bytes) -> str:
-    """Return the digest by which a blob of this content is known."""
+    """Return the digest of a blob with this content."""
     return "sha256:" + hashlib.sha256(data).hexdigest()
 
 
 def is_backup_id(name: str) -> bool:
-    """Whether a backup may have this id: a name that files, tags and OCI tools all take."""
+    """Return True if a name is valid as a backup's id: files, tags and OCI tools all accept it."""
     return _BACKUP_ID.fullmatch(name) is not None
 
 
 def check_digest(value: object) -> str:
-    """Return a digest; raises `MalformedError` for any but a sha256 one, so that it is safe as a name of a file."""
+    """Return a digest that is safe in a file's name; raises `MalformedError` if it is not a sha256 digest."""
     if not isinstance(value, str) or _DIGEST.fullmatch(value) is None:
         raise MalformedError(f"{_short(value)} is not a sha256 digest")
     return value
 
 
 def format_of(artifact_type: str | None) -> int | None:
-    """Return the version in an artifact type of ours; None where it is not one."""
+    """Return the version in an artifact type of ours; None for another type."""
     match = _FORMAT_OF.fullmatch(artifact_type or "")
     return int(match[1]) if match else None
 
 
 def backup_type(version: str) -> str:
-    """Return the artifact type of a backup in one version of the format."""
+    """Return the artifact type of a backup in a version of the format."""
     return _BACKUP_OF + version
 
 
 def is_backup(artifact_type: str | None) -> bool:
-    """Whether an artifact type says "backup", in whatever version."""
+    """Return True for the artifact type of a backup, in any version."""
     return (artifact_type or "").startswith(_BACKUP_OF)
 
 
 def child_name(backup_id: str, number: int) -> str:
-    """Return the name in ``index.json`` of a backup's child, by its place from 1 on."""
+    """Return the name in ``index.json`` of a backup's child; the first has the number 1."""
     return f"{backup_id}.{number}"
 
 
 def load_json(data: bytes) -> Any:
-    """Parse JSON; raises `MalformedError` for what is not, or is nested without end."""
+    """Parse JSON; raises `MalformedError` if it is invalid or nested too deeply."""
     try:
         return json.loads(data, parse_constant=_refuse_constant)
     except RecursionError:
@@ -170,12 +169,12 @@ def load_json(data: bytes) -> Any:
 
 
 def dump_json(value: object) -> bytes:
-    """Write JSON so that equal values give equal bytes in the order they have, ASCII alone."""
+    """Serialize JSON in ASCII; equal values in the same order give equal bytes."""
     return json.dumps(value, separators=(",", ":"), allow_nan=False).encode("ascii")
 
 
 def parse_descriptor(raw: object) -> Descriptor:
-    """Read one descriptor."""
+    """Parse a descriptor."""
     fields = _object(raw, "a descriptor")
     media_type = fields.get("mediaType")
     if not isinstance(media_type, str) or not media_type:
@@ -187,7 +186,7 @@ def parse_descriptor(raw: object) -> Descriptor:
 
 
 def dump_descriptor(blob: Descriptor, *, artifact_type: str | None = None) -> dict[str, Any]:
-    """Write one descriptor."""
+    """Return a descriptor's JSON object."""
     raw: dict[str, Any] = {"mediaType": blob.media_type, "digest": blob.digest, "size": blob.size}
     if artifact_type is not None:
         raw["artifactType"] = artifact_type
@@ -197,7 +196,7 @@ def dump_descriptor(blob: Descriptor, *, artifact_type: str | None = None) -> di
 
 
 def manifest_type(data: bytes) -> str:
-    """Return the media type of an index or a manifest by its content; that is OCI's where it does not say."""
+    """Return the media type of an index or manifest from its content; OCI's if the content has none."""
     fields = _object(load_json(data), "it")
     media_type = fields.get("mediaType")
     if media_type in INDEXES | MANIFESTS and isinstance(media_type, str):
@@ -206,7 +205,7 @@ def manifest_type(data: bytes) -> str:
 
 
 def parse_manifest(data: bytes) -> Manifest:
-    """Read a manifest."""
+    """Parse a manifest."""
     fields = _versioned(data)
     layers = fields.get("layers")
     if not isinstance(layers, list):
@@ -226,7 +225,7 @@ def dump_manifest(
     artifact_type: str | None = None,
     annotations: Mapping[str, str] | None = None,
 ) -> bytes:
-    """Write a manifest."""
+    """Serialize a manifest."""
     raw: dict[str, Any] = {"schemaVersion": 2, "mediaType": MANIFEST}
     if artifact_type is not None:
         raw["artifactType"] = artifact_type
@@ -238,7 +237,7 @@ def dump_manifest(
 
 
 def parse_index(data: bytes) -> Index:
-    """Read an index."""
+    """Parse an index."""
     fields = _versioned(data)
     manifests = fields.get("manifests")
     if not isinstance(manifests, list):
@@ -256,7 +255,7 @@ def dump_index(
     artifact_type: str | None = None,
     annotations: Mapping[str, str] | None = None,
 ) -> bytes:
-    """Write an index."""
+    """Serialize an index."""
     raw: dict[str, Any] = {"schemaVersion": 2, "mediaType": INDEX}
     if artifact_type is not None:
         raw["artifactType"] = artifact_type
@@ -316,7 +315,7 @@ def _refuse_constant(name: str) -> None:
 
 
 def _reason(error: ValueError) -> str:
-    # Without the document: it may hold a container's secrets.
+    # Without the document, which may contain secrets.
     return error.msg if isinstance(error, json.JSONDecodeError) else type(error).__name__
 
 
@@ -329,7 +328,7 @@ VOLUME_ARCHIVE = LAYER_ZSTD
 """The media type of a volume's archive: a tar in zstd."""
 
 SNAPSHOT_FILE = SNAPSHOT_FILE_ZSTD
-"""The media type of the snapshot file that tar kept of an archive, in zstd."""
+"""The media type of tar's snapshot file of an archive, in zstd."""
 
 LISTING = LISTING_ZSTD
-"""The media type of what is known of each file in an archive, in zstd."""
+"""The media type of the metadata of all files in an archive, in zstd."""

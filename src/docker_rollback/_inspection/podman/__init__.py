@@ -1,4 +1,4 @@
-"""What Podman alone knows of a container, and what Docker's API on it cannot bring back. Pure."""
+"""Finds the settings of a Podman container that Docker's API cannot restore. Pure."""
 
 from docker_rollback._inspection.podman.loss import PROCESSES, PROCESSES_NOTE, Loss, loss_of, requires
 

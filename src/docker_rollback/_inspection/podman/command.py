@@ -1,8 +1,7 @@
-"""What Podman was told on its command line, as `Config.CreateCommand` of its own inspection keeps it. Pure.
+"""Parses the command line that created a Podman container, from `Config.CreateCommand` of its inspection. Pure.
 
-Some settings are shown by no inspection (sysctls, secrets as variables, rights to a device): only the command that
-made the container names them. An option that is in no table here is reported, so that an option of a newer Podman
-is never lost in silence.
+No inspection shows some settings (sysctls, secrets as variables, permissions of devices); only the command has them. An
+option that is in no table here is reported, so that no option of a newer Podman is lost silently.
 """
 
 from __future__ import annotations
@@ -21,9 +20,9 @@ class Option:
     """One option of a command.
 
     Attributes:
-        name: in full, without dashes; a letter where only the letter was given and is not known here.
-        value: empty where the option takes none.
-        known: whether a table here has it, so that what follows it can be read.
+        name: its long name, without dashes; its letter if that is unknown.
+        value: its value; empty if it takes none.
+        known: True if a table has it, so that the words after it can be parsed.
     """
 
     name: str
@@ -70,7 +69,7 @@ _FLAGS: Final = names(
     tls-verify tty unsetenv-all volatile
     """
 )
-"""Options that take no value, or one behind an equals sign alone."""
+"""Options that take no value, or only one after an equals sign."""
 
 _SHOWN: Final = names(
     """
@@ -87,7 +86,7 @@ _SHOWN: Final = names(
     userns uts variant volumes-from workdir
     """
 ) | (_FLAGS - {"unsetenv-all", "volatile", "read-only-tmpfs"})
-"""Options whose effect an inspection shows, so that the table of its fields decides; or that end with the command."""
+"""Options whose effect an inspection shows, so that the rules for its fields apply, or that affect only the command."""
 
 _HIDDEN: Final = names(
     """
@@ -95,7 +94,7 @@ _HIDDEN: Final = names(
     requires secret shm-size-systemd storage-opt subgidname subuidname sysctl unsetenv unsetenv-all volatile
     """
 )
-"""Options whose effect no inspection shows, or that Docker's API cannot ask for."""
+"""Options whose effect no inspection shows, or that Docker's API cannot request."""
 
 _GLOBAL_FLAGS: Final = frozenset(["noout", "remote", "syslog", "trace", "transient-store"])
 _GLOBAL: Final = names(
@@ -105,7 +104,7 @@ _GLOBAL: Final = names(
     runroot runtime ssh storage-driver storage-opt tls-ca tls-cert tls-key tmpdir url volumepath
     """
 )
-"""Options before the command that say where its engine is; `runtime` shows in the inspection."""
+"""Options before the command that select or configure the engine; the inspection shows `runtime`."""
 
 _GLOBAL_LETTERS: Final[Mapping[str, str]] = {"c": "connection", "H": "host", "r": "remote"}
 _GLOBAL_HIDDEN: Final = frozenset(
@@ -114,22 +113,22 @@ _GLOBAL_HIDDEN: Final = frozenset(
 
 
 def hidden_settings(command: Sequence[str]) -> tuple[str, ...]:
-    """Return the options of a command that a container created through Docker's API would not have, each once.
+    """Return the options that would be lost if the container were recreated through Docker's API, without duplicates.
 
     Args:
-        command: as the inspection has it; empty where something else made the container.
+        command: the command from the inspection; empty if the container was created in another way.
     """
     words = [words for option in _options(command) if (words := _hidden(option)) is not None]
     return tuple(dict.fromkeys(words))
 
 
 def faded_options(command: Sequence[str]) -> tuple[tuple[str, str], ...]:
-    """Return the options of binds that an inspection of a running container does not show, each with its place."""
+    """Return the options of binds that an inspection of a running container omits, each with its destination."""
     return tuple(found for option in _options(command) for found in faded(option.name, option.value))
 
 
 def _options(command: Sequence[str]) -> Iterator[Option]:
-    """Yield the options in order; the last one may be one that is not known here."""
+    """Yield the options in order; parsing ends after an unknown one."""
     rest = list(command[1:])
     for known, flags, letters in (
         (_GLOBAL | _GLOBAL_HIDDEN, _GLOBAL_FLAGS, _GLOBAL_LETTERS),
@@ -150,7 +149,7 @@ def _options(command: Sequence[str]) -> Iterator[Option]:
 def _leading(
     rest: list[str], known: frozenset[str], flags: frozenset[str], letters: Mapping[str, str]
 ) -> Iterator[Option]:
-    """Take the options off the head of `rest`, up to the first word that is none."""
+    """Remove and yield the options at the start of `rest`."""
     while rest and rest[0].startswith("-") and rest[0] not in ("-", "--"):
         word = rest.pop(0)
         if word.startswith("--"):
@@ -167,7 +166,7 @@ def _leading(
 
 
 def _of_letters(word: str, rest: list[str], flags: frozenset[str], letters: Mapping[str, str]) -> Iterator[Option]:
-    """Yield the options of one word of letters: "it", "p80:80", "p=80:80", "itv" with its value behind."""
+    """Yield the options of a word of letters: "it", "p80:80", "p=80:80", "itv" with its value in the next word."""
     while word:
         letter, word = word[0], word[1:]
         name = letters.get(letter)
@@ -187,7 +186,7 @@ def _next(rest: list[str]) -> str:
 
 
 def _hidden(option: Option) -> str | None:
-    """Return an option in words where it would be lost, without a value that may be a secret; None where not."""
+    """Return an option in words if it would be lost, without a value that may be secret; else None."""
     if not option.known:
         return f"{_dashed(option.name)} (an option that is not known here)"
     if option.name.startswith("podman "):
@@ -204,7 +203,7 @@ def _dashed(name: str) -> str:
 
 
 def _only(name: str, *values: str) -> Callable[[str], str | None]:
-    """Return a judge that finds every value lost but these."""
+    """Return a function that reports every value but these as lost."""
     return lambda value: None if value in values else f"--{name}={value}"
 
 
@@ -233,12 +232,12 @@ def _security(value: str) -> str | None:
 
 
 def _log_of_checks(name: str) -> Callable[[str], str | None]:
-    """Return a judge that finds "no limit" lost, which an inspection does not show; it shows any other value."""
+    """Return a function that reports "no limit" as lost, the only value that an inspection does not show."""
     return lambda value: f"--{name}=0" if value == "0" else None
 
 
 def _umask(value: str) -> str | None:
-    # An inspection shows 0000 where none was asked for, too, and then it is the runtime's.
+    # An inspection also shows 0000 if none was requested, and then it is the runtime's default.
     return f"--umask={value}" if not value.strip("0") else None
 
 
@@ -275,4 +274,4 @@ _VALUES: Final[Mapping[str, Callable[[str], str | None]]] = {
     "umask": _umask,
     "volume": volume_words,
 }
-"""Options that lose some values: each has a function that returns a lost value in words, or None."""
+"""Options that lose only some values, with functions that return a lost value in words, or None."""

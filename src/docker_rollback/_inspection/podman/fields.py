@@ -1,8 +1,8 @@
-"""Every field of Podman's own inspection of a container, and what becomes of it by Docker's API. Data.
+"""Lists all fields of Podman's own inspection of a container, with the effect of Docker's API on them. Data.
 
-Docker's API on Podman shows a part of a container and can ask for a part of it. Each field is either *shown* (Docker's
-API shows it and takes it, or Podman assigns it), or has a `Rule`. A field that stands in neither table is unknown: it
-is listed as not covered unless it is empty. Seen with Podman 5.8.
+Docker's API on Podman shows and accepts only a part of a container's settings. Each field is either *shown* (Docker's
+API shows and accepts it, or Podman assigns it), or has a `Rule`. A field in neither table is unknown, and is listed as
+not covered unless it is empty. Seen with Podman 5.8.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from attrs import frozen
 from docker_rollback._inspection.podman.name_tables import names
 
 EMPTY: Final[tuple[Any, ...]] = (None, "", 0, False, [], {})
-"""What a field holds that nobody set."""
+"""The values of a field that nobody set."""
 
 
 @frozen
 class Rule:
-    """What becomes of a field that Docker's API does not show, or cannot ask for.
+    """The effect of Docker's API on a field that it does not show, or cannot request.
 
     Attributes:
-        words: what it is, for an error.
+        words: the field's description, for an error.
         back: the values that a recreated container has too.
-        becomes: what any other value becomes.
+        becomes: the value that replaces any other one.
         harmless: the values whose loss changes no behaviour, so that they are listed and not refused.
     """
 
@@ -61,7 +61,7 @@ SHOWN: Final = names(
     HostConfig.PidsLimit HostConfig.Ulimits
     """
 )
-"""Fields that Docker's API shows and takes, or that Podman assigns; `_loss` looks into some of them."""
+"""Fields that Docker's API shows and accepts, or that Podman assigns; the `loss` module examines some of them."""
 
 RULES: Final[Mapping[str, Rule]] = {
     "Rootfs": Rule("a root file system from a folder (--rootfs)"),
@@ -107,4 +107,4 @@ RULES: Final[Mapping[str, Rule]] = {
     "HostConfig.CgroupConf": Rule("raw cgroup settings (--cgroup-conf)"),
     "HostConfig.IntelRdtClosID": Rule("an Intel RDT class (--rdt-class)"),
 }
-"""Fields that Docker's API does not show, or cannot ask for."""
+"""Fields that Docker's API does not show, or cannot request."""

@@ -1,4 +1,4 @@
-"""What a container on Podman loses if it is recreated through Docker's API, by Podman's own inspection. Pure."""
+"""Lists the settings that a Podman container loses if it is recreated through Docker's API. Pure."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from docker_rollback._model import NotCovered
 
 _BLOCKS: Final = ("Config", "HostConfig")
 _SECRET: Final = "*******"
-"""What Podman shows in place of a secret that is a variable."""
+"""The value that Podman shows for a variable that is a secret."""
 
 _INITS: Final = ("/sbin/init", "/usr/sbin/init", "/usr/local/sbin/init")
-"""Programs that Podman runs in systemd mode unless it is told otherwise, besides those that are called systemd."""
+"""Programs that Podman runs in systemd mode by default, in addition to those called systemd."""
 
 _NOWHERE: Final = (
     "its sysctls, its rights to devices and the options z, Z and U of its binds are gone: it was created through an "
@@ -25,19 +25,19 @@ _NOWHERE: Final = (
 )
 
 _CHECK: Final = frozenset(["Test", "Interval", "Timeout", "StartPeriod", "Retries"])
-"""What Docker's API on Podman takes of a health check."""
+"""The fields of a health check that Docker's API on Podman accepts."""
 
 _ROUNDED: Final = 3
-"""Digits up to which Podman shows a size as it is; it rounds to four."""
+"""The number of digits up to which Podman shows a size exactly; it rounds to four."""
 
 _MODES: Final = ("NetworkMode", "IpcMode", "PidMode", "UTSMode", "CgroupMode", "UsernsMode")
 _OTHER: Final = "container:"
 _OWN: Final = "io.podman.annotations."
 PROCESSES: Final = 2048
-"""How many processes Podman lets a container have of itself."""
+"""Podman's default limit of processes."""
 
 PROCESSES_NOTE: Final = f"{_OWN}pids-limit"
-"""The annotation in which Podman notes any number that it was asked for."""
+"""The annotation in which Podman records a requested limit of processes."""
 
 _FOLLOWS: Final = frozenset(
     f"{_OWN}{name}"
@@ -57,23 +57,23 @@ _FOLLOWS: Final = frozenset(
         "volumes-from",
     )
 )
-"""Annotations of Podman's own that follow from settings which come back."""
+"""Podman's own annotations that follow from restored settings."""
 
 
 @frozen
 class Loss:
-    """What Docker's API cannot bring back of a container on Podman.
+    """The settings of a Podman container that Docker's API cannot restore.
 
     Attributes:
-        refused: settings that change what the container is or does, in words.
-        lost: harmless settings by their names, each with what becomes of it.
+        refused: settings whose loss would change the container's behaviour, in words.
+        lost: harmless settings, by name, each with the effect of its loss.
     """
 
     refused: tuple[str, ...] = ()
     lost: Mapping[str, str] = field(factory=dict)
 
     def refusal(self) -> str | None:
-        """Return why a container with this loss is refused; None where nothing is refused."""
+        """Return why a container with this loss is refused; None if it is not."""
         if not self.refused:
             return None
         return (
@@ -82,11 +82,11 @@ class Loss:
         )
 
     def not_covered(self, container: str, *, refusals: bool = False) -> tuple[NotCovered, ...]:
-        """Return what a backup has to list as lost if the container is recreated.
+        """Return the settings that a backup has to list as lost if the container is recreated.
 
         Args:
             container: its name.
-            refusals: whether to list what is refused too, where a backup is taken in spite of it.
+            refusals: True to list refused settings too, if the backup is taken in spite of them.
         """
         listed = {**self.lost, **(dict.fromkeys(self.refused, "it is gone") if refusals else {})}
         return tuple(
@@ -96,11 +96,11 @@ class Loss:
 
 
 def loss_of(native: Mapping[str, Any], *, runtime: str) -> Loss:
-    """Return what is lost of a container.
+    """Return the loss of a container.
 
     Args:
         native: Podman's own inspection of it.
-        runtime: the runtime that its engine gives a container by default.
+        runtime: the engine's default runtime.
     """
     refused = [*_refused_fields(native), *_looked_into(native, runtime), *lost_mounts(native)]
     refused += [f"the option {words}" for words in hidden_settings(_command(native))]
@@ -108,7 +108,7 @@ def loss_of(native: Mapping[str, Any], *, runtime: str) -> Loss:
 
 
 def requires(native: Mapping[str, Any]) -> frozenset[str]:
-    """Return the ids of the containers that `--requires` named; those in a mode of the container are left out."""
+    """Return the ids of the containers in `--requires`, without those that the container's modes refer to."""
     host_config = native.get("HostConfig") or {}
     modes = {str(host_config.get(mode) or "").removeprefix(_OTHER) for mode in _MODES}
     borrowed = {str(name).partition(":")[0] for name in host_config.get("VolumesFrom") or ()}
@@ -123,7 +123,7 @@ def _refused_fields(native: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _lost(native: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yield what is lost without harm, and what is unknown, with what becomes of it."""
+    """Yield harmless and unknown settings, each with the effect of its loss."""
     for path, rule in RULES.items():
         value = _at(native, path)
         if value in rule.harmless:
@@ -152,7 +152,7 @@ def _lost(native: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def _fields(native: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Yield every field by its dotted path; `Config` and `HostConfig` are blocks of fields."""
+    """Yield all fields by their dotted paths; `Config` and `HostConfig` are blocks of fields."""
     for name, value in native.items():
         if name in _BLOCKS:
             yield from ((f"{name}.{inner}", one) for inner, one in (value or {}).items())
@@ -174,13 +174,13 @@ def _at(native: Mapping[str, Any], path: str) -> Any:
 
 
 def _looked_into(native: Mapping[str, Any], runtime: str) -> Iterator[str]:
-    """Yield what is refused of fields that come back in most cases."""
-    # Either may be a path.
+    """Yield refused values of fields that are usually restored."""
+    # Either runtime may be a path.
     if _program(found := str(native.get("OCIRuntime") or runtime)) != _program(runtime):
         yield f"the runtime {found}, where {runtime} is the engine's default (--runtime)"
     for option, place in faded_options(_command(native)):
         if option == "Z" and native.get("ProcessLabel"):
-            # The next container has a label of its own, and may not read what has the label of this one.
+            # The new container has a label of its own, and may not read files with the label of this one.
             yield f"the mount option Z at {place}"
     if (native.get("State") or {}).get("Checkpointed"):
         yield "its checkpoint"
@@ -202,7 +202,7 @@ def _looked_into(native: Mapping[str, Any], runtime: str) -> Iterator[str]:
 
 
 def _is_init(native: Mapping[str, Any]) -> bool:
-    """Whether Podman would run a container in systemd mode without being told to."""
+    """Return True if Podman would run a container in systemd mode by default."""
     command = [str(word) for word in (native.get("Path"), *(native.get("Args") or ()))]
     if len(command) > 2 and command[:2] == ["/bin/sh", "-c"]:
         command = command[2:]
@@ -214,6 +214,6 @@ def _program(path: str) -> str:
 
 
 def _is_custom(native: Mapping[str, Any], name: str) -> bool:
-    """Whether a file of Podman's lies where somebody wanted it; by default it is in a folder of the container."""
+    """Return True if a file of Podman's has a custom path; by default it is in the container's own folder."""
     path = str(native.get(name) or "")
     return bool(path) and f"/{native.get('Id')}/" not in path

@@ -1,4 +1,4 @@
-"""Which of Podman's mounts Docker's API cannot ask for, in an inspection and on a command line. Pure."""
+"""Finds the mounts of Podman that Docker's API cannot request, in an inspection and on a command line. Pure."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, Final
 from docker_rollback._inspection.podman.name_tables import names
 
 _KINDS: Final = ("bind", "volume", "tmpfs", "glob")
-"""Kinds of `--mount` that come back; a glob is resolved to binds when the container is created."""
+"""The types of `--mount` that can be restored; a glob is resolved to binds when the container is created."""
 
 _BINDS: Final = ("bind", "glob")
 _MEANS: Final = {"chown": "U"}
@@ -20,7 +20,7 @@ _KEYS: Final = names(
     tmpfs-size tmpfs-mode size mode tmpcopyup notmpcopyup
     """
 )
-"""What `--mount` may say that an inspection shows."""
+"""The keys of `--mount` that an inspection shows."""
 
 _OPTIONS: Final = names(
     """
@@ -28,15 +28,15 @@ _OPTIONS: Final = names(
     runbindable z Z U
     """
 )
-"""Options of a mount that Docker's API takes as it shows them."""
+"""The options of a mount that Docker's API accepts as it shows them."""
 
 _FILE_SYSTEMS: Final = ("devpts", "ramfs")
 _MADE_BY_PODMAN: Final = "/overlay-containers/"
-"""Part of the path of a mount that Podman put together for one container."""
+"""Part of the path of a mount that Podman assembled for one container."""
 
 
 def lost_mounts(native: Mapping[str, Any]) -> Iterator[str]:
-    """Yield, in words, the mounts of an inspection that Docker's API cannot ask for."""
+    """Yield, in words, the mounts of an inspection that Docker's API cannot request."""
     for mount in native.get("Mounts") or ():
         kind, source, place = (str(mount.get(key) or "") for key in ("Type", "Source", "Destination"))
         options = set(mount.get("Options") or ())
@@ -56,7 +56,7 @@ def lost_mounts(native: Mapping[str, Any]) -> Iterator[str]:
 
 
 def mount_words(value: str) -> str | None:
-    """Return a value of `--mount` in words where it would be lost; None where an inspection shows all of it."""
+    """Return the part of a `--mount` value that would be lost, in words; None if an inspection shows all of it."""
     options = dict(_pair(part) for part in value.split(","))
     kind = options.get("type", "volume")
     if kind not in _KINDS:
@@ -68,7 +68,7 @@ def mount_words(value: str) -> str | None:
 
 
 def volume_words(value: str) -> str | None:
-    """Return the same of a value of `--volume`."""
+    """Return the part of a `--volume` value that would be lost, in words, or None."""
     found = {option.partition("=")[0] for option in _volume_options(value)}
     if found & {"O", "upperdir", "workdir"}:
         return "--volume with an overlay (O)"
@@ -76,10 +76,10 @@ def volume_words(value: str) -> str | None:
 
 
 def faded(name: str, value: str) -> Iterator[tuple[str, str]]:
-    """Yield the options of a bind that Podman applies when it creates a container, and shows only until it runs.
+    """Yield the options of a bind that Podman applies at the create, and shows only until the container runs.
 
     Args:
-        name: of the option on the command line.
+        name: the option's name on the command line.
         value: its value.
     """
     if name == "volume" and "/" in value.partition(":")[0]:

@@ -25,10 +25,10 @@ MOUNTS = f"""\
 @pytest.mark.parametrize(
     ("path", "words"),
     [
-        ("/", "host itself"),
-        ("/usr", "host itself"),
-        ("/var", "host itself"),
-        ("/etc", "host itself"),
+        ("/", "system folder of the"),
+        ("/usr", "system folder of the"),
+        ("/var", "system folder of the"),
+        ("/etc", "system folder of the"),
         ("/proc", "kernel"),
         ("/proc/sys/net", "kernel"),
         ("/sys/fs/cgroup", "kernel"),

@@ -372,8 +372,8 @@ def test_a_saved_image_comes_in_large_blocks(script: ScriptedEngine) -> None:
     [
         (chunked(TAR, end=False), EngineTimeoutError, "connection was lost"),
         (chunked(TAR, TAR)[:-3000], EngineTimeoutError, "connection was lost"),
-        (chunked(TAR[:5000]), EngineError, "cut short"),
-        (chunked(), EngineError, "cut short"),
+        (chunked(TAR[:5000]), EngineError, "truncated"),
+        (chunked(), EngineError, "truncated"),
         (
             chunked(TAR[:3000], bytes(96), b'{"errorDetail":{"message":"disk on fire"},"error":"x"}'),
             EngineError,

@@ -220,7 +220,7 @@ def test_a_living_operation_of_another_store_was_not_cut_off(shop: Shop, other: 
         assert recover(client=shop.engine, store=other) == ()
         (found,) = Operations(shop.engine, other).in_flight()
         assert (found.owner, found.record) == ("alive", "elsewhere")
-        assert "is at work" in str(found)
+        assert "is running" in str(found)
         (own,) = Operations(shop.engine, shop.store).in_flight()
         assert (own.owner, own.record) == ("alive", "here")
         assert shop.engine.has_volume(MARK)

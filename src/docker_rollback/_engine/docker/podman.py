@@ -74,7 +74,7 @@ def docker_like(inspection: Mapping[str, Any], donors: Iterable[Mapping[str, Any
 
 
 def with_native(found: Mapping[str, Any], native: Mapping[str, Any]) -> dict[str, Any]:
-    """Add Podman's own inspection to one in Docker's form, and the log settings that only the former shows."""
+    """Add Podman's own inspection to one in Docker's form, and the log settings that only Podman's shows."""
     host_config = {**(found.get("HostConfig") or {}), "LogConfig": _log(native)}
     return {**found, "HostConfig": host_config, "Native": native}
 

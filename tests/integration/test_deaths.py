@@ -188,7 +188,9 @@ def test_what_no_record_names_goes_where_that_is_safe(
 def test_a_hang_up_rolls_back(engine_url: str, docker_client: docker.DockerClient, tmp_path: Path, name: str) -> None:
     """A process that gets SIGHUP in its block puts the container back, leaves nothing, and ends with 129."""
     inspection = DockerEngine(docker_client).inspect_container(name)
-    command = [sys.executable, "-c", WAITING, engine_url, str(tmp_path / "store"), name]
+    # The tests may run under nohup, and the library leaves a signal alone that its program ignores.
+    heeding = ["env", "--default-signal=HUP"]
+    command = [*heeding, sys.executable, "-c", WAITING, engine_url, str(tmp_path / "store"), name]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as child:
         assert child.stdout is not None
         assert child.stdout.readline() == "in the body\n"

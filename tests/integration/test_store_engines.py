@@ -270,8 +270,9 @@ class Traveller:
     FOLDERS = "/data /cache /root /etc/own"
 
     def __init__(self, bench: Bench, labels: dict[str, str]) -> None:
-        self.labels = labels
         token = secrets.token_hex(4)
+        # Images of other tests have the same labels, and may have children.
+        self.labels = labels = {**labels, "docker-rollback.test.traveller": token}
         self.name = f"traveller-{token}"
         self.volume = f"traveller-data-{token}"
         self.network = f"traveller-net-{token}"

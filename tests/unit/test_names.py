@@ -168,7 +168,7 @@ def test_a_name_whose_image_is_gone_is_left(
         raise RollbackRequested
     assert engine.inspect_image("app:1")["Id"] == new
     assert tx.outcome.names == ()
-    assert f"image {pulled} is gone, so its name app:1 is left" in caplog.text
+    assert f"image {pulled} is gone; leaving its name app:1" in caplog.text
 
 
 @pytest.mark.parametrize("good", [True, False])

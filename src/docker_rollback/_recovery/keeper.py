@@ -1,4 +1,4 @@
-"""The state that is about to be undone, kept as a backup of its own: what recovery finds, and what an update left."""
+"""Keeps the state that is about to be undone as a backup: what recovery finds, or what a failed update left."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ logger = logging.getLogger("docker_rollback")
 
 
 class Keeper:
-    """Keeps what stands before a backup is put back in its place.
+    """Keeps the current state before a backup is restored.
 
     Args:
-        engine: where it is.
-        store: where it is kept.
-        preflight: looks at it.
-        capture: captures it.
-        archiver: knows the ways to volumes.
-        revival: brings back what was stopped to be kept, where it could not be.
-        clock: the time, in UTC.
+        engine: the engine that the containers are on.
+        store: the store that the backup goes to.
+        preflight: checks the containers.
+        capture: captures them.
+        archiver: gives access to volumes.
+        revival: resumes what was stopped if the state could not be kept.
+        clock: returns the time, in UTC.
     """
 
     def __init__(
@@ -63,20 +63,20 @@ class Keeper:
         self._clock = clock
 
     def keep_failed(self, operation: Operation) -> str | None:
-        """Keep the state of an update that failed; raises as `keep` does."""
+        """Keep the state of a failed update; raises as `keep` does."""
         try:
             return self.keep(operation, operation.look(), what="failed")
         except BaseException:
-            # What was stopped for it is about to be undone.
+            # What was stopped for it is about to be rolled back.
             self._revival.forget(operation.record)
             raise
 
     def keep_found(self, operation: Operation, found: Sequence[Observed]) -> str | None:
-        """Keep the state that recovery finds, or leave it as it is.
+        """Keep the state that recovery finds, or leave it unchanged.
 
         Raises:
-            UnfinishedRollbackError: it cannot be kept.
-            CaptureError, ResumeError, EngineError, StoreError: it could not be kept; what ran runs again.
+            UnfinishedRollbackError: this state cannot be kept.
+            CaptureError, ResumeError, EngineError, StoreError: keeping it failed; running containers run again.
         """
         try:
             return self.keep(operation, found, what="found")
@@ -91,40 +91,40 @@ class Keeper:
             ) from error
 
     def undo(self, operation: Operation) -> None:
-        """Bring back what was stopped to be kept, where that was cut off or failed.
+        """Resume what was stopped to be kept, if keeping it was interrupted or failed.
 
         Raises:
-            ResumeError, RestoreError, EngineError, StoreError: it could not be brought back; it can be done again.
+            ResumeError, RestoreError, EngineError, StoreError: a container could not be resumed; this can be repeated.
         """
         record = operation.record
         if record.stopped and record.kept not in self._store.ids():
             self._revival.bring_back(record)
-        # Of a death before anything was recorded, too.
+        # Includes images and guards of a process that died before its first record.
         self._revival.forget(record)
         if record.stopped:
             operation.note_stopped((), ())
 
     def keep(self, operation: Operation, found: Sequence[Observed], *, what: Literal["found", "failed"]) -> str | None:
-        """Keep what stands as a backup, and leave it at rest; return its id, None where nothing stands.
+        """Keep the current state as a backup and leave it stopped; return the backup's id, or None if nothing stands.
 
         Args:
-            operation: the one that is about to be undone; its note says first under which id this is kept.
-            found: what stands.
-            what: what it is, for the backup's id.
+            operation: the operation that is about to be undone; the backup's id is recorded in it first.
+            found: the containers that stand.
+            what: the kind of state, for the backup's id.
 
         Raises:
-            UnsupportedContainerError, VolumeError: it cannot be kept; nothing was touched.
-            CaptureError, EngineError, StoreError: it could not be kept; what ran runs again.
+            UnsupportedContainerError, VolumeError: this state cannot be kept; nothing was touched.
+            CaptureError, EngineError, StoreError: keeping it failed; running containers run again.
         """
         record = operation.record
         if record.kept is not None and self._is_what_stands(record.kept, found):
             return record.kept
-        # Of a project also what came to it, and what no container uses.
+        # Of a project, what was added to it and what no container uses as well.
         project = look_at_project(self._engine, record.project) if record.project is not None else None
         known = {standing.id for standing in record.standing}
         ours = {container.id for container in record.containers} | set(project.containers if project else ())
         targets = [one.id for one in found if one.id in ours or one.name in record.names or one.id not in known]
-        # Who shares a volume was allowed to when the operation began, and rests while the backup is put back.
+        # Containers that share a volume were accepted when the operation began, and are stopped for the restore.
         excluded = self._store.get(record.operation).excluded
         report = self._preflight.keeping(excluded).run(targets)
         left_out = {what.volume for what in excluded if not what.path}
@@ -135,7 +135,7 @@ class Keeper:
             return None
         kept = record.kept
         if kept is not None:
-            # Of an attempt that was cut off, or that was overtaken by later work.
+            # From an attempt that was interrupted or overtaken by later work.
             self._capture.forget(kept, [container.name for container in report.containers])
         if kept is None or kept in self._store.ids():
             kept = backup_id(f"{record.project or record.names[0]}-{what}", self._clock(), secrets.token_hex(3))
@@ -148,7 +148,7 @@ class Keeper:
         return kept
 
     def _is_what_stands(self, kept: str, found: Sequence[Observed]) -> bool:
-        """Whether nothing has run since a state was kept."""
+        """Return True if no container has run since a state was kept."""
         if kept not in self._store.ids():
             return False
         started = {container.id: started_at(container.inspection) for container in self._store.get(kept).containers}
@@ -158,7 +158,7 @@ class Keeper:
         )
 
     def _with_volumes(self, report: Report, volumes: Sequence[str]) -> Report:
-        """Add the volumes that no container mounts any more."""
+        """Add the volumes that no container mounts any longer."""
         ways = dict(report.volumes)
         for volume in volumes:
             if volume not in ways:

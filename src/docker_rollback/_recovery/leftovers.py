@@ -1,4 +1,4 @@
-"""Clears what the engine still holds of operations that have ended, and names what it must not destroy."""
+"""Removes what ended operations left in the engine, and logs what it must not remove."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ logger = logging.getLogger("docker_rollback")
 
 @frozen
 class _Known:
-    """Everything that a journal record or a lock volume tells of.
+    """The operations and containers that a journal record or a lock volume names.
 
     Attributes:
         operations: the ids of operations.
@@ -35,16 +35,16 @@ class _Known:
 
 
 class LeftOver:
-    """Clears what no journal record and no lock volume names.
+    """Removes what no journal record and no lock volume names.
 
-    A container that was renamed away is somebody's data. It is removed only if this store has a backup of it that
-    verifies and its successor runs; otherwise the log says what to do with it. It is never renamed back: without a
-    record nobody knows whether the data in its volumes is whole.
+    A container that was renamed away may be somebody's data. It is removed only if this store has a verified backup of
+    it and its successor runs; otherwise the log says what to do with it. It is never renamed back: without a record
+    nobody knows whether the data in its volumes is whole.
 
     Args:
-        engine: where it is.
-        store: whose backups count.
-        operations: what is known of operations.
+        engine: the engine.
+        store: the store whose backups count.
+        operations: the operations in flight.
 
     Example:
         >>> LeftOver(engine, store, operations).clear()
@@ -56,12 +56,12 @@ class LeftOver:
         self._operations = operations
 
     def clear(self) -> None:
-        """Remove what is safe to remove, and name the rest in the log.
+        """Remove what is safe to remove, and log the rest.
 
-        What stays is in nobody's way, so an engine that refuses or fails here is named in the log as well.
+        An error of the engine is only logged, because what stays does no harm.
 
         Raises:
-            StoreError: the store cannot tell what it has.
+            StoreError: the store cannot be read.
         """
         try:
             self._clear()
@@ -71,9 +71,9 @@ class LeftOver:
     def _clear(self) -> None:
         self._operations.remove_left_over_marks()
         for name in self._engine.list_images(HELPER_REPOSITORY):
-            # Whoever is about to use it finds it gone, and brings it in again.
+            # A process that is about to use it imports it again.
             self._remove_image(name, users=False)
-        # Listed before it is read what is in flight: none of this is of an operation that begins later.
+        # Listed before the records are read, so that none of this belongs to an operation that begins later.
         guards = guards_of(self._engine, self._store)
         containers = look_at_all(self._engine, EVERY)
         images = [*self._engine.list_images(IMAGE_REPOSITORY), *self._engine.list_images(KEPT_REPOSITORY)]
@@ -83,15 +83,15 @@ class LeftOver:
         for guard, operation in guards.items():
             if operation not in known.operations:
                 self._engine.remove_container(guard, force=True)
-        self._clear_aside(known, containers)
+        self._clear_renamed(known, containers)
         self._clear_images(known, images, in_use={str(one.inspection["Image"]) for one in containers})
 
     def _known(self) -> _Known | None:
-        """Return what is known of operations; None where a record cannot be read, which may be of anything."""
+        """Return the known operations, or None if a record cannot be read, which may name anything."""
         try:
             records = [self._store.journal.get(name, Record) for name in self._store.journal.names()]
         except StoreError as error:
-            logger.warning("nothing else is cleared in the engine while a record cannot be read: %s", error)
+            logger.warning("nothing else is removed from the engine while a record cannot be read: %s", error)
             return None
         in_flight = self._operations.in_flight()
         return _Known(
@@ -101,7 +101,7 @@ class LeftOver:
         )
 
     def _clear_images(self, known: _Known, images: Iterable[str], *, in_use: Collection[str]) -> None:
-        """Remove the names of images that this store holds as well; one that a container stands on stays."""
+        """Remove the names of images that this store holds as well, except images that containers use."""
         named: dict[str, dict[str, bool]] = {}
         for name in images:
             operation = name.rpartition(":")[2].partition(".")[0]
@@ -115,10 +115,11 @@ class LeftOver:
                 logger.info("image %s stays: this store has no sound copy of it", name)
 
     def _names_to_clear(self, backup: str) -> dict[str, bool]:
-        """Return the names that the images of a backup have without need, and whether the image is the user's.
+        """Return the image names of a backup that are not needed, each with whether the image is the user's.
 
-        That is one to which the capture added nothing: it stays, without a name. Somebody who loads an export has other
-        names, and needs them. An image that is in no store has a name for as long as there is its backup.
+        The image of a container with a clean writable layer is the user's: only our name for it goes. Images loaded
+        from an export have other names, which are needed. An image that is in no store keeps its name as long as its
+        backup exists.
         """
         if not self._is_sound(backup):
             return {}
@@ -126,14 +127,14 @@ class LeftOver:
         committed = {name: False for image in images for name in (again(image.tag), live(image.tag))}
         return {image.tag: image.clean for image in images} | committed
 
-    def _clear_aside(self, known: _Known, containers: Iterable[Observed]) -> None:
+    def _clear_renamed(self, known: _Known, containers: Iterable[Observed]) -> None:
         running = {container.name for container in containers if container.state.alive}
         for container in containers:
             before = name_before_aside(container.name)
             if not is_aside(container.name) or before in known.containers:
                 continue
             if before in running and self._has_backup_of(container) and self._is_still(container):
-                logger.warning("container %s is left over, and is removed: %r runs", container.name, before)
+                logger.warning("removing left-over container %s: %r runs", container.name, before)
                 self._engine.remove_container(container.id)
             else:
                 logger.warning(
@@ -143,17 +144,17 @@ class LeftOver:
                 )
 
     def _is_still(self, container: Observed) -> bool:
-        """Return True if a container is stopped and has the name that it had a moment ago; an operation may use it."""
+        """Return True if a container is still stopped under the same name; an operation may have taken it meanwhile."""
         now = look_at(self._engine, container.id)
         return now is not None and now.name == container.name and not now.state.alive
 
     def _has_backup_of(self, container: Observed) -> bool:
-        """Return True if the store has a backup of this very container, with its image, that verifies."""
+        """Return True if the store has a verified backup of this very container, with its image."""
         holding = [backup for backup in reversed(self._store.list()) if _snapshot_of(backup, container) is not None]
         return any(self._is_sound(backup.id) for backup in holding)
 
     def _is_sound(self, backup: str) -> bool:
-        """Return True if the store has a backup with its images, and it verifies."""
+        """Return True if the store has a backup with its images and it passes verification."""
         try:
             found = self._store.get(backup)
             if any(container.image.manifest is None for container in found.containers):
@@ -165,7 +166,7 @@ class LeftOver:
         return True
 
     def _is_last_name_of(self, name: str, images: Collection[str]) -> bool:
-        """Return True if one of some images has no other name: a container stands on it, and it cannot be removed."""
+        """Return True if this is the only name of an image that a container uses, so that it cannot be removed."""
         try:
             found = self._engine.inspect_image(name)
         except ImageNotFoundError:

@@ -1,8 +1,8 @@
-"""Marks in the engine itself that a container is at work on: they keep hosts and stores apart.
+"""Creates lock volumes in the engine, which keep operations of different hosts and stores apart.
 
-A mark is an empty volume, because an engine makes a name for a volume once, at once, and without an image. Whoever
-finds one asks the kernel, through the lock in the store that it names, whether its owner lives; where the kernel is
-another one, the mark is believed.
+A lock volume is empty. An engine creates a volume name atomically, at once and without an image. A process that finds
+one asks the kernel, through the lock in the store that the volume names, whether its owner is alive. A lock volume of
+another kernel is believed.
 """
 
 from __future__ import annotations
@@ -37,15 +37,15 @@ _CONTAINER: Final = "docker-rollback.container"
 _SINCE: Final = "docker-rollback.since"
 
 _ENDED: Final = ("dead", "gone")
-"""Owner and record of an operation that is over: its lock volume is left over."""
+"""The owner and record of an operation that has ended: its lock volume is left over."""
 
 
 class Markers:
-    """The marks of operations in one engine, for the operations of one store.
+    """The lock volumes in one engine, for the operations of one store.
 
     Args:
-        engine: where they are.
-        store: whose locks tell whether an owner lives.
+        engine: the engine.
+        store: the store, whose locks tell whether an owner is alive.
     """
 
     def __init__(self, engine: Engine, store: BackupStore) -> None:
@@ -54,19 +54,19 @@ class Markers:
         self._identity = StoreIdentity(store)
 
     def place(self, record: Record) -> None:
-        """Mark the containers of an operation; the caller holds their locks in the store.
+        """Create the lock volumes of an operation; the caller holds the locks of its containers in the store.
 
         Raises:
-            ContainerBusyError: one of them is marked by an owner who lives, as far as can be told. Those before it are
-                marked until `remove`.
-            UnfinishedRollbackError: its owner died, and the note from which to finish is in another store.
+            ContainerBusyError: a container has the lock volume of an owner that is alive, as far as can be seen. Lock
+                volumes created before stay until `remove`.
+            UnfinishedRollbackError: its owner died, and its record is in another store.
             EngineError: the engine refused or failed.
         """
         for container in record.marked:
             self._place(container, record)
 
     def remove(self, record: Record) -> None:
-        """Remove the marks of an operation; harmless where they are gone. Raises `EngineError` where one stays."""
+        """Remove the lock volumes of an operation; harmless if they are gone. Raises `EngineError` if one stays."""
         for container in record.marked:
             self._remove(container, record)
 
@@ -83,14 +83,14 @@ class Markers:
             self._engine.create_volume(request)
         except EngineConflictError:
             if self._labels_of(_name(container)).get(OPERATION_LABEL) == record.operation:
-                # Of this very operation, from before its owner died.
+                # Created by this operation before its process died.
                 return
             self._judge(container)
             self._engine.remove_volume(_name(container))
             self._engine.create_volume(request)
 
     def in_flight(self) -> list[InFlight]:
-        """Return every operation that a lock volume of this engine tells of, the oldest first; living ones too.
+        """Return all operations that have lock volumes in this engine, oldest first, live ones included.
 
         Raises:
             EngineError: the engine refused or failed.
@@ -107,7 +107,7 @@ class Markers:
         return sorted(map(_merged, found.values()), key=lambda one: (one.since, one.operation))
 
     def remove_left_over(self) -> None:
-        """Remove the lock volumes of operations that have ended: their store can be read, and has no record of them.
+        """Remove the lock volumes of operations whose store can be read and has no record of them.
 
         A record is written before the first lock volume, and removed after the last.
 
@@ -119,20 +119,20 @@ class Markers:
             told = self._told(name, labels) if labels else None
             if told is None or (told.owner, told.record) != _ENDED:
                 continue
-            # Looked at again: another operation may have taken the name.
+            # Checked again: another operation may have taken the name.
             if self._labels_of(name) == labels:
-                logger.info("lock volume %s is left over, and is removed", name)
+                logger.info("removing left-over lock volume %s", name)
                 self._engine.remove_volume(name)
 
     def _judge(self, container: Resting) -> None:
-        """Return where a mark has outlived its operation, and raise where it stands for something."""
+        """Return if a lock volume has outlived its operation, else raise."""
         name = _name(container)
         labels = self._labels_of(name)
         if not labels:
             return
         told = self._told(name, labels)
         if self._identity.is_ours(labels) or (told.owner, told.record) == _ENDED:
-            # Whoever made it in our store would hold the locks that we hold.
+            # A live owner in our store would hold the locks that we hold.
             return
         by_hand = f"if it is gone for good, remove the volume {name!r}"
         if told.owner != "dead":
@@ -145,7 +145,7 @@ class Markers:
         raise UnfinishedRollbackError(told.operation, [container.name], [reason], store=told.store)
 
     def _told(self, name: str, labels: Mapping[str, str]) -> InFlight:
-        """Return what a lock volume says, and what can be seen of its owner and its record from here."""
+        """Return the operation of a lock volume, with the state of its owner and record as seen from here."""
         operation = labels.get(OPERATION_LABEL, "")
         store = self._store if self._identity.is_ours(labels) else self._identity.other_store(labels)
         container = name.removeprefix(_PREFIX)
@@ -154,15 +154,15 @@ class Markers:
         record: RecordPlace = "unknown"
         if store is not None:
             try:
-                # First the lock: an owner that ends removes its record before it lets go.
+                # The lock comes first: an owner removes its record before it releases the lock.
                 alive = owner != "dead" and store.is_locked(labels.get(_CONTAINER, ""))
                 owner = "alive" if alive else "dead"
-                # Without a journal it is not the store that it was when its operation began.
+                # A store without a journal is not the one in which the operation began.
                 if store.journal.is_there():
                     noted = any(note.startswith(f"{operation}.") for note in store.journal.names())
                     record = ("here" if store is self._store else "elsewhere") if noted else "gone"
             except StoreError as error:
-                logger.info("store %s cannot be looked at: %s", store.path, error)
+                logger.info("store %s cannot be read: %s", store.path, error)
         return InFlight(
             operation,
             containers=() if is_project else (container,),
@@ -175,7 +175,7 @@ class Markers:
         )
 
     def _labels_of(self, volume: str) -> Mapping[str, str]:
-        """Return the labels of a volume; none where it is gone."""
+        """Return the labels of a volume; none if it is gone."""
         try:
             return self._engine.inspect_volume(volume).get("Labels") or {}
         except VolumeNotFoundError:
@@ -187,7 +187,7 @@ class Markers:
 
 
 def _merged(marks: Sequence[tuple[str, InFlight]]) -> InFlight:
-    """Return one operation from its marks: its containers, and its project; one living owner is alive."""
+    """Merge the lock volumes of one operation; it is alive if one of their owners is."""
     told = [one for _, one in sorted(marks, key=lambda mark: mark[0])]
     first = next((one for one in told if one.owner == "alive"), told[0])
     containers = tuple(name for one in told for name in one.containers)

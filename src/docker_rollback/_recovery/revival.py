@@ -1,4 +1,4 @@
-"""Brings back what was stopped for a capture, also where somebody has removed it meanwhile."""
+"""Resumes what was stopped for a capture, and recreates what somebody has removed meanwhile."""
 
 from __future__ import annotations
 
@@ -53,14 +53,14 @@ class Removal:
 
 
 class Revival:
-    """Brings back the containers of a capture that was given up.
+    """Resumes the containers of an abandoned capture.
 
     Args:
-        engine: where they are.
-        snapshotter: finds what was committed of them.
+        engine: the engine that the containers are on.
+        snapshotter: finds their committed images.
         restorer: recreates them, by the same plan as a rollback.
-        reporter: is told what is done.
-        timer: measures the time and waits.
+        reporter: progress and timing sink.
+        timer: measures time and waits.
     """
 
     def __init__(
@@ -79,9 +79,9 @@ class Revival:
         self._timer = timer
 
     def bring_back(self, record: Record) -> tuple[list[Removal], tuple[Resting, ...]]:
-        """Start what is stopped, and recreate what was removed; it can be done again.
+        """Start what is stopped, and recreate what was removed; this can be repeated.
 
-        A container that is still there is started: the same container comes before an equal one.
+        A container that still exists is started rather than recreated.
 
         Returns:
             What was removed, and which containers were started.
@@ -90,7 +90,7 @@ class Revival:
             ResumeError: a container could not be started.
             RestoreError, EngineError: a container could not be recreated.
         """
-        # Of a death while these were recreated: to start them by their ids would start them half put back.
+        # A process may have died while these were recreated: starting them by id would start them half restored.
         halfway = {one.id for one in record.stopped if self._is_halfway(one)}
         started, failure = self._start(record, but=halfway)
         removed = {one.id for one in record.stopped if self._is_removed(one)}
@@ -115,13 +115,13 @@ class Revival:
         return list(removals.values()), tuple(one for one in started if one.name not in names)
 
     def forget(self, record: Record) -> None:
-        """Remove the guards of a capture, and the images that were committed for it. Raises `EngineError`."""
+        """Remove the guards and committed images of a capture. Raises `EngineError`."""
         remove_guards(self._engine, of=record.operation)
         for one in record.stopped:
             self._snapshotter.forget_all(one)
 
     def _is_halfway(self, snapshot: ContainerSnapshot) -> bool:
-        """Return True if an earlier attempt to recreate a container, or a removal of it, was cut off."""
+        """Return True if recreating or removing a container was interrupted."""
         standing = look_at(self._engine, snapshot.id)
         if standing is None or standing.state.alive:
             return False
@@ -130,19 +130,19 @@ class Revival:
         return is_aside(standing.name) or held or standing.state.status in HALF_REMOVED
 
     def _replaced(self, record: Record, halfway: Collection[str]) -> set[str]:
-        """Return the ids of those whose name another container has that has run already; they are left as they are."""
+        """Return the ids of the containers whose name another container has that has run; they stay as they are."""
         replaced = set()
         for one in record.stopped:
             other = look_at(self._engine, one.name) if one.id in halfway else None
             if other is not None and other.id != one.id and started_at(other.inspection):
-                logger.warning("%s: another container has its name and has run; container %s is left", one.name, one.id)
+                logger.warning("%s: another container has its name and has run; leaving container %s", one.name, one.id)
                 replaced.add(one.id)
         return replaced
 
     def _start(self, record: Record, *, but: Collection[str]) -> tuple[tuple[Resting, ...], ResumeError | None]:
         stopped = (*record.guests, *reversed(record.containers))
         if record.phase != "capturing":
-            # Of an update, to be kept; what the capture before it stopped is none of this.
+            # Stopped to keep the state of an update, not by the capture before it.
             stopped = tuple(quiesced_container(one, "stop") for one in reversed(record.stopped))
         bound = self._restorer.bound_paths()
         bound.expect(record.stopped)
@@ -159,17 +159,17 @@ class Revival:
         return rest.containers, None
 
     def _is_removed(self, snapshot: ContainerSnapshot) -> bool:
-        """Whether a container is gone, and nobody has made another one of its name that has run."""
+        """Return True if a container is gone, and no other container with its name has run."""
         if self._is_there(snapshot):
             return False
         other = look_at(self._engine, snapshot.name)
         if other is None or other.id == snapshot.id or not (other.state.alive or started_at(other.inspection)):
             return True
-        logger.warning("%s: somebody removed it and made another one, which is left as it is", snapshot.name)
+        logger.warning("%s: somebody removed it and created another one, which stays as it is", snapshot.name)
         return False
 
     def _is_there(self, snapshot: ContainerSnapshot) -> bool:
-        """Return True if a container is there as a whole: an engine does nothing more with one that is half removed."""
+        """Return True if a container exists and is not half removed, as an engine does nothing more with such a one."""
         standing = look_at(self._engine, snapshot.id)
         return standing is not None and standing.state.status not in HALF_REMOVED
 
@@ -209,9 +209,9 @@ class Revival:
         }
 
     def _put_back(self, backup: Backup) -> dict[str, Sequence[str]]:
-        """Put the containers back; return what differs, by container, where they run all the same."""
+        """Restore the containers; return the differences of those that run but are not exact, by container."""
         try:
-            # Who shares a volume is stopped for a moment, and runs again also after an error.
+            # Containers that share a volume are stopped meanwhile, and resumed even after an error.
             others = QuiescedContainers(self._engine, "hold", reporter=self._reporter, timer=self._timer)
             self._restorer.put_back(backup, others=others)
         except RestoreError as error:
@@ -224,7 +224,7 @@ class Revival:
         return {}
 
     def _now(self, snapshot: ContainerSnapshot) -> ContainerSnapshot:
-        """Return a container with what it holds now; one that is gone with the newest image of it."""
+        """Return a container with its current content, or with its newest image if it is gone."""
         if self._is_there(snapshot):
             found = Observed(snapshot.name, snapshot.id, snapshot.inspection, snapshot.state, snapshot.mounts)
             return self._snapshotter.capture(found, tag=snapshot.image.tag)
@@ -232,7 +232,7 @@ class Revival:
         return evolve(self._latest(snapshot), inspection=inspection, mounts=observe(inspection).mounts)
 
     def _latest(self, snapshot: ContainerSnapshot) -> ContainerSnapshot:
-        """Return a snapshot that was taken while its container ran, with the newest image that the engine still has."""
+        """Return a snapshot taken while its container ran, with the newest image that the engine still has."""
         image = snapshot.image
         for tag in (image.tag, live(image.tag)):
             found = led_to(self._engine, tag)
@@ -240,7 +240,7 @@ class Revival:
                 continue
             layers = layers_of(self._engine.inspect_image(found))
             clean = image.clean and layers in (image.committed_layers, image.layers)
-            # An image that no container used may be gone; an equal one is there.
+            # The original image may have been removed as unused; the committed one is equal.
             identity = image.original_id if clean and led_to(self._engine, image.original_id) is not None else found
             kept = image.layers if clean else layers
             latest = evolve(image, id=identity, layers=kept, committed_layers=layers, clean=clean)
@@ -249,9 +249,9 @@ class Revival:
 
 
 def removed_part(engine: Engine, backup: Backup) -> Backup | None:
-    """Return the part of a restored backup that somebody has removed before it was started; None for nothing.
+    """Return the part of a restored backup that somebody removed before it was started; None if nothing.
 
-    Volumes that are still there stay as they are.
+    Volumes that still exist are not part of it.
     """
     containers = tuple(one for one in backup.containers if look_at(engine, one.name) is None)
     if not containers:
@@ -278,7 +278,7 @@ def _is_there(engine: Engine, volume: str) -> bool:
 
 
 def with_volumes_named(snapshot: ContainerSnapshot) -> Mapping[str, Any]:
-    """Return the inspection of a container that has its anonymous volumes by the names that they have. Pure."""
+    """Return a container's inspection with its anonymous volumes as named volumes. Pure."""
     inspection = dict(snapshot.inspection)
     host = dict(inspection["HostConfig"])
     binds = list(host.get("Binds") or ())
@@ -291,11 +291,11 @@ def with_volumes_named(snapshot: ContainerSnapshot) -> Mapping[str, Any]:
         for one in asked:
             one["Source"] = mount.source
         if not asked:
-            # One that was asked for by a bind without a source has its entry already.
+            # A bind without a source has an entry already.
             binds = [bind for bind in binds if str(bind).rstrip("/") != mount.destination.rstrip("/")]
             binds.append(f"{mount.source}:{mount.destination}" + (":ro" if mount.read_only else ""))
         for one in shown:
-            # As engines show the mode of a volume that was asked for by its name.
+            # Engines show this mode for a volume that is mounted by name.
             if one["Destination"] == mount.destination and not one.get("Mode") and one.get("Driver") == "local":
                 one["Mode"] = "ro" if mount.read_only and not asked else "z"
     host |= {"Binds": binds} if binds else {}
@@ -309,7 +309,7 @@ _NETWORK = (
 
 
 def _sentence(snapshot: ContainerSnapshot, named: Sequence[str], differs: Sequence[str]) -> str:
-    """Return what somebody removed, and what became of it."""
+    """Return the sentence about a container that somebody removed."""
     text = "somebody removed it while it was stopped for the backup; it is recreated from "
     if snapshot.image.committed_layers:
         text += "what was committed of it and from its volumes, and runs again"
@@ -323,7 +323,7 @@ def _sentence(snapshot: ContainerSnapshot, named: Sequence[str], differs: Sequen
 
 
 def as_error(removed: Sequence[Removal]) -> CaptureError:
-    """Return the error of a capture in which somebody removed something."""
+    """Return the error of a capture during which somebody removed something."""
     if len(removed) == 1:
         return CaptureError(removed[0].container, removed[0].reason)
     reasons = "; ".join(f"{one.container!r}: {one.reason}" for one in removed)

@@ -1,4 +1,4 @@
-"""Looks for the paths of the host that containers bind before the engine starts them, and may make folders there."""
+"""Checks the host paths that containers bind before they start, because an engine makes folders for missing ones."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from docker_rollback.errors import EngineError
 
 
 def asked_by_binds(container: ContainerSnapshot | Observed) -> list[Mount]:
-    """Return the mounts that were asked for by ``Binds``; without those that the engine knows by another path."""
+    """Return the mounts requested by ``Binds``, except those that the engine shows by another path."""
     asked = [str(bind).split(":", 1)[0] for bind in container.inspection["HostConfig"].get("Binds") or ()]
     paths = {folder_of(path) for path in asked if path.startswith("/")}
     return [mount for mount in container.mounts if mount.kind == "bind" and mount.source in paths]
@@ -20,19 +20,19 @@ def asked_by_binds(container: ContainerSnapshot | Observed) -> list[Mount]:
 def can_be_made(
     path: str, container: ContainerSnapshot | Observed, group: Iterable[ContainerSnapshot | Observed]
 ) -> bool:
-    """Return True if another container of the group, which runs again with this one, can make a path of the host."""
+    """Return True if another running container of the group can create a path of the host."""
     makers = (one for one in group if one.name != container.name and one.state.alive)
     return any(could_make(mount, path) for maker in makers for mount in maker.mounts)
 
 
 class BoundPaths:
-    """Knows which bound paths existed while a group ran, and that others of the group can remove and make.
+    """Remembers the bound paths of a group that existed while it ran and that others of the group can create.
 
-    A socket goes when its program ends. A container that binds it, and starts before the program has made it again,
-    gets an empty folder from Docker instead, which then keeps the program from making it.
+    A socket disappears when its program ends. If a container that binds it starts before the program has created it
+    again, Docker makes an empty folder instead, which then keeps the program from creating the socket.
 
     Args:
-        missing: returns those of some paths of the engine's host that are gone.
+        missing: returns the given paths of the engine's host that are gone.
     """
 
     def __init__(self, missing: Callable[[Sequence[str]], Collection[str]]) -> None:
@@ -40,19 +40,19 @@ class BoundPaths:
         self._expected: dict[str, list[str]] = {}
 
     def expect(self, group: Sequence[ContainerSnapshot | Observed]) -> None:
-        """Expect all of the paths that containers of a group bind and others of it can make."""
+        """Expect all paths that containers of a group bind and others of it can create."""
         self._expected = {
             one.id: [mount.source for mount in asked_by_binds(one) if can_be_made(mount.source, one, group)]
             for one in group
         }
 
     def forget_missing(self) -> None:
-        """Expect only what exists now, while the group runs; raises an `EngineError` if the engine does not answer."""
+        """Expect only paths that exist now, while the group runs. Raises `EngineError` if the engine fails."""
         gone = self._missing(list(dict.fromkeys(path for paths in self._expected.values() for path in paths)))
         self._expected = {one: [path for path in paths if path not in gone] for one, paths in self._expected.items()}
 
     def check(self, container: Resting) -> None:
-        """Raise an `EngineError` if a path that a container needs to start has not been made again yet."""
+        """Raise `EngineError` if a path that a container needs has not been created again yet."""
         for path in self._missing(self._expected.get(container.id, ())):
             raise EngineError(
                 f"resume container {container.name!r}",

@@ -1,8 +1,7 @@
-"""How deep images become: a commit adds a layer, and engines take so many and no more.
+"""Keeps images within an engine's limit of layers, by merging the layers that commits add.
 
-A container that was rolled back may stand on an image that was committed of it. What is committed of that container in
-turn would be deeper by one with every rollback. So the layers above the image that the container was made from are
-merged into one before the backup is listed.
+A container that was rolled back may use a committed image. Committing that container in turn would add one layer with
+every rollback. So the layers above the container's original image are merged into one before the backup is listed.
 """
 
 from __future__ import annotations
@@ -18,19 +17,19 @@ from docker_rollback._model import Descriptor, ImageSnapshot, Observed
 from docker_rollback._store import BackupStore, Draft
 
 MOST_LAYERS: Final = 125
-"""Layers that an image of Docker's own store can have (measured on 20.10 to 28.5); other stores take more."""
+"""The most layers of an image in Docker's own store (measured on 20.10 to 28.5); other stores take more."""
 
 
 def uncommittable(engine: Engine, container: Observed, image: Inspection | None) -> str | None:
     """Return why an engine cannot commit a container because of its image; None if it can.
 
     Args:
-        engine: where it is.
+        engine: the engine that the container is on.
         container: the container.
         image: the inspection of its image; None if that was removed from the engine.
     """
     if image is None:
-        # Docker removes one by force below a container that is stopped. The container starts, but is not committed.
+        # Docker removes an image of a stopped container by force. The container starts, but cannot be committed.
         return (
             f"its image {container.inspection['Image']} was removed from the engine, which cannot commit its file "
             f"system without; pull or load that image again ({container.inspection['Config']['Image']!r}), or "
@@ -48,20 +47,20 @@ def uncommittable(engine: Engine, container: Observed, image: Inspection | None)
 def store_image(
     engine: Engine, store: BackupStore, draft: Draft, image: ImageSnapshot, *, base: int, export: bool
 ) -> ImageSnapshot:
-    """Copy an image into the store, flat; return what is known of it then.
+    """Copy an image into the store, with few layers; return the updated snapshot of the image.
 
     Args:
-        engine: where it is.
-        store: whose earlier backups may hold it.
-        draft: the backup that it goes into.
+        engine: the engine that has the image.
+        store: the store, whose earlier backups may have the image.
+        draft: the backup that the image goes into.
         image: the image.
-        base: how many layers the image has that its container was made from.
-        export: whether it stays in the store. Without, it stays in the engine, and is no deeper there either.
+        base: the number of layers of the container's original image.
+        export: whether the image stays in the store. Otherwise it stays in the engine, with few layers as well.
 
     Raises:
-        EngineError, StoreError: it could not be exported, stored, or loaded again.
+        EngineError, StoreError: the image could not be exported, stored or loaded again.
     """
-    # The one that is committed of its container next has one more.
+    # The next commit of the container has one layer more.
     deep = not image.clean and len(image.layers) > min(base + 1, MOST_LAYERS - 1)
     if not export and not deep:
         return image
@@ -72,7 +71,7 @@ def store_image(
         return evolve(image, manifest=manifest)
     flat = draft.flatten_image(manifest, keep=min(base, MOST_LAYERS - 2))
     if export:
-        # The engine gets it if a rollback needs it.
+        # It is loaded into the engine if a rollback needs it.
         identity = flat.manifest.digest if engine.info().containerd_store else flat.config
         return evolve(image, id=identity, layers=flat.layers, manifest=flat.manifest)
     load_as(engine, draft.image_archive(flat.manifest, [image.tag]), image.tag)
@@ -80,10 +79,10 @@ def store_image(
 
 
 def _stored(store: BackupStore, draft: Draft, image: ImageSnapshot) -> Descriptor | None:
-    """Return the manifest of the same image if the store holds it, whole, for an earlier backup.
+    """Return the manifest of the same image if the store has it intact for an earlier backup.
 
-    An engine names an image by what is in it, so one of the same id need not be exported again. What an engine exports
-    it writes to its disk first, however little of it is new.
+    An image id names its content, so an image with the same id need not be exported again. An engine writes the whole
+    export to its disk first, however little of it is new.
     """
     for backup in reversed(store.list()):
         for container in backup.containers:

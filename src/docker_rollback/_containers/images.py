@@ -1,4 +1,4 @@
-"""Images of containers in an engine: whose their names are, what these lead to, how a container is created on one."""
+"""Resolves, names and loads the images of containers, and creates containers on them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _ID: Final = re.compile(r"sha256:.*|[0-9a-f]{64}")
 
 
 def name_of(reference: str, image_id: str) -> str | None:
-    """Return the user's name of an image, with its tag; None for an id, a digest, and a name of ours.
+    """Return the user's name of an image, with its tag, or None for an id, a digest or a name of ours.
 
     Args:
         reference: what a container was created from (`Config.Image`).
@@ -42,17 +42,17 @@ def is_ours(name: str) -> bool:
 
 
 def bare(name: str) -> str:
-    """Return a name of ours as we gave it: Podman puts a registry before a name that has none."""
+    """Return a name of ours without the registry that Podman puts before it."""
     return name.removeprefix("localhost/").removeprefix("docker.io/library/")
 
 
 def with_tag(name: str) -> str:
-    """Return a name with its tag; without one, "latest" is meant."""
+    """Return a name with its tag, "latest" by default."""
     return name if ":" in name.rpartition("/")[2] else f"{name}:latest"
 
 
 def led_to(engine: Engine, reference: str) -> str | None:
-    """Return the id of the image that a reference leads to now; None if there is none."""
+    """Return the id of the image that a reference resolves to now, or None if there is none."""
     try:
         return str(engine.inspect_image(reference)["Id"])
     except ImageNotFoundError:
@@ -60,12 +60,12 @@ def led_to(engine: Engine, reference: str) -> str | None:
 
 
 def earlier_name(store: BackupStore, container: str, image_id: str) -> str | None:
-    """Return the name that a container was made from before an earlier rollback created it by the id of its image.
+    """Return the image name that a container had before an earlier rollback created it by the id of its image.
 
     Args:
-        store: whose backups may know it.
-        container: its name.
-        image_id: the id of the image that it stands on.
+        store: the store whose backups may know the name.
+        container: the container's name.
+        image_id: the id of its image.
     """
     for backup in reversed(store.list()):
         for earlier in backup.containers:
@@ -75,27 +75,27 @@ def earlier_name(store: BackupStore, container: str, image_id: str) -> str | Non
 
 
 def find_origin(engine: Engine, container: Observed) -> Origin:
-    """Return the image that a container was really made from; raises `ImageNotFoundError` if its own image is gone."""
+    """Return the original image of a container. Raises `ImageNotFoundError` if its own image is gone."""
     return origin_in(engine.inspect_image(str(container.inspection["Image"])), container.inspection)
 
 
 def origin_in(image: Inspection, container: Inspection) -> Origin:
-    """Return the image that a container was really made from, as the image that it stands on notes it.
+    """Return the original image of a container, which a committed image records.
 
     Args:
-        image: the inspection of the image that it stands on.
+        image: the inspection of the container's image.
         container: the container's inspection.
     """
     reference = str(container["Config"]["Image"])
-    # Only by its id, or by a name of ours, a rollback creates a container on an image that it committed.
+    # A rollback creates a container on a committed image only by its id or by a name of ours.
     named = "@" in reference or name_of(reference, str(image["Id"])) is not None
     return origin_of(image, named=named)
 
 
 def take_name(engine: Engine, name: str) -> None:
-    """Remove a name of ours from an image that is the user's, and that stays also if it has no other name.
+    """Remove a name of ours from an image of the user's, which stays even if it has no other name.
 
-    An engine removes an image with its last name, but not if another image takes the name.
+    An engine removes an image with its last name, but not if another image takes the name over.
     """
     with suppress(ImageNotFoundError):
         if len(engine.inspect_image(name).get("RepoTags") or ()) == 1:
@@ -104,9 +104,9 @@ def take_name(engine: Engine, name: str) -> None:
 
 
 def load_as(engine: Engine, archive: Iterable[bytes], tag: str) -> None:
-    """Load an image of one name of ours; the image that had the name goes, unless something stands on it."""
+    """Load an image with one name of ours; the image that had the name is removed unless a container uses it."""
     if led_to(engine, tag) is not None:
-        # An engine would leave it without a name, and nobody would find it.
+        # Otherwise the engine would leave it without a name, and nobody would find it.
         engine.tag_image(tag, again(tag))
     engine.load_image(archive)
     with suppress(EngineConflictError):
@@ -114,30 +114,30 @@ def load_as(engine: Engine, archive: Iterable[bytes], tag: str) -> None:
 
 
 def create_on(engine: Engine, name: str, body: Mapping[str, Any], image_id: str) -> str:
-    """Create a container on one very image and return its id: by the reference in `body` if that leads there.
+    """Create a container on exactly this image and return its id.
 
-    Otherwise it is created by the image's id. A name is never moved for this: for that moment, anybody's new container
-    of that name would get another image.
+    It is created by the reference in `body` if that resolves to the image, else by the image's id. The name is never
+    moved for this, because other new containers would get another image for that moment.
     """
     if led_to(engine, str(body["Image"])) == image_id:
         with suppress(ImageNotFoundError):
             created = engine.create_container(name, body)
             if engine.inspect_container(created)["Image"] == image_id:
                 return created
-            # Somebody moved the name between the look and the creation. Nothing has run in this container.
+            # Somebody moved the name just before the creation. Nothing has run in this container.
             logger.warning("%s: image name %s was moved while the container was created", name, body["Image"])
             engine.remove_container(created, force=True, volumes=True)
     return engine.create_container(name, {**body, "Image": image_id})
 
 
 def provide_image(engine: Engine, store: BackupStore, container: ContainerSnapshot) -> str:
-    """Return the id, in this engine, of the image that holds a container's file system; load it if it is missing."""
+    """Return the id, in this engine, of the image with a container's file system; load it if it is missing."""
     image = container.image
     for reference in (image.id, image.tag):
         with suppress(ImageNotFoundError):
             found = engine.inspect_image(reference)
             if reference == image.id or image.manifest is None or layers_of(found) == image.layers:
-                # Held by a name of ours: the original one may be moved or removed meanwhile.
+                # Kept by a name of ours, because the original name may be moved or removed meanwhile.
                 engine.tag_image(str(found["Id"]), image.tag)
                 return str(found["Id"])
     if image.manifest is None:

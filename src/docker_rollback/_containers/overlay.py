@@ -1,8 +1,8 @@
-"""What a commit cannot keep of a container's writable layer, found where that layer can be seen on this machine.
+"""Lists what a commit cannot keep of a container's writable layer, if that layer is visible on this machine.
 
-Docker's commit keeps whole seconds, no time before 1970 (but that of a symbolic link, at times), no user attributes and
-no ACLs (measured on Docker 20.10 to 28.5 and Podman 5.8, which keeps some of it). Fractions of seconds are not listed:
-every file loses them.
+Docker's commit keeps whole seconds, no time before 1970 (but at times that of a symbolic link), no user attributes and
+no ACLs (measured on Docker 20.10 to 28.5 and Podman 5.8, which keeps some of it). Lost fractions of seconds are not
+listed, because every file loses them.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from docker_rollback._host import Tree
 from docker_rollback._model import NotCovered
 
 _MOST = 20
-"""How many paths are named; one who loses more needs no longer list."""
+"""The most paths that are listed."""
 
 _ACLS = ("system.posix_acl_access", "system.posix_acl_default")
 MARKS = ("trusted.overlay.", "user.overlay.")
-"""How the marks of overlayfs begin."""
+"""The prefixes of overlayfs' own attributes."""
 _NOT_SEEN = (*MARKS, "security.selinux")
 
 
 def lost_by_commit(inspection: Mapping[str, Any]) -> tuple[NotCovered, ...]:
-    """Return what a commit of a container loses of its writable layer; nothing where that cannot be seen from here.
+    """Return what a commit of a container loses of its writable layer; nothing if the layer is not visible here.
 
-    The layer is only read. A name or an attribute that cannot be read is passed over.
+    The layer is only read. A name or an attribute that cannot be read is skipped.
     """
     found: list[NotCovered] = []
     with layers_of(inspection) as layers:
@@ -46,10 +46,10 @@ def lost_by_commit(inspection: Mapping[str, Any]) -> tuple[NotCovered, ...]:
 
 
 def altered(inspection: Mapping[str, Any], folders: Iterable[str]) -> bool:
-    """Whether somebody gave folders of a writable layer other owners, modes or attributes than they began with.
+    """Return True if folders of a writable layer have other owners, modes or attributes than originally.
 
-    That is what the image gave them or, for those that the engine made, root's and 0755. Where the layers cannot be
-    seen from here the answer is no.
+    The original ones are those of the image or, for folders that the engine made, root and 0755. Returns False if the
+    layers are not visible here.
     """
     with layers_of(inspection) as layers:
         return layers is not None and any(_is_altered(_inside(folder), layers) for folder in folders)
@@ -57,13 +57,13 @@ def altered(inspection: Mapping[str, Any], folders: Iterable[str]) -> bool:
 
 @frozen
 class Layers:
-    """The layers of a container, as overlayfs has them.
+    """The overlayfs layers of a container.
 
-    What is in them is the container's own, which may run and swap what it likes.
+    The container may run and replace any file in them meanwhile.
 
     Attributes:
-        upper: the writable one.
-        lower: those of its image, highest first.
+        upper: the writable layer.
+        lower: the layers of the image, highest first.
     """
 
     upper: Tree
@@ -72,7 +72,7 @@ class Layers:
 
 @contextmanager
 def layers_of(inspection: Mapping[str, Any]) -> Iterator[Layers | None]:
-    """Have a container's layers open for the time of a block; None where they cannot be seen from here."""
+    """Open a container's layers for the duration of a block; yield None if they are not visible here."""
     data = (inspection.get("GraphDriver") or {}).get("Data") or {}
     upper, lower = str(data.get("UpperDir") or ""), str(data.get("LowerDir") or "")
     with ExitStack() as held:
@@ -87,18 +87,18 @@ def layers_of(inspection: Mapping[str, Any]) -> Iterator[Layers | None]:
 
 
 def upper_of(inspection: Mapping[str, Any]) -> str:
-    """Return the path of a container's writable layer on its engine's host; empty if its engine does not tell."""
+    """Return the path of a container's writable layer on the engine's host; empty if it is unknown."""
     return str(((inspection.get("GraphDriver") or {}).get("Data") or {}).get("UpperDir") or "")
 
 
 def attributes_of(layer: Tree, path: bytes) -> dict[str, bytes]:
-    """Return the extended attributes of a file, but overlayfs' marks and its label; raises `OSError`."""
+    """Return the extended attributes of a file, without those of overlayfs and its label. Raises `OSError`."""
     found = layer.attributes(path)
     return {name: value for name, value in found.items() if not name.startswith(_NOT_SEEN)}
 
 
 def _inside(folder: str) -> bytes:
-    """Return a container's path as one below a layer."""
+    """Return a path in a container relative to a layer."""
     return os.fsencode(posixpath.normpath(folder.lstrip("/") or "."))
 
 
@@ -117,7 +117,7 @@ def _is_altered(folder: bytes, layers: Layers) -> bool:
 
 
 def _looks(layer: Tree, folder: bytes) -> tuple[int, int, int, dict[str, bytes]]:
-    """Return mode, owners and attributes of a folder; raises `OSError` where it is none, or cannot be looked at."""
+    """Return the mode, owners and attributes of a folder. Raises `OSError` if it is none or cannot be read."""
     seen = layer.status(folder)
     if not stat.S_ISDIR(seen.st_mode):
         raise NotADirectoryError(folder)
@@ -127,7 +127,7 @@ def _looks(layer: Tree, folder: bytes) -> tuple[int, int, int, dict[str, bytes]]
 def _losses(layers: Layers) -> Iterator[tuple[str, str]]:
     upper = layers.upper
     if layers.lower and _is_altered(b".", layers):
-        # No layer of an image has an entry for it.
+        # No image layer has an entry for the root folder.
         yield "/", "the mode, the owner or an attribute"
     for path in upper.walk():
         shown = path.removeprefix(b".").decode("utf-8", "backslashreplace")
@@ -151,5 +151,5 @@ def _attributes(layer: Tree, path: bytes) -> Collection[str]:
     try:
         return layer.attributes(path)
     except OSError:
-        # This list is advice; that a file cannot be asked must not cost anyone a backup.
+        # The list is advisory: an unreadable file must not fail the backup.
         return ()

@@ -1,7 +1,7 @@
-"""When the processes of containers end, as this machine's kernel tells it: some time before their engine does.
+"""Watches the main processes of containers through the kernel, which reports their end before the engine does.
 
-An engine takes down a container's network and mounts before it says that it has stopped it. Docker 28.5 takes 0.2 s for
-that, in which nobody writes to the volumes any more: with the first process of a PID namespace, all others in it end.
+An engine takes down a container's network and mounts before it reports the stop. Docker 28.5 takes 0.2 s for that, in
+which nobody writes to the volumes: when the first process of a PID namespace ends, all others in it end too.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from docker_rollback._host import is_first_of_its_namespace, is_main_program
 from docker_rollback._model import Observed, Quiesce
 
 _LOOK: Final = 50
-"""Milliseconds after which somebody who waits sees that nobody wants to know any more."""
+"""Milliseconds after which a wait notices that it was given up."""
 
 
 class MainProcesses:
     """The main processes of some containers.
 
     Args:
-        descriptors: a pidfd for each; None where one of them cannot be watched.
+        descriptors: a pidfd for each; None if one of them cannot be watched.
     """
 
     def __init__(self, descriptors: Iterable[int] | None) -> None:
@@ -38,7 +38,7 @@ class MainProcesses:
         return bool(self._descriptors)
 
     def ended(self, given_up: threading.Event) -> bool:
-        """Wait until all have ended, or nobody wants to know any more; return whether it is known that they have."""
+        """Wait until all have ended or the wait is given up; return True if all are known to have ended."""
         if not self._descriptors:
             return False
         poll, left = select.poll(), set(self._descriptors)
@@ -53,11 +53,11 @@ class MainProcesses:
 
 @contextmanager
 def main_processes(containers: Iterable[Observed], quiesce: Quiesce) -> Iterator[MainProcesses]:
-    """Have the main processes of running containers watched for the time of a block, in which they are brought to rest.
+    """Watch the main processes of running containers during a block that quiesces them.
 
     Args:
-        containers: those that run.
-        quiesce: how they are brought to rest.
+        containers: the running containers.
+        quiesce: how they are quiesced.
     """
     descriptors = None
     with ExitStack() as held:
@@ -67,14 +67,14 @@ def main_processes(containers: Iterable[Observed], quiesce: Quiesce) -> Iterator
 
 
 class _UnknownError(Exception):
-    """A process is none of ours to see, or does not stand for all that are in its container."""
+    """A process is not visible, or its end does not mean the end of all others in its container."""
 
 
 def _watch(container: Observed, quiesce: Quiesce, held: ExitStack) -> int:
-    """Return a pidfd of a container's main process; raises `OSError` or `_UnknownError` where it cannot be had."""
+    """Return a pidfd of a container's main process. Raises `OSError` or `_UnknownError` if there is none."""
     pid = (container.inspection.get("State") or {}).get("Pid")
     alone = not container.inspection["HostConfig"].get("PidMode")
-    # One that its engine starts again and again has another process by the time it is stopped.
+    # A container in a restart loop has another process by the time it is stopped.
     stopped = not container.state.loops and quiesced_container(container, quiesce).how == "stop"
     if not pid or not alone or not stopped or not hasattr(os, "pidfd_open"):
         raise _UnknownError

@@ -1,4 +1,4 @@
-"""Containers that shall run: started in rounds, looked at again, and started again if they ended with their engine."""
+"""Keeps started containers running: starts them in rounds, checks them, and restarts those that ended."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ T = TypeVar("T")
 
 _ROUNDS: Final = 5
 _BETWEEN_ROUNDS: Final = 0.5
-"""How often, and seconds between, containers are started that fail to start."""
+"""How often containers that fail to start are tried, and the seconds between."""
 
 _STARTS: Final = 3
-"""How often a container is started again that has ended."""
+"""How often a container that has ended is started again."""
 
 _PATIENCE: Final = 5.0
 _POLL: Final = 0.1
-"""Seconds: how long the state of a container is looked at again before it is an error, and between two looks."""
+"""Seconds: how long a wrong state is checked again before it is an error, and between two checks."""
 
 _KILLED: Final = 137
 """The exit code of a program that was killed."""
@@ -51,7 +51,7 @@ _STABLE: Final = timedelta(seconds=10)
 def in_rounds(
     items: Iterable[T], attempt: Callable[[T], None], *, sleep: Callable[[float], None] = time.sleep
 ) -> list[tuple[T, EngineError | RestoreError]]:
-    """Attempt something with each item, and again with those that failed once the others are through.
+    """Attempt something with each item, and retry the failed ones after the others.
 
     One container may need another to start: the log driver of the first sends to the second, or the first binds a
     socket that the second makes. Failures that look
@@ -89,22 +89,22 @@ def ensure_state(
     policy: Mapping[str, Any] | None = None,
     timer: Timer = time,
 ) -> str | None:
-    """Have a container that was started do what it did before; start it again if it has ended.
+    """Bring a started container to its previous state; start it again if it has ended.
 
-    An engine that dies takes its containers along, and one that was just started again may first report a state
-    that is no longer true. So a wrong state is looked at again for some seconds. A run that its engine has lost is
-    stopped, and the container is started again.
+    An engine that dies ends its containers, and an engine that was just restarted may first report an outdated state.
+    So a wrong state is checked again for some seconds. A run that the engine has lost is stopped, and the container is
+    started again.
 
     Args:
-        engine: where it is.
-        container: its name or id.
-        wanted: what it did; alive.
-        name: what the log calls it.
+        engine: the engine that the container is on.
+        container: the container's name or id.
+        wanted: its previous state; alive.
+        name: its name in the log.
         policy: its own restart policy, which it has in the end; None leaves a held container held.
-        timer: measures the time and waits.
+        timer: measures time and waits.
 
     Returns:
-        None, or why it does not do that, a sentence.
+        None, or a sentence that says why the container is not in that state.
 
     Raises:
         EngineError: the engine does not answer.
@@ -132,7 +132,7 @@ def _ensure_state(
     """Do the work of `ensure_state`; add to `replaced` each run that is stopped, before it is."""
     reason, inspection = _brought_to(engine, container, wanted, replaced, name=name, timer=timer)
     if wanted.loops and inspection is not None and is_lost(engine, inspection):
-        # That it ends again and again may be its engine's doing alone, also when it was captured.
+        # Its restart loop may be the engine's doing alone, even when it was captured.
         runs = ContainerState("running")
         reason, inspection = _brought_to(engine, container, runs, replaced, name=name, timer=timer)
         if reason is not None:

@@ -1,4 +1,4 @@
-"""Sees whether anything runs on the data of a backup while that is put back."""
+"""Notices containers that somebody else starts during a capture or a restore, and repeats it then."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ logger = logging.getLogger("docker_rollback")
 Taken = TypeVar("Taken")
 
 _ATTEMPTS: Final = 4
-"""How often all is put back, or captured, while somebody starts or removes something, until that is an error."""
+"""How often a restore or a capture is attempted while somebody starts or removes containers."""
 
 
 class DisturbedError(RestoreError):
-    """Somebody started a container while data was put back; all of it is put back again."""
+    """Somebody started a container while data was restored; everything is restored again."""
 
 
 def disturbed(container: Observed, what: str) -> DisturbedError:
@@ -44,13 +44,13 @@ class DisturbedCaptureError(CaptureError):
 def capture_until_undisturbed(
     engine: Engine, report: Report, take: Callable[[Report], Taken], *, has_time: Callable[[], bool]
 ) -> Taken:
-    """Take a backup; begin again a few times if somebody starts a container that is stopped for it.
+    """Take a backup; retry a few times if somebody starts a container that is stopped for it.
 
     Args:
-        engine: where the containers are.
-        report: what a look before found of them.
-        take: takes the backup. If it fails, all is as before.
-        has_time: tells whether the containers may be stopped once more.
+        engine: the engine that the containers are on.
+        report: the containers, as they were found before.
+        take: takes the backup; if it fails, everything is as before.
+        has_time: returns whether the containers may be stopped once more.
 
     Raises:
         DisturbedCaptureError: somebody started one again and again, or one that ran no longer does.
@@ -65,14 +65,14 @@ def capture_until_undisturbed(
             found = {one.id: look_at(engine, one.id) for one in (*report.containers, *report.guests)}
             ended = _ended(report, found)
             if ended:
-                # A second backup would take that for the state to restore.
+                # A second backup would record that as the state to restore.
                 error.add_note(f"docker-rollback: not tried again, as these no longer run: {', '.join(ended)}")
                 raise
             if len(disturbances) == _ATTEMPTS or not has_time() or None in found.values():
                 error.add_note(f"docker-rollback: the backup was tried {len(disturbances)} times")
                 raise
-            logger.warning("the backup is taken once more: %s", error)
-            # They have another start now, by which a further one is noticed.
+            logger.warning("retrying the backup: %s", error)
+            # By their current starts, a further one is noticed.
             report = report.with_now([one for one in found.values() if one is not None])
         except DowntimeExceededError as error:
             if not disturbances:
@@ -100,7 +100,7 @@ class DataWatch:
         self._runs: Mapping[str, str] | None = None
 
     def begin(self, data: Collection[str]) -> None:
-        """Note the last run of each container that uses `data`; harmless if that is done.
+        """Record the last run of each container that uses `data`; harmless if repeated.
 
         Raises:
             DisturbedError: one of them runs.
@@ -111,11 +111,11 @@ class DataWatch:
             self._runs = {user.id: started_at(user.inspection) for user in users}
 
     def refuse_running(self, data: Collection[str]) -> None:
-        """Raise a `DisturbedError` if one of them runs."""
+        """Raise `DisturbedError` if a container that uses `data` runs."""
         _refuse_running(users_of(self._engine, data))
 
     def check(self, data: Collection[str], *, ours: Collection[str] = ()) -> None:
-        """Raise a `DisturbedError` if one of them runs or has run since it was noted, but for some ids."""
+        """Raise `DisturbedError` if a user of `data` other than `ours` runs, or has run since `begin`."""
         if self._runs is None:
             return
         users = [user for user in users_of(self._engine, data) if user.id not in ours]
@@ -132,18 +132,18 @@ def _refuse_running(users: Iterable[Observed]) -> None:
 
 
 def put_back_until_undisturbed(put_back: Callable[[], None], wait: Callable[[], object]) -> None:
-    """Put a backup back; begin again if somebody starts or removes something meanwhile, or the engine was away.
+    """Restore a backup; retry if somebody starts or removes a container meanwhile, or if the engine was away.
 
-    What was started is stopped by the next attempt, and what it wrote is undone, as everything is put back then. What
-    was removed, as by a prune, is created again.
+    The next attempt stops what was started and restores everything again, which undoes what it wrote. It recreates what
+    was removed, for example by a prune.
 
     Args:
-        put_back: puts all of it back.
+        put_back: restores everything.
         wait: returns once the engine answers again, and raises if it does not.
 
     Raises:
-        DisturbedError: somebody started one again and again.
-        DockerRollbackError: whatever `put_back` raises.
+        DisturbedError: somebody started a container again and again.
+        DockerRollbackError: as raised by `put_back`.
     """
     disturbances = waits = 0
     while True:
@@ -153,19 +153,19 @@ def put_back_until_undisturbed(put_back: Callable[[], None], wait: Callable[[], 
             disturbances += 1
             if disturbances == _ATTEMPTS:
                 raise
-            logger.warning("all of it is put back once more: %s", error)
+            logger.warning("retrying the restore: %s", error)
         except DockerRollbackError as error:
             waits += 1
             if waits == _ATTEMPTS or not may_pass(error):
                 raise
-            logger.warning("all of it is put back once more: %s", error)
+            logger.warning("retrying the restore: %s", error)
             wait()
 
 
 def may_pass(error: BaseException) -> bool:
-    """Return True if another try may help, after one failure or several.
+    """Return True if another attempt may help after one failure or several.
 
-    The engine was away for a moment, or somebody has removed something that was there.
+    That is so if the engine was away for a moment, or somebody has removed something.
     """
     failures = getattr(error, "failures", ())
     if failures:

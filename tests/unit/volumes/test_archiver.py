@@ -500,7 +500,7 @@ def test_a_filling_whose_input_was_cut_off_once_is_done_again(
         assert without_sockets(fake.volume("data")) == before, failing.story()
         if failing.struck is None:
             break
-        again += "filling it once more" in caplog.text
+        again += "filling it again from the start" in caplog.text
     assert again >= 4
 
 

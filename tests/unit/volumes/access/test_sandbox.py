@@ -274,7 +274,7 @@ def test_a_program_outlives_us_with_its_lock(root: Path) -> None:
     script = (
         "import fcntl, os, sys, signal, pathlib\n"
         "from tests.unit.volumes.confined import sandbox_of\n"
-        "from docker_rollback._volumes._direct import LocalProcess\n"
+        "from docker_rollback._volumes.access.direct import LocalProcess\n"
         "file = os.open(sys.argv[2], os.O_CREAT | os.O_RDWR); fcntl.flock(file, fcntl.LOCK_EX)\n"
         "with sandbox_of(pathlib.Path(sys.argv[1])) as sandbox:\n"
         "    LocalProcess(('cat', sys.argv[3]), keep=(file,), start=sandbox.start)\n"

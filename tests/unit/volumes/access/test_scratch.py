@@ -16,7 +16,7 @@ from tests.unit.shop import Shop
 
 HOLD = """
 import sys
-from docker_rollback._volumes._scratch import scratch_folder
+from docker_rollback._volumes.access.scratch import scratch_folder
 with scratch_folder() as folder:
     (folder / "inner").mkdir()
     (folder / "inner" / "snapshot").write_text("names")

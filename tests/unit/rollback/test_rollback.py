@@ -301,7 +301,7 @@ def test_a_backup_that_is_being_restored_stays(shop: Shop) -> None:
             return  # that needs the backup no more
         other = BackupStore(shop.store.path)
         spared.append(dict(other.prune(keep=1).spared))
-        with pytest.raises(StoreError, match="not ended"):
+        with pytest.raises(StoreError, match="unfinished rollback needs it"):
             other.delete(taken.id)
 
     shop.break_it()

@@ -41,24 +41,24 @@ GIVEN_UP = {
 """The words we gave up, each as a pattern of whole words in lower case."""
 
 LEFT = {
-    "anew": 13,
-    "aside": 25,
-    "at rest": 34,
-    "bear": 17,
-    "beside": 20,
+    "anew": 6,
+    "aside": 22,
+    "at rest": 24,
+    "bear": 8,
+    "beside": 13,
     "bystander": 4,
     "flux": 3,
     "former": 19,
     "guest": 10,
-    "look at": 15,
-    "of which": 5,
+    "look at": 12,
+    "of which": 2,
     "set going": 2,
-    "told": 46,
-    "whatever": 35,
+    "told": 33,
+    "whatever": 8,
 }
 """How often each may still be found. It only goes down; a word that is not here is gone."""
 
-SAME_NAME = {"Parts": 2, "_Known": 2, "Place": 2, "Run": 2}
+SAME_NAME = {"Parts": 2, "_Known": 2, "Run": 2}
 """The names that several classes have, and how many; the same rule."""
 
 

@@ -1,8 +1,8 @@
-"""What a container's writable layer changes, found where its layers can be seen on this machine.
+"""Lists the changes in a container's writable layer directly from overlayfs, if its layers are readable here.
 
-An engine that is asked for it may compare every file of the image, in the downtime: Docker from 28 on takes half a
-second for an image of 500 MB. The layers of overlayfs tell it at once. What was copied up and is the same, to the last
-byte, is no change, and a folder is changed where something in it is.
+The engine's own list may compare every file of the image, in the downtime: Docker from 28 on takes half a second for an
+image of 500 MB. The layers of overlayfs show it at once. A file that was copied up and is equal to the last byte is no
+change. A folder is changed if something in it is.
 """
 
 from __future__ import annotations
@@ -18,23 +18,24 @@ from docker_rollback._host import Tree
 
 _OPAQUE = "opaque"
 _OF_NO_WEIGHT = ("origin", "impure", "nlink", "uuid")
-"""Marks that overlayfs leaves and that say nothing of what is seen: others, such as a redirection, do."""
+"""Marks of overlayfs that do not change what a container sees; others, such as a redirection, do."""
 _MOST_COMPARED = 16 << 20
-"""Bytes of a file."""
+"""Bytes of a file; the content of a larger one is not compared."""
 
 
 class _UnclearError(Exception):
-    """The layers say something that is not understood here."""
+    """A layer has a mark that this module does not know."""
 
 
 def changes(inspection: Mapping[str, Any], *, most: int) -> dict[str, str] | None:
-    """Return what a writable layer has, by path: "added", "changed" or "deleted"; None where it cannot be told here.
+    """Return the changes in a writable layer, by path: "added", "changed" or "deleted"; None if they cannot be read.
 
-    It takes the engine of this machine, and root with every capability: overlayfs hides its marks from others.
+    The engine has to be on this machine, and the process root with every capability: overlayfs hides its marks from
+    others.
 
     Args:
-        inspection: the container's.
-        most: how many of them are wanted.
+        inspection: the container's inspection.
+        most: the number of changes after which the list ends.
     """
     try:
         with layers_of(inspection) as layers:
@@ -46,7 +47,7 @@ def changes(inspection: Mapping[str, Any], *, most: int) -> dict[str, str] | Non
 
 
 def _changed_in(upper: Tree, folder: bytes, layers: Sequence[Tree]) -> Iterator[tuple[str, str]]:
-    """Yield what a folder of the writable layer changes, of layers that its like may be in."""
+    """Yield the changes in a folder of the writable layer, compared with the layers below it."""
     for name in sorted(upper.names(folder)):
         path = folder + b"/" + name
         now = upper.status(path)
@@ -71,12 +72,12 @@ def _changed_in(upper: Tree, folder: bytes, layers: Sequence[Tree]) -> Iterator[
 
 
 def _shown(path: bytes) -> str:
-    """Return a path as the container has it."""
+    """Return a path as the container sees it."""
     return os.fsdecode(path.removeprefix(b"."))
 
 
 def _hidden(upper: Tree, path: bytes, layers: Sequence[Tree]) -> Iterator[tuple[str, str]]:
-    """Yield what the image has in a folder, and the writable layer put another folder over."""
+    """Yield the files of an image's folder that another folder in the writable layer hides."""
     there = {name for layer in layers for name in layer.names(path)}
     for name in sorted(there.difference(upper.names(path))):
         inner = path + b"/" + name
@@ -85,7 +86,7 @@ def _hidden(upper: Tree, path: bytes, layers: Sequence[Tree]) -> Iterator[tuple[
 
 
 def _like(path: bytes, layers: Sequence[Tree]) -> tuple[Tree | None, list[Tree]]:
-    """Return the layer that shows what the image has under a path, and those that add to it where it is a folder."""
+    """Return the layer with the image's file at a path; if it is a folder, also the layers that add to it."""
     found: Tree | None = None
     holders: list[Tree] = []
     for layer in layers:
@@ -117,24 +118,24 @@ def _is_opaque(layer: Tree, path: bytes) -> bool:
 
 
 def _differ(image: Tree, upper: Tree, path: bytes) -> bool:
-    """Whether two of one name differ in what a container sees, except the time and the size of a folder."""
+    """Return True if a container would see a difference, other than the time and size of a folder."""
     before, after = image.status(path), upper.status(path)
     if _outside(before) != _outside(after) or attributes_of(image, path) != attributes_of(upper, path):
         return True
     if stat.S_ISLNK(after.st_mode):
         return image.target(path) != upper.target(path)
-    # Times can be set, so they are no proof; and who is to read much in the downtime had better call it a change.
+    # Times can be set, so they prove nothing. Reading a large file would take downtime, so it counts as changed.
     is_file = stat.S_ISREG(after.st_mode)
     return is_file and (after.st_size > _MOST_COMPARED or _content(image, path) != _content(upper, path))
 
 
 def _content(layer: Tree, path: bytes) -> bytes:
-    """Return a file's content; of one that has grown meanwhile, no more than is compared."""
+    """Return a file's content, but at most one byte more than is compared, in case it grows meanwhile."""
     with layer.reading(path) as file, os.fdopen(os.dup(file), "rb") as opened:
         return opened.read(_MOST_COMPARED + 1)
 
 
 def _outside(seen: os.stat_result) -> tuple[int, ...]:
-    """Return what a look tells of something without opening it."""
+    """Return the facts of a file that need no opening of it."""
     shape = () if stat.S_ISDIR(seen.st_mode) else (seen.st_size, seen.st_mtime_ns)
     return seen.st_mode, seen.st_uid, seen.st_gid, seen.st_rdev, *shape

@@ -1,8 +1,8 @@
-"""Which container this program runs in: what the kernel tells of us, compared with what the engine says of each.
+"""Finds the container that this program runs in, by comparing the kernel's facts with the engine's inspections.
 
-No single trace is always there. A container in another one's network has that one's /etc/hosts and host name; with a
-control group namespace of its own, its control group is ``/``; containerd's store does not say where a layer lies. So
-every trace is looked at, those that name one container for sure first.
+No single trace is always available. A container in another one's network has the other's /etc/hosts and host name. In a
+control group namespace of its own, its control group is ``/``. Containerd's store does not say where a layer is. So all
+traces are tried, the certain ones first.
 """
 
 from __future__ import annotations
@@ -22,24 +22,24 @@ from docker_rollback._model import Observed
 
 _FULL_ID: Final = re.compile(r"(?<![0-9a-f])[0-9a-f]{64}(?![0-9a-f])")
 _OF_ITS_NETWORK: Final = ("/etc/hostname", "/etc/hosts", "/etc/resolv.conf")
-"""Files that an engine mounts from a folder named by the id of the container whose network it is."""
+"""Files that an engine mounts from a folder with the id of the container that owns the network."""
 _MARKER: Final = "/run/.containerenv"
-"""A file that Podman mounts from a folder of the container itself."""
+"""A file that Podman mounts from the container's own folder."""
 _ENGINES_OWN: Final = ("/dev", "/proc", "/sys", "/run/.containerenv", "/run/secrets", "/sbin/docker-init", "/dev/init")
 _LAYER_NAME: Final = 20
-"""Characters from which on the name of a layer's folder is generated, and no other layer's."""
+"""Characters; a layer folder with a name of this length or more has a generated, unique name."""
 
 
 @frozen
 class Traces:
-    """What the kernel tells this program of where it runs.
+    """The kernel's facts about the place in which this program runs.
 
     Attributes:
-        cgroup: its control groups, as /proc/self/cgroup has them.
-        mountinfo: its mounts, as /proc/self/mountinfo has them.
-        is_with: tells whether the main program of a container, by its inspection, has the mounts that we have.
-        is_first: tells whether a container, by its inspection, was started when process 1 began, as we see that.
-        real: returns a path without symbolic links, as we see it.
+        cgroup: the content of /proc/self/cgroup.
+        mountinfo: the content of /proc/self/mountinfo.
+        is_with: returns True if a container's main program is in our mount namespace; takes its inspection.
+        is_first: returns True if a container started when our process 1 did; takes its inspection.
+        real: resolves the symbolic links of a path, as this program sees them.
     """
 
     cgroup: str = field(default="", repr=False)
@@ -50,7 +50,7 @@ class Traces:
 
     @classmethod
     def of_this_process(cls) -> Traces:
-        """Ask the kernel; what it does not tell is left empty."""
+        """Read the traces of this process; one that cannot be read is empty."""
         return cls(
             _text("/proc/self/cgroup"),
             _text("/proc/self/mountinfo"),
@@ -65,20 +65,20 @@ NO_TRACES: Final = Traces()
 
 @frozen
 class Own:
-    """The container that this program runs in; several where nothing tells which of them it is.
+    """The container that this program runs in, or several candidates if they cannot be told apart.
 
     Attributes:
-        containers: those.
+        containers: the container, or the candidates.
     """
 
     containers: tuple[Observed, ...] = ()
 
     def has(self, container: Observed) -> bool:
-        """Whether this program runs in a container, or may."""
+        """Return True if this program runs in a container, or may run in it."""
         return any(one.id == container.id for one in self.containers)
 
     def refusal(self, container: Observed) -> str | None:
-        """Return why a container cannot be stopped by this program; None where it can."""
+        """Return why this program cannot stop a container, or None if it can."""
         if self.has(container):
             others = ", ".join(repr(one.name) for one in self.containers if one.id != container.id)
             how = f"may run in it (nothing tells it from {others})" if others else "runs in it"
@@ -93,7 +93,7 @@ class Own:
 
 
 def own_container(traces: Traces, containers: Sequence[Observed]) -> Own:
-    """Return which of all containers of an engine this program runs in; none where it runs in no container of it."""
+    """Find the container of an engine that this program runs in; the result is empty if it runs in none of them."""
     mounts = list(mounted(traces.mountinfo))
     known = {container.id: container for container in containers}
     for one in (_by_layer(mounts, containers), _by_marker(mounts, known), _by_group(traces.cgroup, mounts, known)):
@@ -109,7 +109,7 @@ def _by_layer(mounts: Iterable[Mounted], containers: Iterable[Observed]) -> Obse
     root = None
     for mount in mounts:
         if mount.target == "/":
-            # Of several, the last one hides the others.
+            # Of several mounts, the last one hides the others.
             root = mount.option("upperdir")
     if not root:
         return None
@@ -121,7 +121,7 @@ def _by_layer(mounts: Iterable[Mounted], containers: Iterable[Observed]) -> Obse
 
 
 def _same_layer(one: str, other: str) -> bool:
-    """Whether two paths are of one layer; an engine in a root of its own, or below a folder, has another beginning."""
+    """Return True if two paths mean one layer. An engine with its own root or folder shows another beginning."""
     ours, theirs = PurePosixPath(one).parts[-2:], PurePosixPath(other).parts[-2:]
     return one == other or (ours == theirs and len(ours[0]) >= _LAYER_NAME)
 
@@ -131,7 +131,7 @@ def _by_marker(mounts: Iterable[Mounted], known: dict[str, Observed]) -> Observe
 
 
 def _by_group(cgroup: str, mounts: Iterable[Mounted], known: dict[str, Observed]) -> Observed | None:
-    """Return the container whose control group we are in, or that shows its own where control groups are mounted."""
+    """Return the container of our control group, or of the control group that is mounted at /sys/fs/cgroup."""
     groups = (line.split(":", 2)[2] for line in cgroup.splitlines() if line.count(":") >= 2)
     shown = (
         mount.root
@@ -142,7 +142,7 @@ def _by_group(cgroup: str, mounts: Iterable[Mounted], known: dict[str, Observed]
 
 
 def _deepest(paths: Iterable[str], known: dict[str, Observed]) -> Observed | None:
-    """Return the container whose id stands last in one of some paths; what stands before it holds it."""
+    """Return the container with the last known id in one of the paths; ids before it are of outer containers."""
     for path in paths:
         for found in reversed(_FULL_ID.findall(path)):
             if found in known:
@@ -151,9 +151,9 @@ def _deepest(paths: Iterable[str], known: dict[str, Observed]) -> Observed | Non
 
 
 def _by_network(mounts: Sequence[Mounted], containers: Sequence[Observed], traces: Traces) -> list[Observed]:
-    """Return the container whose network's files we have, or those in its network: what nothing tells apart.
+    """Return the containers that may own our network's files, or that use the owner's network.
 
-    They are told apart by their mounts, and by the moment at which their process 1 began, unless that is another's.
+    Their mounts tell them apart, and so does the start of their process 1, unless they share a process namespace.
     """
     owners = {found for mount in mounts if mount.target in _OF_ITS_NETWORK for found in _FULL_ID.findall(mount.root)}
     candidates = [
@@ -170,13 +170,13 @@ def _by_network(mounts: Sequence[Mounted], containers: Sequence[Observed], trace
 
 
 def _network_of(container: Observed) -> str:
-    """Return the reference to the container whose network one has; empty where that is its own."""
+    """Return the reference of the container whose network a container uses; empty if it has its own."""
     mode = str(container.inspection["HostConfig"].get("NetworkMode") or "")
     return mode.removeprefix("container:") if mode.startswith("container:") else ""
 
 
 def _explains(container: Observed, targets: Collection[str], real: Callable[[str], str]) -> bool:
-    """Whether a container's mounts are the ones that we see, with all that is mounted in them."""
+    """Return True if a container's mounts, with the mounts below them, are the ones that we see."""
     expected = {real(mount.destination) for mount in container.mounts if mount.kind in ("bind", "volume", "tmpfs")}
     below = tuple(f"{path.rstrip('/')}/" for path in expected)
     return expected <= set(targets) and all(one in expected or one.startswith(below) for one in targets)
@@ -191,7 +191,7 @@ def _is_engines_own(target: str) -> bool:
 def _is_with_us(container: Inspection) -> bool:
     pid = int(container["State"].get("Pid") or 0)
     try:
-        # Numbers of processes mean something else in another namespace, and on another machine: the moment tells.
+        # A pid may mean another process in another namespace or on another machine; the time of its start shows that.
         same = pid > 0 and Path(f"/proc/{pid}/ns/mnt").readlink() == Path("/proc/self/ns/mnt").readlink()
         return same and began_with(Path(f"/proc/{pid}"), container)
     except OSError:

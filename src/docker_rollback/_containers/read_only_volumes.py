@@ -1,8 +1,8 @@
-"""Read-only volumes that an engine cannot mount, or nobody can fill, in a container that is created again. Pure.
+"""Finds read-only volumes that prevent a container from being recreated or filled. Pure.
 
-Docker copies what an image has at a mount point into an empty volume when it creates a container, its owner and mode at
-least, and that fails if the volume is read-only. A container that was created without, because its image had nothing
-there, has the mount point in its writable layer from its start on, and its committed image has it then.
+When Docker creates a container, it copies the image's files at a mount point into an empty volume: at least the owner
+and mode of the folder. That fails if the volume is read-only. A container whose image had nothing there was created
+without the copy, but its writable layer has the mount point since its start, and so has its committed image.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ def is_read_only(options: Mapping[str, str]) -> bool:
 
 
 def uncopied(container: Observed, surveys: Mapping[str, Survey], *, copies: bool) -> Iterator[str]:
-    """Yield why a container cannot be created again with its volumes, or they not be filled.
+    """Yield the reasons why a container cannot be recreated with its volumes, or a volume cannot be filled.
 
     Args:
         container: the container.
-        surveys: what is known of the volumes that are archived.
-        copies: whether the engine copies into empty volumes what the image has there.
+        surveys: the facts of the volumes that are archived, by name.
+        copies: whether the engine copies the image's files into empty volumes.
     """
     for mount in container.mounts:
         survey = surveys.get(mount.source) if mount.kind == "volume" else None
@@ -45,7 +45,7 @@ def uncopied(container: Observed, surveys: Mapping[str, Survey], *, copies: bool
 
 
 def _is_not_copied(container: Observed, mount: Mount) -> bool:
-    """Return True if a container asked for nothing to be copied into a volume."""
+    """Return True if the container mounts a volume with `nocopy`."""
     host: Mapping[str, Any] = container.inspection["HostConfig"]
     for bind in host.get("Binds") or ():
         _, destination, *mode = [*str(bind).split(":"), ""][:3]

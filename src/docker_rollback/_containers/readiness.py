@@ -1,4 +1,4 @@
-"""What compose waits for before it starts a service: that those which it needs healthy answer their own probes."""
+"""Waits for the health of the services that a compose service depends on, before it starts."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ logger = logging.getLogger("docker_rollback")
 _PATIENCE: Final = 60.0
 _POLL: Final = 0.1
 _PROBE: Final = 10.0
-"""Seconds: for how long a container is waited for, between two looks at it, and for how long one probe may take."""
+"""Seconds: the longest wait for a container, the pause between two inspections, and the limit of one probe."""
 
 
 def await_needed(
@@ -29,15 +29,15 @@ def await_needed(
     *,
     timer: Timer = time,
 ) -> None:
-    """Wait until those are well that compose would wait for before it starts a container.
+    """Wait until the containers are healthy that compose would wait for before it starts a container.
 
-    Their own probes are run here, without waiting for the engine's next one: a service that is down waits for this. One
-    that was not healthy before, or does not run, is not waited for, and none for ever; nothing is raised.
+    Their probes are run here, without waiting for the engine's next one, because a service is down meanwhile. A
+    container that was not healthy before, or does not run, is skipped. The wait has an end, and nothing is raised.
 
     Args:
-        engine: where they are.
-        one: what is to be started; nothing is waited for if it did not run before.
-        others: what has been started before it, as it was found.
+        engine: the engine that has them.
+        one: the container to start; if it did not run before, nothing is waited for.
+        others: the containers that were started before it, as they were found.
         timer: measures the time and waits.
     """
     for other in others if one.state.alive else ():
@@ -76,7 +76,7 @@ def _is_well(engine: Engine, name: str, inspection: Mapping[str, Any]) -> bool:
 
 
 def _probe(test: Sequence[str]) -> list[str] | None:
-    """Return the program of a health check; None where it has none."""
+    """Return the program of a health check, or None."""
     match list(test):
         case ["CMD", *command] if command:
             return command

@@ -1,4 +1,4 @@
-"""One container, captured: its configuration, its file system as an image, its mounts, its state."""
+"""Takes snapshots of containers: configuration, file system as an image, mounts and state."""
 
 from __future__ import annotations
 
@@ -47,22 +47,22 @@ from docker_rollback.errors import CaptureError, EngineConflictError, EngineErro
 logger = logging.getLogger("docker_rollback")
 
 _FAILED = 500
-"""The status of an answer in which an engine says that it failed."""
+"""The HTTP status with which an engine says that it failed."""
 
 
 class ContainerSnapshotter:
     """Takes snapshots of containers.
 
-    Alone, `snapshot` is all that is needed. `observe`, `capture` and `seal` are its phases, for callers that capture
+    `snapshot` is enough for one container. `observe`, `capture` and `seal` are its phases, for callers that capture
     several things at one moment.
 
     Args:
-        engine: where the containers are.
-        store: where the images go.
-        export_image: whether the image is copied into the store. Without, it stays in the engine under a name of ours,
-            and the backup is not durable: an engine that loses its images loses the backup.
-        quiesce: how `snapshot` brings the container to rest.
-        reporter: is told what is done.
+        engine: the engine that has the containers.
+        store: the store that takes the images.
+        export_image: copy the image into the store. If False, it stays in the engine under a name of ours, and the
+            backup is not durable: an engine that loses its images loses the backup.
+        quiesce: how `snapshot` quiesces the container.
+        reporter: reports and measures the steps.
         clock: the time, in UTC.
         timer: measures the time and waits.
 
@@ -94,18 +94,18 @@ class ContainerSnapshotter:
     def snapshot(self, container: str) -> ContainerSnapshot:
         """Capture one container, without the data of its volumes, as a backup of its own in the store.
 
-        The container is brought to rest for the commit (by default stopped with its own signal and patience) and set
-        going again, also after an error.
+        The container is quiesced for the commit (by default stopped with its own signal and time-out) and resumed
+        afterwards, also after an error.
 
         Unlike `docker_rollback.backup`, this keeps no journal record and runs no guard. If somebody prunes or removes
-        the container in the moment in which it is stopped, or this process dies then, nothing recreates or starts it.
-        With ``quiesce="pause"`` no prune removes it; `recover` starts nothing either way.
+        the container while it is stopped, or this process dies then, nothing recreates or starts it. With
+        ``quiesce="pause"`` no prune removes it; `recover` starts nothing either way.
 
         Raises:
             ContainerNotFoundError: the engine has no such container.
-            CaptureError: somebody set the container going while it was captured.
-            ResumeError: it could not be set going again.
-            StoreError: the store cannot take it.
+            CaptureError: somebody started the container while it was captured.
+            ResumeError: it could not be resumed.
+            StoreError: the store cannot take the image.
         """
         observed = self.observe(container)
         created = self._clock()
@@ -140,25 +140,25 @@ class ContainerSnapshotter:
         return snapshot
 
     def tag(self, backup: str, number: int, container: Observed) -> str:
-        """Return the name under which the engine is to hold the image of one container of a backup."""
+        """Return the name for the image of one container of a backup in the engine."""
         return image_tag(backup, number, container.name, stored=self._export_image)
 
     def observe(self, container: str) -> Observed:
-        """Look at a container, by name or id, while it does whatever it does."""
+        """Inspect a container, by name or id, in whichever state it is."""
         return observe(self._engine.inspect_container(container))
 
     def expect(self, containers: Iterable[Observed]) -> None:
-        """Ask for all that `capture` needs to know of containers and that can be had before they are at rest."""
+        """Look up in advance what `capture` needs, so that it asks for less in the downtime."""
         for container in containers:
             self._layers(str(container.inspection["Image"]))
 
     def capture(self, container: Observed, *, tag: str, folders: Collection[str] = ()) -> ContainerSnapshot:
-        """Commit a container that is at rest; the engine holds the image under `tag` until `release`.
+        """Commit a quiesced container; the engine holds the image under `tag` until `release`.
 
-        Leaves its image out of the store: that is `seal`, which can wait until the container runs again.
+        This does not copy the image into the store. `seal` does, once the container runs again.
 
         Args:
-            container: as it was found.
+            container: its inspection from before it was quiesced.
             tag: the image's name.
             folders: the folders of the host that the same backup holds.
         """
@@ -167,11 +167,11 @@ class ContainerSnapshotter:
         return self._snapshot(container, committed, tag, folders)
 
     def capture_live(self, container: Observed, *, tag: str) -> ContainerSnapshot:
-        """Commit a container that still runs, as `live(tag)`; `tag` is for its commit by `capture`."""
+        """Commit a container that still runs, as `live(tag)`; `capture` uses `tag` for its own commit."""
         return self._snapshot(container, self._commit(container, live(tag)), tag, ())
 
     def uncommitted(self, container: Observed, *, tag: str) -> ContainerSnapshot:
-        """Return the same of a container that could not be committed: its file system is that of its image."""
+        """Return the snapshot of a container that could not be committed; its file system is that of its image."""
         return self._of(container, _image(container, tag), ())
 
     def _commit(self, container: Observed, tag: str) -> str:
@@ -208,19 +208,19 @@ class ContainerSnapshotter:
     def seal(
         self, snapshot: ContainerSnapshot, draft: Draft, *, guarded: ContainerSnapshot | None = None
     ) -> ContainerSnapshot:
-        """Copy the snapshot's image into the store; return the snapshot that knows where it is and what it lacks.
+        """Copy the snapshot's image into the store; return the snapshot with its descriptor and what it does not cover.
 
         Args:
-            snapshot: by `capture`.
-            draft: the backup that it goes into.
-            guarded: the same container's by `capture_live`, whose image cannot be pruned.
+            snapshot: from `capture`.
+            draft: the backup that takes the image.
+            guarded: the same container's snapshot from `capture_live`, whose image cannot be pruned.
         """
         if guarded is not None:
             snapshot = self._on_guarded(snapshot, guarded)
         podman = self._engine.info().flavour == "podman"
         several = attached_networks(snapshot.inspection).keys() - {primary_network(snapshot.inspection)}
         if podman or (several and forgets_connected_macs(self._engine)):
-            # Stopped and started again by now, where it ran.
+            # A container that ran has been resumed by now.
             standing = look_at(self._engine, snapshot.id)
             find = with_asked if podman else with_asked_macs
             inspection, unknown = find(snapshot.inspection, standing.inspection if standing else None)
@@ -229,7 +229,7 @@ class ContainerSnapshotter:
             self._give_up_commit(snapshot)
         else:
             for reason in unkept_names(self._engine, snapshot):
-                # They came since the look before the capture.
+                # They were written after the preflight.
                 raise CaptureError(snapshot.name, reason)
             lost = lost_by_commit(snapshot.inspection)
             snapshot = evolve(snapshot, not_covered=(*snapshot.not_covered, *lost))
@@ -241,7 +241,7 @@ class ContainerSnapshotter:
         return evolve(snapshot, image=store_image(self._engine, self._store, draft, image, base=base, export=export))
 
     def _on_guarded(self, snapshot: ContainerSnapshot, guarded: ContainerSnapshot) -> ContainerSnapshot:
-        """Have an equal image that cannot be pruned take the place of a dirty container's."""
+        """Replace a dirty container's image by an equal one that cannot be pruned."""
         image, equal = snapshot.image, guarded.image
         if image.clean or equal.clean or image.committed_layers != equal.committed_layers or image.id == equal.id:
             return snapshot
@@ -250,14 +250,14 @@ class ContainerSnapshotter:
         return evolve(snapshot, image=evolve(image, id=equal.id))
 
     def forget_live(self, snapshot: ContainerSnapshot) -> None:
-        """Let the engine forget the name of what `capture_live` committed."""
+        """Remove the name of the image that `capture_live` committed."""
         self._forget(snapshot.name, live(snapshot.image.tag))
 
     def _give_up_commit(self, snapshot: ContainerSnapshot) -> None:
-        """Have the engine hold the original in place of the commit that showed that nothing was written.
+        """Give our name to the original image, and remove the commit that showed that nothing was written.
 
-        The original is the better image: it holds all there is, and its id is the one the container shows. The commit
-        keeps a name until it is gone: whoever dies here leaves nothing that cannot be found.
+        The original is the better image: it is complete, and its id is the one that the container shows. The commit
+        keeps a name until it is removed, so that recovery finds it if this process dies here.
         """
         tag = snapshot.image.tag
         self._engine.tag_image(tag, again(tag))
@@ -265,20 +265,20 @@ class ContainerSnapshotter:
         self._forget(snapshot.name, again(tag))
 
     def release(self, snapshot: ContainerSnapshot, *, spare: bool = False) -> None:
-        """Let the engine forget the names of ours that this container's images have, where nobody needs them.
+        """Remove names of ours from this container's images, unless a backup needs them.
 
-        That is the name of a stored image, and what earlier rollbacks named: a container that was made anew may stand
-        on such an image, until it is replaced. An image that a backup needs, because it is in the engine alone, stays.
+        That concerns the name of a stored image, and names from earlier rollbacks: a recreated container may use such
+        an image until it is replaced. An image that only the engine has stays, because its backup needs it.
 
         Args:
             snapshot: the container.
-            spare: whether the image that it was made from stays in the engine also without any name.
+            spare: keep the image that the container was created from, even if it has no other name.
         """
         image = snapshot.image
         kept = {image.tag} if image.manifest is None else set()
-        # One that was made from an id may stand on an image of ours.
+        # A container that was created from an image id may use an image of ours.
         spare = spare and image.clean and name_of(image.reference, image.original_id) is not None
-        # Of a second commit too, whose maker died or was refused its removal.
+        # This includes the name of a second commit, if its process died or its removal was refused.
         for tag in {*names_of(image.tag), *self._names_of_ours(snapshot)} - kept - {image.tag}:
             self._forget(snapshot.name, tag)
         if image.tag not in kept:
@@ -287,12 +287,12 @@ class ContainerSnapshotter:
             self._forget(snapshot.name, named(image.tag), spare=True)
 
     def forget_all(self, snapshot: ContainerSnapshot) -> None:
-        """Let the engine forget every image that was committed for a snapshot."""
+        """Remove every image that was committed for a snapshot."""
         for image in names_of(snapshot.image.tag):
             self._forget(snapshot.name, image)
 
     def forget(self, backup: str, names: Sequence[str]) -> None:
-        """Let the engine forget every image that a capture, cut off, may have made for a backup of some containers."""
+        """Remove every image that an interrupted capture may have made for a backup of some containers."""
         for number, name in enumerate(names):
             for stored in (True, False):
                 tag = image_tag(backup, number, name, stored=stored)
@@ -301,10 +301,10 @@ class ContainerSnapshotter:
                 self._forget(name, named(tag), spare=True)
 
     def _forget(self, container: str, image: str, *, spare: bool = False) -> None:
-        """Remove an image or a name of one; where that fails, something is left over and no harm is done."""
+        """Remove an image or one of its names; log a failure, which does no harm."""
         error = removal_error(partial(take_name if spare else remove_named, self._engine, image))
         if isinstance(error, EngineConflictError):
-            # A container stands on the image, and this is the only name that it has.
+            # A container uses the image, and this is its only name.
             logger.debug("%s: image %s stays", container, image)
         elif error is not None:
             logger.warning("%s: image %s is left over in the engine: %s", container, image, error)
@@ -319,7 +319,7 @@ class ContainerSnapshotter:
 
     @contextmanager
     def discarding(self, tags: Sequence[str]) -> Iterator[None]:
-        """Let the engine forget the images held under `tags` when the block ends with an error."""
+        """Remove the images with these tags if the block ends with an error."""
         try:
             yield
         except BaseException as error:
@@ -333,9 +333,9 @@ class ContainerSnapshotter:
             raise
 
     def is_untouched(self, snapshot: ContainerSnapshot, container: str, *, tag: str) -> bool:
-        """Whether a container at rest still holds the file system that was captured.
+        """Return True if a stopped container still has the file system that was captured.
 
-        It is committed again, as `tag`, which is removed; equal file systems have equal layers.
+        It is committed again, as `tag`, and that image is removed. Equal file systems have equal layers.
         """
         committed = self._engine.commit_container(container, tag)
         try:
@@ -344,18 +344,18 @@ class ContainerSnapshotter:
             remove_named(self._engine, tag)
 
     def _with_name(self, snapshot: ContainerSnapshot) -> ImageSnapshot:
-        """Return the image with the name that the container was made from, and with what that leads to."""
+        """Return the image with the name that the container was created from, and the image that the name leads to."""
         image = snapshot.image
         name = name_of(image.reference, image.original_id)
         name = name or earlier_name(self._store, snapshot.name, image.original_id)
         name_id = None if name is None else led_to(self._engine, name)
         if name_id is not None and name_id != image.id:
-            # An update that gives the name to another image, and then removes what has none, must not remove this one.
+            # An update may give the name to another image and then prune images without a name. This one must stay.
             self._engine.tag_image(name_id, named(image.tag))
         return evolve(image, name=name, name_id=name_id)
 
     def _lost_names(self, snapshot: ContainerSnapshot) -> Iterator[NotCovered]:
-        """Yield that `Config.Image` is lost if the container has to be recreated: it is made from no name then."""
+        """Yield a gap for `Config.Image`, if recreating the container would need the id of its image."""
         reference = snapshot.image.reference
         if led_to(self._engine, reference) != snapshot.image.id:
             yield NotCovered(
@@ -367,13 +367,13 @@ class ContainerSnapshotter:
         return layers_of(self._image(image))
 
     def _image(self, image: str) -> Mapping[str, Any]:
-        """Return the inspection of an image, by its id; but for its names it never changes, and is asked for once."""
+        """Return the inspection of an image, by its id. It is asked for once, since only its names can change."""
         if image not in self._known:
             self._known[image] = self._engine.inspect_image(image)
         return self._known[image]
 
     def _is_clean(self, container: Observed, layers: tuple[str, ...]) -> bool:
-        """Whether the writable layer holds nothing but places for mounts, which a create makes again by itself."""
+        """Return True if the writable layer has nothing but mount points, which the engine makes at each creation."""
         if layers == self._layers(str(container.inspection["Image"])):
             return True
         changes = self._changes(container)
@@ -381,13 +381,13 @@ class ContainerSnapshotter:
         return folders is not None and not altered(container.inspection, folders)
 
     def _changes(self, container: Observed) -> dict[str, str] | None:
-        """Return what the writable layer changes; None where nobody can tell, which says that it is not clean."""
+        """Return the changes in the writable layer, by path; None if they cannot be listed, so it counts as dirty."""
         engine = self._engine.info()
         podman = engine.flavour == "podman"
-        # Podman leaves out of its own answer what it makes itself, and is quick. A clone of this machine has layers at
-        # the same place; and overlayfs hides its marks from who may not do anything.
+        # Podman's own answer leaves out the files that Podman makes, and is quick. A unix socket excludes a clone of
+        # this machine, which has layers at the same paths. Overlayfs hides its marks from processes without root.
         if not podman and engine.address.startswith("unix://") and may_do_anything():
-            # One more than there may be shows that something else is among them.
+            # One change more than there are mount points shows that something else changed.
             seen = seen_changes(container.inspection, most=len(mount_places(container.inspection)) + 1)
             if seen is not None:
                 return seen
@@ -396,13 +396,13 @@ class ContainerSnapshotter:
         except EngineError as error:
             if not podman or error.status != _FAILED:
                 raise
-            # Podman 5.8 does where a folder has taken a file's place.
+            # Podman 5.8 fails like this if a folder has replaced a file.
             logger.debug("%s: its changes cannot be listed: %s", container.name, error)
             return None
 
 
 def _image(container: Observed, tag: str) -> ImageSnapshot:
-    """Return a container's image where nothing is known of its writable layer."""
+    """Return a container's image without knowledge of its writable layer."""
     original = str(container.inspection["Image"])
     reference = str(container.inspection["Config"]["Image"])
     return ImageSnapshot(reference, original, original, (), (), clean=False, tag=tag)

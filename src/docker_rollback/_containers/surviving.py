@@ -1,4 +1,4 @@
-"""What a container needs of others and of its host to start again, and what of that is gone while it still runs."""
+"""Finds running containers that could not start again, because a container or path that they need is gone."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ _NAMESPACES: Final = {
 }
 _ID: Final = re.compile("[0-9a-f]{64}")
 _DELETED: Final = "//deleted"
-"""How the kernel marks the root of a mount that has no name any more."""
+"""The end of a mount's root in mountinfo, if the mounted file has been unlinked."""
 
 
 def lost_partners(container: Observed, everything: Iterable[Observed]) -> list[str]:
-    """Return why a container cannot start or be created again without another one that is gone or stopped. Pure."""
+    """Return why a container cannot be started or recreated without another one that is gone or stopped. Pure."""
     there = tuple(everything)
     reasons = []
     for partner, what, runs in _partners(container.inspection["HostConfig"]):
@@ -43,12 +43,12 @@ def lost_partners(container: Observed, everything: Iterable[Observed]) -> list[s
 
 
 def _short(reference: str) -> str:
-    """Return a reference as people write it: of a whole id the beginning."""
+    """Return a reference as people write it: a full id is shortened."""
     return reference[:SHORT_ID] if _ID.fullmatch(reference) else reference
 
 
 def _partners(host_config: Mapping[str, Any]) -> list[tuple[str, str, bool]]:
-    """Return the containers that one needs: name or id, what of it, and whether it has to run."""
+    """Return the containers that one needs: name or id, the thing that it uses, and whether they have to run."""
     modes = {mode: str(host_config.get(mode) or "") for mode in _NAMESPACES}
     found = [
         (value.removeprefix(_SHARED), _NAMESPACES[mode], True)
@@ -61,15 +61,15 @@ def _partners(host_config: Mapping[str, Any]) -> list[tuple[str, str, bool]]:
 
 
 def doubtful_paths(container: Observed, group: Iterable[Observed], *, mountinfo: str) -> list[str]:
-    """Return the paths of the host that a running container was given and that may be gone by now.
+    """Return the host paths of a running container that may be gone.
 
-    A file that was written anew under its name is one of them: the kernel tells only that the old one has no name. So
-    the paths have to be looked for on the host.
+    A file that was replaced under its name is among them: the kernel only shows that the old file has no name. So the
+    caller has to look for the paths on the host.
 
     Args:
-        container: what was inspected.
-        group: those that are stopped and started with it; what one of them can make is not missed.
-        mountinfo: its mounts, as the kernel lists them; empty if they cannot be seen, and then no bind is doubted.
+        container: the inspected container.
+        group: the containers that are stopped and started with it; a path that one of them can make is left out.
+        mountinfo: its mounts, as the kernel lists them; if empty, no bind is among the result.
     """
     if not container.state.alive:
         return []
@@ -83,7 +83,7 @@ def doubtful_paths(container: Observed, group: Iterable[Observed], *, mountinfo:
 
 
 def lost_path(path: str) -> str:
-    """Return why a container cannot start again without a path of its host that is gone."""
+    """Return why a container cannot start again after a path of its host is gone."""
     return (
         f"it was given {path!r} of the engine's host, which is gone: once it is stopped, its engine cannot start it "
         "again, or makes an empty folder there; put it there again first"
@@ -95,7 +95,7 @@ def _is_at(mount: Mount, targets: frozenset[str]) -> bool:
 
 
 def mountinfo_of(container: Observed) -> str:
-    """Return the mounts of a container, as the kernel lists them; empty if its processes are not ours to see."""
+    """Return the mountinfo of a container's main process; empty if this program cannot read it."""
     process = Path("/proc", str((container.inspection.get("State") or {}).get("Pid") or ""))
     if not is_main_program(process, container.inspection):
         return ""

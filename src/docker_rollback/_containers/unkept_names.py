@@ -1,9 +1,8 @@
-"""Names in a container's writable layer that no commit keeps, found while the container runs.
+"""Finds names in a container's writable layer that a commit would lose, while the container runs.
 
-A layer is a tar in which a name that begins with ``.wh.`` marks a deletion: a container's own file of such a name is
-lost with the file that it seems to delete, or no image can be made of it. An engine reaches each file by its path on
-the host. Of a path that is too long for that, Docker and Podman commit as much as fits, without an error, and
-containerd's store fails.
+In a layer's tar, a name that begins with ``.wh.`` marks a deletion. A container's own file with such a name is lost,
+with the file that it seems to delete, or the engine makes no image. An engine reaches each file by its path on the
+host. If a path is too long for that, Docker and Podman commit without it and report no error. Containerd's store fails.
 """
 
 from __future__ import annotations
@@ -21,13 +20,13 @@ from docker_rollback.errors import EngineError
 
 _MARK: Final = b".wh."
 _LONGEST: Final = 4095 - 16
-"""Bytes of a path on a host; an engine mounts the layer at another path for a commit, which may be a little longer."""
+"""Bytes of a host path. For a commit, an engine mounts the layer at another path, which may be slightly longer."""
 _TOO_LONG: Final = "file name too long"
 _FAILED: Final = 500
 _NAMED: Final = 3
-"""How many names are told."""
+"""How many names an error shows."""
 _SHOWN: Final = 80
-"""Letters of a path that are told."""
+"""How many letters of a path an error shows."""
 
 
 def unkept_names(engine: Engine, container: Observed | ContainerSnapshot) -> list[str]:
@@ -55,7 +54,7 @@ def unkept_names(engine: Engine, container: Observed | ContainerSnapshot) -> lis
 
 
 def _seen(upper: Tree, longest: int) -> list[str]:
-    """Return the same of a layer that can be seen here; it takes one look a folder."""
+    """Return the reasons for a layer that is readable here; each folder is read once."""
     marks: list[bytes] = []
     reasons: list[str] = []
     walk = upper.everything()
@@ -99,6 +98,6 @@ def _too_long(path: str) -> str:
 
 
 def _shown(path: str) -> str:
-    """Return a path as an error may show it."""
+    """Return a path in a form that is safe and short enough for an error."""
     text = os.fsencode(path).decode("utf-8", "backslashreplace")
     return repr(text if len(text) <= _SHOWN else f"{text[: _SHOWN // 2]}...{text[-_SHOWN // 2 :]}")

@@ -1,4 +1,4 @@
-"""For tests of code that uses this library: an engine in memory that works, one that fails when told to, and a clock.
+"""Test doubles for code that uses this library: an in-memory engine, a failing engine and a clock.
 
 Example:
     >>> from docker_rollback.testing import FakeEngine

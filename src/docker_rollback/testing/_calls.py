@@ -1,4 +1,4 @@
-"""What a `FailingEngine` counts and writes down."""
+"""The calls that a `FailingEngine` counts and records."""
 
 from __future__ import annotations
 
@@ -53,26 +53,26 @@ READING: Final = frozenset(
         "save_image",
     }
 )
-"""The verbs of an engine that only look."""
+"""The verbs of an engine that only read."""
 
 FEEDING: Final = frozenset({"process.read", "process.write", "process.close_input", "process.finish"})
-"""The verbs of a program that `exec` has begun; a program does its work when its input is closed."""
+"""The verbs of a program that `exec` has begun; a program with input works when its input is closed."""
 
 
 class Killed(BaseException):
-    """The process that used the engine is dead at this point, as after SIGKILL: nothing may catch it but the test."""
+    """Stands for the death of the process that used the engine, as by SIGKILL. Only the test may catch it."""
 
 
 @define(eq=False)
 class EngineCall:
-    """One call of an engine that a `FailingEngine` has seen.
+    """One engine call that a `FailingEngine` has recorded.
 
     Attributes:
-        verb: what was called ("start_container", "process.write").
-        arguments: with what; the bytes of streams left out.
-        number: which of the counted calls it is, from 1; None for one that is not counted.
-        outcome: "done"; "failed" before it took effect; "lost" where it took effect and its answer did not arrive;
-            "refused" where the engine itself raised; "begun" while it is under way.
+        verb: the method's name ("start_container", "process.write").
+        arguments: its arguments, without the bytes of streams.
+        number: its number among the counted calls, from 1; None if it is not counted.
+        outcome: "begun" while it runs; "done"; "failed" if it had no effect; "lost" if it took effect but its answer
+            did not arrive; "refused" if the engine itself raised an error.
     """
 
     verb: str

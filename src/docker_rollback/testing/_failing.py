@@ -1,4 +1,4 @@
-"""An engine that fails when it is told to: `FailingEngine`."""
+"""An engine that fails on request: `FailingEngine`."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _Answer = TypeVar("_Answer")
 
 
 class FailingEngine:
-    """An engine that passes all on to another one, counts the calls, writes them down, and fails at one of them.
+    """Passes every call on to another engine, counts and records the calls, and fails at chosen ones.
 
-    The way to hold that nothing is lost wherever the engine, or this process, fails: run once to count, then once for
-    each call.
+    Use it to prove that nothing is lost at any point at which the engine, or this process, may fail: run the test once
+    for each call, until no call is left to fail.
 
     Attributes:
         calls: every call so far, in order.
@@ -52,15 +52,15 @@ class FailingEngine:
         """Wrap an engine.
 
         Args:
-            engine: the one that does the work.
-            at: which of the counted calls fails, from 1, or several; None for none.
-            error: what is raised, or what makes it. By default an `EngineError` that is permanent, and where `after`
-                an `EngineTimeoutError`, as real ones are.
-            after: fail once the call has taken effect, so that only its answer is lost.
-            kill: raise `Killed` instead; every call from then on raises it too, and the programs under way lose their
-                input, as they would with the process that fed them.
-            lasting: let every counted call after the first failure fail as well, as an engine that has gone.
-            verbs: which calls are counted: `CHANGING`, `READING`, `FEEDING`, or a choice of theirs.
+            engine: the engine that does the work.
+            at: the number of the counted call that fails, from 1, or several numbers; None for no failure.
+            error: the exception to raise, or a callable that makes it. The default is a permanent `EngineError`, or,
+                with `after`, an `EngineTimeoutError`, as with a real engine.
+            after: fail after the call has taken effect, so that only its answer is lost.
+            kill: raise `Killed` instead; every later call raises it too, and running programs lose their input, as
+                they would if the process that feeds them died.
+            lasting: fail every counted call after the first failure as well, as if the engine had gone away.
+            verbs: the calls to count: `CHANGING`, `READING`, `FEEDING`, or any of their verbs.
         """
         unknown = set(verbs) - CHANGING - READING - FEEDING
         if unknown:
@@ -81,16 +81,16 @@ class FailingEngine:
 
     @property
     def count(self) -> int:
-        """How many calls have been counted."""
+        """The number of calls counted so far."""
         return self._count
 
     @property
     def struck(self) -> EngineCall | None:
-        """The first call that was made to fail; None where none was."""
+        """The first call that was made to fail, or None."""
         return self._struck
 
     def story(self) -> str:
-        """Return all calls, a line each, for the message of an assertion."""
+        """Return all calls, one a line, for an assertion's message."""
         return "\n".join(str(call) for call in self.calls)
 
     def called(self, verb: str) -> list[EngineCall]:
@@ -98,7 +98,7 @@ class FailingEngine:
         return [call for call in self.calls if call.verb == verb]
 
     def pass_on(self, verb: str, work: Callable[[], _Answer], *arguments: object) -> _Answer:
-        """Do one call, or fail; of use to a wrapper of your own that counts more than this one."""
+        """Make one call, or fail; call this from your own wrapper to count more calls than this one does."""
         call, strikes = self._begin(verb, arguments)
         if strikes and not self._after:
             call.outcome = "failed"
@@ -111,7 +111,7 @@ class FailingEngine:
         if strikes:
             call.outcome = "lost"
             if isinstance(answer, _Program):
-                # Whoever began it holds nothing by which to feed or end it.
+                # The caller gets no handle, so it can neither feed nor end the program.
                 answer.kill()
             raise self._strike(call)
         call.outcome = "done"
@@ -149,15 +149,15 @@ class FailingEngine:
         return EngineError(action, "made to fail")
 
     def info(self) -> EngineInfo:
-        """Ask who answers."""
+        """Return the engine's name, version and settings."""
         return self.pass_on("info", self._engine.info)
 
     def now(self) -> datetime:
-        """Return the moment by the engine's own clock."""
+        """Return the current time by the engine's own clock."""
         return self.pass_on("now", self._engine.now)
 
     def forbidden(self) -> list[str]:
-        """Return what is refused whatever it is asked of."""
+        """Return the operations that the engine refuses for every object."""
         return self.pass_on("forbidden", self._engine.forbidden)
 
     # Containers
@@ -167,7 +167,7 @@ class FailingEngine:
         return self.pass_on("inspect_container", lambda: self._engine.inspect_container(ref), ref)
 
     def list_containers(self, where: ContainerFilter = EVERY, /) -> list[str]:
-        """Return the full ids of the containers that `where` describes."""
+        """Return the full ids of the containers that match `where`."""
         return self.pass_on("list_containers", lambda: self._engine.list_containers(where), where)
 
     def create_container(self, name: str, request: Inspection, *, platform: str | None = None) -> str:
@@ -177,39 +177,39 @@ class FailingEngine:
         )
 
     def start_container(self, ref: str) -> None:
-        """Start it."""
+        """Start a container."""
         self.pass_on("start_container", lambda: self._engine.start_container(ref), ref)
 
     def stop_container(self, ref: str, *, timeout: float | None = None) -> None:
-        """Stop it by its own signal."""
+        """Stop a container with its own stop signal."""
         self.pass_on("stop_container", lambda: self._engine.stop_container(ref, timeout=timeout), ref)
 
     def kill_container(self, ref: str) -> None:
-        """End it at once."""
+        """Kill a container."""
         self.pass_on("kill_container", lambda: self._engine.kill_container(ref), ref)
 
     def pause_container(self, ref: str) -> None:
-        """Freeze its processes."""
+        """Freeze a container's processes."""
         self.pass_on("pause_container", lambda: self._engine.pause_container(ref), ref)
 
     def unpause_container(self, ref: str) -> None:
-        """Let its processes go on."""
+        """Unfreeze a container's processes."""
         self.pass_on("unpause_container", lambda: self._engine.unpause_container(ref), ref)
 
     def rename_container(self, ref: str, name: str) -> None:
-        """Give it another name."""
+        """Rename a container."""
         self.pass_on("rename_container", lambda: self._engine.rename_container(ref, name), ref, name)
 
     def update_container(self, ref: str, changes: Inspection) -> None:
-        """Change its resources or its restart policy in place."""
+        """Change a container's resources or restart policy in place."""
         self.pass_on("update_container", lambda: self._engine.update_container(ref, changes), ref, dict(changes))
 
     def remove_container(self, ref: str, *, force: bool = False, volumes: bool = False) -> None:
-        """Remove it."""
+        """Remove a container."""
         self.pass_on("remove_container", lambda: self._engine.remove_container(ref, force=force, volumes=volumes), ref)
 
     def commit_container(self, ref: str, tag: str, *, author: str = "") -> str:
-        """Make an image of its file system, tag it and return the image's id."""
+        """Commit a container's file system to a tagged image and return its id."""
         return self.pass_on(
             "commit_container", lambda: self._engine.commit_container(ref, tag, author=author), ref, tag
         )
@@ -219,11 +219,11 @@ class FailingEngine:
         self.pass_on("put_archive", lambda: self._engine.put_archive(ref, archive), ref)
 
     def container_changes(self, ref: str) -> list[Change]:
-        """Return what its writable layer holds beyond its image."""
+        """Return the changes in a container's writable layer, compared with its image."""
         return self.pass_on("container_changes", lambda: self._engine.container_changes(ref), ref)
 
     def container_logs(self, ref: str, *, tail: int) -> str:
-        """Return its last `tail` lines of output."""
+        """Return the last `tail` lines of a container's output."""
         return self.pass_on("container_logs", lambda: self._engine.container_logs(ref, tail=tail), ref)
 
     def exec(self, ref: str, command: Sequence[str], *, stdin: bool = False) -> Process:
@@ -247,11 +247,11 @@ class FailingEngine:
         return self.pass_on("list_images", lambda: self._engine.list_images(repository), repository)
 
     def tag_image(self, ref: str, tag: str) -> None:
-        """Give an image one more name."""
+        """Add a name to an image."""
         self.pass_on("tag_image", lambda: self._engine.tag_image(ref, tag), ref, tag)
 
     def remove_image(self, ref: str) -> None:
-        """Remove a name, and the image where that was its last."""
+        """Remove a name, and the image if that was its last name."""
         self.pass_on("remove_image", lambda: self._engine.remove_image(ref), ref)
 
     def save_image(self, ref: str) -> Iterator[bytes]:
@@ -263,7 +263,7 @@ class FailingEngine:
         self.pass_on("load_image", lambda: self._engine.load_image(archive))
 
     def import_image(self, archive: Iterable[bytes], tag: str) -> str:
-        """Make an image of one layer from a tar of a file system, tag it, return its id."""
+        """Make a tagged image of one layer from a tar of a file system and return its id."""
         return self.pass_on("import_image", lambda: self._engine.import_image(archive, tag), tag)
 
     def pull_image(self, ref: str, *, platform: str | None = None) -> str:
@@ -285,7 +285,7 @@ class FailingEngine:
         return self.pass_on("create_network", lambda: self._engine.create_network(request), request.get("Name"))
 
     def remove_network(self, ref: str) -> None:
-        """Remove it."""
+        """Remove a network."""
         self.pass_on("remove_network", lambda: self._engine.remove_network(ref), ref)
 
     def connect_network(self, network: str, container: str, endpoint: Inspection) -> None:
@@ -321,13 +321,13 @@ class FailingEngine:
         return self.pass_on("create_volume", lambda: self._engine.create_volume(request), request.get("Name"))
 
     def remove_volume(self, name: str) -> None:
-        """Remove it."""
+        """Remove a volume."""
         self.pass_on("remove_volume", lambda: self._engine.remove_volume(name), name)
 
 
 @define(eq=False)
 class _Program:
-    """A program that a `FailingEngine` began; its verbs are counted where `FEEDING` is asked for."""
+    """A program that a `FailingEngine` began; its calls are counted if `verbs` has those of `FEEDING`."""
 
     _owner: FailingEngine
     _process: Process

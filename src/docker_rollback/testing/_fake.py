@@ -1,4 +1,4 @@
-"""An engine in memory that works: `FakeEngine`."""
+"""The in-memory engine: `FakeEngine`."""
 
 from __future__ import annotations
 
@@ -41,14 +41,14 @@ def _utc_now() -> datetime:
 
 
 class FakeEngine(Setup):
-    """An engine in memory that works as Docker does, for tests of code that uses this library.
+    """An in-memory engine that behaves as Docker does, for tests of code that uses this library.
 
-    It keeps containers, images, networks and volumes, with their files; what one call changes, the next one sees. Whole
-    backups, rollbacks and recoveries run on it, in milliseconds, with nothing installed. It is an `Engine`, so it goes
-    wherever one does. Beyond that it has handles for tests: `add_image`, `run`, `container`, `volume`, `host`,
-    `on_start`, `on_stop`, `program`.
+    It keeps containers, images, networks and volumes, with their files; each call sees the changes of the calls before
+    it. Whole backups, rollbacks and recoveries run on it, in milliseconds, with nothing installed. It implements
+    `Engine`, so it can be passed as a `client`. It also has methods for tests: `add_image`, `run`, `container`,
+    `volume`, `host`, `on_start`, `on_stop`, `program`.
 
-    Safe to use from several threads at once.
+    It is thread-safe.
 
     Example:
         >>> fake = FakeEngine()
@@ -71,14 +71,15 @@ class FakeEngine(Setup):
         volume_drivers: Sequence[str] = ("local",),
         hostname: str = "engine-host",
     ) -> None:
-        """Make an engine that has nothing but its own three networks.
+        """Make an engine that has nothing but its three predefined networks.
 
         Args:
-            clock: tells the moment, in UTC; a `FakeClock` makes what depends on time repeatable. Nothing here waits.
-            seed: of the ids that it makes up; two engines of the same seed make the same ones.
-            architecture: of its host, as the kernel names it; that of this machine where None.
+            clock: returns the current time, in UTC; a `FakeClock` makes time-dependent tests repeatable. The engine
+                never sleeps.
+            seed: the seed of the ids that it generates; two engines with the same seed generate the same ids.
+            architecture: its host's architecture, as the kernel names it; None for that of this machine.
             volume_drivers: the volume drivers that it has.
-            hostname: of its host.
+            hostname: the name of its host.
         """
         self._lock = threading.RLock()
         self._seed = seed
@@ -107,15 +108,15 @@ class FakeEngine(Setup):
         return self._maker.get(ref)
 
     def forbidden(self) -> list[str]:
-        """Return what is refused whatever it is asked of: nothing."""
+        """Return the operations that the engine refuses for every object: none."""
         return []
 
     def now(self) -> datetime:
-        """Return the moment by the engine's own clock."""
+        """Return the current time by the engine's own clock."""
         return self._maker.moments.now()
 
     def info(self) -> EngineInfo:
-        """Ask who answers."""
+        """Return the engine's name, version and settings."""
         return EngineInfo(
             flavour="fake",
             version=VERSION,
@@ -143,12 +144,12 @@ class FakeEngine(Setup):
                 elif not (mount.spec.kind == "tmpfs" and mount.spec.destination in (container.host.get("Tmpfs") or {})):
                     mounts.append(mount.shown("", ""))
             shown = inspection(container, self._maker.networks, mounts, _ROOT)
-            # Shown by what has an API of its own, as a test wants it.
+            # A test sets this to imitate Podman, which has an API of its own.
             native = {} if container.native is None else {"Native": container.native}
             return copy.deepcopy({**shown, **native})
 
     def list_containers(self, where: ContainerFilter = EVERY, /) -> list[str]:
-        """Return the full ids of the containers that `where` describes, the newest first."""
+        """Return the full ids of the containers that match `where`, newest first."""
         with self._lock:
             self._life.settle()
             network = None if where.network is None else self._maker.networks.get(where.network)
@@ -170,22 +171,22 @@ class FakeEngine(Setup):
             return self._maker.create(name, copy.deepcopy(dict(request)))
 
     def start_container(self, ref: str) -> None:
-        """Start it; harmless where it runs."""
+        """Start a container; does nothing if it runs."""
         with self._lock:
             self._life.start(self._find(ref))
 
     def stop_container(self, ref: str, *, timeout: float | None = None) -> None:
-        """Stop it by its own signal."""
+        """Stop a container with its own stop signal."""
         with self._lock:
             self._life.stop(self._find(ref), patient=timeout != 0)
 
     def kill_container(self, ref: str) -> None:
-        """End it at once."""
+        """Kill a container."""
         with self._lock:
             self._life.kill(self._find(ref))
 
     def pause_container(self, ref: str) -> None:
-        """Freeze its processes; harmless where they are."""
+        """Freeze a container's processes; does nothing if they are frozen."""
         with self._lock:
             container = self._find(ref)
             if container.status not in ("running", "paused"):
@@ -194,7 +195,7 @@ class FakeEngine(Setup):
             container.status = "paused"
 
     def unpause_container(self, ref: str) -> None:
-        """Let its processes go on; harmless where they do."""
+        """Unfreeze a container's processes; does nothing if they are not frozen."""
         with self._lock:
             container = self._find(ref)
             if container.status not in ("running", "paused"):
@@ -202,7 +203,7 @@ class FakeEngine(Setup):
             container.status = "running"
 
     def rename_container(self, ref: str, name: str) -> None:
-        """Give it another name; harmless where it has it."""
+        """Rename a container; does nothing if it already has the name."""
         with self._lock:
             container = self._find(ref)
             if container.name == name:
@@ -210,7 +211,7 @@ class FakeEngine(Setup):
             self._maker.rename(f"rename container {ref!r} to {name!r}", container, name)
 
     def update_container(self, ref: str, changes: Inspection) -> None:
-        """Change its resources or its restart policy in place, by raw `HostConfig` fields."""
+        """Change a container's resources or restart policy in place, by raw `HostConfig` fields."""
         with self._lock:
             container = self._find(ref)
             action = f"update container {ref!r}"
@@ -224,7 +225,7 @@ class FakeEngine(Setup):
             if container.host["NanoCpus"] and changes.get("CpuQuota"):
                 reason = "Conflicting options: CPU Quota cannot be updated as NanoCPUs has already been set"
                 raise refusal(action, 409, f"Cannot update container {container.id}: {reason}")
-            # An engine takes zero for "as it is".
+            # To an engine, zero means "unchanged".
             container.host |= {
                 key: copy.deepcopy(value)
                 for key, value in changes.items()
@@ -232,7 +233,7 @@ class FakeEngine(Setup):
             }
 
     def remove_container(self, ref: str, *, force: bool = False, volumes: bool = False) -> None:
-        """Remove it, with its anonymous volumes where asked; harmless where there is none."""
+        """Remove a container, with its anonymous volumes if `volumes`; does nothing if it does not exist."""
         with self._lock:
             try:
                 container = self._find(ref)
@@ -250,7 +251,7 @@ class FakeEngine(Setup):
             self._life.remove(container, volumes=volumes)
 
     def commit_container(self, ref: str, tag: str, *, author: str = "") -> str:
-        """Make an image of its file system, tag it and return the image's id; without a change, of the same layers."""
+        """Commit a container's file system to a tagged image and return its id; no change adds no layer."""
         with self._lock:
             container = self._find(ref)
             _tag(f"commit container {ref!r}", tag)
@@ -268,24 +269,24 @@ class FakeEngine(Setup):
             return self._maker.images.add(Image.of(document, layers, parent=parent.id), tag, when)
 
     def put_archive(self, ref: str, archive: bytes) -> None:
-        """Unpack a tar at the root of a container's file system, whether it runs or not."""
+        """Unpack a tar at the root of a container's file system; the container may be running or stopped."""
         with self._lock:
             apply(self._find(ref).root, archive)
 
     def container_changes(self, ref: str) -> list[Change]:
-        """Return what its writable layer holds beyond its image."""
+        """Return the changes in a container's writable layer, compared with its image."""
         with self._lock:
             container = self._find(ref)
             return differences(container.base, container.root)
 
     def container_logs(self, ref: str, *, tail: int) -> str:
-        """Return its last `tail` lines of output."""
+        """Return the last `tail` lines of a container's output."""
         with self._lock:
             log = self._find(ref).log
             return "".join(f"{line}\n" for line in log[len(log) - min(tail, len(log)) :])
 
     def exec(self, ref: str, command: Sequence[str], *, stdin: bool = False) -> Process:
-        """Run a program as root in a running container; one of those that `program` has given it."""
+        """Run a program as root in a running container: a built-in one, or one added with `program`."""
         with self._lock:
             container = self._find(ref)
             if container.status != "running":
@@ -322,13 +323,13 @@ class FakeEngine(Setup):
             return sorted(name for name in self._maker.images.names if name.rpartition(":")[0] == repository)
 
     def tag_image(self, ref: str, tag: str) -> None:
-        """Give an image one more name, taking it from whichever image has it."""
+        """Add a name to an image; another image that has the name loses it."""
         with self._lock:
             _tag(f"tag image {ref!r} as {tag!r}", tag)
             self._maker.images.add(self._maker.images.get(ref), tag, self._maker.moments.written())
 
     def remove_image(self, ref: str) -> None:
-        """Remove a name, and the image where that was its last; harmless where there is none."""
+        """Remove a name, and the image if that was its last name; does nothing if the name does not exist."""
         with self._lock:
             self._maker.images.remove(ref)
 
@@ -344,14 +345,14 @@ class FakeEngine(Setup):
             self._maker.images.load([whole], self._maker.moments.written())
 
     def import_image(self, archive: Iterable[bytes], tag: str) -> str:
-        """Make an image of one layer from a tar of a file system, tag it, return its id."""
+        """Make a tagged image of one layer from a tar of a file system and return its id."""
         _tag(f"import image {tag!r}", tag)
         whole = b"".join(archive)
         with self._lock:
             return self._maker.images.import_tar([whole], tag, self._maker.moments.written())
 
     def pull_image(self, ref: str, *, platform: str | None = None) -> str:
-        """Fetch an image that was published before; there is no other registry."""
+        """Pull an image that `publish` has pushed; there is no other registry."""
         with self._lock:
             return self._maker.images.pull(ref, platform, self._maker.moments.written())
 
@@ -363,7 +364,7 @@ class FakeEngine(Setup):
             return copy.deepcopy(self._maker.networks.get(ref).inspection())
 
     def list_networks(self, *, labels: Mapping[str, str] = {}) -> list[str]:
-        """Return the ids of the networks that bear `labels`."""
+        """Return the ids of the networks that have `labels`."""
         with self._lock:
             known = self._maker.networks.known.values()
             return [one.id for one in known if _bears(one.request.get("Labels"), labels)]
@@ -374,7 +375,7 @@ class FakeEngine(Setup):
             return self._maker.networks.create(copy.deepcopy(dict(request)), self._maker.moments.written())
 
     def remove_network(self, ref: str) -> None:
-        """Remove it; harmless where there is none."""
+        """Remove a network; does nothing if it does not exist."""
         with self._lock:
             self._maker.networks.remove(ref)
 
@@ -397,17 +398,17 @@ class FakeEngine(Setup):
             return copy.deepcopy(self._maker.volumes.inspect(name))
 
     def list_volumes(self, *, labels: Mapping[str, str] = {}) -> list[str]:
-        """Return the names of the volumes that bear `labels`."""
+        """Return the names of the volumes that have `labels`."""
         with self._lock:
             return [one.name for one in self._maker.volumes.known.values() if _bears(one.labels, labels)]
 
     def create_volume(self, request: Inspection) -> str:
-        """Create a volume from a raw request and return its name; harmless where one of that name is there."""
+        """Create a volume from a raw request and return its name; does nothing if it exists."""
         with self._lock:
             return self._maker.volumes.create(request, self._maker.moments.written())
 
     def remove_volume(self, name: str) -> None:
-        """Remove it; harmless where there is none, `EngineConflictError` where a container uses it."""
+        """Remove a volume; does nothing if it does not exist. Raises `EngineConflictError` if a container uses it."""
         with self._lock:
             self._maker.volumes.remove(name)
 

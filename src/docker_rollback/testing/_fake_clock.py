@@ -1,4 +1,4 @@
-"""Time for tests: a clock that moves when it is told to."""
+"""A clock for tests, which moves only on request."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from attrs import define, field
 class FakeClock:
     """A clock that stands still until `advance` or `sleep` moves it, so that no test waits.
 
-    Calling it returns the moment, in UTC. Give the engine and the code under test the same one.
+    Calling it returns the current time, in UTC. Give the engine and the code under test the same one.
 
     Attributes:
-        now: where it stands.
+        now: the current time.
 
     Example:
         >>> clock = FakeClock()
@@ -34,18 +34,18 @@ class FakeClock:
         self._start = self.now
 
     def __call__(self) -> datetime:
-        """Return the moment."""
+        """Return the current time."""
         return self.now
 
     def monotonic(self) -> float:
-        """Return the seconds since it was made, as `time.monotonic` would."""
+        """Return the seconds since the clock was made; stands in for `time.monotonic`."""
         return (self.now - self._start).total_seconds()
 
     def advance(self, seconds: float) -> None:
-        """Move it on."""
+        """Move the clock on."""
         with self._lock:
             self.now += timedelta(seconds=seconds)
 
     def sleep(self, seconds: float) -> None:
-        """Move it on instead of waiting; stands in for `time.sleep`."""
+        """Move the clock on instead of waiting; stands in for `time.sleep`."""
         self.advance(max(0.0, seconds))

@@ -1,4 +1,4 @@
-"""A container of the in-memory engine: what is kept of it, and how it is shown."""
+"""A container of the in-memory engine: its state and its inspection."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ class FakeMount:
     """A mount that a container has.
 
     Attributes:
-        spec: what was asked for.
-        name: the volume's name; empty for what is none.
-        anonymous: whether the engine named the volume for this container.
-        node: what shows there; None until a start finds it.
+        spec: the mount as requested.
+        name: the volume's name; empty for a mount that is not a volume.
+        anonymous: True if the engine made up the volume's name for this container.
+        node: the file or directory that is mounted; None until a start finds it.
     """
 
     spec: MountSpec
@@ -32,7 +32,7 @@ class FakeMount:
     node: Node | None = None
 
     def shown(self, source: str, driver: str) -> dict[str, Any]:
-        """Return it as an inspection shows it."""
+        """Return the mount as an inspection shows it."""
         common = {"Mode": self.spec.mode, "RW": not self.spec.read_only}
         if self.spec.kind == "volume":
             return {
@@ -59,32 +59,32 @@ class Container:
 
     Attributes:
         id: its full id.
-        name: without the leading slash.
-        created: when, as the engine writes it.
+        name: its name, without the leading slash.
+        created: the time of its creation, as the engine writes it.
         image: the id of its image.
-        base: the tree of its image, which never changes.
-        root: its own file system, without what is mounted over it.
+        base: the file tree of its image, which never changes.
+        root: its own file system, without its mounts.
         config: its `Config`.
         host: its `HostConfig`.
-        endpoints: what was asked of each network, by name.
+        endpoints: the requested endpoint of each network, by the network's name.
         mounts: its mounts.
-        status: what it does, in the engine's word.
-        exit_code: of its last run, or of a start that failed.
-        error: why the last start failed.
-        started: when it last began.
-        finished: when it last ended.
-        pid: of its first process; 0 where it has none.
-        run: counts its starts, so that what was due in one run does not strike the next.
-        restarts: how often its restart policy has started it again.
-        health: "starting", "healthy", "unhealthy"; None where it has no check or never ran.
-        probes: the results of its check, newest last.
-        undecided: whether its health waits for a test's word.
-        ports: what came of its published ports; empty while it does not run.
-        prepared: whether a start was ever tried, so that the files are there that the engine makes for it.
-        sandbox: of its network; empty while it does not run.
+        status: its status, in the engine's word.
+        exit_code: the exit code of its last run, or of a start that failed.
+        error: the reason why the last start failed.
+        started: the time of its last start.
+        finished: the time at which it last ended.
+        pid: the pid of its main process; 0 if it does not run.
+        run: counts its starts and ends, so that an action scheduled in one run does not happen in the next.
+        restarts: the number of times that its restart policy has started it.
+        health: "starting", "healthy" or "unhealthy"; None if it has no health check or never ran.
+        probes: the results of its health check, newest last.
+        undecided: True while its health waits for a test's `probe`.
+        ports: its published ports, as bound on the host; empty while it does not run.
+        prepared: True once a start was tried, so that the files that the engine makes for it exist.
+        sandbox: the id of its network sandbox; empty while it does not run.
         log: the lines that it printed.
         processes: the programs that `exec` runs in it.
-        native: what an API that only Podman has shows of it; None where there is none.
+        native: its inspection in an API that only Podman has, or None.
     """
 
     id: str
@@ -117,27 +117,27 @@ class Container:
 
     @property
     def alive(self) -> bool:
-        """Whether it runs, frozen and restarting included."""
+        """True if it runs, is paused or is restarting."""
         return self.status in ("running", "paused", "restarting")
 
     @property
     def command(self) -> list[str]:
-        """What it runs: its entrypoint with its command behind."""
+        """Its command line: the entrypoint, then the command."""
         return [*(self.config["Entrypoint"] or []), *(self.config["Cmd"] or [])]
 
     @property
     def killed_by_stop(self) -> bool:
-        """Whether its stop signal is the one that no program can heed."""
+        """True if its stop signal is SIGKILL, which no program can handle."""
         return str(self.config.get("StopSignal") or "").removeprefix("SIG") in ("KILL", "9")
 
     @property
     def checked(self) -> bool:
-        """Whether it has a health check."""
+        """True if it has a health check."""
         test = (self.config.get("Healthcheck") or {}).get("Test") or []
         return bool(test) and test[0] != "NONE"
 
     def view(self) -> View:
-        """Return its file system as its programs see it."""
+        """Return the file system as the container's programs see it."""
         mounts = {
             mount.spec.destination: MountedAt(mount.node, mount.spec.read_only)
             for mount in self.mounts
@@ -146,7 +146,7 @@ class Container:
         return View(self.root, mounts, read_only=bool(self.host["ReadonlyRootfs"]))
 
     def make_place(self, destination: str, now: int) -> Node:
-        """Return the directory at `destination` in its own file system, made with those above it where missing."""
+        """Return the directory at `destination` in its own file system; missing directories on the path are made."""
         view, node, path = View(self.root), self.root, ""
         for name in (part for part in destination.split("/") if part):
             path = f"{path}/{name}"
@@ -157,7 +157,7 @@ class Container:
         return node
 
     def state(self) -> dict[str, Any]:
-        """Return the `State` of its inspection."""
+        """Return the `State` of the container's inspection."""
         shown: dict[str, Any] = {
             "Status": self.status,
             "Running": self.alive,
@@ -182,7 +182,7 @@ class Container:
 
 
 def inspection(container: Container, networks: Networks, mounts: list[dict[str, Any]], folder: str) -> dict[str, Any]:
-    """Return what the engine says of a container."""
+    """Return a container's inspection."""
     own = f"{folder}/containers/{container.id}"
     begun, logged = container.prepared, container.host["LogConfig"]["Type"] == "json-file"
     return {

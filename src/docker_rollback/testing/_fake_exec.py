@@ -24,11 +24,11 @@ class Run:
         arguments: its command line, the program's own name first, without a loader before it.
         files: the file system of its container.
         stdin: all of its input.
-        cut: whether the run was killed before its input had ended, so that `stdin` is the beginning only.
-        now: the moment, in nanoseconds since 1970.
-        hang_up: tells that a writer has left the FIFO of a path.
-        stdout: what it prints.
-        stderr: what it says.
+        cut: True if the run was killed before its input had ended, so that `stdin` has only the beginning.
+        now: returns the current time, in nanoseconds since 1970.
+        hang_up: reports that a writer has closed the FIFO at a path.
+        stdout: the program's output.
+        stderr: the program's error output.
     """
 
     arguments: list[str]
@@ -42,15 +42,15 @@ class Run:
 
 
 Program: TypeAlias = Callable[[Run], int | None]
-"""A program: works on a `Run` and returns its exit code; None to stay at work until it is killed."""
+"""A program: takes a `Run` and returns its exit code, or None to go on running until it is killed."""
 
 
 @define(eq=False)
 class FakeProcess:
-    """A program at work in a container; a `Process`.
+    """A program that runs in a container; implements `Process`.
 
-    A program with input runs when its input has been closed, one without at once. One that is killed while it is
-    still being fed works on what it has got so far, as a real one would have.
+    A program with input runs once its input is closed; one without input runs at once. A program that is killed while
+    it is still being fed works on the input so far, as a real one would have.
     """
 
     _program: Program
@@ -68,15 +68,15 @@ class FakeProcess:
 
     @property
     def ended(self) -> bool:
-        """Whether it has ended."""
+        """True once the program has ended."""
         return self._code is not None
 
     def feeds(self, path: str) -> bool:
-        """Whether it holds a file of this path open for writing: what copies its input does so while it has one."""
+        """Return True if the program holds this path open: it has it as an argument, and its input is still open."""
         return self._open and self._code is None and path in self._arguments[1:]
 
     def read(self, size: int, /) -> bytes:
-        """Return up to `size` bytes of its output; ``b""`` once it has closed it. Waits while it is being fed."""
+        """Return up to `size` bytes of output, ``b""`` at its end. Waits while the program is being fed."""
         with self._change:
             self._change.wait_for(lambda: self._output or self._code is not None)
             piece = bytes(self._output[:size])
@@ -84,16 +84,16 @@ class FakeProcess:
         return piece
 
     def write(self, data: bytes | memoryview, /) -> None:
-        """Send all of `data` to its input; one that has ended drops it."""
+        """Send all of `data` to the program's input; a program that has ended drops it."""
         if self._open and self._code is None:
             self._input += data
 
     def close_input(self) -> None:
-        """Say that no more input comes; the program does its work now."""
+        """End the input; the program does its work now."""
         self._work(cut=False)
 
     def finish(self) -> Finished:
-        """Wait until it has ended and say how."""
+        """Wait until the program has ended, and return its exit code and error output."""
         self.close_input()
         with self._change:
             self._change.wait_for(lambda: self._code is not None)
@@ -101,7 +101,7 @@ class FakeProcess:
             return Finished(self._code if self._code is not None else KILLED, "".join(self._errors)[-4096:])
 
     def kill(self) -> None:
-        """End it now; what it has been fed so far has had its effect."""
+        """End the program now; the input so far has had its effect."""
         self._work(cut=True)
         self._end(KILLED)
 

@@ -1,4 +1,4 @@
-"""Handles on file trees: what a volume, a container's file system and the engine's host hold, for tests."""
+"""Handles on file trees, for tests: those of volumes, of containers and of the engine's host."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _R = TypeVar("_R")
 
 
 def _locked(method: Callable[Concatenate[_F, _P], _R]) -> Callable[Concatenate[_F, _P], _R]:
-    """Let a method of `Files` hold its engine's lock: captures read volumes in threads."""
+    """Make a method of `Files` hold its engine's lock, because captures read volumes in threads."""
 
     @functools.wraps(method)
     def held(self: _F, /, *args: _P.args, **kwargs: _P.kwargs) -> _R:
@@ -31,9 +31,9 @@ def _locked(method: Callable[Concatenate[_F, _P], _R]) -> Callable[Concatenate[_
 
 @frozen
 class Files:
-    """A handle on a file tree that tests read and write: a volume, a container's file system, the engine's host.
+    """A handle with which tests read and write a file tree: a volume's, a container's or the engine host's.
 
-    Paths may begin with a slash or not. A byte of a name that is not UTF-8 is a surrogate, as `os.fsdecode` has it.
+    A leading slash in paths is optional. Bytes of names that are not UTF-8 become surrogates, as in `os.fsdecode`.
 
     Example:
         >>> fake.volume("data").write("etc/app.conf", b"port=80", mode=0o600, uid=1000)
@@ -57,19 +57,19 @@ class Files:
         mtime: int | None = None,
         xattrs: Mapping[str, bytes] | None = None,
     ) -> None:
-        """Write a file, with the directories on its way; one that is there keeps what is not given.
+        """Write a file, and make missing directories; an existing file keeps the attributes that are not given.
 
         Args:
-            path: where.
+            path: the file's path.
             content: its bytes; text is written as UTF-8.
             mode: permission bits; 0644 for a new file.
             uid: its owner; 0 for a new file.
             gid: its group; 0 for a new file.
-            mtime: nanoseconds since 1970; the engine's clock where not given.
+            mtime: nanoseconds since 1970; the default is the engine's current time.
             xattrs: extended attributes to add or replace.
 
         Raises:
-            OSError: a directory is there, or the place is read-only.
+            OSError: the path is a directory, or is read-only.
         """
         node = self._make(path, "file")
         node.content = content.encode() if isinstance(content, str) else bytes(content)
@@ -78,23 +78,23 @@ class Files:
 
     @_locked
     def mkdir(self, path: str, *, mode: int | None = None, uid: int | None = None, gid: int | None = None) -> None:
-        """Make a directory with those above it; harmless where it is there."""
+        """Make a directory and missing ones above it; it may exist."""
         self._make(path, "directory")
         self.set(path, mode=mode, uid=uid, gid=gid)
 
     @_locked
     def symlink(self, path: str, target: str) -> None:
-        """Make a symlink that says `target`; raises `FileExistsError` where something is."""
+        """Make a symlink to `target`; raises `FileExistsError` if the path exists."""
         self._add(path, Node("symlink", mode=0o777, target=target))
 
     @_locked
     def special(self, path: str, kind: Kind, *, mode: int = 0o644, device: tuple[int, int] = (0, 0)) -> None:
-        """Make a FIFO, a socket or a device node; raises `FileExistsError` where something is."""
+        """Make a FIFO, a socket or a device node; raises `FileExistsError` if the path exists."""
         self._add(path, Node(kind, mode=mode, device=device))
 
     @_locked
     def link(self, existing: str, path: str) -> None:
-        """Give a file one more name."""
+        """Make a hard link to a file."""
         node = self.node(existing)
         self._place(path, node)
         node.ctime = self._now()
@@ -110,7 +110,7 @@ class Files:
         mtime: int | None = None,
         xattrs: Mapping[str, bytes] | None = None,
     ) -> None:
-        """Change what is given of a file's attributes, as `chmod`, `chown`, `touch -d` and `setfattr` would."""
+        """Change the given attributes of a file, as `chmod`, `chown`, `touch -d` and `setfattr` would."""
         node = self.node(path, follow=False)
         if mode is not None:
             node.mode = mode
@@ -125,7 +125,7 @@ class Files:
 
     @_locked
     def touch(self, path: str) -> None:
-        """Set a file's time to now; makes it, empty, where there is none."""
+        """Set a file's mtime to the current time; makes an empty file if there is none."""
         place = self._view().find(path)
         node = place.node or self._make(path, "file")
         self._writable(place, path)
@@ -133,7 +133,7 @@ class Files:
 
     @_locked
     def read(self, path: str) -> bytes:
-        """Return a file's bytes; raises `OSError` where there is no file."""
+        """Return a file's bytes; raises `OSError` if the path does not exist or is a directory."""
         node = self.node(path)
         if node.kind == "directory":
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
@@ -141,17 +141,17 @@ class Files:
 
     @_locked
     def readlink(self, path: str) -> str:
-        """Return where a symlink points to."""
+        """Return a symlink's target."""
         return self.node(path, follow=False).target
 
     @_locked
     def exists(self, path: str) -> bool:
-        """Say whether there is anything at `path`, a dangling symlink included."""
+        """Return True if `path` exists, even as a dangling symlink."""
         return self._view().look(path, follow=False) is not None
 
     @_locked
     def waits(self, path: str) -> bool:
-        """Say whether reading `path` waits for a writer: there is a FIFO."""
+        """Return True if reading `path` waits for a writer, because it is a FIFO."""
         node = self._view().look(path)
         return node is not None and node.kind == "fifo"
 
@@ -162,7 +162,7 @@ class Files:
 
     @_locked
     def delete(self, path: str) -> None:
-        """Remove a file, or a directory with all that it holds; raises `OSError` where there is nothing."""
+        """Remove a file, or a directory with its contents; raises `OSError` if the path does not exist."""
         place = self._view().find(path, follow=False)
         if place.node is None:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
@@ -174,7 +174,7 @@ class Files:
 
     @_locked
     def rename(self, old: str, new: str) -> None:
-        """Give a file or directory another path; what was there is gone."""
+        """Move a file or directory, replacing a file or directory at the new path."""
         node = self.node(old, follow=False)
         self.delete(old)
         if self.exists(new):
@@ -184,7 +184,7 @@ class Files:
 
     @_locked
     def node(self, path: str = "/", *, follow: bool = True) -> Node:
-        """Return the inode at `path`; raises `FileNotFoundError` where there is none."""
+        """Return the inode at `path`; raises `FileNotFoundError` if there is none."""
         node = self._view().find(path, follow=follow).node
         if node is None:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
@@ -192,10 +192,10 @@ class Files:
 
     @_locked
     def facts(self, path: str = "/") -> dict[str, tuple[object, ...]]:
-        """Return everything that is to be seen below `path`, in a shape that compares.
+        """Return everything that is visible below `path`, in a form that can be compared.
 
-        Hard links are seen: the last member of each entry names the first path of the same inode. The times of
-        changes (ctime) are left out, which no program can set.
+        The last member of each entry names the first path of the same inode, which shows hard links. The times of
+        changes (ctime) are left out, because no program can set them.
 
         Example:
             >>> before = fake.volume("data").facts()
@@ -213,7 +213,7 @@ class Files:
             raise OSError(errno.EROFS, os.strerror(errno.EROFS), path)
 
     def _make(self, path: str, kind: Kind) -> Node:
-        """Return the node at `path`, made where there was none, with the directories above it."""
+        """Return the node at `path`; it and missing directories above it are made."""
         names = [name for name in path.split("/") if name not in ("", ".")]
         for depth in range(1, len(names) + 1):
             step = "/" + "/".join(names[:depth])

@@ -1,4 +1,4 @@
-"""The handle by which a test holds a container of the in-memory engine."""
+"""The handle of a container of the in-memory engine, for tests."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from docker_rollback.testing._fake_life import Life
 
 @frozen
 class FakeContainer(Files):
-    """A container as a test sees it: its files, as its own program reads and writes them, and what that program does.
+    """A handle on a container: reads and writes its files as its own program does, and controls that program.
 
-    Paths lead through its mounts. What `FakeEngine.on_start` and `FakeEngine.on_stop` call is given one of these.
+    Paths lead through its mounts. The callables given to `FakeEngine.on_start` and `FakeEngine.on_stop` receive one.
 
     Example:
         >>> web = fake.container("web")
@@ -32,65 +32,65 @@ class FakeContainer(Files):
 
     @property
     def id(self) -> str:
-        """Its full id."""
+        """The container's full id."""
         return self._container.id
 
     @property
     def name(self) -> str:
-        """Its name, without a slash."""
+        """The container's name, without a slash."""
         return self._container.name
 
     @property
     def image(self) -> str:
-        """What it was created from, to the letter."""
+        """The image reference that the container was created from, verbatim."""
         return str(self._container.config["Image"])
 
     @property
     def status(self) -> str:
-        """What it does, in the engine's word; "removed" once it is gone."""
+        """The container's status, in the engine's word; "removed" once it is gone."""
         return self._container.status if self._container.id in self._life.maker.known else "removed"
 
     @property
     def exit_code(self) -> int:
-        """Of its last run."""
+        """The exit code of the container's last run."""
         return self._container.exit_code
 
     @property
     def health(self) -> str | None:
-        """What its health check found; None where it has none."""
+        """The container's health, or None if it has no health check."""
         return self._container.health
 
     def exit(self, code: int = 0) -> None:
-        """Let its program end by itself; its restart policy may bring it back."""
+        """Make the main program exit by itself; the restart policy may start the container again."""
         with self._lock:
             if self._container.alive:
                 self._life.end(self._container, code, asked=False)
 
     def probe(self, exit_code: int, output: str = "") -> None:
-        """Let its health check find something: 0 is healthy; as many others in a row as it has retries (3) are not.
+        """Report a health check's result: 0 is healthy; as many failures in a row as it has retries (3) are unhealthy.
 
-        Without effect where it has no check.
+        It does nothing if the container has no health check.
         """
         with self._lock:
             self._life.probe(self._container, exit_code, output)
 
     def starting(self) -> None:
-        """Leave its health undecided until `probe`: without this, a container is healthy as soon as it runs."""
+        """Keep the health "starting" until `probe`; without this, a container is healthy as soon as it runs."""
         with self._lock:
             self._container.undecided = True
 
     def shows_natively(self, inspection: Mapping[str, Any]) -> None:
-        """Let the engine show this by an API of its own, as Podman does."""
+        """Make the engine show this inspection in an API of its own, as Podman does."""
         with self._lock:
             self._container.native = dict(inspection)
 
     def print(self, *lines: str) -> None:
-        """Let its program print lines, for its log."""
+        """Add lines to the container's log, as if its program had printed them."""
         with self._lock:
             self._container.log.extend(lines)
 
     def after(self, seconds: float, action: Callable[[], object]) -> None:
-        """Let `action` happen once the engine's clock has moved on so far, if this run of its program still goes on.
+        """Call `action` once the engine's clock has advanced by `seconds`, unless this run has ended by then.
 
         Example:
             >>> fake.on_start("shop:2", lambda shop: shop.after(5, lambda: shop.exit(1)))

@@ -1,4 +1,4 @@
-"""What a test does to the in-memory engine beyond what an engine's clients can."""
+"""The in-memory engine's methods for tests, beyond those of an engine."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ _MADE = "2026-01-01T00:00:00.000000000Z"
 _MADE_NANOSECONDS = 1_767_225_600_000_000_000
 
 Behaviour: TypeAlias = Callable[[FakeContainer], object]
-"""What the program of a container does."""
+"""The behaviour of a container's main program."""
 
 
 class Setup:
-    """The handles of a `FakeEngine` for tests."""
+    """The methods of a `FakeEngine` for tests."""
 
     def __init__(self, lock: AbstractContextManager[object], life: Life) -> None:
         self._guard = lock
@@ -55,23 +55,23 @@ class Setup:
         config: Mapping[str, Any] | None = None,
         fill: Callable[[Files], object] | None = None,
     ) -> str:
-        """Make an image and return its id; of equal contents comes an equal id.
+        """Make an image and return its id; equal contents give an equal id.
 
         Args:
-            name: its name; without a tag, "latest" is meant.
-            base: the image whose layers and files it stands on.
-            files: its files by path; directories come by themselves.
+            name: its name; the default tag is "latest".
+            base: the image whose layers and files it builds on.
+            files: its files by path; missing directories are made.
             command: its CMD.
             entrypoint: its ENTRYPOINT.
             env: its ENV ("NAME=value").
             labels: its LABELs.
             volumes: its VOLUMEs.
             ports: its EXPOSEd ports ("80/tcp").
-            healthcheck: its HEALTHCHECK, as JSON has it ({"Test": ["CMD", "true"]}).
+            healthcheck: its HEALTHCHECK, as in the engine's JSON ({"Test": ["CMD", "true"]}).
             user: its USER.
             workdir: its WORKDIR.
             config: more of its configuration, raw ({"StopSignal": "SIGINT"}).
-            fill: is given a handle on its files for what `files` cannot say: modes, owners, links.
+            fill: called with a handle on its files, to set modes, owners and links, which `files` cannot express.
         """
         with self._guard:
             below = self._maker.images.get(base) if base is not None else None
@@ -124,22 +124,23 @@ class Setup:
         config: Mapping[str, Any] | None = None,
         **host_config: Any,
     ) -> str:
-        """Create a container, start it, and return its full id; networks that are missing are made.
+        """Create a container, start it, and return its full id; missing networks are created.
 
         Args:
             name: its name.
-            image: what it runs.
-            volumes: where each named volume, or path of the host, goes ({"data": "/data:ro"}).
-            anonymous: where it wants volumes without a name, as ``-v /path`` does.
-            ports: the port of the host for each of its ports ({"80/tcp": "8080"}); "" lets the engine choose.
-            networks: the networks to attach it to, the first as its own, with an endpoint's configuration where given.
+            image: its image.
+            volumes: the mount point of each named volume, or path of the host ({"data": "/data:ro"}).
+            anonymous: the mount points of its anonymous volumes, as ``-v /path`` makes them.
+            ports: the host's port for each of its ports ({"80/tcp": "8080"}); "" lets the engine choose.
+            networks: the networks to attach it to, with each endpoint's configuration if a mapping; the first one
+                becomes its network mode.
             env: its environment ("NAME=value").
             labels: its labels.
-            command: instead of its image's.
-            healthcheck: as JSON has it ({"Test": ["CMD", "true"]}).
+            command: its command, in place of its image's.
+            healthcheck: its health check, as in the engine's JSON ({"Test": ["CMD", "true"]}).
             restart: its restart policy ("always", "on-failure:3").
-            auto_remove: whether it goes when it ends, as ``--rm`` has it.
-            start: whether to start it.
+            auto_remove: remove it when it ends, as ``--rm`` does.
+            start: start it.
             config: more of its `Config`, raw.
             host_config: more of its `HostConfig`, raw.
         """
@@ -181,7 +182,7 @@ class Setup:
             return handle(self._maker.get(ref), self._life, self._guard)
 
     def volume(self, name: str) -> Files:
-        """Return a handle on the files of a volume, which is made where there is none."""
+        """Return a handle on the files of a volume, which is created if it does not exist."""
         with self._guard:
             if name not in self._maker.volumes.known:
                 self._maker.volumes.create({"Name": name}, self._maker.moments.written())
@@ -189,7 +190,7 @@ class Setup:
         return Files(lambda: View(found.root), self._maker.moments.nanoseconds, self._guard)
 
     def anonymous_volume(self, container: str, path: str) -> str:
-        """Return the name of the volume that a container has at `path`; raises `KeyError` where it has none."""
+        """Return the name of the volume that a container mounts at `path`; raises `KeyError` if there is none."""
         with self._guard:
             for mount in self._maker.get(container).mounts:
                 if mount.name and mount.spec.destination == path:
@@ -202,22 +203,22 @@ class Setup:
         return Files(lambda: View(self._maker.host), self._maker.moments.nanoseconds, self._guard)
 
     def force_remove_image(self, name: str) -> None:
-        """Remove an image with all of its names although stopped containers stand on it, as ``docker rmi --force``."""
+        """Remove an image and all its names even if stopped containers use it, as ``docker rmi --force`` does."""
         with self._guard:
             self._maker.images.drop(name)
 
     def prune_images(self, *, everything: bool = False) -> list[str]:
-        """Remove every image that has no name and no container, as ``docker image prune`` does; return their ids.
+        """Remove images that have no name and no container, as ``docker image prune`` does, and return their ids.
 
         Args:
-            everything: remove named images too unless a container uses them, as ``--all`` does. Of several names of an
-                image in use, one stays.
+            everything: also remove named images that no container uses, as ``--all`` does. An image in use that has
+                several names keeps one of them.
         """
         with self._guard:
             return self._maker.images.prune(everything=everything)
 
     def prune_containers(self) -> list[str]:
-        """Remove every container that does not run, as ``docker container prune`` does; return their ids."""
+        """Remove every container that does not run, as ``docker container prune`` does, and return their ids."""
         with self._guard:
             self._life.settle()
             idle = [one for one in self._maker.known.values() if not one.alive]
@@ -226,7 +227,7 @@ class Setup:
             return [one.id for one in idle]
 
     def prune_networks(self) -> list[str]:
-        """Remove every network that no running container uses, as ``docker network prune`` does; return their names."""
+        """Remove networks that no running container uses, as ``docker network prune`` does, and return their names."""
         with self._guard:
             unused = [one for one in self._maker.networks.known.values() if not one.predefined and not one.attached]
             for network in unused:
@@ -234,10 +235,10 @@ class Setup:
             return [one.name for one in unused]
 
     def prune_volumes(self, *, everything: bool = False) -> list[str]:
-        """Remove every anonymous volume that no container mounts, as ``docker volume prune`` does; return their names.
+        """Remove anonymous volumes that no container mounts, as ``docker volume prune`` does, and return their names.
 
         Args:
-            everything: remove named volumes too, as ``--all`` does.
+            everything: also remove named volumes, as ``--all`` does.
         """
         with self._guard:
             volumes = self._maker.volumes
@@ -251,11 +252,11 @@ class Setup:
             return unused
 
     def prune_system(self, *, everything: bool = False, volumes: bool = False) -> None:
-        """Remove whatever is not in use, as ``docker system prune`` does.
+        """Remove unused containers, networks and images, as ``docker system prune`` does.
 
         Args:
-            everything: named images too, as ``--all`` does.
-            volumes: anonymous volumes too, as ``--volumes`` does.
+            everything: also remove named images, as ``--all`` does.
+            volumes: also remove anonymous volumes, as ``--volumes`` does.
         """
         with self._guard:
             self.prune_containers()
@@ -265,18 +266,18 @@ class Setup:
             self.prune_images(everything=everything)
 
     def image_names(self) -> dict[str, list[str]]:
-        """Return the names of every image, by its id; of one that has lost its last one, none."""
+        """Return the names of every image, by its id; the list is empty for an image that has lost its last name."""
         with self._guard:
             images = self._maker.images
             return {one: sorted(name for name, named in images.names.items() if named == one) for one in images.known}
 
     def has_image(self, name: str) -> bool:
-        """Say whether there is an image of that name or id."""
+        """Return True if an image has this name or id."""
         with self._guard:
             return name in self._maker.images.known or reference(name) in self._maker.images.names
 
     def publish(self, image: str) -> None:
-        """Push an image to the one registry that this engine pulls from; it stays here as well.
+        """Push an image to the only registry that this engine pulls from; the engine keeps it, too.
 
         Example:
             >>> fake.add_image("shop:2", files={"/app": "version 2"})
@@ -289,24 +290,24 @@ class Setup:
             self._maker.images.publish(image)
 
     def has_network(self, name: str) -> bool:
-        """Say whether there is a network of that name."""
+        """Return True if a network has this name."""
         with self._guard:
             return any(network.name == name for network in self._maker.networks.known.values())
 
     def has_volume(self, name: str) -> bool:
-        """Say whether there is a volume of that name."""
+        """Return True if a volume has this name."""
         with self._guard:
             return name in self._maker.volumes.known
 
-    # What programs do
+    # Programs
 
     def on_start(self, what: str, behaviour: Behaviour) -> None:
-        """Say what the program of a container does once it has begun.
+        """Set the behaviour of a container's main program when it starts.
 
         Args:
-            what: the name of a container, or the name or id of an image; a container's own behaviour goes before that
-                of its image.
-            behaviour: is given a handle on the container, each time that it starts.
+            what: a container's name, or an image's name or id; a container's own behaviour takes precedence over its
+                image's.
+            behaviour: called with a handle on the container each time that it starts.
 
         Example:
             >>> fake.on_start("shop:2", lambda shop: shop.exit(1))
@@ -314,7 +315,9 @@ class Setup:
         self._starts[what] = behaviour
 
     def on_stop(self, what: str, behaviour: Behaviour) -> None:
-        """Say what the program of a container does when it is asked to end; it ends with 0 unless that ends it.
+        """Set the behaviour of a container's main program when it is asked to stop.
+
+        The program ends with exit code 0 unless the behaviour ends it first.
 
         Example:
             >>> fake.on_stop("shop", lambda shop: shop.write("/data/clean", "yes"))
@@ -322,7 +325,7 @@ class Setup:
         self._stops[what] = behaviour
 
     def program(self, name: str, program: Program) -> None:
-        """Give every container a program that `exec` can run, or put another in the place of one that there is.
+        """Add a program that `exec` can run in every container, or replace one.
 
         Example:
             >>> def greet(run):
@@ -337,7 +340,7 @@ class Setup:
             self._run_main(container)
 
     def _run_main(self, container: Container) -> None:
-        """Run a container's command where it is a program that is known here; any other runs until it is stopped."""
+        """Run a container's command if it is a known program; any other runs until it is stopped."""
         now = self._maker.moments.nanoseconds
         files = Files(container.view, now, self._guard)
         program, arguments = find_program(self._programs, files, container.command)
@@ -365,5 +368,5 @@ class Setup:
 
 
 def _set(names: Iterable[str]) -> dict[str, dict[str, str]]:
-    """Return a set as Go writes it in JSON."""
+    """Return a set in the form in which Go writes it to JSON."""
     return {name: {} for name in names}

@@ -1,4 +1,4 @@
-"""Tar archives in memory: members with what they hold, and an end that is checked."""
+"""Reads tar archives in memory: the members with their contents; truncation is noticed."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ TYPES: dict[Kind, bytes] = {
     "character": tarfile.CHRTYPE,
     "block": tarfile.BLKTYPE,
 }
-"""How a tar names what a node is; it has no word for a socket."""
+"""The tar type of each kind of node; tar has none for sockets."""
 
 KINDS: dict[bytes, Kind] = {code: kind for kind, code in TYPES.items()} | {tarfile.AREGTYPE: "file"}
-"""What a node is, by how a tar names it."""
+"""The kind of node for each tar type."""
 
 XATTR = "SCHILY.xattr."
-"""How a PAX keyword begins that is an extended attribute."""
+"""The prefix of PAX keywords for extended attributes."""
 
 
 def entries(data: bytes) -> Iterator[tuple[tarfile.TarInfo, bytes]]:
-    """Yield the members of an archive, each with its bytes; names that are not UTF-8 hold surrogates.
+    """Yield the members of an archive with their contents; bytes of names that are not UTF-8 are surrogates.
 
     Raises:
-        tarfile.TarError: it is none, or it is cut short.
+        tarfile.TarError: it is not an archive, or is truncated.
     """
     if not data:
         return
@@ -37,6 +37,6 @@ def entries(data: bytes) -> Iterator[tuple[tarfile.TarInfo, bytes]]:
         for entry in archive:
             source = archive.extractfile(entry) if entry.isreg() else None
             yield entry, source.read() if source is not None else b""
-        # Python takes part of a header for the end.
+        # Python takes a truncated header for the end of the archive.
         if 0 < len(data) - archive.offset < tarfile.BLOCKSIZE:
             raise tarfile.ReadError("Unexpected EOF in archive")

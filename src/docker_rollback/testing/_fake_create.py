@@ -1,4 +1,4 @@
-"""What the in-memory engine makes of a request for a container: pure, and after Docker 28's own create."""
+"""Turns a create request into a container's configuration and mounts, as Docker 28 does; pure functions."""
 
 from __future__ import annotations
 
@@ -128,20 +128,20 @@ _READ_ONLY = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-tr
 
 @frozen
 class MountSpec:
-    """A mount that a request asks for.
+    """A requested mount.
 
     Attributes:
         kind: "volume", "bind" or "tmpfs".
-        source: a volume's name, a path of the host; empty for an anonymous volume and for tmpfs.
-        destination: where it goes.
-        mode: as its string had it.
-        read_only: whether only reading is allowed.
-        copy_up: whether an empty volume takes the image's content.
+        source: a volume's name or a path of the host; empty for an anonymous volume and for tmpfs.
+        destination: its path in the container.
+        mode: its mode string, as requested.
+        read_only: True if only reading is allowed.
+        copy_up: True if an empty volume is filled from the image.
         subpath: the part of the volume that is mounted.
-        must_exist: whether a missing source is refused, instead of made.
-        options: what a volume is made with, where there is none.
-        propagation: how mounts below it travel between host and container.
-        from_image: whether it stems from `Config.Volumes`.
+        must_exist: True if a missing source is refused rather than made.
+        options: the request for the volume if it has to be created.
+        propagation: the propagation of mounts below it between host and container.
+        from_image: True if it comes from `Config.Volumes`.
     """
 
     kind: str
@@ -158,13 +158,13 @@ class MountSpec:
 
 
 def check_name(action: str, name: str) -> None:
-    """Refuse a name that is none."""
+    """Refuse an invalid name."""
     if not _NAME.fullmatch(name):
         raise refusal(action, 400, f"Invalid container name ({name}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed")
 
 
 def merged_config(action: str, request: Mapping[str, Any], image: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the configuration of a container: what was asked for, over what its image says."""
+    """Return a container's `Config`: the request's fields over those of its image."""
     config = copy.deepcopy(_CONFIG)
     config |= {key: copy.deepcopy(request[key]) for key in _CONFIG if request.get(key) is not None}
     config |= {key: copy.deepcopy(request[key]) for key in _CONFIG_WHERE_SET if request.get(key)}
@@ -207,7 +207,7 @@ def _healthcheck(config: dict[str, Any], inherited: Mapping[str, Any] | None) ->
 
 
 def merged_host(action: str, request: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a `HostConfig` with what the engine fills in; refuses what contradicts itself."""
+    """Return a container's `HostConfig`, with the engine's defaults; refuses contradictions."""
     given = request.get("HostConfig") or {}
     host = copy.deepcopy(_HOST)
     host |= {key: copy.deepcopy(given[key]) for key in _HOST if given.get(key) is not None}
@@ -243,7 +243,7 @@ def merged_host(action: str, request: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def restart_policy(action: str, policy: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a restart policy in the engine's own words; refuses one that there is not."""
+    """Return a restart policy in the engine's own words; refuses an unknown one."""
     name, most = policy.get("Name") or "no", policy.get("MaximumRetryCount") or 0
     if name not in _POLICIES:
         raise refusal(
@@ -258,7 +258,7 @@ def restart_policy(action: str, policy: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _no_conflicts(action: str, request: Mapping[str, Any], host: Mapping[str, Any]) -> None:
-    """Refuse what a container that shares another's network, or its host's, cannot have."""
+    """Refuse settings that exclude each other, such as ports for a container in another container's network."""
     mode, published = host["NetworkMode"], host["PortBindings"] or host["PublishAllPorts"]
     shared = mode.startswith("container:")
     conflicts = [
@@ -279,7 +279,7 @@ def _no_conflicts(action: str, request: Mapping[str, Any], host: Mapping[str, An
 
 
 def mount_specs(action: str, config: Mapping[str, Any], host: Mapping[str, Any]) -> list[MountSpec]:
-    """Return the mounts that a container asks for; refuses two at one place."""
+    """Return the requested mounts; refuses two with the same destination."""
     specs = [_bind(action, text) for text in host["Binds"] or []]
     specs += [_mount(action, mount) for mount in host.get("Mounts") or []]
     specs += [MountSpec("tmpfs", "", path) for path in host.get("Tmpfs") or {}]

@@ -1,4 +1,4 @@
-"""How the in-memory engine says no: the errors that the real door raises for the same answer."""
+"""The in-memory engine's refusals: the errors that the real engine's client raises for the same answers."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from docker_rollback.errors import EngineConflictError, EngineError, EngineForbi
 
 
 def refusal(action: str, status: int | None, reason: str) -> EngineError:
-    """Return the error that an answer of this HTTP status becomes; what is not found has errors of its own."""
+    """Return the error for an answer with this HTTP status; objects that are not found have errors of their own."""
     if status == 409:
         return EngineConflictError(action, reason, status=status)
     if status == 403:

@@ -21,7 +21,7 @@ from docker_rollback.testing._fake_layers import Layer, digest_of, unpack
 from docker_rollback.testing._fake_tree import Node, walk
 
 VERSION = "28.5.2"
-"""Of the Docker engine that the in-memory one takes after."""
+"""The version of the Docker engine that the in-memory one imitates."""
 
 _CHUNK = 64 * 1024
 _HEX = re.compile(r"[0-9a-f]{12,64}")
@@ -36,9 +36,9 @@ class Image:
 
     Attributes:
         id: the digest of `config`.
-        config: its configuration, JSON to the letter.
-        layers: lowest first.
-        tree: the file system that the layers make together; never changed.
+        config: its configuration, JSON, byte for byte.
+        layers: its layers, lowest first.
+        tree: the file system that the layers make up; it never changes.
         parent: the id of the image that it was committed from; empty for an imported or loaded one.
     """
 
@@ -50,36 +50,36 @@ class Image:
 
     @classmethod
     def of(cls, document: Mapping[str, Any], layers: Sequence[Layer], *, parent: str = "") -> Image:
-        """Return the image that a configuration (without its `rootfs`) and layers make."""
+        """Return the image of a configuration (without its `rootfs`) and layers."""
         whole = {**document, "rootfs": {"type": "layers", "diff_ids": [layer.digest for layer in layers]}}
         config = json.dumps(whole, separators=(",", ":")).encode()
         return cls(digest_of(config), config, tuple(layers), unpack(list(layers)), parent)
 
     @property
     def document(self) -> dict[str, Any]:
-        """Its configuration, read anew."""
+        """Its configuration, parsed; each call returns a new one."""
         document: dict[str, Any] = json.loads(self.config)
         return document
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What a container inherits of it."""
+        """The part of its configuration that its containers inherit."""
         return self.document.get("config") or {}
 
 
 def reference(name: str) -> str:
-    """Return the name of an image as the engine keeps it: with a tag, without the default registry."""
+    """Return an image name in the engine's form: with a tag, without the default registry."""
     short = name.removeprefix("docker.io/").removeprefix("library/")
     return short if ":" in short.rpartition("/")[2] else f"{short}:latest"
 
 
 @define
 class Images:
-    """The images, and which name stands for which.
+    """Keeps an engine's images and their names.
 
     Attributes:
-        users: says which containers use an image; they keep it from being removed.
-        architecture: of the images that are made here, as images name it.
+        users: returns the ids of the containers that use an image, which prevent its removal.
+        architecture: the architecture of imported and added images, as images name it.
     """
 
     users: Callable[[str], list[str]]
@@ -90,7 +90,7 @@ class Images:
     published: dict[str, Image] = field(factory=dict)
 
     def get(self, ref: str) -> Image:
-        """Return the image of a name, an id or the beginning of an id; raises `ImageNotFoundError`."""
+        """Return the image with a name, id or id prefix; raises `ImageNotFoundError`."""
         if ref in self.known:
             return self.known[ref]
         if ref and reference(ref) in self.names:
@@ -103,7 +103,7 @@ class Images:
         raise ImageNotFoundError(ref)
 
     def add(self, image: Image, tag: str | None, when: str) -> str:
-        """Keep an image, under a name where one is given, and return its id."""
+        """Keep an image, under a name if one is given, and return its id."""
         self.known.setdefault(image.id, image)
         if tag is not None:
             self.names[reference(tag)] = image.id
@@ -111,11 +111,11 @@ class Images:
         return image.id
 
     def publish(self, name: str) -> None:
-        """Let the registry have the image of a name."""
+        """Push an image to the registry, by its name."""
         self.published[reference(name)] = self.get(name)
 
     def pull(self, ref: str, platform: str | None, when: str) -> str:
-        """Fetch a published image and return its id; raises `ImageNotFoundError`."""
+        """Pull a published image and return its id; raises `ImageNotFoundError`."""
         action, image = f"pull image {ref!r}", self.published.get(reference(ref)) if ref else None
         if image is None:
             raise ImageNotFoundError(ref, action=action)
@@ -129,10 +129,10 @@ class Images:
         return sorted(name for name, target in self.names.items() if target == image_id)
 
     def remove(self, ref: str) -> None:
-        """Remove a name, and the image where that was its last; by id, the image with its only name.
+        """Remove a name, and the image if that was its last name; an id removes the image with its only name.
 
         Raises:
-            EngineConflictError: a container uses it, or it has several names, or images stand on it.
+            EngineConflictError: a container uses the image; or, by id, it has several names, or child images.
         """
         try:
             image = self.get(ref)
@@ -170,14 +170,14 @@ class Images:
             self._forget(image)
 
     def drop(self, ref: str) -> None:
-        """Remove an image with all of its names, whoever uses it."""
+        """Remove an image with all its names, even if containers use it."""
         image = self.get(ref)
         for name in self.names_of(image.id):
             del self.names[name]
         del self.known[image.id]
 
     def _forget(self, image: Image, *, parents: bool = False) -> None:
-        """Drop an image that no name, container and other image needs, and where asked what it alone was keeping."""
+        """Remove an image without names, containers and children; if `parents`, then each parent in the same way."""
         needed = self.names_of(image.id) or self.users(image.id) or self._children(image.id)
         if needed or image.id not in self.known:
             return
@@ -190,9 +190,9 @@ class Images:
         return [image.id for image in self.known.values() if image.parent == image_id]
 
     def prune(self, *, everything: bool = False) -> list[str]:
-        """Remove every image without a name, container and child, as ``docker image prune`` does; return their ids.
+        """Remove images without names, containers and children, as ``docker image prune`` does, and return their ids.
 
-        With `everything` names go first: all of an image that no container uses, and all but one of any other.
+        If `everything`, names go first: all names of an unused image, and all but one of an image with containers.
         """
         before = set(self.known)
         for image in self.known.values() if everything else ():
@@ -203,7 +203,7 @@ class Images:
         return sorted(before - set(self.known))
 
     def inspect(self, ref: str) -> dict[str, Any]:
-        """Return what the engine says of an image."""
+        """Return an image's inspection."""
         image = self.get(ref)
         document, settings = image.document, image.settings
         shown = {key: settings.get(key) for key in _SHOWN}
@@ -230,17 +230,17 @@ class Images:
         }
 
     def save(self, ref: str) -> Iterator[bytes]:
-        """Return the image as a tar in pieces: an OCI layout with a `manifest.json`, as Docker writes it since 25."""
+        """Return the image as a tar in pieces: an OCI layout with a `manifest.json`, as Docker since 25 writes it."""
         image = self.get(ref)
         by_name = reference(ref) in self.names and ref != image.id
         whole = _archive(image, reference(ref) if by_name else None)
         return (whole[start : start + _CHUNK] for start in range(0, len(whole), _CHUNK))
 
     def load(self, archive: Iterable[bytes], when: str) -> None:
-        """Take in the images of a tar whose `manifest.json` names their parts, layers plain or in gzip.
+        """Load the images of a tar whose `manifest.json` names their parts; layers may be gzipped.
 
         Raises:
-            EngineError: no such tar, a part is missing, or a layer is not the one that its image names.
+            EngineError: it is not such a tar, a part is missing, or a layer does not match its image's configuration.
         """
         action = "load an image"
         parts = _members(archive, action)
@@ -267,7 +267,7 @@ class Images:
                 self.add(image, name, when)
 
     def import_tar(self, archive: Iterable[bytes], tag: str, when: str) -> str:
-        """Make an image of one layer from the tar of a file system, plain or in gzip, and return its id."""
+        """Make an image of one layer from a file system's tar, which may be gzipped, and return its id."""
         try:
             layer = _layer_of(b"".join(archive) or bytes(2 * tarfile.BLOCKSIZE))
             image = Image.of(
@@ -288,12 +288,12 @@ class Images:
 
 @lru_cache(maxsize=2)
 def _layer_of(tar: bytes) -> Layer:
-    """Return a layer; tests import the same helper image thousands of times."""
+    """Return a layer, cached because tests import the same helper image thousands of times."""
     return Layer.of(tar)
 
 
 def _members(archive: Iterable[bytes], action: str) -> dict[str, bytes]:
-    """Return the files of a tar by their paths; a link counts as what it leads to."""
+    """Return the files of a tar by their paths; a link is replaced by its target."""
     parts: dict[str, bytes] = {}
     try:
         whole = b"".join(archive)

@@ -1,7 +1,7 @@
-"""Image layers in memory: from a file tree to the tar of a layer and back, and what differs between two trees.
+"""Image layers in memory: converts file trees to the tars of layers and back, and compares trees.
 
-A layer keeps what a Docker engine's commit keeps: whole seconds, no time before 1970, of the extended attributes
-`security.capability` alone, no sockets, and no file whose name looks like a whiteout.
+As with a Docker engine's commit, a layer has times in whole seconds, none before 1970; `security.capability` is its
+only extended attribute; and it has no sockets and no files whose names look like whiteouts.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ class Layer:
     """One layer of an image.
 
     Attributes:
-        digest: sha256 of its tar, uncompressed.
-        tar: the bytes.
+        digest: the sha256 of its uncompressed tar.
+        tar: its uncompressed tar.
     """
 
     digest: str
@@ -38,21 +38,21 @@ class Layer:
 
     @classmethod
     def of(cls, tar: bytes) -> Layer:
-        """Return the layer that is made of `tar`, which may be in gzip."""
+        """Return the layer of a tar, which may be gzipped."""
         plain = gzip.decompress(tar) if tar[:2] == b"\x1f\x8b" else tar
         return cls(digest_of(plain), plain)
 
 
 def digest_of(data: bytes) -> str:
-    """Return the digest of `data` as an OCI descriptor has it."""
+    """Return the digest of `data` in the form of OCI descriptors."""
     return "sha256:" + hashlib.sha256(data).hexdigest()
 
 
 def differences(base: Node, top: Node) -> list[Change]:
-    """Return what `top` adds to, changes in and deletes from `base`, as an engine's list of changes shows it.
+    """Return the additions, changes and deletions that turn `base` into `top`, as an engine lists them.
 
-    The directories on the way to a change count as changed, for a copy-on-write file system copies them; the root is
-    never named.
+    The directories above a change count as changed, because a copy-on-write file system copies them; the root is never
+    listed.
     """
     found: list[Change] = []
 
@@ -88,7 +88,7 @@ def differences(base: Node, top: Node) -> list[Change]:
 
 
 def pack(base: Node, top: Node) -> bytes | None:
-    """Return the tar of the layer that turns `base` into `top`; None where they are equal."""
+    """Return the tar of the layer that turns `base` into `top`; None if they are equal."""
     changes = differences(base, top)
     if not changes:
         return None
@@ -130,7 +130,7 @@ def _add(archive: tarfile.TarFile, name: str, node: Node, linked: dict[int, str]
 
 
 def unpack(layers: Iterator[Layer] | list[Layer]) -> Node:
-    """Return the tree that `layers`, lowest first, make together."""
+    """Return the file tree that `layers`, lowest first, make up."""
     root = directory()
     for layer in layers:
         apply(root, layer.tar)
@@ -138,7 +138,7 @@ def unpack(layers: Iterator[Layer] | list[Layer]) -> Node:
 
 
 def apply(root: Node, tar: bytes) -> None:
-    """Lay one layer over a tree, in place; raises `tarfile.TarError` for what is no tar."""
+    """Apply a layer to a tree, in place; raises `tarfile.TarError` if `tar` is not a tar."""
     for entry, content in entries(tar):
         names = [name for name in entry.name.split("/") if name not in ("", ".")]
         if not names:

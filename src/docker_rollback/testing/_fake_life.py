@@ -1,4 +1,4 @@
-"""The life of containers in the in-memory engine: how they begin, end, and come back."""
+"""The life of containers in the in-memory engine: start, end and restart."""
 
 from __future__ import annotations
 
@@ -26,19 +26,20 @@ from docker_rollback.testing._fake_tree import directory
 _FIRST_DELAY = 0.1
 _LONGEST_DELAY = 60.0
 _RETRIES = 3
-"""How many probes in a row may fail where a health check does not say."""
+"""The number of failed probes in a row that make a container unhealthy, unless its health check sets `Retries`."""
 
 Hook = Callable[[Container], object]
 
 
 @define
 class Life:
-    """What becomes of the containers of an engine.
+    """Starts, ends, restarts and removes an engine's containers.
 
     Attributes:
-        maker: makes them and knows them.
-        on_start: what the program of a container does once it has begun.
-        on_stop: what it does when it is asked to end; sets another exit code by ending first.
+        maker: makes the containers and keeps them.
+        on_start: called when a container's main program has started.
+        on_stop: called when a container's main program is asked to stop; it may end the container with another exit
+            code.
     """
 
     maker: Maker
@@ -50,7 +51,7 @@ class Life:
     # Networks
 
     def connect(self, container: Container, name: str, endpoint: dict[str, Any]) -> None:
-        """Attach a container to a network, at once where it runs."""
+        """Attach a container to a network: now if it runs, otherwise at its next start."""
         action = f"connect container {container.name!r} to network {name!r}"
         if container.host["NetworkMode"].startswith(SHARED_NETWORK):
             raise refusal(action, 409, "container sharing network namespace with another container or host")
@@ -66,14 +67,14 @@ class Life:
         self.maker.networks.check(action, name, endpoint)
         if name in container.endpoints:
             raise EngineConflictError(action, "it is connected already")
-        # Docker 25 and later keep it from a creation alone.
+        # Docker 25 and later keep a MAC address only if the request that created the container had it.
         endpoint.pop("MacAddress", None)
         if container.alive:
             self.maker.networks.attach(action, name, container.id, container.name, endpoint)
         container.endpoints[name] = {**endpoint, "Named": True}
 
     def disconnect(self, container: Container, network: Network) -> None:
-        """Detach a container from a network; harmless where it is not attached."""
+        """Detach a container from a network; does nothing if it is not attached."""
         if network.name == "host" and network.name in container.endpoints and container.alive:
             action = f"disconnect container {container.name!r} from network {network.name!r}"
             raise refusal(action, 400, "cannot disconnect container from host network")
@@ -83,7 +84,7 @@ class Life:
     # Beginning and end
 
     def start(self, container: Container) -> None:
-        """Start a container; harmless where it runs."""
+        """Start a container; does nothing if it runs."""
         action = f"start container {container.name!r}"
         if container.status == "paused":
             raise refusal(action, 409, "cannot start a paused container, try unpause instead")
@@ -102,7 +103,7 @@ class Life:
                     if mount.node is None:
                         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), mount.spec.subpath)
                 elif mount.spec.kind == "bind":
-                    # Somebody may have put another folder there meanwhile.
+                    # The folder may have been replaced since the last start.
                     mount.node = self.maker.bound(action, mount.spec)
                 container.make_place(mount.spec.destination, self.maker.moments.nanoseconds())
         except (EngineError, OSError, VolumeNotFoundError) as error:
@@ -127,7 +128,7 @@ class Life:
             self.probe(container, 0, "")
 
     def _join(self, action: str, container: Container) -> None:
-        """Bring up the network of a container that starts."""
+        """Set up the network of a container that starts."""
         mode = container.host["NetworkMode"]
         if mode.startswith(SHARED_NETWORK):
             other = self.maker.find(mode.removeprefix(SHARED_NETWORK))
@@ -156,7 +157,7 @@ class Life:
             raise refusal(action, 404, f"failed to set up container networking: {reason}") from None
 
     def end(self, container: Container, code: int, *, asked: bool) -> None:
-        """End a container's program: `asked` where somebody wanted it to, so that no policy starts it again."""
+        """End a container's main program; if `asked`, a user stopped it, and its restart policy does not apply."""
         container.run += 1
         container.status, container.exit_code, container.pid = "exited", code, 0
         container.finished = self.maker.moments.written()
@@ -184,7 +185,7 @@ class Life:
         return policy["Name"] in ("always", "unless-stopped")
 
     def _forget_memory(self, container: Container) -> None:
-        """Empty what was in memory only: a tmpfs, and a volume in memory that nothing that runs mounts any more."""
+        """Empty the container's tmpfs mounts, and the volumes in memory that no running container mounts."""
         for mount in container.mounts:
             if mount.spec.kind == "tmpfs":
                 mount.node = directory(mode=0o1777, mtime=self.maker.moments.nanoseconds())
@@ -195,13 +196,13 @@ class Life:
                     volume.root = directory(mtime=self.maker.moments.nanoseconds())
 
     def hang_up(self, container: Container, path: str) -> None:
-        """End a container whose program reads a FIFO that its last writer has left."""
+        """End a container whose main program reads a FIFO that its last writer has closed."""
         held = any(one.feeds(path) for one in container.processes)
         if container.alive and not held and reads(container.command) == path:
             self.end(container, 0, asked=False)
 
     def stop(self, container: Container, *, patient: bool = True) -> None:
-        """Stop a container; harmless where it does not run. Without patience its program is killed."""
+        """Stop a container; does nothing if it does not run. Its program is killed unless `patient`."""
         if not container.alive:
             return
         run = container.run
@@ -213,12 +214,12 @@ class Life:
             self.end(container, 0 if patient and not container.killed_by_stop else KILLED, asked=True)
 
     def kill(self, container: Container) -> None:
-        """End a container at once; harmless where it does not run."""
+        """Kill a container; does nothing if it does not run."""
         if container.alive:
             self.end(container, KILLED, asked=True)
 
     def remove(self, container: Container, *, volumes: bool) -> None:
-        """Drop a container that does not run, with the volumes that are its own where asked."""
+        """Remove a container that does not run, and, if `volumes`, its anonymous volumes that no other one uses."""
         self.maker.known.pop(container.id, None)
         if not volumes:
             return
@@ -227,7 +228,7 @@ class Life:
                 self.maker.volumes.remove(mount.name)
 
     def probe(self, container: Container, code: int, output: str) -> None:
-        """Note the result of a container's health check, and what it means."""
+        """Record the result of a container's health check, and update its health."""
         if not container.checked:
             return
         moment = self.maker.moments.written()
@@ -240,12 +241,12 @@ class Life:
             container.health = "unhealthy"
 
     def later(self, container: Container, seconds: float, action: Callable[[], object]) -> None:
-        """Let something happen to this run of a container once the clock has moved on by `seconds`."""
+        """Call `action` once the clock has moved on by `seconds`, unless this run of the container ends before."""
         due = self.maker.moments.clock() + timedelta(seconds=seconds)
         heapq.heappush(self._due, (due, next(self._order), container.id, container.run, action))
 
     def settle(self) -> None:
-        """Let happen what was due by now, in order."""
+        """Perform the scheduled actions that are due, in order."""
         while self._due and self._due[0][0] <= self.maker.moments.clock():
             _, _, identity, run, action = heapq.heappop(self._due)
             container = self.maker.known.get(identity)
@@ -254,7 +255,7 @@ class Life:
 
 
 def _published(container: Container) -> dict[str, Any]:
-    """Return each exposed port with the places on the host that it is to have."""
+    """Return the requested host bindings of each exposed port."""
     bindings: dict[str, Any] = dict.fromkeys(container.config.get("ExposedPorts") or {})
     bindings |= container.host["PortBindings"] or {}
     if container.host["PublishAllPorts"]:

@@ -1,4 +1,4 @@
-"""How containers are made in the in-memory engine: names, file systems, mounts, endpoints."""
+"""Makes the containers of the in-memory engine: names, file systems, mounts, endpoints."""
 
 from __future__ import annotations
 
@@ -18,49 +18,49 @@ from docker_rollback.testing._fake_tree import Node, View, copy, directory
 from docker_rollback.testing._fake_volumes import Volumes
 
 SHARED_NETWORK = "container:"
-"""How a network mode begins that means the network of another container."""
+"""The prefix of a network mode that shares another container's network."""
 
 _SHORTEST_ID = 12
 
 
 @define
 class Moments:
-    """The engine's time: a clock that never stands still, for no two things happen at once.
+    """The engine's time: each reading is later than the one before, so that no two events have the same time.
 
     Attributes:
-        clock: tells the moment, in UTC.
+        clock: returns the current time, in UTC.
     """
 
     clock: Callable[[], datetime]
     _last: datetime = datetime(1970, 1, 1, tzinfo=UTC)
 
     def now(self) -> datetime:
-        """Return the moment; later than every one before."""
+        """Return the current time, later than every earlier reading."""
         self._last = max(self.clock(), self._last + timedelta(microseconds=1))
         return self._last
 
     def written(self) -> str:
-        """Return the moment as engines write it."""
+        """Return the current time as engines write it."""
         return self.now().strftime("%Y-%m-%dT%H:%M:%S.%f000Z")
 
     def nanoseconds(self) -> int:
-        """Return the moment in nanoseconds since 1970."""
+        """Return the current time in nanoseconds since 1970."""
         past = self.now() - datetime(1970, 1, 1, tzinfo=UTC)
         return (past.days * 86_400 + past.seconds) * 1_000_000_000 + past.microseconds * 1_000
 
 
 @define
 class Maker:
-    """All containers of an engine, and how more of them are made.
+    """Makes an engine's containers, and keeps them.
 
     Attributes:
-        images: where their file systems come from.
-        networks: what they are attached to.
-        volumes: what they mount.
+        images: the engine's images.
+        networks: the engine's networks.
+        volumes: the engine's volumes.
         host: the file system of the engine's host, for bind mounts.
-        moments: the time.
-        new_id: gives out ids.
-        hostname: of the engine's host.
+        moments: the engine's time.
+        new_id: returns a new id.
+        hostname: the name of the engine's host.
         known: the containers by id.
     """
 
@@ -74,7 +74,7 @@ class Maker:
     known: dict[str, Container] = field(factory=dict)
 
     def get(self, ref: str) -> Container:
-        """Return the container of a name, an id or the beginning of an id; raises `ContainerNotFoundError`."""
+        """Return the container with a name, id or id prefix; raises `ContainerNotFoundError`."""
         if ref in self.known:
             return self.known[ref]
         plain = ref.removeprefix("/")
@@ -87,11 +87,11 @@ class Maker:
         return found[0]
 
     def named(self, name: str) -> Container | None:
-        """Return the container that has a name."""
+        """Return the container with this name, or None."""
         return next((one for one in self.known.values() if one.name == name), None)
 
     def take_name(self, action: str, name: str) -> None:
-        """Refuse a name that is none, or taken."""
+        """Refuse a name that is invalid or taken."""
         check_name(action, name)
         holder = self.named(name)
         if holder is not None:
@@ -103,7 +103,7 @@ class Maker:
             )
 
     def rename(self, action: str, container: Container, name: str) -> None:
-        """Give a container another name; links to it and of it follow, and what its networks show."""
+        """Rename a container; its links, the links to it and its networks' inspections follow."""
         self.take_name(action, name)
         self.networks.rename(action, container.id, name)
         before, container.name = container.name, name
@@ -155,7 +155,7 @@ class Maker:
         return identity
 
     def _resolve(self, action: str, name: str, host: dict[str, Any]) -> None:
-        """Put ids and full names in place of what a request may say more loosely, as the engine does."""
+        """Replace references to other containers by their ids, and complete the links, as the engine does."""
         for key in ("NetworkMode", "PidMode", "IpcMode"):
             other = self.find(host[key].removeprefix(SHARED_NETWORK)) if host[key].startswith(SHARED_NETWORK) else None
             if other is not None:
@@ -170,14 +170,14 @@ class Maker:
         host["Links"] = links or host["Links"]
 
     def find(self, ref: str) -> Container | None:
-        """Return the container of a reference; None where there is none."""
+        """Return the container with a name, id or id prefix, or None."""
         try:
             return self.get(ref)
         except ContainerNotFoundError:
             return None
 
     def _endpoints(self, action: str, request: Mapping[str, Any], host: dict[str, Any]) -> dict[str, dict[str, Any]]:
-        """Return what is asked of each network, by its name; the container's own mode first."""
+        """Return the requested endpoints by the names of their networks, the network mode's first."""
         mode = host["NetworkMode"]
         given = {
             self._network_name(name): dict(endpoint or {})
@@ -186,7 +186,7 @@ class Maker:
         if mode.startswith(SHARED_NETWORK):
             return {}
         first = self._network_name(mode)
-        # Who names other networks alone is not on the one of the mode.
+        # A request that names only other networks does not attach the container to the network mode's.
         own = (
             {first: {"MacAddress": request.get("MacAddress"), **given.pop(first, {})}}
             if first in given or not given
@@ -203,7 +203,7 @@ class Maker:
         return next((one.name for one in self.networks.known.values() if one.is_meant(ref)), ref)
 
     def bound(self, action: str, spec: MountSpec) -> Node:
-        """Return what a bind mount shows; a folder that is missing is made, or refused, as the mount asks for."""
+        """Return a bind mount's source; a missing one is made, or refused if the mount requires it to exist."""
         if spec.must_exist and View(self.host).look(spec.source) is None:
             raise refusal(
                 action, 400, f'invalid mount config for type "bind": bind source path does not exist: {spec.source}'
@@ -211,7 +211,7 @@ class Maker:
         return self._host_node(spec.source)
 
     def _mounts(self, action: str, container: Container, specs: list[MountSpec]) -> list[FakeMount]:
-        """Find or make what a container mounts, and fill empty volumes from its image."""
+        """Return a container's mounts; missing volumes and folders are made, empty volumes filled from its image."""
         mounts = {mount.spec.destination: mount for mount in self._from_others(action, container)}
         for spec in specs:
             if spec.from_image and spec.destination in mounts:
@@ -233,13 +233,13 @@ class Maker:
         return FakeMount(spec, node=directory(mode=0o1777, mtime=self.moments.nanoseconds()))
 
     def volume_node(self, name: str, spec: MountSpec) -> Node | None:
-        """Return what of a volume a mount shows."""
+        """Return the file or directory of a volume that a mount shows; None if its subpath does not exist."""
         volume = self.volumes.get(name)
         root = self._host_node(volume.device) if volume.device else volume.root
         return View(root).look(spec.subpath) if spec.subpath else root
 
     def _host_node(self, path: str) -> Node:
-        """Return what is at a path of the host; a directory that is missing is made, with those above it."""
+        """Return the node at a path of the host; missing directories are made."""
         found = View(self.host).look(path)
         if found is not None:
             return found
@@ -270,7 +270,7 @@ class Maker:
 
 
 def _fill(target: Node, source: Node | None, now: int) -> None:
-    """Copy what an image has at a mount point into an empty volume, the directory's own attributes included."""
+    """Copy an image's directory at a mount point into an empty volume, with the directory's own attributes."""
     if target.kind != "directory" or target.children or source is None or source.kind != "directory":
         return
     twin = copy(source, now=now)

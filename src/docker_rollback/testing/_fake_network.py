@@ -43,10 +43,10 @@ class Network:
     Attributes:
         id: its id.
         name: its name.
-        created: when, as the engine writes it.
-        request: what it was made from.
+        created: the time of its creation, as the engine writes it.
+        request: the request that created it.
         pools: its subnets, as its inspection shows them.
-        attached: the endpoints that are up, by container id: name of the container and its runtime values.
+        attached: the active endpoints by container id: the container's name and the endpoint's runtime values.
     """
 
     id: str
@@ -58,37 +58,37 @@ class Network:
 
     @property
     def predefined(self) -> bool:
-        """Whether the engine brings it along."""
+        """True if every engine has it."""
         return self.name in _PREDEFINED
 
     @property
     def holds_settings(self) -> bool:
-        """Whether it holds settings for other networks alone (`--config-only`)."""
+        """True if it only holds settings for other networks (`--config-only`)."""
         return bool(self.request.get("ConfigOnly"))
 
     @property
     def settings_from(self) -> str:
-        """The name of the network that its settings come from; empty for its own."""
+        """The name of the network that it takes its settings from; empty if it has its own."""
         return str((self.request.get("ConfigFrom") or {}).get("Network") or "")
 
     @property
     def driver(self) -> str:
-        """What makes it work."""
+        """The name of its driver."""
         if self.holds_settings:
             return "null"
         return str(self.request.get("Driver") or "bridge")
 
     def is_meant(self, ref: str) -> bool:
-        """Whether a name, an id or the beginning of an id means this one."""
+        """Return True if `ref` is the network's name, id or id prefix."""
         return ref in (self.id, self.name) or (len(ref) >= _SHORTEST_ID and self.id.startswith(ref))
 
     def holds(self, endpoints: Mapping[str, Mapping[str, Any]]) -> bool:
-        """Whether a container with these endpoints is attached: by id, or by name where it has never run."""
+        """Return True if a container with these endpoints is attached: by id, or by name if it has never run."""
         known = [endpoint.get("NetworkID") for endpoint in endpoints.values()]
         return self.id in known or (self.name in endpoints and not endpoints[self.name].get("NetworkID"))
 
     def inspection(self) -> dict[str, Any]:
-        """Return what the engine says of it."""
+        """Return the network's inspection."""
         ipam = self.request.get("IPAM") or {}
         return {
             "Name": self.name,
@@ -125,12 +125,12 @@ class Network:
 
 @define
 class Networks:
-    """The networks of an engine, and the ports of its host that are taken.
+    """Keeps an engine's networks, and the taken ports of its host.
 
     Attributes:
-        new_id: gives out ids.
-        known: by id.
-        ports: which container has which port of the host, by (port, protocol).
+        new_id: returns a new id.
+        known: the networks by id.
+        ports: the id of the container that has each taken port of the host, by (port, protocol).
     """
 
     new_id: Callable[[], str]
@@ -141,13 +141,13 @@ class Networks:
     )
 
     def begin(self, when: str) -> None:
-        """Make the networks that every engine has."""
+        """Make the predefined networks."""
         next(self._next_pool)
         for name, driver in _PREDEFINED.items():
             self.create({"Name": name, "Driver": driver, "Options": _OPTIONS.get(name)}, when, predefined=True)
 
     def get(self, ref: str) -> Network:
-        """Return the network of a name, an id or the beginning of an id; raises `NetworkNotFoundError`."""
+        """Return the network with a name, id or id prefix; raises `NetworkNotFoundError`."""
         for network in self.known.values():
             if ref in (network.id, network.name):
                 return network
@@ -178,7 +178,7 @@ class Networks:
         return network.id
 
     def _with_settings(self, action: str, request: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Return a request with the settings of the network that it names for them, as `--config-from` does."""
+        """Return a request completed by the settings of its configuration network, as `--config-from` does."""
         origin = str((request.get("ConfigFrom") or {}).get("Network") or "")
         if not origin:
             return request
@@ -200,7 +200,7 @@ class Networks:
                     raise EngineConflictError(action, reason, status=403)
 
     def remove(self, ref: str) -> None:
-        """Remove a network; raises `EngineConflictError` while used, `EngineForbiddenError` for the engine's own."""
+        """Remove a network; raises `EngineConflictError` if it is used, `EngineForbiddenError` if it is predefined."""
         try:
             network = self.get(ref)
         except NetworkNotFoundError:
@@ -222,7 +222,7 @@ class Networks:
         del self.known[network.id]
 
     def check(self, action: str, name: str, endpoint: Mapping[str, Any]) -> None:
-        """Refuse an endpoint that no start could bring up, as create and connect do."""
+        """Refuse an endpoint that no start could activate, as create and connect do."""
         problems = []
         wanted = (endpoint.get("IPAMConfig") or {}).get("IPv4Address")
         user_defined = name not in (*_PREDEFINED, "default")
@@ -248,7 +248,7 @@ class Networks:
             raise refusal(action, 400, f"invalid config for network {name}: invalid endpoint settings: {reasons}")
 
     def attach(self, action: str, name: str, container: str, container_name: str, endpoint: dict[str, Any]) -> None:
-        """Bring an endpoint up; raises `NetworkNotFoundError`, `EngineConflictError` for an address that is taken."""
+        """Activate an endpoint; raises `NetworkNotFoundError`, or `EngineConflictError` if its address is taken."""
         endpoint["Named"] = True
         network = self.get(endpoint.get("NetworkID") or name)
         runtime = {**_RUNTIME, "EndpointID": self.new_id()}
@@ -271,7 +271,7 @@ class Networks:
         endpoint["NetworkID"] = network.id
 
     def rename(self, action: str, container: str, name: str) -> None:
-        """Show a container under another name; refused while it is up on an overlay network, as Docker does."""
+        """Show a container under a new name; refuses if it is active on an overlay network, as Docker does."""
         joined = [network for network in self.known.values() if container in network.attached]
         if any(network.driver == "overlay" for network in joined):
             reason = f"could not add service state for endpoint {name} to cluster on UpdateDNSNames: already exists"
@@ -280,11 +280,11 @@ class Networks:
             network.attached[container] = (name, network.attached[container][1])
 
     def are_internal(self, names: Iterable[str]) -> bool:
-        """Whether no network of these leads to the outside."""
+        """Return True if all of these networks are internal."""
         return all(self.get(name).request.get("Internal") for name in names)
 
     def detach(self, container: str, network: Network | None = None) -> None:
-        """Take the endpoints of a container down: one, or all with its ports."""
+        """Deactivate a container's endpoint on one network, or all its endpoints and ports."""
         for one in [network] if network is not None else self.known.values():
             one.attached.pop(container, None)
         if network is None:
@@ -293,7 +293,7 @@ class Networks:
     def publish(
         self, action: str, container: str, bindings: Mapping[str, Sequence[Mapping[str, str]] | None]
     ) -> dict[str, Any]:
-        """Take the ports of the host that `bindings` ask for and return what came of it; an empty one is chosen here.
+        """Take the requested ports of the host and return the actual bindings; an empty port is chosen here.
 
         Raises:
             EngineError: a port is taken.
@@ -325,7 +325,7 @@ class Networks:
     def shown(
         self, name: str, container: str, container_name: str, hostname: str, endpoint: Mapping[str, Any]
     ) -> dict[str, Any]:
-        """Return an endpoint as the inspection of its container shows it."""
+        """Return an endpoint as its container's inspection shows it."""
         try:
             network = self.get(name)
         except NetworkNotFoundError:
@@ -334,7 +334,7 @@ class Networks:
         if network is not None and container in network.attached:
             runtime = network.attached[container][1]
         aliases = endpoint.get("Aliases") or None
-        # One that was asked for shows until the first start, and then while it is up.
+        # A requested MAC address shows until the first start, and then while the endpoint is active.
         asked = "" if endpoint.get("NetworkID") else endpoint.get("MacAddress") or ""
         names = None
         if name not in _PREDEFINED and endpoint.get("Named"):
@@ -353,5 +353,5 @@ class Networks:
 
 
 def _mac(seed: str) -> str:
-    """Return a locally administered address, as the engine makes one up."""
+    """Return a generated, locally administered MAC address, as the engine makes them."""
     return ":".join(["02", *(seed[start : start + 2] for start in range(0, 10, 2))])

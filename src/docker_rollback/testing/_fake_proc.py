@@ -1,4 +1,4 @@
-"""What the kernel of the in-memory engine says of a container's mounts: its /proc/self/mountinfo."""
+"""A container's /proc/self/mountinfo in the in-memory engine, which lists its mounts."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ _DISK = ("8:1", "ext4")
 
 
 def with_proc(container: Container, host: Node, folder: str, mountpoint: Callable[[str], str]) -> View:
-    """Return the file system of a container as its programs see it, with a /proc of its own.
+    """Return a container's file system as its programs see it, with its /proc.
 
     Args:
-        container: whose.
+        container: the container.
         host: the file system of the engine's host.
-        folder: where the engine keeps what is its own.
-        mountpoint: says where a volume lies on the host.
+        folder: the engine's data folder.
+        mountpoint: returns a volume's path on the host.
     """
     lines = [_line(f"{folder}/containers/{container.id}/{name}", f"/etc/{name}") for name in ("resolv.conf", "hosts")]
     for mount in container.mounts:
@@ -40,7 +40,7 @@ def with_proc(container: Container, host: Node, folder: str, mountpoint: Callabl
 
 
 def real_path(root: Node, path: str) -> str:
-    """Return where a path leads once every symlink on its way has been followed."""
+    """Return a path with all its symlinks resolved."""
     view, here, links = View(root), "/", 0
     pending = path.split("/")
     while pending:
@@ -56,7 +56,7 @@ def real_path(root: Node, path: str) -> str:
 
 
 def _line(path: str, target: str) -> str:
-    """Return a line of mountinfo: a virtual file system begins at its own root."""
+    """Return a line of mountinfo; its root field is relative to the file system, which matters for virtual ones."""
     top = "/" + path.split("/")[1]
     device, kind = _VIRTUAL.get(top, _DISK)
     inside = (path.removeprefix(top) or "/") if top in _VIRTUAL else path

@@ -16,7 +16,7 @@ from docker_rollback.testing._fake_tree import walk
 
 NOT_FOUND = 127
 _BOOTED = 1_000_000
-"""When the machine of this engine started, in seconds since 1970."""
+"""The boot time of the engine's host, in seconds since 1970."""
 _LETTERS = {
     "file": "f",
     "directory": "d",
@@ -32,10 +32,10 @@ _MAKES_FIFO = re.compile(r"\bmkfifo (?:-m 600 )?(\S+)")
 
 
 def find_program(known: Mapping[str, Program], files: Files, command: Sequence[str]) -> tuple[Program, list[str]]:
-    """Return the program of a command line and its arguments, without the loader that it may be called through.
+    """Return the program of a command line and its arguments, without a dynamic loader before them.
 
-    A program that is named by its path must be there; one that is named alone is where it usually is. Of a shell's
-    script, the command counts that it ends with.
+    A program named by a path must exist there; one named without a path is always found. For a shell's script, its last
+    command is used.
     """
     arguments = _plain(command, files)
     program = known.get(posixpath.basename(arguments[0]))
@@ -45,21 +45,21 @@ def find_program(known: Mapping[str, Program], files: Files, command: Sequence[s
 
 
 def reads(command: Sequence[str]) -> str:
-    """Return the file that a main program does nothing but read: it ends with it. Empty for any other program."""
+    """Return the file that a main program only reads, to end at its end; empty for any other program."""
     arguments = _plain(command, None)
     copies = len(arguments) == 2 and posixpath.basename(arguments[0]) == "cat"
     return arguments[1] if copies else ""
 
 
 def prepare(command: Sequence[str], files: Files) -> None:
-    """Make the FIFO that a main program, given to a shell, makes before it reads it."""
+    """Make the FIFO that a main program, a shell's script, makes before it reads from it."""
     match = _MAKES_FIFO.search(command[-1]) if posixpath.basename(command[0]) == "sh" else None
     if match is not None and not files.exists(match[1]):
         files.special(match[1], "fifo", mode=0o600)
 
 
 def _plain(command: Sequence[str], files: Files | None) -> list[str]:
-    """Return a command line without a loader or a shell before it."""
+    """Return a command line without a dynamic loader or a shell before it."""
     arguments = list(command)
     if posixpath.basename(arguments[0]) == "sh" and arguments[1:2] == ["-c"]:
         return re.split(r"&&|;", arguments[2])[-1].removeprefix(" exec").split() or [""]
@@ -71,7 +71,7 @@ def _plain(command: Sequence[str], files: Files | None) -> list[str]:
 
 
 def missing(run: Run) -> int:
-    """Say that there is no such program."""
+    """Fail because the program does not exist; a `Program`."""
     run.stderr.append(f'exec: "{run.arguments[0]}": executable file not found in $PATH\n')
     return NOT_FOUND
 
@@ -88,7 +88,7 @@ def _cat(run: Run) -> int:
 
 
 def _of_kernel(run: Run, path: str) -> bytes:
-    """Return what a file of the kernel's says of time; nothing for any other file."""
+    """Return the content of a kernel file about time or boot; empty for any other file."""
     if path == "/proc/sys/kernel/random/boot_id":
         return b"7c9f5f9e-0000-4000-8000-6d656d6f7279\n"
     if path == "/proc/uptime":
@@ -107,7 +107,7 @@ def _tee(run: Run) -> int:
 
 
 def _cp(run: Run) -> int:
-    """Copy a file into one that is there, with its owner, mode, time and attributes."""
+    """Copy a file over an existing one, with its owner, mode, time and extended attributes."""
     if run.arguments[1:] == ["--version"]:
         run.stdout += b"cp (GNU coreutils) 9.1\n"
         return 0
@@ -135,7 +135,7 @@ def _rm(run: Run) -> int:
 
 
 def _stat(run: Run) -> int:
-    """Print what ``-c`` or ``--printf`` asks for of device, inode, mode, owner, kind, size, times and name."""
+    """Print the fields that ``-c`` or ``--printf`` names: device, inode, mode, owner, kind, size, times, name."""
     if run.arguments[1] == "-f":
         run.stdout += f"ext2/ext3 {DEVICE:x}\n".encode()
         return 0
@@ -164,7 +164,7 @@ def _moment(nanoseconds: int) -> str:
 
 
 def _find(run: Run) -> int:
-    """Print what ``-printf`` asks for of each file of a tree; of directories alone with ``-type d``."""
+    """Print the fields that ``-printf`` names for each file of a tree, or, with ``-type d``, each directory."""
     found = list(walk(run.files.node(run.arguments[1])))
     shape = run.arguments[run.arguments.index("-printf") + 1].replace("\\n", "\n").replace("\\0", "\0")
     names = Counter(id(node) for _, node in found)
@@ -182,14 +182,14 @@ def _find(run: Run) -> int:
 
 
 def _xargs(run: Run) -> int:
-    """Run a program with what comes in, each part of it that ends with NUL an argument more."""
+    """Run a program with the NUL-terminated names on its input as further arguments."""
     program, arguments = find_program(PROGRAMS, run.files, run.arguments[2:])
     names = [part.decode("utf-8", "surrogateescape") for part in run.stdin.split(b"\0") if part]
     return 123 if program(evolve(run, arguments=[*arguments, *names], stdin=b"")) else 0
 
 
 def _setfattr(run: Run) -> int:
-    """Remove an attribute."""
+    """Remove an extended attribute."""
     name, path = run.arguments[1].removeprefix("--remove="), run.arguments[2]
     node = run.files.node(path)
     if name not in node.xattrs:

@@ -1,6 +1,6 @@
-"""GNU tar for the in-memory engine: the options that this library uses, done on trees in memory.
+"""GNU tar for the in-memory engine: the options that this library uses, applied to file trees in memory.
 
-An option that is not known ends with exit code 64, so that a change of the commands shows here at once.
+An unknown option ends it with exit code 64, so that a change to this library's commands shows here at once.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _SECOND = 1_000_000_000
 _DUMPDIR = "GNU.dumpdir"
 _HEAD = b"GNU tar-1.35-2\n"
 DEVICE = 2049
-"""The number of the only file system that there is."""
+"""The device number of the only file system."""
 _FLAGS = frozenset(
     {
         "--acls",
@@ -54,17 +54,17 @@ _FIELD = re.compile(rb"([^\0]*)\0")
 
 @frozen
 class Options:
-    """What a command line asks for.
+    """The options of a command line.
 
     Attributes:
         action: "create", "extract", "list" or "version".
-        folder: where to work.
-        snapshot: the snapshot file; None where the archive is no incremental one.
-        level: 0 to begin anew whatever the snapshot file holds.
-        recursive: whether what is in a directory is archived with it.
-        members: what to archive, or take out.
-        excluded: paths below the folder that are not archived.
-        skips: whether files that are there are left alone.
+        folder: the working directory.
+        snapshot: the snapshot file; None if the archive is not incremental.
+        level: 0 to ignore the content of the snapshot file.
+        recursive: True if a directory is archived with its contents.
+        members: the paths to archive, or the members to extract.
+        excluded: the paths below the folder that are not archived.
+        skips: True if existing files are left alone.
     """
 
     action: str
@@ -126,7 +126,7 @@ def _options(run: Run) -> Options | str:
 
 
 def _long(arguments: list[str]) -> list[str]:
-    """Return arguments with the short options that are known written out."""
+    """Return arguments with the known short options in their long form."""
     written, rest = [], list(arguments)
     while rest:
         argument = rest.pop(0)
@@ -142,13 +142,13 @@ def _long(arguments: list[str]) -> list[str]:
 
 @define
 class SnapshotEntry:
-    """What a snapshot file says of one directory.
+    """A directory's entry in a snapshot file.
 
     Attributes:
-        seconds: of its mtime.
-        nanoseconds: of its mtime.
+        seconds: the seconds of its mtime.
+        nanoseconds: the nanoseconds of its mtime.
         inode: its inode number.
-        entries: what it held: Y for what was stored, N for what was not, D for a directory, then the name.
+        entries: its contents, each a letter and a name: Y for a stored file, N for one not stored, D for a directory.
     """
 
     seconds: int
@@ -159,11 +159,11 @@ class SnapshotEntry:
 
 @define
 class Snapshot:
-    """A snapshot file: when the pass began, and the directories that were there.
+    """A snapshot file: the start of the pass, and the directories at that time.
 
     Attributes:
-        began: nanoseconds since 1970.
-        records: by name, "." for the first.
+        began: the start, in nanoseconds since 1970.
+        records: the directories by name, "." for the top one.
     """
 
     began: int
@@ -171,7 +171,7 @@ class Snapshot:
 
     @classmethod
     def parse(cls, data: bytes) -> Snapshot:
-        """Read one; raises `ValueError` for what is none."""
+        """Parse a snapshot file; raises `ValueError` if it is malformed."""
         if not data.startswith(b"GNU tar-") or not data.partition(b"\n")[0].endswith(b"-2"):
             raise ValueError("Unsupported incremental format")
         fields = iter(_FIELD.findall(data[data.index(b"\n") + 1 :]))
@@ -188,7 +188,7 @@ class Snapshot:
         return found
 
     def written(self) -> bytes:
-        """Return it as a file."""
+        """Return the snapshot file's content."""
         out = bytearray(_HEAD + b"%d\0%d\0" % divmod(self.began, _SECOND))
         for name, record in self.records.items():
             out += b"0\0%d\0%d\0%d\0%d\0%s\0" % (record.seconds, record.nanoseconds, DEVICE, record.inode, name)
@@ -246,13 +246,13 @@ class _Archiver:
         )
 
     def add(self, name: str, node: Node, *, whole: bool) -> None:
-        """Add a node and what is below it; `whole` takes all, else only what is newer than the snapshot."""
+        """Add a node and all below it; unless `whole`, only files newer than the snapshot."""
         if node.kind == "socket":
             self.run.stderr.append(f"tar: {name}: socket ignored\n")
             return
         if node.kind != "directory":
             if self.incremental:
-                # An archive that lists what is in directories has all of these first.
+                # In an incremental archive all directories come first, with the lists of their contents.
                 self._later.append((name, node))
             else:
                 self._member(name, node)
@@ -287,14 +287,14 @@ class _Archiver:
                 self.add(f"{name}/{child}", node.children[child], whole=whole)
 
     def close(self) -> None:
-        """Write what is left, and the end of the archive, and hand it over."""
+        """Write the remaining members and the end of the archive to the program's output."""
         for name, node in self._later:
             self._member(name, node)
         self._tar.close()
         self.run.stdout += self._buffer.getvalue()
 
     def _known(self, name: str, node: Node) -> SnapshotEntry | None:
-        """Return what the snapshot file says of a directory, where it is the same one."""
+        """Return a directory's entry in the snapshot file, or None if it is not the same directory."""
         if self.before is None:
             return None
         record = self.before.records.get(name.encode("utf-8", "surrogateescape"))
@@ -348,7 +348,7 @@ def _extract(run: Run, options: Options) -> int:
     except (tarfile.TarError, EOFError, KeyError) as error:
         run.stderr.append(f"tar: {error}\ntar: Error is not recoverable: exiting now\n")
         code = 2
-    # Last, for what is put into a directory changes its time.
+    # Last, because extracting into a directory changes its mtime.
     for node, entry in done:
         _attributes(node, entry, run)
     return code
@@ -393,7 +393,7 @@ def _place(run: Run, root: Node, name: str, entry: tarfile.TarInfo, content: byt
 
 
 def _purge(node: Node, entry: tarfile.TarInfo, run: Run) -> None:
-    """Remove from a directory what the archive does not list, and what is no longer of the listed kind."""
+    """Remove a directory's contents that the archive does not list, or lists as another kind."""
     listed = entry.pax_headers.get(_DUMPDIR)
     if listed is None:
         return
@@ -408,7 +408,7 @@ def _attributes(node: Node, entry: tarfile.TarInfo, run: Run) -> None:
     headers: dict[str, Any] = dict(entry.pax_headers)
     node.mode, node.uid, node.gid = entry.mode, entry.uid, entry.gid
     node.mtime = int(Decimal(str(headers.get("mtime", entry.mtime))) * _SECOND)
-    # A directory that was there keeps attributes that the archive does not know; ACLs are set anew.
+    # An existing directory keeps extended attributes that the archive does not have; its ACLs are replaced.
     node.xattrs = {key: value for key, value in node.xattrs.items() if not key.startswith("system.")}
     for key, value in headers.items():
         if key.startswith(XATTR):

@@ -1,4 +1,4 @@
-"""File trees in memory, and how a path leads through them."""
+"""File trees in memory, and path lookup in them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from attrs import Factory, define, field, frozen
 
 Kind: TypeAlias = Literal["file", "directory", "symlink", "fifo", "character", "block", "socket"]
 Now: TypeAlias = Callable[[], int]
-"""The present moment, in nanoseconds since 1970."""
+"""Returns the current time, in nanoseconds since 1970."""
 
 _LINKS_FOLLOWED = 40
 
@@ -22,18 +22,18 @@ class Node:
     """One inode: hard links are several names for the same one.
 
     Attributes:
-        kind: what it is.
+        kind: its kind, such as "file" or "directory".
         mode: permission bits, set-id and sticky bits included.
         uid: its owner.
         gid: its group.
-        mtime: nanoseconds since 1970, negative before.
-        ctime: the last change of anything about it; only a clock sets it.
+        mtime: nanoseconds since 1970, negative for earlier times.
+        ctime: the time of its last change of any kind; only a clock sets it.
         content: a file's bytes.
-        target: where a symlink points to; a byte that is not UTF-8 is a surrogate.
+        target: a symlink's target; bytes that are not UTF-8 are surrogates.
         device: major and minor number of a device node.
         xattrs: extended attributes by full name ("user.note"), POSIX ACLs among them.
-        children: what a directory holds, by name.
-        number: its inode number; no two nodes share one.
+        children: a directory's contents, by name.
+        number: its inode number, unique among all nodes.
     """
 
     kind: Kind
@@ -50,7 +50,7 @@ class Node:
     number: int = field(factory=itertools.count(2).__next__)
 
     def facts(self) -> tuple[object, ...]:
-        """Return all that a program can see of it without looking into a directory or a clock of changes."""
+        """Return all that a program can see of the node, except a directory's contents and the ctime."""
         return (
             self.kind,
             self.mode,
@@ -70,7 +70,7 @@ def directory(*, mode: int = 0o755, uid: int = 0, gid: int = 0, mtime: int = 0) 
 
 
 def copy(node: Node, *, now: int | None = None) -> Node:
-    """Return an equal tree that shares nothing with `node`; hard links inside it stay hard links."""
+    """Return a deep copy of a tree; hard links inside it stay hard links."""
     seen: dict[int, Node] = {}
 
     def one(source: Node) -> Node:
@@ -104,11 +104,11 @@ def walk(node: Node, path: str = "") -> Iterator[tuple[str, Node]]:
 
 @frozen
 class MountedAt:
-    """A tree that is mounted over a path.
+    """A tree that is mounted at a path.
 
     Attributes:
-        node: what shows there.
-        read_only: whether writing fails.
+        node: the root of the tree.
+        read_only: True if writing fails.
     """
 
     node: Node
@@ -117,13 +117,13 @@ class MountedAt:
 
 @frozen
 class Entry:
-    """Where a path leads.
+    """The result of a path lookup.
 
     Attributes:
-        parent: the directory that holds it; None for a root and for a mount point.
-        name: its name there.
-        node: what is there; None for nothing.
-        read_only: whether it lies in what is mounted read-only.
+        parent: the directory that contains the path; None for a root or a mount point.
+        name: the name in that directory.
+        node: the node at the path, or None if there is none.
+        read_only: True if the path is in a read-only file system.
     """
 
     parent: Node | None
@@ -134,14 +134,14 @@ class Entry:
 
 @frozen
 class View:
-    """A file system as a program sees it: a tree, with others mounted over some of its paths."""
+    """A file system as a program sees it: a tree with others mounted in it."""
 
     root: Node
     mounts: Mapping[str, MountedAt] = Factory(dict)
     read_only: bool = False
 
     def find(self, path: str, *, follow: bool = True) -> Entry:
-        """Say where `path` leads, through symlinks and mounts; raises `OSError` where the way there is none."""
+        """Look up `path` through symlinks and mounts; raises `OSError` if it does not lead to its last name."""
         pending = [name for name in path.split("/") if name not in ("", ".")]
         here: list[str] = []
         links = 0
@@ -170,14 +170,14 @@ class View:
         return self._at(here)
 
     def look(self, path: str, *, follow: bool = True) -> Node | None:
-        """Return what `path` leads to; None for nothing."""
+        """Return the node at `path`, or None if there is none."""
         try:
             return self.find(path, follow=follow).node
         except OSError:
             return None
 
     def _at(self, here: list[str]) -> Entry:
-        """Return the place of a path without symlinks that is known to exist."""
+        """Look up a path that exists and has no symlinks."""
         if not here:
             mount = self.mounts.get("/")
             return Entry(None, "", mount.node if mount else self.root, mount.read_only if mount else self.read_only)

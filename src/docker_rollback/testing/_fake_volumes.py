@@ -22,10 +22,10 @@ class Volume:
 
     Attributes:
         name: its name.
-        created: when, as the engine writes it.
-        driver: what provides it.
-        options: what its driver was given.
-        labels: its labels; None where it was made without a thought.
+        created: the time of its creation, as the engine writes it.
+        driver: the name of its driver.
+        options: its driver's options.
+        labels: its labels; None if it was created without any.
         root: its files.
     """
 
@@ -38,25 +38,25 @@ class Volume:
 
     @property
     def fleeting(self) -> bool:
-        """Whether its files live in memory that goes once nothing mounts it."""
+        """True if its files are in memory and are lost once no running container mounts it."""
         return (self.options or {}).get("type") == "tmpfs"
 
     @property
     def device(self) -> str:
-        """The path of the host that it shows; empty where it has files of its own."""
+        """The path of the host that it shows; empty if it has its own files."""
         options = self.options or {}
         return options.get("device", "") if "bind" in options.get("o", "").split(",") else ""
 
 
 @define
 class Volumes:
-    """The volumes by name.
+    """Keeps an engine's volumes, by name.
 
     Attributes:
-        new_id: gives out the names of anonymous ones.
-        users: says which containers mount a volume; they keep it from being removed.
-        folder: where they lie on the engine's host, for show.
-        drivers: which drivers the engine has.
+        new_id: returns a new id, used to name anonymous volumes.
+        users: returns the ids of the containers that mount a volume, which prevent its removal.
+        folder: the folder of the engine's host under which mountpoints are shown.
+        drivers: the volume drivers that the engine has.
     """
 
     new_id: Callable[[], str]
@@ -72,7 +72,7 @@ class Volumes:
         return self.known[name]
 
     def create(self, request: Mapping[str, Any], when: str) -> str:
-        """Make a volume and return its name; raises `EngineConflictError` where there is another one of that name."""
+        """Make a volume and return its name; raises `EngineConflictError` if a different one has the name."""
         name = str(request.get("Name") or "")
         if name in self.known:
             there = self.known[name]
@@ -91,7 +91,7 @@ class Volumes:
         return self.provide(request, when)
 
     def provide(self, request: Mapping[str, Any], when: str) -> str:
-        """Make a volume where there is none of that name, as a container's mount does, and return its name."""
+        """Make a volume unless it exists, as a container's mount does, and return its name."""
         name = str(request.get("Name") or "")
         driver = str(request.get("Driver") or "local")
         if name and not _NAME.fullmatch(name):
@@ -117,7 +117,7 @@ class Volumes:
         return name
 
     def remove(self, name: str) -> None:
-        """Remove a volume; raises `EngineConflictError` where a container, in whatever state, uses it."""
+        """Remove a volume; raises `EngineConflictError` if a container uses it, in any state."""
         if name not in self.known:
             return
         users = self.users(name)
@@ -126,7 +126,7 @@ class Volumes:
         del self.known[name]
 
     def inspect(self, name: str) -> dict[str, Any]:
-        """Return what the engine says of a volume."""
+        """Return a volume's inspection."""
         volume = self.get(name)
         return {
             "CreatedAt": volume.created[:19] + "Z",
@@ -139,5 +139,5 @@ class Volumes:
         }
 
     def mountpoint(self, name: str) -> str:
-        """Return where a volume lies on the engine's host; no such folder is here."""
+        """Return a volume's path on the engine's host, for show: no such folder exists."""
         return f"{self.folder}/volumes/{name}/_data"

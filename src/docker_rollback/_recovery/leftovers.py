@@ -1,4 +1,4 @@
-"""Removes what ended operations left in the engine, and logs what it must not remove."""
+"""Removes the leftovers of ended operations from the engine, and logs those that it must not remove."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ class _Known:
 
 
 class LeftOver:
-    """Removes what no journal record and no lock volume names.
+    """Removes containers and image names of unrecorded operations, and the lock volumes of ended ones.
 
     A container that was renamed away may be somebody's data. It is removed only if this store has a verified backup of
-    it and its successor runs; otherwise the log says what to do with it. It is never renamed back: without a record
-    nobody knows whether the data in its volumes is whole.
+    it and its successor runs; otherwise the log gives the commands for both cases. It is never renamed back: without a
+    record, the data in its volumes may be incomplete.
 
     Args:
         engine: the engine.
@@ -56,9 +56,9 @@ class LeftOver:
         self._operations = operations
 
     def clear(self) -> None:
-        """Remove what is safe to remove, and log the rest.
+        """Remove the leftovers that are safe to remove, and log the rest.
 
-        An error of the engine is only logged, because what stays does no harm.
+        An error of the engine is only logged, because leftovers do no harm.
 
         Raises:
             StoreError: the store cannot be read.
@@ -115,7 +115,7 @@ class LeftOver:
                 logger.info("image %s stays: this store has no sound copy of it", name)
 
     def _names_to_clear(self, backup: str) -> dict[str, bool]:
-        """Return the image names of a backup that are not needed, each with whether the image is the user's.
+        """Return the unneeded image names of a backup, each mapped to True if the image is the user's.
 
         The image of a container with a clean writable layer is the user's: only our name for it goes. Images loaded
         from an export have other names, which are needed. An image that is in no store keeps its name as long as its

@@ -149,7 +149,7 @@ class Operation:
             logger.warning("operation %s continues without a record: %s", self.record.operation, error)
 
     def resting_guests(self, reporter: Reporter, timer: Timer) -> QuiescedContainers:
-        """Return what stops other containers, with those stopped already; an error leaves them stopped."""
+        """Return the object that stops other containers; it has those stopped already. An error leaves them stopped."""
         note = self.note_guest
         guests = QuiescedContainers(
             self._engine, "hold", record=note, after_errors=False, reporter=reporter, timer=timer
@@ -186,7 +186,7 @@ class Operation:
             logger.warning("container %s is detached from %s without a record: %s", found.name, found.network, error)
 
     def note_stopped(self, stopped: Sequence[ContainerSnapshot], networks: Sequence[NetworkRecord]) -> None:
-        """Record durably what a capture is about to stop, so that it can be recreated. Raises `StoreError`."""
+        """Record durably the containers that a capture will stop, to recreate them if need be. Raises `StoreError`."""
         self._write(evolve(self.record, stopped=tuple(stopped), networks=tuple(networks)))
 
     def note_runs(self, containers: Sequence[Resting]) -> None:
@@ -212,9 +212,9 @@ class Operation:
         return list(found.values())
 
     def of_the_update(self, backup: Backup) -> Project:
-        """Return what was added to its project and may be removed when an interrupted operation is finished.
+        """Return the additions to its project that may be removed when an interrupted operation is finished.
 
-        What was added after the rollback began stays. Once everything was restored, people may be at work: if an added
+        Additions after the start of the rollback stay. Once everything was restored, people may be at work: if an added
         container was started since, volumes and networks stay too.
         """
         came = self.record.came or Project(self.record.project or "")
@@ -292,7 +292,7 @@ class Operations:
             volumes: their volumes.
             guests: other containers that are quiesced with them.
             project: the compose project that it covers.
-            restore_tags: whether image names are moved back.
+            restore_tags: move image names back.
 
         Raises:
             ContainerBusyError, UnfinishedRollbackError: another operation has a container; nothing is recorded.
@@ -370,7 +370,7 @@ class Operations:
     def sweep(self) -> None:
         """Remove drafts, temporary files and holds without a record that dead processes left in the store.
 
-        What cannot be removed is logged: it only takes space.
+        A failed removal is only logged, because leftovers only take space.
         """
         try:
             self._store.journal.sweep()

@@ -1,4 +1,4 @@
-"""Resumes what was stopped for a capture, and recreates what somebody has removed meanwhile."""
+"""Resumes containers that were stopped for a capture, and recreates those that somebody has removed meanwhile."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Removal:
 
     Attributes:
         container: the container's name.
-        reason: what was removed, and what became of it, a sentence.
+        reason: a sentence that names the removed thing and its replacement.
     """
 
     container: str
@@ -79,12 +79,12 @@ class Revival:
         self._timer = timer
 
     def bring_back(self, record: Record) -> tuple[list[Removal], tuple[Resting, ...]]:
-        """Start what is stopped, and recreate what was removed; this can be repeated.
+        """Start the stopped containers, and recreate the removed ones and their networks; this can be repeated.
 
         A container that still exists is started rather than recreated.
 
         Returns:
-            What was removed, and which containers were started.
+            The removals, and the containers that were started.
 
         Raises:
             ResumeError: a container could not be started.

@@ -1,4 +1,4 @@
-"""Restores one container under its name, and renames away what has that name meanwhile."""
+"""Restores one container under its name, and renames away the container that has the name meanwhile."""
 
 from __future__ import annotations
 
@@ -63,17 +63,17 @@ def hold(engine: Engine, container: Observed) -> None:
 
 
 class ContainerSlot:
-    """Restores one container of a backup; each method establishes what its step of the plan promises.
+    """Restores one container of a backup; each method carries out a step of the plan.
 
     Args:
         engine: the engine that the container is restored on.
-        snapshotter: tells whether the original container is untouched.
+        snapshotter: checks that the original container is untouched.
         snapshot: the container to restore.
         ids: the new ids of recreated containers and networks, by the old ones; shared by all slots of one restore.
-        has_archives: whether the backup has the data of all volumes of the container, so that its anonymous volumes may
+        has_archives: True if the backup has the data of all volumes of the container, so that its anonymous volumes may
             be removed with a container that was renamed away.
         captured_on: the engine that the backup was taken on; None if that does not matter.
-        needs_name: whether the container needs its name before all data is back (`_inspection.needs_name`).
+        needs_name: True if the container needs its name before all data is back (`_inspection.needs_name`).
 
     Attributes:
         image_id: the id, in this engine, of the image with the container's file system.
@@ -107,7 +107,7 @@ class ContainerSlot:
         return with_ids(self._snapshot.inspection, self._ids)
 
     def rename_away(self, earlier: Iterable[str] = ()) -> None:
-        """Rename away and stop the original, the container with its name, and what earlier attempts renamed away.
+        """Rename away and stop the original, the container with its name, and those that earlier attempts renamed.
 
         A container is renamed before it is stopped, so that a supervisor that starts a stopped container by its name
         finds none.
@@ -390,7 +390,7 @@ class ContainerSlot:
 
     @contextmanager
     def _naming_lost_folders(self) -> Iterator[None]:
-        """Replace an engine's error about a missing bind source by ours, which says what to do."""
+        """Replace an engine's error about a missing bind source by ours, which tells the user how to go on."""
         try:
             yield
         except EngineError as error:

@@ -55,7 +55,7 @@ from docker_rollback.errors import DockerRollbackError, EngineError, RestoreErro
 logger = logging.getLogger("docker_rollback")
 
 Intruders: TypeAlias = Literal["refuse", "stop"]
-"""What to do with a running container outside the backup that has a volume, a port or an address of one in it."""
+"""The treatment of running containers outside the backup that have a volume, a port or an address of one in it."""
 
 Note: TypeAlias = Callable[[LedBack | str], None]
 """Called with each image name that was moved back, and with a sentence for each inexact result."""
@@ -112,8 +112,8 @@ class Restorer:
 
         Args:
             backup: the backup to restore.
-            restore_tags: whether to point the image names that the containers were created from at the images that they
-                had at the capture.
+            restore_tags: point the image names that the containers were created from at the images that they had at the
+                capture.
 
         Raises:
             CorruptBackupError: the backup is damaged; nothing was touched.
@@ -134,8 +134,8 @@ class Restorer:
 
         Args:
             backup: the backup to restore.
-            deep: whether to read everything. Otherwise files that this store has verified before are read again only if
-                they have changed.
+            deep: read everything. Otherwise files that this store has verified before are read again only if they have
+                changed.
 
         Raises:
             CorruptBackupError: the backup is damaged.
@@ -156,14 +156,14 @@ class Restorer:
         restore_tags: bool = True,
         note: Note = lambda _: None,
     ) -> None:
-        """Do the part of `restore` between `check` and `clean_up`: what was in the way stays renamed and stopped.
+        """Do the part of `restore` between `check` and `clean_up`; containers in the way stay renamed and stopped.
 
         Args:
             backup: the backup to restore.
             others: stops containers outside the backup that existed at the capture, for the time of the restore.
             detached: detaches such containers from networks that are recreated, and attaches them again.
             before_resume: called once all data is back, before the first container starts; not called if a step failed.
-            restore_tags: whether to move image names back.
+            restore_tags: move image names back.
             note: called with each image name that was moved back, and with a sentence for each inexact result.
         """
         others = others or QuiescedContainers(
@@ -242,7 +242,7 @@ class Restorer:
             failed.add(step.container.name)
 
     def resume_rest(self, backup: Backup, before: Mapping[str, str]) -> None:
-        """Do what `put_back` does once all data is back: start the containers not started yet, and compare those.
+        """Do the part of `put_back` after all data is back: start the containers not started yet, and compare those.
 
         Args:
             backup: the backup that was restored.
@@ -290,14 +290,14 @@ class Restorer:
         only: Project | None = None,
         back: Collection[str] = (),
     ) -> None:
-        """Remove what a restore renamed away, and what was added to the backup's project since.
+        """Remove containers that a restore renamed away, and additions to the backup's project since the capture.
 
-        What cannot be removed is logged, and stops nothing else.
+        A failed removal is logged, and stops nothing else.
 
         Args:
             backup: the backup that was restored.
-            spare_volumes: whether volumes that were added to the project stay. Without an update that made them, nobody
-                knows whose data they hold.
+            spare_volumes: keep volumes that were added to the project. Unless an update made them, nobody knows whose
+                data they hold.
             only: the added containers, networks and volumes that may be removed; all if None.
             back: the ids of original containers that were reused; their anonymous volumes stay.
         """
@@ -335,7 +335,7 @@ class Restorer:
 
     def _slots(self, backup: Backup, ids: dict[str, str] | None = None) -> dict[str, ContainerSlot]:
         """Return the slot of each container of a backup, by its name; `ids` are new ids by the old ones."""
-        # An anonymous volume that goes would take along what was excluded from its archive or is mounted in it.
+        # Removing an anonymous volume would also delete the data excluded from its archive, or mounted in it.
         archived = {volume.name for volume in backup.volumes if not (volume.anonymous and volume.is_partial)}
         ids = {} if ids is None else ids
         return {
@@ -457,7 +457,7 @@ class _Restoration:
         detached: the containers outside the backup that are detached while a network is recreated.
         surroundings: the containers, networks and volumes outside the backup.
         watch: notices containers that run on the data meanwhile.
-        note: called with what was changed beyond the containers, and with inexact results.
+        note: called with each image name that was moved back, and with a sentence for each inexact result.
         slots: the slots of the containers, by name.
         ids: the new ids of recreated containers and networks, by the old ones.
         named: the names of the containers that have their names again.

@@ -52,7 +52,7 @@ class ArchivedVolume:
         name: the name of the volume or the path of the folder.
         way: the access method.
         size: the size of its data as tar, in bytes.
-        stored: the size in the store, in bytes, including what it shares with other backups.
+        stored: the size in the store, in bytes, including data shared with other backups.
     """
 
     name: str
@@ -69,12 +69,12 @@ class BackedUp:
         id: the backup's id.
         store: the path of its store.
         created: the time of the capture, in UTC.
-        durable: whether the store alone is enough to restore it.
+        durable: True if the store alone is enough to restore it.
         project: the name of the compose project; None if single containers were backed up.
         containers: the names of the containers, in start order.
         volumes: the volumes and host folders.
         networks: the names of the networks.
-        not_covered: what the backup does not contain.
+        not_covered: the parts that the backup does not contain.
     """
 
     id: str
@@ -127,7 +127,7 @@ class Outcome:
     Attributes:
         status: "committed", "rolled back" or "failed"; "unchanged" if the container already ran the image that
             `replace` was given; "rolling back" if a second signal interrupted the rollback.
-        entered: whether the block was entered. If not, a failed status means that there was no update; every container
+        entered: True if the block was entered. If not, a failed status means that there was no update; every container
             is in its previous state unless `to_do` says otherwise.
         containers: the names of the containers; as the caller gave them if entering failed before they were found.
         begun: when entering began, in UTC.
@@ -137,15 +137,15 @@ class Outcome:
         backup: the backup; None if none was taken.
         reason: why the update was rolled back or entering failed; None if the update stands.
         rejected: the checks that failed.
-        rolled_back: what was restored, in words; empty unless everything was.
+        rolled_back: the restored containers, volumes and networks, in words; empty unless everything was restored.
         names: the image names that point to their captured images again. The image of the failed update, which lost
             its name, stays in the engine.
-        not_exact: what is not exactly as it was, one sentence each.
-        lost: the loss window: seconds from the capture to the rollback. What was written in it is discarded.
+        not_exact: the inexact results of the rollback, one sentence each.
+        lost: the loss window: seconds from the capture to the rollback. Data written in it is discarded.
         failures: why the rollback failed.
         kept: the id of the backup of the failed update's state, with ``keep_failed=True``.
         problems: errors that did not change the outcome: of a hook, of keeping the failed state, of tidying up.
-        to_do: what the user has to do, one sentence each.
+        to_do: the tasks left to the user, one sentence each.
         recovered: unfinished earlier operations on these containers, which entering finished.
     """
 
@@ -334,7 +334,7 @@ class OutcomeBuilder:
         self._to_do.append(f"the rollback was interrupted: call {self._recover}")
 
     def problem(self, error: BaseException, *, left_over: bool = False) -> None:
-        """Record an error that does not change the outcome, and whether it left anything in engine or store."""
+        """Record an error that does not change the outcome; `left_over` if it left anything in engine or store."""
         step = error.hook if isinstance(error, HookError) else self._reporter.current
         self._problems.append(self._trouble(error, step))
         if left_over:

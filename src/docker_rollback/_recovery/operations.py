@@ -228,7 +228,7 @@ class Operation:
         return evolve(came if len(idle) == len(found) else Project(came.name), containers=tuple(idle))
 
     def end(self, *, last: Callable[[], None] = lambda: None) -> None:
-        """Release the backup, remove the lock volumes and the record; harmless if repeated.
+        """Release the backup, remove the lock volumes and the record; this can be repeated.
 
         Args:
             last: called before the record is removed, after the last request to the engine: an engine that dies in a

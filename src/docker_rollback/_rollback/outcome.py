@@ -323,7 +323,7 @@ class OutcomeBuilder:
         self._to_do.append(f"the rollback failed: fix the cause, then call {self._recover}{restore}")
 
     def restored(self, fact: LedBack | str) -> None:
-        """Record an image name that was restored, or a sentence about what could not be restored exactly."""
+        """Record an image name that was restored, or a sentence about an inexact result."""
         if isinstance(fact, LedBack):
             self._names.append(fact)
         elif fact not in self._not_exact:

@@ -277,7 +277,7 @@ class FailingEngine:
         return self.pass_on("inspect_network", lambda: self._engine.inspect_network(ref), ref)
 
     def list_networks(self, *, labels: Mapping[str, str] = {}) -> list[str]:
-        """Return the ids of the networks that bear `labels`."""
+        """Return the ids of the networks that have `labels`."""
         return self.pass_on("list_networks", lambda: self._engine.list_networks(labels=labels), dict(labels))
 
     def create_network(self, request: Inspection) -> str:
@@ -313,7 +313,7 @@ class FailingEngine:
         return self.pass_on("inspect_volume", lambda: self._engine.inspect_volume(name), name)
 
     def list_volumes(self, *, labels: Mapping[str, str] = {}) -> list[str]:
-        """Return the names of the volumes that bear `labels`."""
+        """Return the names of the volumes that have `labels`."""
         return self.pass_on("list_volumes", lambda: self._engine.list_volumes(labels=labels), dict(labels))
 
     def create_volume(self, request: Inspection) -> str:

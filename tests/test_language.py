@@ -41,20 +41,19 @@ GIVEN_UP = {
 """The words we gave up, each as a pattern of whole words in lower case."""
 
 LEFT = {
-    "anew": 6,
+    "anew": 2,
     "aside": 22,
-    "at rest": 24,
-    "bear": 8,
+    "at rest": 19,
+    "bear": 4,
     "beside": 13,
     "bystander": 4,
     "flux": 3,
     "former": 19,
     "guest": 10,
-    "look at": 12,
+    "look at": 10,
     "of which": 2,
-    "set going": 2,
-    "told": 33,
-    "whatever": 8,
+    "told": 26,
+    "whatever": 2,
 }
 """How often each may still be found. It only goes down; a word that is not here is gone."""
 

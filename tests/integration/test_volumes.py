@@ -527,10 +527,8 @@ def test_a_volume_in_use_is_not_filled(bench: Bench, state: str) -> None:
 
 DYING = """
 import sys, time
-from docker_rollback._archiver import VolumeArchiver
-from docker_rollback._engine import DockerEngine
-from docker_rollback._store import BackupStore
 import docker
+from docker_rollback import BackupStore, DockerEngine, VolumeArchiver
 url, volume, store, operation = sys.argv[1:]
 store = BackupStore(store)
 archiver = VolumeArchiver(DockerEngine(docker.DockerClient(base_url=url)), store, way="helper")

@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Final, Any
 
 from attrs import define, field
 
@@ -29,6 +29,9 @@ _RETRIES = 3
 """The number of failed probes in a row that make a container unhealthy, unless its health check sets `Retries`."""
 
 Hook = Callable[[Container], object]
+
+_NO_REAL_PID: Final = 1 << 22
+"""Above every pid of a machine (PID_MAX_LIMIT of Linux), so that no fake container is taken for a real process."""
 
 
 @define
@@ -119,7 +122,7 @@ class Life:
         container.sandbox = "" if not container.endpoints else self.maker.new_id()
         container.status, container.exit_code, container.error = "running", 0, ""
         container.started = self.maker.moments.written()
-        container.pid = 1000 + container.run
+        container.pid = _NO_REAL_PID + container.run
         container.health = "starting" if container.checked else None
         container.probes, container.undecided = [], False
         prepare(container.command, Files(container.view, self.maker.moments.nanoseconds, nullcontext()))

@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from datetime import datetime, timedelta
-from typing import Final, Any
+from typing import Any, Final
 
 from attrs import define, field
 

@@ -32,7 +32,8 @@ from tests.engines.images import busybox_tar
 from tests.engines.results import cannot
 from tests.programs import run_in
 
-pytestmark = pytest.mark.engine
+# It starts an engine of its own, which takes root.
+pytestmark = [pytest.mark.engine, pytest.mark.direct]
 
 Answer = TypeVar("Answer")
 Prune: TypeAlias = Callable[[docker.DockerClient], object]

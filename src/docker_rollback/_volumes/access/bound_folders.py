@@ -10,13 +10,12 @@ from typing import Any, Final, TypeAlias
 from attrs import asdict
 
 from docker_rollback._engine import Engine, Process
-from docker_rollback._host import Spot, Tree, overlap, spot_of
+from docker_rollback._host import BOOT_ID, Spot, Tree, overlap, spot_of
 from docker_rollback._inspection import engine_spot, inspection_of, is_straight, why_never, why_not_there
 from docker_rollback._model import SINGLE_FILE
 from docker_rollback._volumes.tar.archive_stream import pieces_of
 from docker_rollback.errors import VolumeAccessError
 
-_BOOT_ID = "/proc/sys/kernel/random/boot_id"
 _MOUNTINFO = "/proc/self/mountinfo"
 _Runs: TypeAlias = Callable[[Sequence[str]], Process]
 
@@ -113,7 +112,7 @@ class HostFolders:
     def _kept_spots(self, boot: str) -> dict[str, Spot]:
         """Return the places of the folders that must not be touched, if they are on the same machine."""
         try:
-            if Path(_BOOT_ID).read_text().strip() != boot:
+            if Path(BOOT_ID).read_text().strip() != boot:
                 return {}
             mountinfo = Path(_MOUNTINFO).read_text(encoding="utf-8", errors="surrogateescape")
         except OSError:
@@ -126,7 +125,7 @@ def _told_here() -> tuple[str | None, str | None, str]:
     """Return the same as `_told_there` for an open folder of this machine."""
     try:
         mountinfo = Path(_MOUNTINFO).read_text(encoding="utf-8", errors="surrogateescape")
-        return "directory", mountinfo, Path(_BOOT_ID).read_text().strip()
+        return "directory", mountinfo, Path(BOOT_ID).read_text().strip()
     except OSError:
         return None, None, ""
 
@@ -134,7 +133,7 @@ def _told_here() -> tuple[str | None, str | None, str]:
 def _told_there(run: _Runs, root: str) -> tuple[str | None, str | None, str]:
     """Return a folder's kind, the mounts, and the machine's boot id, from a helper."""
     kind = _said(run, "stat", "-c", "%F", root)
-    boot = _said(run, "cat", _BOOT_ID) or ""
+    boot = _said(run, "cat", BOOT_ID) or ""
     return None if kind is None else kind.strip(), _said(run, "cat", _MOUNTINFO), boot.strip()
 
 

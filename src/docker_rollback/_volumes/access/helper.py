@@ -13,6 +13,7 @@ from typing import Any, Final
 from attrs import frozen
 
 from docker_rollback._engine import ContainerFilter, Engine, Process, removal_error
+from docker_rollback._host import boot_id
 from docker_rollback._inspection import quiet_request
 from docker_rollback._names import HELPER_NAME, OPERATION_LABEL, ROLE_LABEL
 from docker_rollback._volumes.access.helper_image import Toolbox
@@ -308,9 +309,9 @@ def _folder_of(lock: str) -> str:
         return ""
     try:
         found = Path(lock).parent.stat()
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
     except (OSError, ValueError):
         return ""
+    boot = boot_id()
     return f"{boot}:{found.st_dev}:{found.st_ino}" if boot else ""
 
 

@@ -15,6 +15,7 @@ from typing import Final, Protocol
 from attrs import frozen
 
 from docker_rollback._engine import Finished
+from docker_rollback._host import BOOT_ID
 from docker_rollback._volumes.access.reach import Reach
 from docker_rollback._volumes.access.running_programs import Crew
 from docker_rollback._volumes.tar import gnu_tar
@@ -30,7 +31,7 @@ _A_FILE: Final = 16 << 10
 _HEADERS: Final = 1536
 """How many bytes tar prints for a file beside its own: its header, and one of attributes before it."""
 _SHAPE: Final = "%y %n %b %i %C@ %T@ %s %P\\0"
-_CLOCKS: Final = ("/proc/sys/kernel/random/boot_id", "/proc/uptime", "/proc/stat")
+_CLOCKS: Final = (BOOT_ID, "/proc/uptime", "/proc/stat")
 _MAY_VANISH: Final = (0, 1)
 """How find ends: 1 where something vanished before it."""
 _SECOND: Final = 1_000_000_000

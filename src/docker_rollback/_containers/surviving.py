@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from docker_rollback._host import is_main_program, mounted
-from docker_rollback._inspection import could_make, refers
+from docker_rollback._inspection import could_make, partners, refers
 from docker_rollback._model import Mount, Observed
 from docker_rollback._names import SHORT_ID
 
-_SHARED: Final = "container:"
-_NAMESPACES: Final = {
+_USED: Final = {
     "NetworkMode": "the network",
     "PidMode": "the process namespace",
     "IpcMode": "the shared memory",
+    "VolumesFrom": "the volumes",
+    "Links": "a link",
 }
 _ID: Final = re.compile("[0-9a-f]{64}")
 _DELETED: Final = "//deleted"
@@ -27,14 +28,15 @@ def lost_partners(container: Observed, everything: Iterable[Observed]) -> list[s
     """Return why a container cannot be started or recreated without another one that is gone or stopped. Pure."""
     there = tuple(everything)
     reasons = []
-    for partner, what, runs in _partners(container.inspection["HostConfig"]):
-        found = next((one for one in there if refers(partner, one.name, one.id)), None)
+    for partner in partners(container.inspection):
+        what = _USED[partner.setting]
+        found = next((one for one in there if refers(partner.reference, one.name, one.id)), None)
         if found is None:
             reasons.append(
-                f"it uses {what} of container {_short(partner)!r}, which is gone: once it is stopped, its engine can "
-                "neither start nor create it again; recreate it first"
+                f"it uses {what} of container {_short(partner.reference)!r}, which is gone: once it is stopped, its "
+                "engine can neither start nor create it again; recreate it first"
             )
-        elif runs and container.state.alive and not found.state.alive:
+        elif partner.setting != "VolumesFrom" and container.state.alive and not found.state.alive:
             reasons.append(
                 f"it uses {what} of container {found.name!r}, which does not run: once it is stopped, its engine "
                 f"cannot start it again; start {found.name!r}, or recreate both, first"
@@ -45,19 +47,6 @@ def lost_partners(container: Observed, everything: Iterable[Observed]) -> list[s
 def _short(reference: str) -> str:
     """Return a reference as people write it: a full id is shortened."""
     return reference[:SHORT_ID] if _ID.fullmatch(reference) else reference
-
-
-def _partners(host_config: Mapping[str, Any]) -> list[tuple[str, str, bool]]:
-    """Return the containers that one needs: name or id, the thing that it uses, and whether they have to run."""
-    modes = {mode: str(host_config.get(mode) or "") for mode in _NAMESPACES}
-    found = [
-        (value.removeprefix(_SHARED), _NAMESPACES[mode], True)
-        for mode, value in modes.items()
-        if value.startswith(_SHARED)
-    ]
-    found += [(str(donor).partition(":")[0], "the volumes", False) for donor in host_config.get("VolumesFrom") or ()]
-    links = (str(link).partition(":")[0].removeprefix("/") for link in host_config.get("Links") or ())
-    return found + [(link, "a link", True) for link in links]
 
 
 def doubtful_paths(container: Observed, group: Iterable[Observed], *, mountinfo: str) -> list[str]:

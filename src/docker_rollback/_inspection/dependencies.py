@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from attrs import frozen
+
 from docker_rollback._inspection.recreate import refers
 from docker_rollback._model import ContainerSnapshot, Observed
 from docker_rollback._names import SHORT_ID
@@ -36,14 +38,37 @@ def bound_to(containers: Iterable[Observed], everything: Iterable[Observed]) -> 
         rest = [other for other in rest if other not in joining]
 
 
+@frozen
+class Partner:
+    """Another container that a container uses.
+
+    Attributes:
+        reference: the other one's name or id, as the container's configuration has it.
+        setting: the setting of `HostConfig` that refers to it.
+    """
+
+    reference: str
+    setting: str
+
+
+def partners(inspection: Mapping[str, Any]) -> list[Partner]:
+    """Return the containers whose namespaces, volumes or links a container uses, in this order."""
+    host_config = inspection["HostConfig"]
+    modes = {mode: str(host_config.get(mode) or "") for mode in _NAMESPACES}
+    found = [Partner(value.removeprefix(_SHARED), mode) for mode, value in modes.items() if value.startswith(_SHARED)]
+    found += [Partner(str(one).partition(":")[0], "VolumesFrom") for one in host_config.get("VolumesFrom") or ()]
+    links = (str(link).partition(":")[0].removeprefix("/") for link in host_config.get("Links") or ())
+    return found + [Partner(link, "Links") for link in links]
+
+
 def shared_namespaces(one: Observed, other: Observed) -> list[str]:
     """Return, in words, the namespaces of another container that a container would lose if that one stopped."""
-    found = []
-    for mode, what in (("NetworkMode", "network"), ("PidMode", "process namespace")):
-        value = str(one.inspection["HostConfig"].get(mode))
-        if value.startswith(_SHARED) and refers(value.removeprefix(_SHARED), other.name, other.id):
-            found.append(what)
-    return found
+    words = {"NetworkMode": "network", "PidMode": "process namespace"}
+    return [
+        words[partner.setting]
+        for partner in partners(one.inspection)
+        if partner.setting in words and refers(partner.reference, other.name, other.id)
+    ]
 
 
 def start_order(containers: Sequence[Observed]) -> tuple[Observed, ...]:
@@ -124,15 +149,7 @@ def _is_bound(one: Observed, other: Observed) -> bool:
 
 def _references(inspection: Mapping[str, Any]) -> list[str]:
     """Return the names and ids of the containers whose namespaces, volumes or links a container uses."""
-    host_config = inspection["HostConfig"]
-    references = [
-        str(host_config.get(mode) or "").removeprefix(_SHARED)
-        for mode in _NAMESPACES
-        if str(host_config.get(mode) or "").startswith(_SHARED)
-    ]
-    references += [str(donor).partition(":")[0] for donor in host_config.get("VolumesFrom") or ()]
-    references += [str(link).partition(":")[0].removeprefix("/") for link in host_config.get("Links") or ()]
-    return references
+    return [partner.reference for partner in partners(inspection)]
 
 
 def starts_once_healthy(one: Observed | ContainerSnapshot, other: Observed | ContainerSnapshot) -> bool:

@@ -101,14 +101,15 @@ class Preflight:
         Raises:
             ContainerNotFoundError, ProjectNotFoundError: one of `containers`, or the project, does not exist.
         """
-        given = self._named(containers, project)
-        others = look_at_all(self._engine, ContainerFilter(), but={container.id for container in given})
+        given, others = self._found(containers, project)
         return start_order([*given, *bound_to(given, others)])
 
-    def _named(self, containers: Sequence[str], project: str | None) -> list[Observed]:
+    def _found(self, containers: Sequence[str], project: str | None) -> tuple[list[Observed], list[Observed]]:
+        """Return the containers that the caller gave, each once, and all others."""
         named = [observe(self._engine.inspect_container(reference)) for reference in containers]
         named += require_members(self._engine, project) if project is not None else []
-        return list({container.id: container for container in named}.values())
+        given = {container.id: container for container in named}
+        return list(given.values()), look_at_all(self._engine, ContainerFilter(), but=given.keys())
 
     def run(self, containers: Sequence[str], *, project: str | None = None, looks: bool = False) -> Report:
         """Report what a backup of containers, of a compose project, or of both together would be.
@@ -149,9 +150,8 @@ class Preflight:
 
     def _look(self, containers: tuple[str, ...], project: str | None) -> Scene:
         """Collect the facts that the rules decide on, except those about the data of volumes."""
-        given = self._named(containers, project)
+        given, others = self._found(containers, project)
         whole = look_at_project(self._engine, project) if project is not None else None
-        others = look_at_all(self._engine, ContainerFilter(), but={container.id for container in given})
         joined = tuple(bound_to(given, others))
         group = start_order([self._settled(one) for one in (*given, *joined)])
         scene = Scene(

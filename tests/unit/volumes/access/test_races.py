@@ -161,17 +161,22 @@ def test_a_full_restore_writes_nothing_outside(world: World) -> None:
     assert world.outside_is_untouched()
 
 
+def fill_under_many_swaps(world: World, taken: Taken) -> None:
+    """Restore a few times while folder and link change places all the time; nothing lands or goes outside."""
+    for _ in range(3):
+        if not os.path.lexists(world.link):
+            world.link.symlink_to(world.outside)
+        if not os.path.lexists(world.sub):
+            world.sub.mkdir()
+        with Swapping(world.sub, world.link):
+            fill(world, taken)
+        assert world.outside_is_untouched()
+
+
 def test_a_full_restore_writes_nothing_outside_under_many_swaps(plain: World) -> None:
     """However often folder and link change places during some restores, nothing lands or goes outside."""
     taken = archived(plain)
-    for _ in range(3):
-        if not os.path.lexists(plain.link):
-            plain.link.symlink_to(plain.outside)
-        if not os.path.lexists(plain.sub):
-            plain.sub.mkdir()
-        with Swapping(plain.sub, plain.link):
-            fill(plain, taken)
-        assert plain.outside_is_untouched()
+    fill_under_many_swaps(plain, taken)
 
 
 @pytest.fixture
@@ -239,14 +244,7 @@ def test_what_a_restore_leaves_alone_is_never_outside(world: World, monkeypatch:
 def test_a_restore_of_changes_under_many_swaps_touches_nothing_outside(plain: World) -> None:
     """However often folder and link change places while changes are put back, nothing lands or goes outside."""
     taken = incremental(plain)
-    for _ in range(3):
-        if not os.path.lexists(plain.link):
-            plain.link.symlink_to(plain.outside)
-        if not os.path.lexists(plain.sub):
-            plain.sub.mkdir()
-        with Swapping(plain.sub, plain.link):
-            fill(plain, taken)
-        assert plain.outside_is_untouched()
+    fill_under_many_swaps(plain, taken)
 
 
 def test_a_folder_whose_owner_goes_on_is_put_back(plain: World) -> None:

@@ -72,8 +72,7 @@ class Change:
     kind: Literal["changed", "added", "deleted"]
 
 
-_BY_SIGNAL: Final = 128
-"""Shells and engines add this to the number of the signal that killed a program."""
+_BY_SIGNAL: Final = 128  # shells and engines add this to the number of the signal that killed a program
 
 
 @frozen
@@ -155,8 +154,7 @@ class ContainerFilter:
         return wanted is None or any(name in mounted for name in wanted)
 
 
-EVERY: Final = ContainerFilter()
-"""Every container, in any state."""
+EVERY: Final = ContainerFilter()  # every container, in any state
 
 
 class Engine(Protocol):

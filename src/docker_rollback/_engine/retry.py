@@ -18,8 +18,7 @@ from docker_rollback.errors import ContainerNotFoundError, EngineError, NetworkN
 _logger = logging.getLogger("docker_rollback")
 _Answer = TypeVar("_Answer")
 
-_ANSWERED = 2.0
-"""A failed start that the engine answered with an error is retried for so many seconds."""
+_ANSWERED = 2.0  # a failed start that the engine answered with an error is retried for so many seconds
 
 
 class RetryingEngine:

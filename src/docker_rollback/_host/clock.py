@@ -14,14 +14,12 @@ from typing import Final
 
 from docker_rollback._model import Clock
 
-BOOT_ID: Final = "/proc/sys/kernel/random/boot_id"
-"""The file with the id of this boot of the machine."""
+BOOT_ID: Final = "/proc/sys/kernel/random/boot_id"  # the file with the id of this boot of the machine
 _SINCE_START: Final = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 _READINGS: Final = 50
+# Nanoseconds that two readings of an unchanged offset may differ by: usually hundreds, thousands under load.
 _CLOSE: Final = 50_000
-"""Nanoseconds that two readings of an unchanged offset may differ by: usually hundreds, thousands under load."""
-_SET_BACK: Final = 1_000_000_000
-"""Nanoseconds by which a clock that nobody set may appear to have gone back."""
+_SET_BACK: Final = 1_000_000_000  # nanoseconds by which a clock that nobody set may appear to have gone back
 
 
 def now() -> datetime:

@@ -14,8 +14,8 @@ from docker_rollback._host.tree import Tree
 _UID_MAP: Final = "/proc/self/uid_map"
 
 
+# The command with which a helper reports its kernel's boot, and its mapping of user ids.
 IDENTITY: Final = ("cat", BOOT_ID, _UID_MAP)
-"""The command with which a helper reports its kernel's boot, and its mapping of user ids."""
 
 
 _EVERY_OWNER: Final = ["0", "0", "4294967295"]
@@ -24,8 +24,7 @@ _EVERY_OWNER: Final = ["0", "0", "4294967295"]
 _CAPABILITIES: Final = sum(1 << number for number in (0, 1, 2, 3, 4, 21, 27, 31))
 
 
-_SAME_START: Final = 2.0
-"""Seconds by which the engine's start time of a process and the kernel's may differ."""
+_SAME_START: Final = 2.0  # seconds by which the engine's start time of a process and the kernel's may differ
 
 
 def may_do_anything(process: str = "/proc/self") -> bool:

@@ -17,8 +17,7 @@ from contextlib import contextmanager
 from functools import cache
 from typing import Final, Self
 
-_OPENAT2: Final = 437
-"""The system call's number, on all architectures but Alpha."""
+_OPENAT2: Final = 437  # the system call's number, on all architectures but Alpha
 _NO_MAGICLINKS: Final = 0x02
 _NO_SYMLINKS: Final = 0x04
 _BENEATH: Final = 0x08

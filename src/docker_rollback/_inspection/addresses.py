@@ -17,8 +17,8 @@ from typing import Any, Final
 from docker_rollback._inspection.recreate import ASKED, SHOWN_AS, attached_networks, primary_network, started_at
 from docker_rollback._model import NotCovered
 
+# Modes that Podman lists like networks.
 _NO_NETWORKS: Final = ("bridge", "host", "none", "pasta", "private", "slirp4netns")
-"""Modes that Podman lists like networks."""
 
 
 def with_asked(

@@ -68,9 +68,10 @@ _ENDPOINT_ASSIGNED = {
     "Asked": "the requested addresses, if the engine does not tell (our field, for Podman)",
 }
 
+# Lists whose order has no meaning; engines do not always preserve it.
 _SETS = ("HostConfig.CapAdd", "HostConfig.CapDrop", "HostConfig.GroupAdd", "HostConfig.Binds")
-"""Lists whose order has no meaning; engines do not always preserve it."""
 
+# Mappings with the user's own keys, in which a key with an empty value counts.
 _KEYED = (
     "Config.ExposedPorts",
     "Config.Labels",
@@ -82,11 +83,10 @@ _KEYED = (
     "HostConfig.Sysctls",
     "HostConfig.Tmpfs",
 )
-"""Mappings with the user's own keys, in which a key with an empty value counts."""
 
-_NO_RESTART = ("HostConfig.RestartPolicy.Name", "no")
-"""Equal to an empty name, which an update in place cannot restore."""
+_NO_RESTART = ("HostConfig.RestartPolicy.Name", "no")  # equal to an empty name, which an update in place cannot restore
 
+# Fields in which people put passwords and tokens. Their values are never shown.
 _SECRETIVE = (
     "Args",
     "Config.Cmd",
@@ -98,8 +98,8 @@ _SECRETIVE = (
     "HostConfig.Mounts",
     "Path",
 )
-"""Fields in which people put passwords and tokens. Their values are never shown."""
 
+# Fields that differ between engines although nobody set them.
 _OF_AN_ENGINE = {
     "Config.AttachStderr": "of the program that created it; Podman does not store it",
     "Config.AttachStdin": "the same",
@@ -109,13 +109,11 @@ _OF_AN_ENGINE = {
     "HostConfig.MaskedPaths": "the engine's own list, longer with each version",
     "HostConfig.ReadonlyPaths": "the same",
 }
-"""Fields that differ between engines although nobody set them."""
 
-_RUNTIMES = ("runc", "crun")
-"""The engines' default runtimes."""
+_RUNTIMES = ("runc", "crun")  # the engines' default runtimes
 
+# The engines' words for a log file of the container; Podman accepts both, Docker the first one.
 _LOG_FILES = ("json-file", "k8s-file")
-"""The engines' words for a log file of the container; Podman accepts both, Docker the first one."""
 
 _MERGED_HOSTNAME = "(made from the id)"
 

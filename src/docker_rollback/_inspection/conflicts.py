@@ -12,8 +12,8 @@ from docker_rollback._inspection.recreate import user_endpoints
 from docker_rollback._model import ContainerSnapshot, Observed
 
 _EVERY_ADDRESS = ("", "0.0.0.0", "::")
+# The address allocators (IPAM drivers) of Docker and Podman themselves; others have rules of their own.
 _OWN_SOURCES = ("default", "host-local")
-"""The address allocators (IPAM drivers) of Docker and Podman themselves; others have rules of their own."""
 
 
 def conflict(wanted: ContainerSnapshot, running: Observed, *, folders: Collection[str] = ()) -> str | None:

@@ -15,11 +15,10 @@ from typing import Any, Final
 from docker_rollback._host import Spot, folder_of, lies_in, mounted, overlap
 from docker_rollback._model import Mount, NotCovered, is_folder
 
-DRIVER: Final = "(folder of the host)"
-"""The driver in a folder's inspection; no volume driver can have this name."""
+DRIVER: Final = "(folder of the host)"  # the driver in a folder's inspection; no volume driver can have this name
 
+# Folders of the host's system. They are refused as a whole; single folders in them are allowed.
 _SYSTEM: Final = ("/", "/bin", "/boot", "/etc", "/lib", "/lib32", "/lib64", "/run", "/sbin", "/usr", "/var")
-"""Folders of the host's system. They are refused as a whole; single folders in them are allowed."""
 
 _KERNEL: Final = ("/dev", "/proc", "/sys")
 
@@ -38,6 +37,7 @@ _ENGINES: Final = (
 )
 _DOCKERS: Final = re.compile(r"/run/docker[^/]*(/|$)")
 
+# Types of file systems whose files belong to the kernel.
 _VIRTUAL: Final = (
     "autofs",
     "binfmt_misc",
@@ -60,7 +60,6 @@ _VIRTUAL: Final = (
     "sysfs",
     "tracefs",
 )
-"""Types of file systems whose files belong to the kernel."""
 
 _MOUNTED_BY_ENGINES: Final = ("/etc/hostname", "/etc/hosts", "/etc/resolv.conf")
 _OF_A_CONTAINER: Final = re.compile(r"/[0-9a-f]{64}/")

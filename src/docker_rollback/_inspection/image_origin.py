@@ -27,15 +27,14 @@ from attrs import frozen
 from docker_rollback._inspection.recreate import layers_of
 
 _HEAD: Final = "docker-rollback origin "
+# The maximum length of a record: it is part of a request's first line, which proxies limit to 15,000 characters.
 _LONGEST: Final = 8000
-"""The maximum length of a record: it is part of a request's first line, which proxies limit to 15,000 characters."""
-_LARGEST: Final = 1 << 20
-"""The maximum size of a record's JSON, in bytes."""
+_LARGEST: Final = 1 << 20  # the maximum size of a record's JSON, in bytes
 _ID: Final = re.compile("sha256:[0-9a-f]{64}")
 _SALT: Final = re.compile("[0-9a-f]{32}")
 
+# Fields of a configuration that are mappings; their values are compared one by one.
 _MAPPINGS: Final = ("Labels", "ExposedPorts", "Volumes", "Healthcheck")
-"""Fields of a configuration that are mappings; their values are compared one by one."""
 
 
 @frozen

@@ -9,8 +9,8 @@ from attrs import evolve, field, frozen
 from docker_rollback._model import Exclude, NotCovered, Observed, Project, Way, privileges
 from docker_rollback.errors import UnsupportedContainerError
 
+# The number of files that a container or volume adds to the store; the first backup of an image may add more.
 _FILES = 16
-"""The number of files that a container or volume adds to the store; the first backup of an image may add more."""
 
 
 @frozen

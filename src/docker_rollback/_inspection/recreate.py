@@ -16,25 +16,22 @@ from attrs import frozen
 from docker_rollback._model import ContainerState, Mount, Observed
 from docker_rollback._names import SHORT_ID
 
-ASKED = "Asked"
-"""Our field of an endpoint: the requested addresses, if the engine does not tell (see `addresses`)."""
+ASKED = "Asked"  # our field of an endpoint: the requested addresses, if the engine does not tell (see `addresses`)
 
+# Maps the address fields of a request to those in which an inspection shows the addresses in use.
 SHOWN_AS: Final = {"IPv4Address": "IPAddress", "IPv6Address": "GlobalIPv6Address"}
-"""Maps the address fields of a request to those in which an inspection shows the addresses in use."""
 
-_PODMAN_DEFAULT = "podman"
-"""Podman's default network, which accepts aliases and addresses like any other."""
+_PODMAN_DEFAULT = "podman"  # Podman's default network, which accepts aliases and addresses like any other
 
+# Network modes whose networks accept no aliases and no static addresses (moby, daemon/container_operations.go).
 _PLAIN_NETWORKS = ("bridge", "host", "none", "default", _PODMAN_DEFAULT)
-"""Network modes whose networks accept no aliases and no static addresses (moby, daemon/container_operations.go)."""
 
 _OVERLAY_NUMBER = "com.docker.network.driver.overlay.vxlanid_list"
 
+# An anonymous volume's name; a volume from `VolumesFrom` may have a name that its owner chose.
 _GENERATED = re.compile(r"[0-9a-f]{64}")
-"""An anonymous volume's name; a volume from `VolumesFrom` may have a name that its owner chose."""
 
-HELD = {"Name": "no", "MaximumRetryCount": 0}
-"""The restart policy of a container that only we may start."""
+HELD = {"Name": "no", "MaximumRetryCount": 0}  # the restart policy of a container that only we may start
 
 
 @frozen

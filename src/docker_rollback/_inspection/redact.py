@@ -12,17 +12,16 @@ from collections.abc import Iterable, Iterator
 from typing import Final
 from urllib.parse import unquote
 
+# Matches the names that people choose for variables with secrets.
 _TELLING_NAME: Final = re.compile(
     r"pass|pwd|secret|token|key|cred|auth|priv|salt|cert|cookie|session|signature|dsn|license|pin\b", re.IGNORECASE
 )
-"""Matches the names that people choose for variables with secrets."""
 
-_IN_ADDRESS: Final = re.compile(r"://[^/@\s:]*:([^/@\s]+)@")
-"""Matches the password in an address."""
+_IN_ADDRESS: Final = re.compile(r"://[^/@\s:]*:([^/@\s]+)@")  # matches the password in an address
 
 _LONG: Final = 8
+# Shorter values would match by chance. A value of `_LONG` characters counts as a secret under any name.
 _SHORTEST: Final = 3
-"""Shorter values would match by chance. A value of `_LONG` characters counts as a secret under any name."""
 
 
 def hide(text: str, environment: Iterable[str], *, known: Iterable[str] = ()) -> str:

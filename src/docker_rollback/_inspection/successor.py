@@ -21,14 +21,13 @@ from docker_rollback._model import Observed
 Words: TypeAlias = str | Sequence[str]
 """A command: a list of words, or one string that is split like a shell command."""
 
+# Fields of a configuration in which an empty value means the image's default.
 _PLAIN: Final = ("User", "WorkingDir", "StopSignal", "Shell")
-"""Fields of a configuration in which an empty value means the image's default."""
 
-_NOT_ASKED_FOR: Final = ("OnBuild", "ArgsEscaped")
-"""Fields that only an image has."""
+_NOT_ASKED_FOR: Final = ("OnBuild", "ArgsEscaped")  # fields that only an image has
 
+# The label in which compose records the id of the image that it created a container from.
 _OF_THE_IMAGE: Final = "com.docker.compose.image"
-"""The label in which compose records the id of the image that it created a container from."""
 
 
 class ChangeArguments(TypedDict, total=False):

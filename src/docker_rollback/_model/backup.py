@@ -34,8 +34,8 @@ def is_folder(name: str) -> bool:
     return name.startswith("/")
 
 
+# The field that tells the inspection of a single file on the engine's host from that of a folder.
 SINGLE_FILE = {"Kind": "file"}
-"""The field that tells the inspection of a single file on the engine's host from that of a folder."""
 
 
 def is_file(inspection: Mapping[str, Any]) -> bool:

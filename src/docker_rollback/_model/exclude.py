@@ -167,4 +167,3 @@ def _as_bytes(expression: str) -> str:
 
 
 NONE: Final = Paths()
-"""No paths."""

@@ -21,8 +21,7 @@ _HOST_MODES: Final = (
 _SOCKETS: Final = ("docker.sock", "podman.sock", "containerd.sock", "crio.sock")
 _USUAL_RUNTIMES: Final = ("", "runc", "crun", "io.containerd.runc.v2", "oci")
 _TIGHTENING: Final = "no-new-privileges"
-_PROFILE_FROM: Final = 80
-"""A security option with more characters contains a whole profile, not its name."""
+_PROFILE_FROM: Final = 80  # a security option with more characters contains a whole profile, not its name
 
 
 def privileges(inspection: Mapping[str, Any]) -> tuple[str, ...]:

@@ -19,8 +19,8 @@ from docker_rollback._store.oci import MalformedError, check_digest
 from docker_rollback._store.streams import CHUNK
 from docker_rollback.errors import CorruptBackupError, StoreError, StoreFullError
 
+# Nanoseconds: file times may lag this far behind, so a file can change twice within them and show the same times.
 _TICK = 20_000_000
-"""Nanoseconds: file times may lag this far behind, so a file can change twice within them and show the same times."""
 
 _Stamp = tuple[int, int, int, int, int]
 

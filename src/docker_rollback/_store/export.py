@@ -15,11 +15,10 @@ from docker_rollback._store.streams import CompressionError, decompressed, tar_e
 from docker_rollback.errors import StoreError
 
 DOCKER_FILE = "manifest.json"
+# The file of an export with the index of the whole backup, as in a store's ``index.json``.
 BACKUP_FILE = "docker-rollback.json"
-"""The file of an export with the index of the whole backup, as in a store's ``index.json``."""
 
-REPOSITORY = "docker-rollback"
-"""The repository of the images of an export, in an engine that loads it."""
+REPOSITORY = "docker-rollback"  # the repository of the images of an export, in an engine that loads it
 
 
 @frozen

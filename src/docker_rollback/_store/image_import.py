@@ -20,8 +20,7 @@ from docker_rollback._store.image_manifests import Contents, Target, assemble, d
 from docker_rollback._store.streams import CHUNK, CompressionError, GzipWriter, IteratorFile, compression, decompressed
 from docker_rollback.errors import EngineError
 
-_MAX_TEXTS = 64 << 20
-"""The total size of JSON in an archive, in bytes; it is held in memory."""
+_MAX_TEXTS = 64 << 20  # the total size of JSON in an archive, in bytes; it is held in memory
 
 _MEDIA_TYPES = {"gzip": oci.LAYER_GZIP, "zstd": oci.LAYER_ZSTD}
 

@@ -17,11 +17,10 @@ from docker_rollback._store.streams import CHUNK, tar_end
 
 WHITEOUT: Final = b".wh."
 OPAQUE: Final = b".wh..wh..opq"
-_META: Final = b".wh..wh."
-"""The prefix of names that engines use internally, and skip."""
+_META: Final = b".wh..wh."  # the prefix of names that engines use internally, and skip
 
+# The extended headers of a member that are wrong for another name of the file.
 _OF_THE_NAME: Final = ("path", "linkpath", "size")
-"""The extended headers of a member that are wrong for another name of the file."""
 
 Path: TypeAlias = tuple[bytes, ...]
 

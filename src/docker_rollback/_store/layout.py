@@ -31,8 +31,7 @@ logger = logging.getLogger("docker_rollback")
 
 _RESERVE = 256 << 10
 
-PATIENCE = 120.0
-"""Seconds that a short change of the store waits for another one."""
+PATIENCE = 120.0  # seconds that a short change of the store waits for another one
 
 T = TypeVar("T")
 

@@ -25,14 +25,13 @@ from filelock import lock_descriptor
 
 from docker_rollback._store.files import DISK, Disk, open_private, translated
 
+# The length of the part of a lock file that describes the holder; the holder may write more after it.
 HOLDER_BYTES = 512
-"""The length of the part of a lock file that describes the holder; the holder may write more after it."""
 
+# Seconds between two tries. With longer pauses, a process that locks again and again would starve the waiting one.
 _LONGEST_PAUSE = 0.01
-"""Seconds between two tries. With longer pauses, a process that locks again and again would starve the waiting one."""
 
-_A_MOMENT = 0.05
-"""Seconds for which every lock is tried, because `is_held` and `remove_unheld` hold it for a moment."""
+_A_MOMENT = 0.05  # seconds for which every lock is tried, because `is_held` and `remove_unheld` hold it for a moment
 
 
 class LockedError(Exception):

@@ -13,10 +13,9 @@ from typing import Final, Self
 from docker_rollback._store.files import DISK, Disk, translated
 from docker_rollback.errors import StoreError
 
+# Bytes that are compared, and rewritten, at a time. It is small, because a database changes few, scattered pages.
 _BLOCK: Final = 64 << 10
-"""Bytes that are compared, and rewritten, at a time. It is small, because a database changes few, scattered pages."""
-_STRETCH: Final = 8 << 20
-"""Bytes that a thread compares in one task."""
+_STRETCH: Final = 8 << 20  # bytes that a thread compares in one task
 _PIECE: Final = 1 << 20
 
 

@@ -21,16 +21,14 @@ else:
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
-CHUNK = 1 << 20
-"""Bytes that are read, hashed and written at a time."""
+CHUNK = 1 << 20  # bytes that are read, hashed and written at a time
 
 GZIP_MAGIC = b"\x1f\x8b"
 ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 # A zstd file may start with a skippable frame, of any of sixteen kinds.
 _SKIPPABLE = tuple(bytes([0x50 + kind]) + b"\x2a\x4d\x18" for kind in range(16))
 
-LEVEL = 1
-"""The level of igzip, with the best balance of time and size for image layers."""
+LEVEL = 1  # the level of igzip, with the best balance of time and size for image layers
 
 # isal's type stubs declare its error as a value of type Exception.
 _ISAL_ERROR = cast(type[Exception], isal_zlib.error)

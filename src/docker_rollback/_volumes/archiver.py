@@ -50,8 +50,7 @@ from docker_rollback.errors import (
 
 logger = logging.getLogger("docker_rollback")
 
-_PATIENCE = 60.0
-"""Seconds to wait until an orphaned tar notices that its parent process is gone."""
+_PATIENCE = 60.0  # seconds to wait until an orphaned tar notices that its parent process is gone
 
 
 class VolumeArchiver:

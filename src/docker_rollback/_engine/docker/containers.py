@@ -30,14 +30,11 @@ from docker_rollback.errors import (
 
 _KINDS: Final[Mapping[int, Any]] = {0: "changed", 1: "added", 2: "deleted"}
 _ALREADY: Final = "already in progress"
-_REMOVAL: Final = 60.0
-"""Seconds to wait for a removal that is already in progress."""
+_REMOVAL: Final = 60.0  # seconds to wait for a removal that is already in progress
 _NO_POLICY: Final = ("", "no", None)
-_TIME_TO_STOP = 10.0
-"""The engines' default stop timeout, in seconds."""
+_TIME_TO_STOP = 10.0  # the engines' default stop timeout, in seconds
 
-_FOR_EVER = 7 * 86400.0
-"""Seconds after which even a stop without a timeout is given up."""
+_FOR_EVER = 7 * 86400.0  # seconds after which even a stop without a timeout is given up
 
 _CLEANUP: Final = 10.0
 

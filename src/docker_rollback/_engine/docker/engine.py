@@ -23,8 +23,7 @@ from docker_rollback._engine.docker.networks import DockerNetworks, DockerVolume
 from docker_rollback._engine.docker.rights import forbidden
 from docker_rollback._engine.port import Engine, EngineInfo
 
-_STANDS: Final = 10.0
-"""Seconds for which an engine's description of itself is cached."""
+_STANDS: Final = 10.0  # seconds for which an engine's description of itself is cached
 
 
 class DockerEngine(DockerContainers, DockerImages, DockerNetworks, DockerVolumes):

@@ -30,8 +30,8 @@ from docker_rollback.errors import (
     NotFoundError,
 )
 
+# The transport's errors. They include `OSError`, so no code of a caller may run where they are caught.
 TRANSPORT_ERRORS = (requests.RequestException, urllib3.exceptions.HTTPError, DockerException, OSError)
-"""The transport's errors. They include `OSError`, so no code of a caller may run where they are caught."""
 
 # The engine was never reached, so the request has no effect.
 _UNREACHED = frozenset(
@@ -74,8 +74,8 @@ _MISSING_NETWORK = re.compile(r"\bnetwork (\S+) not found", re.IGNORECASE)
 _MISSING_CONTAINER = re.compile(r"no such container|no container with (?:name|id)", re.IGNORECASE)
 
 
+# Matches at least two words; a number, or a page of markup, is not a reason.
 _SENTENCE = re.compile(r"[^\W\d]{2,}\W+(?:\w+\W+)*[^\W\d]{2,}")
-"""Matches at least two words; a number, or a page of markup, is not a reason."""
 _MARKS = re.compile(r"<(style|script)\b.*?</\1>|<[^>]*>", re.IGNORECASE | re.DOTALL)
 
 

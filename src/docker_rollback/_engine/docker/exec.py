@@ -31,8 +31,8 @@ _NOT_EXECUTABLE: Final = 126
 _NOT_FOUND: Final = 127
 _FIRST_LOOK: Final = 0.5
 _LAST_LOOK: Final = 4.0
+# Seconds in which a program ends by itself after its connection was closed, if it does so at all.
 _PATIENCE: Final = 0.5
-"""Seconds in which a program ends by itself after its connection was closed, if it does so at all."""
 
 
 class Demultiplexer:

@@ -23,14 +23,12 @@ from docker_rollback.errors import EngineError
 
 Params: TypeAlias = Mapping[str, str | int]
 
+# From 1.52 on an inspection hides a requested MAC address; below 1.45 it adds to the aliases.
 NEWEST_API: Final = (1, 51)
-"""From 1.52 on an inspection hides a requested MAC address; below 1.45 it adds to the aliases."""
 
-_OLDEST_LIBPOD: Final = "5.0.0"
-"""The version of Podman's own API for a Podman that names none."""
+_OLDEST_LIBPOD: Final = "5.0.0"  # the version of Podman's own API for a Podman that names none
 
-BLOCK: Final = 1 << 20
-"""Bytes to read from a stream at a time."""
+BLOCK: Final = 1 << 20  # bytes to read from a stream at a time
 
 IDENTITY: Final = {"Accept-Encoding": "identity"}
 

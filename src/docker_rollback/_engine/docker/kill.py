@@ -16,8 +16,8 @@ from docker_rollback._engine.docker.errors import Asking
 from docker_rollback._engine.docker.http import Wire
 from docker_rollback.errors import EngineError
 
+# The environment variable that identifies a program among the processes of its container.
 MARK: Final = "DOCKER_ROLLBACK_EXEC"
-"""The environment variable that identifies a program among the processes of its container."""
 
 _SCRIPT: Final = (
     'for f in $(grep -l "$1" /proc/[0-9]*/environ 2>/dev/null); do p=${f#/proc/}; kill -KILL "${p%/environ}"; done'

@@ -13,8 +13,7 @@ from docker_rollback.errors import EngineConflictError, EngineError, NetworkNotF
 
 NO_LABELS: Final[Mapping[str, str]] = {}
 
-_SWARM_PATIENCE: Final = 30.0
-"""Seconds for which a node of a swarm may still have a network after its removal."""
+_SWARM_PATIENCE: Final = 30.0  # seconds for which a node of a swarm may still have a network after its removal
 
 # Podman adds its interpretation of a volume's options as options of its own.
 _DERIVED_OPTIONS: Final = frozenset({"SIZE", "INODES", "UID", "GID", "NOQUOTA"})

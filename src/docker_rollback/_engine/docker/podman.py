@@ -18,30 +18,27 @@ from typing import Any, Final
 
 from docker_rollback._inspection import PROCESSES, PROCESSES_NOTE
 
-_GENERATED_NAME: Final = re.compile(r"[0-9a-f]{64}")
-"""Matches the names that the engine gives to volumes."""
+_GENERATED_NAME: Final = re.compile(r"[0-9a-f]{64}")  # matches the names that the engine gives to volumes
 
 _VOLUME_DEFAULTS: Final = ("rprivate", "nosuid", "nodev", "rbind")
 _BIND_DEFAULTS: Final = ("rprivate", "rbind")
+# The options that Podman appends to a mount, in this order, unless it has the option or its opposite.
 _TMPFS_DEFAULTS: Final = ("rprivate", "nosuid", "nodev", "tmpcopyup")
-"""The options that Podman appends to a mount, in this order, unless it has the option or its opposite."""
 
+# Matches the annotations that Podman derives from other fields, some of them only at the first start.
 _OWN_ANNOTATION: Final = re.compile(
     r"io\.container\.manager"
     r"|org\.opencontainers\.image\.stopSignal"
     r"|org\.systemd\.property\.(KillSignal|TimeoutStopUSec)"
     r"|io\.podman\.annotations\..*"
 )
-"""Matches the annotations that Podman derives from other fields, some of them only at the first start."""
 
 _K8S_FILE: Final = "k8s-file"
-_NO_SIZE: Final = ("-1B", "0B")
-"""The sizes that Podman shows for a log without a limit."""
+_NO_SIZE: Final = ("-1B", "0B")  # the sizes that Podman shows for a log without a limit
 
 _NO_MEMORY_OF_ITS_OWN: Final = ("container:", "host", "none", "ns:")
 _NANO: Final = 10**9
-_SHORT: Final = 12
-"""Digits of a short id."""
+_SHORT: Final = 12  # digits of a short id
 
 
 def docker_like(inspection: Mapping[str, Any], donors: Iterable[Mapping[str, Any]] | None = None) -> dict[str, Any]:

@@ -20,8 +20,7 @@ from docker_rollback.errors import ContainerNotFoundError, EngineError, EngineTi
 FULL_ID: Final = re.compile(r"[0-9a-f]{64}")
 HEX: Final = re.compile(r"[0-9a-f]{1,63}")
 _MOST_NAMES: Final = 10_000
-SHORTEST_ID: Final = 12
-"""The least number of digits of an id in a reference: as many as `docker ps` shows."""
+SHORTEST_ID: Final = 12  # the least number of digits of an id in a reference: as many as `docker ps` shows
 
 # Podman's own words for states, with Docker's.
 _STATES: Final[Mapping[str, str]] = {

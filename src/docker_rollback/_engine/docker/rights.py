@@ -15,6 +15,7 @@ from docker_rollback._engine.docker.errors import Asking
 from docker_rollback._engine.docker.http import Wire
 from docker_rollback.errors import EngineError, EngineForbiddenError
 
+# The requests in words, and as requests that no engine can fulfil.
 _PROBES: Final[tuple[tuple[str, str, str, Any], ...]] = (
     ("list containers", "GET", "/containers/json?limit=1", None),
     ("create containers", "POST", "/containers/create?name={nobody}", {"Image": "{nobody}"}),
@@ -39,7 +40,6 @@ _PROBES: Final[tuple[tuple[str, str, str, Any], ...]] = (
     ("inspect volumes", "GET", "/volumes/{nobody}", None),
     ("remove volumes", "DELETE", "/volumes/{nobody}", None),
 )
-"""The requests in words, and as requests that no engine can fulfil."""
 
 _NATIVE: Final = "inspect containers by Podman's own API (GET /libpod/containers/.../json)"
 

@@ -62,6 +62,7 @@ _ALIASES: Final[Mapping[str, str]] = {
     "override-variant": "variant",
 }
 
+# Options that take no value, or only one after an equals sign.
 _FLAGS: Final = names(
     """
     detach disable-content-trust env-host help http-proxy init interactive no-healthcheck no-hostname no-hosts
@@ -69,8 +70,8 @@ _FLAGS: Final = names(
     tls-verify tty unsetenv-all volatile
     """
 )
-"""Options that take no value, or only one after an equals sign."""
 
+# Options whose effect an inspection shows, so that the rules for its fields apply, or that affect only the command.
 _SHOWN: Final = names(
     """
     add-host annotation arch attach authfile blkio-weight blkio-weight-device cap-add cap-drop cert-dir cgroup-conf
@@ -86,17 +87,17 @@ _SHOWN: Final = names(
     userns uts variant volumes-from workdir
     """
 ) | (_FLAGS - {"unsetenv-all", "volatile", "read-only-tmpfs"})
-"""Options whose effect an inspection shows, so that the rules for its fields apply, or that affect only the command."""
 
+# Options whose effect no inspection shows, or that Docker's API cannot request.
 _HIDDEN: Final = names(
     """
     device-cgroup-rule gpus group-entry hostuser init-ctr init-path passwd-entry personality preserve-fd preserve-fds
     requires secret shm-size-systemd storage-opt subgidname subuidname sysctl unsetenv unsetenv-all volatile
     """
 )
-"""Options whose effect no inspection shows, or that Docker's API cannot request."""
 
 _GLOBAL_FLAGS: Final = frozenset(["noout", "remote", "syslog", "trace", "transient-store"])
+# Options before the command that select or configure the engine; the inspection shows `runtime`.
 _GLOBAL: Final = names(
     """
     cgroup-manager conmon connection config context cpu-profile db-backend events-backend host identity imagestore
@@ -104,7 +105,6 @@ _GLOBAL: Final = names(
     runroot runtime ssh storage-driver storage-opt tls-ca tls-cert tls-key tmpdir url volumepath
     """
 )
-"""Options before the command that select or configure the engine; the inspection shows `runtime`."""
 
 _GLOBAL_LETTERS: Final[Mapping[str, str]] = {"c": "connection", "H": "host", "r": "remote"}
 _GLOBAL_HIDDEN: Final = frozenset(
@@ -257,6 +257,7 @@ def _network(value: str) -> str | None:
     return f"--network {mode} with {', '.join(few)}" if few else None
 
 
+# Options that lose only some values, with functions that return a lost value in words, or None.
 _VALUES: Final[Mapping[str, Callable[[str], str | None]]] = {
     "cgroups": _only("cgroups", "enabled"),
     "device": _device,
@@ -274,4 +275,3 @@ _VALUES: Final[Mapping[str, Callable[[str], str | None]]] = {
     "umask": _umask,
     "volume": volume_words,
 }
-"""Options that lose only some values, with functions that return a lost value in words, or None."""

@@ -14,8 +14,7 @@ from attrs import frozen
 
 from docker_rollback._inspection.podman.name_tables import names
 
-EMPTY: Final[tuple[Any, ...]] = (None, "", 0, False, [], {})
-"""The values of a field that nobody set."""
+EMPTY: Final[tuple[Any, ...]] = (None, "", 0, False, [], {})  # the values of a field that nobody set
 
 
 @frozen
@@ -35,6 +34,7 @@ class Rule:
     harmless: tuple[Any, ...] = ()
 
 
+# Fields that Docker's API shows and accepts, or that Podman assigns; the `loss` module examines some of them.
 SHOWN: Final = names(
     """
     Id Created Path Args State Image ImageDigest ImageName ResolvConfPath HostnamePath HostsPath StaticDir
@@ -61,8 +61,8 @@ SHOWN: Final = names(
     HostConfig.PidsLimit HostConfig.Ulimits
     """
 )
-"""Fields that Docker's API shows and accepts, or that Podman assigns; the `loss` module examines some of them."""
 
+# Fields that Docker's API does not show, or cannot request.
 RULES: Final[Mapping[str, Rule]] = {
     "Rootfs": Rule("a root file system from a folder (--rootfs)"),
     "Pod": Rule("membership of a pod"),
@@ -107,4 +107,3 @@ RULES: Final[Mapping[str, Rule]] = {
     "HostConfig.CgroupConf": Rule("raw cgroup settings (--cgroup-conf)"),
     "HostConfig.IntelRdtClosID": Rule("an Intel RDT class (--rdt-class)"),
 }
-"""Fields that Docker's API does not show, or cannot request."""

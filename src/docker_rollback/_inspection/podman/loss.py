@@ -13,32 +13,29 @@ from docker_rollback._inspection.podman.mounts import lost_mounts
 from docker_rollback._model import NotCovered
 
 _BLOCKS: Final = ("Config", "HostConfig")
-_SECRET: Final = "*******"
-"""The value that Podman shows for a variable that is a secret."""
+_SECRET: Final = "*******"  # the value that Podman shows for a variable that is a secret
 
+# Programs that Podman runs in systemd mode by default, in addition to those called systemd.
 _INITS: Final = ("/sbin/init", "/usr/sbin/init", "/usr/local/sbin/init")
-"""Programs that Podman runs in systemd mode by default, in addition to those called systemd."""
 
 _NOWHERE: Final = (
     "its sysctls, its rights to devices and the options z, Z and U of its binds are gone: it was created through an "
     "API, and no inspection shows them"
 )
 
+# The fields of a health check that Docker's API on Podman accepts.
 _CHECK: Final = frozenset(["Test", "Interval", "Timeout", "StartPeriod", "Retries"])
-"""The fields of a health check that Docker's API on Podman accepts."""
 
-_ROUNDED: Final = 3
-"""The number of digits up to which Podman shows a size exactly; it rounds to four."""
+_ROUNDED: Final = 3  # the number of digits up to which Podman shows a size exactly; it rounds to four
 
 _MODES: Final = ("NetworkMode", "IpcMode", "PidMode", "UTSMode", "CgroupMode", "UsernsMode")
 _OTHER: Final = "container:"
 _OWN: Final = "io.podman.annotations."
-PROCESSES: Final = 2048
-"""Podman's default limit of processes."""
+PROCESSES: Final = 2048  # Podman's default limit of processes
 
-PROCESSES_NOTE: Final = f"{_OWN}pids-limit"
-"""The annotation in which Podman records a requested limit of processes."""
+PROCESSES_NOTE: Final = f"{_OWN}pids-limit"  # the annotation in which Podman records a requested limit of processes
 
+# Podman's own annotations that follow from restored settings.
 _FOLLOWS: Final = frozenset(
     f"{_OWN}{name}"
     for name in (
@@ -57,7 +54,6 @@ _FOLLOWS: Final = frozenset(
         "volumes-from",
     )
 )
-"""Podman's own annotations that follow from restored settings."""
 
 
 @frozen

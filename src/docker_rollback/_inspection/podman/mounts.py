@@ -7,12 +7,13 @@ from typing import Any, Final
 
 from docker_rollback._inspection.podman.name_tables import names
 
+# The types of `--mount` that can be restored; a glob is resolved to binds when the container is created.
 _KINDS: Final = ("bind", "volume", "tmpfs", "glob")
-"""The types of `--mount` that can be restored; a glob is resolved to binds when the container is created."""
 
 _BINDS: Final = ("bind", "glob")
 _MEANS: Final = {"chown": "U"}
 
+# The keys of `--mount` that an inspection shows.
 _KEYS: Final = names(
     """
     type src source dst dest destination target ro readonly rw consistency bind-propagation bind-nonrecursive
@@ -20,19 +21,17 @@ _KEYS: Final = names(
     tmpfs-size tmpfs-mode size mode tmpcopyup notmpcopyup
     """
 )
-"""The keys of `--mount` that an inspection shows."""
 
+# The options of a mount that Docker's API accepts as it shows them.
 _OPTIONS: Final = names(
     """
     bind rbind suid nosuid dev nodev exec noexec copy nocopy private rprivate shared rshared slave rslave unbindable
     runbindable z Z U
     """
 )
-"""The options of a mount that Docker's API accepts as it shows them."""
 
 _FILE_SYSTEMS: Final = ("devpts", "ramfs")
-_MADE_BY_PODMAN: Final = "/overlay-containers/"
-"""Part of the path of a mount that Podman assembled for one container."""
+_MADE_BY_PODMAN: Final = "/overlay-containers/"  # part of the path of a mount that Podman assembled for one container
 
 
 def lost_mounts(native: Mapping[str, Any]) -> Iterator[str]:

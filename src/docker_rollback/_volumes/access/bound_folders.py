@@ -19,10 +19,8 @@ from docker_rollback.errors import VolumeAccessError
 _MOUNTINFO = "/proc/self/mountinfo"
 _Runs: TypeAlias = Callable[[Sequence[str]], Process]
 
-PLACE = "Place"
-"""The key in a folder's inspection for the place that it led to at its capture."""
-REGULAR: Final = "regular file"
-"""stat's word for a file with content."""
+PLACE = "Place"  # the key in a folder's inspection for the place that it led to at its capture
+REGULAR: Final = "regular file"  # stat's word for a file with content
 
 
 class HostFolders:

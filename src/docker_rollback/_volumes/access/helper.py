@@ -23,8 +23,8 @@ logger = logging.getLogger("docker_rollback")
 
 ROLE: Final = "helper"
 LOCK_LABEL: Final = "docker-rollback.lock"
+# The label for the lock's folder and kernel: on another machine or in a container its path may be another folder.
 LOCKS_LABEL: Final = "docker-rollback.locks"
-"""The label for the lock's folder and kernel: on another machine or in a container its path may be another folder."""
 
 # To read and write every file, whoever owns it, including devices. SYS_ADMIN is for attributes that begin with trusted,
 # which tar silently leaves out without it.
@@ -38,13 +38,11 @@ CAPABILITIES: Final = (
     "SETFCAP",
     "SYS_ADMIN",
 )
-LOOKING: Final = ("DAC_READ_SEARCH",)
-"""The capability to see whether a path exists; it allows no change."""
+LOOKING: Final = ("DAC_READ_SEARCH",)  # the capability to see whether a path exists; it allows no change
 _ENVIRONMENT: Final = ("LC_ALL=C", "TAR_OPTIONS=")
 _TRIES: Final = 3
 _ANSWER: Final = 1 << 20
-_REPLACEMENTS: Final = 3
-"""How often a helper is replaced; somebody who removes more of them does so on purpose."""
+_REPLACEMENTS: Final = 3  # how often a helper is replaced; somebody who removes more of them does so on purpose
 
 
 @frozen

@@ -27,20 +27,16 @@ from docker_rollback.errors import (
 
 logger = logging.getLogger("docker_rollback")
 
-HOME: Final = "/.docker-rollback"
-"""The folder of our own files in a helper; no application mounts anything there."""
+HOME: Final = "/.docker-rollback"  # the folder of our own files in a helper; no application mounts anything there
+# A FIFO that the helper's main program reads, so that it exits with the last writer.
 LIFELINE: Final = f"{HOME}/lifeline"
-"""A FIFO that the helper's main program reads, so that it exits with the last writer."""
-SCRATCH: Final = f"{HOME}/scratch"
-"""A folder for tar's snapshot files."""
+SCRATCH: Final = f"{HOME}/scratch"  # a folder for tar's snapshot files
+# A folder that is not empty, for volumes that Podman would otherwise fill later; see `helper_source.mount`.
 PADDED: Final = f"{HOME}/padded"
-"""A folder that is not empty, for volumes that Podman would otherwise fill later; see `helper_source.mount`."""
 
 HELPER_REPOSITORY: Final = "docker-rollback-helper"
-TOOLS: Final = ("cat", "cp", "rm", "sleep", "stat", "sync", "tee")
-"""The programs in the image in addition to tar."""
-OPTIONAL_TOOLS: Final = ("find", "setfattr", "xargs")
-"""The programs in the image if this machine has them."""
+TOOLS: Final = ("cat", "cp", "rm", "sleep", "stat", "sync", "tee")  # the programs in the image in addition to tar
+OPTIONAL_TOOLS: Final = ("find", "setfattr", "xargs")  # the programs in the image if this machine has them
 
 _EXECUTABLE: Final = 0o755
 _TRIES: Final = 5

@@ -26,8 +26,7 @@ _Provider: TypeAlias = Callable[[], helper_image.Toolbox]
 _READING: Final = ("read", "look")
 _MAKING: Final = ("make", "make above")
 _OF_NO_CONTAINER: Final = ("look", "make above")
-_GENERATED: Final = re.compile(r"[0-9a-f]{64}")
-"""Matches the names that engines give to anonymous volumes."""
+_GENERATED: Final = re.compile(r"[0-9a-f]{64}")  # matches the names that engines give to anonymous volumes
 
 
 class Helpers:

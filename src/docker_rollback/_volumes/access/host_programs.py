@@ -15,8 +15,7 @@ from attrs import frozen
 
 _TAR_NAMES: Final = ("tar", "gtar", "gnutar")
 _TAR_VERSION: Final = re.compile(rb"^tar \(GNU tar\) (\d+)\.(\d+)")
-_OLDEST_TAR: Final = (1, 27)
-"""The first version of GNU tar that supports extended attributes and ACLs."""
+_OLDEST_TAR: Final = (1, 27)  # the first version of GNU tar that supports extended attributes and ACLs
 
 _PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _LIBRARY: Final = re.compile(r"^\s*(?P<name>\S+)(?: => (?P<path>/.*))? \(0x[0-9a-f]+\)$")

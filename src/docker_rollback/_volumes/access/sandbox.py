@@ -30,10 +30,8 @@ from docker_rollback._volumes.access.scratch import scratch_folder
 
 logger = logging.getLogger("docker_rollback")
 
-VOLUME: Final = f"{helper_image.HOME}/volume"
-"""The path of the volume in the sandbox."""
-SCRATCH: Final = helper_image.SCRATCH
-"""The path of the folder for tar's snapshot files in the sandbox."""
+VOLUME: Final = f"{helper_image.HOME}/volume"  # the path of the volume in the sandbox
+SCRATCH: Final = helper_image.SCRATCH  # the path of the folder for tar's snapshot files in the sandbox
 
 _CLONE_NEWNS: Final = 0x20000
 _MNT_DETACH: Final = 2

@@ -42,8 +42,8 @@ from docker_rollback.errors import (
 
 logger = logging.getLogger("docker_rollback")
 
+# Words of engines for a missing folder of their host.
 _GONE: Final = re.compile(r"does not exist|no such file or directory", re.IGNORECASE)
-"""Words of engines for a missing folder of their host."""
 
 
 class VolumeAccess:

@@ -24,8 +24,8 @@ from docker_rollback.errors import ArchiveError
 
 logger = logging.getLogger("docker_rollback")
 
+# The letter of an entry that is not in the archive, for any kind of file; with others tar removes another kind.
 _STAYS: Final = b"N"
-"""The letter of an entry that is not in the archive, for any kind of file; with others tar removes another kind."""
 
 
 class Listed:

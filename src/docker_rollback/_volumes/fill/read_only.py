@@ -18,8 +18,8 @@ from docker_rollback._volumes.tar.members import DUMPDIR, Member, Members
 from docker_rollback._volumes.tar.stored_archive import read_archive
 from docker_rollback.errors import ArchiveError
 
+# Records that hold only names or directory lists; tar puts its process id into the name of a sparse file.
 _OF_TAR: Final = (DUMPDIR, b"path", b"GNU.sparse.name")
-"""Records that hold only names or directory lists; tar puts its process id into the name of a sparse file."""
 
 
 def check_same(reach: Reach, archive: VolumeArchive, store: BackupStore) -> None:

@@ -15,13 +15,10 @@ if sys.version_info >= (3, 14):
 else:
     from backports import zstd
 
-PIECE: Final = 1 << 20
-"""The size of a piece, in bytes."""
-_AHEAD: Final = 4
-"""How many pieces are read ahead."""
+PIECE: Final = 1 << 20  # the size of a piece, in bytes
+_AHEAD: Final = 4  # how many pieces are read ahead
 _LOOK: Final = 0.01
-_WORTH: Final = 256 << 10
-"""The least number of bytes per call."""
+_WORTH: Final = 256 << 10  # the least number of bytes per call
 
 
 class Source(Protocol):

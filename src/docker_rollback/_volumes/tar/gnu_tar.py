@@ -31,24 +31,21 @@ _SAME_AGAIN: Final = "--pax-option=delete=atime,delete=ctime"
 # In blocks of 512 bytes. By default tar writes 20 blocks at a time, and wakes up the reader for each 10 KiB.
 _AT_A_TIME: Final = "--blocking-factor=128"
 
-FILE: Final = "data"
-"""The name of a single file in its archive and in a helper."""
+FILE: Final = "data"  # the name of a single file in its archive and in a helper
 
-GO: Final = b".\0"
-"""The input that starts a waiting tar."""
+GO: Final = b".\0"  # the input that starts a waiting tar
 
-CHANGED: Final = 1
-"""tar's exit code if files changed, grew or vanished while they were read."""
+CHANGED: Final = 1  # tar's exit code if files changed, grew or vanished while they were read
+# The last 64 KiB of a program's messages are kept; if there is nearly as much, some may be lost.
 _LISTENED: Final = 60 << 10
-"""The last 64 KiB of a program's messages are kept; if there is nearly as much, some may be lost."""
 
 _SOCKET: Final = re.compile(r"^\S*tar: (?P<path>.*): socket ignored$")
 _VANISHED: Final = re.compile(r"^\S*tar: (?P<path>.*): File removed before we read it$")
 _ESCAPE: Final = re.compile(rb"\\([0-7]{3}|.)", re.DOTALL)
 _ESCAPED: Final = {b"a": b"\a", b"b": b"\b", b"f": b"\f", b"n": b"\n", b"r": b"\r", b"t": b"\t", b"v": b"\v"}
 _QUOTED: Final = {ord(char): "\\" + name.decode() for name, char in _ESCAPED.items()} | {ord("\\"): "\\\\"}
+# Prefixes of attributes with own options in tar: labels, which follow a policy, and ACLs.
 OWN_ATTRIBUTES: Final = ("security.selinux", "system.")
-"""Prefixes of attributes with own options in tar: labels, which follow a policy, and ACLs."""
 _LOST_ATTRIBUTE: Final = re.compile(r"Cannot (l?listxattr|l?getxattr|set '|setfilecon|set POSIX|drop default POSIX)")
 # A file system without ACLs refuses even ACLs that only repeat the mode; nothing is lost then.
 _NO_ACLS: Final = re.compile(r"POSIX ACLs for file .*: Operation not supported$")

@@ -11,8 +11,7 @@ from typing import Final
 from docker_rollback._model import MountPoint
 from docker_rollback._volumes.tar.members import ATTRIBUTE, DUMPDIR, Member, quoted
 
-NOTHING: Final = b"\0"
-"""The list of an empty directory."""
+NOTHING: Final = b"\0"  # the list of an empty directory
 _LONGEST_NAME: Final = 100
 _LARGEST_ID: Final = 0o7777777
 _LARGEST: Final = 0o77777777777

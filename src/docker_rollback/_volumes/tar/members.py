@@ -13,30 +13,26 @@ from attrs import field, frozen
 
 from docker_rollback._volumes.tar.archive_stream import split
 
-DUMPDIR: Final = b"GNU.dumpdir"
-"""The record that lists the entries of a directory."""
-END: Final = bytes(1024)
-"""Two empty blocks: the end of an archive."""
+DUMPDIR: Final = b"GNU.dumpdir"  # the record that lists the entries of a directory
+END: Final = bytes(1024)  # two empty blocks: the end of an archive
 _BLOCK: Final = 512
 _SECOND: Final = 1_000_000_000
 _EMPTY: Final = bytes(_BLOCK)
+# The header fields that are always read: name, size, letter of the kind, and prefix of a long name.
 _HEADER: Final = Struct("100s24x12s20xc188x155s12x")
-"""The header fields that are always read: name, size, letter of the kind, and prefix of a long name."""
 _HARD_LINK: Final = b"1"
 _DIRECTORY: Final = b"5"
 _FILES: Final = (b"0", b"\0")
 _PAX: Final = b"x"
-_BEFORE: Final = (_PAX, b"g")
-"""Headers that describe the next ones; a global header is skipped."""
+_BEFORE: Final = (_PAX, b"g")  # headers that describe the next ones; a global header is skipped
 _BASE_256: Final = 0x80
-ATTRIBUTE: Final = b"SCHILY.xattr."
-"""The prefix of an extended attribute's record; its `quoted` name follows."""
+ATTRIBUTE: Final = b"SCHILY.xattr."  # the prefix of an extended attribute's record; its `quoted` name follows
+# How many bytes of a directory's list are split at a time; splitting takes five times their memory.
 _AT_ONCE: Final = 64 << 10
-"""How many bytes of a directory's list are split at a time; splitting takes five times their memory."""
 
 
+# Bytes of a path that tar can restore: it sets attributes by ``/proc/self/fd/NUMBER/PATH``, of 4,095 bytes.
 LONGEST_PATH: Final = 4096 - 32
-"""Bytes of a path that tar can restore: it sets attributes by ``/proc/self/fd/NUMBER/PATH``, of 4,095 bytes."""
 
 
 class MalformedArchiveError(Exception):

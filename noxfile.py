@@ -38,7 +38,7 @@ def unit(session: nox.Session) -> None:
 
 @nox.session
 def engines(session: nox.Session) -> None:
-    """Run the integration and contract tests on each of five engines, and write the README's table of them."""
+    """Run the integration and contract tests on each of five engines, and write the tables of engines."""
     install(session, "tests")
     session.run("python", "-m", "tests.suite", *session.posargs)
 

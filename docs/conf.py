@@ -23,6 +23,7 @@ html_theme = "furo"
 html_title = f"docker-rollback {release}"
 
 myst_heading_anchors = 3
+smartquotes = False  # it would make a dash of the two of an option
 
 # A docstring says `name` for whatever is code, as Python's own tools show it.
 default_role = "code"

@@ -1,9 +1,8 @@
 """Run the integration and contract tests on every engine, and once more without root: ``python -m tests.suite``.
 
-As root on Debian; the engines are private (`tests.engines`). After a whole run without a failure docs/engines.json and
-the table of README.md are written anew from what the tests showed. With ``--sample N``, each engine runs the contract
-and no more than N integration tests, drawn by ``--seed`` and printed; nothing is written then. What is not known here
-goes to pytest.
+As root on Debian; the engines are private (`tests.engines`). After a whole run without a failure, docs/engines.json and
+the tables made from it (`tests.table`) are written. With ``--sample N``, each engine runs the contract and no more than
+N integration tests, drawn by ``--seed`` and printed; nothing is written then. What is not known here goes to pytest.
 """
 
 from __future__ import annotations
@@ -109,7 +108,7 @@ def main() -> int:
         say(f"failed: {', '.join(failed)}")
     elif not options and not given.only:
         table.write(PROJECT, results)
-        say("docs/engines.json and the table of README.md are written")
+        say(f"{table.RESULTS} and the tables of {table.README} and {table.PAGE} are written")
     return int(bool(failed))
 
 

@@ -16,6 +16,7 @@ from docker_rollback._store import oci
 from docker_rollback._store.export import BACKUP_FILE
 from docker_rollback._store.layout import Layout
 from docker_rollback._store.streams import CHUNK
+from docker_rollback._store.strict_json import MalformedError
 from docker_rollback._store.verify import load
 from docker_rollback._store.workspace import Workspace
 from docker_rollback.errors import CorruptBackupError, StoreError
@@ -70,8 +71,8 @@ def _root(data: bytes, name: str) -> tuple[str, Descriptor]:
     """Return the id and index of the single backup in the archive's index."""
     try:
         children = oci.parse_index(data).children
-    except oci.MalformedError as error:
-        raise CorruptBackupError(name, BACKUP_FILE, str(error)) from None
+    except MalformedError as error:
+        raise CorruptBackupError(name, BACKUP_FILE, str(error)) from error
     roots = [child for child in children if oci.is_backup(child.artifact_type)]
     if len(roots) != 1 or roots[0].blob.media_type != oci.INDEX or not oci.is_backup_id(roots[0].name or ""):
         raise CorruptBackupError(name, BACKUP_FILE, "it does not name one backup")
@@ -88,8 +89,8 @@ def _take_blob(workspace: Workspace, tar: tarfile.TarFile, member: tarfile.TarIn
         return
     try:
         digest = oci.check_digest("sha256:" + part.removeprefix(_BLOBS))
-    except oci.MalformedError as error:
-        raise CorruptBackupError(name, part[:200], str(error)) from None
+    except MalformedError as error:
+        raise CorruptBackupError(name, part[:200], str(error)) from error
     if workspace.adopt(Descriptor("", digest, member.size)):
         return
     with workspace.blob("") as writer:
@@ -97,8 +98,8 @@ def _take_blob(workspace: Workspace, tar: tarfile.TarFile, member: tarfile.TarIn
             writer.write(data)
         try:
             writer.close(digest=digest)
-        except oci.MalformedError as error:
-            raise CorruptBackupError(name, digest, str(error)) from None
+        except MalformedError as error:
+            raise CorruptBackupError(name, digest, str(error)) from error
 
 
 def _content(tar: tarfile.TarFile, member: tarfile.TarInfo) -> Iterator[bytes]:

@@ -15,8 +15,9 @@ from typing import Self
 
 from docker_rollback._model import Descriptor
 from docker_rollback._store.files import DISK, Disk, translated
-from docker_rollback._store.oci import MalformedError, check_digest
+from docker_rollback._store.oci import check_digest
 from docker_rollback._store.streams import CHUNK
+from docker_rollback._store.strict_json import MalformedError
 from docker_rollback.errors import CorruptBackupError, StoreError, StoreFullError
 
 # Nanoseconds: file times may lag this far behind, so a file can change twice within them and show the same times.

@@ -6,6 +6,8 @@ import logging
 from collections.abc import Collection, Iterable
 from contextlib import suppress
 
+from attrs import evolve
+
 from docker_rollback._arguments import instance
 from docker_rollback._model import Descriptor
 from docker_rollback._store import oci
@@ -70,7 +72,7 @@ class Catalog:
         stay = [child for child in index.children if not _belongs(child, ids, gone)]
         if ids and not dry_run:
             self._layout.replace_index(index, [child.raw for child in stay], to_free=True)
-        return oci.Index(tuple(stay), index.artifact_type, index.annotations, index.raw)
+        return evolve(index, children=tuple(stay))
 
     def _id_of(self, child: oci.Child) -> str | None:
         """Return the id of an entry's backup; None if the entry is not a backup's."""

@@ -176,7 +176,7 @@ class Draft:
     def _artifact(
         self, kind: str, empty: Descriptor, layers: Sequence[Descriptor], annotations: Mapping[str, str]
     ) -> dict[str, object]:
-        data = oci.dump_manifest(empty, layers, artifact_type=kind, annotations=annotations)
+        data = oci.dump_manifest(oci.Manifest(empty, tuple(layers), kind, annotations))
         return oci.dump_descriptor(self._workspace.add_bytes(oci.MANIFEST, data, annotations), artifact_type=kind)
 
     def _check_open(self) -> None:

@@ -12,6 +12,7 @@ from docker_rollback._model import Descriptor
 from docker_rollback._store import oci
 from docker_rollback._store.layout import Layout
 from docker_rollback._store.streams import CompressionError, decompressed, tar_end, tar_member
+from docker_rollback._store.strict_json import dump_json
 from docker_rollback.errors import StoreError
 
 DOCKER_FILE = "manifest.json"
@@ -46,7 +47,7 @@ def image_archive(layout: Layout, manifest: Descriptor, tags: Sequence[str]) -> 
     # Small files come first, so that a reader of the stream knows the image before its layers.
     yield from _text(oci.LAYOUT_FILE, oci.LAYOUT_JSON)
     yield from _text(oci.INDEX_FILE, oci.dump_index(_named(original.root, tags)))
-    yield from _text(DOCKER_FILE, oci.dump_json([_docker_entry(parts, tags)]))
+    yield from _text(DOCKER_FILE, dump_json([_docker_entry(parts, tags)]))
     for blob in sorted(blobs.values(), key=lambda blob: blob.size):
         source = original.plain.get(blob.digest)
         content = layout.blobs.open(blob) if source is None else _unpacked(layout, source, blob)
@@ -81,7 +82,7 @@ def backup_archive(layout: Layout, backup_id: str, root: Descriptor) -> Iterator
     yield from _text(oci.LAYOUT_FILE, oci.LAYOUT_JSON)
     yield from _text(oci.INDEX_FILE, oci.dump_index(images))
     yield from _text(BACKUP_FILE, oci.dump_index(whole))
-    yield from _text(DOCKER_FILE, oci.dump_json(table))
+    yield from _text(DOCKER_FILE, dump_json(table))
     for blob in sorted(blobs.values(), key=lambda blob: blob.size):
         yield from tar_member(_blob_name(blob), layout.blobs.open(blob), blob.size)
     yield from tar_end()

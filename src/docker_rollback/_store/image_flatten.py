@@ -15,6 +15,7 @@ from docker_rollback._store import oci
 from docker_rollback._store.files import translated
 from docker_rollback._store.layer_merge import merged
 from docker_rollback._store.streams import CompressionError, GzipWriter, compression, decompressed
+from docker_rollback._store.strict_json import dump_json, load_json
 from docker_rollback._store.workspace import Workspace
 
 
@@ -48,7 +49,7 @@ def flatten(workspace: Workspace, manifest: Descriptor, *, keep: int, threads: i
     """
     layout = workspace.layout
     parts = layout.manifest(manifest)
-    config = oci.load_json(layout.blobs.read(parts.config, oci.MAX_MANIFEST))
+    config = load_json(layout.blobs.read(parts.config, oci.MAX_MANIFEST))
     hasher = hashlib.sha256()
     with ExitStack() as held, workspace.blob(oci.LAYER_GZIP) as blob:
         try:
@@ -63,8 +64,8 @@ def flatten(workspace: Workspace, manifest: Descriptor, *, keep: int, threads: i
     ids = (*config["rootfs"]["diff_ids"][:keep], "sha256:" + hasher.hexdigest())
     config["rootfs"]["diff_ids"] = list(ids)
     config["history"] = _history(config.get("history") or [], keep)
-    written = workspace.add_bytes(parts.config.media_type, oci.dump_json(config))
-    own = workspace.add_bytes(oci.MANIFEST, oci.dump_manifest(written, [*parts.layers[:keep], layer]))
+    written = workspace.add_bytes(parts.config.media_type, dump_json(config))
+    own = workspace.add_bytes(oci.MANIFEST, oci.dump_manifest(oci.Manifest(written, (*parts.layers[:keep], layer))))
     return FlatImage(own, written.digest, ids)
 
 

@@ -18,6 +18,7 @@ from docker_rollback._model import Descriptor
 from docker_rollback._store import oci
 from docker_rollback._store.image_manifests import Contents, Target, assemble, digest_in
 from docker_rollback._store.streams import CHUNK, CompressionError, GzipWriter, IteratorFile, compression, decompressed
+from docker_rollback._store.strict_json import MalformedError
 from docker_rollback.errors import EngineError
 
 _MAX_TEXTS = 64 << 20  # the total size of JSON in an archive, in bytes; it is held in memory
@@ -62,7 +63,7 @@ class ImageImport:
             return assemble(self._target, contents, self._wanted, self._held)
         except (tarfile.TarError, CompressionError) as error:
             raise _broken(f"its archive is broken ({error})") from error
-        except oci.MalformedError as error:
+        except MalformedError as error:
             raise _broken(str(error)) from error
 
     def _take_member(self, tar: tarfile.TarFile, member: tarfile.TarInfo) -> None:
@@ -145,7 +146,7 @@ def _with_head(head: bytes, file: IO[bytes]) -> Iterator[bytes]:
 def _check_name(name: str, digest: str) -> None:
     promised = digest_in(name)
     if promised not in (None, digest):
-        raise oci.MalformedError(f"its archive's {name[:120]} has the digest {digest}")
+        raise MalformedError(f"its archive's {name[:120]} has the digest {digest}")
 
 
 def _broken(reason: str) -> EngineError:

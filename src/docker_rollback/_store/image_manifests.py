@@ -17,6 +17,7 @@ from attrs import frozen
 from docker_rollback._model import Descriptor
 from docker_rollback._store import oci
 from docker_rollback._store.blobs import BlobWriter
+from docker_rollback._store.strict_json import MalformedError, load_json
 
 _MAX_LINKS = 16
 
@@ -83,13 +84,13 @@ def assemble(
     layers = [contents.sent.get(diff_id) or held.get(diff_id) for diff_id in wanted]
     found = [layer for layer in layers if layer is not None]
     if len(found) < len(wanted):
-        raise oci.MalformedError(f"its archive lacks the layer {wanted[layers.index(None)]}")
+        raise MalformedError(f"its archive lacks the layer {wanted[layers.index(None)]}")
     known_as: list[str] = []
     digests = [blob.digest for blob in found]
     if original is not None and parts is not None and [blob.digest for blob in parts.layers] == digests:
         data = original
     else:
-        data = oci.dump_manifest(config_blob, found)
+        data = oci.dump_manifest(oci.Manifest(config_blob, tuple(found)))
         known_as = [target.add_bytes(oci.JSON, original).digest] if original is not None else []
     if original is not None:
         known_as = [*_keep_index(target, contents, oci.digest_of(original)), *known_as]
@@ -102,23 +103,23 @@ def _find_config(contents: Contents, wanted: tuple[str, ...]) -> bytes:
     """Return the config of the image with the wanted layers, from ``manifest.json`` or else from all files."""
     names = list(contents.texts)
     if "manifest.json" in contents.texts:
-        entries = oci.load_json(contents.texts["manifest.json"])
+        entries = load_json(contents.texts["manifest.json"])
         if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
-            raise oci.MalformedError("its manifest.json is not a list of images")
+            raise MalformedError("its manifest.json is not a list of images")
         names = [name for entry in entries if isinstance(name := entry.get("Config"), str)]
     configs = [text for name in names if (text := contents.text(name)) is not None]
     for config in configs:
         if _has_layers(config, wanted):
             return config
     if not configs:
-        raise oci.MalformedError("its archive names no image")
-    raise oci.MalformedError("its archive contains no image with the layers that the engine listed")
+        raise MalformedError("its archive names no image")
+    raise MalformedError("its archive contains no image with the layers that the engine listed")
 
 
 def _has_layers(config: bytes, wanted: tuple[str, ...]) -> bool:
     try:
         return oci.diff_ids(config) == wanted
-    except oci.MalformedError:
+    except MalformedError:
         return False
 
 
@@ -130,7 +131,7 @@ def _find_original(contents: Contents, config: str, wanted: tuple[str, ...]) -> 
             continue
         try:
             manifest = oci.parse_manifest(text)
-        except oci.MalformedError:
+        except MalformedError:
             continue  # a config, an index, an attestation
         # The manifest names a layer as it came; an uncompressed one has the digest of its content.
         plain = tuple(sent.get(layer.digest, layer.digest) for layer in manifest.layers)
@@ -162,5 +163,5 @@ def digest_in(name: str) -> str | None:
         return None
     try:
         return oci.check_digest("sha256:" + candidate)
-    except oci.MalformedError:
+    except MalformedError:
         return None

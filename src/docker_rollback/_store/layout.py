@@ -25,6 +25,7 @@ from docker_rollback._store.files import (
     write_atomic,
 )
 from docker_rollback._store.locks import FileLock, LockedError
+from docker_rollback._store.strict_json import MalformedError, dump_json
 from docker_rollback.errors import StoreError, StoreFullError, UnsupportedFormatError
 
 logger = logging.getLogger("docker_rollback")
@@ -95,7 +96,7 @@ class Layout:
         data = self._read_file(oci.INDEX_FILE, oci.MAX_INDEX)
         if data is None:
             if not self._has_blobs():
-                return oci.Index((), None, {}, {"schemaVersion": 2, "manifests": []})
+                return oci.Index((), {"schemaVersion": 2, "manifests": []})
             # The first backup of another process may have created both since.
             data = self._read_file(oci.INDEX_FILE, oci.MAX_INDEX)
         if data is None:
@@ -126,12 +127,12 @@ class Layout:
         raw["manifests"] = [dict(child) for child in children]
         raw["annotations"] = {**index.annotations, oci.FORMAT_KEY: str(oci.STORE_FORMAT)}
         try:
-            write_atomic(self.root / oci.INDEX_FILE, oci.dump_json(raw), disk=self.disk)
+            write_atomic(self.root / oci.INDEX_FILE, dump_json(raw), disk=self.disk)
         except StoreFullError:
             if not to_free:
                 raise
             self.spend_reserve()
-            write_atomic(self.root / oci.INDEX_FILE, oci.dump_json(raw), disk=self.disk)
+            write_atomic(self.root / oci.INDEX_FILE, dump_json(raw), disk=self.disk)
 
     def spend_reserve(self) -> None:
         """Free the reserve, for a write that must not fail."""
@@ -149,8 +150,8 @@ class Layout:
         """Parse the content of a blob or file; raises a `CorruptBackupError` that names it."""
         try:
             return parse(data)
-        except oci.MalformedError as error:
-            raise self.blobs.corrupt(blob, str(error)) from None
+        except MalformedError as error:
+            raise self.blobs.corrupt(blob, str(error)) from error
 
     def manifest(self, blob: Descriptor) -> oci.Manifest:
         """Read and verify a manifest."""

@@ -1,19 +1,21 @@
 """Reads and writes the JSON of the OCI image layout, as far as this store uses it. Pure.
 
 The input is untrusted: every structure is checked before it is used, and a bad one raises a `MalformedError`.
+A record spells descriptors like every other file of the layout, so `CONVERTER` converts records, too.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NewType
 
-from attrs import frozen
+from attrs import field, frozen
+from cattrs.gen import override
 
 from docker_rollback._model import Descriptor
+from docker_rollback._store.strict_json import MalformedError, StrictConverter, dump_json, load_object
 
 INDEX = "application/vnd.oci.image.index.v1+json"
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
@@ -43,8 +45,12 @@ BACKUP = f"{_BACKUP_OF}1"
 VOLUME = "application/vnd.docker-rollback.volume.v1"
 RECORD = "application/vnd.docker-rollback.record.v1"
 RECORD_JSON = RECORD + "+json"
-SNAPSHOT_FILE_ZSTD = "application/vnd.docker-rollback.snapshot-file.v1+zstd"
-LISTING_ZSTD = "application/vnd.docker-rollback.listing.v1+zstd"
+VOLUME_ARCHIVE = LAYER_ZSTD
+"""The media type of a volume's archive: a tar in zstd."""
+SNAPSHOT_FILE = "application/vnd.docker-rollback.snapshot-file.v1+zstd"
+"""The media type of tar's snapshot file of an archive, in zstd."""
+LISTING = "application/vnd.docker-rollback.listing.v1+zstd"
+"""The media type of the metadata of all files in an archive, in zstd."""
 
 REF_NAME = "org.opencontainers.image.ref.name"
 TITLE = "org.opencontainers.image.title"
@@ -75,9 +81,7 @@ _DIGEST = re.compile(r"sha256:[0-9a-f]{64}", re.ASCII)
 _FORMAT_OF = re.compile(r"application/vnd\.docker-rollback\.[a-z]+\.v([0-9]{1,9})(\+json)?", re.ASCII)
 _BACKUP_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}", re.ASCII)
 
-
-class MalformedError(ValueError):
-    """The data does not have the required structure; the text says why."""
+Digest = NewType("Digest", str)
 
 
 @frozen
@@ -86,8 +90,8 @@ class Manifest:
 
     config: Descriptor
     layers: tuple[Descriptor, ...]
-    artifact_type: str | None
-    annotations: Mapping[str, str]
+    artifact_type: str | None = None
+    annotations: Mapping[str, str] = field(factory=dict)
 
 
 @frozen
@@ -96,13 +100,13 @@ class Child:
 
     Attributes:
         blob: the blob that it refers to.
-        artifact_type: the blob's artifact type; None if the entry has none.
         raw: the entry as it was read.
+        artifact_type: the blob's artifact type; None if the entry has none.
     """
 
     blob: Descriptor
-    artifact_type: str | None
     raw: Mapping[str, Any]
+    artifact_type: str | None = None
 
     @property
     def name(self) -> str | None:
@@ -115,9 +119,19 @@ class Index:
     """An image index, or a layout's ``index.json``; `raw` preserves fields that this version does not know."""
 
     children: tuple[Child, ...]
-    artifact_type: str | None
-    annotations: Mapping[str, str]
     raw: Mapping[str, Any]
+    artifact_type: str | None = None
+    annotations: Mapping[str, str] = field(factory=dict)
+
+
+@frozen
+class _RootFs:
+    diff_ids: tuple[Digest, ...]
+
+
+@frozen
+class _ImageConfig:
+    rootfs: _RootFs
 
 
 def digest_of(data: bytes) -> str:
@@ -130,11 +144,11 @@ def is_backup_id(name: str) -> bool:
     return _BACKUP_ID.fullmatch(name) is not None
 
 
-def check_digest(value: object) -> str:
+def check_digest(value: object) -> Digest:
     """Return a digest that is safe in a file's name; raises `MalformedError` if it is not a sha256 digest."""
     if not isinstance(value, str) or _DIGEST.fullmatch(value) is None:
-        raise MalformedError(f"{_short(value)} is not a sha256 digest")
-    return value
+        raise MalformedError(f"it is {_short(value)}, not a sha256 digest")
+    return Digest(value)
 
 
 def format_of(artifact_type: str | None) -> int | None:
@@ -158,95 +172,34 @@ def child_name(backup_id: str, number: int) -> str:
     return f"{backup_id}.{number}"
 
 
-def load_json(data: bytes) -> Any:
-    """Parse JSON; raises `MalformedError` if it is invalid or nested too deeply."""
-    try:
-        return json.loads(data, parse_constant=_refuse_constant)
-    except RecursionError:
-        raise MalformedError("its JSON is nested too deeply") from None
-    except ValueError as error:  # JSONDecodeError, UnicodeDecodeError, and numbers of too many digits
-        raise MalformedError(f"it is not JSON ({_reason(error)})") from None
-
-
-def dump_json(value: object) -> bytes:
-    """Serialize JSON in ASCII; equal values in the same order give equal bytes."""
-    return json.dumps(value, separators=(",", ":"), allow_nan=False).encode("ascii")
-
-
-def parse_descriptor(raw: object) -> Descriptor:
-    """Parse a descriptor."""
-    fields = _object(raw, "a descriptor")
-    media_type = fields.get("mediaType")
-    if not isinstance(media_type, str) or not media_type:
-        raise MalformedError("a descriptor has no mediaType")
-    size = fields.get("size")
-    if not isinstance(size, int) or isinstance(size, bool) or size < 0:
-        raise MalformedError(f"a descriptor's size is {_short(size)}")
-    return Descriptor(media_type, check_digest(fields.get("digest")), size, _annotations(fields))
-
-
 def dump_descriptor(blob: Descriptor, *, artifact_type: str | None = None) -> dict[str, Any]:
     """Return a descriptor's JSON object."""
-    raw: dict[str, Any] = {"mediaType": blob.media_type, "digest": blob.digest, "size": blob.size}
-    if artifact_type is not None:
-        raw["artifactType"] = artifact_type
-    if blob.annotations:
-        raw["annotations"] = dict(blob.annotations)
-    return raw
+    raw: dict[str, Any] = CONVERTER.hooks.unstructure(blob)
+    return raw if artifact_type is None else {**raw, "artifactType": artifact_type}
 
 
 def manifest_type(data: bytes) -> str:
     """Return the media type of an index or manifest from its content; OCI's if the content has none."""
-    fields = _object(load_json(data), "it")
+    fields = load_object(data)
     media_type = fields.get("mediaType")
-    if media_type in INDEXES | MANIFESTS and isinstance(media_type, str):
+    if isinstance(media_type, str) and media_type in INDEXES | MANIFESTS:
         return media_type
     return INDEX if "manifests" in fields else MANIFEST
 
 
 def parse_manifest(data: bytes) -> Manifest:
     """Parse a manifest."""
-    fields = _versioned(data)
-    layers = fields.get("layers")
-    if not isinstance(layers, list):
-        raise MalformedError("it has no list of layers")
-    return Manifest(
-        parse_descriptor(fields.get("config")),
-        tuple(parse_descriptor(layer) for layer in layers),
-        _optional_text(fields, "artifactType"),
-        _annotations(fields),
-    )
+    return CONVERTER.structure(_versioned(data), Manifest)
 
 
-def dump_manifest(
-    config: Descriptor,
-    layers: Sequence[Descriptor],
-    *,
-    artifact_type: str | None = None,
-    annotations: Mapping[str, str] | None = None,
-) -> bytes:
+def dump_manifest(manifest: Manifest) -> bytes:
     """Serialize a manifest."""
-    raw: dict[str, Any] = {"schemaVersion": 2, "mediaType": MANIFEST}
-    if artifact_type is not None:
-        raw["artifactType"] = artifact_type
-    raw["config"] = dump_descriptor(config)
-    raw["layers"] = [dump_descriptor(layer) for layer in layers]
-    if annotations:
-        raw["annotations"] = dict(annotations)
-    return dump_json(raw)
+    return dump_json({"schemaVersion": 2, "mediaType": MANIFEST, **CONVERTER.hooks.unstructure(manifest)})
 
 
 def parse_index(data: bytes) -> Index:
     """Parse an index."""
-    fields = _versioned(data)
-    manifests = fields.get("manifests")
-    if not isinstance(manifests, list):
-        raise MalformedError("it has no list of manifests")
-    children = tuple(
-        Child(parse_descriptor(raw), _optional_text(_object(raw, "a descriptor"), "artifactType"), raw)
-        for raw in manifests
-    )
-    return Index(children, _optional_text(fields, "artifactType"), _annotations(fields), fields)
+    return CONVERTER.structure(_versioned(data), Index)
 
 
 def dump_index(
@@ -256,67 +209,41 @@ def dump_index(
     annotations: Mapping[str, str] | None = None,
 ) -> bytes:
     """Serialize an index."""
-    raw: dict[str, Any] = {"schemaVersion": 2, "mediaType": INDEX}
-    if artifact_type is not None:
-        raw["artifactType"] = artifact_type
-    raw["manifests"] = [dict(manifest) for manifest in manifests]
-    if annotations:
-        raw["annotations"] = dict(annotations)
-    return dump_json(raw)
+    typed = {} if artifact_type is None else {"artifactType": artifact_type}
+    noted = {"annotations": dict(annotations)} if annotations else {}
+    content = {"manifests": [dict(manifest) for manifest in manifests]}
+    return dump_json({"schemaVersion": 2, "mediaType": INDEX, **typed, **content, **noted})
 
 
 def parse_layout(data: bytes) -> None:
     """Check an ``oci-layout`` file."""
-    version = _object(load_json(data), "it").get("imageLayoutVersion")
+    version = load_object(data).get("imageLayoutVersion")
     if not isinstance(version, str) or not version.startswith("1."):
         raise MalformedError(f"its imageLayoutVersion is {_short(version)}")
 
 
 def diff_ids(config: bytes) -> tuple[str, ...]:
     """Return the digests of an image's uncompressed layers, lowest first, from its config."""
-    root = _object(_object(load_json(config), "it").get("rootfs"), "its rootfs")
-    ids = root.get("diff_ids")
-    if not isinstance(ids, list):
-        raise MalformedError("its rootfs has no list of diff_ids")
-    return tuple(check_digest(diff_id) for diff_id in ids)
+    return CONVERTER.structure(load_object(config), _ImageConfig).rootfs.diff_ids
 
 
 def _versioned(data: bytes) -> dict[str, Any]:
-    fields = _object(load_json(data), "it")
+    fields = load_object(data)
     if fields.get("schemaVersion") != 2:
         raise MalformedError(f"its schemaVersion is {_short(fields.get('schemaVersion'))}")
     return fields
 
 
-def _object(value: object, what: str) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise MalformedError(f"{what} is not a JSON object")
-    return value
+def _size(value: object, type_: type) -> int:
+    size: int = CONVERTER.hooks.structure(value, type_)
+    if size < 0:
+        raise MalformedError("it is negative")
+    return size
 
 
-def _optional_text(fields: Mapping[str, Any], key: str) -> str | None:
-    value = fields.get(key)
-    if value is not None and not isinstance(value, str):
-        raise MalformedError(f"its {key} is {_short(value)}")
-    return value
-
-
-def _annotations(fields: Mapping[str, Any]) -> dict[str, str]:
-    raw = fields.get("annotations")
-    if raw is None:
-        return {}
-    if not isinstance(raw, dict) or not all(isinstance(value, str) for value in raw.values()):
-        raise MalformedError("its annotations are not texts")
-    return raw
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is no number")
-
-
-def _reason(error: ValueError) -> str:
-    # Without the document, which may contain secrets.
-    return error.msg if isinstance(error, json.JSONDecodeError) else type(error).__name__
+def _annotations(value: object, type_: Any) -> Mapping[str, str]:
+    found: Mapping[str, str] = CONVERTER.hooks.structure({} if value is None else value, type_)
+    return found
 
 
 def _short(value: object) -> str:
@@ -324,11 +251,15 @@ def _short(value: object) -> str:
     return text if len(text) <= 80 else text[:77] + "..."
 
 
-VOLUME_ARCHIVE = LAYER_ZSTD
-"""The media type of a volume's archive: a tar in zstd."""
-
-SNAPSHOT_FILE = SNAPSHOT_FILE_ZSTD
-"""The media type of tar's snapshot file of an archive, in zstd."""
-
-LISTING = LISTING_ZSTD
-"""The media type of the metadata of all files in an archive, in zstd."""
+CONVERTER = StrictConverter(
+    {
+        "annotations": override(struct_hook=_annotations, omit_if_default=True),
+        "artifact_type": override(rename="artifactType", omit_if_default=True),
+        "children": override(rename="manifests"),
+        "digest": override(struct_hook=lambda value, _: check_digest(value)),
+        "media_type": override(rename="mediaType"),
+        "size": override(struct_hook=_size),
+    },
+    whole=("blob", "raw"),
+)
+CONVERTER.hooks.register_structure_hook(Digest, lambda value, _: check_digest(value))

@@ -11,7 +11,8 @@ from docker_rollback._store import codec
 from docker_rollback._store.files import is_leftover, translated, write_atomic
 from docker_rollback._store.layout import PATIENCE, Layout
 from docker_rollback._store.locks import FileLock, LockedError
-from docker_rollback._store.oci import MAX_MANIFEST, MalformedError
+from docker_rollback._store.oci import MAX_MANIFEST
+from docker_rollback._store.strict_json import MalformedError
 from docker_rollback.errors import CorruptBackupError, StoreError, StoreFullError, UnsupportedFormatError
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,119}", re.ASCII)

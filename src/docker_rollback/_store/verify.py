@@ -11,6 +11,7 @@ from docker_rollback._model import Backup, Descriptor, VolumeArchive
 from docker_rollback._store import codec, oci
 from docker_rollback._store.layout import Layout
 from docker_rollback._store.streams import CompressionError, compression, decompressed
+from docker_rollback._store.strict_json import MalformedError
 from docker_rollback.errors import UnsupportedFormatError
 
 
@@ -65,7 +66,7 @@ def _read(layout: Layout, backup_id: str, root: Descriptor) -> tuple[oci.Index, 
         backup = codec.load_backup(data)
     except codec.NewerFormatError as error:
         raise UnsupportedFormatError(str(layout.root), f"backup {backup_id!r}: {error}") from None
-    except oci.MalformedError as error:
+    except MalformedError as error:
         raise layout.blobs.corrupt(record.digest, str(error)) from None
     return index, record, backup
 

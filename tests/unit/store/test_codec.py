@@ -27,7 +27,7 @@ from docker_rollback._model.backup import (
     VolumeArchive,
 )
 from docker_rollback._store.codec import NewerFormatError, dump_backup, load_backup
-from docker_rollback._store.oci import MalformedError
+from docker_rollback._store.strict_json import MalformedError
 from tests.unit.store import making
 
 # Every text that an engine's JSON can hold, lone surrogates included.

@@ -363,6 +363,19 @@ def test_the_answers_to_where_is_what_are_true() -> None:
     assert [f"{file}: {name}" for file, name in answers if not _defines(SOURCE / file, name)] == []
 
 
+def test_the_tests_of_the_traps_are_there() -> None:
+    """Each test, or row of the matrix, that the page of traps names exists."""
+    rows = re.findall(r"^\| \d+ \|.*\| ([^|]+) \|$", (DOCS / "explanation" / "traps.md").read_text(), re.MULTILINE)
+    named = {name for row in rows for name in re.findall(r"`(\w+)`", row)}
+    defined = {
+        name
+        for path in (ROOT / "tests").rglob("*.py")
+        for name in re.findall(r"^ *def (\w+)\(", path.read_text(), re.MULTILINE)
+    }
+    assert len(named) > 100
+    assert named - defined == set()
+
+
 def _defines(file: Path, name: str) -> bool:
     """Say whether a module, or for a dotted name a class in it, has a definition of that name."""
     body = ast.parse(file.read_text()).body if file.exists() else []

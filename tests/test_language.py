@@ -1,7 +1,8 @@
 """The code keeps to our words: one word for one thing, the field's own where it has one.
 
-The table in CONTRIBUTING.md has the words we use and the words we gave up. `LEFT` says how often a given-up word is
-still found in a name or a docstring of the package. A number in it may only go down: rename, then lower it.
+docs/explanation/words.md has the words we use, the table in CONTRIBUTING.md those we gave up. `LEFT` says how often a
+given-up word is still found in a name or a docstring of the package. A number in it may only go down: rename, then
+lower it.
 """
 
 from __future__ import annotations

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import inspect
 import subprocess
 import sys
+from collections.abc import Iterator
 from importlib import import_module
 from importlib.metadata import version
 from types import ModuleType
+from typing import get_args, get_type_hints
 
+import docker
 import pytest
 
 import docker_rollback
-from docker_rollback import errors, parts, reports, types
+from docker_rollback import errors, parts, reports, testing, types
 
 NAMES = {
     "": [
@@ -141,6 +145,42 @@ def test_every_public_name_is_there_and_documented(module: ModuleType) -> None:
     for name in module.__all__:
         assert name in dir(module)
         assert getattr(module, name).__doc__ or module is types, name
+
+
+def _annotated(module: ModuleType) -> Iterator[tuple[str, object]]:
+    """Yield the public functions and classes of a module, and the functions of these classes, ours alone."""
+    for name in module.__all__:
+        value = getattr(module, name)
+        if inspect.isfunction(value) or inspect.isclass(value):
+            yield name, value
+        for kind in inspect.getmro(value) if inspect.isclass(value) else ():
+            if kind.__module__.startswith("docker_rollback."):
+                yield from ((f"{name}.{key}", function) for key, function in _functions(kind))
+
+
+def _functions(kind: type) -> Iterator[tuple[str, object]]:
+    for key, member in vars(kind).items():
+        for function in (member, *(getattr(member, inner, None) for inner in ("__func__", "fget", "func"))):
+            if inspect.isfunction(function):
+                yield key, function
+
+
+@pytest.mark.parametrize("module", [*MODULES, testing])
+def test_every_annotation_can_be_evaluated(module: ModuleType) -> None:
+    """A tool that reads annotations at run time finds their types, inherited methods and constructors included."""
+    found = dict(_annotated(module))
+    assert found or module is types
+    for name, annotated in found.items():
+        try:
+            get_type_hints(annotated)
+        except NameError as error:
+            pytest.fail(f"{module.__name__}.{name}: {error}")
+
+
+def test_the_types_of_a_client_are_those_of_docker_py() -> None:
+    """They are docker-py's own, although importing the package does not import it."""
+    kinds = get_args(get_type_hints(docker_rollback.rollback)["client"])
+    assert kinds == (docker.DockerClient, docker.APIClient, parts.Engine, type(None))
 
 
 def test_no_name_has_two_homes() -> None:

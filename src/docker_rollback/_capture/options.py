@@ -10,7 +10,12 @@ from attrs import field, frozen
 from docker_rollback._arguments import flag, one_of, seconds, text, texts
 from docker_rollback._capture.hooks import Hooks
 from docker_rollback._host import folder_of
-from docker_rollback._model import Exclude, Quiesce, Shared, Way, as_excludes
+from docker_rollback._model import Exclude, ExcludeArgument, Quiesce, Shared, Way, as_excludes
+
+
+# A converter of this module, because the types of its arguments become those of the class's constructor.
+def _excludes(given: Iterable[ExcludeArgument]) -> tuple[Exclude, ...]:
+    return as_excludes(given)
 
 
 def _folders(paths: Iterable[str]) -> tuple[str, ...]:
@@ -65,7 +70,7 @@ class VolumeOptions:
 
     way: Way | None = None
     helper_image: str | None = None
-    exclude: tuple[Exclude, ...] = field(default=(), converter=as_excludes)
+    exclude: tuple[Exclude, ...] = field(default=(), converter=_excludes)
     include_binds: tuple[str, ...] = field(default=(), converter=_folders)
 
     def __attrs_post_init__(self) -> None:

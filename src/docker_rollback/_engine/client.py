@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeAlias, Union
+from typing import TYPE_CHECKING, ForwardRef, TypeAlias, Union
 
 from docker_rollback._engine.port import Engine
 from docker_rollback._engine.retry import RetryingEngine
@@ -10,8 +10,12 @@ from docker_rollback._engine.retry import RetryingEngine
 if TYPE_CHECKING:
     from docker import APIClient, DockerClient
 
-Client: TypeAlias = Union["DockerClient", "APIClient", Engine]
-"""A docker-py client, high or low level, or an `Engine`."""
+    Client: TypeAlias = DockerClient | APIClient | Engine
+    """A docker-py client, high or low level, or an `Engine`."""
+else:
+    # These import docker-py when typing.get_type_hints evaluates them, in the module of whichever function it is given.
+    _CLIENTS = (ForwardRef(f"__import__('docker').{name}") for name in ("DockerClient", "APIClient"))
+    Client = Union[*_CLIENTS, Engine]
 
 
 def as_engine(client: Client | None) -> Engine:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 
 from attrs import field, frozen
@@ -18,6 +18,11 @@ from docker_rollback._rollback.checked_container import Check
 from docker_rollback._rollback.checks import as_checks
 from docker_rollback._rollback.outcome import OutcomeListener
 from docker_rollback._store import BackupStore, Keep, KeepArgument
+
+
+# Converters of this module, because the types of their arguments become those of the class's constructor.
+def _as_checks(verify: Check | Sequence[Check] | None) -> tuple[Check, ...]:
+    return as_checks(verify)
 
 
 def _as_keep(keep: KeepArgument) -> Keep:
@@ -68,7 +73,7 @@ class RollbackOptions:
         ValueError, TypeError: a value is not among the choices.
     """
 
-    verify: tuple[Check, ...] = field(default=(), converter=as_checks)
+    verify: tuple[Check, ...] = field(default=(), converter=_as_checks)
     watch: float | None = None
     keep: Keep = field(default=Keep(3), converter=_as_keep)
     keep_failed: bool = False

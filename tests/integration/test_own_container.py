@@ -18,7 +18,7 @@ from docker.errors import APIError, NotFound
 
 import docker_rollback
 from docker_rollback import DockerEngine
-from docker_rollback._containers.find import look_at_all
+from docker_rollback._containers.find import find_containers
 from docker_rollback._containers.own_container import Traces, own_container
 from docker_rollback._engine.port import ContainerFilter
 from tests.engines.results import cannot
@@ -109,7 +109,9 @@ def test_the_traces_of_a_container_lead_to_it(town: Town, mode: str) -> None:
         town.said(updater, "cat", "/proc/self/mountinfo"),
     )
     engine = DockerEngine(town.client)
-    containers = [one for one in look_at_all(engine, ContainerFilter(running=True)) if one.name in town.names.values()]
+    containers = [
+        one for one in find_containers(engine, ContainerFilter(running=True)) if one.name in town.names.values()
+    ]
     own = own_container(traces, containers)
     assert updater in [one.id for one in own.containers]
     by_layer = (town.client.api.inspect_container(updater).get("GraphDriver") or {}).get("Data")

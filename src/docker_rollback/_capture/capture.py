@@ -5,10 +5,8 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, nullcontext, suppress
 from datetime import datetime
-from typing import TypeVar
 
 from attrs import frozen
 
@@ -21,8 +19,8 @@ from docker_rollback._containers import (
     ContainerSnapshotter,
     QuiescedContainers,
     beyond,
-    look_at,
-    look_at_project,
+    find_container,
+    find_project,
     main_processes,
     quiesced_container,
 )
@@ -32,13 +30,11 @@ from docker_rollback._inspection import Report, own_network, user_endpoints
 from docker_rollback._model import Backup, ContainerSnapshot, NetworkRecord, Observed, Project
 from docker_rollback._reporting import Reporter
 from docker_rollback._store import BackupStore, Draft, KeepArgument
+from docker_rollback._threads import both_at_once
 from docker_rollback._volumes import VolumeArchiver, VolumeCapture
 from docker_rollback.errors import ArchiveError, CaptureError, NetworkNotFoundError
 
 logger = logging.getLogger("docker_rollback")
-
-Side = TypeVar("Side")
-Main = TypeVar("Main")
 
 _PREDEFINED = ("bridge", "host", "none", "podman")
 """Networks that every engine has and that cannot be created."""
@@ -46,19 +42,10 @@ _PREDEFINED = ("bridge", "host", "none", "podman")
 
 @frozen
 class _Taking:
-    """A backup while it is taken.
-
-    Attributes:
-        report: the containers and volumes that it is of.
-        tags: the names of its images in the engine, one for each container.
-        archives: the capture of its volumes.
-        guards: protect its containers from a prune while they are stopped.
-        options: how its containers are captured.
-        bound: the paths that its containers bind and that others of them create.
-    """
+    """A backup in progress."""
 
     report: Report
-    tags: Sequence[str]
+    tags: Sequence[str]  # the names of its images in the engine, one for each container
     archives: VolumeCapture
     guards: Guards
     options: CaptureOptions
@@ -76,30 +63,21 @@ class _Taking:
 
     @property
     def running(self) -> list[Observed]:
-        """The running containers, which are quiesced."""
-        return [one for one in (*self.report.containers, *self.sharing) if _runs(one)]
-
-    @property
-    def limit(self) -> float | None:
-        """The limit to their downtime in seconds; None if there is none, or if no container is quiesced."""
-        return self.options.max_downtime if self.options.quiesce != "none" and self.running else None
-
-    @property
-    def names(self) -> list[str]:
-        """The names of the containers that are quiesced."""
-        return [one.name for one in self.running]
+        """The running containers that are quiesced."""
+        everything = (*self.report.containers, *self.sharing)
+        return [one for one in everything if one.state.status in ("running", "restarting")]
 
 
 class Capture:
     """Takes backups of the images and volumes of containers.
 
     Args:
-        engine: where the containers are.
-        store: where the backups go.
+        engine: the engine that has the containers.
+        store: the store that the backups go to.
         snapshotter: captures the containers.
         archiver: captures the volumes.
         reporter: progress and timing sink.
-        clock: the time, in UTC.
+        clock: returns the time, in UTC.
         timer: measures time, for `max_downtime` too, and waits.
 
     Example:
@@ -143,14 +121,14 @@ class Capture:
         stay quiesced, except after an error. The engine holds the images under names of ours until `release`. See
         `Backup.kept_for` for `kept_for`.
 
-        With `operation`, the stopped containers survive a prune, and a removal by anybody: before the first stop, the
-        operation records how to recreate the containers and their networks, and guards hold images and volumes. After
-        an error guards and images stay, for whoever recreates a missing container.
+        With `operation`, a container that somebody removes while it is stopped can be recreated: before the first stop,
+        the operation records the containers and their networks, and guards protect images and volumes from a prune.
+        After an error, guards and images stay for the recovery.
 
         Raises:
             HookError: a hook before the capture failed; nothing was quiesced.
             DowntimeExceededError: the capture took longer than `options.max_downtime`, counted from the first stop.
-            CaptureError: somebody disturbed the capture.
+            CaptureError: somebody started, changed or removed a container during the capture.
             ResumeError: a container could not be resumed.
             EngineError, VolumeError, StoreError: a step failed.
         """
@@ -159,7 +137,9 @@ class Capture:
         snapshotter = self._snapshotter
         tags = [snapshotter.tag(identity, number, container) for number, container in enumerate(report.containers)]
         networks = self._networks(report)
+        # A restore may remove a network only if the update added it, so the others are recorded.
         others = tuple(sorted({*self._engine.list_networks()} - {network.id for network in networks}))
+        # Look up the images now rather than in the downtime.
         snapshotter.expect(report.containers)
         with (
             ExitStack() as until_sealed,
@@ -193,7 +173,7 @@ class Capture:
                     created, snapshots, quiesced = self._capture_quiesced(taking, until_captured, until_sealed)
                     reporter.begin("resume")
                 # The archives are packed and read back while the engine exports the images.
-                volumes, containers = _both_at_once(
+                volumes, containers = both_at_once(
                     archives.seal,
                     lambda: self._seal(taking, snapshots, draft),
                     archives.stop,
@@ -214,7 +194,7 @@ class Capture:
             )
             self._refuse_added(report)
             if not (options.resume or kept_for):
-                # Sealing took a while. A state that is kept is about to be undone, so its containers may be gone.
+                # Storing took a while, and somebody may have removed one. A state that is kept is undone anyway.
                 quiesced.check_there()
             draft.commit(backup)
             guards.remove()
@@ -226,7 +206,7 @@ class Capture:
     def _protect(
         self, taking: _Taking, identity: str, networks: Sequence[NetworkRecord], operation: Journalled
     ) -> None:
-        """Guard the containers that are about to be stopped, and have the operation record them."""
+        """Start guards for the containers that are about to be stopped, and record these in the operation."""
         numbered = enumerate((*taking.report.containers, *taking.sharing))
         exposed = [
             (container, self._snapshotter.tag(identity, number, container))
@@ -247,7 +227,7 @@ class Capture:
             self._snapshotter.seal(snapshot, draft, guarded=guards.live(snapshot.id)) for snapshot in snapshots
         )
         if taking.options.resume:
-            # Not left for later: sealing the volumes may take longer.
+            # Removed now: the containers run again, and finalising the volumes may take much longer.
             guards.remove()
         return sealed
 
@@ -256,10 +236,8 @@ class Capture:
     ) -> tuple[datetime, list[ContainerSnapshot], QuiescedContainers]:
         """Quiesce and capture everything; return the moment, the snapshots and the context that resumes the containers.
 
-        Args:
-            taking: the backup.
-            until_captured: when it ends, it resumes the containers that are quiesced for the capture alone.
-            until_sealed: likewise those that stay quiesced until the backup is durable.
+        `until_captured` resumes the containers that are quiesced for the capture alone, `until_sealed` those that stay
+        quiesced until the backup is durable.
         """
         reporter, archives, containers = self._reporter, taking.archives, taking.report.containers
         until_captured.push(lambda kind, *_: reporter.begin("store") if kind is None else None)
@@ -270,25 +248,27 @@ class Capture:
         reporter.begin("quiesce")
         sharing = until_captured.enter_context(self._quiescing(taking))
         quiesced = until_resumed.enter_context(self._quiescing(taking))
+        running, options = taking.running, taking.options
         with (
             DowntimeLimit(
-                taking.limit,
-                taking.names,
+                options.max_downtime if running and options.quiesce != "none" else None,
+                [one.name for one in running],
                 step=lambda: reporter.current,
                 stop=archives.stop,
                 clock=self._timer.monotonic,
             ) as limit,
-            main_processes(taking.running, taking.options.quiesce) as processes,
+            main_processes(running, options.quiesce) as processes,
             archives.capturing(processes.ended, at_rest=taking.is_still) as captured,
         ):
             _quiesce(taking.sharing, sharing, limit)
             _quiesce(reversed(containers), quiesced, limit)
+            # From here on nothing writes to the data, so this is the moment of the backup.
             created = self._clock()
             reporter.begin("capture")
             try:
-                snapshots, _ = _both_at_once(lambda: self._commit(taking), captured, archives.stop)
+                snapshots, _ = both_at_once(lambda: self._commit(taking), captured, archives.stop)
             except ArchiveError:
-                # If somebody disturbed the capture, that is the cause.
+                # A container that somebody started explains the failure better than the error of tar.
                 _check_undisturbed(quiesced, sharing, watched=processes.known)
                 raise
             # This also proves that the processes whose end was seen belonged to the containers of the report.
@@ -310,12 +290,12 @@ class Capture:
         return snapshots
 
     def _refuse_added(self, report: Report) -> None:
-        """Raise an error if a project grew while its backup was taken: a rollback would remove the addition."""
+        """Raise an error if a project grew during its backup: a rollback would remove the addition."""
         if report.project is None:
             return
-        came = beyond(look_at_project(self._engine, report.project.name), report.project)
+        came = beyond(find_project(self._engine, report.project.name), report.project)
         if came != Project(report.project.name):
-            found = {one: look_at(self._engine, one) for one in came.containers}
+            found = {one: find_container(self._engine, one) for one in came.containers}
             containers = [one.name if one is not None else gone for gone, one in found.items()]
             names = [*containers, *came.volumes, *came.networks]
             raise CaptureError(
@@ -328,12 +308,12 @@ class Capture:
         self._snapshotter.forget(identity, names)
 
     def release(self, backup: Backup, *, spare: bool = False) -> None:
-        """Remove our names of a backup's images from the engine; with `spare` the user's images stay."""
+        """Remove our names of a backup's images from the engine; with `spare`, the user's images stay."""
         for container in backup.containers:
             self._snapshotter.release(container, spare=spare)
 
     def prune(self, backup: Backup, *, keep: KeepArgument) -> None:
-        """Prune the backups of the same containers or project, and remove the images that only those held."""
+        """Prune the backups of the same containers or project, and remove images that no other backup holds."""
         listed = {found.id: found for found in self._store.list()}
         project = backup.project.name if backup.project is not None else None
         pruned = self._store.prune(keep=keep, containers=backup.beside, project=project, engine=backup.engine.identity)
@@ -375,35 +355,6 @@ def _quiesce(containers: Iterable[Observed], quiesced: QuiescedContainers, limit
         limit.check()
 
 
-def _both_at_once(side: Callable[[], Side], main: Callable[[], Main], stop: Callable[[], object]) -> tuple[Side, Main]:
-    """Run one callable in a thread of its own and another in this one; return both results when both have ended.
-
-    If one fails, and on an interruption, `stop` ends what it can of the other. If both fail, the first error is raised;
-    an interruption takes precedence over any error.
-    """
-    with ThreadPoolExecutor(1, thread_name_prefix="both at once") as pool:
-        job = pool.submit(side)
-        job.add_done_callback(lambda done: stop() if done.exception() is not None else None)
-        try:
-            done = main()
-            return job.result(), done
-        except Exception as error:
-            came_first = job.done()
-            if not came_first:
-                stop()
-            failure = job.exception()
-            if failure is None or failure is error or not came_first:
-                raise
-            raise failure from error
-        except BaseException:
-            stop()
-            raise
-
-
 def _check_undisturbed(*contexts: QuiescedContainers, watched: bool) -> None:
     for quiesced in contexts:
         quiesced.check_undisturbed(watched=watched)
-
-
-def _runs(container: Observed) -> bool:
-    return container.state.status in ("running", "restarting")

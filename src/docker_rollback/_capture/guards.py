@@ -1,10 +1,9 @@
-"""Runs guards: containers of ours that only wait, and protect the data of stopped containers from a prune.
+"""Runs guards: idle containers of ours that protect the data of stopped containers from a prune.
 
 An engine's prune removes every container that does not run, then the images, volumes and networks that no container
-uses. A tag of ours does not hold an image, and a container that was only created is removed like a stopped one. But
+uses. Our tag does not protect an image, and a container that was only created is removed like a stopped one. But
 everything that a running container uses stays. So before a container is stopped, its file system is committed, and a
-container of that image is started with all of its volumes mounted. Its program does nothing, and needs no file of the
-image, which may have no program that runs.
+guard, a container of that image, is started with all of its volumes mounted.
 """
 
 from __future__ import annotations
@@ -33,6 +32,7 @@ Exposed: TypeAlias = tuple[Observed, str]
 """A container that will be stopped, and the name of its image in the engine."""
 
 _HOME: Final = "/.docker-rollback-guard"
+# A program of our own, since the image may have none that runs. It only waits, and needs no file of the image.
 _PROGRAM: Final = f"{_HOME}/wait"
 _AT_ONCE: Final = 4
 
@@ -46,10 +46,9 @@ _WAITING: Final[Mapping[str, tuple[int, bytes]]] = {
         + struct.pack("<3I", 0xD2800928, 0xD4000001, 0x17FFFFF9),
     ),
 }
-"""By architecture: its number in ELF, and the code of a program that waits until it is killed.
+"""The ELF number of each architecture, and the machine code of a program that waits until it is killed.
 
-The code is written out here because it needs no libraries, and because the engine may have another architecture than
-this machine.
+Machine code needs no libraries, and the engine may have another architecture than this machine.
 """
 
 
@@ -58,7 +57,7 @@ class Journalled(Protocol):
 
     @property
     def id(self) -> str:
-        """Its id."""
+        """The operation's id."""
 
     def note_stopped(self, stopped: Sequence[ContainerSnapshot], networks: Sequence[NetworkRecord]) -> None:
         """Record durably the containers that are about to be stopped, and their networks."""
@@ -67,13 +66,12 @@ class Journalled(Protocol):
 class Guards:
     """Runs the guards of one operation.
 
-    They outlive the ``with`` block: whoever recreates the containers after an error needs them. After a success, call
-    `remove` first.
+    They outlive the ``with`` block, because recovery needs them after an error. After a success, call `remove` first.
 
     Args:
-        engine: where they run.
+        engine: the engine that runs them.
         snapshotter: commits the containers.
-        operation: the id of the operation; recovery finds them by it.
+        operation: the id of the operation; recovery finds the guards by it.
         store: the store that has the operation's record.
     """
 
@@ -102,7 +100,7 @@ class Guards:
     def stand(self, exposed: Sequence[Exposed]) -> tuple[ContainerSnapshot, ...]:
         """Commit running containers, start a guard for each, and return the snapshots of those commits.
 
-        If a container cannot be committed or guarded now, a warning is logged, and it is backed up anyway.
+        A container that cannot be committed or guarded is logged, and is backed up without protection.
         """
         self._exposed = tuple(self._pool.map(self._protect, exposed))
         return self._exposed
@@ -115,6 +113,7 @@ class Guards:
         """Start a second guard for a container that was written to after its first commit, without waiting for it."""
         before = self._live.get(snapshot.id)
         if before is not None and before.image.committed_layers != snapshot.image.committed_layers:
+            # In the background, because the container is down; the first guard protects all but these changes.
             self._started.append(self._pool.submit(self._guard, snapshot, snapshot.image.tag))
 
     def remove(self) -> None:
@@ -134,7 +133,7 @@ class Guards:
         try:
             snapshot = self._snapshotter.capture_live(container, tag=tag)
         except EngineError as error:
-            logger.warning("%s: not committed while running, so no guard protects it: %s", container.name, error)
+            logger.warning("%s: could not commit it while it runs, so no guard protects it: %s", container.name, error)
             return self._snapshotter.uncommitted(container, tag=tag)
         self._live[container.id] = snapshot
         self._guard(snapshot, live(tag))
@@ -143,7 +142,7 @@ class Guards:
     def _guard(self, snapshot: ContainerSnapshot, image: str) -> None:
         architecture = self._engine.info().architecture
         if architecture not in _WAITING:
-            logger.warning("%s: no guard protects it, there is no program for %s", snapshot.name, architecture)
+            logger.warning("%s: no guard protects it, because guards do not run on %s", snapshot.name, architecture)
             return
         name = f"{GUARD_NAME}{secrets.token_hex(6)}"
         # Added first: a create whose answer is lost may have created it anyway.
@@ -153,12 +152,16 @@ class Guards:
             self._engine.put_archive(name, program(architecture))
             self._engine.start_container(name)
         except EngineError as error:
-            logger.warning("%s: no guard protects it from a prune while it is stopped: %s", snapshot.name, error)
+            logger.warning(
+                "%s: could not start a guard, so a prune can remove it while it is stopped: %s",
+                snapshot.name,
+                error,
+            )
 
     def _remove(self, name: str) -> None:
         error = removal_error(lambda: self._engine.remove_container(name, force=True))
         if error is not None:
-            logger.warning("container %s is left over: %s", name, error)
+            logger.warning("could not remove guard %s: %s", name, error)
 
 
 def request(snapshot: ContainerSnapshot, image: str, labels: Mapping[str, str]) -> dict[str, Any]:
@@ -175,7 +178,7 @@ def request(snapshot: ContainerSnapshot, image: str, labels: Mapping[str, str]) 
         }
         for number, volume in enumerate(volumes)
     ]
-    # Otherwise an engine would create an anonymous volume for each path that the image declares as one.
+    # A tmpfs at each path that the image declares as a volume: else the engine would create anonymous volumes there.
     host = {"Mounts": mounts, "Tmpfs": dict.fromkeys(config.get("Volumes") or {}, "")}
     return quiet_request(image, [_PROGRAM], labels=labels, hidden=config.get("Labels") or {}, host=host)
 
@@ -202,17 +205,13 @@ def program(architecture: str) -> bytes:
 
 
 def remove_guards(engine: Engine, *, of: str) -> None:
-    """Remove the guards of an operation, if there are any.
-
-    Raises:
-        EngineError: the engine refused or failed.
-    """
+    """Remove the guards of an operation, if there are any. Raises `EngineError` if the engine refuses."""
     for container in engine.list_containers(_guards_with({OPERATION_LABEL: of})):
         engine.remove_container(container, force=True)
 
 
 def guards_of(engine: Engine, store: BackupStore) -> dict[str, str]:
-    """Return the guards of a store's operations, by container id, with the operation's id; raises `EngineError`."""
+    """Return the guards of a store's operations: the id of each, with its operation's id. Raises `EngineError`."""
     identity, found = StoreIdentity(store), dict[str, str]()
     for container in engine.list_containers(_guards_with({})):
         try:

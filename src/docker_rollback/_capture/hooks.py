@@ -37,7 +37,7 @@ class Exec:
     Args:
         container: the container's name or id.
         command: the program and its arguments; no shell reads them.
-        timeout: after how many seconds it is ended, and has failed; None for no timeout.
+        timeout: the seconds after which it is ended and has failed; None for no timeout.
 
     Example:
         >>> with rollback("db", before_quiesce=Exec("db", ["psql", "-U", "postgres", "-c", "CHECKPOINT"])):
@@ -61,8 +61,8 @@ class Call:
 
     Args:
         function: the function; it runs in a thread of its own.
-        timeout: for how many seconds to wait for it; then the hook has failed. With None it runs in the thread of the
-            caller, without a timeout.
+        timeout: the seconds after which the hook has failed. With None it runs in the caller's thread, without a
+            timeout.
 
     Example:
         >>> with rollback("web", before_quiesce=Call(maintenance_on, timeout=5), after_resume=maintenance_off):
@@ -87,14 +87,14 @@ class Hooks:
     """Runs the hooks of one operation.
 
     Args:
-        engine: where the containers are in which programs run.
+        engine: the engine that has the containers in which programs run.
         before_quiesce: run right before the first container is quiesced.
         after_resume: run once every quiesced container runs again.
         after_rollback: run once a rollback has restored everything and the checks have passed.
         reporter: progress and timing sink.
 
     Attributes:
-        problems: the failures that change nothing.
+        problems: the failures that did not change the outcome.
 
     Raises:
         TypeError: a hook is neither a callable nor a `Call` nor an `Exec`.
@@ -124,11 +124,11 @@ class Hooks:
     def around_capture(self, containers: Sequence[Observed], *, resumes: bool) -> Iterator[None]:
         """Run the hooks before and after a block in which containers are quiesced.
 
-        Those after it also run if the block ends with an error, since the containers run again then, too; but not if
-        one does not run again (`ResumeError`).
+        The hooks after it also run if the block ends with an error, because the containers run again then, too; but not
+        if a container could not be resumed (`ResumeError`).
 
         Args:
-            containers: the quiesced containers; no error contains a value of their environments.
+            containers: the quiesced containers; errors hide the values of their environments.
             resumes: whether they run again after a block that succeeds.
 
         Raises:
@@ -213,7 +213,7 @@ def _in_time(hook: Call | Exec, work: Callable[[], T], *, name: HookName) -> T:
 
 
 def _as_hooks(name: HookName, given: HookArgument) -> tuple[Call | Exec, ...]:
-    """Return the hooks that an argument means."""
+    """Return the hooks of an argument as a tuple, with a `Call` for each callable."""
     wanted = f"{name} is a callable, a Call or an Exec, or several of them"
     one = isinstance(given, Call | Exec) or callable(given)
     hooks: Sequence[Hook] = (given,) if one else several(name, given, what=wanted.partition(" is ")[2])

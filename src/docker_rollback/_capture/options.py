@@ -1,4 +1,4 @@
-"""The options of a backup as two values, made once and passed whole."""
+"""Holds the options of a backup as two values, made once and passed whole."""
 
 from __future__ import annotations
 

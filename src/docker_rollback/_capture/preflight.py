@@ -1,4 +1,4 @@
-"""Checks before a backup, while the service still runs, whether it can be taken."""
+"""Checks whether a backup can be taken, while the service still runs."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ from docker_rollback._containers import (
     NO_TRACES,
     Traces,
     doubtful_paths,
+    find_containers,
+    find_network,
+    find_project,
     locked,
-    look_at_all,
-    look_at_project,
     mountinfo_of,
     native_loss,
     needs_network_of_mode,
@@ -38,7 +39,6 @@ from docker_rollback._volumes import Survey, VolumeArchiver, mount_gaps
 from docker_rollback.errors import (
     EngineForbiddenError,
     ImageNotFoundError,
-    NetworkNotFoundError,
     UnsupportedContainerError,
     VolumeError,
     VolumeNotFoundError,
@@ -55,13 +55,13 @@ class Preflight:
     """Checks containers before a backup, and touches nothing.
 
     Args:
-        engine: where the containers are.
-        store: where the backup is to go.
+        engine: the engine that has the containers.
+        store: the store that the backup goes to.
         archiver: archives the volumes.
         options: how the containers are to be captured.
         volumes: which data of volumes is to be archived.
         traces: the kernel's facts about the container that this program runs in, which is never stopped.
-        clock: the time, in UTC.
+        clock: returns the time, in UTC.
         sleep: waits, in seconds.
 
     Example:
@@ -83,10 +83,10 @@ class Preflight:
     def keeping(self, excluded: Iterable[Exclude]) -> Preflight:
         """Return a preflight for a state that is kept before it is undone.
 
-        Other containers may write to the same volumes, and settings may be lost.
+        It accepts other containers that write to the same volumes, and settings that would be lost.
 
         Args:
-            excluded: what the earlier backup excluded; it is excluded again, as far as it still exists.
+            excluded: the data that the earlier backup excluded; it is excluded again, as far as it still exists.
         """
         options, volumes = evolve(self._options, shared="ignore"), evolve(self._volumes, exclude=excluded)
         return evolve(self, options=options, volumes=volumes, keeps=True)
@@ -105,11 +105,11 @@ class Preflight:
         return start_order([*given, *bound_to(given, others)])
 
     def _found(self, containers: Sequence[str], project: str | None) -> tuple[list[Observed], list[Observed]]:
-        """Return the containers that the caller gave, each once, and all others."""
+        """Return the given containers, each once, and all others."""
         named = [observe(self._engine.inspect_container(reference)) for reference in containers]
         named += require_members(self._engine, project) if project is not None else []
         given = {container.id: container for container in named}
-        return list(given.values()), look_at_all(self._engine, ContainerFilter(), but=given.keys())
+        return list(given.values()), find_containers(self._engine, ContainerFilter(), but=given.keys())
 
     def run(self, containers: Sequence[str], *, project: str | None = None, looks: bool = False) -> Report:
         """Report what a backup of containers, of a compose project, or of both together would be.
@@ -117,7 +117,7 @@ class Preflight:
         Args:
             containers: names or ids.
             project: a compose project.
-            looks: whether to scan each volume that the store has no archive of, to know its size.
+            looks: whether to scan each volume that the store has no archive of, to learn its size.
 
         Raises:
             ContainerNotFoundError, ProjectNotFoundError: one of the containers, or the project, does not exist.
@@ -151,9 +151,11 @@ class Preflight:
     def _look(self, containers: tuple[str, ...], project: str | None) -> Scene:
         """Collect the facts that the rules decide on, except those about the data of volumes."""
         given, others = self._found(containers, project)
-        whole = look_at_project(self._engine, project) if project is not None else None
+        whole = find_project(self._engine, project) if project is not None else None
         joined = tuple(bound_to(given, others))
-        group = start_order([self._settled(one) for one in (*given, *joined)])
+        group = start_order(
+            [settled(self._engine, one, clock=self._clock, sleep=self._sleep) for one in (*given, *joined)]
+        )
         scene = Scene(
             options=self._options,
             volumes=self._volumes,
@@ -195,14 +197,7 @@ class Preflight:
         names = {name for one in scene.group for name in rules.networks_of_stopped(one)}
         modes = (rules.network_of_mode(one, needed_to_start=scene.needs_mode_network) for one in scene.group)
         names.update(mode for mode in modes if mode is not None)
-        return frozenset(name for name in sorted(names) if not self._has_network(name))
-
-    def _has_network(self, name: str) -> bool:
-        try:
-            self._engine.inspect_network(name)
-        except NetworkNotFoundError:
-            return False
-        return True
+        return frozenset(name for name in sorted(names) if find_network(self._engine, name) is None)
 
     def _in_memory(self, scene: Scene) -> frozenset[str]:
         names = dict.fromkeys(volume for one in scene.group for volume in rules.volumes_at_a_stop(one, scene))
@@ -210,7 +205,7 @@ class Preflight:
         return frozenset(name for name, found in options.items() if found.get("type") == "tmpfs")
 
     def _reach(self, scene: Scene, *, looks: bool) -> Scene:
-        """Add what is known of each volume to a scene, or why it cannot be reached."""
+        """Add the survey of each volume to a scene, or the reason why it cannot be reached."""
         data = {container.name: scene.data_of(container) for container in scene.group}
         if scene.unused:
             data[scene.group[0].name] += scene.unused
@@ -218,7 +213,7 @@ class Preflight:
         try:
             return evolve(scene, surveys=self._survey(volumes, looks=looks) if volumes else {})
         except (VolumeError, VolumeNotFoundError):
-            logger.info("probing each volume by itself, to know for each why it cannot be reached")
+            logger.info("a volume cannot be reached; probing each by itself to learn which, and why")
         surveys, unreachable = dict[str, Survey](), list[tuple[str, str]]()
         for container, names in data.items():
             for volume in names:
@@ -232,13 +227,13 @@ class Preflight:
         return self._archiver.survey(volumes, exclude=self._volumes.exclude, looks=looks)
 
     def refuse_own(self, containers: Collection[ContainerSnapshot]) -> None:
-        """Refuse to restore containers if this program runs in one that stands in their place, or depends on one.
+        """Refuse to restore containers if this program runs in one of them, or depends on one.
 
         Raises:
             UnsupportedContainerError: it does; nothing was touched.
             EngineError: the engine does not answer.
         """
-        everything = look_at_all(self._engine, ContainerFilter())
+        everything = find_containers(self._engine, ContainerFilter())
         own = own_container(self._traces, everything)
         ids, names = {one.id for one in containers}, {one.name for one in containers}
         for standing in everything:
@@ -268,11 +263,8 @@ class Preflight:
             self._store.check(report.room)
             yield report
 
-    def _settled(self, container: Observed) -> Observed:
-        return settled(self._engine, container, clock=self._clock, sleep=self._sleep)
-
     def _refuse_without_rights(self) -> None:
-        """Raise an error if a proxy before the engine would stop us half way."""
+        """Raise an error if the engine, or a proxy in front of it, would refuse a later request."""
         forbidden = self._engine.forbidden()
         if forbidden:
             raise EngineForbiddenError(
@@ -287,7 +279,7 @@ class Preflight:
 
 
 def _gaps(scene: Scene) -> Iterator[NotCovered]:
-    """Yield what a backup would not hold."""
+    """Yield the data and settings that a backup would not contain."""
     data = scene.data
     for one in scene.group:
         for mount in one.mounts:

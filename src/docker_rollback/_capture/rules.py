@@ -31,7 +31,7 @@ def own_program(scene: Scene) -> Iterator[Refusal]:
 
 
 def gone_networks(scene: Scene) -> Iterator[Refusal]:
-    """Refuse a container that cannot start or be created again without a network that is gone."""
+    """Refuse a container that cannot start or be recreated because a network is gone."""
     for one in scene.group:
         gone = [name for name in networks_of_stopped(one) if name in scene.gone_networks]
         mode = network_of_mode(one, needed_to_start=scene.needs_mode_network)
@@ -65,7 +65,7 @@ def unkept_names(scene: Scene) -> Iterator[Refusal]:
 
 
 def shared_volumes(scene: Scene) -> Iterator[Refusal]:
-    """Refuse a container if another one outside the group stands in the way of capturing a volume that both have."""
+    """Refuse a container if a container outside the group prevents the capture of a volume that both have."""
     for one in scene.group:
         for reason in _sharing_refusals(scene, scene.data_of(one)):
             yield one.name, reason
@@ -101,14 +101,14 @@ def shared_volumes_of_project(scene: Scene) -> Iterator[Refusal]:
 
 
 def settings_of_podman(scene: Scene) -> Iterator[Refusal]:
-    """Refuse a container with settings that only Podman knows and that Docker's API cannot bring back."""
+    """Refuse a container with settings that only Podman knows and that Docker's API cannot restore."""
     for name, facts in scene.facts.items():
         if (reason := facts.loss.refusal()) is not None:
             yield name, reason
 
 
 def required_by_others(scene: Scene) -> Iterator[Refusal]:
-    """Refuse a container that another one outside the group was created to run after."""
+    """Refuse a container that a container outside the group was created to run after."""
     needed = requiring(scene.outside, [one.id for one in scene.group])
     for one in scene.group:
         if one.id in needed:
@@ -139,18 +139,18 @@ def unbound_folders(scene: Scene) -> Iterator[Refusal]:
 
 
 def wrong_excludes(scene: Scene) -> Iterator[Refusal]:
-    """Refuse `exclude` if it names something that would not be backed up, or that cannot be left out."""
+    """Refuse `exclude` if it names data that would not be backed up, or that cannot be excluded."""
     project = scene.project.volumes if scene.project is not None else ()
     there = {name for one in scene.group for name in scene.archivable(one)}.union(project)
     known = f"they have {', '.join(sorted(map(repr, there)))}" if there else "they have no volumes"
     anonymous = {name for one in scene.group for name, generated in one.volumes.items() if generated}
-    for what in scene.volumes.exclude:
-        if what.volume not in there:
-            reason = f"exclude names {what.volume!r}, which the backup would not contain; {known}"
-        elif not what.path and what.volume in anonymous:
-            reason = f"exclude names the volume {what.volume!r}, which goes with its container"
-        elif not what.path and is_folder(what.volume):
-            reason = f"exclude names {what.volume!r}, and so does include_binds; leave it out of both"
+    for one in scene.volumes.exclude:
+        if one.volume not in there:
+            reason = f"exclude names {one.volume!r}, which the backup would not contain; {known}"
+        elif not one.path and one.volume in anonymous:
+            reason = f"exclude names the volume {one.volume!r}, which goes with its container"
+        elif not one.path and is_folder(one.volume):
+            reason = f"exclude names {one.volume!r}, and so does include_binds; leave it out of both"
         else:
             continue
         yield scene.group[0].name, reason
@@ -200,11 +200,11 @@ FOR_STARTS: Final[frozenset[Rule]] = frozenset(
         read_only_volumes,
     }
 )
-"""The rules that do not hold for a state that is kept before it is undone: nothing has to start that again."""
+"""The rules that are skipped for a state that is kept before it is undone: nothing starts it again."""
 
 
 def refusals(scene: Scene) -> dict[str, tuple[str, ...]]:
-    """Return why a backup would not begin, by container; empty if nothing stands against it."""
+    """Return the reasons why a backup would not begin, by container; empty if there are none."""
     found: dict[str, list[str]] = {one.name: [] for one in scene.group}
     for rule in RULES:
         if not (scene.keeps and rule in FOR_STARTS):
@@ -240,7 +240,7 @@ def networks_of_stopped(container: Observed) -> list[str]:
 
 
 def network_of_mode(container: Observed, *, needed_to_start: bool) -> str | None:
-    """Return the network that a container has left and that it needs because its mode names it; None if there is none.
+    """Return the network that a container's mode names and that the container needs but has left; None if none.
 
     Args:
         container: the container.
@@ -253,7 +253,7 @@ def network_of_mode(container: Observed, *, needed_to_start: bool) -> str | None
 
 
 def volumes_at_a_stop(container: Observed, scene: Scene) -> list[str]:
-    """Return the volumes of a container that nothing mounts while it is stopped for the capture."""
+    """Return the volumes of a container that nothing mounts once it is stopped for the capture."""
     stops = scene.options.quiesce == "stop" and container.state.alive
     return list(container.volumes) if stops else []
 
@@ -267,7 +267,7 @@ def _sharing_refusals(scene: Scene, volumes: Iterable[str]) -> Iterator[str]:
 
 
 def _sharing_refusal(scene: Scene, other: Observed, volume: str) -> str | None:
-    """Return why a running container outside the group that has one of its volumes stands in the way, or None."""
+    """Return why a container outside the group that has a volume of the group prevents the backup, or None."""
     if scene.own.has(other):
         return f"this program runs in {other.name!r}, which mounts its {called(volume)} too and would be stopped"
     if not writes_to(other, volume):

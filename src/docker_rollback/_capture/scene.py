@@ -1,4 +1,4 @@
-"""The facts that a preflight collects: one look, on which its rules then decide without I/O."""
+"""Holds the facts that a preflight collects at once, so that its rules decide without I/O."""
 
 from __future__ import annotations
 
@@ -38,16 +38,12 @@ class Scene:
     """Everything that the rules of a preflight decide on.
 
     Attributes:
-        options: how the containers are to be captured.
-        volumes: which data of volumes is to be archived.
-        keeps: whether the backup keeps a state before it is undone. Nothing starts that again, so settings may be lost.
+        keeps: whether the backup keeps a state before it is undone. Nothing starts it again, so settings may be lost.
         named: the names and ids that the caller gave.
         given: the containers by those names, and the members of the project.
         group: all containers of the backup, in the order in which they start.
         joined: those of them that nobody named, but that would break if another one were recreated.
         outside: all other containers.
-        project: the compose project that was asked for.
-        own: the container that this program runs in.
         facts: further facts about each container of the group, by its name.
         gone_networks: networks that a container of the group needs and that are gone.
         in_memory: volumes that live in memory and that a stop would lose.

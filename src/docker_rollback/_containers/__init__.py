@@ -1,9 +1,9 @@
 """Containers of an engine: found, snapshotted, quiesced, resumed."""
 
 from docker_rollback._containers.bound_paths import BoundPaths, asked_by_binds, can_be_made
-from docker_rollback._containers.compose import Added, added_since, beyond, look_at_project, members, require_members
+from docker_rollback._containers.compose import Added, added_since, beyond, find_project, members, require_members
 from docker_rollback._containers.creation import body_for, forgets_connected_macs, join, needs_network_of_mode
-from docker_rollback._containers.find import look_at, look_at_all, users_of
+from docker_rollback._containers.find import find_container, find_containers, find_network, find_volume, users_of
 from docker_rollback._containers.image_depth import uncommittable
 from docker_rollback._containers.images import (
     create_on,
@@ -66,16 +66,18 @@ __all__ = [
     "end_lost_run",
     "ensure_running",
     "ensure_state",
+    "find_container",
+    "find_containers",
+    "find_network",
     "find_origin",
+    "find_project",
+    "find_volume",
     "forgets_connected_macs",
     "in_rounds",
     "is_lost",
     "join",
     "led_to",
     "locked",
-    "look_at",
-    "look_at_all",
-    "look_at_project",
     "lost_partners",
     "lost_path",
     "main_processes",

@@ -9,7 +9,7 @@ from datetime import datetime
 
 from attrs import frozen
 
-from docker_rollback._containers.find import look_at_all
+from docker_rollback._containers.find import find_containers
 from docker_rollback._engine import ContainerFilter, Engine
 from docker_rollback._inspection import COMPOSE_PROJECT, start_order
 from docker_rollback._model import Backup, Observed, Project
@@ -30,7 +30,7 @@ def members(engine: Engine, project: str, *, but: Collection[str] = ()) -> list[
         project: the project's name.
         but: ids of containers to skip.
     """
-    found = look_at_all(engine, ContainerFilter(labels={COMPOSE_PROJECT: project}), but=but)
+    found = find_containers(engine, ContainerFilter(labels={COMPOSE_PROJECT: project}), but=but)
     found = [container for container in found if ROLE_LABEL not in container.inspection["Config"]["Labels"]]
     return sorted(found, key=lambda container: datetime.fromisoformat(str(container.inspection["Created"])))
 
@@ -39,13 +39,13 @@ def require_members(engine: Engine, project: str) -> list[Observed]:
     """Look up the containers of a project. Raises `ProjectNotFoundError` if it has none."""
     found = members(engine, project)
     if not found:
-        everything = look_at_all(engine, ContainerFilter())
+        everything = find_containers(engine, ContainerFilter())
         labels = [(container.inspection["Config"].get("Labels") or {}) for container in everything]
         raise ProjectNotFoundError(project, sorted({one[COMPOSE_PROJECT] for one in labels if COMPOSE_PROJECT in one}))
     return found
 
 
-def look_at_project(engine: Engine, project: str) -> Project:
+def find_project(engine: Engine, project: str) -> Project:
     """Look up the containers, volumes and networks of a project."""
     return Project(
         name=project,

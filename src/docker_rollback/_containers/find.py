@@ -1,17 +1,17 @@
-"""Looks up containers; one that disappears meanwhile is skipped."""
+"""Looks up containers, networks and volumes; one that disappears meanwhile counts as missing."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
 
-from docker_rollback._engine import EVERY, ContainerFilter, Engine
+from docker_rollback._engine import EVERY, ContainerFilter, Engine, Inspection
 from docker_rollback._inspection import observe, uses
 from docker_rollback._model import Observed, is_folder
 from docker_rollback._names import is_guard, is_helper
-from docker_rollback.errors import ContainerNotFoundError
+from docker_rollback.errors import ContainerNotFoundError, NetworkNotFoundError, VolumeNotFoundError
 
 
-def look_at(engine: Engine, ref: str) -> Observed | None:
+def find_container(engine: Engine, ref: str) -> Observed | None:
     """Return the container with this name or full id, or None if there is none."""
     try:
         found = observe(engine.inspect_container(ref))
@@ -21,13 +21,29 @@ def look_at(engine: Engine, ref: str) -> Observed | None:
     return found if ref in (found.id, found.name) else None
 
 
-def look_at_all(engine: Engine, where: ContainerFilter, *, but: Collection[str] = ()) -> list[Observed]:
+def find_containers(engine: Engine, where: ContainerFilter, *, but: Collection[str] = ()) -> list[Observed]:
     """Return the containers that match `where`, except those with the ids in `but`.
 
     Guards are skipped: they use nothing that they mount.
     """
-    found = [look_at(engine, container) for container in engine.list_containers(where) if container not in but]
+    found = [find_container(engine, container) for container in engine.list_containers(where) if container not in but]
     return [container for container in found if container is not None and not is_guard(container.name)]
+
+
+def find_network(engine: Engine, name: str) -> Inspection | None:
+    """Return the inspection of a network, or None if there is none."""
+    try:
+        return engine.inspect_network(name)
+    except NetworkNotFoundError:
+        return None
+
+
+def find_volume(engine: Engine, name: str) -> Inspection | None:
+    """Return the inspection of a volume, or None if there is none."""
+    try:
+        return engine.inspect_volume(name)
+    except VolumeNotFoundError:
+        return None
 
 
 def users_of(engine: Engine, data: Collection[str]) -> list[Observed]:
@@ -37,7 +53,7 @@ def users_of(engine: Engine, data: Collection[str]) -> list[Observed]:
     """
     # An engine does not filter by host folder.
     where = EVERY if any(map(is_folder, data)) else ContainerFilter(volume=tuple(data))
-    found = look_at_all(engine, where) if data else []
+    found = find_containers(engine, where) if data else []
     return [
         one
         for one in found

@@ -10,7 +10,7 @@ from typing import Literal, Self
 
 from attrs import evolve
 
-from docker_rollback._containers.find import look_at
+from docker_rollback._containers.find import find_container
 from docker_rollback._containers.readiness import await_needed
 from docker_rollback._containers.running import ensure_state, in_rounds, supervisor_of
 from docker_rollback._containers.undisturbed import DisturbedCaptureError
@@ -57,7 +57,7 @@ def with_runs(engine: Engine, containers: Iterable[Resting]) -> tuple[Resting, .
     """Return the containers, each with its current run if it is alive."""
     found = []
     for one in containers:
-        now = look_at(engine, one.id)
+        now = find_container(engine, one.id)
         runs = now is not None and now.state.alive
         found.append(evolve(one, started=started_at(now.inspection)) if now and runs else one)
     return tuple(found)
@@ -284,7 +284,7 @@ def ensure_running(
     Raises:
         ResumeError: a container does not run; every one was tried.
     """
-    standing = [found for found in containers if look_at(engine, found.id) is not None]
+    standing = [found for found in containers if find_container(engine, found.id) is not None]
     raise_failures(look_again(engine, standing, timer=timer))
 
 

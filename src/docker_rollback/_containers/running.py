@@ -10,7 +10,7 @@ from typing import Any, Final, TypeVar
 
 from attrs import evolve
 
-from docker_rollback._containers.find import look_at
+from docker_rollback._containers.find import find_container
 from docker_rollback._engine import Engine, Inspection
 from docker_rollback._host import Timer
 from docker_rollback._inspection import HELD, restart_count, restart_policy, restarts, started_at
@@ -272,7 +272,7 @@ def _fits(status: str, wanted: ContainerState) -> bool:
 
 def all_run(engine: Engine, names: Iterable[str]) -> bool:
     """Return True if there is a container of each name, its processes exist, and its engine has not lost them."""
-    standing = [look_at(engine, name) for name in names]
+    standing = [find_container(engine, name) for name in names]
     return all(one is not None and one.state.alive and not is_lost(engine, one.inspection) for one in standing)
 
 
@@ -324,7 +324,7 @@ def settled(
         if not comes_back or ended is None or clock() - ended >= _BACK:
             break
         sleep(_POLL)
-        container = look_at(engine, container.id) or container
+        container = find_container(engine, container.id) or container
     looping = loops(container.inspection, clock())
     return evolve(container, state=evolve(container.state, looping=looping)) if looping else container
 

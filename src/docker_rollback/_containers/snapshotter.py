@@ -15,7 +15,7 @@ from typing import Any
 from attrs import evolve
 
 from docker_rollback._containers.creation import forgets_connected_macs
-from docker_rollback._containers.find import look_at
+from docker_rollback._containers.find import find_container
 from docker_rollback._containers.image_depth import store_image
 from docker_rollback._containers.images import bare, earlier_name, led_to, name_of, origin_in, take_name
 from docker_rollback._containers.locking import locked
@@ -221,7 +221,7 @@ class ContainerSnapshotter:
         several = attached_networks(snapshot.inspection).keys() - {primary_network(snapshot.inspection)}
         if podman or (several and forgets_connected_macs(self._engine)):
             # A container that ran has been resumed by now.
-            standing = look_at(self._engine, snapshot.id)
+            standing = find_container(self._engine, snapshot.id)
             find = with_asked if podman else with_asked_macs
             inspection, unknown = find(snapshot.inspection, standing.inspection if standing else None)
             snapshot = evolve(snapshot, inspection=inspection, not_covered=(*snapshot.not_covered, *unknown))

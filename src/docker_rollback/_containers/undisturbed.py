@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Final, TypeVar
 
-from docker_rollback._containers.find import look_at, users_of
+from docker_rollback._containers.find import find_container, users_of
 from docker_rollback._containers.running import supervisor_of
 from docker_rollback._engine import Engine
 from docker_rollback._inspection import Report, started_at
@@ -62,7 +62,7 @@ def capture_until_undisturbed(
             return take(report)
         except DisturbedCaptureError as error:
             disturbances.append(error)
-            found = {one.id: look_at(engine, one.id) for one in (*report.containers, *report.guests)}
+            found = {one.id: find_container(engine, one.id) for one in (*report.containers, *report.guests)}
             ended = _ended(report, found)
             if ended:
                 # A second backup would record that as the state to restore.

@@ -11,7 +11,7 @@ from typing import Literal
 from attrs import evolve
 
 from docker_rollback._capture import Capture, CaptureOptions, Preflight
-from docker_rollback._containers import look_at_project
+from docker_rollback._containers import find_project
 from docker_rollback._engine import Engine
 from docker_rollback._inspection import Report, started_at
 from docker_rollback._model import Observed, backup_id
@@ -120,7 +120,7 @@ class Keeper:
         if record.kept is not None and self._is_what_stands(record.kept, found):
             return record.kept
         # Of a project, what was added to it and what no container uses as well.
-        project = look_at_project(self._engine, record.project) if record.project is not None else None
+        project = find_project(self._engine, record.project) if record.project is not None else None
         known = {standing.id for standing in record.standing}
         ours = {container.id for container in record.containers} | set(project.containers if project else ())
         targets = [one.id for one in found if one.id in ours or one.name in record.names or one.id not in known]

@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable
 from attrs import frozen
 
 from docker_rollback._capture import guards_of
-from docker_rollback._containers import look_at, look_at_all, take_name
+from docker_rollback._containers import find_container, find_containers, take_name
 from docker_rollback._engine import EVERY, Engine, remove_named
 from docker_rollback._model import Backup, ContainerSnapshot, Observed
 from docker_rollback._names import IMAGE_REPOSITORY, KEPT_REPOSITORY, again, is_aside, live, name_before_aside
@@ -75,7 +75,7 @@ class LeftOver:
             self._remove_image(name, users=False)
         # Listed before the records are read, so that none of this belongs to an operation that begins later.
         guards = guards_of(self._engine, self._store)
-        containers = look_at_all(self._engine, EVERY)
+        containers = find_containers(self._engine, EVERY)
         images = [*self._engine.list_images(IMAGE_REPOSITORY), *self._engine.list_images(KEPT_REPOSITORY)]
         known = self._known()
         if known is None:
@@ -145,7 +145,7 @@ class LeftOver:
 
     def _is_still(self, container: Observed) -> bool:
         """Return True if a container is still stopped under the same name; an operation may have taken it meanwhile."""
-        now = look_at(self._engine, container.id)
+        now = find_container(self._engine, container.id)
         return now is not None and now.name == container.name and not now.state.alive
 
     def _has_backup_of(self, container: Observed) -> bool:

@@ -15,9 +15,9 @@ from attrs import evolve
 from docker_rollback._containers import (
     QuiescedContainers,
     added_since,
+    find_container,
+    find_project,
     locked,
-    look_at,
-    look_at_project,
     members,
     quiesced_container,
     users_of,
@@ -202,7 +202,7 @@ class Operation:
         known = {container.id for container in self.record.containers}
         found = {}
         for reference in (*known, *self.record.names):
-            standing = look_at(self._engine, reference)
+            standing = find_container(self._engine, reference)
             if standing is not None:
                 found[standing.id] = standing
         for user in users_of(self._engine, self.record.volumes):
@@ -246,7 +246,7 @@ class Operation:
         record = self.record
         if record.project is None or phase != "rolling back" or (record.came is not None and record.phase == phase):
             return record.came
-        return look_at_project(self._engine, record.project)
+        return find_project(self._engine, record.project)
 
     def _write(self, record: Record) -> None:
         host, pid = _owner()

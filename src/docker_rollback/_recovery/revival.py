@@ -12,8 +12,8 @@ from docker_rollback._capture import remove_guards
 from docker_rollback._containers import (
     ContainerSnapshotter,
     QuiescedContainers,
+    find_container,
     led_to,
-    look_at,
     put_back_until_undisturbed,
     quiesced_container,
 )
@@ -122,7 +122,7 @@ class Revival:
 
     def _is_halfway(self, snapshot: ContainerSnapshot) -> bool:
         """Return True if recreating or removing a container was interrupted."""
-        standing = look_at(self._engine, snapshot.id)
+        standing = find_container(self._engine, snapshot.id)
         if standing is None or standing.state.alive:
             return False
         policy = restart_policy(standing.inspection)
@@ -133,7 +133,7 @@ class Revival:
         """Return the ids of the containers whose name another container has that has run; they stay as they are."""
         replaced = set()
         for one in record.stopped:
-            other = look_at(self._engine, one.name) if one.id in halfway else None
+            other = find_container(self._engine, one.name) if one.id in halfway else None
             if other is not None and other.id != one.id and started_at(other.inspection):
                 logger.warning("%s: another container has its name and has run; leaving container %s", one.name, one.id)
                 replaced.add(one.id)
@@ -162,7 +162,7 @@ class Revival:
         """Return True if a container is gone, and no other container with its name has run."""
         if self._is_there(snapshot):
             return False
-        other = look_at(self._engine, snapshot.name)
+        other = find_container(self._engine, snapshot.name)
         if other is None or other.id == snapshot.id or not (other.state.alive or started_at(other.inspection)):
             return True
         logger.warning("%s: somebody removed it and created another one, which stays as it is", snapshot.name)
@@ -170,7 +170,7 @@ class Revival:
 
     def _is_there(self, snapshot: ContainerSnapshot) -> bool:
         """Return True if a container exists and is not half removed, as an engine does nothing more with such a one."""
-        standing = look_at(self._engine, snapshot.id)
+        standing = find_container(self._engine, snapshot.id)
         return standing is not None and standing.state.status not in HALF_REMOVED
 
     def _stands(self, network: NetworkRecord) -> bool:
@@ -182,7 +182,7 @@ class Revival:
     def _recreate(
         self, record: Record, lost: Sequence[ContainerSnapshot], removed: Collection[str]
     ) -> dict[str, Removal]:
-        others = {one.id: look_at(self._engine, one.name) for one in record.stopped if one not in lost}
+        others = {one.id: find_container(self._engine, one.name) for one in record.stopped if one not in lost}
         # Of those that an earlier attempt has recreated already.
         ids = {old: other.id for old, other in others.items() if other is not None and other.id != old}
         snapshots = tuple(evolve(one, inspection=with_ids(one.inspection, ids)) for one in map(self._now, lost))
@@ -253,7 +253,7 @@ def removed_part(engine: Engine, backup: Backup) -> Backup | None:
 
     Volumes that still exist are not part of it.
     """
-    containers = tuple(one for one in backup.containers if look_at(engine, one.name) is None)
+    containers = tuple(one for one in backup.containers if find_container(engine, one.name) is None)
     if not containers:
         return None
     logger.warning("%s: somebody removed it before it was started", ", ".join(one.name for one in containers))

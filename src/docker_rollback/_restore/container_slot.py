@@ -18,11 +18,11 @@ from docker_rollback._containers import (
     disturbed,
     end_lost_run,
     ensure_state,
+    find_container,
     forgets_connected_macs,
     is_lost,
     join,
     led_to,
-    look_at,
 )
 from docker_rollback._engine import Engine, remove_named
 from docker_rollback._host import Timer
@@ -299,7 +299,7 @@ class ContainerSlot:
         return self._captured_on != (here if self._captured_on.identity else evolve(here, identity=""))
 
     def _find(self, ref: str) -> Observed | None:
-        return look_at(self._engine, ref)
+        return find_container(self._engine, ref)
 
     def _standing(self) -> Observed:
         name = self._snapshot.name

@@ -17,8 +17,8 @@ from docker_rollback._containers import (
     DisturbedError,
     QuiescedContainers,
     await_needed,
+    find_container,
     in_rounds,
-    look_at,
     provide_image,
 )
 from docker_rollback._engine import Engine
@@ -252,7 +252,7 @@ class Restorer:
             RestoreError: a container that was started now differs from its snapshot.
             EngineError: the engine refused or failed.
         """
-        standings = {one.name: look_at(self._engine, one.name) for one in backup.containers}
+        standings = {one.name: find_container(self._engine, one.name) for one in backup.containers}
         ids = {one.id: found.id for one in backup.containers if (found := standings[one.name]) is not None}
         ids |= {network.id: str(self._engine.inspect_network(network.name)["Id"]) for network in backup.networks}
         ids = {old: new for old, new in ids.items() if old != new}

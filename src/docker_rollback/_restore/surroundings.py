@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any, Self
 
-from docker_rollback._containers import Added, QuiescedContainers, added_since, look_at, look_at_all
+from docker_rollback._containers import Added, QuiescedContainers, added_since, find_container, find_containers
 from docker_rollback._engine import EVERY, ContainerFilter, Engine
 from docker_rollback._inspection import (
     common_subnet,
@@ -75,7 +75,7 @@ class DetachedContainers:
             EngineError: the engine does not answer.
         """
         for found in [found for found in self._known.values() if found.network == network]:
-            standing = look_at(self._engine, found.id)
+            standing = find_container(self._engine, found.id)
             if standing is None:
                 logger.warning("%s: detached from network %s and removed by somebody else since", found.name, network)
             elif network not in user_endpoints(standing.inspection):
@@ -119,7 +119,7 @@ class Surroundings:
         Raises:
             EngineError: the engine does not answer.
         """
-        self._containers = tuple(look_at_all(self._engine, EVERY))
+        self._containers = tuple(find_containers(self._engine, EVERY))
         self._added = added_since(self._engine, self._backup)
         self._handled = set()
         return self
@@ -224,7 +224,7 @@ class Surroundings:
 
     def others_in(self, network: str) -> list[Observed]:
         """Look up the containers in a network, in any state, that are neither in the backup nor in its slots."""
-        found = look_at_all(self._engine, ContainerFilter(network=network), but=self._ids)
+        found = find_containers(self._engine, ContainerFilter(network=network), but=self._ids)
         return [
             other
             for other in found
@@ -334,7 +334,7 @@ class Surroundings:
         if other.id in self._handled:
             return None
         self._handled.add(other.id)
-        return look_at(self._engine, other.id)
+        return find_container(self._engine, other.id)
 
 
 def _starts_by_itself(container: Observed) -> bool:

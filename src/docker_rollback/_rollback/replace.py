@@ -9,7 +9,7 @@ from typing import Any
 
 from attrs import evolve
 
-from docker_rollback._containers import body_for, create_on, find_origin, join, look_at_all, name_of
+from docker_rollback._containers import body_for, create_on, find_containers, find_origin, join, name_of
 from docker_rollback._engine import ContainerFilter, Engine, Inspection
 from docker_rollback._inspection import (
     HELD,
@@ -119,7 +119,7 @@ class Replacer:
 
     def _dependents(self, old: Observed) -> tuple[Observed, ...]:
         """Return the containers that depend on the old one; raise if one of them is not part of the backup."""
-        others = look_at_all(self._engine, ContainerFilter(), but={old.id})
+        others = find_containers(self._engine, ContainerFilter(), but={old.id})
         bound = bound_to([old], [other for other in others if not is_aside(other.name)])
         unknown = [other.name for other in bound if other.name not in self._captured]
         if unknown:

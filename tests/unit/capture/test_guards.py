@@ -199,7 +199,7 @@ def test_an_architecture_without_a_program_is_said_and_held_back_by_nothing(
     with held.guards:
         assert held.stand().image.committed_layers != ()
         assert held.others() == []
-        assert "web: no guard protects it, there is no program for riscv64" in caplog.text
+        assert "web: no guard protects it, because guards do not run on riscv64" in caplog.text
         held.guards.remove()
 
 
@@ -214,7 +214,7 @@ def test_what_cannot_be_committed_while_it_runs_is_not_guarded(
         assert (taken.name, taken.image.committed_layers, taken.image.clean) == ("web", (), False)
         assert guards.live(held.web.id) is None
         assert held.others() == []
-        assert "web: not committed while running, so no guard protects it" in caplog.text
+        assert "web: could not commit it while it runs, so no guard protects it" in caplog.text
 
 
 @pytest.mark.parametrize("verb", ["create_container", "put_archive", "start_container"])
@@ -225,7 +225,7 @@ def test_a_guard_that_cannot_be_had_is_said_and_removed(
     held = Held(store, FakeEngine(), at=1, verbs=[verb], after=True)
     with held.guards as guards:
         assert held.stand().image.committed_layers != ()
-        assert "web: no guard protects it from a prune while it is stopped" in caplog.text
+        assert "web: could not start a guard, so a prune can remove it" in caplog.text
         assert len(held.others()) == 1
         guards.remove()
     assert held.others() == []

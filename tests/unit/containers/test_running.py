@@ -12,7 +12,7 @@ import pytest
 from attrs import evolve
 
 from docker_rollback import BackupStore, RollbackRequested, Status, healthy, rollback
-from docker_rollback._containers.find import look_at
+from docker_rollback._containers.find import find_container
 from docker_rollback._containers.quiesce import look_again, quiesced_container
 from docker_rollback._containers.running import all_run, ensure_state, in_rounds, loops, settled, supervisor_of
 from docker_rollback._inspection.recreate import observe
@@ -232,7 +232,7 @@ def test_what_somebody_started_is_no_crash_loop(fake: FakeEngine, clock: FakeClo
 def test_one_that_is_about_to_come_back_is_looked_at_again(fake: FakeEngine, clock: FakeClock) -> None:
     """Podman shows it as exited for a moment; what it does is run, in a loop."""
     fake.run("web", image="app:1", restart="always")
-    found = look_at(fake, "web")
+    found = find_container(fake, "web")
     assert found is not None
     ended = (clock.now - timedelta(seconds=0.1)).isoformat()
     gap = observe({**found.inspection, "State": {**found.inspection["State"], "Status": "exited", "FinishedAt": ended}})

@@ -12,7 +12,7 @@ import pytest
 from attrs import evolve
 
 from docker_rollback import BackupStore, RollbackFailedError, RollbackRequested, Status
-from docker_rollback._containers.find import look_at
+from docker_rollback._containers.find import find_container
 from docker_rollback._containers.running import end_lost_run, ensure_state, is_lost
 from docker_rollback._engine.port import EngineInfo
 from docker_rollback._model.backup import ContainerState
@@ -167,7 +167,7 @@ def test_the_process_of_a_lost_run_is_ended_when_its_container_is_held(fake: Fak
     """Data is put back next: a stop that the engine takes for done is not enough."""
     fake.run("web", image="app:1", restart="always")
     engine = LosesRuns(fake, "restarting")
-    found = look_at(engine, "web")
+    found = find_container(engine, "web")
     assert found is not None
     hold(engine, found)
     assert engine.shown == "whole"
@@ -183,7 +183,7 @@ def test_a_program_that_kills_itself_is_started_once_at_most_when_it_is_held(
     fake.run("web", image="app:1", restart="always")
     fake.on_start("web", lambda container: container.exit(137))
     fake.container("web").exit(137)
-    found = look_at(fake, "web")
+    found = find_container(fake, "web")
     assert found is not None
     watched = FailingEngine(fake)
     hold(watched, found)

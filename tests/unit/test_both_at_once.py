@@ -6,8 +6,8 @@ import threading
 
 import pytest
 
-from docker_rollback._capture.capture import _both_at_once
 from docker_rollback._model.backup import ContainerSnapshot
+from docker_rollback._threads import both_at_once
 from docker_rollback.errors import ArchiveError, EngineError
 
 
@@ -23,7 +23,7 @@ def test_both_are_at_work_together() -> None:
         meeting.wait()
         return []
 
-    assert _both_at_once(commits, meeting.wait, nothing)[0] == []
+    assert both_at_once(commits, meeting.wait, nothing)[0] == []
 
 
 def test_a_failed_commit_ends_the_archiving() -> None:
@@ -39,7 +39,7 @@ def test_a_failed_commit_ends_the_archiving() -> None:
         raise ArchiveError("data", "tar was ended")
 
     with pytest.raises(EngineError) as raised:
-        _both_at_once(commits, data, stopped.set)
+        both_at_once(commits, data, stopped.set)
     assert raised.value is error
     assert isinstance(raised.value.__cause__, ArchiveError)
 
@@ -59,7 +59,7 @@ def test_failed_data_waits_for_the_commits_to_end() -> None:
         raise ArchiveError("data", "it cannot be read")
 
     with pytest.raises(ArchiveError):
-        _both_at_once(commits, data, nothing)
+        both_at_once(commits, data, nothing)
     assert ended == ["commits"]
 
 
@@ -75,7 +75,7 @@ def test_an_interruption_ends_the_other_and_comes_out() -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        _both_at_once(side, main, stopped.set)
+        both_at_once(side, main, stopped.set)
     assert stopped.is_set()
 
 
@@ -86,7 +86,7 @@ def test_a_failure_of_the_other_is_raised_when_this_one_is_done() -> None:
         raise ArchiveError("data", "it cannot be read")
 
     with pytest.raises(ArchiveError):
-        _both_at_once(side, lambda: 1, nothing)
+        both_at_once(side, lambda: 1, nothing)
 
 
 def test_a_failure_ends_the_other_and_is_the_one_that_comes_out() -> None:
@@ -101,4 +101,4 @@ def test_a_failure_ends_the_other_and_is_the_one_that_comes_out() -> None:
         raise EngineError("export the image", "no")
 
     with pytest.raises(EngineError, match="export the image"):
-        _both_at_once(side, main, stopped.set)
+        both_at_once(side, main, stopped.set)

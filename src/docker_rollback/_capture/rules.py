@@ -6,8 +6,16 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final, TypeAlias
 
 from docker_rollback._capture.scene import Scene, has, writes_to
-from docker_rollback._containers import lost_partners, lost_path, requiring, uncopied
-from docker_rollback._inspection import attached_networks, called, is_one_off, is_plain_network, own_network, refers
+from docker_rollback._containers import lost_partners, lost_path, uncopied
+from docker_rollback._inspection import (
+    attached_networks,
+    called,
+    is_one_off,
+    is_plain_network,
+    own_network,
+    refers,
+    requires,
+)
 from docker_rollback._model import Observed, is_folder
 
 Refusal: TypeAlias = tuple[str, str]
@@ -109,11 +117,11 @@ def settings_of_podman(scene: Scene) -> Iterator[Refusal]:
 
 def required_by_others(scene: Scene) -> Iterator[Refusal]:
     """Refuse a container that a container outside the group was created to run after."""
-    needed = requiring(scene.outside, [one.id for one in scene.group])
     for one in scene.group:
-        if one.id in needed:
-            other = needed[one.id]
-            yield one.name, f"container {other!r} was created to run after it (--requires); remove that one first"
+        for other in scene.outside:
+            if other.native is not None and one.id in requires(other.native):
+                reason = f"container {other.name!r} was created to run after it (--requires); remove that one first"
+                yield one.name, reason
 
 
 def one_off_commands(scene: Scene) -> Iterator[Refusal]:

@@ -1,4 +1,4 @@
-"""Containers of an engine: found, snapshotted, quiesced, resumed."""
+"""Finds, snapshots, quiesces and resumes the containers of an engine."""
 
 from docker_rollback._containers.bound_paths import BoundPaths, asked_by_binds, can_be_made
 from docker_rollback._containers.compose import Added, added_since, beyond, find_project, members, require_members
@@ -9,20 +9,19 @@ from docker_rollback._containers.images import (
     create_on,
     earlier_name,
     find_origin,
-    led_to,
+    image_id_of,
     name_of,
     provide_image,
     take_name,
 )
 from docker_rollback._containers.locking import PROJECT_MARK, locked, project_key
 from docker_rollback._containers.own_container import NO_TRACES, Own, Traces, own_container
-from docker_rollback._containers.podman_losses import native_loss, requiring
 from docker_rollback._containers.process_watch import main_processes
 from docker_rollback._containers.quiesce import QuiescedContainers, ensure_running, quiesced_container, with_runs
 from docker_rollback._containers.read_only_volumes import uncopied
 from docker_rollback._containers.readiness import await_needed
 from docker_rollback._containers.running import all_run, end_lost_run, ensure_state, in_rounds, is_lost, settled
-from docker_rollback._containers.snapshotter import ContainerSnapshotter
+from docker_rollback._containers.snapshotter import ContainerSnapshotter, native_loss
 from docker_rollback._containers.store_identity import BOOT_LABEL, FOLDER_LABEL, HOST_LABEL, StoreIdentity
 from docker_rollback._containers.surviving import doubtful_paths, lost_partners, lost_path, mountinfo_of
 from docker_rollback._containers.undisturbed import (
@@ -73,10 +72,10 @@ __all__ = [
     "find_project",
     "find_volume",
     "forgets_connected_macs",
+    "image_id_of",
     "in_rounds",
     "is_lost",
     "join",
-    "led_to",
     "locked",
     "lost_partners",
     "lost_path",
@@ -92,7 +91,6 @@ __all__ = [
     "put_back_until_undisturbed",
     "quiesced_container",
     "require_members",
-    "requiring",
     "settled",
     "take_name",
     "uncommittable",

@@ -1,4 +1,4 @@
-"""Checks the host paths that containers bind before they start, because an engine makes folders for missing ones."""
+"""Checks that the host paths that containers bind exist, because an engine creates folders for missing ones."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from docker_rollback.errors import EngineError
 
 
 def asked_by_binds(container: ContainerSnapshot | Observed) -> list[Mount]:
-    """Return the mounts requested by ``Binds``, except those that the engine shows by another path."""
+    """Return the mounts requested by ``Binds``, except those that the engine shows under another path."""
     asked = [str(bind).split(":", 1)[0] for bind in container.inspection["HostConfig"].get("Binds") or ()]
     paths = {folder_of(path) for path in asked if path.startswith("/")}
     return [mount for mount in container.mounts if mount.kind == "bind" and mount.source in paths]
@@ -26,13 +26,13 @@ def can_be_made(
 
 
 class BoundPaths:
-    """Remembers the bound paths of a group that existed while it ran and that others of the group can create.
+    """Remembers the bound paths of a group that existed while it ran, and that others of the group can create.
 
     A socket disappears when its program ends. If a container that binds it starts before the program has created it
-    again, Docker makes an empty folder instead, which then keeps the program from creating the socket.
+    again, Docker creates an empty folder instead, which then prevents the program from creating the socket.
 
     Args:
-        missing: returns the given paths of the engine's host that are gone.
+        missing: returns those of the given paths that are gone from the engine's host.
     """
 
     def __init__(self, missing: Callable[[Sequence[str]], Collection[str]]) -> None:

@@ -4,34 +4,28 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection
-from contextlib import suppress
 from datetime import datetime
 
 from attrs import frozen
 
-from docker_rollback._containers.find import find_containers
+from docker_rollback._containers.find import find_containers, find_network
 from docker_rollback._engine import ContainerFilter, Engine
 from docker_rollback._inspection import COMPOSE_PROJECT, start_order
 from docker_rollback._model import Backup, Observed, Project
 from docker_rollback._names import ROLE_LABEL, is_aside
-from docker_rollback.errors import NetworkNotFoundError, ProjectNotFoundError
+from docker_rollback.errors import ProjectNotFoundError
 
 logger = logging.getLogger("docker_rollback")
 
 
 def members(engine: Engine, project: str, *, but: Collection[str] = ()) -> list[Observed]:
-    """Look up the containers of a project, oldest first: compose creates a dependency before its dependents.
+    """Look up the containers of a project, oldest first, except those with the ids in `but`.
 
-    That order matters if compose did not write `depends_on` into a label, as before version 2. Our helpers are skipped:
-    one that is made from the committed image of a member carries the project's label too.
-
-    Args:
-        engine: the engine that they are on.
-        project: the project's name.
-        but: ids of containers to skip.
+    Our helpers are skipped: one that is made from the committed image of a member has the project's label too.
     """
     found = find_containers(engine, ContainerFilter(labels={COMPOSE_PROJECT: project}), but=but)
     found = [container for container in found if ROLE_LABEL not in container.inspection["Config"]["Labels"]]
+    # Compose creates a dependency before its dependents. Before version 2 it wrote no `depends_on` into a label.
     return sorted(found, key=lambda container: datetime.fromisoformat(str(container.inspection["Created"])))
 
 
@@ -56,15 +50,12 @@ def find_project(engine: Engine, project: str) -> Project:
 
 
 def _networks(engine: Engine, project: str) -> tuple[str, ...]:
-    found = set()
-    for identity in engine.list_networks(labels={COMPOSE_PROJECT: project}):
-        with suppress(NetworkNotFoundError):
-            found.add(str(engine.inspect_network(identity)["Name"]))
-    return tuple(sorted(found))
+    found = (find_network(engine, identity) for identity in engine.list_networks(labels={COMPOSE_PROJECT: project}))
+    return tuple(sorted({str(one["Name"]) for one in found if one is not None}))
 
 
 def beyond(now: Project, before: Project) -> Project:
-    """Return the part of a project that did not exist before. Pure."""
+    """Return the part of a project that was added since `before`. Pure."""
     return Project(
         now.name,
         tuple(one for one in now.containers if one not in before.containers),
@@ -75,13 +66,13 @@ def beyond(now: Project, before: Project) -> Project:
 
 @frozen
 class Added:
-    """What was added to a project since its backup; nothing if the backup is of no project.
+    """The additions to a project since its backup; empty for a backup of single containers.
 
     Attributes:
-        containers: those that carry its label, did not exist at the backup and have no name that it restores, in start
-            order.
-        volumes: the names of those that carry its label and did not exist at the backup.
-        networks: likewise.
+        containers: the containers with the project's label that did not exist at the backup and whose names the backup
+            does not restore, in start order.
+        volumes: the names of the added volumes.
+        networks: the names of the added networks.
     """
 
     containers: tuple[Observed, ...] = ()
@@ -94,7 +85,7 @@ class Added:
         return frozenset(container.id for container in self.containers)
 
     def within(self, project: Project) -> Added:
-        """Return the part that a project had when it was looked up; log what was added later."""
+        """Return the additions that `project` has, too; log the others, which were made later."""
         found = Added(
             tuple(one for one in self.containers if one.id in project.containers),
             tuple(one for one in self.volumes if one in project.volumes),
@@ -105,20 +96,18 @@ class Added:
             *(f"volume {one}" for one in self.volumes if one not in found.volumes),
             *(f"network {one}" for one in self.networks if one not in found.networks),
         ]
-        for what in later:
-            logger.warning("leaving %s: it may have nothing to do with the update that is undone", what)
+        for one in later:
+            logger.warning("leaving %s: it was added later, perhaps not by the update", one)
         return found
 
 
 def added_since(engine: Engine, backup: Backup) -> Added:
-    """Look up what was added to the project of a backup since.
-
-    An engine does not change the labels of an existing container, volume or network. What carries the label now and did
-    not exist at the backup was made since. A container that a restore recreated is known by its name.
-    """
+    """Look up the additions to the project of a backup."""
     if backup.project is None:
         return Added()
+    # An engine never changes labels. What has the label and did not exist at the backup was created since.
     name, before = backup.project.name, backup.project
+    # A container that a restore recreated has another id, and is known by its name.
     in_place = {container.name for container in backup.containers}
     found = [
         one

@@ -1,4 +1,4 @@
-"""Creates containers from requests, on the networks that they ask for and on no other."""
+"""Creates containers from requests, on exactly the networks that they ask for."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from docker_rollback.errors import NetworkNotFoundError
 
 
 def body_for(engine: Engine, request: CreateRequest) -> dict[str, Any]:
-    """Return the body of the create that a request becomes on this engine; `join` does the rest."""
+    """Return a request's body for the create call of this engine; `join` attaches the other networks."""
     endpoints = {name: endpoint for name, endpoint in request.networks.items() if _at_creation(engine, endpoint)}
     body = dict(request.body)
     if endpoints:
@@ -21,15 +21,13 @@ def body_for(engine: Engine, request: CreateRequest) -> dict[str, Any]:
 
 
 def join(engine: Engine, container: str, request: CreateRequest) -> None:
-    """Attach a new container to the networks that its create did not attach it to; call it before the first start.
-
-    Without an endpoint in the request, the engine attaches the container to the network of its mode. One that had left
-    that network leaves it again, so that it is never started on it.
-    """
+    """Attach a new container to the networks that its creation left out; call it before the first start."""
     for network, endpoint in request.networks.items():
         if not _at_creation(engine, endpoint):
             engine.connect_network(network, container, endpoint)
     if request.isolated:
+        # Without an endpoint in the request, the engine attaches the container to the network of its mode. If the
+        # original had left that network, the new container must never start on it.
         for network in attached_networks(engine.inspect_container(container)):
             # Podman lists modes that are no networks ("none", "slirp4netns") among the networks.
             with suppress(NetworkNotFoundError):

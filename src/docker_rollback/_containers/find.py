@@ -22,11 +22,9 @@ def find_container(engine: Engine, ref: str) -> Observed | None:
 
 
 def find_containers(engine: Engine, where: ContainerFilter, *, but: Collection[str] = ()) -> list[Observed]:
-    """Return the containers that match `where`, except those with the ids in `but`.
-
-    Guards are skipped: they use nothing that they mount.
-    """
+    """Return the containers that match `where`, except those with the ids in `but`, and except guards."""
     found = [find_container(engine, container) for container in engine.list_containers(where) if container not in but]
+    # Guards mount volumes, and use nothing in them.
     return [container for container in found if container is not None and not is_guard(container.name)]
 
 
@@ -47,10 +45,7 @@ def find_volume(engine: Engine, name: str) -> Inspection | None:
 
 
 def users_of(engine: Engine, data: Collection[str]) -> list[Observed]:
-    """Return the containers that use any of these volumes and host folders, in any state, from one listing.
-
-    Our own helpers are skipped.
-    """
+    """Return the containers, in any state, that use one of these volumes and host folders; helpers are skipped."""
     # An engine does not filter by host folder.
     where = EVERY if any(map(is_folder, data)) else ContainerFilter(volume=tuple(data))
     found = find_containers(engine, where) if data else []

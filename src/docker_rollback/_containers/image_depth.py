@@ -1,7 +1,7 @@
-"""Keeps images within an engine's limit of layers, by merging the layers that commits add.
+"""Keeps images below an engine's limit of layers, by merging the layers that commits add.
 
-A container that was rolled back may use a committed image. Committing that container in turn would add one layer with
-every rollback. So the layers above the container's original image are merged into one before the backup is listed.
+A container that was rolled back may use a committed image, and committing that container in turn adds one layer more
+with every rollback. So the layers above the container's original image are merged into one.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import Final
 
 from attrs import evolve
 
-from docker_rollback._containers.images import led_to, load_as
+from docker_rollback._containers.images import image_id_of, load_as
 from docker_rollback._engine import Engine, Inspection
 from docker_rollback._inspection import layers_of
 from docker_rollback._model import Descriptor, ImageSnapshot, Observed
@@ -21,13 +21,7 @@ MOST_LAYERS: Final = 125
 
 
 def uncommittable(engine: Engine, container: Observed, image: Inspection | None) -> str | None:
-    """Return why an engine cannot commit a container because of its image; None if it can.
-
-    Args:
-        engine: the engine that the container is on.
-        container: the container.
-        image: the inspection of its image; None if that was removed from the engine.
-    """
+    """Return why an engine cannot commit a container with this image, or None; an `image` of None was removed."""
     if image is None:
         # Docker removes an image of a stopped container by force. The container starts, but cannot be committed.
         return (
@@ -49,18 +43,13 @@ def store_image(
 ) -> ImageSnapshot:
     """Copy an image into the store, with few layers; return the updated snapshot of the image.
 
-    Args:
-        engine: the engine that has the image.
-        store: the store, whose earlier backups may have the image.
-        draft: the backup that the image goes into.
-        image: the image.
-        base: the number of layers of the container's original image.
-        export: whether the image stays in the store. Otherwise it stays in the engine, with few layers as well.
+    Without `export`, the image stays in the engine alone, with few layers as well. `base` is the number of layers of
+    the container's original image.
 
     Raises:
         EngineError, StoreError: the image could not be exported, stored or loaded again.
     """
-    # The next commit of the container has one layer more.
+    # The next commit adds one layer, so an image at the limit has to become smaller now.
     deep = not image.clean and len(image.layers) > min(base + 1, MOST_LAYERS - 1)
     if not export and not deep:
         return image
@@ -71,19 +60,16 @@ def store_image(
         return evolve(image, manifest=manifest)
     flat = draft.flatten_image(manifest, keep=min(base, MOST_LAYERS - 2))
     if export:
-        # It is loaded into the engine if a rollback needs it.
+        # The merged image is loaded into the engine only if a rollback needs it.
         identity = flat.manifest.digest if engine.info().containerd_store else flat.config
         return evolve(image, id=identity, layers=flat.layers, manifest=flat.manifest)
     load_as(engine, draft.image_archive(flat.manifest, [image.tag]), image.tag)
-    return evolve(image, id=led_to(engine, image.tag) or flat.config, layers=flat.layers)
+    return evolve(image, id=image_id_of(engine, image.tag) or flat.config, layers=flat.layers)
 
 
 def _stored(store: BackupStore, draft: Draft, image: ImageSnapshot) -> Descriptor | None:
-    """Return the manifest of the same image if the store has it intact for an earlier backup.
-
-    An image id names its content, so an image with the same id need not be exported again. An engine writes the whole
-    export to its disk first, however little of it is new.
-    """
+    """Return the manifest of an equal image that the store has intact for an earlier backup, or None."""
+    # An image id names its content. An engine first writes a whole export to its disk, however little of it is new.
     for backup in reversed(store.list()):
         for container in backup.containers:
             held = container.image

@@ -28,31 +28,23 @@ def name_of(reference: str, image_id: str) -> str | None:
     """Return the user's name of an image, with its tag, or None for an id, a digest or a name of ours.
 
     Args:
-        reference: what a container was created from (`Config.Image`).
+        reference: the reference that a container was created from (`Config.Image`).
         image_id: the id of that container's image, which tells a short id from a name.
     """
     if "@" in reference or _ID.fullmatch(reference) or image_id.removeprefix("sha256:").startswith(reference):
         return None
-    return None if is_ours(reference) else with_tag(reference)
-
-
-def is_ours(name: str) -> bool:
-    """Return True for a name under which this library holds the image of a backup."""
-    return _OURS.match(bare(name)) is not None
+    if _OURS.match(bare(reference)):
+        return None
+    return reference if ":" in reference.rpartition("/")[2] else f"{reference}:latest"
 
 
 def bare(name: str) -> str:
-    """Return a name of ours without the registry that Podman puts before it."""
+    """Return an image name without the registry that Podman adds to names of ours."""
     return name.removeprefix("localhost/").removeprefix("docker.io/library/")
 
 
-def with_tag(name: str) -> str:
-    """Return a name with its tag, "latest" by default."""
-    return name if ":" in name.rpartition("/")[2] else f"{name}:latest"
-
-
-def led_to(engine: Engine, reference: str) -> str | None:
-    """Return the id of the image that a reference resolves to now, or None if there is none."""
+def image_id_of(engine: Engine, reference: str) -> str | None:
+    """Return the id of the image that a reference names now, or None if there is none."""
     try:
         return str(engine.inspect_image(reference)["Id"])
     except ImageNotFoundError:
@@ -60,13 +52,7 @@ def led_to(engine: Engine, reference: str) -> str | None:
 
 
 def earlier_name(store: BackupStore, container: str, image_id: str) -> str | None:
-    """Return the image name that a container had before an earlier rollback created it by the id of its image.
-
-    Args:
-        store: the store whose backups may know the name.
-        container: the container's name.
-        image_id: the id of its image.
-    """
+    """Return the image name of a container from before a rollback created it by the id of its image, or None."""
     for backup in reversed(store.list()):
         for earlier in backup.containers:
             if (earlier.name, earlier.image.id) == (container, image_id):
@@ -80,12 +66,7 @@ def find_origin(engine: Engine, container: Observed) -> Origin:
 
 
 def origin_in(image: Inspection, container: Inspection) -> Origin:
-    """Return the original image of a container, which a committed image records.
-
-    Args:
-        image: the inspection of the container's image.
-        container: the container's inspection.
-    """
+    """Return the original image of a container, from the inspections of its image and of itself."""
     reference = str(container["Config"]["Image"])
     # A rollback creates a container on a committed image only by its id or by a name of ours.
     named = "@" in reference or name_of(reference, str(image["Id"])) is not None
@@ -93,20 +74,18 @@ def origin_in(image: Inspection, container: Inspection) -> Origin:
 
 
 def take_name(engine: Engine, name: str) -> None:
-    """Remove a name of ours from an image of the user's, which stays even if it has no other name.
-
-    An engine removes an image with its last name, but not if another image takes the name over.
-    """
+    """Remove a name of ours from an image of the user's, which stays even if it has no other name."""
     with suppress(ImageNotFoundError):
+        # An engine removes an image with its last name, but not if another image takes that name over first.
         if len(engine.inspect_image(name).get("RepoTags") or ()) == 1:
             engine.import_image(iter([_EMPTY_TAR]), name)
     engine.remove_image(name)
 
 
 def load_as(engine: Engine, archive: Iterable[bytes], tag: str) -> None:
-    """Load an image with one name of ours; the image that had the name is removed unless a container uses it."""
-    if led_to(engine, tag) is not None:
-        # Otherwise the engine would leave it without a name, and nobody would find it.
+    """Load an image under a name of ours; an image that had the name is removed unless a container uses it."""
+    if image_id_of(engine, tag) is not None:
+        # Otherwise the load would leave the image without a name, and no clean-up would find it.
         engine.tag_image(tag, again(tag))
     engine.load_image(archive)
     with suppress(EngineConflictError):
@@ -114,19 +93,19 @@ def load_as(engine: Engine, archive: Iterable[bytes], tag: str) -> None:
 
 
 def create_on(engine: Engine, name: str, body: Mapping[str, Any], image_id: str) -> str:
-    """Create a container on exactly this image and return its id.
+    """Create a container on exactly this image, and return its id.
 
-    It is created by the reference in `body` if that resolves to the image, else by the image's id. The name is never
-    moved for this, because other new containers would get another image for that moment.
+    The container is created by the reference in `body` if that names the image, else by the image's id.
     """
-    if led_to(engine, str(body["Image"])) == image_id:
+    if image_id_of(engine, str(body["Image"])) == image_id:
         with suppress(ImageNotFoundError):
             created = engine.create_container(name, body)
             if engine.inspect_container(created)["Image"] == image_id:
                 return created
-            # Somebody moved the name just before the creation. Nothing has run in this container.
+            # Somebody moved the name just before. Nothing has run in this container, so it can go.
             logger.warning("%s: image name %s was moved while the container was created", name, body["Image"])
             engine.remove_container(created, force=True, volumes=True)
+    # The name is never moved for this: other new containers would get another image for that moment.
     return engine.create_container(name, {**body, "Image": image_id})
 
 
@@ -137,7 +116,7 @@ def provide_image(engine: Engine, store: BackupStore, container: ContainerSnapsh
         with suppress(ImageNotFoundError):
             found = engine.inspect_image(reference)
             if reference == image.id or image.manifest is None or layers_of(found) == image.layers:
-                # Kept by a name of ours, because the original name may be moved or removed meanwhile.
+                # Our name keeps the image even if somebody moves or removes the original one.
                 engine.tag_image(str(found["Id"]), image.tag)
                 return str(found["Id"])
     if image.manifest is None:

@@ -1,8 +1,8 @@
-"""Lists what a commit cannot keep of a container's writable layer, if that layer is visible on this machine.
+"""Lists the parts of a container's writable layer that a commit loses, if the layer is visible on this machine.
 
-Docker's commit keeps whole seconds, no time before 1970 (but at times that of a symbolic link), no user attributes and
-no ACLs (measured on Docker 20.10 to 28.5 and Podman 5.8, which keeps some of it). Lost fractions of seconds are not
-listed, because every file loses them.
+Docker's commit keeps no fractions of a second, no user attributes, no ACLs and no time before 1970, except at times
+that of a symbolic link (measured on Docker 20.10 to 28.5; Podman 5.8 keeps some of it). Lost fractions of a second are
+not listed, because every file loses them.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ _NOT_SEEN = (*MARKS, "security.selinux")
 
 
 def lost_by_commit(inspection: Mapping[str, Any]) -> tuple[NotCovered, ...]:
-    """Return what a commit of a container loses of its writable layer; nothing if the layer is not visible here.
+    """Return the parts of a writable layer that a commit loses; none if the layer is not visible here.
 
-    The layer is only read. A name or an attribute that cannot be read is skipped.
+    The layer is only read. Names and attributes that cannot be read are skipped.
     """
     found: list[NotCovered] = []
     with layers_of(inspection) as layers:
@@ -46,10 +46,10 @@ def lost_by_commit(inspection: Mapping[str, Any]) -> tuple[NotCovered, ...]:
 
 
 def altered(inspection: Mapping[str, Any], folders: Iterable[str]) -> bool:
-    """Return True if folders of a writable layer have other owners, modes or attributes than originally.
+    """Return True if folders of a writable layer have another owner, mode or attribute than they had originally.
 
-    The original ones are those of the image or, for folders that the engine made, root and 0755. Returns False if the
-    layers are not visible here.
+    A folder of the image is compared with the image; one that the engine created had root and 0755. Returns False if
+    the layers are not visible here.
     """
     with layers_of(inspection) as layers:
         return layers is not None and any(_is_altered(_inside(folder), layers) for folder in folders)
@@ -57,9 +57,7 @@ def altered(inspection: Mapping[str, Any], folders: Iterable[str]) -> bool:
 
 @frozen
 class Layers:
-    """The overlayfs layers of a container.
-
-    The container may run and replace any file in them meanwhile.
+    """The overlayfs layers of a container, which may run and change any file in them meanwhile.
 
     Attributes:
         upper: the writable layer.
@@ -92,13 +90,13 @@ def upper_of(inspection: Mapping[str, Any]) -> str:
 
 
 def attributes_of(layer: Tree, path: bytes) -> dict[str, bytes]:
-    """Return the extended attributes of a file, without those of overlayfs and its label. Raises `OSError`."""
+    """Return the extended attributes of a file, except overlayfs' own and the SELinux label. Raises `OSError`."""
     found = layer.attributes(path)
     return {name: value for name, value in found.items() if not name.startswith(_NOT_SEEN)}
 
 
 def _inside(folder: str) -> bytes:
-    """Return a path in a container relative to a layer."""
+    """Return a path in a container as a path relative to a layer."""
     return os.fsencode(posixpath.normpath(folder.lstrip("/") or "."))
 
 
@@ -117,7 +115,7 @@ def _is_altered(folder: bytes, layers: Layers) -> bool:
 
 
 def _looks(layer: Tree, folder: bytes) -> tuple[int, int, int, dict[str, bytes]]:
-    """Return the mode, owners and attributes of a folder. Raises `OSError` if it is none or cannot be read."""
+    """Return the mode, owners and attributes of a folder. Raises `OSError` if there is no readable folder."""
     seen = layer.status(folder)
     if not stat.S_ISDIR(seen.st_mode):
         raise NotADirectoryError(folder)

@@ -1,8 +1,7 @@
 """Lists the changes in a container's writable layer directly from overlayfs, if its layers are readable here.
 
 The engine's own list may compare every file of the image, in the downtime: Docker from 28 on takes half a second for an
-image of 500 MB. The layers of overlayfs show it at once. A file that was copied up and is equal to the last byte is no
-change. A folder is changed if something in it is.
+image of 500 MB. The layers of overlayfs show the changes at once.
 """
 
 from __future__ import annotations
@@ -17,10 +16,10 @@ from docker_rollback._containers.overlay import MARKS, attributes_of, layers_of
 from docker_rollback._host import Tree
 
 _OPAQUE = "opaque"
-_OF_NO_WEIGHT = ("origin", "impure", "nlink", "uuid")
-"""Marks of overlayfs that do not change what a container sees; others, such as a redirection, do."""
+_HARMLESS = ("origin", "impure", "nlink", "uuid")
+"""Marks of overlayfs that a container does not notice; it notices others, such as a redirection."""
 _MOST_COMPARED = 16 << 20
-"""Bytes of a file; the content of a larger one is not compared."""
+"""The size in bytes above which the content of a file is not compared."""
 
 
 class _UnclearError(Exception):
@@ -30,8 +29,8 @@ class _UnclearError(Exception):
 def changes(inspection: Mapping[str, Any], *, most: int) -> dict[str, str] | None:
     """Return the changes in a writable layer, by path: "added", "changed" or "deleted"; None if they cannot be read.
 
-    The engine has to be on this machine, and the process root with every capability: overlayfs hides its marks from
-    others.
+    The engine has to be on this machine, and the process root with every capability, because overlayfs hides its marks
+    from others.
 
     Args:
         inspection: the container's inspection.
@@ -55,6 +54,7 @@ def _changed_in(upper: Tree, folder: bytes, layers: Sequence[Tree]) -> Iterator[
             yield _shown(path), "deleted"
             continue
         was, below = _like(path, layers)
+        # A file that was copied up and is equal to the last byte is no change. A folder changes with its content.
         kind = "added" if was is None else "changed" if _differ(was, upper, path) else ""
         inner: Iterator[tuple[str, str]] = iter(())
         if stat.S_ISDIR(now.st_mode):
@@ -86,7 +86,7 @@ def _hidden(upper: Tree, path: bytes, layers: Sequence[Tree]) -> Iterator[tuple[
 
 
 def _like(path: bytes, layers: Sequence[Tree]) -> tuple[Tree | None, list[Tree]]:
-    """Return the layer with the image's file at a path; if it is a folder, also the layers that add to it."""
+    """Return the layer that has the image's file at a path; for a folder, also the layers that add to it."""
     found: Tree | None = None
     holders: list[Tree] = []
     for layer in layers:
@@ -112,13 +112,13 @@ def _is_whiteout(seen: os.stat_result) -> bool:
 
 def _is_opaque(layer: Tree, path: bytes) -> bool:
     marks = {name.rpartition(".")[2] for name in layer.attributes(path) if name.startswith(MARKS)}
-    if not marks <= {_OPAQUE, *_OF_NO_WEIGHT}:
+    if not marks <= {_OPAQUE, *_HARMLESS}:
         raise _UnclearError(f"{path!r} is marked {sorted(marks)}")
     return _OPAQUE in marks
 
 
 def _differ(image: Tree, upper: Tree, path: bytes) -> bool:
-    """Return True if a container would see a difference, other than the time and size of a folder."""
+    """Return True if a container would notice a difference, other than the time and size of a folder."""
     before, after = image.status(path), upper.status(path)
     if _outside(before) != _outside(after) or attributes_of(image, path) != attributes_of(upper, path):
         return True
@@ -130,12 +130,12 @@ def _differ(image: Tree, upper: Tree, path: bytes) -> bool:
 
 
 def _content(layer: Tree, path: bytes) -> bytes:
-    """Return a file's content, but at most one byte more than is compared, in case it grows meanwhile."""
+    """Return a file's content, but at most one byte more than is compared, in case the file grows meanwhile."""
     with layer.reading(path) as file, os.fdopen(os.dup(file), "rb") as opened:
         return opened.read(_MOST_COMPARED + 1)
 
 
 def _outside(seen: os.stat_result) -> tuple[int, ...]:
-    """Return the facts of a file that need no opening of it."""
+    """Return the facts of a file that are known without opening it."""
     shape = () if stat.S_ISDIR(seen.st_mode) else (seen.st_size, seen.st_mtime_ns)
     return seen.st_mode, seen.st_uid, seen.st_gid, seen.st_rdev, *shape

@@ -1,8 +1,8 @@
-"""Finds the container that this program runs in, by comparing the kernel's facts with the engine's inspections.
+"""Finds the container that this program runs in, by comparing facts of the kernel with the engine's inspections.
 
-No single trace is always available. A container in another one's network has the other's /etc/hosts and host name. In a
-control group namespace of its own, its control group is ``/``. Containerd's store does not say where a layer is. So all
-traces are tried, the certain ones first.
+No single trace is always available, so all are tried, the certain ones first. A container in another one's network has
+the other's /etc/hosts and host name. In a control group namespace of its own, its control group is ``/``. Containerd's
+store does not reveal the path of a layer.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ _MARKER: Final = "/run/.containerenv"
 """A file that Podman mounts from the container's own folder."""
 _ENGINES_OWN: Final = ("/dev", "/proc", "/sys", "/run/.containerenv", "/run/secrets", "/sbin/docker-init", "/dev/init")
 _LAYER_NAME: Final = 20
-"""Characters; a layer folder with a name of this length or more has a generated, unique name."""
+"""The least number of characters of a layer folder whose name is generated, and so unique."""
 
 
 @frozen
 class Traces:
-    """The kernel's facts about the place in which this program runs.
+    """Facts of the kernel about this program's surroundings.
 
     Attributes:
         cgroup: the content of /proc/self/cgroup.
         mountinfo: the content of /proc/self/mountinfo.
-        is_with: returns True if a container's main program is in our mount namespace; takes its inspection.
-        is_first: returns True if a container started when our process 1 did; takes its inspection.
+        is_with: returns True if the main program of an inspected container is in our mount namespace.
+        is_first: returns True if an inspected container started when our process 1 did.
         real: resolves the symbolic links of a path, as this program sees them.
     """
 
@@ -65,11 +65,7 @@ NO_TRACES: Final = Traces()
 
 @frozen
 class Own:
-    """The container that this program runs in, or several candidates if they cannot be told apart.
-
-    Attributes:
-        containers: the container, or the candidates.
-    """
+    """The container that this program runs in, or the candidates that cannot be told apart; empty if there is none."""
 
     containers: tuple[Observed, ...] = ()
 
@@ -93,7 +89,7 @@ class Own:
 
 
 def own_container(traces: Traces, containers: Sequence[Observed]) -> Own:
-    """Find the container of an engine that this program runs in; the result is empty if it runs in none of them."""
+    """Find the container of an engine that this program runs in."""
     mounts = list(mounted(traces.mountinfo))
     known = {container.id: container for container in containers}
     for one in (_by_layer(mounts, containers), _by_marker(mounts, known), _by_group(traces.cgroup, mounts, known)):
@@ -121,7 +117,7 @@ def _by_layer(mounts: Iterable[Mounted], containers: Iterable[Observed]) -> Obse
 
 
 def _same_layer(one: str, other: str) -> bool:
-    """Return True if two paths mean one layer. An engine with its own root or folder shows another beginning."""
+    """Return True if two paths mean one layer; an engine with its own root shows other parents."""
     ours, theirs = PurePosixPath(one).parts[-2:], PurePosixPath(other).parts[-2:]
     return one == other or (ours == theirs and len(ours[0]) >= _LAYER_NAME)
 
@@ -142,7 +138,7 @@ def _by_group(cgroup: str, mounts: Iterable[Mounted], known: dict[str, Observed]
 
 
 def _deepest(paths: Iterable[str], known: dict[str, Observed]) -> Observed | None:
-    """Return the container with the last known id in one of the paths; ids before it are of outer containers."""
+    """Return the container with the last known id in one of the paths; earlier ids are of outer containers."""
     for path in paths:
         for found in reversed(_FULL_ID.findall(path)):
             if found in known:
@@ -151,10 +147,7 @@ def _deepest(paths: Iterable[str], known: dict[str, Observed]) -> Observed | Non
 
 
 def _by_network(mounts: Sequence[Mounted], containers: Sequence[Observed], traces: Traces) -> list[Observed]:
-    """Return the containers that may own our network's files, or that use the owner's network.
-
-    Their mounts tell them apart, and so does the start of their process 1, unless they share a process namespace.
-    """
+    """Return the containers that may own our network's files, or that use the owner's network."""
     owners = {found for mount in mounts if mount.target in _OF_ITS_NETWORK for found in _FULL_ID.findall(mount.root)}
     candidates = [
         one
@@ -163,6 +156,7 @@ def _by_network(mounts: Sequence[Mounted], containers: Sequence[Observed], trace
     ]
     names = {one.name for one in candidates if one.id in owners}
     candidates += [one for one in containers if one.state.alive and one not in candidates and _network_of(one) in names]
+    # Their mounts tell them apart, and so does the start of process 1, unless they share a process namespace.
     targets = {mount.target for mount in mounts if not _is_engines_own(mount.target)}
     fitting = [one for one in candidates if _explains(one, targets, traces.real)] or candidates
     first = [one for one in fitting if one.inspection["HostConfig"].get("PidMode") or traces.is_first(one.inspection)]
@@ -176,7 +170,7 @@ def _network_of(container: Observed) -> str:
 
 
 def _explains(container: Observed, targets: Collection[str], real: Callable[[str], str]) -> bool:
-    """Return True if a container's mounts, with the mounts below them, are the ones that we see."""
+    """Return True if a container's mounts, and mounts below them, are exactly the ones that we see."""
     expected = {real(mount.destination) for mount in container.mounts if mount.kind in ("bind", "volume", "tmpfs")}
     below = tuple(f"{path.rstrip('/')}/" for path in expected)
     return expected <= set(targets) and all(one in expected or one.startswith(below) for one in targets)
@@ -191,7 +185,7 @@ def _is_engines_own(target: str) -> bool:
 def _is_with_us(container: Inspection) -> bool:
     pid = int(container["State"].get("Pid") or 0)
     try:
-        # A pid may mean another process in another namespace or on another machine; the time of its start shows that.
+        # In another namespace, or on another machine, the pid is another process's; its start time shows that.
         same = pid > 0 and Path(f"/proc/{pid}/ns/mnt").readlink() == Path("/proc/self/ns/mnt").readlink()
         return same and began_with(Path(f"/proc/{pid}"), container)
     except OSError:

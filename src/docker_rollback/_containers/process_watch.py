@@ -1,7 +1,7 @@
 """Watches the main processes of containers through the kernel, which reports their end before the engine does.
 
-An engine takes down a container's network and mounts before it reports the stop. Docker 28.5 takes 0.2 s for that, in
-which nobody writes to the volumes: when the first process of a PID namespace ends, all others in it end too.
+An engine takes down a container's network and mounts before it reports the stop. Docker 28.5 takes 0.2 s for that, and
+nobody writes to the volumes meanwhile: when the first process of a PID namespace ends, all others in it end too.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from docker_rollback._host import is_first_of_its_namespace, is_main_program
 from docker_rollback._model import Observed, Quiesce
 
 _LOOK: Final = 50
-"""Milliseconds after which a wait notices that it was given up."""
+"""Milliseconds between two checks whether a wait was given up."""
 
 
 class MainProcesses:
@@ -34,11 +34,11 @@ class MainProcesses:
 
     @property
     def known(self) -> bool:
-        """Return True if the processes are watched, so that their end counts."""
+        """True if the processes are watched, so that their end counts as the stop."""
         return bool(self._descriptors)
 
     def ended(self, given_up: threading.Event) -> bool:
-        """Wait until all have ended or the wait is given up; return True if all are known to have ended."""
+        """Wait until all have ended or `given_up` is set; return True if all have ended."""
         if not self._descriptors:
             return False
         poll, left = select.poll(), set(self._descriptors)
@@ -53,12 +53,7 @@ class MainProcesses:
 
 @contextmanager
 def main_processes(containers: Iterable[Observed], quiesce: Quiesce) -> Iterator[MainProcesses]:
-    """Watch the main processes of running containers during a block that quiesces them.
-
-    Args:
-        containers: the running containers.
-        quiesce: how they are quiesced.
-    """
+    """Watch the main processes of running containers during a block that quiesces them."""
     descriptors = None
     with ExitStack() as held:
         with suppress(OSError, _UnknownError):
@@ -71,7 +66,7 @@ class _UnknownError(Exception):
 
 
 def _watch(container: Observed, quiesce: Quiesce, held: ExitStack) -> int:
-    """Return a pidfd of a container's main process. Raises `OSError` or `_UnknownError` if there is none."""
+    """Return a pidfd of a container's main process. Raises `OSError` or `_UnknownError` if it cannot be watched."""
     pid = (container.inspection.get("State") or {}).get("Pid")
     alone = not container.inspection["HostConfig"].get("PidMode")
     # A container in a restart loop has another process by the time it is stopped.
@@ -81,8 +76,9 @@ def _watch(container: Observed, quiesce: Quiesce, held: ExitStack) -> int:
     process = Path("/proc", str(pid))
     descriptor = os.pidfd_open(pid)
     held.callback(os.close, descriptor)
-    # The engine may run on another machine, where the number is somebody else's; and what a runtime has started may not
-    # be the first of its namespace, which takes all others along. What is alive after this was read is what it was of.
+    # On another machine than the engine's, the pid is another process's. And a runtime may start a process that is not
+    # the first of its namespace, so that others outlive it. A process that is alive after these files were read is the
+    # one that they describe, so it is checked last.
     known = is_main_program(process, container.inspection) and is_first_of_its_namespace(process)
     if not known or select.select([descriptor], [], [], 0)[0]:
         raise _UnknownError

@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from types import TracebackType
 from typing import Literal, Self
 
-from attrs import evolve
+from attrs import define, evolve, field
 
 from docker_rollback._containers.find import find_container
 from docker_rollback._containers.readiness import await_needed
@@ -28,19 +28,16 @@ _PATIENCE = 5
 
 _STOPS = 5
 _COMES_BACK = 1.0
-"""How often to stop a container in a crash loop, and the seconds after which it would be back.
-
-Podman ignores a stop of a container that has just ended and that it is about to start again.
-"""
+"""How often to stop a container in a crash loop, and the seconds after which it would run again."""
 
 
 def quiesced_container(container: Observed | ContainerSnapshot, quiesce: Quiesce) -> Resting:
-    """Return how a container is quiesced, and what it takes to resume it. Pure.
+    """Return how a container is quiesced, and the facts that are needed to resume it. Pure.
 
-    A container that does not run, or is paused, stays as it is. One that its engine removes when it stops (``--rm``) is
-    paused instead, because stopping it would destroy its data.
+    A container that does not run, or is paused, stays as it is.
     """
     how = quiesce if container.state.status in ("running", "restarting") else "none"
+    # Stopping a container with --rm would remove it, and its data.
     if how == "stop" and container.inspection["HostConfig"].get("AutoRemove"):
         how = "pause"
     return Resting(
@@ -63,15 +60,16 @@ def with_runs(engine: Engine, containers: Iterable[Resting]) -> tuple[Resting, .
     return tuple(found)
 
 
+@define(eq=False)
 class QuiescedContainers:
     """Quiesces containers one by one, and resumes all of them when the ``with`` block ends, even after an error.
 
     Args:
         engine: the engine that the containers are on.
-        how: "stop" sends the container's own signal and waits its own time; "pause"; "none"; "hold" is "stop", and also
+        how: "stop", with the container's own signal and time-out; "pause"; "none"; or "hold", which is "stop", and also
             keeps the engine from starting the container again, even after a reboot.
         record: called with each container before it is touched.
-        after_errors: whether to resume after an error as well; otherwise whoever finds the record does it.
+        after_errors: whether to resume after an error as well; otherwise recovery does, from the record.
         before_start: raises `EngineError` if a stopped container cannot be started yet.
         reporter: progress and timing sink.
         timer: measures time and waits.
@@ -80,39 +78,27 @@ class QuiescedContainers:
         ResumeError: on leaving the block, a container could not be resumed; every one was tried.
     """
 
-    def __init__(
-        self,
-        engine: Engine,
-        how: Quiesce | Literal["hold"],
-        *,
-        record: Callable[[Resting], None] | None = None,
-        after_errors: bool = True,
-        before_start: Callable[[Resting], None] | None = None,
-        reporter: Reporter | None = None,
-        timer: Timer = time,
-    ) -> None:
-        self._engine = engine
-        self._before_start = before_start
-        self._reporter = reporter or Reporter()
-        self._timer = timer
-        self._how: Quiesce = "stop" if how == "hold" else how
-        self._held = how == "hold"
-        self._record = record
-        self._after_errors = after_errors
-        self._quiesced: list[Resting] = []
-        self._seen: dict[str, Observed] = {}
-        self._keep = False
+    _engine: Engine
+    _how: Quiesce | Literal["hold"]
+    _record: Callable[[Resting], None] | None = field(default=None, kw_only=True)
+    _after_errors: bool = field(default=True, kw_only=True)
+    _before_start: Callable[[Resting], None] | None = field(default=None, kw_only=True)
+    _reporter: Reporter = field(factory=Reporter, kw_only=True)
+    _timer: Timer = field(default=time, kw_only=True)
+    _quiesced: list[Resting] = field(factory=list, init=False)
+    _seen: dict[str, Observed] = field(factory=dict, init=False)
+    _keep: bool = field(default=False, init=False)
 
     def quiesce(self, container: Observed) -> None:
         """Quiesce one container. Raises `EngineError` if the engine refuses."""
-        found = quiesced_container(container, self._how)
-        starts = self._held and restarts(container.inspection["HostConfig"])
+        found = quiesced_container(container, "stop" if self._how == "hold" else self._how)
+        starts = self._how == "hold" and restarts(container.inspection["HostConfig"])
         if found.how == "none" and not starts:
             return
         if self._record is not None:
             self._record(found)
         self._seen[found.id] = container
-        # Recorded first: a stop whose answer is lost may have taken effect.
+        # Added before the call: a stop whose answer is lost may have taken effect.
         self._quiesced.append(found)
         self._reporter.announce("quiesce", found.name)
         if starts:
@@ -126,6 +112,7 @@ class QuiescedContainers:
 
     def _stop(self, container: Observed) -> None:
         self._engine.stop_container(container.id)
+        # Podman ignores a stop of a container that has just ended and that it is about to start again.
         for _ in range(_STOPS if container.state.loops else 0):
             self._timer.sleep(_COMES_BACK)
             if not observe(self._engine.inspect_container(container.id)).state.alive:
@@ -138,13 +125,7 @@ class QuiescedContainers:
         return tuple(self._quiesced)
 
     def adopt(self, found: Resting) -> None:
-        """Take over a container that another process quiesced before it died.
-
-        A container that was started since only gets its restart policy back.
-
-        Raises:
-            EngineError: the engine does not answer.
-        """
+        """Take over a container that a dead process quiesced; one that was started since only gets its policy back."""
         try:
             standing = observe(self._engine.inspect_container(found.id))
         except ContainerNotFoundError:
@@ -152,15 +133,14 @@ class QuiescedContainers:
             return
         if not is_same_start(standing.inspection, found.started, found.restarted):
             self._give_policy_back(found)
-        elif self._held or found.how == "stop" or (found.how == "pause" and standing.state.status == "paused"):
+        elif self._how == "hold" or found.how == "stop" or (found.how == "pause" and standing.state.status == "paused"):
             self._quiesced.append(found)
 
     def check_undisturbed(self, *, watched: bool = False) -> None:
         """Raise `CaptureError` if somebody started a container that should have been stopped.
 
-        Args:
-            watched: whether the containers' main processes were watched, so that their end counted as the stop. Then no
-                run may have followed, not even by the restart policy.
+        With `watched`, the end of the main processes counted as the stop, so no run may have followed, not even one by
+        the restart policy.
         """
         for found in self._quiesced:
             now = self._still_there(found)
@@ -210,10 +190,7 @@ class QuiescedContainers:
         self._keep = True
 
     def _resume(self) -> list[tuple[Resting, Exception]]:
-        """Resume every container, last first, and return the failures.
-
-        A container that does not start is retried after the others, which it may need.
-        """
+        """Resume every container, last first, and return the failures."""
         interruptions: list[BaseException] = []
 
         def uninterrupted(work: Callable[[], None]) -> None:
@@ -231,21 +208,19 @@ class QuiescedContainers:
             uninterrupted(lambda: self._timer.sleep(seconds))
 
         failures: list[tuple[Resting, Exception]] = []
+        # A container that fails to start is retried after the others, because it may need one of them.
         failures += in_rounds(
             reversed(self._quiesced), lambda found: uninterrupted(lambda: self._resume_one(found)), sleep=sleep
         )
         for found, error in failures:
             logger.warning("%s: it could not be resumed: %s", found.name, error)
         failed = {found.id for found, _ in failures}
-        uninterrupted(lambda: failures.extend(self._look_again(but=failed)))
+        resumed = [found for found in reversed(self._quiesced) if found.id not in failed]
+        looping = {found for found, seen in self._seen.items() if seen.state.loops}
+        uninterrupted(lambda: failures.extend(check_again(self._engine, resumed, looping=looping, timer=self._timer)))
         if interruptions:
             raise interruptions[0]
         return failures
-
-    def _look_again(self, but: Collection[str]) -> list[tuple[Resting, Exception]]:
-        resumed = [found for found in reversed(self._quiesced) if found.id not in but]
-        looping = {found for found, seen in self._seen.items() if seen.state.loops}
-        return look_again(self._engine, resumed, looping=looping, timer=self._timer)
 
     def _resume_one(self, found: Resting) -> None:
         self._reporter.announce("resume", found.name)
@@ -267,35 +242,27 @@ class QuiescedContainers:
         self._reporter.up(found.name)
 
     def _give_policy_back(self, found: Resting) -> None:
-        if self._held and found.policy:
+        if self._how == "hold" and found.policy:
             self._engine.update_container(found.id, {"RestartPolicy": dict(found.policy)})
 
 
-def ensure_running(
-    engine: Engine,
-    containers: Iterable[Resting],
-    *,
-    timer: Timer = time,
-) -> None:
+def ensure_running(engine: Engine, containers: Iterable[Resting], *, timer: Timer = time) -> None:
     """Check resumed containers once more, and start those again that have ended with their engine.
 
-    Containers that are gone are skipped.
-
-    Raises:
-        ResumeError: a container does not run; every one was tried.
+    Containers that are gone are skipped. Raises `ResumeError` if one does not run, after every one was tried.
     """
     standing = [found for found in containers if find_container(engine, found.id) is not None]
-    raise_failures(look_again(engine, standing, timer=timer))
+    raise_failures(check_again(engine, standing, timer=timer))
 
 
-def look_again(
+def check_again(
     engine: Engine,
     containers: Iterable[Resting],
     *,
     looping: Collection[str] = (),
     timer: Timer,
 ) -> list[tuple[Resting, Exception]]:
-    """Start containers again that have ended since they were resumed; return those that do not run, with the reason."""
+    """Start containers again that have ended since they were resumed; return those that do not run, with the error."""
     failures: list[tuple[Resting, Exception]] = []
     for found in containers:
         if found.how == "none":
@@ -312,7 +279,7 @@ def look_again(
 
 
 def raise_failures(failures: Sequence[tuple[Resting, Exception]], first: BaseException | None = None) -> None:
-    """Raise `ResumeError` if there are failures; `first` is an earlier error."""
+    """Raise `ResumeError` if there are failures; `first` is the error that ended the block, if any."""
     if failures:
         causes = [failure for _, failure in failures]
         raise ResumeError(

@@ -1,8 +1,7 @@
 """Finds read-only volumes that prevent a container from being recreated or filled. Pure.
 
-When Docker creates a container, it copies the image's files at a mount point into an empty volume: at least the owner
-and mode of the folder. That fails if the volume is read-only. A container whose image had nothing there was created
-without the copy, but its writable layer has the mount point since its start, and so has its committed image.
+When Docker creates a container on an empty volume, it copies the image's files at the mount point into it: at least the
+owner and mode of the folder. That fails if the volume is read-only.
 """
 
 from __future__ import annotations
@@ -14,28 +13,27 @@ from docker_rollback._model import Mount, Observed
 from docker_rollback._volumes import Survey
 
 
-def is_read_only(options: Mapping[str, str]) -> bool:
-    """Return True if the options of a local volume have its file system mounted read-only."""
+def _is_read_only(options: Mapping[str, str]) -> bool:
+    """Return True if a local volume's options mount its file system read-only."""
     return "ro" in options.get("o", "").split(",")
 
 
 def uncopied(container: Observed, surveys: Mapping[str, Survey], *, copies: bool) -> Iterator[str]:
     """Yield the reasons why a container cannot be recreated with its volumes, or a volume cannot be filled.
 
-    Args:
-        container: the container.
-        surveys: the facts of the volumes that are archived, by name.
-        copies: whether the engine copies the image's files into empty volumes.
+    With `copies`, the engine copies the image's files into empty volumes.
     """
     for mount in container.mounts:
         survey = surveys.get(mount.source) if mount.kind == "volume" else None
-        if survey is None or not is_read_only(survey.options):
+        if survey is None or not _is_read_only(survey.options):
             continue
         if survey.options.get("type") == "tmpfs":
             yield (
                 f"its volume {mount.source!r} lives in memory and is read-only (o=ro): if it has to be mounted again, "
                 "nothing can be put back into it; give the volume other options, or create the container without it"
             )
+        # If the image had nothing there, the container was created without a copy. But its writable layer has had the
+        # mount point since its start, and so does its committed image.
         elif copies and survey.is_empty and not _is_not_copied(container, mount):
             yield (
                 f"its volume {mount.source!r} is empty and read-only (o=ro): to create the container again, its engine "

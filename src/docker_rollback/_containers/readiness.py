@@ -1,4 +1,4 @@
-"""Waits for the health of the services that a compose service depends on, before it starts."""
+"""Waits for the services that a compose service depends on, before that service starts."""
 
 from __future__ import annotations
 
@@ -17,9 +17,13 @@ from docker_rollback.errors import EngineError
 logger = logging.getLogger("docker_rollback")
 
 _PATIENCE: Final = 60.0
+"""The most seconds to wait for one container."""
+
 _POLL: Final = 0.1
+"""Seconds between two inspections."""
+
 _PROBE: Final = 10.0
-"""Seconds: the longest wait for a container, the pause between two inspections, and the limit of one probe."""
+"""The time-out of one probe, in seconds."""
 
 
 def await_needed(
@@ -29,16 +33,10 @@ def await_needed(
     *,
     timer: Timer = time,
 ) -> None:
-    """Wait until the containers are healthy that compose would wait for before it starts a container.
+    """Wait until the containers are healthy that compose would wait for before it starts `one`.
 
-    Their probes are run here, without waiting for the engine's next one, because a service is down meanwhile. A
-    container that was not healthy before, or does not run, is skipped. The wait has an end, and nothing is raised.
-
-    Args:
-        engine: the engine that has them.
-        one: the container to start; if it did not run before, nothing is waited for.
-        others: the containers that were started before it, as they were found.
-        timer: measures the time and waits.
+    A container that was not healthy before, or does not run, is skipped. After a minute, or if the engine fails, `one`
+    is started all the same.
     """
     for other in others if one.state.alive else ():
         was_well = other.state.status == "running" and other.state.health == "healthy"
@@ -46,7 +44,7 @@ def await_needed(
             try:
                 _await(engine, other.name, timer.monotonic() + _PATIENCE, timer)
             except EngineError as error:
-                logger.warning("%s is started although %s could not be asked: %s", one.name, other.name, error)
+                logger.warning("%s: starting it although the health of %s is unknown: %s", one.name, other.name, error)
 
 
 def _await(engine: Engine, name: str, deadline: float, timer: Timer) -> None:
@@ -55,9 +53,7 @@ def _await(engine: Engine, name: str, deadline: float, timer: Timer) -> None:
         if inspection["State"]["Status"] != "running" or _is_well(engine, name, inspection):
             return
         if timer.monotonic() >= deadline:
-            logger.warning(
-                "%s is not healthy after %.0f s; what depends on it is started all the same", name, _PATIENCE
-            )
+            logger.warning("%s is not healthy after %.0f s; starting its dependents all the same", name, _PATIENCE)
             return
         timer.sleep(_POLL)
 
@@ -68,6 +64,7 @@ def _is_well(engine: Engine, name: str, inspection: Mapping[str, Any]) -> bool:
     command = _probe((inspection["Config"].get("Healthcheck") or {}).get("Test") or ())
     if command is None:
         return True
+    # Run here rather than awaited from the engine, whose next probe may be far off: a service is down meanwhile.
     with engine.exec(name, command) as process:
         try:
             return within(_PROBE, process.finish, name=f"probe of container {name}").exit_code == 0

@@ -23,14 +23,14 @@ T = TypeVar("T")
 
 _ROUNDS: Final = 5
 _BETWEEN_ROUNDS: Final = 0.5
-"""How often containers that fail to start are tried, and the seconds between."""
+"""How often containers that fail to start are tried, and the seconds between two tries."""
 
 _STARTS: Final = 3
 """How often a container that has ended is started again."""
 
 _PATIENCE: Final = 5.0
 _POLL: Final = 0.1
-"""Seconds: how long a wrong state is checked again before it is an error, and between two checks."""
+"""Seconds after which a wrong state is an error, and seconds between two checks of it."""
 
 _KILLED: Final = 137
 """The exit code of a program that was killed."""
@@ -39,13 +39,13 @@ _LOST: Final = 3
 """How often a run that its engine has lost is replaced by another one."""
 
 _SHOWS: Final = 3.0
-"""Seconds after the start of a run in which its engine shows that it has lost it."""
+"""Seconds after which an engine that has lost a new run shows it."""
 
 _BACK: Final = timedelta(seconds=2)
 """How long after its end a container may still be started again by its engine."""
 
 _STABLE: Final = timedelta(seconds=10)
-"""How long a run lasts that an engine takes for a good one (moby, restartmanager)."""
+"""The run time after which an engine considers a restarted program stable (moby, restartmanager)."""
 
 
 def in_rounds(
@@ -53,15 +53,13 @@ def in_rounds(
 ) -> list[tuple[T, EngineError | RestoreError]]:
     """Attempt something with each item, and retry the failed ones after the others.
 
-    One container may need another to start: the log driver of the first sends to the second, or the first binds a
-    socket that the second makes. Failures that look
-    permanent are tried again too: a service that stays down is worse than a call too many.
-
     Returns:
         The items that failed in every round, each with its last error.
     """
     waiting, failures = list(items), list[tuple[T, EngineError | RestoreError]]()
     final = list[tuple[T, EngineError | RestoreError]]()
+    # One container may need another to start: its log driver sends to the other, or it binds a socket of the other.
+    # Failures that look permanent are retried too, because a service that stays down is worse than a call too many.
     for number in range(_ROUNDS):
         if number:
             sleep(_BETWEEN_ROUNDS)
@@ -91,12 +89,10 @@ def ensure_state(
 ) -> str | None:
     """Bring a started container to its previous state; start it again if it has ended.
 
-    An engine that dies ends its containers, and an engine that was just restarted may first report an outdated state.
-    So a wrong state is checked again for some seconds. A run that the engine has lost is stopped, and the container is
-    started again.
+    A run that the engine has lost is stopped, and the container is started again.
 
     Args:
-        engine: the engine that the container is on.
+        engine: the engine.
         container: the container's name or id.
         wanted: its previous state; alive.
         name: its name in the log.
@@ -105,9 +101,6 @@ def ensure_state(
 
     Returns:
         None, or a sentence that says why the container is not in that state.
-
-    Raises:
-        EngineError: the engine does not answer.
     """
     name = name or container
     replaced: list[str] = []
@@ -129,10 +122,10 @@ def _ensure_state(
     policy: Mapping[str, Any] | None,
     timer: Timer,
 ) -> str | None:
-    """Do the work of `ensure_state`; add to `replaced` each run that is stopped, before it is."""
+    """Do the work of `ensure_state`; add each run to `replaced` before it is stopped."""
     reason, inspection = _brought_to(engine, container, wanted, replaced, name=name, timer=timer)
     if wanted.loops and inspection is not None and is_lost(engine, inspection):
-        # Its restart loop may be the engine's doing alone, even when it was captured.
+        # The engine alone may cause its restart loop, and may have caused it at the capture.
         runs = ContainerState("running")
         reason, inspection = _brought_to(engine, container, runs, replaced, name=name, timer=timer)
         if reason is not None:
@@ -151,7 +144,7 @@ def _give_back(engine: Engine, inspection: Inspection | None, policy: Mapping[st
 
 
 def _resume(engine: Engine, container: str, policy: Mapping[str, Any], *, name: str) -> None:
-    """Start a container that was stopped to replace its run, with its own policy; an engine error is only logged."""
+    """Start a container whose run was stopped, with its own policy; only log an error of the engine."""
     try:
         if policy:
             engine.update_container(container, {"RestartPolicy": dict(policy)})
@@ -170,7 +163,9 @@ def _brought_to(
     timer: Timer,
     most: int = _STARTS,
 ) -> tuple[str | None, Inspection | None]:
-    """Do the work of `ensure_state`; return its result and the last inspection, None of a container that is gone."""
+    """Do the work of `ensure_state`; return its result and the last inspection, None for a container that is gone."""
+    # An engine that dies ends its containers, and one that has just started may first report an outdated state. So a
+    # wrong state is checked again for some seconds.
     deadline, starts, lost, refused = timer.monotonic() + _PATIENCE, 0, 0, ""
     seen: list[str] = []
     while True:
@@ -188,14 +183,14 @@ def _brought_to(
                 logger.warning("%s: its engine has lost its run; stopping it and starting it again", name)
                 replaced.append(started_at(inspection))
                 _hold(engine, container, inspection)
-                # The stop may have taken as long as the container is given for it.
+                # The stop may have taken the container's whole stop time-out.
                 starts, deadline = 0, timer.monotonic() + _PATIENCE
                 continue
             if _fits(status, wanted):
                 run = started_at(inspection)
                 if wanted.loops or not restart_count(inspection) or run in seen or len(seen) == _LOST:
                     return None, inspection
-                # Its engine started it by itself, as one that has died does; that may be a run that gets lost.
+                # The engine started it by itself, as it does after its own death. It may be about to lose this run.
                 seen.append(run)
                 timer.sleep(_SHOWS)
                 continue
@@ -229,13 +224,9 @@ def is_lost(engine: Engine, inspection: Mapping[str, Any]) -> bool:
     """Return True if a container's processes may run although its engine has cleaned up after them.
 
     Docker kills a run that it finds left over when it starts the container (ReplaceContainer), and then takes the exit
-    of that run for the exit of the new one: it releases the network, and starts a container that has a restart policy
-    again, over and over, each time with 137. Without such a policy it finds some moments later that the container
-    runs, now without a network (daemon/monitor.go; from 29.2.1 on such an exit is ignored).
-
-    Args:
-        engine: where the container is.
-        inspection: the container's.
+    of that run for the exit of the new one: it releases the network, and starts a container with a restart policy again
+    and again, each time with 137. Without such a policy, it notices some moments later that the container runs, now
+    without a network (daemon/monitor.go; from 29.2.1 on such an exit is ignored).
     """
     state, networks = inspection["State"], inspection["NetworkSettings"].get("Networks") or {}
     bare = state["Status"] in ("running", "paused") and networks
@@ -246,12 +237,10 @@ def is_lost(engine: Engine, inspection: Mapping[str, Any]) -> bool:
 
 
 def end_lost_run(engine: Engine, container: Observed, *, timer: Timer = time) -> None:
-    """End what may still run of a container that was held and stopped when its engine had lost its run.
-
-    Docker ends such processes when it starts the container, and shows the new run some moments later. A program that
-    kills itself over and over looks the same, so it is started only once.
-    """
+    """End the processes that may still run in a container that was stopped after its engine had lost its run."""
     runs = ContainerState("running")
+    # Docker ends such processes when it starts the container, and shows the new run some moments later. A program that
+    # kills itself again and again looks the same, so it is started only once.
     reason, _ = _brought_to(engine, container.id, runs, [], name=container.name, timer=timer, most=1)
     if reason is not None:
         logger.warning("%s: a process of an earlier run may still be there: %s", container.name, reason)
@@ -271,13 +260,13 @@ def _fits(status: str, wanted: ContainerState) -> bool:
 
 
 def all_run(engine: Engine, names: Iterable[str]) -> bool:
-    """Return True if there is a container of each name, its processes exist, and its engine has not lost them."""
+    """Return True if every named container runs, and its engine has not lost its run."""
     standing = [find_container(engine, name) for name in names]
     return all(one is not None and one.state.alive and not is_lost(engine, one.inspection) for one in standing)
 
 
 def supervisor_of(inspection: Mapping[str, Any]) -> str:
-    """Return who may start a container by itself, in words, with what stops that."""
+    """Return a phrase that names the program that may start a container by itself, and says how to stop it."""
     unit = (inspection["Config"].get("Labels") or {}).get("PODMAN_SYSTEMD_UNIT")
     if unit:
         return f"its systemd unit {unit}; stop the unit first: systemctl stop {unit}"
@@ -285,14 +274,7 @@ def supervisor_of(inspection: Mapping[str, Any]) -> str:
 
 
 def loops(inspection: Mapping[str, Any], moment: datetime) -> bool:
-    """Return True if a container ends again and again and is started again by its engine.
-
-    Such a container waits to be started again, or was started by its restart policy seconds ago.
-
-    Args:
-        inspection: the container's.
-        moment: when it was inspected.
-    """
+    """Return True if a container was in a crash loop at the moment of its inspection: its engine restarts it."""
     if inspection["State"]["Status"] == "restarting":
         return True
     if not restarts(inspection["HostConfig"]) or not restart_count(inspection):
@@ -308,16 +290,8 @@ def settled(
     clock: Callable[[], datetime],
     sleep: Callable[[float], None] = time.sleep,
 ) -> Observed:
-    """Return a container as it is once its engine has started it again, and whether it is in a crash loop.
-
-    Podman shows a container as exited in the moment before it starts it again by its restart policy.
-
-    Args:
-        engine: where it is.
-        container: as it was inspected a moment ago.
-        clock: the time, in UTC.
-        sleep: waits, in seconds.
-    """
+    """Return a container once its engine has restarted it, if it is about to, with a crash loop noted in its state."""
+    # Podman shows a container as exited in the moment before it starts it again by its restart policy.
     for _ in range(round(_BACK.total_seconds() / _POLL)):
         ended = moment_of(str(container.inspection["State"].get("FinishedAt")))
         comes_back = container.state.status == "exited" and _restarts_after(container)
@@ -330,7 +304,7 @@ def settled(
 
 
 def _restarts_after(container: Observed) -> bool:
-    """Return True if the restart policy of a container that has ended has it started again."""
+    """Return True if the restart policy of a container that has ended makes its engine start it again."""
     policy = container.inspection["HostConfig"].get("RestartPolicy") or {}
     if policy.get("Name") == "on-failure":
         most = int(policy.get("MaximumRetryCount") or 0)
@@ -339,7 +313,7 @@ def _restarts_after(container: Observed) -> bool:
 
 
 def moment_of(text: str) -> datetime | None:
-    """Return the time that an engine names; None if it names none."""
+    """Parse an engine's time; return None if it is none."""
     try:
         return datetime.fromisoformat(text)
     except ValueError:

@@ -17,20 +17,21 @@ from attrs import evolve
 from docker_rollback._containers.creation import forgets_connected_macs
 from docker_rollback._containers.find import find_container
 from docker_rollback._containers.image_depth import store_image
-from docker_rollback._containers.images import bare, earlier_name, led_to, name_of, origin_in, take_name
+from docker_rollback._containers.images import bare, earlier_name, image_id_of, name_of, origin_in, take_name
 from docker_rollback._containers.locking import locked
 from docker_rollback._containers.overlay import altered, lost_by_commit
 from docker_rollback._containers.overlay_changes import changes as seen_changes
-from docker_rollback._containers.podman_losses import native_loss
 from docker_rollback._containers.quiesce import QuiescedContainers
 from docker_rollback._containers.unkept_names import unkept_names
 from docker_rollback._engine import Engine, removal_error, remove_named
 from docker_rollback._host import Timer, may_do_anything, now
 from docker_rollback._inspection import (
+    Loss,
     Origin,
     attached_networks,
     gap_of,
     layers_of,
+    loss_of,
     made_for_mounts,
     mount_places,
     observe,
@@ -58,13 +59,13 @@ class ContainerSnapshotter:
 
     Args:
         engine: the engine that has the containers.
-        store: the store that takes the images.
+        store: the store that the images go to.
         export_image: copy the image into the store. If False, it stays in the engine under a name of ours, and the
             backup is not durable: an engine that loses its images loses the backup.
         quiesce: how `snapshot` quiesces the container.
         reporter: reports and measures the steps.
-        clock: the time, in UTC.
-        timer: measures the time and waits.
+        clock: returns the time, in UTC.
+        timer: measures time and waits.
 
     Example:
         >>> snapshotter = ContainerSnapshotter(DockerEngine.from_env(), BackupStore("/var/backups/containers"))
@@ -97,9 +98,9 @@ class ContainerSnapshotter:
         The container is quiesced for the commit (by default stopped with its own signal and time-out) and resumed
         afterwards, also after an error.
 
-        Unlike `docker_rollback.backup`, this keeps no journal record and runs no guard. If somebody prunes or removes
-        the container while it is stopped, or this process dies then, nothing recreates or starts it. With
-        ``quiesce="pause"`` no prune removes it; `recover` starts nothing either way.
+        Unlike `docker_rollback.backup`, this keeps no journal record and runs no guard. If the container is pruned or
+        removed while it is stopped, or this process dies then, nothing recreates or starts it, not even `recover`. With
+        ``quiesce="pause"`` no prune removes it.
 
         Raises:
             ContainerNotFoundError: the engine has no such container.
@@ -144,18 +145,18 @@ class ContainerSnapshotter:
         return image_tag(backup, number, container.name, stored=self._export_image)
 
     def observe(self, container: str) -> Observed:
-        """Inspect a container, by name or id, in whichever state it is."""
+        """Inspect a container, by name or id, in any state."""
         return observe(self._engine.inspect_container(container))
 
     def expect(self, containers: Iterable[Observed]) -> None:
-        """Look up in advance what `capture` needs, so that it asks for less in the downtime."""
+        """Look up images in advance, so that `capture` asks the engine for less in the downtime."""
         for container in containers:
             self._layers(str(container.inspection["Image"]))
 
     def capture(self, container: Observed, *, tag: str, folders: Collection[str] = ()) -> ContainerSnapshot:
         """Commit a quiesced container; the engine holds the image under `tag` until `release`.
 
-        This does not copy the image into the store. `seal` does, once the container runs again.
+        The image is not copied into the store: `seal` does that, once the container runs again.
 
         Args:
             container: its inspection from before it was quiesced.
@@ -208,12 +209,12 @@ class ContainerSnapshotter:
     def seal(
         self, snapshot: ContainerSnapshot, draft: Draft, *, guarded: ContainerSnapshot | None = None
     ) -> ContainerSnapshot:
-        """Copy the snapshot's image into the store; return the snapshot with its descriptor and what it does not cover.
+        """Copy the snapshot's image into the store; return the snapshot with the image's descriptor and its gaps.
 
         Args:
-            snapshot: from `capture`.
-            draft: the backup that takes the image.
-            guarded: the same container's snapshot from `capture_live`, whose image cannot be pruned.
+            snapshot: the result of `capture`.
+            draft: the backup that the image goes to.
+            guarded: the result of `capture_live` for the same container; its image cannot be pruned.
         """
         if guarded is not None:
             snapshot = self._on_guarded(snapshot, guarded)
@@ -254,21 +255,19 @@ class ContainerSnapshotter:
         self._forget(snapshot.name, live(snapshot.image.tag))
 
     def _give_up_commit(self, snapshot: ContainerSnapshot) -> None:
-        """Give our name to the original image, and remove the commit that showed that nothing was written.
-
-        The original is the better image: it is complete, and its id is the one that the container shows. The commit
-        keeps a name until it is removed, so that recovery finds it if this process dies here.
-        """
+        """Give our name to the original image, and remove the commit, which proved that nothing was written."""
+        # The original is the better image: it is complete, and its id is the one that the container shows. The commit
+        # keeps a name until it is removed, so that recovery finds it if this process dies here.
         tag = snapshot.image.tag
         self._engine.tag_image(tag, again(tag))
         self._engine.tag_image(snapshot.image.original_id, tag)
         self._forget(snapshot.name, again(tag))
 
     def release(self, snapshot: ContainerSnapshot, *, spare: bool = False) -> None:
-        """Remove names of ours from this container's images, unless a backup needs them.
+        """Remove our names from this container's images, unless a backup needs them.
 
-        That concerns the name of a stored image, and names from earlier rollbacks: a recreated container may use such
-        an image until it is replaced. An image that only the engine has stays, because its backup needs it.
+        That includes the names from earlier rollbacks, because a recreated container may use such an image until it is
+        replaced. An image that only the engine has stays, because its backup needs it.
 
         Args:
             snapshot: the container.
@@ -276,9 +275,9 @@ class ContainerSnapshotter:
         """
         image = snapshot.image
         kept = {image.tag} if image.manifest is None else set()
-        # A container that was created from an image id may use an image of ours.
+        # A container that was created by an image id may use an image of ours, which need not be kept.
         spare = spare and image.clean and name_of(image.reference, image.original_id) is not None
-        # This includes the name of a second commit, if its process died or its removal was refused.
+        # A second commit still has its name if its process died, or if the engine refused to remove it.
         for tag in {*names_of(image.tag), *self._names_of_ours(snapshot)} - kept - {image.tag}:
             self._forget(snapshot.name, tag)
         if image.tag not in kept:
@@ -292,7 +291,7 @@ class ContainerSnapshotter:
             self._forget(snapshot.name, image)
 
     def forget(self, backup: str, names: Sequence[str]) -> None:
-        """Remove every image that an interrupted capture may have made for a backup of some containers."""
+        """Remove every image that an interrupted capture may have committed for a backup of some containers."""
         for number, name in enumerate(names):
             for stored in (True, False):
                 tag = image_tag(backup, number, name, stored=stored)
@@ -301,13 +300,13 @@ class ContainerSnapshotter:
                 self._forget(name, named(tag), spare=True)
 
     def _forget(self, container: str, image: str, *, spare: bool = False) -> None:
-        """Remove an image or one of its names; log a failure, which does no harm."""
+        """Remove an image or one of its names; only log a failure, which does no harm."""
         error = removal_error(partial(take_name if spare else remove_named, self._engine, image))
         if isinstance(error, EngineConflictError):
-            # A container uses the image, and this is its only name.
+            # A container uses the image, and an engine keeps the last name of such an image.
             logger.debug("%s: image %s stays", container, image)
         elif error is not None:
-            logger.warning("%s: image %s is left over in the engine: %s", container, image, error)
+            logger.warning("%s: could not remove image %s from the engine: %s", container, image, error)
 
     def _names_of_ours(self, snapshot: ContainerSnapshot) -> list[str]:
         try:
@@ -329,14 +328,12 @@ class ContainerSnapshotter:
                 try:
                     remove(self._engine, name)
                 except EngineError as failure:
-                    error.add_note(f"image {name} is left over in the engine: {failure}")
+                    error.add_note(f"could not remove image {name} from the engine: {failure}")
             raise
 
     def is_untouched(self, snapshot: ContainerSnapshot, container: str, *, tag: str) -> bool:
-        """Return True if a stopped container still has the file system that was captured.
-
-        It is committed again, as `tag`, and that image is removed. Equal file systems have equal layers.
-        """
+        """Return True if a stopped container still has the file system that was captured."""
+        # Equal file systems have equal layers, so another commit, which is removed at once, shows a difference.
         committed = self._engine.commit_container(container, tag)
         try:
             return self._layers(committed) == snapshot.image.committed_layers
@@ -344,20 +341,20 @@ class ContainerSnapshotter:
             remove_named(self._engine, tag)
 
     def _with_name(self, snapshot: ContainerSnapshot) -> ImageSnapshot:
-        """Return the image with the name that the container was created from, and the image that the name leads to."""
+        """Return the image with the name that the container was created from, and the id that this name has now."""
         image = snapshot.image
         name = name_of(image.reference, image.original_id)
         name = name or earlier_name(self._store, snapshot.name, image.original_id)
-        name_id = None if name is None else led_to(self._engine, name)
+        name_id = None if name is None else image_id_of(self._engine, name)
         if name_id is not None and name_id != image.id:
-            # An update may give the name to another image and then prune images without a name. This one must stay.
+            # An update may move the name to another image, and then prune images without a name.
             self._engine.tag_image(name_id, named(image.tag))
         return evolve(image, name=name, name_id=name_id)
 
     def _lost_names(self, snapshot: ContainerSnapshot) -> Iterator[NotCovered]:
-        """Yield a gap for `Config.Image`, if recreating the container would need the id of its image."""
+        """Yield a gap if the container could only be recreated by the id of its image (`Config.Image`)."""
         reference = snapshot.image.reference
-        if led_to(self._engine, reference) != snapshot.image.id:
+        if image_id_of(self._engine, reference) != snapshot.image.id:
             yield NotCovered(
                 f"Config.Image of {snapshot.name}",
                 f"if the container has to be recreated, it is the id of its image, not {reference!r}",
@@ -367,13 +364,13 @@ class ContainerSnapshotter:
         return layers_of(self._image(image))
 
     def _image(self, image: str) -> Mapping[str, Any]:
-        """Return the inspection of an image, by its id. It is asked for once, since only its names can change."""
+        """Return the inspection of an image, by its id; asked for once, because only its names can change."""
         if image not in self._known:
             self._known[image] = self._engine.inspect_image(image)
         return self._known[image]
 
     def _is_clean(self, container: Observed, layers: tuple[str, ...]) -> bool:
-        """Return True if the writable layer has nothing but mount points, which the engine makes at each creation."""
+        """Return True if the writable layer has nothing but mount points, which an engine makes for each container."""
         if layers == self._layers(str(container.inspection["Image"])):
             return True
         changes = self._changes(container)
@@ -381,13 +378,13 @@ class ContainerSnapshotter:
         return folders is not None and not altered(container.inspection, folders)
 
     def _changes(self, container: Observed) -> dict[str, str] | None:
-        """Return the changes in the writable layer, by path; None if they cannot be listed, so it counts as dirty."""
+        """Return the changes in the writable layer, by path; None if the engine cannot list them."""
         engine = self._engine.info()
         podman = engine.flavour == "podman"
-        # Podman's own answer leaves out the files that Podman makes, and is quick. A unix socket excludes a clone of
-        # this machine, which has layers at the same paths. Overlayfs hides its marks from processes without root.
+        # Podman's own answer is quick, and leaves out the files that Podman makes. A unix socket proves that the layers
+        # are on this machine, and not at the same paths of its clone. Overlayfs shows its marks to root alone.
         if not podman and engine.address.startswith("unix://") and may_do_anything():
-            # One change more than there are mount points shows that something else changed.
+            # One change more than there are mount points proves that something else changed.
             seen = seen_changes(container.inspection, most=len(mount_places(container.inspection)) + 1)
             if seen is not None:
                 return seen
@@ -401,8 +398,15 @@ class ContainerSnapshotter:
             return None
 
 
+def native_loss(engine: Engine, container: Observed) -> Loss:
+    """Return the settings that only Podman's own API shows, and that a container loses if it is recreated."""
+    if container.native is None:
+        return Loss()
+    return loss_of(container.native, runtime=engine.info().default_runtime)
+
+
 def _image(container: Observed, tag: str) -> ImageSnapshot:
-    """Return a container's image without knowledge of its writable layer."""
+    """Return a container's image before anything is known about its writable layer."""
     original = str(container.inspection["Image"])
     reference = str(container.inspection["Config"]["Image"])
     return ImageSnapshot(reference, original, original, (), (), clean=False, tag=tag)

@@ -1,4 +1,4 @@
-"""Labels that identify the store of something in an engine, even by another path or from another host."""
+"""Provides labels that identify the store of an object in an engine, even by another path or from another host."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import socket
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
+
+from attrs import frozen
 
 from docker_rollback._host import boot_id
 from docker_rollback._names import STORE_LABEL
@@ -17,21 +19,18 @@ FOLDER_LABEL: Final = "docker-rollback.folder"
 _MACHINE: Final = "docker-rollback.machine"
 
 
+@frozen
 class StoreIdentity:
-    """Makes the labels of what is created for a store, and recognises them.
+    """Makes and recognises the labels of objects that are created for a store.
 
-    A store is a folder of one kernel: its path may be another folder on another host or in a container, and other paths
-    may link to it.
-
-    Args:
-        store: the store.
+    A store is a folder of one kernel: on another host or in a container, its path may be another folder, and other
+    paths may lead to it.
     """
 
-    def __init__(self, store: BackupStore) -> None:
-        self._store = store
+    _store: BackupStore
 
     def labels(self) -> dict[str, str]:
-        """Return the labels of what is created for the store."""
+        """Return the labels for objects that are created for the store."""
         return {
             HOST_LABEL: socket.gethostname(),
             BOOT_LABEL: boot_id(),
@@ -41,22 +40,17 @@ class StoreIdentity:
         }
 
     def is_ours(self, labels: Mapping[str, str]) -> bool:
-        """Return True if something with these labels was created for this store."""
+        """Return True if an object with these labels was created for this store."""
         if self.is_rebooted(labels) and labels.get(STORE_LABEL) != str(self._store.path):
             return False
         return self._is_folder(labels, self._store.path)
 
     def is_rebooted(self, labels: Mapping[str, str]) -> bool:
-        """Return True if the labels are from this machine before its last boot: no process from then is alive.
-
-        Clones of a virtual machine may share a machine id. Only the host name tells them apart.
-        """
+        """Return True if the labels are from before the last boot of this machine: no process from then is alive."""
         machine = _machine_id()
-        is_this_machine = bool(machine) and (labels.get(_MACHINE), labels.get(HOST_LABEL)) == (
-            machine,
-            socket.gethostname(),
-        )
-        return is_this_machine and not self._is_of_this_boot(labels)
+        # Clones of a virtual machine may share a machine id, and only the host name tells them apart.
+        found, here = (labels.get(_MACHINE), labels.get(HOST_LABEL)), (machine, socket.gethostname())
+        return bool(machine) and found == here and not self._is_of_this_boot(labels)
 
     def other_store(self, labels: Mapping[str, str]) -> BackupStore | None:
         """Return the store that the labels name, or None if it is not visible here; no store is created."""

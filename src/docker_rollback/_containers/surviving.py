@@ -25,44 +25,42 @@ _DELETED: Final = "//deleted"
 
 
 def lost_partners(container: Observed, everything: Iterable[Observed]) -> list[str]:
-    """Return why a container cannot be started or recreated without another one that is gone or stopped. Pure."""
+    """Return why a container cannot be started or recreated, if another one that it needs is gone or stopped. Pure."""
     there = tuple(everything)
     reasons = []
     for partner in partners(container.inspection):
-        what = _USED[partner.setting]
+        used = _USED[partner.setting]
         found = next((one for one in there if refers(partner.reference, one.name, one.id)), None)
         if found is None:
             reasons.append(
-                f"it uses {what} of container {_short(partner.reference)!r}, which is gone: once it is stopped, its "
+                f"it uses {used} of container {_short(partner.reference)!r}, which is gone: once it is stopped, its "
                 "engine can neither start nor create it again; recreate it first"
             )
         elif partner.setting != "VolumesFrom" and container.state.alive and not found.state.alive:
             reasons.append(
-                f"it uses {what} of container {found.name!r}, which does not run: once it is stopped, its engine "
+                f"it uses {used} of container {found.name!r}, which does not run: once it is stopped, its engine "
                 f"cannot start it again; start {found.name!r}, or recreate both, first"
             )
     return reasons
 
 
 def _short(reference: str) -> str:
-    """Return a reference as people write it: a full id is shortened."""
+    """Return a reference with a full id shortened."""
     return reference[:SHORT_ID] if _ID.fullmatch(reference) else reference
 
 
 def doubtful_paths(container: Observed, group: Iterable[Observed], *, mountinfo: str) -> list[str]:
-    """Return the host paths of a running container that may be gone.
-
-    A file that was replaced under its name is among them: the kernel only shows that the old file has no name. So the
-    caller has to look for the paths on the host.
+    """Return the host paths of a running container that may be gone; the caller has to look for them on the host.
 
     Args:
         container: the inspected container.
-        group: the containers that are stopped and started with it; a path that one of them can make is left out.
-        mountinfo: its mounts, as the kernel lists them; if empty, no bind is among the result.
+        group: the containers that are stopped and started with it; a path that one of them can create is left out.
+        mountinfo: its mounts, as the kernel lists them; if empty, no bind is in the result.
     """
     if not container.state.alive:
         return []
     makers = [mount for one in group if one.id != container.id for mount in one.mounts]
+    # The kernel only shows that the mounted file has no name. A file that was replaced under its name looks the same.
     nameless = frozenset(one.target for one in mounted(mountinfo) if one.root.endswith(_DELETED))
     binds = [mount for mount in container.mounts if mount.kind == "bind" and _is_at(mount, nameless)]
     paths = [mount.source for mount in binds]
@@ -72,7 +70,7 @@ def doubtful_paths(container: Observed, group: Iterable[Observed], *, mountinfo:
 
 
 def lost_path(path: str) -> str:
-    """Return why a container cannot start again after a path of its host is gone."""
+    """Return why a container cannot start again because a path of its host is gone."""
     return (
         f"it was given {path!r} of the engine's host, which is gone: once it is stopped, its engine cannot start it "
         "again, or makes an empty folder there; put it there again first"

@@ -1,10 +1,12 @@
-"""Notices containers that somebody else starts during a capture or a restore, and repeats it then."""
+"""Notices containers that somebody else starts during a capture or a restore, and retries then."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Final, TypeVar
+
+from attrs import define, field
 
 from docker_rollback._containers.find import find_container, users_of
 from docker_rollback._containers.running import supervisor_of
@@ -33,7 +35,7 @@ class DisturbedError(RestoreError):
 
 
 def disturbed(container: Observed, what: str) -> DisturbedError:
-    """Return the error that names a container and who may have started it."""
+    """Return an error that names a container and the program that may have started it."""
     return DisturbedError(container.name, f"somebody {what}: {supervisor_of(container.inspection)}")
 
 
@@ -46,15 +48,11 @@ def capture_until_undisturbed(
 ) -> Taken:
     """Take a backup; retry a few times if somebody starts a container that is stopped for it.
 
-    Args:
-        engine: the engine that the containers are on.
-        report: the containers, as they were found before.
-        take: takes the backup; if it fails, everything is as before.
-        has_time: returns whether the containers may be stopped once more.
+    After a failed `take`, everything has to be as before. `has_time` says whether the containers may be stopped again.
 
     Raises:
         DisturbedCaptureError: somebody started one again and again, or one that ran no longer does.
-        DockerRollbackError: as `take` raises it.
+        DockerRollbackError: as raised by `take`.
     """
     disturbances: list[DisturbedCaptureError] = []
     while True:
@@ -72,7 +70,7 @@ def capture_until_undisturbed(
                 error.add_note(f"docker-rollback: the backup was tried {len(disturbances)} times")
                 raise
             logger.warning("retrying the backup: %s", error)
-            # By their current starts, a further one is noticed.
+            # With their current start times, the next attempt notices a further start.
             report = report.with_now([one for one in found.values() if one is not None])
         except DowntimeExceededError as error:
             if not disturbances:
@@ -88,23 +86,15 @@ def _ended(report: Report, found: Mapping[str, Observed | None]) -> list[str]:
     return [one.name for one in ran if (now := found[one.id]) is not None and not now.state.alive]
 
 
+@define(eq=False)
 class DataWatch:
-    """Compares the runs of all containers on some volumes and folders at two moments.
+    """Compares the runs of all containers that use some volumes and folders, at two moments."""
 
-    Args:
-        engine: where they are.
-    """
-
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-        self._runs: Mapping[str, str] | None = None
+    _engine: Engine
+    _runs: Mapping[str, str] | None = field(default=None, init=False)
 
     def begin(self, data: Collection[str]) -> None:
-        """Record the last run of each container that uses `data`; harmless if repeated.
-
-        Raises:
-            DisturbedError: one of them runs.
-        """
+        """Record the last run of each container that uses `data`. Raises `DisturbedError` if one of them runs."""
         if self._runs is None:
             users = users_of(self._engine, data)
             _refuse_running(users)
@@ -122,20 +112,17 @@ class DataWatch:
         _refuse_running(users)
         for user in users:
             if started_at(user.inspection) != self._runs.get(user.id, ""):
-                raise disturbed(user, "started it while its data was put back")
+                raise disturbed(user, "started it while its data was restored")
 
 
 def _refuse_running(users: Iterable[Observed]) -> None:
     for user in users:
         if user.state.alive:
-            raise disturbed(user, "started it while its data was put back")
+            raise disturbed(user, "started it while its data was restored")
 
 
 def put_back_until_undisturbed(put_back: Callable[[], None], wait: Callable[[], object]) -> None:
     """Restore a backup; retry if somebody starts or removes a container meanwhile, or if the engine was away.
-
-    The next attempt stops what was started and restores everything again, which undoes what it wrote. It recreates what
-    was removed, for example by a prune.
 
     Args:
         put_back: restores everything.
@@ -145,6 +132,8 @@ def put_back_until_undisturbed(put_back: Callable[[], None], wait: Callable[[], 
         DisturbedError: somebody started a container again and again.
         DockerRollbackError: as raised by `put_back`.
     """
+    # Each attempt stops the containers that were started, restores everything again, which undoes what they wrote, and
+    # recreates those that were removed, for example by a prune.
     disturbances = waits = 0
     while True:
         try:
@@ -163,10 +152,7 @@ def put_back_until_undisturbed(put_back: Callable[[], None], wait: Callable[[], 
 
 
 def may_pass(error: BaseException) -> bool:
-    """Return True if another attempt may help after one failure or several.
-
-    That is so if the engine was away for a moment, or somebody has removed something.
-    """
+    """Return True if another attempt may help: the engine was away for a moment, or an object was removed."""
     failures = getattr(error, "failures", ())
     if failures:
         return all(may_pass(failure) for failure in failures)

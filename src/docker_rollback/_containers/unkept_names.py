@@ -1,8 +1,8 @@
 """Finds names in a container's writable layer that a commit would lose, while the container runs.
 
 In a layer's tar, a name that begins with ``.wh.`` marks a deletion. A container's own file with such a name is lost,
-with the file that it seems to delete, or the engine makes no image. An engine reaches each file by its path on the
-host. If a path is too long for that, Docker and Podman commit without it and report no error. Containerd's store fails.
+with the file that it seems to delete, or the commit fails. And an engine reaches each file by its path on the host: if
+that path is too long, Docker and Podman commit without the file and report no error, and containerd's store fails.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from docker_rollback.errors import EngineError
 
 _MARK: Final = b".wh."
 _LONGEST: Final = 4095 - 16
-"""Bytes of a host path. For a commit, an engine mounts the layer at another path, which may be slightly longer."""
+"""The most bytes of a host path; for a commit, an engine mounts the layer at another path, perhaps a longer one."""
 _TOO_LONG: Final = "file name too long"
 _FAILED: Final = 500
 _NAMED: Final = 3
@@ -30,11 +30,7 @@ _SHOWN: Final = 80
 
 
 def unkept_names(engine: Engine, container: Observed | ContainerSnapshot) -> list[str]:
-    """Return why a commit of a container would lose files because of their names; nothing if it would not.
-
-    Raises:
-        EngineError: the engine does not answer.
-    """
+    """Return why a commit of a container would lose files because of their names; empty if it would not."""
     if engine.info().address.startswith("unix://") and may_do_anything():
         with layers_of(container.inspection) as layers:
             if layers is not None:
@@ -47,7 +43,7 @@ def unkept_names(engine: Engine, container: Observed | ContainerSnapshot) -> lis
             return [_too_long(error.reason.partition(f": {_TOO_LONG}")[0].rpartition(" ")[2])]
         if error.status != _FAILED:
             raise
-        # Podman fails if a folder has taken a file's place.
+        # Podman fails like this if a folder has replaced a file.
         return []
     paths = (os.fsencode(change.path) for change in changes if change.kind != "deleted")
     return _marks(path for path in paths if _is_mark(path))

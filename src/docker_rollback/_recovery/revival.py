@@ -13,7 +13,7 @@ from docker_rollback._containers import (
     ContainerSnapshotter,
     QuiescedContainers,
     find_container,
-    led_to,
+    image_id_of,
     put_back_until_undisturbed,
     quiesced_container,
 )
@@ -235,13 +235,15 @@ class Revival:
         """Return a snapshot taken while its container ran, with the newest image that the engine still has."""
         image = snapshot.image
         for tag in (image.tag, live(image.tag)):
-            found = led_to(self._engine, tag)
+            found = image_id_of(self._engine, tag)
             if found is None:
                 continue
             layers = layers_of(self._engine.inspect_image(found))
             clean = image.clean and layers in (image.committed_layers, image.layers)
             # The original image may have been removed as unused; the committed one is equal.
-            identity = image.original_id if clean and led_to(self._engine, image.original_id) is not None else found
+            identity = (
+                image.original_id if clean and image_id_of(self._engine, image.original_id) is not None else found
+            )
             kept = image.layers if clean else layers
             latest = evolve(image, id=identity, layers=kept, committed_layers=layers, clean=clean)
             return evolve(snapshot, image=latest)

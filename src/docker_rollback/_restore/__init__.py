@@ -1,4 +1,4 @@
-"""Restores a backup: a plan, then its steps."""
+"""Restores a backup: plans the steps, then applies them."""
 
 from docker_rollback._restore.container_slot import HALF_REMOVED
 from docker_rollback._restore.restorer import Intruders, Restorer

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from typing import Any
 
-from attrs import evolve
+from attrs import define, evolve, field
 
 from docker_rollback._containers import (
     ContainerSnapshotter,
@@ -20,9 +20,9 @@ from docker_rollback._containers import (
     ensure_state,
     find_container,
     forgets_connected_macs,
+    image_id_of,
     is_lost,
     join,
-    led_to,
 )
 from docker_rollback._engine import Engine, remove_named
 from docker_rollback._host import Timer
@@ -44,8 +44,8 @@ from docker_rollback.errors import ContainerNotFoundError, EngineConflictError, 
 
 logger = logging.getLogger("docker_rollback")
 
-
 HALF_REMOVED = ("dead", "removing")
+"""The states of a container whose removal was interrupted."""
 
 _GONE = re.compile(r"does not exist|no such file or directory", re.IGNORECASE)
 
@@ -62,12 +62,13 @@ def hold(engine: Engine, container: Observed) -> None:
         end_lost_run(engine, container)
 
 
+@define(eq=False)
 class ContainerSlot:
     """Restores one container of a backup; each method carries out a step of the plan.
 
     Args:
-        engine: the engine that the container is restored on.
-        snapshotter: checks that the original container is untouched.
+        engine: the engine.
+        snapshotter: checks whether the original container is untouched.
         snapshot: the container to restore.
         ids: the new ids of recreated containers and networks, by the old ones; shared by all slots of one restore.
         has_archives: True if the backup has the data of all volumes of the container, so that its anonymous volumes may
@@ -79,27 +80,19 @@ class ContainerSlot:
         image_id: the id, in this engine, of the image with the container's file system.
     """
 
-    def __init__(
-        self,
-        engine: Engine,
-        snapshotter: ContainerSnapshotter,
-        snapshot: ContainerSnapshot,
-        ids: MutableMapping[str, str],
-        *,
-        has_archives: bool,
-        captured_on: EngineRecord | None = None,
-        needs_name: bool = False,
-    ) -> None:
-        self._engine = engine
-        self._snapshotter = snapshotter
-        self._snapshot = snapshot
-        self._ids = ids
-        self._has_archives = has_archives
-        self._captured_on = captured_on
-        self.image_id = snapshot.image.id
-        self._needs_name = needs_name
-        self._last_run = ""
-        self._standing_id: str | None = None
+    _engine: Engine
+    _snapshotter: ContainerSnapshotter
+    _snapshot: ContainerSnapshot
+    _ids: MutableMapping[str, str]
+    _has_archives: bool = field(kw_only=True)
+    _captured_on: EngineRecord | None = field(default=None, kw_only=True)
+    _needs_name: bool = field(default=False, kw_only=True)
+    image_id: str = field(init=False)
+    _last_run: str = field(default="", init=False)
+    _standing_id: str | None = field(default=None, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.image_id = self._snapshot.image.id
 
     @property
     def _wanted(self) -> Mapping[str, Any]:
@@ -107,31 +100,27 @@ class ContainerSlot:
         return with_ids(self._snapshot.inspection, self._ids)
 
     def rename_away(self, earlier: Iterable[str] = ()) -> None:
-        """Rename away and stop the original, the container with its name, and those that earlier attempts renamed.
-
-        A container is renamed before it is stopped, so that a supervisor that starts a stopped container by its name
-        finds none.
-
-        Args:
-            earlier: the ids of containers that earlier attempts renamed away.
-        """
+        """Rename away and stop the original, the container with its name, and those of earlier attempts (`earlier`)."""
         for reference in (self._snapshot.id, self._snapshot.name, *earlier):
             found = self._find(reference)
             if found is None:
                 continue
             if found.state.status in HALF_REMOVED:
-                # An engine that died while it removed a container allows nothing else with it.
+                # If an engine dies while it removes a container, it later allows nothing but another removal.
                 self._engine.remove_container(found.id, force=True)
                 continue
+            # Renamed before it stops: a supervisor that starts a stopped container by its name must not find it.
             try:
                 self._rename_one(found)
             except EngineError as error:
-                logger.info("%s: renaming it once it has stopped: %s", found.name, error)
+                logger.info(
+                    "%s: could not rename it while it runs; renaming it once it has stopped: %s", found.name, error
+                )
             hold(self._engine, found)
             self._rename_one(found)
 
     def restore(self) -> None:
-        """Provide the container, not running: the original if that is untouched, else an equal one."""
+        """Provide the container, stopped: the original if that is untouched, else an equal one."""
         original = self._find(self._snapshot.id)
         if original is not None:
             self._last_run, self._standing_id = started_at(original.inspection), original.id
@@ -144,12 +133,9 @@ class ContainerSlot:
         self._create()
 
     def take_name(self) -> None:
-        """Give the container its name.
+        """Give the container its name. Raises `DisturbedError` if somebody started it, or created one of that name.
 
-        All data is back: from now on it does no harm if somebody else starts the container.
-
-        Raises:
-            DisturbedError: somebody started the container, or created another one with its name.
+        All data is restored: from now on it does no harm if somebody else starts the container.
         """
         standing = self._standing()
         if standing.state.alive or started_at(standing.inspection) != self._last_run:
@@ -163,7 +149,7 @@ class ContainerSlot:
             raise disturbed(named, "created it while another container of its name was restored") from error
 
     def restore_image_name(self) -> LedBack | None:
-        """Point the image name that the container was created from at the image that it had at the capture.
+        """Move the image name that the container was created from back to the image that it named at the capture.
 
         Returns:
             The name that was moved; None if it has that image already, had none at the capture, or its image is gone.
@@ -171,7 +157,7 @@ class ContainerSlot:
         image = self._snapshot.image
         if image.name is None or image.name_id is None:
             return None
-        if led_to(self._engine, image.name_id) is not None:
+        if image_id_of(self._engine, image.name_id) is not None:
             wanted = image.name_id
         elif image.clean and image.name_id == image.original_id:
             # Another engine may give the same image another id.
@@ -179,7 +165,7 @@ class ContainerSlot:
         else:
             logger.warning("%s: image %s is gone; leaving its name %s", self._snapshot.name, image.name_id, image.name)
             return None
-        lost_by = led_to(self._engine, image.name)
+        lost_by = image_id_of(self._engine, image.name)
         if lost_by == wanted:
             return None
         self._engine.tag_image(wanted, image.name)
@@ -201,7 +187,7 @@ class ContainerSlot:
 
     @property
     def standing_id(self) -> str:
-        """The id of the container that is, or will be, the restored one; empty before that is known."""
+        """The id of the restored container; empty until it is known."""
         return self._standing_id or ""
 
     def volumes(self) -> frozenset[str]:
@@ -210,14 +196,14 @@ class ContainerSlot:
         return frozenset() if standing is None else frozenset(standing.volumes)
 
     def restore_policy(self) -> None:
-        """Give the container its restart policy back."""
+        """Give the container its own restart policy back."""
         policy = restart_policy(self._snapshot.inspection)
         standing = self._standing()
         if policy and restart_policy(standing.inspection) != policy:
             self._engine.update_container(standing.id, {"RestartPolicy": dict(policy)})
 
     def resume(self) -> None:
-        """Give the container its restart policy back, and start or pause it as it was."""
+        """Give the container its own restart policy back, and start or pause it if it was running or paused."""
         self.restore_policy()
         standing = self._standing()
         if self._snapshot.state.alive:
@@ -247,7 +233,7 @@ class ContainerSlot:
         return unavoidable
 
     def ensure_running(self, *, timer: Timer = time) -> None:
-        """Start the container again if it has ended. Raises `RestoreError` if it is not in its previous state."""
+        """Start the container again if it has ended. Raises `RestoreError` if that does not succeed."""
         if self._snapshot.state.alive:
             snapshot, policy = self._snapshot, restart_policy(self._snapshot.inspection)
             reason = ensure_state(self._engine, snapshot.name, snapshot.state, policy=policy, timer=timer)
@@ -255,40 +241,30 @@ class ContainerSlot:
                 raise RestoreError(self._snapshot.name, f"it was restored, but {reason}", restored=True)
 
     def remove_users(self, users: Iterable[str]) -> None:
-        """Remove the original, and containers that were renamed away, among the users of a volume to be recreated.
-
-        The original refers to the volume that is being replaced.
-        """
+        """Remove the original, and containers that were renamed away, among the users of a volume to be recreated."""
         for user in users:
             found = self._find(user)
             if found is not None and (found.id == self._snapshot.id or ASIDE in found.name):
                 self._engine.remove_container(found.id, force=True, volumes=self._has_archives)
 
     def remove_renamed(self, renamed: Iterable[str]) -> None:
-        """Remove containers that were renamed away, and image names that are no longer needed.
-
-        Args:
-            renamed: their ids.
-        """
+        """Remove renamed containers, by their ids, and image names that are no longer needed."""
+        volumes = {mount.source for mount in self._snapshot.mounts if mount.kind == "volume"}
         for container in renamed:
             standing = self._find(container)
-            shares = standing is not None and any(name in standing.volumes for name in self._volumes)
+            shares = standing is not None and not volumes.isdisjoint(standing.volumes)
             if standing is not None and standing.state.alive and not shares:
-                # It was stopped and held, so somebody started it on purpose. Two containers on one volume do harm.
+                # It was stopped and held, so somebody started it on purpose. But two containers on one volume do harm.
                 logger.warning("%s was renamed away and started since; leaving it", standing.name)
             elif standing is not None:
                 self._engine.remove_container(container, force=True, volumes=self._has_archives)
         self._snapshotter.release(self._snapshot)
 
     def remove_original(self) -> None:
-        """Remove the original if it made way for a successor, which has its anonymous volumes."""
+        """Remove the original if it was renamed away for a successor, which has its anonymous volumes."""
         original = self._find(self._snapshot.id)
         if original is not None and is_aside(original.name) and not original.state.alive:
             self._engine.remove_container(original.id)
-
-    @property
-    def _volumes(self) -> frozenset[str]:
-        return frozenset(mount.source for mount in self._snapshot.mounts if mount.kind == "volume")
 
     def _is_moved(self) -> bool:
         """Return True if the backup was taken on another engine, or on another version of this one."""
@@ -315,10 +291,10 @@ class ContainerSlot:
             self._engine.rename_container(standing.id, aside_name(self._snapshot.name, standing.id))
 
     def _is_back(self, original: Observed) -> bool:
-        """Reuse the original if it is untouched; return False if it is not, or if that fails."""
+        """Reuse the original if it is untouched; return False if it is not, or if the engine fails."""
         try:
             tag = again(self._snapshot.image.tag)
-            # A commit whose answer was lost is found by its name, which a commit of a dead process may still have.
+            # A commit whose answer is lost is found by its name, so no commit of a dead process may have that name.
             remove_named(self._engine, tag)
             return self._snapshotter.is_untouched(self._snapshot, original.id, tag=tag) and self._put_back(original)
         except EngineError as error:
@@ -335,8 +311,8 @@ class ContainerSlot:
         if resources:
             self._engine.update_container(original.id, resources)
         now = self._engine.inspect_container(original.id)
-        # An update cannot set a field back to nothing: to an engine, nothing means no change. Podman 5.8 shows other
-        # updates of a stopped container once it runs again; the last comparison sees those.
+        # An update cannot clear a field, because an engine takes an empty value for no change. And Podman 5.8 shows
+        # some updates of a stopped container only once it runs again; the last comparison sees those.
         podman = bool(resources) and self._engine.info().flavour == "podman"
         shown_later = [f"HostConfig.{key}" for key, value in resources.items() if value and podman]
         later = ("Name", "State.", "HostConfig.RestartPolicy", *shown_later)
@@ -346,7 +322,7 @@ class ContainerSlot:
         return not left
 
     def _put_back_networks(self, original: Observed) -> bool:
-        """Attach the original to its networks as before; return False if the engine would lose its MAC address."""
+        """Attach the original to its networks as before; return False if its MAC address would be lost."""
         wanted = user_endpoints(self._snapshot.inspection)
         present = user_endpoints(original.inspection)
         attached = original.inspection["NetworkSettings"]["Networks"] or {}
@@ -369,12 +345,12 @@ class ContainerSlot:
         """Return True if an endpoint belongs to a network that was removed and recreated under the same name."""
         attached = endpoint.get("NetworkID")
         if attached in ("host", "none"):
-            # Podman shows these for a container without a network of its own, and has no such networks.
+            # Podman shows these modes of a container as networks, and has no such networks.
             return False
         return bool(attached) and attached != self._engine.inspect_network(network)["Id"]
 
     def _changed_resources(self, original: Observed) -> dict[str, Any]:
-        """Return the fields that an update in place has changed, with their previous values."""
+        """Return the previous values of the fields that an update in place has changed."""
         before, now = self._snapshot.inspection["HostConfig"], original.inspection["HostConfig"]
         return {key: before.get(key) for key in _RESOURCES if before.get(key) != now.get(key)}
 
@@ -390,7 +366,7 @@ class ContainerSlot:
 
     @contextmanager
     def _naming_lost_folders(self) -> Iterator[None]:
-        """Replace an engine's error about a missing bind source by ours, which tells the user how to go on."""
+        """Replace an engine's error about a missing bind source by one that tells the user the remedy."""
         try:
             yield
         except EngineError as error:
@@ -406,8 +382,8 @@ class ContainerSlot:
         if difference.path == "Image":
             return self.image_id != self._snapshot.image.original_id
         if difference.path == "Config.Image":
-            # It was created by the id of its image. Podman shows one of the image's names.
-            return led_to(self._engine, str(difference.after)) == self.image_id
+            # The container was created by an image id, for which Podman shows one of the image's names.
+            return image_id_of(self._engine, str(difference.after)) == self.image_id
         # `ensure_running` checks the state.
         return difference.path.startswith("State.")
 
@@ -421,7 +397,7 @@ def lost_bind(path: str) -> str:
 
 
 def ensure_all_run(slots: Iterable[ContainerSlot], *, timer: Timer) -> None:
-    """Bring restored containers to their previous state. Every one is tried before `RestoreError` is raised."""
+    """Ensure that restored containers run. Raises `RestoreError` after every one was tried."""
     failures: list[RestoreError] = []
     for slot in slots:
         try:

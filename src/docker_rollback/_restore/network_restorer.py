@@ -1,65 +1,51 @@
-"""Restores the networks of a backup: recreates those that are gone or changed."""
+"""Restores the networks of a backup by recreating those that are gone or changed."""
 
 from __future__ import annotations
 
 import logging
 
+from attrs import field, frozen
+
+from docker_rollback._containers import find_network
 from docker_rollback._engine import Engine
 from docker_rollback._inspection import is_same_network, network_request
 from docker_rollback._model import Backup, NetworkRecord
 from docker_rollback._restore.surroundings import DetachedContainers, Surroundings
-from docker_rollback.errors import EngineError, NetworkNotFoundError
+from docker_rollback.errors import EngineError
 
 logger = logging.getLogger("docker_rollback")
 
 
+@frozen(eq=False)
 class NetworkRestorer:
     """Restores single networks of a backup.
 
-    Args:
-        engine: the engine that they are restored on.
-        backup: the backup.
-        surroundings: the containers and networks outside the backup.
-        detached: the other containers that are detached while a network is recreated.
-        remove_others: whether to remove another network that has addresses of one of the backup.
+    With `remove_others`, a network outside the backup that has addresses of one in it is removed. `detached` takes
+    containers outside the backup off a network while that is recreated.
     """
 
-    def __init__(
-        self,
-        engine: Engine,
-        backup: Backup,
-        surroundings: Surroundings,
-        detached: DetachedContainers,
-        *,
-        remove_others: bool,
-    ) -> None:
-        self._engine = engine
-        self._backup = backup
-        self._surroundings = surroundings
-        self._detached = detached
-        self._remove_others = remove_others
+    _engine: Engine
+    _backup: Backup
+    _surroundings: Surroundings
+    _detached: DetachedContainers
+    _remove_others: bool = field(kw_only=True)
 
     def restore(self, network: NetworkRecord) -> str:
-        """Provide a network as it was, attach the other containers again, and return its id.
-
-        Raises:
-            EngineError: the engine refused or failed.
-        """
-        try:
-            standing = self._engine.inspect_network(network.name)
-        except NetworkNotFoundError:
+        """Provide a network as it was, attach the other containers again, and return its id."""
+        standing = find_network(self._engine, network.name)
+        if standing is None:
             found = self._create(network)
-        else:
+        elif is_same_network(network.inspection, standing):
             found = str(standing["Id"])
-            if not is_same_network(network.inspection, standing):
-                found = self._recreate(network)
+        else:
+            found = self._recreate(network)
         self._detached.attach_again(network.name)
         return found
 
     def _recreate(self, network: NetworkRecord) -> str:
-        # Containers of the backup are stopped. Only a rollback finds others here; `Restorer.check` refuses them else.
+        # The backup's containers are stopped. Others are here only in a rollback: else `Restorer.check` refuses them.
         if network.inspection.get("ConfigOnly"):
-            # No engine removes it while a network that is made from it exists; those are restored after it.
+            # No engine removes it while a network made from it exists; such networks are restored after it.
             for other in self._backup.networks:
                 if (other.inspection.get("ConfigFrom") or {}).get("Network") == network.name:
                     self._remove(other.name, f"which was made from {network.name}")
@@ -86,15 +72,13 @@ class NetworkRestorer:
         return self._engine.create_network(request)
 
     def _free_addresses(self, network: NetworkRecord) -> bool:
-        """Remove networks made since the backup that may have the addresses of one; return whether there were any."""
-        # Another network may have been recreated since the last look.
+        """Remove networks made since the backup that may have the addresses of one; return True if there were any."""
+        # The restore of another network may have removed or recreated some.
         self._surroundings.refresh()
         removed = self._surroundings.remove_added_networks()
-        # An engine gives free addresses to the next network: that of an update, under another name.
+        # An update may have created a network under another name, which the engine then gave the free addresses.
         taken = self._surroundings.addresses_taken(network) if self._remove_others else []
         for other, subnet in taken:
-            logger.warning(
-                "removing network %s, because it has addresses of network %s: %s", other, network.name, subnet
-            )
+            logger.warning("removing network %s, which has addresses of network %s: %s", other, network.name, subnet)
             self._remove(other, "which is in the way")
         return removed or bool(taken)

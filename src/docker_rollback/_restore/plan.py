@@ -1,7 +1,6 @@
 """Plans a restore: turns a backup into steps, without asking the engine.
 
-Each step is a post-condition: applying it where it holds already changes nothing, so an interrupted plan can be applied
-again from its start.
+Each step is a post-condition: applying it again changes nothing, so an interrupted plan can be applied from its start.
 """
 
 from __future__ import annotations
@@ -32,18 +31,18 @@ class RenameAway:
     container: ContainerSnapshot
 
     def __str__(self) -> str:
-        return f"rename away what has the place of container {self.container.name!r}"
+        return f"rename away the container in the place of {self.container.name!r}"
 
 
 @frozen
 class HoldAdded:
-    """No container runs that was added to the project since its backup."""
+    """No container that was added to the project since its backup runs."""
 
     project: Project
     containers: tuple[ContainerSnapshot, ...]
 
     def __str__(self) -> str:
-        return f"hold what was added to project {self.project.name!r}"
+        return f"hold the containers added to project {self.project.name!r}"
 
 
 @frozen
@@ -88,7 +87,7 @@ class RestoreImageName:
 
 @frozen
 class FillVolume:
-    """The volume has its content again. An anonymous volume is found by its mount point in the container."""
+    """The volume has its content again."""
 
     volume: VolumeArchive
     container: ContainerSnapshot | None
@@ -131,22 +130,22 @@ class Compare:
 
 @frozen
 class RemoveRenamed:
-    """What was renamed away is removed."""
+    """The containers that were renamed away are removed."""
 
     container: ContainerSnapshot
 
     def __str__(self) -> str:
-        return f"remove what was renamed away for container {self.container.name!r}"
+        return f"remove the container renamed away for {self.container.name!r}"
 
 
 @frozen
 class RemoveAdded:
-    """What was added to the project since its backup is removed: containers, networks, and volumes of an update."""
+    """The project has nothing that was added since its backup, except volumes that no update made."""
 
     project: Project
 
     def __str__(self) -> str:
-        return f"remove what was added to project {self.project.name!r}"
+        return f"remove the additions to project {self.project.name!r}"
 
 
 Step: TypeAlias = (
@@ -167,29 +166,27 @@ Step: TypeAlias = (
 
 
 def plan_restore(backup: Backup, *, restore_tags: bool = True) -> tuple[Step, ...]:
-    """Return the steps of a restore, in order; without `restore_tags`, image names stay as they are.
-
-    Steps that can fail without having touched anything come first. Containers are renamed away in reverse start order.
-    Volumes are filled after their containers are created, because an engine fills an empty volume from the image then,
-    and before any container has its name or starts. What was renamed away, and what was added to a project, is removed
-    last.
-    """
+    """Return the steps of a restore, in order; without `restore_tags`, image names stay as they are."""
     containers, project = backup.containers, backup.project
     named = [container for container in containers if restore_tags and container.image.name_id is not None]
+    # Steps that can fail without having touched anything come first.
     steps: list[Step] = [ProvideImage(container) for container in containers]
     steps += [HoldAdded(project, containers)] if project is not None else []
     steps += [RenameAway(container) for container in reversed(containers)]
-    # Networks that hold settings for others come first.
+    # Config-only networks come first, because others are made from them.
     networks = sorted(backup.networks, key=lambda network: not network.inspection.get("ConfigOnly"))
     steps += [RestoreNetwork(network) for network in networks]
     steps += [RestoreVolume(volume) for volume in backup.volumes if not volume.anonymous]
-    # A container is created by its image name if that name has its image.
+    # Before the containers: one is created by its image name only if that name has its image.
     steps += [RestoreImageName(container) for container in named]
     steps += [RestoreContainer(container) for container in containers]
+    # Filled after the containers are created, because an engine fills an empty volume from the image then, and
+    # before any container has its name or starts.
     steps += [_fill(volume, containers) for volume in backup.volumes]
     steps += [TakeName(container) for container in containers]
     steps += [Resume(container) for container in containers]
     steps += [Compare(container) for container in containers]
+    # Removed last, so that a failed restore has destroyed nothing.
     steps += [RemoveRenamed(container) for container in reversed(containers)]
     steps += [RemoveAdded(project)] if project is not None else []
     return tuple(steps)
@@ -219,9 +216,8 @@ def _with(privileges: Iterable[str]) -> str:
 
 
 def _fill(volume: VolumeArchive, containers: tuple[ContainerSnapshot, ...]) -> FillVolume:
-    if not volume.anonymous:
-        return FillVolume(volume, None, None)
-    for container in containers:
+    # An anonymous volume of a recreated container has a new name, so it is found by its mount point.
+    for container in containers if volume.anonymous else ():
         for mount in container.mounts:
             if uses(mount, volume.name):
                 return FillVolume(volume, container, mount.destination)

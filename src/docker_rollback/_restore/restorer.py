@@ -24,7 +24,7 @@ from docker_rollback._containers import (
 from docker_rollback._engine import Engine
 from docker_rollback._host import Timer
 from docker_rollback._inspection import HELD, needs_name, restart_policy, started_at
-from docker_rollback._model import Backup, ContainerSnapshot, LedBack, NetworkRecord, Project, VolumeArchive
+from docker_rollback._model import Backup, ContainerSnapshot, LedBack, Project
 from docker_rollback._reporting import Reporter
 from docker_rollback._restore.container_slot import ContainerSlot, ensure_all_run
 from docker_rollback._restore.network_restorer import NetworkRestorer
@@ -55,7 +55,7 @@ from docker_rollback.errors import DockerRollbackError, EngineError, RestoreErro
 logger = logging.getLogger("docker_rollback")
 
 Intruders: TypeAlias = Literal["refuse", "stop"]
-"""The treatment of running containers outside the backup that have a volume, a port or an address of one in it."""
+"""The treatment of running containers outside the backup that use a volume, a port or an address of one in it."""
 
 Note: TypeAlias = Callable[[LedBack | str], None]
 """Called with each image name that was moved back, and with a sentence for each inexact result."""
@@ -122,7 +122,7 @@ class Restorer:
                 tried.
             EngineError, VolumeError, StoreError: one step failed.
         """
-        # A prune or a deletion meanwhile skips the backup.
+        # While it is in use, no prune and no deletion removes the backup.
         with self._store.using(backup.id):
             self.check(backup)
             self.put_back(backup, restore_tags=restore_tags)
@@ -178,38 +178,37 @@ class Restorer:
             note,
         )
         work.slots.update(self._slots(backup, work.ids))
-        failures: list[Exception] = []
-        failed: set[str] = set()
-        with work.others, ExitStack() as held:
+        failures = work.failures
+        with work.others, work.held:
             steps = self.plan(backup, restore_tags=restore_tags)
             for image in (step for step in steps if isinstance(step, ProvideImage)):
-                self._try_step(image, work, held, failures, failed)
+                self._try_step(image, work)
             # Loading images may have taken long. From here on, containers are stopped.
             work.surroundings.refresh()
             for step in steps:
                 if not isinstance(step, ProvideImage | Resume | Compare | RemoveRenamed | RemoveAdded):
-                    self._try_step(step, work, held, failures, failed)
+                    self._try_step(step, work)
             if before_resume is not None and not failures:
                 before_resume()
-            self._resume([step for step in steps if isinstance(step, Resume)], work, held, failures, failed)
+            self._resume([step for step in steps if isinstance(step, Resume)], work)
             for comparison in (step for step in steps if isinstance(step, Compare)):
-                self._try_step(comparison, work, held, failures, failed)
+                self._try_step(comparison, work)
             if not failures:
                 # A container that was renamed away may have been started since by its id.
                 work.watch.check(work.data, ours=[slot.standing_id for slot in work.slots.values()])
-            # Raised within the block: it leaves other containers stopped, whose data may be half restored.
+            # Raised within the block, which then leaves other containers stopped: their data may be half restored.
             if len(failures) == 1:
                 raise failures[0]
             if failures:
-                names = failed or {container.name for container in backup.containers}
+                names = work.failed or {container.name for container in backup.containers}
                 raise RestoreError(", ".join(sorted(names)), "several steps failed:", failures=failures)
 
     def unexpected(self, backup: Backup) -> list[str]:
-        """Return one sentence for each container and network that appeared since the backup and is in its way."""
+        """Return a sentence for each container and network that appeared since the backup and is in its way."""
         return Surroundings(self._engine, backup).refresh().unexpected()
 
     def bound_paths(self) -> BoundPaths:
-        """Return the check for missing bind sources that runs before containers start."""
+        """Return the check for missing bind sources that runs before a container starts."""
         return BoundPaths(self._archiver.missing)
 
     def ensure_running(self, backup: Backup) -> None:
@@ -221,28 +220,21 @@ class Restorer:
         """
         ensure_all_run(self._slots(backup).values(), timer=self._timer)
 
-    def _resume(
-        self,
-        steps: Sequence[Resume],
-        work: _Restoration,
-        held: ExitStack,
-        failures: list[Exception],
-        failed: set[str],
-    ) -> None:
-        """Start the containers; retry one that fails after the others, which it may need."""
+    def _resume(self, steps: Sequence[Resume], work: _Restoration) -> None:
+        """Start the containers; retry each that fails after the others, which it may need."""
 
         def attempt(step: Resume) -> None:
             self._reporter.announce("restore", str(step))
-            self._apply_step(step, work, held)
+            self._apply_step(step, work)
 
-        ready = (step for step in steps if step.container.name not in failed)
+        ready = (step for step in steps if step.container.name not in work.failed)
         for step, error in in_rounds(list(ready), attempt, sleep=self._timer.sleep):
             error.add_note(f"while trying to {step}")
-            failures.append(error)
-            failed.add(step.container.name)
+            work.failures.append(error)
+            work.failed.add(step.container.name)
 
     def resume_rest(self, backup: Backup, before: Mapping[str, str]) -> None:
-        """Do the part of `put_back` after all data is back: start the containers not started yet, and compare those.
+        """Start and compare the containers that `put_back` restored but had not started yet.
 
         Args:
             backup: the backup that was restored.
@@ -266,7 +258,7 @@ class Restorer:
                 slot.image_id = provide_image(self._engine, self._store, container)
                 starting.append((container, slot))
             elif restart_policy(standing.inspection) == HELD:
-                # Somebody else started it before it had its own policy again.
+                # Somebody else started it, so it still has the policy with which it was held.
                 slot.restore_policy()
 
         def attempt(one: tuple[ContainerSnapshot, ContainerSlot]) -> None:
@@ -298,22 +290,22 @@ class Restorer:
             backup: the backup that was restored.
             spare_volumes: keep volumes that were added to the project. Unless an update made them, nobody knows whose
                 data they hold.
-            only: the added containers, networks and volumes that may be removed; all if None.
+            only: the added containers, networks and volumes that may be removed; None for all.
             back: the ids of original containers that were reused; their anonymous volumes stay.
         """
         surroundings = Surroundings(self._engine, backup)
         try:
             surroundings.refresh()
         except EngineError as error:
-            logger.warning("could not look up what was renamed away or added; some of it may be left over: %s", error)
+            logger.warning("could not look up renamed and added containers, so some may stay: %s", error)
         slots = self._slots(backup)
-        # In reverse: a container whose namespaces others use cannot go before them.
+        # In reverse, because a container cannot be removed while another one uses its namespaces.
         for container in reversed(backup.containers):
             self._reporter.announce("restore", str(RemoveRenamed(container)))
             try:
                 slots[container.name].remove_renamed(surroundings.renamed_away_from(container.name))
             except EngineError as error:
-                logger.warning("%s: what was renamed away could not be removed: %s", container.name, error)
+                logger.warning("%s: could not remove the containers that were renamed away: %s", container.name, error)
         in_place = {
             mount.source for container in backup.containers if container.id in back for mount in container.mounts
         }
@@ -331,7 +323,7 @@ class Restorer:
             try:
                 slots[container.name].remove_original()
             except EngineError as error:
-                logger.warning("%s: the container before the update could not be removed: %s", container.name, error)
+                logger.warning("%s: could not remove the container from before the update: %s", container.name, error)
 
     def _slots(self, backup: Backup, ids: dict[str, str] | None = None) -> dict[str, ContainerSlot]:
         """Return the slot of each container of a backup, by its name; `ids` are new ids by the old ones."""
@@ -351,34 +343,32 @@ class Restorer:
             for container in backup.containers
         }
 
-    def _try_step(
-        self, step: Step, work: _Restoration, held: ExitStack, failures: list[Exception], failed: set[str]
-    ) -> None:
+    def _try_step(self, step: Step, work: _Restoration) -> None:
         """Apply a step, unless all containers that need it have failed; if it fails, those containers have failed."""
         names = concerned(step, work.backup.containers)
-        if names and names <= failed:
+        if names and names <= work.failed:
             return
         self._reporter.announce("restore", str(step))
         try:
-            self._apply_step(step, work, held)
+            self._apply_step(step, work)
         except DockerRollbackError as error:
             error.add_note(f"while trying to {step}")
             if isinstance(step, ProvideImage) or isinstance(error, DisturbedError):
-                # Nothing has been touched yet; or everything is restored once more.
+                # Either nothing has been touched yet, or the caller restores everything again.
                 raise
-            if not failures and isinstance(step, RestoreVolume | RestoreContainer | FillVolume):
-                # A container that was stopped and runs again may be the reason.
+            if not work.failures and isinstance(step, RestoreVolume | RestoreContainer | FillVolume):
+                # If somebody started a stopped container, that is the cause.
                 work.watch.refuse_running(work.data)
-            failures.append(error)
-            failed |= names
+            work.failures.append(error)
+            work.failed.update(names)
 
-    def _apply_step(self, step: Step, work: _Restoration, held: ExitStack) -> None:
+    def _apply_step(self, step: Step, work: _Restoration) -> None:
         match step:
             case RestoreContainer(container):
                 with self._volumes(work).creating(container):
                     work.slots[container.name].restore()
-            case FillVolume(volume, container, destination):
-                self._fill(volume, container, destination, work, held)
+            case FillVolume():
+                self._fill(step, work)
             case TakeName(container):
                 if not work.named:
                     work.watch.check(work.data)
@@ -406,28 +396,28 @@ class Restorer:
                 work.surroundings.stop_conflicting(container, work.others)
                 work.slots[container.name].rename_away(work.surroundings.renamed_away_from(container.name))
             case RestoreNetwork(network):
-                work.ids[network.id] = self._restored_network(network, work)
+                restorer = NetworkRestorer(
+                    self._engine,
+                    work.backup,
+                    work.surroundings,
+                    work.detached,
+                    remove_others=self._intruders == "stop",
+                )
+                work.ids[network.id] = restorer.restore(network)
             case RestoreVolume(volume):
                 self._volumes(work).restore(volume)
             case RestoreImageName(container):
                 if (moved := work.slots[container.name].restore_image_name()) is not None:
                     work.note(moved)
 
-    def _fill(
-        self,
-        volume: VolumeArchive,
-        container: ContainerSnapshot | None,
-        destination: str | None,
-        work: _Restoration,
-        held: ExitStack,
-    ) -> None:
+    def _fill(self, step: FillVolume, work: _Restoration) -> None:
         work.watch.begin(work.data)
-        name = volume.name
-        if container is not None and destination is not None:
-            name = work.slots[container.name].volume_at(destination)
+        volume, name = step.volume, step.volume.name
+        if step.container is not None and step.destination is not None:
+            name = work.slots[step.container.name].volume_at(step.destination)
         self._archiver.provide(name, is_file=volume.is_file)
-        # A volume in memory loses its content unless it is mounted until its container runs.
-        held.enter_context(self._archiver.holding([name]))
+        # A volume in memory loses its content unless something mounts it until its container runs.
+        work.held.enter_context(self._archiver.holding([name]))
         self._reporter.expect(name, volume.size)
         self._archiver.extract(volume, name, verify=False)
 
@@ -441,40 +431,26 @@ class Restorer:
     def _volumes(self, work: _Restoration) -> VolumeRestorer:
         return VolumeRestorer(self._engine, self._archiver, work.backup, work.slots.values(), work.surroundings)
 
-    def _restored_network(self, network: NetworkRecord, work: _Restoration) -> str:
-        removes = self._intruders == "stop"
-        restorer = NetworkRestorer(self._engine, work.backup, work.surroundings, work.detached, remove_others=removes)
-        return restorer.restore(network)
-
 
 @frozen
 class _Restoration:
-    """One restore in progress.
-
-    Attributes:
-        backup: the backup.
-        others: the containers outside the backup that are stopped while the volumes that they share are filled.
-        detached: the containers outside the backup that are detached while a network is recreated.
-        surroundings: the containers, networks and volumes outside the backup.
-        watch: notices containers that run on the data meanwhile.
-        note: called with each image name that was moved back, and with a sentence for each inexact result.
-        slots: the slots of the containers, by name.
-        ids: the new ids of recreated containers and networks, by the old ones.
-        named: the names of the containers that have their names again.
-    """
+    """A restore in progress."""
 
     backup: Backup
-    others: QuiescedContainers
+    others: QuiescedContainers  # outside the backup, stopped while the volumes that they share are filled
     detached: DetachedContainers
     surroundings: Surroundings
     watch: DataWatch
     note: Note
     slots: dict[str, ContainerSlot] = field(factory=dict)
-    ids: dict[str, str] = field(factory=dict)
-    named: set[str] = field(factory=set)
+    ids: dict[str, str] = field(factory=dict)  # the new ids of recreated containers and networks, by the old ones
+    named: set[str] = field(factory=set)  # the containers that have their names again
+    failures: list[Exception] = field(factory=list)
+    failed: set[str] = field(factory=set)  # the containers that a failed step concerns
+    held: ExitStack = field(factory=ExitStack)  # keeps filled volumes mounted
 
     @property
     def data(self) -> frozenset[str]:
-        """The volumes and folders that are filled, as far as their names are known now."""
+        """The volumes and folders to fill, as far as their names are known now."""
         known = {volume.name for volume in self.backup.volumes}
         return frozenset(known.union(*(slot.volumes() for slot in self.slots.values())))

@@ -1,4 +1,4 @@
-"""Handles what is not part of a backup while it is restored: containers and networks in its way or sharing its data."""
+"""Handles the containers, networks and volumes outside a backup that a restore of it has to consider."""
 
 from __future__ import annotations
 
@@ -7,7 +7,15 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any, Self
 
-from docker_rollback._containers import Added, QuiescedContainers, added_since, find_container, find_containers
+from docker_rollback._containers import (
+    Added,
+    QuiescedContainers,
+    added_since,
+    find_container,
+    find_containers,
+    find_network,
+    find_volume,
+)
 from docker_rollback._engine import EVERY, ContainerFilter, Engine
 from docker_rollback._inspection import (
     common_subnet,
@@ -33,9 +41,7 @@ from docker_rollback.errors import (
     ContainerNotFoundError,
     EngineConflictError,
     EngineError,
-    NetworkNotFoundError,
     RestoreError,
-    VolumeNotFoundError,
 )
 
 logger = logging.getLogger("docker_rollback")
@@ -62,22 +68,21 @@ class DetachedContainers:
         found = Detached(container.id, container.name, network, user_endpoints(container.inspection)[network])
         if self._record is not None:
             self._record(found)
-        # What an earlier attempt recorded is the state before any of them.
+        # If an earlier attempt recorded the container, that record has its original endpoint.
         self._known.setdefault((found.id, network), found)
         self._engine.disconnect_network(network, container.id, force=True)
 
     def attach_again(self, network: str) -> None:
-        """Attach all detached containers to a network, with their addresses if these are free.
+        """Attach all detached containers to a network again, with their addresses if these are free.
 
-        Containers that are attached already stay as they are. An attachment that the engine refuses is logged.
-
-        Raises:
-            EngineError: the engine does not answer.
+        An attachment that the engine refuses is only logged. Raises `EngineError` if the engine does not answer.
         """
         for found in [found for found in self._known.values() if found.network == network]:
             standing = find_container(self._engine, found.id)
             if standing is None:
-                logger.warning("%s: detached from network %s and removed by somebody else since", found.name, network)
+                logger.warning(
+                    "%s: it was detached from network %s, and somebody removed it since", found.name, network
+                )
             elif network not in user_endpoints(standing.inspection):
                 self._attach(found)
 
@@ -89,19 +94,15 @@ class DetachedContainers:
             except EngineError as error:
                 if not error.permanent:
                     raise
-                logger.warning("%s: could not be attached to network %s again: %s", found.name, found.network, error)
+                logger.warning("%s: could not attach it to network %s again: %s", found.name, found.network, error)
             else:
                 return
 
 
 class Surroundings:
-    """Handles containers, networks and volumes that are not part of a backup while it is restored.
+    """Handles containers, networks and volumes outside a backup while it is restored.
 
     It works on the containers that `refresh` found last, so that a restore of many containers asks the engine once.
-
-    Args:
-        engine: the engine that the backup is restored on.
-        backup: the backup.
     """
 
     def __init__(self, engine: Engine, backup: Backup) -> None:
@@ -114,11 +115,7 @@ class Surroundings:
         self._handled: set[str] = set()
 
     def refresh(self) -> Self:
-        """Look up all containers of the engine, and what was added to the project since the backup.
-
-        Raises:
-            EngineError: the engine does not answer.
-        """
+        """Look up all containers of the engine and the additions to the project. Raises `EngineError`."""
         self._containers = tuple(find_containers(self._engine, EVERY))
         self._added = added_since(self._engine, self._backup)
         self._handled = set()
@@ -133,7 +130,7 @@ class Surroundings:
             self._stop(user, reason, others)
 
     def remove_added_networks(self) -> bool:
-        """Remove the networks that were added to the project; return whether there were any."""
+        """Remove the networks that were added to the project; return True if there were any."""
         for network in self._added.networks:
             for other in self.others_in(network):
                 self._engine.disconnect_network(network, other.id, force=True)
@@ -141,11 +138,7 @@ class Surroundings:
         return bool(self._added.networks)
 
     def addresses_taken(self, network: NetworkRecord) -> list[tuple[str, str]]:
-        """Return the other networks that overlap one that has to be created, each with the common subnet.
-
-        They were made since the backup: the engine would not have made them beside it. Networks that existed at the
-        capture, that the backup restores or that were added to the project do not count.
-        """
+        """Return the networks made since the backup that overlap one to be created, each with the common subnet."""
         return _overlapping(network, self._foreign_networks())
 
     def remove_added_users(self, volume: str) -> None:
@@ -155,11 +148,11 @@ class Surroundings:
                 self._engine.remove_container(one.id, force=True)
 
     def remove_added(self, *, spare_volumes: bool, only: Project | None = None) -> None:
-        """Remove what was added to the project; what cannot be removed is logged.
+        """Remove the additions to the project; only log a failure.
 
         Args:
             spare_volumes: whether volumes stay, anonymous ones included.
-            only: what may be removed at all; everything if None.
+            only: the additions that may be removed; None for all.
         """
         added = self._added if only is None else self._added.within(only)
         # In reverse: a container whose namespaces others use cannot go before them.
@@ -177,7 +170,7 @@ class Surroundings:
                 self._engine.remove_volume(volume)
 
     def unexpected(self) -> list[str]:
-        """Return one sentence for each container and network that appeared since the backup and is in its way."""
+        """Return a sentence for each container and network that appeared since the backup and is in its way."""
         found = [one for container in self._backup.containers for one in self._conflicting(container)]
         containers = [
             f"container {other.name!r}, which was not there, {reason}"
@@ -188,7 +181,7 @@ class Surroundings:
         return containers + networks
 
     def refuse(self) -> None:
-        """Raise `RestoreError` for the first thing in the way; nothing is touched."""
+        """Raise `RestoreError` for the first container or network in the way; touch nothing."""
         everybody = ", ".join(sorted(self._names))
         for network in self._backup.networks:
             self._refuse_changed_network(network)
@@ -207,12 +200,10 @@ class Surroundings:
             )
 
     def stop_conflicting(self, container: ContainerSnapshot, others: QuiescedContainers) -> None:
-        """Stop the containers that conflict with one of the backup, and hold stopped ones that share its volumes.
-
-        A held container does not start after a reboot, when it would find half of its data.
-        """
+        """Stop the containers that conflict with one of the backup, and hold stopped ones that share its volumes."""
         for other, reason in self._conflicting(container):
             self._stop(other, reason, others)
+        # Otherwise a stopped container might start after a reboot, and find half of its data.
         volumes = {mount.source for mount in container.mounts if mount.kind == "volume"}
         for other in self._containers:
             if _starts_by_itself(other) and volumes & other.volumes.keys() and other.name not in self._names:
@@ -223,7 +214,7 @@ class Surroundings:
         return [one.id for one in self._containers if is_aside_of(one.name, [name])]
 
     def others_in(self, network: str) -> list[Observed]:
-        """Look up the containers in a network, in any state, that are neither in the backup nor in its slots."""
+        """Look up the containers on a network, in any state, that the restore does not handle itself."""
         found = find_containers(self._engine, ContainerFilter(network=network), but=self._ids)
         return [
             other
@@ -239,11 +230,8 @@ class Surroundings:
         return self._ids | self._added.ids
 
     def _refuse_changed_network(self, network: NetworkRecord) -> None:
-        try:
-            standing = self._engine.inspect_network(network.name)
-        except NetworkNotFoundError:
-            return
-        if is_same_network(network.inspection, standing):
+        standing = find_network(self._engine, network.name)
+        if standing is None or is_same_network(network.inspection, standing):
             return
         differences = compare_networks(network.inspection, standing)
         others = [
@@ -264,7 +252,11 @@ class Surroundings:
 
     def _conflicting_networks(self) -> list[tuple[str, str]]:
         """Return the networks that keep one of the backup from being created, each with the reason."""
-        missing = [network for network in self._backup.networks if not self._stands(network)]
+        missing = []
+        for network in self._backup.networks:
+            standing = find_network(self._engine, network.name)
+            if standing is None or not is_same_network(network.inspection, standing):
+                missing.append(network)
         others = self._foreign_networks() if missing else []
         return [
             (other, f"has addresses of network {network.name!r}, {subnet}")
@@ -275,17 +267,9 @@ class Surroundings:
     def _foreign_networks(self) -> list[Mapping[str, Any]]:
         """Look up the networks made since the backup, except those that it restores or that joined its project."""
         ours = {*self._added.networks, *(one.name for one in self._backup.networks)}
-        found = []
-        for identity in set(self._engine.list_networks()) - set(self._backup.other_networks):
-            with suppress(NetworkNotFoundError):
-                found.append(self._engine.inspect_network(identity))
-        return [other for other in found if other["Name"] not in ours]
-
-    def _stands(self, network: NetworkRecord) -> bool:
-        try:
-            return is_same_network(network.inspection, self._engine.inspect_network(network.name))
-        except NetworkNotFoundError:
-            return False
+        since = set(self._engine.list_networks()) - set(self._backup.other_networks)
+        found = (find_network(self._engine, identity) for identity in since)
+        return [other for other in found if other is not None and other["Name"] not in ours]
 
     def _running(self) -> list[Observed]:
         """Return the running containers that the restore does not handle itself."""
@@ -296,7 +280,7 @@ class Surroundings:
         ]
 
     def _users_of_the_unused(self) -> list[tuple[Observed, str]]:
-        """Return the running containers that use a project volume which no container of the backup uses."""
+        """Return the running containers that use a project volume that no container of the backup uses."""
         if self._backup.project is None:
             return []
         used = {mount.source for container in self._backup.containers for mount in container.mounts}
@@ -314,7 +298,7 @@ class Surroundings:
         return [(other, reason) for other, reason in reasons if reason is not None]
 
     def _stop(self, other: Observed, reason: str, others: QuiescedContainers) -> None:
-        """Stop a container for the restore if it existed at the capture, and for good if it came later."""
+        """Stop a container: for the time of the restore if it existed at the capture, else for good."""
         standing = self._standing(other)
         if standing is None or not standing.state.alive:
             return
@@ -330,7 +314,8 @@ class Surroundings:
             others.quiesce(standing)
 
     def _standing(self, other: Observed) -> Observed | None:
-        """Look up a container again, the first time that it is asked for: stopping others may have taken long."""
+        """Look up a container again, on the first call for it; later calls return None."""
+        # Stopping other containers may have taken long, so its state may have changed.
         if other.id in self._handled:
             return None
         self._handled.add(other.id)
@@ -343,35 +328,28 @@ def _starts_by_itself(container: Observed) -> bool:
 
 
 def _overlapping(network: NetworkRecord, others: Iterable[Mapping[str, Any]]) -> list[tuple[str, str]]:
-    """Return the names of the networks that have addresses of another one, each with the common subnet."""
+    """Return the names of the networks that have addresses of `network`, each with the common subnet."""
     subnets = [(str(other["Name"]), common_subnet(network.inspection, other)) for other in others]
     return [(name, subnet) for name, subnet in subnets if subnet is not None]
 
 
 def remove_orphan(engine: Engine, volume: VolumeArchive) -> None:
-    """Remove an anonymous volume whose container is gone: its data is in the volume of the new one."""
+    """Remove an anonymous volume whose container is gone; the new container's volume has its data."""
     name = volume.name
     try:
         if not volume.is_partial:
             engine.remove_volume(name)
-        elif _is_there(engine, name) and not engine.list_containers(ContainerFilter(volume=name)):
-            logger.warning("volume %s is left over: what its archive leaves out is nowhere else", name)
+        elif find_volume(engine, name) and not engine.list_containers(ContainerFilter(volume=name)):
+            logger.warning("keeping volume %s: the data that was excluded from its archive is nowhere else", name)
     except EngineConflictError:
         logger.debug("volume %s is in use", name)
     except EngineError as error:
-        logger.warning("volume %s is left over: %s", name, error)
-
-
-def _is_there(engine: Engine, volume: str) -> bool:
-    try:
-        return bool(engine.inspect_volume(volume))
-    except VolumeNotFoundError:
-        return False
+        logger.warning("could not remove volume %s: %s", name, error)
 
 
 @contextmanager
-def _logging_failure(what: str) -> Iterator[None]:
+def _logging_failure(subject: str) -> Iterator[None]:
     try:
         yield
     except EngineError as error:
-        logger.warning("%s, which was added to the project, could not be removed: %s", what, error)
+        logger.warning("could not remove %s, which was added to the project: %s", subject, error)

@@ -3,45 +3,32 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 
-from docker_rollback._containers import asked_by_binds, can_be_made
+from attrs import frozen
+
+from docker_rollback._containers import asked_by_binds, can_be_made, find_volume
 from docker_rollback._engine import ContainerFilter, Engine
 from docker_rollback._inspection import holds, volume_request
 from docker_rollback._model import Backup, ContainerSnapshot, VolumeArchive, is_folder
 from docker_rollback._restore.container_slot import ContainerSlot, lost_bind
 from docker_rollback._restore.surroundings import Surroundings
 from docker_rollback._volumes import VolumeArchiver
-from docker_rollback.errors import EngineError, RestoreError, VolumeError, VolumeNotFoundError
+from docker_rollback.errors import EngineError, RestoreError, VolumeError
 
 logger = logging.getLogger("docker_rollback")
 
 
+@frozen(eq=False)
 class VolumeRestorer:
-    """Provides the volumes of one backup; their content is restored later.
+    """Provides the volumes of one backup; their content is restored later."""
 
-    Args:
-        engine: the engine that they are restored on.
-        archiver: gives access to them.
-        backup: the backup.
-        slots: the slots of its containers.
-        surroundings: the containers outside the backup.
-    """
-
-    def __init__(
-        self,
-        engine: Engine,
-        archiver: VolumeArchiver,
-        backup: Backup,
-        slots: Iterable[ContainerSlot],
-        surroundings: Surroundings,
-    ) -> None:
-        self._engine = engine
-        self._archiver = archiver
-        self._backup = backup
-        self._slots = tuple(slots)
-        self._surroundings = surroundings
+    _engine: Engine
+    _archiver: VolumeArchiver
+    _backup: Backup
+    _slots: Collection[ContainerSlot]
+    _surroundings: Surroundings
 
     def restore(self, volume: VolumeArchive) -> None:
         """Provide a volume with its name, driver, options and labels, or a folder of the host.
@@ -54,19 +41,16 @@ class VolumeRestorer:
         if is_folder(volume.name):
             self._archiver.provide(volume.name, is_file=volume.is_file)
             return
-        wanted = volume_request(volume.inspection)
-        try:
-            standing = self._engine.inspect_volume(volume.name)
-        except VolumeNotFoundError:
+        standing = find_volume(self._engine, volume.name)
+        if standing is None:
             self._create(volume)
-            return
-        if volume_request(standing) != wanted:
-            # With another driver, other options or other labels it is another volume.
+        elif volume_request(standing) != volume_request(volume.inspection):
+            # With another driver, other options or other labels, it is another volume of the same name.
             self._archiver.refuse_mounts(volume.name)
             users = self._engine.list_containers(ContainerFilter(volume=volume.name))
             for slot in self._slots:
                 slot.remove_users(users)
-            # An earlier volume may have cost an added container already.
+            # Recreating an earlier volume may have removed added containers.
             self._surroundings.refresh().remove_added_users(volume.name)
             self._engine.remove_volume(volume.name)
             self._create(volume)
@@ -76,22 +60,20 @@ class VolumeRestorer:
 
     @contextmanager
     def creating(self, container: ContainerSnapshot) -> Iterator[None]:
-        """Check the paths that a container binds before a block creates it, and keep the engine from making folders.
-
-        Docker makes a folder for a missing path at the start, which `check_before_start` prevents. Podman makes it at
-        the creation, while everything is stopped: a path that another container makes when it starts is missing then.
-        So the empty folder is removed after the creation.
+        """Check the paths that a container binds before a block creates it, and keep the engine from creating folders.
 
         Raises:
-            RestoreError: a path is missing, the container is to run, and no other container can make the path.
-            VolumeAccessError: a folder that the engine made cannot be removed.
+            RestoreError: a path is missing, the container is to run, and no other container can create the path.
+            VolumeAccessError: a folder that the engine created cannot be removed.
             EngineError: the engine refused or failed.
         """
+        # Docker creates a folder for a missing path at the start, which `check_before_start` prevents.
         if self._engine.info().flavour == "docker":
             yield
             return
+        # Podman does at the creation. A path that another container creates at its start is still missing then, so the
+        # empty folder is removed after the creation. The backup may fill a path that it has itself.
         held = {volume.name for volume in self._backup.volumes}
-        # The backup may fill these later.
         paths = [mount.source for mount in asked_by_binds(container) if not holds(mount, held)]
         missing = self._archiver.missing(list(dict.fromkeys(paths)))
         group = self._backup.containers
@@ -100,11 +82,9 @@ class VolumeRestorer:
             yield
 
     def check_before_start(self, container: ContainerSnapshot) -> None:
-        """Raise a `RestoreError` if a path that a container asks for by ``Binds`` is missing, and it is to run.
-
-        Its engine would make an empty folder there, for a file as well.
-        """
+        """Raise `RestoreError` if a path that a container binds is missing and it is to run."""
         held = {volume.name for volume in self._backup.volumes}
+        # Its engine would create an empty folder there, even for a file.
         paths = [mount.source for mount in asked_by_binds(container) if mount.source not in held]
         self._refuse(container, self._archiver.missing(list(dict.fromkeys(paths))) if container.state.alive else ())
 
@@ -120,5 +100,7 @@ class VolumeRestorer:
             try:
                 self._engine.remove_volume(volume.name)
             except EngineError as error:
-                logger.warning("volume %s was created, has no folder, and could not be removed: %s", volume.name, error)
+                logger.warning(
+                    "could not remove volume %s, which was created on a missing folder: %s", volume.name, error
+                )
             raise

@@ -9,7 +9,7 @@ from typing import Any, Final, Literal, TypeAlias, get_args
 from attrs import evolve, frozen
 
 from docker_rollback._arguments import one_of, text
-from docker_rollback._containers import earlier_name, find_origin, led_to, name_of
+from docker_rollback._containers import earlier_name, find_origin, image_id_of, name_of
 from docker_rollback._engine import Engine, Inspection
 from docker_rollback._inspection import Changes, CreateRequest, update_request
 from docker_rollback._model import Observed
@@ -66,7 +66,7 @@ class UpdateImage:
         if self.id is not None:
             with suppress(ImageNotFoundError):
                 name = name_of(reference, self.id)
-                if name is not None and led_to(engine, name) != self.id:
+                if name is not None and image_id_of(engine, name) != self.id:
                     engine.tag_image(self.id, name)
                 return engine.inspect_image(self.id)
         if self.pull != "always":
@@ -105,7 +105,7 @@ class UpdateImage:
         """
         known = earlier_name(store, old.name, str(old.inspection["Image"]))
         reference = self.reference or made_from(engine, old, known=known)
-        before = led_to(engine, reference)
+        before = image_id_of(engine, reference)
         found = self.find(engine, reference, reporter=reporter)
         image_id = str(found["Id"])
         name = name_of(reference, image_id)

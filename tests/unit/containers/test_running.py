@@ -13,7 +13,7 @@ from attrs import evolve
 
 from docker_rollback import BackupStore, RollbackRequested, Status, healthy, rollback
 from docker_rollback._containers.find import find_container
-from docker_rollback._containers.quiesce import look_again, quiesced_container
+from docker_rollback._containers.quiesce import check_again, quiesced_container
 from docker_rollback._containers.running import all_run, ensure_state, in_rounds, loops, settled, supervisor_of
 from docker_rollback._inspection.recreate import observe
 from docker_rollback._model.backup import ContainerState
@@ -125,9 +125,9 @@ def test_a_resumed_crash_loop_is_known_by_its_count_or_by_what_was_seen(
     found = observe(fake.inspect_container("web"))
     rest = evolve(quiesced_container(found, "stop"), restarted=restarted)
     looping = Says(fake, *[{"Status": "restarting"}] * 1_000)
-    assert look_again(looping, [rest], looping={identity}, timer=clock) == []
+    assert check_again(looping, [rest], looping={identity}, timer=clock) == []
     looping = Says(fake, *[{"Status": "restarting"}] * 1_000)
-    failures = look_again(looping, [rest], timer=clock)
+    failures = check_again(looping, [rest], timer=clock)
     assert [one.name for one, _ in failures] == ([] if restarted else ["web"])
 
 

@@ -42,7 +42,7 @@ def test_a_plan_reads_as_what_will_be_done() -> None:
     )
     assert [str(step) for step in plan] == [
         "provide the image of container 'web'",
-        "rename away what has the place of container 'web'",
+        "rename away the container in the place of 'web'",
         "restore network 'front'",
         "restore volume 'data'",
         "restore container 'web'",
@@ -51,7 +51,7 @@ def test_a_plan_reads_as_what_will_be_done() -> None:
         "give container 'web' its name",
         "bring container 'web' to the state 'running'",
         "compare container 'web' with its snapshot",
-        "remove what was renamed away for container 'web'",
+        "remove the container renamed away for 'web'",
     ]
 
 
@@ -60,8 +60,8 @@ def test_the_plan_of_a_project_has_what_came_to_it() -> None:
     web, alone = snapshot("web"), snapshot("alone")
     taken = evolve(backup(web, alone), project=Project("shop", (web.id,)))
     plan = [str(step) for step in plan_restore(taken)]
-    assert plan.index("hold what was added to project 'shop'") == 2
-    assert plan[-1] == "remove what was added to project 'shop'"
+    assert plan.index("hold the containers added to project 'shop'") == 2
+    assert plan[-1] == "remove the additions to project 'shop'"
 
 
 def test_names_lead_back_before_containers_are_restored() -> None:

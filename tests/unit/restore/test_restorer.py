@@ -188,12 +188,12 @@ def test_an_anonymous_volume_with_what_was_excluded_is_named(shop: Shop, caplog:
     taken = backup("shop", client=shop.engine, store=shop.store, exclude=[Exclude(cache, "skipped")])
     shop.engine.remove_container("shop", force=True)
     restore(taken, client=shop.engine, store=shop.store)
-    assert f"volume {cache} is left over" in caplog.text
+    assert f"keeping volume {cache}" in caplog.text
     assert shop.engine.volume(cache).read("/skipped") == b"nowhere else"
     caplog.clear()
     shop.engine.remove_volume(cache)
     restore(taken, client=shop.engine, store=shop.store)
-    assert "is left over" not in caplog.text
+    assert "keeping volume" not in caplog.text
 
 
 def test_a_death_between_a_start_and_a_pause_leaves_it_paused_in_the_end(shop: Shop) -> None:

@@ -297,7 +297,7 @@ def test_a_backup_that_is_being_restored_stays(shop: Shop) -> None:
     spared = []
 
     def meddle(news: Progress) -> None:
-        if news.subject.startswith("remove what was renamed away"):
+        if news.subject.startswith("remove the container renamed away"):
             return  # that needs the backup no more
         other = BackupStore(shop.store.path)
         spared.append(dict(other.prune(keep=1).spared))

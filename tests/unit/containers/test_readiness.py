@@ -142,4 +142,4 @@ def test_an_engine_that_cannot_be_asked_holds_nothing_up(tmp_path: Path, caplog:
     shop.engine.remove_container("db", force=True)
     with caplog.at_level(logging.WARNING, "docker_rollback"):
         await_needed(shop.engine, web, [db])
-    assert "web is started although db could not be asked" in caplog.text
+    assert "web: starting it although the health of db is unknown" in caplog.text

@@ -319,7 +319,7 @@ def test_an_address_that_no_longer_fits_is_given_up(shop: Shop, caplog: pytest.L
         raise RollbackRequested
     assert tx.status is Status.ROLLED_BACK
     assert "front" in shop.engine.inspect_container("watcher")["NetworkSettings"]["Networks"]
-    assert "watcher: could not be attached to network front again" in caplog.text
+    assert "watcher: could not attach it to network front again" in caplog.text
 
 
 def test_a_changed_network_that_others_use_stands_against_a_restore(shop: Shop) -> None:

@@ -52,8 +52,12 @@ class Image:
     def of(cls, document: Mapping[str, Any], layers: Sequence[Layer], *, parent: str = "") -> Image:
         """Return the image of a configuration (without its `rootfs`) and layers."""
         whole = {**document, "rootfs": {"type": "layers", "diff_ids": [layer.digest for layer in layers]}}
-        config = json.dumps(whole, separators=(",", ":")).encode()
-        return cls(digest_of(config), config, tuple(layers), unpack(list(layers)), parent)
+        return cls.read(json.dumps(whole, separators=(",", ":")).encode(), layers, parent=parent)
+
+    @classmethod
+    def read(cls, config: bytes, layers: Sequence[Layer], *, parent: str = "") -> Image:
+        """Return the image of a whole configuration and its layers."""
+        return cls(digest_of(config), config, tuple(layers), unpack(tuple(layers)), parent)
 
     @property
     def document(self) -> dict[str, Any]:
@@ -261,7 +265,7 @@ class Images:
                     raise refusal(
                         action, None, f"invalid diffID for layer {number}: expected {expected!r}, got {layer.digest!r}"
                     )
-            image = Image(digest_of(config), config, tuple(layers), unpack(layers))
+            image = Image.read(config, layers)
             self.add(image, None, when)
             for name in entry.get("RepoTags") or []:
                 self.add(image, name, when)

@@ -10,9 +10,9 @@ import gzip
 import hashlib
 import io
 import tarfile
-from collections.abc import Iterator
+from functools import lru_cache
 
-from attrs import frozen
+from attrs import field, frozen
 
 from docker_rollback._engine import Change
 from docker_rollback.testing._fake_archives import KINDS, TYPES, XATTR, entries
@@ -34,7 +34,7 @@ class Layer:
     """
 
     digest: str
-    tar: bytes
+    tar: bytes = field(eq=False)
 
     @classmethod
     def of(cls, tar: bytes) -> Layer:
@@ -129,8 +129,9 @@ def _add(archive: tarfile.TarFile, name: str, node: Node, linked: dict[int, str]
     archive.addfile(entry, io.BytesIO(node.content) if entry.isreg() else None)
 
 
-def unpack(layers: Iterator[Layer] | list[Layer]) -> Node:
-    """Return the file tree that `layers`, lowest first, make up."""
+@lru_cache(maxsize=8)
+def unpack(layers: tuple[Layer, ...]) -> Node:
+    """Return the file tree that `layers`, lowest first, make up; cached, so that all engines share a helper's image."""
     root = directory()
     for layer in layers:
         apply(root, layer.tar)

@@ -69,7 +69,7 @@ class EngineCall:
 
     Attributes:
         verb: the method's name ("start_container", "process.write").
-        arguments: its arguments, without the bytes of streams.
+        arguments: its references and names; for `exec`, the command too; for `process.write`, the number of bytes.
         number: its number among the counted calls, from 1; None if it is not counted.
         outcome: "begun" while it runs; "done"; "failed" if it had no effect; "lost" if it took effect but its answer
             did not arrive; "refused" if the engine itself raised an error.

@@ -15,7 +15,7 @@ from functools import lru_cache
 from attrs import field, frozen
 
 from docker_rollback._engine import Change
-from docker_rollback.testing._fake_archives import KINDS, TYPES, XATTR, entries
+from docker_rollback.testing._fake_archives import add, entries, look, make_folder, put, xattr_headers, xattrs_of
 from docker_rollback.testing._fake_tree import Node, directory
 
 _SECOND = 1_000_000_000
@@ -65,12 +65,12 @@ def differences(base: Node, top: Node) -> list[Change]:
                 found.append(Change(below, "deleted"))
                 changed = True
             elif before is None:
-                add(below, after)
+                added(below, after)
                 changed = True
             elif before.kind != after.kind:
                 found.append(Change(below, "changed"))
                 for child in sorted(after.children):
-                    add(f"{below}/{child}", after.children[child])
+                    added(f"{below}/{child}", after.children[child])
                 changed = True
             else:
                 changed = compare(below, before, after) or changed
@@ -78,10 +78,10 @@ def differences(base: Node, top: Node) -> list[Change]:
             found.append(Change(path, "changed"))
         return changed
 
-    def add(path: str, node: Node) -> None:
+    def added(path: str, node: Node) -> None:
         found.append(Change(path, "added"))
         for name in sorted(node.children):
-            add(f"{path}/{name}", node.children[name])
+            added(f"{path}/{name}", node.children[name])
 
     compare("", base, top)
     return sorted(found, key=lambda change: change.path)
@@ -103,30 +103,12 @@ def pack(base: Node, top: Node) -> bytes | None:
                 mark.mode = 0o600
                 archive.addfile(mark)
                 continue
-            node = _node(top, name)
+            node = look(top, name)
             if node.kind == "socket" or last.startswith(_WHITEOUT):
                 continue
-            _add(archive, name, node, linked)
+            kept = {key: value for key, value in node.xattrs.items() if key == _KEPT_XATTR}
+            add(archive, name, node, linked, xattr_headers(kept), mtime=max(0, node.mtime // _SECOND))
     return buffer.getvalue()
-
-
-def _add(archive: tarfile.TarFile, name: str, node: Node, linked: dict[int, str]) -> None:
-    entry = tarfile.TarInfo(name)
-    entry.type = TYPES[node.kind]
-    entry.mode, entry.uid, entry.gid = node.mode, node.uid, node.gid
-    entry.mtime = max(0, node.mtime // _SECOND)
-    entry.devmajor, entry.devminor = node.device
-    entry.linkname = node.target
-    if _KEPT_XATTR in node.xattrs:
-        value = node.xattrs[_KEPT_XATTR].decode("utf-8", "surrogateescape")
-        entry.pax_headers = {f"{XATTR}{_KEPT_XATTR}": value}
-    if node.kind == "file":
-        if id(node) in linked:
-            entry.type, entry.linkname = tarfile.LNKTYPE, linked[id(node)]
-        else:
-            linked[id(node)] = name
-            entry.size = len(node.content)
-    archive.addfile(entry, io.BytesIO(node.content) if entry.isreg() else None)
 
 
 @lru_cache(maxsize=8)
@@ -145,52 +127,18 @@ def apply(root: Node, tar: bytes) -> None:
         if not names:
             _attributes(root, entry)
             continue
-        parent = _directory(root, names[:-1])
         name = names[-1]
         if name == _OPAQUE:
-            parent.children.clear()
+            make_folder(root, names[:-1]).children.clear()
         elif name.startswith(_WHITEOUT):
-            parent.children.pop(name.removeprefix(_WHITEOUT), None)
-        elif entry.islnk():
-            parent.children[name] = _node(root, entry.linkname)
+            make_folder(root, names[:-1]).children.pop(name.removeprefix(_WHITEOUT), None)
         else:
-            _lay(parent, name, entry, content)
-
-
-def _lay(parent: Node, name: str, entry: tarfile.TarInfo, content: bytes) -> None:
-    kind = KINDS[entry.type]
-    there = parent.children.get(name)
-    if kind == "directory" and there is not None and there.kind == "directory":
-        _attributes(there, entry)
-        return
-    node = Node(kind, content=content, target=entry.linkname if entry.issym() else "")
-    if kind in ("character", "block"):
-        node.device = (entry.devmajor, entry.devminor)
-    _attributes(node, entry)
-    parent.children[name] = node
+            node = put(root, names, entry, content)
+            if not entry.islnk():
+                _attributes(node, entry)
 
 
 def _attributes(node: Node, entry: tarfile.TarInfo) -> None:
     node.mode, node.uid, node.gid = entry.mode, entry.uid, entry.gid
     node.mtime = node.ctime = int(entry.mtime) * _SECOND
-    for key, value in entry.pax_headers.items():
-        if key.startswith(XATTR):
-            node.xattrs[key.removeprefix(XATTR)] = value.encode("utf-8", "surrogateescape")
-
-
-def _directory(root: Node, names: list[str]) -> Node:
-    node = root
-    for name in names:
-        below = node.children.get(name)
-        if below is None or below.kind != "directory":
-            below = node.children[name] = directory()
-        node = below
-    return node
-
-
-def _node(root: Node, path: str) -> Node:
-    node = root
-    for name in path.split("/"):
-        if name not in ("", "."):
-            node = node.children[name]
-    return node
+    node.xattrs.update(xattrs_of(entry))

@@ -9,12 +9,11 @@ import io
 import re
 import tarfile
 from decimal import Decimal
-from typing import Any
 
 from attrs import define, field, frozen
 
 from docker_rollback._model import NONE, Paths
-from docker_rollback.testing._fake_archives import KINDS, TYPES, XATTR, entries
+from docker_rollback.testing._fake_archives import add, entries, put, xattr_headers, xattrs_of
 from docker_rollback.testing._fake_exec import Run
 from docker_rollback.testing._fake_tree import Node
 
@@ -304,20 +303,8 @@ class _Archiver:
         return self.before is None or max(node.mtime, node.ctime) >= self.before.began
 
     def _member(self, name: str, node: Node, headers: dict[str, str] | None = None) -> None:
-        entry = tarfile.TarInfo(f"{name}/" if node.kind == "directory" else name)
-        entry.type = TYPES[node.kind]
-        entry.mode, entry.uid, entry.gid = node.mode, node.uid, node.gid
-        entry.devmajor, entry.devminor = node.device
-        entry.linkname = node.target
-        entry.pax_headers = {"mtime": _moment(node.mtime), **(headers or {})}
-        for key, value in sorted(node.xattrs.items()):
-            entry.pax_headers[XATTR + key] = value.decode("utf-8", "surrogateescape")
-        if node.kind != "directory" and id(node) in self._linked:
-            entry.type, entry.linkname, entry.pax_headers = tarfile.LNKTYPE, self._linked[id(node)], {}
-        elif node.kind != "directory":
-            self._linked[id(node)] = name
-            entry.size = len(node.content)
-        self._tar.addfile(entry, io.BytesIO(node.content) if entry.isreg() else None)
+        times = {"mtime": _moment(node.mtime)}
+        add(self._tar, name, node, self._linked, {**times, **(headers or {}), **xattr_headers(node.xattrs)})
 
 
 def _moment(nanoseconds: int) -> str:
@@ -334,16 +321,20 @@ def _extract(run: Run, options: Options) -> int:
     code = 0
     try:
         for entry, content in entries(run.stdin):
-            name = entry.name.removeprefix("./").rstrip("/")
+            names = [part for part in entry.name.split("/") if part not in ("", _ROOT)]
             if options.members and not any(_within(entry.name, member) for member in options.members):
                 continue
             if options.action == "list":
                 run.stdout += (entry.name + ("/" if entry.isdir() else "") + "\n").encode("utf-8", "surrogateescape")
                 continue
-            if options.skips and name in root.children:
+            if options.skips and "/".join(names) in root.children:
                 continue
-            node = _place(run, root, name if name != _ROOT else "", entry, content, purge=options.snapshot is not None)
-            if not entry.islnk():
+            node = put(root, names, entry, content) if names else root
+            if entry.isdir() and options.snapshot is not None:
+                _purge(node, entry, run)
+            if entry.islnk():
+                node.ctime = run.now()
+            else:
                 done.append((node, entry))
     except (tarfile.TarError, EOFError, KeyError) as error:
         run.stderr.append(f"tar: {error}\ntar: Error is not recoverable: exiting now\n")
@@ -359,39 +350,6 @@ def _within(name: str, member: str) -> bool:
     return name == member or name.startswith(f"{member}/")
 
 
-def _place(run: Run, root: Node, name: str, entry: tarfile.TarInfo, content: bytes, *, purge: bool) -> Node:
-    names = [part for part in name.split("/") if part]
-    if not names:
-        if purge:
-            _purge(root, entry, run)
-        return root
-    parent = root
-    for part in names[:-1]:
-        below = parent.children.get(part)
-        if below is None or below.kind != "directory":
-            below = parent.children[part] = Node("directory", mode=0o755)
-        parent = below
-    last = names[-1]
-    if entry.islnk():
-        node = root
-        for part in entry.linkname.removeprefix("./").split("/"):
-            node = node.children[part]
-        parent.children[last] = node
-        node.ctime = run.now()
-        return node
-    there = parent.children.get(last)
-    if entry.isdir() and there is not None and there.kind == "directory":
-        node = there
-    else:
-        node = parent.children[last] = Node(KINDS[entry.type])
-    node.content, node.target = content, entry.linkname if entry.issym() else ""
-    if node.kind in ("character", "block"):
-        node.device = (entry.devmajor, entry.devminor)
-    if entry.isdir() and purge:
-        _purge(node, entry, run)
-    return node
-
-
 def _purge(node: Node, entry: tarfile.TarInfo, run: Run) -> None:
     """Remove a directory's contents that the archive does not list, or lists as another kind."""
     listed = entry.pax_headers.get(_DUMPDIR)
@@ -405,12 +363,9 @@ def _purge(node: Node, entry: tarfile.TarInfo, run: Run) -> None:
 
 
 def _attributes(node: Node, entry: tarfile.TarInfo, run: Run) -> None:
-    headers: dict[str, Any] = dict(entry.pax_headers)
     node.mode, node.uid, node.gid = entry.mode, entry.uid, entry.gid
-    node.mtime = int(Decimal(str(headers.get("mtime", entry.mtime))) * _SECOND)
+    node.mtime = int(Decimal(str(entry.pax_headers.get("mtime", entry.mtime))) * _SECOND)
     # An existing directory keeps extended attributes that the archive does not have; its ACLs are replaced.
     node.xattrs = {key: value for key, value in node.xattrs.items() if not key.startswith("system.")}
-    for key, value in headers.items():
-        if key.startswith(XATTR):
-            node.xattrs[key.removeprefix(XATTR)] = value.encode("utf-8", "surrogateescape")
+    node.xattrs |= xattrs_of(entry)
     node.ctime = run.now()

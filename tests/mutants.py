@@ -186,6 +186,22 @@ def measure(folder: Path) -> None:
     _pytest(folder, "tests/unit", *options, COVERAGE_FILE=str(MEASURED / "coverage")).wait()
 
 
+def collected(folder: Path) -> list[str]:
+    """Return the ids of the unit tests of a copy; raise if pytest does not find each of them by its id.
+
+    pytest runs no test at all if it misses one of those named, and fails, as if a test had noticed the change.
+    """
+    known, _ = _pytest(folder, "--collect-only", "tests/unit", quiet=True).communicate()
+    tests = [line for line in known.splitlines() if "::" in line]
+    listed = folder.parent / "tests.txt"
+    listed.write_text("\n".join(tests))
+    process = _pytest(folder, "--collect-only", f"@{listed}", quiet=True)
+    output, _ = process.communicate()
+    if process.returncode:
+        raise RuntimeError(f"pytest does not find its own tests by their ids:\n{output[-2000:]}")
+    return tests
+
+
 def notice(folder: Path, mutant: Mutant, tests: Sequence[str], limit: float) -> str:
     """Make a change to a copy, run tests, undo it; return what they made of it."""
     if not tests:
@@ -234,8 +250,7 @@ def main() -> int:
         print(f"{len(sample)} of {len(everything)} changes, seed {options.seed}", flush=True)
         if options.measure or not MEASURED.exists():
             measure(folder)
-        known, _ = _pytest(folder, "--collect-only", "tests/unit", quiet=True).communicate()
-        tests = Tests(folder, [line for line in known.splitlines() if "::" in line])
+        tests = Tests(folder, collected(folder))
         for mutant in sample:
             chosen, begun = tests.of(mutant, options.budget), time.monotonic()
             outcome = notice(folder, mutant, chosen, 30 + 4 * tests.seconds(*chosen))

@@ -177,3 +177,18 @@ def test_a_state_that_is_kept_needs_nothing_to_start_again() -> None:
     kept = evolve(scene, keeps=True, volumes=VolumeOptions(exclude=[Exclude("nothing")]))
     assert len(rules.refusals(scene)["web"]) == 3
     assert rules.refusals(kept) == {"web": ("too deep", "no way")}
+
+
+def test_a_network_that_a_container_has_left_is_needed_only_by_some() -> None:
+    """On an engine that needs it for a start, a running container needs it; one with no network at all always does."""
+
+    def needed(networks: dict[str, object], *, running: bool, needed_to_start: bool) -> bool:
+        found = observe(inspection({"HostConfig/NetworkMode": "front", "NetworkSettings/Networks": networks}))
+        container = found if running else stopped(found)
+        return rules.network_of_mode(container, needed_to_start=needed_to_start) == "front"
+
+    assert needed({"back": {}}, running=True, needed_to_start=True)
+    assert not needed({"back": {}}, running=False, needed_to_start=True)
+    assert not needed({"back": {}}, running=True, needed_to_start=False)
+    assert needed({}, running=False, needed_to_start=False)
+    assert not needed({"front": {}}, running=True, needed_to_start=True)

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
+from attrs import evolve
 
+from docker_rollback import BackupStore
 from docker_rollback._containers import overlay_changes
 from docker_rollback._containers.overlay_changes import changes
+from docker_rollback._containers.snapshotter import ContainerSnapshotter
+from docker_rollback._engine.port import Change, EngineInfo
+from docker_rollback._host.processes import may_do_anything
 from docker_rollback._host.tree import Tree
+from docker_rollback.testing import FakeEngine
 from tests.racing import exchange
 
 
@@ -140,3 +147,40 @@ def test_a_folder_that_becomes_a_link_is_not_followed(
     assert told(layers) is None
     assert swapped
     assert set(told(layers) or ()) == {"/link", "/link/high", "/srv"}
+
+
+class Podman(FakeEngine):
+    """A Podman of this machine, whose container's layer holds a file that Podman itself makes."""
+
+    upper = ""
+
+    def info(self) -> EngineInfo:
+        """Return where and what it is."""
+        return evolve(super().info(), address="unix:///run/podman.sock", flavour="podman")
+
+    def inspect_container(self, ref: str) -> dict[str, Any]:
+        """Return the inspection with the writable layer."""
+        return {
+            **super().inspect_container(ref),
+            "GraphDriver": {"Data": {"UpperDir": self.upper, "LowerDir": self.upper + "-lower"}},
+        }
+
+    def container_changes(self, ref: str) -> list[Change]:
+        """Return no change, as Podman does for a file of its own."""
+        assert ref
+        return []
+
+
+@pytest.mark.skipif(not may_do_anything(), reason="only root sees an engine's layers")
+def test_podmans_own_list_counts_for_its_containers(store: BackupStore, tmp_path: Path) -> None:
+    """It leaves out the files that Podman makes, which the layer has too; so the layer is clean."""
+    engine = Podman()
+    engine.upper = str(tmp_path / "upper")
+    made = tmp_path / "upper" / "run" / ".containerenv"
+    made.parent.mkdir(parents=True)
+    (tmp_path / "upper-lower").mkdir()
+    made.touch()
+    engine.add_image("app:1")
+    engine.run("app", image="app:1")
+    engine.container("app").write("/run/.containerenv", "")
+    assert ContainerSnapshotter(engine, store).snapshot("app").image.clean

@@ -59,6 +59,13 @@ def test_a_generated_host_name_follows_the_id() -> None:
     assert [difference.path for difference in compare(before, after)] == ["Config.Hostname"]
 
 
+def test_the_host_name_of_a_shared_network_is_the_other_containers() -> None:
+    """It is a generated one, which changes when that container is recreated."""
+    shared = {"HostConfig/NetworkMode": f"container:{ID}"}
+    before = inspection({**shared, "Config/Hostname": "0123456789ab"})
+    assert compare(before, inspection({**shared, "Config/Hostname": "ba9876543210"})) == []
+
+
 @pytest.mark.parametrize("empty", [None, "", [], {}])
 def test_null_and_empty_are_equal(empty: object) -> None:
     """Engines write one or the other for a setting that nobody made."""

@@ -179,6 +179,20 @@ def test_every_mount_is_seen() -> None:
     )
 
 
+def test_a_volume_with_a_generated_name_that_the_user_asked_for_is_not_anonymous() -> None:
+    """Somebody attached an anonymous volume of before by its name; a removal with the volumes must not take it."""
+    asked = {"Type": "volume", "Source": ANONYMOUS, "Target": "/cache"}
+    (cache,) = (one for one in mounts(inspection({"HostConfig/Mounts": [asked]})) if one.destination == "/cache")
+    assert not cache.anonymous
+
+
+def test_a_volume_of_another_container_is_not_anonymous_if_it_has_a_name() -> None:
+    """`--volumes-from` names no volume, so nothing but the name itself says whose it is."""
+    shown = {"Type": "volume", "Name": "theirs", "Destination": "/theirs", "RW": True}
+    found = mounts(inspection({"HostConfig/VolumesFrom": ["other"], "Mounts": [shown]}))
+    assert Mount("volume", "/theirs", "theirs", read_only=False) in found
+
+
 def test_mount_places_include_what_leads_to_them() -> None:
     """The engine makes the folders on the way to a mount, and the place of its own init."""
     places = mount_places(inspection())

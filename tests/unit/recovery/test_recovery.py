@@ -21,6 +21,7 @@ from docker_rollback import (
     restore,
     rollback,
 )
+from docker_rollback._recovery.operations import Operations
 from docker_rollback._store.files import Disk
 from docker_rollback.reports import Recovered
 from docker_rollback.testing import FailingEngine, FakeEngine, Killed
@@ -464,3 +465,16 @@ def test_who_was_taken_off_a_network_is_put_back_after_a_death(tmp_path: Path, *
         shop.check_restored()
         check_clean(shop)
     assert died >= 4, "a network was seen to be made again"
+
+
+def test_an_operation_that_another_recovery_has_finished_is_no_work(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is listed, and has ended by the time its locks are free."""
+    die_in_the_body(shop, shop.break_it)
+    assert len(shop.store.journal.names()) == 1
+    with monkeypatch.context() as patched:
+        patched.setattr(Operations, "resume", lambda *_: None)
+        assert recovered(shop) == ()
+    (done,) = recovered(shop)
+    assert done.containers == ("shop",)

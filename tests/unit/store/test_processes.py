@@ -229,3 +229,15 @@ def test_index_json_keeps_what_it_does_not_know(store: BackupStore) -> None:
     index = json.loads(path.read_bytes())
     assert index["theirs"] == {"a": 1}
     assert index["annotations"]["theirs"] == "too"
+
+
+def test_a_link_among_the_drafts_is_not_followed(store: BackupStore, tmp_path: Path) -> None:
+    """Nothing outside the store is removed, though the link has no lock, as the draft of a dead process."""
+    making.save(store, "b1")
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "precious").write_text("x")
+    (store.path / "drafts" / "link").symlink_to(outside)
+    making.save(store, "b2")
+    store.delete("b2")
+    assert (outside / "precious").read_text() == "x"

@@ -160,7 +160,7 @@ class Shop(RuleBasedStateMachine):
         # One after the other: which effect is the k-th must not be left to the scheduler.
         self.patch = pytest.MonkeyPatch()
         self.patch.setattr(volume_capture, "ThreadPoolExecutor", lambda _, **options: ThreadPoolExecutor(1, **options))
-        self.patch.setattr("docker_rollback._capture.capture.ThreadPoolExecutor", AtOnce)
+        self.patch.setattr("docker_rollback._threads.ThreadPoolExecutor", AtOnce)
         self.folder = Path(tempfile.mkdtemp(dir=QUICK if os.access(QUICK, os.W_OK) else None))
         self.clock = FakeClock()
         self.engine = FakeEngine(clock=self.clock)

@@ -45,7 +45,7 @@ ROWS: Final[Mapping[str, str]] = {
         r"test_rollback\.py::test_the_prior_state"
         "|" + _rows_of_the_matrix("lifecycle-(running|paused|stopped|never_started|command_that_fails|removes_itself)")
     ),
-    "The image, by whatever name": _rows_of_the_matrix("images-by_.*"),
+    "The image, by any of its names": _rows_of_the_matrix("images-by_.*"),
     "The image, identical after a round trip": r"test_store_engines\.py",
     "Command, environment, user, labels": _rows_of_the_matrix("identity-.*", "images-(?!by_).*"),
     "Files changed outside volumes": r"test_rollback\.py::test_a_changed_file_system",

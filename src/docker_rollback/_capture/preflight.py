@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from datetime import datetime
 
 from attrs import evolve, field, frozen
@@ -18,6 +18,7 @@ from docker_rollback._containers import (
     Traces,
     doubtful_paths,
     find_containers,
+    find_image,
     find_network,
     find_project,
     locked,
@@ -38,7 +39,6 @@ from docker_rollback._store import BackupStore
 from docker_rollback._volumes import Survey, VolumeArchiver, mount_gaps
 from docker_rollback.errors import (
     EngineForbiddenError,
-    ImageNotFoundError,
     UnsupportedContainerError,
     VolumeError,
     VolumeNotFoundError,
@@ -174,7 +174,7 @@ class Preflight:
         return evolve(scene, gone_networks=self._gone_networks(scene), in_memory=self._in_memory(scene))
 
     def _facts(self, container: Observed, group: Sequence[Observed]) -> Facts:
-        image, missing = self._image_of(container), dict[str, str]()
+        image, missing = find_image(self._engine, str(container.inspection["Image"])), dict[str, str]()
         if not self._keeps:
             missing = self._archiver.missing(doubtful_paths(container, group, mountinfo=mountinfo_of(container)))
         return Facts(
@@ -184,12 +184,6 @@ class Preflight:
             loss=native_loss(self._engine, container),
             missing_paths=tuple(missing),
         )
-
-    def _image_of(self, container: Observed) -> Inspection | None:
-        """Return the inspection of a container's image; None if it was removed from the engine."""
-        with suppress(ImageNotFoundError):
-            return self._engine.inspect_image(str(container.inspection["Image"]))
-        return None
 
     def _gone_networks(self, scene: Scene) -> frozenset[str]:
         if self._keeps:

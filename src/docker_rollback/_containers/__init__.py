@@ -3,7 +3,14 @@
 from docker_rollback._containers.bound_paths import BoundPaths, asked_by_binds, can_be_made
 from docker_rollback._containers.compose import Added, added_since, beyond, find_project, members, require_members
 from docker_rollback._containers.creation import body_for, forgets_connected_macs, join, needs_network_of_mode
-from docker_rollback._containers.find import find_container, find_containers, find_network, find_volume, users_of
+from docker_rollback._containers.find import (
+    find_container,
+    find_containers,
+    find_image,
+    find_network,
+    find_volume,
+    users_of,
+)
 from docker_rollback._containers.image_depth import uncommittable
 from docker_rollback._containers.images import (
     create_on,
@@ -67,6 +74,7 @@ __all__ = [
     "ensure_state",
     "find_container",
     "find_containers",
+    "find_image",
     "find_network",
     "find_origin",
     "find_project",

@@ -1,4 +1,4 @@
-"""Looks up containers, networks and volumes; one that disappears meanwhile counts as missing."""
+"""Looks up containers, images, networks and volumes; one that disappears meanwhile counts as missing."""
 
 from __future__ import annotations
 
@@ -8,7 +8,12 @@ from docker_rollback._engine import EVERY, ContainerFilter, Engine, Inspection
 from docker_rollback._inspection import observe, uses
 from docker_rollback._model import Observed, is_folder
 from docker_rollback._names import is_guard, is_helper
-from docker_rollback.errors import ContainerNotFoundError, NetworkNotFoundError, VolumeNotFoundError
+from docker_rollback.errors import (
+    ContainerNotFoundError,
+    ImageNotFoundError,
+    NetworkNotFoundError,
+    VolumeNotFoundError,
+)
 
 
 def find_container(engine: Engine, ref: str) -> Observed | None:
@@ -26,6 +31,14 @@ def find_containers(engine: Engine, where: ContainerFilter, *, but: Collection[s
     found = [find_container(engine, container) for container in engine.list_containers(where) if container not in but]
     # Guards mount volumes, and use nothing in them.
     return [container for container in found if container is not None and not is_guard(container.name)]
+
+
+def find_image(engine: Engine, reference: str) -> Inspection | None:
+    """Return the inspection of the image that a reference names now, or None if there is none."""
+    try:
+        return engine.inspect_image(reference)
+    except ImageNotFoundError:
+        return None
 
 
 def find_network(engine: Engine, name: str) -> Inspection | None:

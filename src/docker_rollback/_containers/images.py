@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from typing import Any, Final
 
+from docker_rollback._containers.find import find_image
 from docker_rollback._engine import Engine, Inspection
 from docker_rollback._inspection import Origin, layers_of, origin_of
 from docker_rollback._model import ContainerSnapshot, Observed
@@ -45,10 +46,8 @@ def bare(name: str) -> str:
 
 def image_id_of(engine: Engine, reference: str) -> str | None:
     """Return the id of the image that a reference names now, or None if there is none."""
-    try:
-        return str(engine.inspect_image(reference)["Id"])
-    except ImageNotFoundError:
-        return None
+    found = find_image(engine, reference)
+    return None if found is None else str(found["Id"])
 
 
 def earlier_name(store: BackupStore, container: str, image_id: str) -> str | None:

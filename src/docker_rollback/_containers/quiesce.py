@@ -126,9 +126,8 @@ class QuiescedContainers:
 
     def adopt(self, found: Resting) -> None:
         """Take over a container that a dead process quiesced; one that was started since only gets its policy back."""
-        try:
-            standing = observe(self._engine.inspect_container(found.id))
-        except ContainerNotFoundError:
+        standing = find_container(self._engine, found.id)
+        if standing is None:
             logger.warning("%s: it was quiesced, and somebody removed it since", found.name)
             return
         if not is_same_start(standing.inspection, found.started, found.restarted):

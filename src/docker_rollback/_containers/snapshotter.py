@@ -15,7 +15,7 @@ from typing import Any
 from attrs import evolve
 
 from docker_rollback._containers.creation import forgets_connected_macs
-from docker_rollback._containers.find import find_container
+from docker_rollback._containers.find import find_container, find_image
 from docker_rollback._containers.image_depth import store_image
 from docker_rollback._containers.images import bare, earlier_name, image_id_of, name_of, origin_in, take_name
 from docker_rollback._containers.locking import locked
@@ -43,7 +43,7 @@ from docker_rollback._model import Backup, ContainerSnapshot, ImageSnapshot, Not
 from docker_rollback._names import IMAGE_REPOSITORY, again, image_tag, live, named, names_of, part_of
 from docker_rollback._reporting import Reporter
 from docker_rollback._store import BackupStore, Draft
-from docker_rollback.errors import CaptureError, EngineConflictError, EngineError, ImageNotFoundError
+from docker_rollback.errors import CaptureError, EngineConflictError, EngineError
 
 logger = logging.getLogger("docker_rollback")
 
@@ -309,10 +309,8 @@ class ContainerSnapshotter:
             logger.warning("%s: could not remove image %s from the engine: %s", container, image, error)
 
     def _names_of_ours(self, snapshot: ContainerSnapshot) -> list[str]:
-        try:
-            names = self._engine.inspect_image(snapshot.image.original_id).get("RepoTags") or []
-        except ImageNotFoundError:
-            return []
+        image = find_image(self._engine, snapshot.image.original_id) or {}
+        names = image.get("RepoTags") or []
         ours = re.compile(rf"{IMAGE_REPOSITORY}:.+\.\d+\.{re.escape(part_of(snapshot.name))}(-live)?")
         return [name for name in map(bare, names) if ours.fullmatch(name)]
 

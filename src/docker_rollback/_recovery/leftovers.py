@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable
 from attrs import frozen
 
 from docker_rollback._capture import guards_of
-from docker_rollback._containers import find_container, find_containers, take_name
+from docker_rollback._containers import find_container, find_containers, find_image, take_name
 from docker_rollback._engine import EVERY, Engine, remove_named
 from docker_rollback._model import Backup, ContainerSnapshot, Observed
 from docker_rollback._names import IMAGE_REPOSITORY, KEPT_REPOSITORY, again, is_aside, live, name_before_aside
@@ -16,7 +16,7 @@ from docker_rollback._recovery.operation_record import Record
 from docker_rollback._recovery.operations import Operations
 from docker_rollback._store import BackupStore
 from docker_rollback._volumes import HELPER_REPOSITORY
-from docker_rollback.errors import EngineConflictError, EngineError, ImageNotFoundError, StoreError
+from docker_rollback.errors import EngineConflictError, EngineError, StoreError
 
 logger = logging.getLogger("docker_rollback")
 
@@ -167,11 +167,8 @@ class LeftOver:
 
     def _is_last_name_of(self, name: str, images: Collection[str]) -> bool:
         """Return True if this is the only name of an image that a container uses, so that it cannot be removed."""
-        try:
-            found = self._engine.inspect_image(name)
-        except ImageNotFoundError:
-            return False
-        return found["Id"] in images and len(found.get("RepoTags") or []) <= 1
+        found = find_image(self._engine, name)
+        return found is not None and found["Id"] in images and len(found.get("RepoTags") or []) <= 1
 
     def _remove_image(self, name: str, *, users: bool) -> None:
         try:

@@ -13,7 +13,7 @@ from typing import Final
 
 from attrs import evolve
 
-from docker_rollback._containers import BOOT_LABEL, FOLDER_LABEL, HOST_LABEL, PROJECT_MARK, StoreIdentity
+from docker_rollback._containers import BOOT_LABEL, FOLDER_LABEL, HOST_LABEL, PROJECT_MARK, StoreIdentity, find_volume
 from docker_rollback._engine import Engine
 from docker_rollback._model import InFlight, Owner, RecordPlace, Resting
 from docker_rollback._names import OPERATION_LABEL, ROLE_LABEL, STORE_LABEL
@@ -24,7 +24,6 @@ from docker_rollback.errors import (
     EngineConflictError,
     StoreError,
     UnfinishedRollbackError,
-    VolumeNotFoundError,
 )
 
 logger = logging.getLogger("docker_rollback")
@@ -176,10 +175,8 @@ class Markers:
 
     def _labels_of(self, volume: str) -> Mapping[str, str]:
         """Return the labels of a volume; none if it is gone."""
-        try:
-            return self._engine.inspect_volume(volume).get("Labels") or {}
-        except VolumeNotFoundError:
-            return {}
+        found = find_volume(self._engine, volume) or {}
+        return found.get("Labels") or {}
 
     def _remove(self, container: Resting, record: Record) -> None:
         if self._labels_of(_name(container)).get(OPERATION_LABEL) == record.operation:

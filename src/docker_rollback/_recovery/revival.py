@@ -13,6 +13,8 @@ from docker_rollback._containers import (
     ContainerSnapshotter,
     QuiescedContainers,
     find_container,
+    find_network,
+    find_volume,
     image_id_of,
     put_back_until_undisturbed,
     quiesced_container,
@@ -34,7 +36,7 @@ from docker_rollback._names import is_aside, live
 from docker_rollback._recovery.operation_record import Record
 from docker_rollback._reporting import Reporter
 from docker_rollback._restore import HALF_REMOVED, Restorer
-from docker_rollback.errors import CaptureError, NetworkNotFoundError, RestoreError, ResumeError, VolumeNotFoundError
+from docker_rollback.errors import CaptureError, RestoreError, ResumeError
 
 logger = logging.getLogger("docker_rollback")
 
@@ -174,10 +176,8 @@ class Revival:
         return standing is not None and standing.state.status not in HALF_REMOVED
 
     def _stands(self, network: NetworkRecord) -> bool:
-        try:
-            return str(self._engine.inspect_network(network.name)["Id"]) == network.id
-        except NetworkNotFoundError:
-            return False
+        standing = find_network(self._engine, network.name)
+        return standing is not None and str(standing["Id"]) == network.id
 
     def _recreate(
         self, record: Record, lost: Sequence[ContainerSnapshot], removed: Collection[str]
@@ -266,17 +266,10 @@ def removed_part(engine: Engine, backup: Backup) -> Backup | None:
             volume
             for volume in backup.volumes
             if any(uses(mount, volume.name) for one in containers for mount in one.mounts)
-            and (volume.anonymous or not (is_folder(volume.name) or _is_there(engine, volume.name)))
+            and (volume.anonymous or not (is_folder(volume.name) or find_volume(engine, volume.name)))
         ),
         project=None,
     )
-
-
-def _is_there(engine: Engine, volume: str) -> bool:
-    try:
-        return bool(engine.inspect_volume(volume))
-    except VolumeNotFoundError:
-        return False
 
 
 def with_volumes_named(snapshot: ContainerSnapshot) -> Mapping[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from attrs import evolve
 
-from docker_rollback._containers import body_for, create_on, find_containers, find_origin, join, name_of
+from docker_rollback._containers import body_for, create_on, find_containers, find_image, find_origin, join, name_of
 from docker_rollback._engine import ContainerFilter, Engine, Inspection
 from docker_rollback._inspection import (
     HELD,
@@ -32,7 +32,6 @@ from docker_rollback._rollback.update_image import UpdateImage, check_platform, 
 from docker_rollback.errors import (
     ContainerNotFoundError,
     EngineError,
-    ImageNotFoundError,
     UnsupportedContainerError,
     UpdateRejectedError,
 )
@@ -147,11 +146,11 @@ class Replacer:
         origin = find_origin(self._engine, old)
         if origin.defaults is not None:
             return origin.defaults.among(config)
-        try:
-            return _config(self._engine.inspect_image(origin.image))
-        except ImageNotFoundError:
+        image = find_image(self._engine, origin.image)
+        if image is None:
             logger.warning("%s: the defaults of its image are unknown, so its configuration is kept as it is", old.name)
             return {}
+        return _config(image)
 
     # The containers
 

@@ -26,6 +26,7 @@ from docker_rollback import (
 from docker_rollback._engine.port import EngineInfo
 from docker_rollback.errors import StoreNotFoundError
 from tests.engines.results import cannot
+from tests.engines.unprivileged import as_root
 from tests.programs import run_in
 
 pytestmark = pytest.mark.engine
@@ -146,13 +147,15 @@ def test_rollbacks_make_the_next_one_no_deeper(writer: Writer) -> None:
     writer.run("echo x > /capable")
     # CAP_NET_RAW, as `setcap` writes it.
     capability = bytes.fromhex("0100000200200000000000000000000000000000")
-    reachable = writer.file("/capable").exists()
-    if reachable:
-        os.setxattr(writer.file("/capable"), "security.capability", capability)
+    with as_root():
+        reachable = writer.file("/capable").exists()
+        if reachable:
+            os.setxattr(writer.file("/capable"), "security.capability", capability)
     for _ in range(8):
         writer.round()
         assert len(writer.left()) == 1
-        assert not reachable or os.getxattr(writer.file("/capable"), "security.capability") == capability
+        with as_root():
+            assert not reachable or os.getxattr(writer.file("/capable"), "security.capability") == capability
 
 
 def test_a_container_without_its_image_is_refused(writer: Writer) -> None:
@@ -228,6 +231,7 @@ def test_a_path_that_is_too_long_is_refused(writer: Writer) -> None:
     assert writer.inspect()["State"]["StartedAt"] == started
 
 
+@pytest.mark.direct
 def test_a_time_before_1970_is_listed(writer: Writer) -> None:
     """Engines make it the first moment of 1970; containerd's store does not tell where the layer is."""
     writer.run("touch -d '1969-06-01 00:00:00' /t/top")

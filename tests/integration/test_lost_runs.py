@@ -13,6 +13,7 @@ import pytest
 
 from docker_rollback import BackupStore, Status, rollback
 from tests.engines.results import cannot
+from tests.engines.unprivileged import as_root
 
 PATIENCE = 30.0
 SHOWS = 4.0
@@ -41,7 +42,8 @@ def tell_of_an_end(url: str, container: str, pid: int) -> None:
     said += bytes(parts_of(4, 137))
     event = bytes([*parts_of(1, b"containerd.events.TaskExit"), *parts_of(2, said)])
     folder = engine_folder(url)
-    leader = (folder / "leader").read_text().strip()
+    with as_root():
+        leader = (folder / "leader").read_text().strip()
     words = [
         "nsenter",
         "-t",
@@ -52,7 +54,8 @@ def tell_of_an_end(url: str, container: str, pid: int) -> None:
         "--address",
         str(folder / "exec/containerd/containerd.sock"),
     ]
-    subprocess.run([*words, "publish", "--topic", "/tasks/exit", "--namespace", "moby"], input=event, check=True)
+    with as_root():
+        subprocess.run([*words, "publish", "--topic", "/tasks/exit", "--namespace", "moby"], input=event, check=True)
 
 
 def processes_of(container: str) -> list[int]:

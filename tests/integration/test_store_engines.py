@@ -394,8 +394,11 @@ def test_a_container_that_has_left_its_network_is_off_it_on_each_other_engine(
     for number, source in enumerate(benches):
         store = BackupStore(tmp_path / f"left{number}")
         try:
-            for network in networks.values():
-                source.client.api.create_network(network, labels=test_labels)
+            for octet, network in enumerate(networks.values(), start=170):
+                # Not the engine's choice: another engine may have given the same addresses to a network of its own.
+                pool = docker.types.IPAMPool(subnet=f"10.{octet}.{int(token[:2], 16)}.0/24")
+                pools = docker.types.IPAMConfig(pool_configs=[pool])
+                source.client.api.create_network(network, labels=test_labels, ipam=pools)
             made = source.client.containers.create(
                 busybox_image, ["sleep", "9999"], name=name, labels=test_labels, network=networks["front"]
             )

@@ -14,6 +14,7 @@ import pytest
 
 from docker_rollback import BackupStore, DockerEngine, RollbackRequested, Status, UnsupportedContainerError, rollback
 from tests.engines.results import cannot
+from tests.engines.unprivileged import as_root
 
 pytestmark = pytest.mark.engine
 
@@ -54,14 +55,19 @@ def pair(docker_client: docker.DockerClient, busybox_image: str, test_labels: di
         pytest.skip("this engine sees no folder of this machine")
     # Some engines of the tests have a root file system of their own, and share this folder alone with the machine.
     folder = root / f"needs-{secrets.token_hex(4)}"
-    folder.mkdir()
+    with as_root():
+        folder.mkdir()
+        # Who is no root may use it, too; Docker lets nobody pass through its folder.
+        folder.chmod(0o777)
+        root.chmod(root.stat().st_mode | 0o001)
     pair = Pair(docker_client, busybox_image, test_labels, folder)
     try:
         yield pair
     finally:
         for name in (pair.name, pair.partner):
             pair.engine.remove_container(name, force=True, volumes=True)
-        shutil.rmtree(folder, ignore_errors=True)
+        with as_root():
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 USES: dict[str, tuple[str, Callable[[str], Mapping[str, Any]]]] = {
@@ -118,12 +124,14 @@ def test_what_it_binds_and_is_gone_is_missed_before_the_stop(pair: Pair, tmp_pat
 def test_a_device_that_was_unplugged_is_missed_before_the_stop(pair: Pair, tmp_path: Path) -> None:
     """As a stick is that comes back under another name."""
     device = Path(f"/dev/{pair.name}")
-    os.mknod(device, 0o20600, os.makedev(1, 3))
+    with as_root():
+        os.mknod(device, 0o20600, os.makedev(1, 3))
     try:
         given = {"PathOnHost": str(device), "PathInContainer": "/dev/stick", "CgroupPermissions": "rwm"}
         pair.start(pair.name, Devices=[given])
     finally:
-        device.unlink()
+        with as_root():
+            device.unlink()
     if pair.podman:
         cannot(pair.client, "Podman keeps a device by its numbers and starts the container without its name")
     pair.check_refused(tmp_path / "store", f"it was given '{device}' of the engine's host, which is gone")

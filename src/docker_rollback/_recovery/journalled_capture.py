@@ -1,4 +1,4 @@
-"""Takes a backup under the journal: discards a failed capture, and retries one that somebody disturbed."""
+"""Takes a backup under the journal: discards a capture that failed, and retries one that somebody disturbed."""
 
 from __future__ import annotations
 
@@ -35,19 +35,7 @@ logger = logging.getLogger("docker_rollback")
 
 @frozen(kw_only=True, eq=False)
 class JournalledCapture:
-    """Takes backups with a journal record that is written before the first stop.
-
-    Args:
-        engine: where the containers are.
-        store: where the backups and the records are.
-        operations: the records.
-        capture: takes the backups.
-        archiver: removes helpers of a failed capture.
-        revival: brings back the containers that a failed capture has stopped.
-        reporter: knows how long the containers were down.
-        clock: the time, in UTC.
-        timer: measures the time and waits.
-    """
+    """Takes backups whose journal record is written before the first stop."""
 
     _engine: Engine
     _store: BackupStore
@@ -62,29 +50,25 @@ class JournalledCapture:
     def begin(
         self, report: Report, options: CaptureOptions, *, restore_tags: bool, then: Phase
     ) -> tuple[Operation, Backup]:
-        """Take a backup, and record what comes next; the arguments and errors are those of `Recovery.begin`.
-
-        If somebody starts a stopped container meanwhile, the attempt is discarded and made again, a few times.
-        """
+        """Take a backup, and record the next phase; the arguments and errors are those of `Recovery.begin`."""
         names = [one.name for one in (*report.containers, *report.guests)]
         before = self._downtime(names)
 
         def left() -> float | None:
+            # All attempts together may take `max_downtime`.
             most = options.max_downtime
             return None if most is None else most - (self._downtime(names) - before)
-
-        def has_time() -> bool:
-            seconds = left()
-            return seconds is None or seconds > 0
 
         def take(found: Report) -> tuple[Operation, Backup]:
             limited = evolve(options, max_downtime=left())
             return self._begin(found, limited, restore_tags=restore_tags, then=then)
 
-        return capture_until_undisturbed(self._engine, report, take, has_time=has_time)
+        return capture_until_undisturbed(
+            self._engine, report, take, has_time=lambda: (seconds := left()) is None or seconds > 0
+        )
 
     def _downtime(self, names: list[str]) -> float:
-        """Return the longest downtime, in seconds, that captures have caused to one of some containers."""
+        """Return the longest downtime that captures have caused to one of the containers, in seconds."""
         downtime = self._reporter.downtime
         return max((downtime[name].capture for name in names if name in downtime), default=0.0)
 
@@ -107,7 +91,7 @@ class JournalledCapture:
                 self._note_runs(operation)
             record = operation.record
             resumed = (*record.guests, *(record.containers if options.resume else ()))
-            # Until they run, the record lists the stopped containers, so that discarding it starts them again.
+            # Until they run, the record lists the stopped containers, so that discarding it starts them.
             operation.enter(then, last=lambda: ensure_running(self._engine, resumed, timer=self._timer))
         except BaseException as error:
             removed = self._give_up(operation, error)
@@ -124,7 +108,7 @@ class JournalledCapture:
         return operation, backup
 
     def _note_runs(self, operation: Operation) -> None:
-        """Record the runs of resumed containers: whoever discards the capture starts again those that ended."""
+        """Record the new runs of resumed containers, so that discarding the capture starts those that have ended."""
         known = operation.record.containers
         try:
             found = with_runs(self._engine, known)
@@ -136,12 +120,14 @@ class JournalledCapture:
     def _give_up(self, operation: Operation, error: BaseException) -> list[Removal] | None:
         """Discard a failed capture; return the removals by others that were undone.
 
-        If discarding fails too, the record stays, a note on the error says so, and None is returned.
+        If that fails too, the record stays, a note on the error says so, and None is returned.
         """
         try:
             return self.discard(operation)
         except DockerRollbackError as failure:
-            logger.warning("operation %s: could not clean up: %s", operation.record.operation, failure)
+            logger.warning(
+                "operation %s: could not discard the failed capture: %s", operation.record.operation, failure
+            )
             error.add_note(
                 f"docker-rollback: cleaning up failed too ({failure}); "
                 f"docker_rollback.recover(store={str(self._store.path)!r}) finishes it"
@@ -149,9 +135,9 @@ class JournalledCapture:
             return None
 
     def discard(self, operation: Operation) -> list[Removal]:
-        """Discard a capture: bring its containers back to their earlier state, and remove everything it created.
+        """Discard a capture: resume its containers, and remove everything that it created.
 
-        Resources that somebody removed meanwhile are recreated; those removals are returned.
+        Containers and networks that somebody removed meanwhile are recreated; these removals are returned.
 
         Raises:
             ResumeError: a container could not be started again.
@@ -174,7 +160,7 @@ class JournalledCapture:
 
 
 def _final(error: DisturbedCaptureError) -> CaptureError:
-    """Return the error, with its notes, of a capture that is not retried because discarding it failed."""
+    """Return the error, with its notes, of a disturbed capture that is not retried because discarding it failed."""
     final = CaptureError(error.container, error.reason)
     for note in getattr(error, "__notes__", ()):
         final.add_note(note)

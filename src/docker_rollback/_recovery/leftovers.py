@@ -1,4 +1,4 @@
-"""Removes the leftovers of ended operations from the engine, and logs those that it must not remove."""
+"""Removes leftovers of ended operations from the engine, and logs those that need a decision."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from attrs import frozen
 from docker_rollback._capture import guards_of
 from docker_rollback._containers import find_container, find_containers, find_image, take_name
 from docker_rollback._engine import EVERY, Engine, remove_named
-from docker_rollback._model import Backup, ContainerSnapshot, Observed
+from docker_rollback._model import Observed
 from docker_rollback._names import IMAGE_REPOSITORY, KEPT_REPOSITORY, again, is_aside, live, name_before_aside
 from docker_rollback._recovery.operation_record import Record
 from docker_rollback._recovery.operations import Operations
@@ -23,57 +23,41 @@ logger = logging.getLogger("docker_rollback")
 
 @frozen
 class _Known:
-    """The operations and containers that a journal record or a lock volume names.
+    """The operations and containers that a journal record or a lock volume names."""
 
-    Attributes:
-        operations: the ids of operations.
-        containers: the names of their containers.
-    """
-
-    operations: Collection[str]
-    containers: Collection[str]
+    operations: Collection[str]  # by id
+    containers: Collection[str]  # by name
 
 
+@frozen(eq=False)
 class LeftOver:
-    """Removes containers and image names of unrecorded operations, and the lock volumes of ended ones.
+    """Removes containers and image names of unrecorded operations, and lock volumes of ended ones.
 
-    A container that was renamed away may be somebody's data. It is removed only if this store has a verified backup of
-    it and its successor runs; otherwise the log gives the commands for both cases. It is never renamed back: without a
-    record, the data in its volumes may be incomplete.
-
-    Args:
-        engine: the engine.
-        store: the store whose backups count.
-        operations: the operations in flight.
-
-    Example:
-        >>> LeftOver(engine, store, operations).clear()
+    A container that was renamed away may hold somebody's data. It is removed only if this store has a verified backup
+    of it and the container that took its name runs; otherwise the log gives the commands for both cases. It is never
+    renamed back: without a record, the data in its volumes may be incomplete.
     """
 
-    def __init__(self, engine: Engine, store: BackupStore, operations: Operations) -> None:
-        self._engine = engine
-        self._store = store
-        self._operations = operations
+    _engine: Engine
+    _store: BackupStore
+    _operations: Operations
 
     def clear(self) -> None:
-        """Remove the leftovers that are safe to remove, and log the rest.
+        """Remove the leftovers that are safe to remove, and log the rest. Raises `StoreError`.
 
         An error of the engine is only logged, because leftovers do no harm.
-
-        Raises:
-            StoreError: the store cannot be read.
         """
         try:
             self._clear()
         except EngineError as error:
-            logger.warning("what was left over in the engine stays there: %s", error)
+            logger.warning("could not remove leftovers from the engine: %s", error)
 
     def _clear(self) -> None:
         self._operations.remove_left_over_marks()
         for name in self._engine.list_images(HELPER_REPOSITORY):
-            # A process that is about to use it imports it again.
+            # A process that needs it imports it again.
             self._remove_image(name, users=False)
-        # Listed before the records are read, so that none of this belongs to an operation that begins later.
+        # Listed before the records are read, so that they cannot belong to an operation that begins in between.
         guards = guards_of(self._engine, self._store)
         containers = find_containers(self._engine, EVERY)
         images = [*self._engine.list_images(IMAGE_REPOSITORY), *self._engine.list_images(KEPT_REPOSITORY)]
@@ -87,11 +71,11 @@ class LeftOver:
         self._clear_images(known, images, in_use={str(one.inspection["Image"]) for one in containers})
 
     def _known(self) -> _Known | None:
-        """Return the known operations, or None if a record cannot be read, which may name anything."""
+        """Return the known operations; None if a record cannot be read, because it may name anything."""
         try:
             records = [self._store.journal.get(name, Record) for name in self._store.journal.names()]
         except StoreError as error:
-            logger.warning("nothing else is removed from the engine while a record cannot be read: %s", error)
+            logger.warning("removing nothing else from the engine, because a record cannot be read: %s", error)
             return None
         in_flight = self._operations.in_flight()
         return _Known(
@@ -112,19 +96,19 @@ class LeftOver:
             if name in named[operation]:
                 self._remove_image(name, users=named[operation][name])
             else:
-                logger.info("image %s stays: this store has no sound copy of it", name)
+                logger.info("keeping image %s, because this store has no intact copy", name)
 
     def _names_to_clear(self, backup: str) -> dict[str, bool]:
         """Return the unneeded image names of a backup, each mapped to True if the image is the user's.
 
-        The image of a container with a clean writable layer is the user's: only our name for it goes. Images loaded
-        from an export have other names, which are needed. An image that is in no store keeps its name as long as its
-        backup exists.
+        Images that were loaded from an export have other names, which are needed. An image that is in no store keeps
+        its name as long as its backup exists.
         """
         if not self._is_sound(backup):
             return {}
         images = [container.image for container in self._store.get(backup).containers]
         committed = {name: False for image in images for name in (again(image.tag), live(image.tag))}
+        # The image of a container with a clean writable layer is the user's: only our name for it goes.
         return {image.tag: image.clean for image in images} | committed
 
     def _clear_renamed(self, known: _Known, containers: Iterable[Observed]) -> None:
@@ -134,34 +118,36 @@ class LeftOver:
             if not is_aside(container.name) or before in known.containers:
                 continue
             if before in running and self._has_backup_of(container) and self._is_still(container):
-                logger.warning("removing left-over container %s: %r runs", container.name, before)
+                logger.warning("removing container %s, which was renamed away: %r runs", container.name, before)
                 self._engine.remove_container(container.id)
             else:
                 logger.warning(
-                    "container %s was renamed away from %r by an operation that is noted nowhere, and is left. "
-                    "If %r is what it should be: docker rm %s. If not: docker rename %s %s; docker start %s",
+                    "keeping container %s: an operation without a record renamed it away from %r. "
+                    "If the present %r is right: docker rm %s. If not: docker rename %s %s; docker start %s",
                     *(container.name, before, before, container.name, container.name, before, before),
                 )
 
     def _is_still(self, container: Observed) -> bool:
-        """Return True if a container is still stopped under the same name; an operation may have taken it meanwhile."""
+        """Return True if a container is still stopped under the same name: an operation may have begun with it."""
         now = find_container(self._engine, container.id)
         return now is not None and now.name == container.name and not now.state.alive
 
     def _has_backup_of(self, container: Observed) -> bool:
-        """Return True if the store has a verified backup of this very container, with its image."""
-        holding = [backup for backup in reversed(self._store.list()) if _snapshot_of(backup, container) is not None]
+        """Return True if the store has a verified backup of exactly this container, with its image."""
+        holding = [
+            backup for backup in reversed(self._store.list()) if container.id in {one.id for one in backup.containers}
+        ]
         return any(self._is_sound(backup.id) for backup in holding)
 
     def _is_sound(self, backup: str) -> bool:
-        """Return True if the store has a backup with its images and it passes verification."""
+        """Return True if the store has a backup with its images, and it passes verification."""
         try:
             found = self._store.get(backup)
             if any(container.image.manifest is None for container in found.containers):
                 return False
             self._store.verify(backup, deep=False)
         except StoreError as error:
-            logger.info("backup %s does not count: %s", backup, error)
+            logger.info("backup %s cannot be relied on: %s", backup, error)
             return False
         return True
 
@@ -179,8 +165,4 @@ class LeftOver:
         except EngineConflictError:
             logger.debug("image %s is in use", name)
         except EngineError as error:
-            logger.warning("image %s is left over in the engine: %s", name, error)
-
-
-def _snapshot_of(backup: Backup, container: Observed) -> ContainerSnapshot | None:
-    return next((one for one in backup.containers if one.id == container.id), None)
+            logger.warning("could not remove image %s from the engine: %s", name, error)

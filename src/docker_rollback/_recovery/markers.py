@@ -1,8 +1,8 @@
 """Creates lock volumes in the engine, which keep operations of different hosts and stores apart.
 
 A lock volume is empty. An engine creates a volume name atomically, at once and without an image. A process that finds
-one asks the kernel, through the lock in the store that the volume names, whether its owner is alive. A lock volume of
-another kernel is believed.
+one asks the kernel, by the lock in the store that the volume names, whether its owner is alive. The owner of a lock
+volume from another machine counts as alive.
 """
 
 from __future__ import annotations
@@ -40,12 +40,7 @@ _ENDED: Final = ("dead", "gone")
 
 
 class Markers:
-    """The lock volumes in one engine, for the operations of one store.
-
-    Args:
-        engine: the engine.
-        store: the store, whose locks tell whether an owner is alive.
-    """
+    """The lock volumes in one engine, for the operations of one store."""
 
     def __init__(self, engine: Engine, store: BackupStore) -> None:
         self._engine = engine
@@ -56,8 +51,8 @@ class Markers:
         """Create the lock volumes of an operation; the caller holds the locks of its containers in the store.
 
         Raises:
-            ContainerBusyError: a container has the lock volume of an owner that is alive, as far as can be seen. Lock
-                volumes created before stay until `remove`.
+            ContainerBusyError: a container has a lock volume whose owner is, or may be, alive. Lock volumes that were
+                created before stay until `remove`.
             UnfinishedRollbackError: its owner died, and its record is in another store.
             EngineError: the engine refused or failed.
         """
@@ -66,8 +61,9 @@ class Markers:
 
     def remove(self, record: Record) -> None:
         """Remove the lock volumes of an operation; harmless if they are gone. Raises `EngineError` if one stays."""
-        for container in record.marked:
-            self._remove(container, record)
+        for name in map(_name, record.marked):
+            if self._labels_of(name).get(OPERATION_LABEL) == record.operation:
+                self._engine.remove_volume(name)
 
     def _place(self, container: Resting, record: Record) -> None:
         labels = {
@@ -82,18 +78,14 @@ class Markers:
             self._engine.create_volume(request)
         except EngineConflictError:
             if self._labels_of(_name(container)).get(OPERATION_LABEL) == record.operation:
-                # Created by this operation before its process died.
+                # This operation created it, before its process died.
                 return
             self._judge(container)
             self._engine.remove_volume(_name(container))
             self._engine.create_volume(request)
 
     def in_flight(self) -> list[InFlight]:
-        """Return all operations that have lock volumes in this engine, oldest first, live ones included.
-
-        Raises:
-            EngineError: the engine refused or failed.
-        """
+        """Return all operations that have lock volumes in this engine, oldest first. Raises `EngineError`."""
         found: dict[tuple[str, ...], list[tuple[str, InFlight]]] = {}
         for name in self._engine.list_volumes(labels={ROLE_LABEL: _ROLE}):
             labels = self._labels_of(name)
@@ -102,21 +94,16 @@ class Markers:
                     labels.get(OPERATION_LABEL, ""),
                     *(labels.get(key, "") for key in (STORE_LABEL, FOLDER_LABEL, BOOT_LABEL)),
                 )
-                found.setdefault(key, []).append((name, self._told(name, labels)))
+                found.setdefault(key, []).append((name, self._operation_of(name, labels)))
         return sorted(map(_merged, found.values()), key=lambda one: (one.since, one.operation))
 
     def remove_left_over(self) -> None:
-        """Remove the lock volumes of operations whose store can be read and has no record of them.
-
-        A record is written before the first lock volume, and removed after the last.
-
-        Raises:
-            EngineError: the engine refused or failed.
-        """
+        """Remove lock volumes of operations whose store can be read and has no record of them. Raises `EngineError`."""
         for name in self._engine.list_volumes(labels={ROLE_LABEL: _ROLE}):
             labels = self._labels_of(name)
-            told = self._told(name, labels) if labels else None
-            if told is None or (told.owner, told.record) != _ENDED:
+            found = self._operation_of(name, labels) if labels else None
+            # A record is written before the first lock volume, and removed after the last.
+            if found is None or (found.owner, found.record) != _ENDED:
                 continue
             # Checked again: another operation may have taken the name.
             if self._labels_of(name) == labels:
@@ -124,27 +111,27 @@ class Markers:
                 self._engine.remove_volume(name)
 
     def _judge(self, container: Resting) -> None:
-        """Return if a lock volume has outlived its operation, else raise."""
+        """Raise an error unless a lock volume has outlived its operation."""
         name = _name(container)
         labels = self._labels_of(name)
         if not labels:
             return
-        told = self._told(name, labels)
-        if self._identity.is_ours(labels) or (told.owner, told.record) == _ENDED:
+        found = self._operation_of(name, labels)
+        if self._identity.is_ours(labels) or (found.owner, found.record) == _ENDED:
             # A live owner in our store would hold the locks that we hold.
             return
         by_hand = f"if it is gone for good, remove the volume {name!r}"
-        if told.owner != "dead":
+        if found.owner != "dead":
             raise ContainerBusyError(
                 container.name,
-                f"operation {told.operation} on host {told.host} holds it since {told.since}, with the store "
-                f"{told.store}; {by_hand}",
+                f"operation {found.operation} on host {found.host} has held it since {found.since}, with the store "
+                f"{found.store}; {by_hand}",
             )
         reason = f"its record is in another store; {by_hand}"
-        raise UnfinishedRollbackError(told.operation, [container.name], [reason], store=told.store)
+        raise UnfinishedRollbackError(found.operation, [container.name], [reason], store=found.store)
 
-    def _told(self, name: str, labels: Mapping[str, str]) -> InFlight:
-        """Return the operation of a lock volume, with the state of its owner and record as seen from here."""
+    def _operation_of(self, name: str, labels: Mapping[str, str]) -> InFlight:
+        """Return the operation that a lock volume names, with the state of its owner and record."""
         operation = labels.get(OPERATION_LABEL, "")
         store = self._store if self._identity.is_ours(labels) else self._identity.other_store(labels)
         container = name.removeprefix(_PREFIX)
@@ -158,8 +145,8 @@ class Markers:
                 owner = "alive" if alive else "dead"
                 # A store without a journal is not the one in which the operation began.
                 if store.journal.is_there():
-                    noted = any(note.startswith(f"{operation}.") for note in store.journal.names())
-                    record = ("here" if store is self._store else "elsewhere") if noted else "gone"
+                    recorded = any(name.startswith(f"{operation}.") for name in store.journal.names())
+                    record = ("here" if store is self._store else "elsewhere") if recorded else "gone"
             except StoreError as error:
                 logger.info("store %s cannot be read: %s", store.path, error)
         return InFlight(
@@ -175,20 +162,15 @@ class Markers:
 
     def _labels_of(self, volume: str) -> Mapping[str, str]:
         """Return the labels of a volume; none if it is gone."""
-        found = find_volume(self._engine, volume) or {}
-        return found.get("Labels") or {}
-
-    def _remove(self, container: Resting, record: Record) -> None:
-        if self._labels_of(_name(container)).get(OPERATION_LABEL) == record.operation:
-            self._engine.remove_volume(_name(container))
+        return (find_volume(self._engine, volume) or {}).get("Labels") or {}
 
 
-def _merged(marks: Sequence[tuple[str, InFlight]]) -> InFlight:
+def _merged(volumes: Sequence[tuple[str, InFlight]]) -> InFlight:
     """Merge the lock volumes of one operation; it is alive if one of their owners is."""
-    told = [one for _, one in sorted(marks, key=lambda mark: mark[0])]
-    first = next((one for one in told if one.owner == "alive"), told[0])
-    containers = tuple(name for one in told for name in one.containers)
-    project = next((one.project for one in told if one.project is not None), None)
+    found = [one for _, one in sorted(volumes, key=lambda volume: volume[0])]
+    first = next((one for one in found if one.owner == "alive"), found[0])
+    containers = tuple(name for one in found for name in one.containers)
+    project = next((one.project for one in found if one.project is not None), None)
     return evolve(first, containers=containers, project=project)
 
 

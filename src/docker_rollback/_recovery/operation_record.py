@@ -1,8 +1,8 @@
 """Defines the journal record of an operation in flight, from which `recover` works, and pure functions on it.
 
-One record describes one operation on some containers: a rollback, a backup or a restore. It is replaced as a whole
-before each phase that changes something. Names are chosen in advance, with the operation's id in each, so that
-everything an operation created can be found from its record.
+A record describes one operation on some containers: a rollback, a backup or a restore. It is replaced as a whole before
+each phase that changes anything. Names are chosen in advance and contain the operation's id, so that everything that an
+operation created can be found from its record.
 """
 
 from __future__ import annotations
@@ -67,14 +67,13 @@ class Record:
         standing: the containers at the time of writing: those of the operation, and others with their names or volumes.
         kept: the id of the backup in which `recover` keeps the state that it found.
         project: the name of the compose project that the operation covers.
-        spares: whether volumes added to the project since its backup stay: a plain restore knows of no update that made
-            them.
+        spares: whether volumes that were added to the project since its backup stay. A plain restore cannot know that
+            an update added them.
         restore_tags: whether image names are moved back.
-        came: the project when the rollback began. What is not in it was added later, not by the update.
-        stopped: the containers stopped for a capture, other containers included, as they were before, each with the
-            image that was committed while it ran. They are recreated from these if somebody removes them; empty once
-            all run.
-        networks: the networks of these.
+        came: the project when the rollback began. Anything that is not in it was added later, not by the update.
+        stopped: the snapshots of the containers that are stopped for a capture, with images that were committed while
+            they ran. A container that somebody removes is recreated from its snapshot. Empty once all run.
+        networks: the networks of the stopped containers.
     """
 
     operation: str
@@ -122,7 +121,7 @@ class Record:
         )
 
 
-def stand(container: Observed) -> Standing:
+def standing_of(container: Observed) -> Standing:
     """Return the part of a container that a record keeps."""
     inspection = container.inspection
     chosen = {
@@ -137,10 +136,7 @@ def stand(container: Observed) -> Standing:
 
 
 def interference(record: Record, found: Iterable[Observed]) -> list[str]:
-    """Return one sentence for each container that was started or changed since a record was written.
-
-    A stopped or removed container is no work that a rollback could destroy. The rollback itself changes configurations
-    and names, and does not start what it creates before all data is back.
+    """Return a sentence for each container that was started or changed since a record was written.
 
     Args:
         record: the last record of the operation.
@@ -148,16 +144,18 @@ def interference(record: Record, found: Iterable[Observed]) -> list[str]:
     """
     known = {standing.id: standing for standing in record.standing}
     reasons = []
+    # A stopped or removed container is no work that a rollback could destroy.
     for container in found:
-        before, now = known.get(container.id), stand(container)
+        before, now = known.get(container.id), standing_of(container)
         if before is None and now.started:
-            reasons.append(f"container {container.name!r} was made and started since")
+            reasons.append(f"container {container.name!r} was created and started since")
         elif before is not None and not is_same_start(container.inspection, before.started, before.restarted):
             reasons.append(f"container {container.name!r} was started since")
         elif record.phase == "rolling back":
+            # The rollback itself changes configurations and names, and starts nothing before all data is restored.
             continue
         elif before is None:
-            reasons.append(f"container {container.name!r} was made since")
+            reasons.append(f"container {container.name!r} was created since")
         elif before.config != now.config:
             reasons.append(f"container {container.name!r} was changed since")
     return reasons

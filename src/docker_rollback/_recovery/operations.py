@@ -1,4 +1,4 @@
-"""Keeps operations in flight: their journal records, their lock volumes and their holds on backups."""
+"""Keeps the operations in flight: their journal records, their lock volumes and their holds on backups."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from docker_rollback._model import (
     Resting,
 )
 from docker_rollback._recovery.markers import Markers
-from docker_rollback._recovery.operation_record import Phase, Record, stand
+from docker_rollback._recovery.operation_record import Phase, Record, standing_of
 from docker_rollback._reporting import Reporter
 from docker_rollback._store import BackupStore
 from docker_rollback.errors import (
@@ -65,7 +65,7 @@ class Operation:
 
     Attributes:
         record: its journal record.
-        told: the image names that a restore moved back, and a sentence for each inexact result.
+        notes: the image names that a restore moved back, and a sentence for each inexact result.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class Operation:
         self._markers = markers
         self._clock = clock
         self.record: Record = record
-        self.told: list[LedBack | str] = []
+        self.notes: list[LedBack | str] = []
 
     @property
     def id(self) -> str:
@@ -105,9 +105,9 @@ class Operation:
         return self
 
     def enter(self, phase: Phase, *, last: Callable[[], None] = lambda: None) -> None:
-        """Record durably that a phase begins; the backup is held from the first phase that needs it.
+        """Record durably that a phase begins.
 
-        `last` is called before the record is written, after the last request to the engine. If it raises, the previous
+        `last` is called after the last request to the engine, before the record is written. If it raises, the previous
         record stays.
 
         Raises:
@@ -115,11 +115,12 @@ class Operation:
             EngineError: the engine does not answer.
         """
         if phase in ("updating", "rolling back"):
+            # From the first phase that may need the backup, no prune removes it.
             self._store.hold(self.record.operation, HOLDER, "it is needed until the rollback has ended")
-        standing = () if phase == "committed" else tuple(stand(container) for container in self.look())
+        standing = () if phase == "committed" else tuple(standing_of(container) for container in self.look())
         came = self._came(phase)
         last()
-        # Containers that were stopped for a capture run again, or are in the backup.
+        # The containers that were stopped for a capture run again, or are in the backup.
         self._write(evolve(self.record, phase=phase, standing=standing, came=came, stopped=(), networks=()))
 
     def commit(self) -> None:
@@ -134,33 +135,31 @@ class Operation:
             noted = self._store.journal.get(self.record.key, Record)
             if noted is None or noted.phase != "committed":
                 raise
-            # The record is in place already. If the update were undone now and this process died, it would mislead.
+            # The record is in place, only not synced. If this process died while it undid the update, recovery would
+            # take the update for final.
             logger.warning("operation %s is committed, but a power cut may undo that: %s", noted.operation, error)
             self.record = noted
 
     def try_enter(self, phase: Phase) -> None:
-        """Record a phase of a rollback, and go on if that fails.
-
-        With an older record, recovery asks before it restores anything a second time.
-        """
+        """Record a phase of a rollback; go on if that fails."""
         try:
             self.enter(phase)
         except DockerRollbackError as error:
+            # With an older record, recovery asks before it restores anything a second time.
             logger.warning("operation %s continues without a record: %s", self.record.operation, error)
 
-    def resting_guests(self, reporter: Reporter, timer: Timer) -> QuiescedContainers:
-        """Return the object that stops other containers; it has those stopped already. An error leaves them stopped."""
-        note = self.note_guest
-        guests = QuiescedContainers(
-            self._engine, "hold", record=note, after_errors=False, reporter=reporter, timer=timer
+    def stopping_others(self, reporter: Reporter, timer: Timer) -> QuiescedContainers:
+        """Return the context in which other containers are stopped; an error leaves them stopped."""
+        others = QuiescedContainers(
+            self._engine, "hold", record=self.note_other, after_errors=False, reporter=reporter, timer=timer
         )
-        for guest in self.record.guests:
-            guests.adopt(guest)
-        return guests
+        for other in self.record.guests:
+            others.adopt(other)
+        return others
 
     @contextmanager
-    def not_done_by_an_error(self) -> Iterator[None]:
-        """Make recovery restore again, after keeping the current state, if a rollback fails once all data is back."""
+    def reopening_after_errors(self) -> Iterator[None]:
+        """Make recovery restore again, after keeping the current state, if a block fails once all data is restored."""
         try:
             yield
         except DockerRollbackError:
@@ -168,16 +167,16 @@ class Operation:
                 self.try_enter("updating")
             raise
 
-    def note_guest(self, guest: Resting) -> None:
+    def note_other(self, other: Resting) -> None:
         """Record another container before it is stopped."""
-        others = tuple(known for known in self.record.guests if known.id != guest.id)
+        known = tuple(one for one in self.record.guests if one.id != other.id)
         try:
-            self._write(evolve(self.record, guests=(*others, guest)))
+            self._write(evolve(self.record, guests=(*known, other)))
         except DockerRollbackError as error:
-            logger.warning("container %s is stopped without a record: %s", guest.name, error)
+            logger.warning("container %s is stopped without a record: %s", other.name, error)
 
     def note_detached(self, found: Detached) -> None:
-        """Record another container before it is detached from a network; the first record of it stays."""
+        """Record another container before it is detached from a network; an earlier record of it stays."""
         if (found.id, found.network) in {(known.id, known.network) for known in self.record.detached}:
             return
         try:
@@ -186,11 +185,11 @@ class Operation:
             logger.warning("container %s is detached from %s without a record: %s", found.name, found.network, error)
 
     def note_stopped(self, stopped: Sequence[ContainerSnapshot], networks: Sequence[NetworkRecord]) -> None:
-        """Record durably the containers that a capture will stop, to recreate them if need be. Raises `StoreError`."""
+        """Record durably the containers that a capture will stop, so that recovery can recreate them."""
         self._write(evolve(self.record, stopped=tuple(stopped), networks=tuple(networks)))
 
     def note_runs(self, containers: Sequence[Resting]) -> None:
-        """Record durably the runs that an abandoned capture has started again. Raises `StoreError`."""
+        """Record durably the runs of containers that were started again. Raises `StoreError`."""
         self._write(evolve(self.record, containers=tuple(containers)))
 
     def note_kept(self, backup: str) -> None:
@@ -212,14 +211,13 @@ class Operation:
         return list(found.values())
 
     def of_the_update(self, backup: Backup) -> Project:
-        """Return the additions to its project that may be removed when an interrupted operation is finished.
-
-        Additions after the start of the rollback stay. Once everything was restored, people may be at work: if an added
-        container was started since, volumes and networks stay too.
-        """
+        """Return the additions to its project that may be removed when an interrupted operation is finished."""
+        # Additions that were made after the start of the rollback stay.
         came = self.record.came or Project(self.record.project or "")
         if self.record.phase != "restored":
             return came
+        # Once everything was restored, people may be at work: after any start of an added container, volumes and
+        # networks stay, too.
         started = {standing.id: standing.started for standing in self.record.standing}
         found = added_since(self._engine, backup).containers
         idle = [
@@ -231,11 +229,11 @@ class Operation:
         """Release the backup, remove the lock volumes and the record; this can be repeated.
 
         Args:
-            last: called before the record is removed, after the last request to the engine: an engine that dies in a
+            last: called after the last request to the engine, before the record is removed: an engine that dies in a
                 later request ends its containers. If it raises, the record stays.
 
         Raises:
-            EngineError, StoreError: something is left over, and so is the record; recovery finishes.
+            EngineError, StoreError: something could not be removed, and the record stays; recovery finishes.
         """
         self._store.release(self.record.operation, HOLDER)
         self._markers.remove(self.record)
@@ -259,8 +257,8 @@ class Operations:
     """The operations in flight on one engine, recorded in one store.
 
     Args:
-        engine: the engine that the containers are on.
-        store: the store with the journal.
+        engine: the engine that has the containers.
+        store: the store that has the journal.
         clock: returns the time, in UTC.
 
     Example:
@@ -338,7 +336,7 @@ class Operations:
         Args:
             references: names and ids of containers; only operations on these are returned.
             project: a compose project whose operations are returned as well.
-            on_damage: called with the error of each record that cannot be read, which is then skipped.
+            on_damage: called with the error of each record that cannot be read; such a record is skipped.
 
         Raises:
             CorruptBackupError, UnsupportedFormatError: a record is damaged, or a newer version wrote it.
@@ -368,7 +366,7 @@ class Operations:
         return None if noted is None else self._operation(noted)
 
     def sweep(self) -> None:
-        """Remove drafts, temporary files and holds without a record that dead processes left in the store.
+        """Remove drafts, temporary files and unrecorded holds of dead processes from the store.
 
         A failed removal is only logged, because leftovers only take space.
         """
@@ -378,18 +376,14 @@ class Operations:
             for backup in self._store.held_by(HOLDER):
                 self._let_go(backup)
         except StoreError as error:
-            logger.warning("something that a process left in the store when it died stays there: %s", error)
+            logger.warning("could not remove the leftovers of dead processes from the store: %s", error)
 
     def in_flight(self) -> list[InFlight]:
-        """Return the operations of all stores and hosts that have lock volumes in the engine, oldest first.
-
-        Raises:
-            EngineError: the engine refused or failed.
-        """
+        """Return the operations of all stores and hosts that have lock volumes, oldest first. Raises `EngineError`."""
         return self._markers.in_flight()
 
     def unfinished_elsewhere(self) -> list[InFlight]:
-        """Return the operations that may be interrupted and that another store has to finish. Raises `EngineError`."""
+        """Return the operations that another store has to finish, if they were interrupted. Raises `EngineError`."""
         return [one for one in self.in_flight() if one.is_unfinished_elsewhere]
 
     def require_store(self) -> None:
@@ -411,26 +405,23 @@ class Operations:
             raise
 
     def remove_left_over_marks(self) -> None:
-        """Remove the lock volumes of operations that have ended, if their stores can be read from here.
-
-        Raises:
-            EngineError: the engine refused or failed.
-        """
+        """Remove lock volumes of ended operations, if their stores can be read from here. Raises `EngineError`."""
         self._markers.remove_left_over()
 
     def _let_go(self, backup: str) -> None:
-        """Release the hold of a restore that died between its hold and its record; a live one has the locks."""
-        if self._is_noted(backup):
+        """Release the hold of a restore that died between its hold and its record."""
+        if self._is_recorded(backup):
             return
         try:
             found = self._store.get(backup)
+            # A live restore holds these locks.
             with locked(self._store, found.containers, project=found.project.name if found.project else None):
-                if not self._is_noted(backup):
+                if not self._is_recorded(backup):
                     self._store.release(backup, HOLDER)
         except (ContainerBusyError, StoreError) as error:
             logger.info("the hold of backup %s stays: %s", backup, error)
 
-    def _is_noted(self, operation: str) -> bool:
+    def _is_recorded(self, operation: str) -> bool:
         return any(name.startswith(f"{operation}.") for name in self._store.journal.names())
 
     @contextmanager

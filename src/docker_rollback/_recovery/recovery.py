@@ -41,12 +41,12 @@ class Recovery:
     """Restores backups under the journal, and finishes operations whose process died.
 
     Args:
-        engine: the engine that the containers are on.
-        store: the store with the backups and the journal.
+        engine: the engine that has the containers.
+        store: the store that has the backups and the journal.
         operations: the operations in the journal.
-        preflight: checks what is to be kept before it is rolled back.
-        capture: keeps it.
-        restorer: restores a backup.
+        preflight: checks the containers before a capture.
+        capture: takes backups.
+        restorer: restores backups.
         archiver: gives access to volumes.
         reporter: progress and timing sink.
         clock: returns the time, in UTC.
@@ -96,7 +96,13 @@ class Recovery:
             timer=timer,
         )
         self._keeper = Keeper(
-            engine, store, preflight=preflight, capture=capture, archiver=archiver, revival=self._revival, clock=clock
+            engine=engine,
+            store=store,
+            preflight=preflight,
+            capture=capture,
+            archiver=archiver,
+            revival=self._revival,
+            clock=clock,
         )
 
     # Before the update
@@ -121,7 +127,7 @@ class Recovery:
         concerned, recovered = list(references), self.finish_earlier(references, project=project)
         while True:
             with self._preflight.holding(references, project=project) as report:
-                # Containers that join, and operations that another process left unfinished a moment ago.
+                # Further containers may have joined, and another process may just have died.
                 concerned += [word for container in report.containers for word in (container.id, container.name)]
                 if not self._operations.unfinished(concerned, project=project):
                     yield report, recovered
@@ -166,7 +172,7 @@ class Recovery:
         self.settle(operation, backup, rolled_back=True)
 
     def put_back(self, operation: Operation, backup: Backup, *, first: Callable[[], None] | None = None) -> None:
-        """Restore the backup of an update that failed; what was in the way stays renamed away until `settle`.
+        """Restore the backup of an update that failed; containers in the way stay renamed away until `settle`.
 
         Args:
             operation: the operation.
@@ -182,7 +188,7 @@ class Recovery:
         self._put_back(operation, backup)
 
     def keep_failed(self, operation: Operation) -> str | None:
-        """Keep the state of a failed update as a backup and leave it stopped; return its id, or None if nothing stands.
+        """Keep the state of a failed update as a backup and leave it stopped; return its id, None if nothing is there.
 
         Raises:
             UnsupportedContainerError, CaptureError, EngineError, VolumeError, StoreError: it could not be kept.
@@ -204,7 +210,7 @@ class Recovery:
     def _put_back_once(self, operation: Operation, backup: Backup) -> None:
         operation.try_enter("rolling back")
         self._archiver.remove_left_over()
-        with operation.not_done_by_an_error(), operation.resting_guests(self._reporter, self._timer) as others:
+        with operation.reopening_after_errors(), operation.stopping_others(self._reporter, self._timer) as others:
             self._restorer.put_back(
                 backup,
                 others=others,
@@ -213,7 +219,7 @@ class Recovery:
                 ),
                 before_resume=lambda: operation.try_enter("restored"),
                 restore_tags=operation.record.restore_tags,
-                note=operation.told.append,
+                note=operation.notes.append,
             )
 
     def settle(self, operation: Operation, backup: Backup, *, rolled_back: bool, only: Project | None = None) -> None:
@@ -223,11 +229,11 @@ class Recovery:
             operation: the operation.
             backup: its backup.
             rolled_back: whether the backup was restored.
-            only: the containers, networks and volumes added to its project that may be removed; all if None.
+            only: the additions to its project that may be removed; None for all.
 
         Raises:
             RestoreError: a container no longer runs; the record stays.
-            EngineError, StoreError: something is left over; `recover` finishes the cleanup.
+            EngineError, StoreError: something could not be removed; `recover` finishes the clean-up.
         """
         if rolled_back:
             record = operation.record
@@ -239,7 +245,7 @@ class Recovery:
             self._restorer.remove_originals(backup)
         self._capture.release(backup)
         if operation.record.kept in self._store.ids():
-            # The image of a rolled-back update has lost its name and may be the only trace of that update.
+            # The image of the update has lost its name in the rollback, and this may be the only copy.
             self._capture.release(self._store.get(operation.record.kept), spare=True)
         # The engine may have died since the last check, and its containers with it.
         operation.end(last=lambda: self._restorer.ensure_running(backup) if rolled_back else None)
@@ -261,7 +267,7 @@ class Recovery:
         self._operations.require_store()
         done: list[Recovered] = []
         failures: list[DockerRollbackError] = []
-        # Includes helpers of a process that died before its first record. Their lock files are removed after them.
+        # Even without a record, a dead process may have left helpers. Their lock files are swept after them.
         self._remove_left_over(failures)
         self._operations.sweep()
         for operation in self._operations.unfinished(on_damage=failures.append):
@@ -271,7 +277,7 @@ class Recovery:
                 logger.info("operation %s is in progress: %s", operation.record.operation, error)
             except DockerRollbackError as error:
                 record = operation.record
-                error.add_note(f"while operation {record.operation} on {', '.join(record.names)} was to be finished")
+                error.add_note(f"while finishing operation {record.operation} on {', '.join(record.names)}")
                 failures.append(error)
         # The engine may have completed a dead process's request only now.
         self._remove_left_over(failures)
@@ -279,27 +285,27 @@ class Recovery:
             LeftOver(self._engine, self._store, self._operations).clear()
         except StoreError as error:
             error.add_note(
-                "while what dead operations left in the engine was to be cleared, which stays there for now; "
-                "if index.json is damaged, put it back from a copy of the store, or use another store from now on"
+                "while removing the leftovers of dead operations from the engine, where they stay for now; "
+                "if index.json is damaged, restore it from a copy of the store, or use another store from now on"
             )
             failures.append(error)
         try:
             elsewhere = self._operations.unfinished_elsewhere()
         except EngineError as error:
-            error.add_note("while the lock volumes of other stores were to be looked at")
+            error.add_note("while reading the lock volumes of other stores")
             failures.append(error)
         else:
-            told = UnfinishedElsewhereError(elsewhere, done, store=str(self._store.path))
+            unfinished = UnfinishedElsewhereError(elsewhere, done, store=str(self._store.path))
             if elsewhere and not failures:
-                raise told
-            failures += [told] if elsewhere else []
+                raise unfinished
+            failures += [unfinished] if elsewhere else []
         if failures:
             finished = [recovered.operation for recovered in done]
             raise RecoveryFailedError(failures, finished, store=str(self._store.path)) from failures[0]
         return tuple(done)
 
     def _remove_left_over(self, failures: list[DockerRollbackError]) -> None:
-        """Remove helpers of dead processes; add an error to `failures` and go on."""
+        """Remove helpers of dead processes; add an error of the engine to `failures` and go on."""
         try:
             self._archiver.remove_left_over()
         except EngineError as error:
@@ -321,7 +327,7 @@ class Recovery:
             RestoreError, EngineError, VolumeError, StoreError: an operation could not be finished.
         """
         done: list[Recovered] = []
-        # Includes helpers of a process that died before its first record.
+        # Even without a record, a dead process may have left helpers.
         left_over = self._archiver.remove_left_over()
         for operation in self._operations.unfinished(references, project=project):
             if operation.record.operation == but:
@@ -337,7 +343,9 @@ class Recovery:
                 return []
             record = owned.record
             names = ", ".join(record.names)
-            logger.warning("operation %s on %s was cut off (%s): finishing it", record.operation, names, record.phase)
+            logger.warning(
+                "finishing operation %s on %s, which was interrupted (%s)", record.operation, names, record.phase
+            )
             recovered = self._finish(owned, asked=asked, keep_found=keep_found)
             logger.warning("operation %s on %s is %s", record.operation, names, recovered.outcome)
             return [recovered]
@@ -353,7 +361,7 @@ class Recovery:
         backup = self._store.get(record.operation)
         self._keeper.undo(operation)
         record = operation.record
-        # What somebody created after the interruption is not the update's, and is removed only if it is kept.
+        # Additions after the interruption are not the update's, and are removed only if a backup keeps them.
         kept, only = record.kept, None if record.phase == "updating" else operation.of_the_update(backup)
         if record.phase == "restored":
             self._resume_rest(operation, backup)
@@ -372,9 +380,9 @@ class Recovery:
         return Recovered(record.operation, record.names, "rolled back", kept)
 
     def _resume_rest(self, operation: Operation, backup: Backup) -> None:
-        """Start the containers that a rollback restored but had not started; others that run or ran since stay."""
+        """Start the containers that a rollback restored but had not started; those that have run since stay."""
         before = {standing.id: standing.started for standing in operation.record.standing}
-        with operation.not_done_by_an_error(), operation.resting_guests(self._reporter, self._timer) as others:
+        with operation.reopening_after_errors(), operation.stopping_others(self._reporter, self._timer) as others:
             if (part := removed_part(self._engine, backup)) is not None:
                 self._restorer.put_back(part, others=others)
             self._restorer.resume_rest(backup, before)

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from attrs import evolve, frozen
+from attrs import evolve, field, frozen
 
 from docker_rollback._capture import remove_guards
 from docker_rollback._containers import (
@@ -43,47 +43,29 @@ logger = logging.getLogger("docker_rollback")
 
 @frozen
 class Removal:
-    """Something that somebody removed while a container was stopped for its backup.
+    """The removal of a container or its network while it was stopped for its backup.
 
     Attributes:
         container: the container's name.
-        reason: a sentence that names the removed thing and its replacement.
+        reason: a sentence that names the removed object and its replacement.
     """
 
     container: str
     reason: str
 
 
+@frozen(eq=False)
 class Revival:
-    """Resumes the containers of an abandoned capture.
+    """Resumes the containers of an abandoned capture."""
 
-    Args:
-        engine: the engine that the containers are on.
-        snapshotter: finds their committed images.
-        restorer: recreates them, by the same plan as a rollback.
-        reporter: progress and timing sink.
-        timer: measures time and waits.
-    """
-
-    def __init__(
-        self,
-        engine: Engine,
-        snapshotter: ContainerSnapshotter,
-        restorer: Restorer,
-        *,
-        reporter: Reporter,
-        timer: Timer,
-    ) -> None:
-        self._engine = engine
-        self._snapshotter = snapshotter
-        self._restorer = restorer
-        self._reporter = reporter
-        self._timer = timer
+    _engine: Engine
+    _snapshotter: ContainerSnapshotter
+    _restorer: Restorer  # recreates removed containers by the plan of a rollback
+    _reporter: Reporter = field(kw_only=True)
+    _timer: Timer = field(kw_only=True)
 
     def bring_back(self, record: Record) -> tuple[list[Removal], tuple[Resting, ...]]:
-        """Start the stopped containers, and recreate the removed ones and their networks; this can be repeated.
-
-        A container that still exists is started rather than recreated.
+        """Start the stopped containers, and recreate removed ones and their networks; this can be repeated.
 
         Returns:
             The removals, and the containers that were started.
@@ -92,11 +74,11 @@ class Revival:
             ResumeError: a container could not be started.
             RestoreError, EngineError: a container could not be recreated.
         """
-        # A process may have died while these were recreated: starting them by id would start them half restored.
+        # A process may have died while it recreated these: starting them by id would start them half restored.
         halfway = {one.id for one in record.stopped if self._is_halfway(one)}
         started, failure = self._start(record, but=halfway)
         removed = {one.id for one in record.stopped if self._is_removed(one)}
-        networks = tuple(network for network in record.networks if not self._stands(network))
+        networks = tuple(network for network in record.networks if self._is_gone(network))
         failed = set(failure.containers) if failure is not None and (removed or networks) else set()
         halfway -= self._replaced(record, halfway)
         lost = [one for one in record.stopped if one.id in removed | halfway or one.name in failed]
@@ -132,7 +114,7 @@ class Revival:
         return is_aside(standing.name) or held or standing.state.status in HALF_REMOVED
 
     def _replaced(self, record: Record, halfway: Collection[str]) -> set[str]:
-        """Return the ids of the containers whose name another container has that has run; they stay as they are."""
+        """Return the ids of containers whose name another container has that has run; they stay as they are."""
         replaced = set()
         for one in record.stopped:
             other = find_container(self._engine, one.name) if one.id in halfway else None
@@ -144,7 +126,7 @@ class Revival:
     def _start(self, record: Record, *, but: Collection[str]) -> tuple[tuple[Resting, ...], ResumeError | None]:
         stopped = (*record.guests, *reversed(record.containers))
         if record.phase != "capturing":
-            # Stopped to keep the state of an update, not by the capture before it.
+            # They were stopped to keep the state of an update, not by the capture before it.
             stopped = tuple(quiesced_container(one, "stop") for one in reversed(record.stopped))
         bound = self._restorer.bound_paths()
         bound.expect(record.stopped)
@@ -171,21 +153,21 @@ class Revival:
         return False
 
     def _is_there(self, snapshot: ContainerSnapshot) -> bool:
-        """Return True if a container exists and is not half removed, as an engine does nothing more with such a one."""
+        """Return True if a container exists and is not half removed: an engine only removes such a one."""
         standing = find_container(self._engine, snapshot.id)
         return standing is not None and standing.state.status not in HALF_REMOVED
 
-    def _stands(self, network: NetworkRecord) -> bool:
-        standing = find_network(self._engine, network.name)
-        return standing is not None and str(standing["Id"]) == network.id
+    def _is_gone(self, network: NetworkRecord) -> bool:
+        found = find_network(self._engine, network.name)
+        return found is None or str(found["Id"]) != network.id
 
     def _recreate(
         self, record: Record, lost: Sequence[ContainerSnapshot], removed: Collection[str]
     ) -> dict[str, Removal]:
         others = {one.id: find_container(self._engine, one.name) for one in record.stopped if one not in lost}
-        # Of those that an earlier attempt has recreated already.
+        # An earlier attempt has recreated some, which have new ids.
         ids = {old: other.id for old, other in others.items() if other is not None and other.id != old}
-        snapshots = tuple(evolve(one, inspection=with_ids(one.inspection, ids)) for one in map(self._now, lost))
+        snapshots = tuple(evolve(one, inspection=with_ids(one.inspection, ids)) for one in map(self._current, lost))
         attached = {name for one in lost for name in user_endpoints(one.inspection)}
         ours = {one.id for one in lost}
         backup = Backup(
@@ -209,9 +191,9 @@ class Revival:
         }
 
     def _put_back(self, backup: Backup) -> dict[str, Sequence[str]]:
-        """Restore the containers; return the differences of those that run but are not exact, by container."""
+        """Restore the containers; return the differences of those that run but are not exact, by name."""
         try:
-            # Containers that share a volume are stopped meanwhile, and resumed even after an error.
+            # Other containers that share a volume are stopped meanwhile, and resumed even after an error.
             others = QuiescedContainers(self._engine, "hold", reporter=self._reporter, timer=self._timer)
             self._restorer.put_back(backup, others=others)
         except RestoreError as error:
@@ -223,8 +205,8 @@ class Revival:
             return {failure.container: failure.differences for failure in failures}
         return {}
 
-    def _now(self, snapshot: ContainerSnapshot) -> ContainerSnapshot:
-        """Return a container with its current content, or with its newest image if it is gone."""
+    def _current(self, snapshot: ContainerSnapshot) -> ContainerSnapshot:
+        """Return a container's snapshot with its current content, or with its newest image if it is gone."""
         if self._is_there(snapshot):
             found = Observed(snapshot.name, snapshot.id, snapshot.inspection, snapshot.state, snapshot.mounts)
             return self._snapshotter.capture(found, tag=snapshot.image.tag)
@@ -232,7 +214,7 @@ class Revival:
         return evolve(self._latest(snapshot), inspection=inspection, mounts=observe(inspection).mounts)
 
     def _latest(self, snapshot: ContainerSnapshot) -> ContainerSnapshot:
-        """Return a snapshot taken while its container ran, with the newest image that the engine still has."""
+        """Return a snapshot with the newest of its images that the engine still has."""
         image = snapshot.image
         for tag in (image.tag, live(image.tag)):
             found = image_id_of(self._engine, tag)
@@ -240,7 +222,7 @@ class Revival:
                 continue
             layers = layers_of(self._engine.inspect_image(found))
             clean = image.clean and layers in (image.committed_layers, image.layers)
-            # The original image may have been removed as unused; the committed one is equal.
+            # The original image may have been removed as unused, and the committed one is equal.
             identity = (
                 image.original_id if clean and image_id_of(self._engine, image.original_id) is not None else found
             )
@@ -251,10 +233,7 @@ class Revival:
 
 
 def removed_part(engine: Engine, backup: Backup) -> Backup | None:
-    """Return the part of a restored backup that somebody removed before it was started; None if nothing.
-
-    Volumes that still exist are not part of it.
-    """
+    """Return the part of a restored backup that somebody removed before it was started; None if nothing was."""
     containers = tuple(one for one in backup.containers if find_container(engine, one.name) is None)
     if not containers:
         return None
@@ -273,7 +252,7 @@ def removed_part(engine: Engine, backup: Backup) -> Backup | None:
 
 
 def with_volumes_named(snapshot: ContainerSnapshot) -> Mapping[str, Any]:
-    """Return a container's inspection with its anonymous volumes as named volumes. Pure."""
+    """Return a container's inspection with its anonymous volumes turned into named ones. Pure."""
     inspection = dict(snapshot.inspection)
     host = dict(inspection["HostConfig"])
     binds = list(host.get("Binds") or ())
@@ -286,7 +265,7 @@ def with_volumes_named(snapshot: ContainerSnapshot) -> Mapping[str, Any]:
         for one in asked:
             one["Source"] = mount.source
         if not asked:
-            # A bind without a source has an entry already.
+            # An anonymous volume may be requested as a bind without a source.
             binds = [bind for bind in binds if str(bind).rstrip("/") != mount.destination.rstrip("/")]
             binds.append(f"{mount.source}:{mount.destination}" + (":ro" if mount.read_only else ""))
         for one in shown:
@@ -304,12 +283,12 @@ _NETWORK = (
 
 
 def _sentence(snapshot: ContainerSnapshot, named: Sequence[str], differs: Sequence[str]) -> str:
-    """Return the sentence about a container that somebody removed."""
+    """Return the sentence about a container that somebody removed and that is recreated."""
     text = "somebody removed it while it was stopped for the backup; it is recreated from "
     if snapshot.image.committed_layers:
-        text += "what was committed of it and from its volumes, and runs again"
+        text += "its committed file system and its volumes, and runs again"
     else:
-        text += "its image and its volumes, and runs again, but what its writable layer held is lost"
+        text += "its image and its volumes, and runs again, but the content of its writable layer is lost"
     if named:
         text += f"; its anonymous volumes are named volumes now: {', '.join(named)}"
     if differs:

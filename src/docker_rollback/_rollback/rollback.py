@@ -380,7 +380,7 @@ class Rollback:
             logger.exception("backup %s: tidying up failed; the outcome stands", self.backup.id)
 
     def _conclude(self, leaving: BaseException | None) -> None:
-        for fact in self._operation.told if self._operation is not None else ():
+        for fact in self._operation.notes if self._operation is not None else ():
             self._builder.restored(fact)
         for problem in self._hooks.problems:
             self._builder.problem(problem)

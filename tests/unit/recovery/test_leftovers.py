@@ -410,7 +410,7 @@ def test_an_engine_that_refuses_to_list_fails_no_recovery(shop: Shop, caplog: py
     die_in_the_body(shop, shop.break_it)
     failing = FailingEngine(shop.engine, verbs={"list_images"}, at=1, lasting=True)
     assert [one.outcome for one in recover(client=failing, store=shop.store)] == ["rolled back"]
-    assert "what was left over in the engine stays there" in caplog.text
+    assert "could not remove leftovers from the engine" in caplog.text
 
 
 def test_a_helper_that_has_ended_goes_whoever_made_it(shop: Shop) -> None:
@@ -554,7 +554,7 @@ def test_an_index_that_is_damaged_is_told_with_what_to_do(shop: Shop) -> None:
     shop.engine.run(name, image="shop:1")
     shop.engine.stop_container(name)
     (shop.store.path / "index.json").write_text("{")
-    with pytest.raises(RecoveryFailedError, match="put it back from a copy of the store") as failed:
+    with pytest.raises(RecoveryFailedError, match="restore it from a copy of the store") as failed:
         recover(client=shop.engine, store=shop.store.path)
     (failure,) = failed.value.failures.exceptions
     assert isinstance(failure, CorruptBackupError)

@@ -278,7 +278,7 @@ def test_later_work_is_not_rolled_back_unasked(shop: Shop) -> None:
     """Where something was started since, entering refuses and touches nothing; recovery keeps it and rolls back."""
     die_in_the_body(shop, shop.break_it)
     before = shop.engine.inspect_container("shop")
-    with pytest.raises(UnfinishedRollbackError, match="was made and started since") as refused, shop.rollback():
+    with pytest.raises(UnfinishedRollbackError, match="was created and started since") as refused, shop.rollback():
         pytest.fail("the block was entered")
     assert refused.value.containers == ("shop",)
     assert shop.engine.inspect_container("shop") == before

@@ -87,9 +87,9 @@ def test_the_sentence_says_what_is_lost_and_what_has_a_name_now() -> None:
     """A container that was committed lost nothing; without a commit, its writable layer is lost."""
     container = snapshot("web")
     whole = _sentence(container, [], [])
-    assert whole.endswith("recreated from what was committed of it and from its volumes, and runs again")
+    assert whole.endswith("recreated from its committed file system and its volumes, and runs again")
     bare = evolve(container, image=evolve(container.image, committed_layers=()))
-    assert "from its image and its volumes, and runs again, but what its writable layer held is lost" in _sentence(
+    assert "from its image and its volumes, and runs again, but the content of its writable layer is lost" in _sentence(
         bare, [], []
     )
     full = _sentence(container, ["a1", "b2"], ["Memory: 1 is 2", "Env: x is y"])

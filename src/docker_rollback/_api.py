@@ -35,6 +35,7 @@ from docker_rollback._volumes import VolumeArchiver
 StoreArgument: TypeAlias = BackupStore | str | os.PathLike[str] | None
 """A store, the path of one, or None for the one in the user's data folder."""
 
+# A check without state of its own, so that all calls can share one.
 _HEALTHY = healthy()
 
 
@@ -109,15 +110,14 @@ def rollback(
         resume: whether they run again before the block starts; False for an update that starts them itself.
         shared: how to treat a running container outside the rollback that writes to a volume of theirs: "refuse" to
             begin, "stop" it for the capture as well, or "ignore" it. With "ignore" the archive may mix several moments.
-        include_binds: paths of folders and files on the engine's host. Where the containers bind them, their content is
-            backed up and restored like a volume's. Other bind mounts are attached again, and their content stays as it
-            is.
+        include_binds: paths of folders and files on the engine's host that the containers bind, and whose content is
+            backed up and restored like a volume's. The content of other bind mounts stays as it is.
         exclude: data that is neither backed up nor restored: ``"cache"`` is a whole volume, ``"data:tmp/*.log"`` are
             paths within one; see `Exclude`.
         verify: the check that the update has to pass, several, or None. The default is `healthy()`.
         watch: for how many seconds the update is on probation after its checks. If a container exits, restarts or turns
             unhealthy meanwhile, or this process dies, the update is rolled back. None means no probation.
-        keep: which backups of the same containers stay when the block ends: a number of them, those younger than a
+        keep: the backups of the same containers that stay when the block ends: a number of them, those younger than a
             `timedelta`, or both by `Keep`; None keeps all.
         keep_failed: whether to keep the state of a failed update as a backup, to look into later; `outcome.kept` is its
             id. `keep` counts these backups apart. If the state cannot be kept, the rollback continues without it.
@@ -129,7 +129,7 @@ def rollback(
         max_downtime: for how many seconds the capture may keep the containers stopped or paused, from the first stop to
             the end of the capture. If it takes longer, they are resumed and entering fails. None sets no limit.
         restore_tags: whether a rollback points the name of each container's image back to the image that it named at
-            the capture. The image that an update gave the name to stays in the engine, and `outcome.names` has its id.
+            the capture. The image of the update, which loses the name, stays in the engine; `outcome.names` has its id.
         before_quiesce: hooks that run right before the containers are quiesced: a callable, a `Call` or an `Exec`, or
             several. If one fails, entering fails and nothing is stopped.
         after_resume: hooks that run once the containers run again, also after an error; with ``resume=False`` only
@@ -206,7 +206,7 @@ def replace(
             `host_config`.
 
     Returns:
-        An outcome that is committed or unchanged, the same that `on_outcome` is called with.
+        The outcome, committed or unchanged; `on_outcome` is called with the same one.
 
     Raises:
         ValueError, TypeError: an argument is wrong, or `image` is required and was not given.
@@ -284,8 +284,8 @@ def restore(
 ) -> list[str]:
     """Restore a backup in place of the current containers, and return the names of the restored containers.
 
-    A backup of a compose project removes the containers and networks that were added to the project since. Volumes
-    that were added since stay: their data may be in no backup.
+    Restoring a compose project removes the containers and networks that were added to it since. Added volumes stay,
+    because their data may be in no backup.
 
     Args:
         backup: a backup, or its id in the store.
@@ -361,10 +361,9 @@ def recover(
 def _engine(client: Client | None, containers: Sequence[ContainerArgument]) -> Engine:
     """Return the given engine, or the one of the first container object that has a client."""
     if client is None:
-        for container in containers:
-            client = getattr(container, "client", None)
-            if client is not None:
-                break
+        # docker-py's Container has the client that it came from.
+        clients = (getattr(container, "client", None) for container in containers)
+        client = next((found for found in clients if found is not None), None)
     return as_engine(client)
 
 

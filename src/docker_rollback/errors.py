@@ -103,7 +103,9 @@ class EngineError(DockerRollbackError):
         self.reason = reason
         self.status = status
         answer = f" (HTTP {status})" if status is not None else ""
+        # Shortened to the form in which engines show ids.
         super().__init__(_FULL_ID.sub(r"\1\2", f"could not {action}: {reason}{answer}"))
+        # An engine answers with 5xx to a failure of its own, which another try may not meet.
         if status is not None and status >= 500:
             self.permanent = False
 
@@ -139,8 +141,8 @@ class NotFoundError(EngineError):
 
     def __init__(self, name: str, *, action: str | None = None, status: int | None = 404) -> None:
         self.name = name
-        what = f"{self.kind} {name!r}"
-        super().__init__(action or f"find {what}", f"the engine has no {what}", status=status)
+        described = f"{self.kind} {name!r}"
+        super().__init__(action or f"find {described}", f"the engine has no {described}", status=status)
 
 
 class ContainerNotFoundError(NotFoundError):
@@ -190,7 +192,7 @@ class StoreError(DockerRollbackError):
 
     Attributes:
         path: the file or folder.
-        reason: what failed, a sentence.
+        reason: the cause, a sentence.
     """
 
     def __init__(self, path: str, reason: str) -> None:
@@ -305,11 +307,10 @@ class UnfinishedRollbackError(DockerRollbackError):
         self.containers: tuple[str, ...] = tuple(containers)
         self.reasons: tuple[str, ...] = tuple(reasons)
         self.store = store
-        names = ", ".join(repr(name) for name in self.containers)
         super().__init__(
-            f"the rollback {operation} of {names} was interrupted, and is not finished automatically: "
-            f"{'; '.join(self.reasons)}. docker_rollback.recover(store={store!r}) finishes it, after a backup of the "
-            "present state"
+            f"the rollback {operation} of {', '.join(map(repr, containers))} was interrupted, and is not finished "
+            f"automatically: {'; '.join(self.reasons)}. docker_rollback.recover(store={store!r}) finishes it, after a "
+            "backup of the present state"
         )
 
 
@@ -318,7 +319,7 @@ class VolumeError(DockerRollbackError):
 
     Attributes:
         volume: the volume's name, or the folder's path.
-        reason: what failed, a sentence.
+        reason: the cause, a sentence.
     """
 
     def __init__(self, volume: str, reason: str) -> None:
@@ -348,7 +349,7 @@ class CaptureError(DockerRollbackError):
 
     Attributes:
         container: the container's name, or several names separated by commas.
-        reason: what failed, a sentence.
+        reason: the cause, a sentence.
     """
 
     def __init__(self, container: str, reason: str) -> None:
@@ -383,7 +384,7 @@ class HookError(DockerRollbackError):
         hook: "before_quiesce", "after_resume" or "after_rollback".
         program: the hook's program or function.
         container: the container in which the program runs; None for a function.
-        reason: what failed, a sentence.
+        reason: the cause, a sentence.
         exit_code: the program's exit code; None if it was ended early, and for a function.
         stderr: the end of the program's error output.
     """
@@ -448,7 +449,7 @@ class UpdateRejectedError(DockerRollbackError):
 
     Attributes:
         container: the container's name.
-        reason: what the check found, a sentence.
+        reason: the finding of the check, a sentence.
         state: the container's state, in the engine's words; None if unknown, for example if the container is gone.
         exit_code: the exit code of the container's last run; None if unknown.
         probe: the result and output of its last health probe; None if it has no health check.
@@ -487,7 +488,7 @@ class RestoreError(DockerRollbackError):
 
     Attributes:
         container: the container's name, or several names separated by commas.
-        reason: what failed, a sentence.
+        reason: the cause, a sentence.
         differences: the differences from the captured inspection, one line each.
         failures: all failures, if there were several.
         restored: True if everything has been restored, so that another restore would end the same.
@@ -528,7 +529,7 @@ class RollbackFailedError(DockerRollbackError):
         self.containers: tuple[str, ...] = tuple(containers)
         self.failures: ExceptionGroup[Exception] = ExceptionGroup("the rollback failed", list(failures))
         self.store = store
-        names = ", ".join(repr(name) for name in self.containers)
+        names = ", ".join(map(repr, containers))
         call = f"docker_rollback.restore({backup_id!r}, store={store!r})"
         if all(isinstance(failure, RestoreError) and failure.restored for failure in failures):
             advice = (

@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import ExitStack, nullcontext, suppress
 from datetime import datetime
 
-from attrs import frozen
+from attrs import field, frozen
 
 from docker_rollback._capture.downtime_limit import DowntimeLimit
 from docker_rollback._capture.guards import Guards, Journalled
@@ -68,6 +68,7 @@ class _Taking:
         return [one for one in everything if one.state.status in ("running", "restarting")]
 
 
+@frozen(eq=False)
 class Capture:
     """Takes backups of the images and volumes of containers.
 
@@ -87,24 +88,13 @@ class Capture:
         ...     capture.release(taken)
     """
 
-    def __init__(
-        self,
-        engine: Engine,
-        store: BackupStore,
-        snapshotter: ContainerSnapshotter,
-        archiver: VolumeArchiver,
-        *,
-        reporter: Reporter | None = None,
-        clock: Callable[[], datetime] = now,
-        timer: Timer = time,
-    ) -> None:
-        self._engine = engine
-        self._store = store
-        self._snapshotter = snapshotter
-        self._archiver = archiver
-        self._reporter = reporter or Reporter()
-        self._clock = clock
-        self._timer = timer
+    _engine: Engine
+    _store: BackupStore
+    _snapshotter: ContainerSnapshotter
+    _archiver: VolumeArchiver
+    _reporter: Reporter = field(factory=Reporter, kw_only=True)
+    _clock: Callable[[], datetime] = field(default=now, kw_only=True)
+    _timer: Timer = field(default=time, kw_only=True)
 
     def take(
         self,

@@ -12,7 +12,7 @@ from datetime import datetime
 from functools import partial
 from typing import Any
 
-from attrs import evolve
+from attrs import evolve, field, frozen
 
 from docker_rollback._containers.creation import forgets_connected_macs
 from docker_rollback._containers.find import find_container, find_image
@@ -51,6 +51,7 @@ _FAILED = 500
 """The HTTP status with which an engine says that it failed."""
 
 
+@frozen(eq=False)
 class ContainerSnapshotter:
     """Takes snapshots of containers.
 
@@ -72,25 +73,14 @@ class ContainerSnapshotter:
         >>> snapshotter.snapshot("web").image.layers
     """
 
-    def __init__(
-        self,
-        engine: Engine,
-        store: BackupStore,
-        *,
-        export_image: bool = True,
-        quiesce: Quiesce = "stop",
-        reporter: Reporter | None = None,
-        clock: Callable[[], datetime] = now,
-        timer: Timer = time,
-    ) -> None:
-        self._engine = engine
-        self._store = store
-        self._export_image = export_image
-        self._quiesce: Quiesce = quiesce
-        self._reporter = reporter or Reporter()
-        self._clock = clock
-        self._timer = timer
-        self._known: dict[str, Mapping[str, Any]] = {}
+    _engine: Engine
+    _store: BackupStore
+    _export_image: bool = field(default=True, kw_only=True)
+    _quiesce: Quiesce = field(default="stop", kw_only=True)
+    _reporter: Reporter = field(factory=Reporter, kw_only=True)
+    _clock: Callable[[], datetime] = field(default=now, kw_only=True)
+    _timer: Timer = field(default=time, kw_only=True)
+    _known: dict[str, Mapping[str, Any]] = field(factory=dict, init=False)
 
     def snapshot(self, container: str) -> ContainerSnapshot:
         """Capture one container, without the data of its volumes, as a backup of its own in the store.

@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Literal, TypeAlias
 
-from attrs import field, frozen
+from attrs import Factory, define, field, frozen
 
 from docker_rollback._containers import (
     BoundPaths,
@@ -61,6 +61,7 @@ Note: TypeAlias = Callable[[LedBack | str], None]
 """Called with each image name that was moved back, and with a sentence for each inexact result."""
 
 
+@define(eq=False)
 class Restorer:
     """Restores backups.
 
@@ -82,23 +83,17 @@ class Restorer:
         ['web']
     """
 
-    def __init__(
-        self,
-        engine: Engine,
-        store: BackupStore,
-        *,
-        archiver: VolumeArchiver | None = None,
-        intruders: Intruders = "refuse",
-        reporter: Reporter | None = None,
-        timer: Timer = time,
-    ) -> None:
-        self._engine = engine
-        self._store = store
-        self._archiver = archiver or VolumeArchiver(engine, store)
-        self._snapshotter = ContainerSnapshotter(engine, store)
-        self._intruders = intruders
-        self._reporter = reporter or Reporter()
-        self._timer = timer
+    _engine: Engine
+    _store: BackupStore
+    _archiver: VolumeArchiver = field(
+        default=Factory(lambda self: VolumeArchiver(self._engine, self._store), takes_self=True), kw_only=True
+    )
+    _snapshotter: ContainerSnapshotter = field(
+        default=Factory(lambda self: ContainerSnapshotter(self._engine, self._store), takes_self=True), init=False
+    )
+    _intruders: Intruders = field(default="refuse", kw_only=True)
+    _reporter: Reporter = field(factory=Reporter, kw_only=True)
+    _timer: Timer = field(default=time, kw_only=True)
 
     def plan(self, backup: Backup, *, restore_tags: bool = True) -> tuple[Step, ...]:
         """Return the steps of a restore of `backup`, in order, without asking the engine."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import threading
 import time
 from collections.abc import Callable, Sequence
 from datetime import datetime
@@ -60,7 +61,7 @@ class CheckedContainer:
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> CheckedContainer:
-        """Return the container to check after an update, from its observation before the update."""
+        """Return the container to check after an update, from its inspection before the update."""
         environment = container.inspection["Config"].get("Env") or ()
         return cls(engine, container.name, container.state, environment=environment, clock=clock, sleep=sleep)
 
@@ -70,8 +71,18 @@ class CheckedContainer:
             self._engine, self.name, self.before, environment=self._environment, clock=clock, sleep=sleep
         )
 
+    def until(self, given_up: threading.Event) -> CheckedContainer:
+        """Return the same container with a sleep that ends its thread once `given_up` is set."""
+
+        def sleep(seconds: float) -> None:
+            self.sleep(seconds)
+            if given_up.is_set():
+                raise SystemExit  # not caught by `except Exception` in a check
+
+        return self.with_time(clock=self.clock, sleep=sleep)
+
     def inspect(self) -> Inspection:
-        """Return the container's inspection; raise `ContainerNotFoundError` if it is gone."""
+        """Return the container's inspection. Raises `ContainerNotFoundError` if it is gone."""
         return self._engine.inspect_container(self.name)
 
     def up_for(self, inspection: Inspection) -> float:
@@ -128,11 +139,9 @@ def run_check(check: Check, container: CheckedContainer) -> None:
 
 
 def passes_now(check: Check, container: CheckedContainer) -> bool:
-    """Return True if a check passes at this moment, without waiting.
-
-    The check gets a clock on which its first sleep lasts forever. So a container that has to stay up for a while
-    passes, and one that has yet to turn healthy does not.
-    """
+    """Return True if a check passes at this moment, without waiting."""
+    # On this clock the first sleep lasts forever. So a container that has to stay up for a while passes, and one that
+    # has yet to turn healthy does not.
     time_is_up = False
 
     def sleep(_seconds: float) -> None:

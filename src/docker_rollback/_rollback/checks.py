@@ -90,12 +90,6 @@ def stays_up(seconds: float) -> Check:
 
     A container that ends with exit code 0 and has no policy to restart it has done its work and passes. A container
     that did not run before the update is not checked.
-
-    Args:
-        seconds: how long to watch it.
-
-    Raises:
-        UpdateRejectedError: by the check, as soon as that happens.
     """
 
     def check(container: CheckedContainer) -> None:
@@ -236,15 +230,8 @@ def as_checks(verify: Check | Sequence[Check] | None) -> tuple[Check, ...]:
 def _call(check: Check, container: CheckedContainer, timeout: float) -> None:
     """Run a check in a thread and raise its exception; reject the container if it takes longer than `timeout`."""
     given_up = threading.Event()
-
-    def sleep(seconds: float) -> None:
-        container.sleep(seconds)
-        if given_up.is_set():
-            raise SystemExit  # ends this thread; not caught by `except Exception` in a check
-
-    checked = container.with_time(clock=container.clock, sleep=sleep)
     try:
-        within(timeout, lambda: check(checked), name=f"check of {container.name}")
+        within(timeout, lambda: check(container.until(given_up)), name=f"check of {container.name}")
     except LateError:
         given_up.set()
         raise container.reject(f"a check did not return within {timeout:.0f} s") from None
@@ -298,7 +285,7 @@ def _is_healthy(
 
 
 def _has_done_its_work(container: CheckedContainer, inspection: Inspection, first: Inspection) -> bool:
-    """Return True if the container ended as a job does, False if it is up; raise otherwise."""
+    """Return True if the container ended with exit code 0 for good, False if it is up; raise otherwise."""
     state = observe(inspection).state
     if inspection["State"].get("OOMKilled"):
         raise container.reject("it ran out of memory")
@@ -334,16 +321,15 @@ def _has_restart_policy(inspection: Inspection) -> bool:
 
 
 def _seconds_to_decide(probing: Mapping[str, Any]) -> float:
-    """Return the seconds after which a health check has decided.
-
-    Failed probes count after the start period, except the one that is running when it ends; as many as `Retries` may
-    fail, each after an interval and its timeout.
-    """
+    """Return the seconds after which a health check has decided."""
+    # Failed probes count after the start period, except one that is running when it ends. As many as `Retries` may
+    # fail, each after an interval and its own time-out.
     probe = _duration(probing, "Timeout")
     retries = int(probing.get("Retries") or _PROBING["Retries"])
     return _duration(probing, "StartPeriod") + probe + retries * (_duration(probing, "Interval") + probe) + _MARGIN
 
 
 def _duration(probing: Mapping[str, Any], key: str) -> float:
-    """Return a duration of a health check in seconds; an engine stores nanoseconds, and 0 for its default."""
+    """Return a duration of a health check in seconds."""
+    # An engine stores nanoseconds, and 0 for its default.
     return float((probing.get(key) or 0) / 1e9 or _PROBING[key])

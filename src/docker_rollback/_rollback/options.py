@@ -1,4 +1,4 @@
-"""Holds the parts and the options of a rollback as values, made once and passed whole."""
+"""Holds the parts and the options of a rollback as two values, made once and passed whole."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from datetime import datetime
 from enum import Enum
 from typing import Any, Final, TypeAlias
 
-from attrs import field, frozen
+from attrs import define, field, frozen
 from cattrs.preconf.json import make_converter
 
 from docker_rollback._inspection import called, hide
@@ -26,7 +26,7 @@ from docker_rollback.errors import (
 logger = logging.getLogger("docker_rollback")
 
 FORMAT: Final = 1
-"""The version of the JSON format; it grows when a key is removed or changes its meaning, not when one is added."""
+"""The version of the JSON format: increased when a key is removed or changes its meaning, not when one is added."""
 
 _CONVERTER = make_converter()
 
@@ -257,40 +257,34 @@ def add_note(error: BaseException, words: str) -> None:
         logger.exception("%s", words)
 
 
+@define(eq=False)
 class OutcomeBuilder:
-    """Collects the facts of an outcome while the operation runs.
+    """Collects the facts of an outcome while the operation runs."""
 
-    Args:
-        containers: the names that the caller gave.
-        store: the path of the store.
-        reporter: measures the steps.
-        clock: returns the time in UTC.
-    """
+    _containers: Sequence[str]  # by the names that the caller gave, until `found`
+    _store: str = field(kw_only=True)
+    _reporter: Reporter = field(kw_only=True)
+    _clock: Callable[[], datetime] = field(kw_only=True)
+    _environment: list[str] = field(factory=list, init=False)
+    _begun: datetime | None = field(default=None, init=False)
+    _reason: Trouble | None = field(default=None, init=False)
+    _rejected: tuple[RejectedCheck, ...] = field(default=(), init=False)
+    _failures: tuple[Trouble, ...] = field(default=(), init=False)
+    _problems: list[Trouble] = field(factory=list, init=False)
+    _to_do: list[str] = field(factory=list, init=False)
+    _recovered: tuple[Recovered, ...] = field(default=(), init=False)
+    _names: list[LedBack] = field(factory=list, init=False)
+    _not_exact: list[str] = field(factory=list, init=False)
+    entered: bool = field(default=False, init=False)
+    lost: float | None = field(default=None, init=False)
+    kept: str | None = field(default=None, init=False)
 
-    def __init__(
-        self, containers: Sequence[str], *, store: str, reporter: Reporter, clock: Callable[[], datetime]
-    ) -> None:
-        self._containers = tuple(containers)
-        self._environment: list[str] = []
-        self._reporter = reporter
-        self._clock = clock
-        self._begun: datetime | None = None
-        self._reason: Trouble | None = None
-        self._rejected: tuple[RejectedCheck, ...] = ()
-        self._failures: tuple[Trouble, ...] = ()
-        self._problems: list[Trouble] = []
-        self._to_do: list[str] = []
-        self._recover = f"docker_rollback.recover(store={store!r})"
-        self._store = store
-        self.entered = False
-        self.lost: float | None = None
-        self.kept: str | None = None
-        self._recovered: tuple[Recovered, ...] = ()
-        self._names: list[LedBack] = []
-        self._not_exact: list[str] = []
+    @property
+    def _recover(self) -> str:
+        return f"docker_rollback.recover(store={self._store!r})"
 
     def begin(self) -> None:
-        """Record the start of the operation; do nothing if it is recorded."""
+        """Record the start of the operation, the first time."""
         self._begun = self._begun or self._clock()
 
     def found(self, containers: Sequence[Observed], recovered: tuple[Recovered, ...]) -> None:
@@ -300,7 +294,7 @@ class OutcomeBuilder:
         self._environment += [str(entry) for one in containers for entry in one.inspection["Config"].get("Env") or ()]
 
     def because(self, error: BaseException) -> None:
-        """Record why entering failed or the update is rolled back."""
+        """Record why entering failed, or why the update is rolled back."""
         self._reason = self._trouble(error, self._reporter.current)
         if isinstance(error, UpdateRejectedError):
             self._rejected = (
@@ -334,7 +328,7 @@ class OutcomeBuilder:
         self._to_do.append(f"the rollback was interrupted: call {self._recover}")
 
     def problem(self, error: BaseException, *, left_over: bool = False) -> None:
-        """Record an error that does not change the outcome; `left_over` if it left anything in engine or store."""
+        """Record an error that does not change the outcome; `left_over` if it left an object in engine or store."""
         step = error.hook if isinstance(error, HookError) else self._reporter.current
         self._problems.append(self._trouble(error, step))
         if left_over:
@@ -347,7 +341,7 @@ class OutcomeBuilder:
         return Outcome(
             status=status,
             entered=self.entered,
-            containers=self._containers,
+            containers=tuple(self._containers),
             begun=self._begun or ended,
             ended=ended,
             steps=self._reporter.steps,

@@ -1,4 +1,4 @@
-"""Replaces a container by one of another image, with everything that depends on it."""
+"""Replaces a container by one of another image, along with the containers that depend on it."""
 
 from __future__ import annotations
 
@@ -40,13 +40,7 @@ logger = logging.getLogger("docker_rollback")
 
 
 class Replacer:
-    """Replaces containers of one backup.
-
-    Args:
-        engine: the engine of the containers.
-        backup: the backup; only its containers can be replaced.
-        reporter: receives progress and downtime.
-    """
+    """Replaces containers of one backup, and no others."""
 
     def __init__(self, engine: Engine, backup: Backup, *, reporter: Reporter | None = None) -> None:
         self._engine = engine
@@ -63,16 +57,13 @@ class Replacer:
         """Replace a container and return the id of the new one, which has its name and its previous state.
 
         Everything that can fail without touching the service comes first: the image is found or pulled, its platform
-        checked, the new container created under a temporary name. Then the old container's restart policy is disabled,
-        it is stopped and renamed, and the new one gets the name and starts. No running container is renamed: engines
-        refuse that on an overlay network, and on any network the name would not resolve until the new container runs.
-        Dependent containers stop before the old one and start after the new one; those that refer to the old one by its
-        id are recreated.
+        checked, the new container created under a temporary name. Then the old container is stopped and renamed, and
+        the new one gets the name and starts. Containers that depend on the old one stop before it and start after the
+        new one; those that refer to it by id are recreated.
 
         Args:
             reference: its name or id.
-            image: the image for the new container; without a reference, the name that the old one was created from. If
-                an earlier rollback created the container by the id of its image, the name comes from the backup.
+            image: the image for the new container; without a reference, the name that the old one was created from.
             changes: other differences.
 
         Raises:
@@ -112,12 +103,12 @@ class Replacer:
         return ids[old.id]
 
     def check(self) -> None:
-        """Raise an `UpdateRejectedError` if a replacement failed half way and the block caught the error."""
+        """Raise `UpdateRejectedError` if a replacement failed half way, even if the block caught its error."""
         for name, error in self._half_replaced.items():
             raise UpdateRejectedError(name, f"its replacement failed half way ({type(error).__name__})") from error
 
     def _dependents(self, old: Observed) -> tuple[Observed, ...]:
-        """Return the containers that depend on the old one; raise if one of them is not part of the backup."""
+        """Return the containers that depend on the old one. Raises an error if one is not part of the backup."""
         others = find_containers(self._engine, ContainerFilter(), but={old.id})
         bound = bound_to([old], [other for other in others if not is_aside(other.name)])
         unknown = [other.name for other in bound if other.name not in self._captured]
@@ -134,15 +125,16 @@ class Replacer:
     # The image
 
     def _made_from(self, old: Observed) -> str:
-        """Return the reference that a container was created from, by name if there is one."""
+        """Return the reference that a container was created from, a name if possible."""
         reference, image_id = str(old.inspection["Config"]["Image"]), str(old.inspection["Image"])
+        # If an earlier rollback created the container by the id of its image, only the backup knows the name.
         captured = self._captured_as(old).image
         if name_of(reference, image_id) is not None or captured.reference != reference:
             return reference
         return made_from(self._engine, old, known=captured.name)
 
     def _defaults_of(self, old: Observed, config: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Return the part of `config` that comes from the image that the container was originally created from."""
+        """Return the part of a configuration that comes from the image that the container was first created from."""
         origin = find_origin(self._engine, old)
         if origin.defaults is not None:
             return origin.defaults.among(config)
@@ -171,9 +163,9 @@ class Replacer:
     ) -> str:
         """Create the successor of a container under a temporary name, and return its id.
 
-        With `image_id` it is created from that image, even if the name in the request points to another one.
+        With `image_id` it is created from exactly that image, even if the request's name names another one.
         """
-        # Recorded first: if the answer of the call is lost, the container may exist nevertheless.
+        # Added before the call: if its answer is lost, the container may exist nevertheless.
         made.append(one)
         body = body_for(self._engine, request)
         if image_id is None:
@@ -184,10 +176,10 @@ class Replacer:
         return created
 
     def _create_dependents(self, dependents: Sequence[Observed], ids: dict[str, str], made: list[Observed]) -> None:
-        """Create the successors of dependent containers that refer to a replaced one by its id; add them to `ids`."""
+        """Create the successors of dependents that refer to a replaced container by its id; add them to `ids`."""
         for one in dependents:
             inspection, config = with_ids(one.inspection, ids), one.inspection["HostConfig"]
-            # An engine stores the target of a link by its id, so a link needs a new container even by name.
+            # An engine stores the id of a link's target, so even a link by name needs a new container.
             if inspection["HostConfig"] != config or config.get("Links"):
                 equal = self._equal(one, _linked_to(inspection, made, ids))
                 ids[one.id] = self._create(one, equal, made, image_id=str(one.inspection["Image"]))
@@ -198,21 +190,17 @@ class Replacer:
             try:
                 self._engine.remove_container(_next_name(one), force=True, volumes=True)
             except EngineError as error:
-                logger.warning("%s: %s is left over: %s", one.name, _next_name(one), error)
+                logger.warning("%s: could not remove its successor %s: %s", one.name, _next_name(one), error)
 
     def _switch(self, containers: Sequence[Observed], ids: Mapping[str, str], made: Sequence[Observed]) -> None:
-        """Stop containers, give their names to their successors, and start what ran before.
-
-        Args:
-            containers: the replaced container, then its dependents in start order.
-            ids: the ids of the successors, by the ids of the containers that have one.
-            made: the containers that have a successor.
-        """
+        """Stop `containers`, give the names of those in `made` to their successors, and start what ran before."""
         states = {one.name: self._captured_as(one).state for one in containers}
-        # The dependents stop before the replaced container, which is the first one.
+        # Dependents stop before the container that they depend on.
         stop_order = (*reversed(containers[1:]), containers[0])
         for one in stop_order:
             self._stop(one, replaced=one.id in ids)
+        # No running container is renamed. An engine refuses that on an overlay network, and on any network the name
+        # would not resolve until the new container runs.
         for one in made:
             self._swap_names(one, ids[one.id])
         for one in containers:
@@ -231,7 +219,7 @@ class Replacer:
         self._engine.rename_container(successor, one.name)
 
     def _stop(self, one: Observed, *, replaced: bool) -> None:
-        """Stop a container; one that is replaced must not start again, not even after a reboot."""
+        """Stop a container; one that is replaced must not start again, even after a reboot."""
         if replaced and restarts(one.inspection["HostConfig"]):
             self._engine.update_container(one.id, {"RestartPolicy": dict(HELD)})
         if one.state.status == "paused":
@@ -241,7 +229,7 @@ class Replacer:
             self._engine.stop_container(one.id)
 
     def _start(self, old: Observed, one: Observed, current: str) -> None:
-        """Start a container; raise `UpdateRejectedError` if it cannot start because the new container has ended."""
+        """Start a container. Raises `UpdateRejectedError` if it cannot start because the new container has ended."""
         try:
             self._engine.start_container(current)
             self._reporter.up(one.name)
@@ -263,7 +251,7 @@ def _next_name(one: Observed) -> str:
 
 
 def _linked_to(inspection: Inspection, made: Sequence[Observed], ids: Mapping[str, str]) -> dict[str, Any]:
-    """Return an inspection with links to the successors by id, because these do not have their names yet."""
+    """Return an inspection whose links name the successors by id, because these do not have their names yet."""
     successors = {one.name: ids[one.id] for one in made if one.id in ids}
     links = []
     for link in inspection["HostConfig"].get("Links") or ():

@@ -133,6 +133,7 @@ class Rollback:
         self._begin()
         self.status = Status.CAPTURING
         with self._entering():
+            # First of all, so that a signal during the capture resumes the containers before this process ends.
             self._resources.enter_context(self._signals)
             with self._reporter.during("preflight"):
                 report, recovered = self._resources.enter_context(
@@ -156,7 +157,7 @@ class Rollback:
 
     @contextmanager
     def _entering(self) -> Iterator[None]:
-        """Conclude a failure to enter with an outcome."""
+        """Give a failure to enter its outcome."""
         try:
             yield
         except BaseException as error:
@@ -279,10 +280,12 @@ class Rollback:
             try:
                 self._reporter.begin("verify")
                 self._reporter.announce("verify", self._names)
+                # The block may have caught the error of a replacement that stopped half way.
                 if self._replacer is not None:
                     self._replacer.check()
                 self._verdict.judge()
                 self._watch_it()
+                # A signal between the record and the status would make both contradict each other.
                 with self._signals.deferring("the commit"):
                     self._commit()
             except BaseException as rejection:
@@ -294,7 +297,7 @@ class Rollback:
             return False
 
     def _watch_it(self) -> None:
-        """Watch the update for its probation; it is not committed before that ends."""
+        """Watch the update during its probation, before it is committed."""
         if self._options.watch is not None:
             self._reporter.begin("watch")
             self._reporter.announce("watch", self._names)
@@ -364,7 +367,7 @@ class Rollback:
         self._reporter.begin("restore")
 
     def _finish(self) -> None:
-        """Tidy up; errors do not change the outcome, and `recover` removes what is left over."""
+        """Tidy up; an error does not change the outcome, because `recover` can tidy up later."""
         if self._operation is None:
             return
         self._reporter.begin("finish")
@@ -373,7 +376,7 @@ class Rollback:
             if self._options.keep:
                 self._parts.capture.prune(self.backup, keep=self._options.keep)
         except RestoreError:
-            # A container does not run: the rollback has failed after all.
+            # A restored container no longer runs, so the rollback has failed after all.
             raise
         except Exception as error:
             self._builder.problem(error, left_over=True)

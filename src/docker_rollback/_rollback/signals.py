@@ -18,10 +18,8 @@ _Handler: TypeAlias = Callable[[int, FrameType | None], None]
 class Signals:
     """Installs signal handlers for the time of a block; does nothing outside the main thread.
 
-    SIGTERM and SIGHUP raise `SystemExit` (143 and 129, as in a shell), so that a block that is asked to terminate is
-    rolled back. Inside `deferring`, the first SIGINT or SIGTERM is deferred to the end, and a second one interrupts at
-    once. SIGHUP is deferred and never interrupts: a closing terminal sends it twice, from the shell and from the
-    kernel. The previous handlers are restored afterwards; an ignored signal stays ignored.
+    SIGTERM and SIGHUP raise `SystemExit` (143 and 129, as in a shell), so that the block is rolled back. Inside
+    `deferring`, the first SIGINT or SIGTERM waits for the end, and a second one interrupts at once.
     """
 
     def __init__(self) -> None:
@@ -39,11 +37,7 @@ class Signals:
 
     @contextmanager
     def deferring(self, work: str) -> Iterator[None]:
-        """Defer one signal until the end of a block; `deliver` raises it then.
-
-        Args:
-            work: a name of the work in the block, for the log.
-        """
+        """Defer a signal until the end of a block, after which `deliver` raises it; `work` names the block."""
 
         def defer(number: int, frame: FrameType | None) -> None:
             if self._insisted:
@@ -54,6 +48,7 @@ class Signals:
                 "%s is deferred until %s is done; send it again to interrupt", signal.Signals(number).name, work
             )
 
+        # A closing terminal sends SIGHUP twice, from the shell and from the kernel, so a second one does not interrupt.
         def defer_hang_up(number: int, _: FrameType | None) -> None:
             if not self._hung_up:
                 self._hung_up = True
@@ -64,13 +59,13 @@ class Signals:
             yield
 
     def deliver(self, leaving: BaseException | None) -> None:
-        """Raise the exception of a deferred signal, unless such an exception is leaving the block already."""
+        """Raise the exception of a deferred signal, unless such an exception is already leaving the block."""
         pending, self._pending, self._insisted = self._pending, None, False
         if pending is not None and not isinstance(leaving, KeyboardInterrupt | SystemExit):
             _raise(pending, None)
 
     def _hang_up(self, number: int, frame: FrameType | None) -> None:
-        """Raise on the first SIGHUP only: the same terminal sends a second one, which would interrupt the rollback."""
+        """Raise on the first SIGHUP only: the second one of a closing terminal would interrupt the rollback."""
         if not self._hung_up:
             self._hung_up = True
             _raise(number, frame)
@@ -88,7 +83,7 @@ def _handling(handlers: dict[signal.Signals, _Handler]) -> Iterator[None]:
         yield
         return
     before = {number: signal.getsignal(number) for number in handlers}
-    # A handler that was not installed from Python (None) could not be restored.
+    # None is a handler that was not installed from Python and could not be restored. An ignored signal stays ignored.
     ours = [number for number in handlers if before[number] not in (None, signal.SIG_IGN)]
     try:
         for number in ours:

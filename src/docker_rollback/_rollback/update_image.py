@@ -44,7 +44,7 @@ class UpdateImage:
     id: str | None = None
 
     def __attrs_post_init__(self) -> None:
-        """Refuse a wrong argument."""
+        """Check the arguments."""
         one_of("pull", self.pull, get_args(Pull))
         text("image", self.reference, what="the name or id of an image", optional=True)
         text("platform", self.platform, what="a platform, such as 'linux/arm64'", optional=True)
@@ -52,18 +52,11 @@ class UpdateImage:
     def find(self, engine: Engine, reference: str, *, reporter: Reporter) -> Inspection:
         """Return the image's inspection; pull the image if `pull` says so.
 
-        An image that `find_ahead` has found is used by its id, and its name points to it from now on. If it has been
-        removed since, it is pulled again.
-
-        Args:
-            engine: the engine.
-            reference: its name, digest or id.
-            reporter: receives the progress of a pull.
-
         Raises:
             ImageNotFoundError, EngineError: the engine does not have the image and cannot pull it.
         """
         if self.id is not None:
+            # If the image that `find_ahead` found has been removed since, it is looked up, or pulled, again.
             with suppress(ImageNotFoundError):
                 name = name_of(reference, self.id)
                 if name is not None and image_id_of(engine, name) != self.id:
@@ -86,15 +79,7 @@ class UpdateImage:
     ) -> UpdateImage | None:
         """Find the image before the backup, while the service still runs; return a copy of this with its id.
 
-        If a pull moves the image's name, the name is moved back: the capture records the image that it points to, and a
-        rollback restores that.
-
-        Args:
-            engine: the engine.
-            store: the store, whose backups may know the name that the container was created from.
-            old: the container to replace.
-            changes: other differences.
-            reporter: receives the progress of a pull.
+        Backups in the store may know the name that the container was created from.
 
         Returns:
             None if the container already runs that image and nothing else differs.
@@ -109,6 +94,8 @@ class UpdateImage:
         found = self.find(engine, reference, reporter=reporter)
         image_id = str(found["Id"])
         name = name_of(reference, image_id)
+        # The capture records the image that the name has, and a rollback restores that. So a name that the pull has
+        # moved is moved back for now.
         if before not in (None, image_id) and name is not None:
             engine.tag_image(str(before), name)
         check_platform(engine, old, reference, found)
@@ -125,15 +112,10 @@ class UpdateImage:
 
 
 def made_from(engine: Engine, container: Observed, *, known: str | None) -> str:
-    """Return the reference that a container was created from, by name if there is one.
+    """Return the reference that a container was created from, a name if possible.
 
-    Args:
-        engine: the engine.
-        container: the container.
-        known: the name from a backup, if an earlier rollback created the container by the id of its image.
-
-    Raises:
-        ValueError: an earlier rollback created the container by an id, and the name is unknown.
+    `known` is the name in a backup, if an earlier rollback created the container by the id of its image. Raises
+    `ValueError` if the name is unknown then.
     """
     reference, image_id = str(container.inspection["Config"]["Image"]), str(container.inspection["Image"])
     if name_of(reference, image_id) is not None:
@@ -149,11 +131,7 @@ def made_from(engine: Engine, container: Observed, *, known: str | None) -> str:
 
 
 def check_platform(engine: Engine, old: Observed, image: str, found: Inspection) -> None:
-    """Raise if an image is for another platform than the engine's, unless the container's own image is, too.
-
-    Raises:
-        ImagePlatformError: the engine's kernel does not run the image.
-    """
+    """Raise `ImagePlatformError` if the engine cannot run an image, unless it runs that platform already."""
     wanted = _platform(found)
     if wanted == _platform(engine.inspect_image(str(old.inspection["Image"]))):
         return

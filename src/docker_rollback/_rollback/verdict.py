@@ -1,4 +1,4 @@
-"""Runs the checks of an update on its containers, in parallel for several containers."""
+"""Runs the checks of an update on its containers, several containers at once."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Final, TypeAlias
 
-from attrs import evolve
+from attrs import define, evolve, field
 
 from docker_rollback._containers import members
 from docker_rollback._engine import Engine
@@ -28,66 +28,44 @@ _POLL: Final = 0.5
 _Task: TypeAlias = tuple[CheckedContainer, Sequence[Check]]
 
 
+@define(eq=False)
 class Verdict:
-    """Runs checks on containers: before an update to learn which of them pass, after it, and after a rollback.
+    """Runs checks on containers: before an update, to learn which of them pass; after it; and after a rollback.
 
-    The checks of one container run in the given order; several containers are checked in parallel, each in a thread of
-    its own.
-
-    Args:
-        engine: the engine of the containers.
-        checks: the checks that each container has to pass.
-        clock: returns the time for checks, in seconds.
-        sleep: waits between checks, in seconds.
+    The checks of one container run in the given order; several containers are checked in parallel.
     """
 
-    def __init__(
-        self,
-        engine: Engine,
-        checks: Sequence[Check],
-        *,
-        clock: Callable[[], float] = time.monotonic,
-        sleep: Callable[[float], None] = time.sleep,
-    ) -> None:
-        self._engine = engine
-        self._checks = tuple(checks)
-        self._clock = clock
-        self._sleep = sleep
-        self._passing: list[_Task] = []
-        self._project: Project | None = None
-        self._outside_project: set[str] = set()
+    _engine: Engine
+    _checks: Sequence[Check]
+    _clock: Callable[[], float] = field(default=time.monotonic, kw_only=True)
+    _sleep: Callable[[float], None] = field(default=time.sleep, kw_only=True)
+    _passing: list[_Task] = field(factory=list, init=False)
+    _project: Project | None = field(default=None, init=False)
+    _outside_project: set[str] = field(factory=set, init=False)
 
     def begin(self, containers: Sequence[Observed], project: Project | None = None) -> None:
-        """Record the containers, and the checks that pass on each now: only these are repeated after a rollback.
-
-        Args:
-            containers: the containers of the backup.
-            project: the compose project of the backup. The update may change which containers it has.
-        """
+        """Record the containers, and the checks that each passes now: only these are repeated after a rollback."""
         self._project = project
         checked = [self._checked(container) for container in containers]
         within = project.containers if project is not None else ()
         self._outside_project = {container.name for container in containers if container.id not in within}
-        # A check may pass in the moment in which a container in a crash loop runs.
+        # A container in a crash loop may pass a check in the moment in which it runs.
         self._passing = [
             (one, () if one.before.loops else tuple(check for check in self._checks if passes_now(check, one)))
             for one in checked
         ]
 
     def judge(self, checks: Sequence[Check] | None = None) -> None:
-        """Raise an `UpdateRejectedError` as soon as one check fails on one container, and give up the others.
-
-        Args:
-            checks: the checks to run; by default the checks of this verdict.
-        """
+        """Raise `UpdateRejectedError` as soon as one container fails a check, and give up the others."""
         tasks = [(container, self._checks if checks is None else checks) for container in self._to_check()]
         for failure in _in_parallel(tasks, _pass, until_first=True):
             raise failure
 
     def _to_check(self) -> list[CheckedContainer]:
-        """Return the containers to check after the update; for a project, those that it has now."""
+        """Return the containers to check after the update."""
         if self._project is None:
             return [container for container, _ in self._passing]
+        # The update may change which containers a project has, so those that it has now are checked.
         known = {container.name: container for container, _ in self._passing}
         now = [container for container in members(self._engine, self._project.name) if not is_one_off(container)]
         if not now:
@@ -105,10 +83,7 @@ class Verdict:
         return CheckedContainer.of(self._engine, container, clock=self._clock, sleep=self._sleep)
 
     def judge_again(self) -> None:
-        """Raise a `RestoreError` if a check fails that passed before the update; check every container.
-
-        Nothing is gained by failing fast after a rollback, so a failing check is repeated for 30 seconds.
-        """
+        """Raise `RestoreError` if containers fail checks that they passed before the update, after checking all."""
         failures = [
             RestoreError(
                 failure.container,
@@ -130,6 +105,7 @@ def _pass(container: CheckedContainer, checks: Sequence[Check]) -> None:
 
 
 def _pass_within_time(container: CheckedContainer, checks: Sequence[Check]) -> None:
+    # Nothing is gained by failing fast after a rollback, so a failing check is repeated.
     deadline = container.clock() + _AFTER_A_ROLLBACK
     while True:
         try:
@@ -145,10 +121,8 @@ def _pass_within_time(container: CheckedContainer, checks: Sequence[Check]) -> N
 def _in_parallel(
     tasks: Sequence[_Task], work: Callable[[CheckedContainer, Sequence[Check]], None], *, until_first: bool
 ) -> list[UpdateRejectedError]:
-    """Return the rejections in the order of `tasks`, or only the first one; other exceptions propagate.
-
-    A single task runs in the calling thread, so that Ctrl-C interrupts its checks and thread-bound resources work.
-    """
+    """Return the rejections in the order of `tasks`, or only the first one; other exceptions propagate."""
+    # In this thread, so that Ctrl-C interrupts the checks, and resources that are bound to a thread work.
     if len(tasks) == 1:
         return [failure for task in tasks if (failure := _outcome(task, work)) is not None]
     given_up = threading.Event()
@@ -157,7 +131,7 @@ def _in_parallel(
     def run(number: int, task: _Task) -> None:
         container, checks = task
         try:
-            outcomes.put((number, _outcome((_until(container, given_up), checks), work)))
+            outcomes.put((number, _outcome((container.until(given_up), checks), work)))
         except BaseException as error:
             outcomes.put((number, error))
 
@@ -187,14 +161,3 @@ def _outcome(task: _Task, work: Callable[[CheckedContainer, Sequence[Check]], No
     except UpdateRejectedError as error:
         return error
     return None
-
-
-def _until(container: CheckedContainer, given_up: threading.Event) -> CheckedContainer:
-    """Return the container with a sleep that ends its thread once `given_up` is set."""
-
-    def sleep(seconds: float) -> None:
-        container.sleep(seconds)
-        if given_up.is_set():
-            raise SystemExit  # not caught by `except Exception` in a check
-
-    return container.with_time(clock=container.clock, sleep=sleep)

@@ -49,7 +49,7 @@ def die_in_the_body(town: Town, update: Callable[[], None]) -> str:
 def test_a_death_in_the_update_is_recovered_from(town: Town) -> None:
     """By the same plan; the state that was found is kept, with the volumes that came."""
     die_in_the_body(town, town.update)
-    with pytest.raises(UnfinishedRollbackError, match="made"), town.rollback():
+    with pytest.raises(UnfinishedRollbackError, match="created"), town.rollback():
         pass
     (done,) = recover(client=town.engine, store=town.store)
     town.check_restored()

@@ -407,7 +407,7 @@ def test_another_store_sees_that_a_container_is_busy(shop: Shop, tmp_path: Path)
     other = Shop.__new__(Shop)
     other.__dict__.update(shop.__dict__, store=BackupStore(tmp_path / "other"))
     with shop.rollback():
-        with pytest.raises(ContainerBusyError, match="holds it since"), other.rollback():
+        with pytest.raises(ContainerBusyError, match="has held it since"), other.rollback():
             pytest.fail("the block was entered")
         assert other.store.journal.names() == []
     with other.rollback() as tx:

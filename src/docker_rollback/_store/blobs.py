@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 from docker_rollback._model import Descriptor
@@ -80,15 +79,24 @@ class Blobs:
             CorruptBackupError: it is missing, or has another size or content.
             StoreError: it cannot be read.
         """
+        file = self.opened(self.path(blob.digest), blob.digest)
+        if file is None:
+            raise self.corrupt(blob.digest, "it is missing")
         hasher = hashlib.sha256()
-        with self._file(blob) as file:
-            stamp = _stamp(os.fstat(file.fd))
+        try:
+            found = os.fstat(file)
+            if found.st_size != blob.size:
+                raise self.corrupt(blob.digest, f"it is {found.st_size} bytes long, not {blob.size}")
+            stamp = _stamp(found)
             # A file that has changed within the last tick could change again and show the same times.
             settled = max(stamp[-2:]) < time.time_ns() - _TICK
             held = b""
             left = blob.size
             while left:
-                data = self._read(file, min(CHUNK, left), blob)
+                try:
+                    data = os.read(file, min(CHUNK, left))
+                except OSError as error:
+                    raise self.corrupt(blob.digest, f"it cannot be read ({error.strerror})") from error
                 if not data:
                     raise self.corrupt(blob.digest, "it is truncated")
                 hasher.update(data)
@@ -96,6 +104,8 @@ class Blobs:
                 if held:
                     yield held
                 held = data
+        finally:
+            os.close(file)
         if "sha256:" + hasher.hexdigest() != blob.digest:
             raise self.corrupt(blob.digest, "its content is not what was written")
         if settled:
@@ -124,54 +134,30 @@ class Blobs:
         for _ in self.open(blob):
             pass
 
-    def _file(self, blob: Descriptor) -> _File:
-        path = self.path(blob.digest)
+    def opened(self, path: Path, name: str) -> int | None:
+        """Open a regular file of the layout, and return its descriptor; None if it is missing.
+
+        Raises:
+            CorruptBackupError: it is something else; the error has the name.
+            StoreError: it cannot be opened.
+        """
         try:
             # Follow no symlink and wait for no FIFO: a store may come from an untrusted source.
             fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+        except FileNotFoundError:
+            return None
         except OSError as error:
-            if error.errno == errno.ENOENT:
-                raise self.corrupt(blob.digest, "it is missing") from None
             if error.errno == errno.ELOOP:
-                raise self.corrupt(blob.digest, "it is a symbolic link") from None
+                raise self.corrupt(name, "it is a symbolic link") from None
             raise StoreError(str(path), f"it cannot be read ({error.strerror})") from error
-        file = _File(fd)
-        found = os.fstat(fd)
-        if not stat.S_ISREG(found.st_mode):
-            file.close()
-            raise self.corrupt(blob.digest, "it is not a file")
-        if found.st_size != blob.size:
-            file.close()
-            raise self.corrupt(blob.digest, f"it is {found.st_size} bytes long, not {blob.size}")
-        return file
-
-    def _read(self, file: _File, size: int, blob: Descriptor) -> bytes:
-        try:
-            return os.read(file.fd, size)
-        except OSError as error:
-            raise self.corrupt(blob.digest, f"it cannot be read ({error.strerror})") from error
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            os.close(fd)
+            raise self.corrupt(name, "it is not a file")
+        return fd
 
 
 def _stamp(found: os.stat_result) -> _Stamp:
     return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
-
-
-class _File:
-    """A descriptor that is closed at the end of a block."""
-
-    def __init__(self, fd: int) -> None:
-        self.fd = fd
-
-    def close(self) -> None:
-        os.close(self.fd)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 class BlobWriter:
@@ -261,7 +247,5 @@ class BlobWriter:
             self._fd = self._disk.create(self._path)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.discard()

@@ -44,7 +44,8 @@ class Catalog:
         if oci.is_backup_id(backup_id):
             for child in self._layout.index().children:
                 # The index is not read here, because an unreadable backup is not a missing one.
-                if child.name == backup_id and _may_be_backup(child):
+                may_be = oci.is_backup(child.artifact_type) or child.blob.media_type in oci.INDEXES
+                if child.name == backup_id and may_be:
                     return child.blob
             if (unnamed := self.roots().get(backup_id)) is not None:
                 return unnamed
@@ -111,10 +112,6 @@ class Catalog:
             with suppress(StoreError):
                 digests.update(child.blob.digest for child in self._layout.child_index(root).children)
         return digests
-
-
-def _may_be_backup(child: oci.Child) -> bool:
-    return oci.is_backup(child.artifact_type) or child.blob.media_type in oci.INDEXES
 
 
 def _belongs(child: oci.Child, ids: Collection[str], digests: Collection[str]) -> bool:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from types import TracebackType
 from typing import Literal, Self
 
 from docker_rollback._model import Backup, Descriptor, VolumeArchive
@@ -51,9 +50,7 @@ class Draft:
         self._state = "open"
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._state = "closed"
         self._workspace.close()
 

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from typing import Any, NoReturn
+from typing import Any
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from docker_rollback._model import Descriptor
 from docker_rollback._store import oci
-from docker_rollback._store.layout import Layout
+from docker_rollback._store.layout import Layout, index_entries
 from docker_rollback._store.streams import CompressionError, decompressed, tar_end, tar_member
 from docker_rollback._store.strict_json import dump_json
-from docker_rollback.errors import StoreError
 
 DOCKER_FILE = "manifest.json"
 # The file of an export with the index of the whole backup, as in a store's ``index.json``.
@@ -61,20 +60,15 @@ def backup_archive(layout: Layout, backup_id: str, root: Descriptor) -> Iterator
     The files that engines read (``index.json``, ``manifest.json``) name the images alone, because one of the engines
     would take every other artifact for an image. The index of the whole backup has its own file.
     """
-    blobs = {blob.digest: blob for blob in layout.tree(root, absent=_fail)}
+    blobs = {blob.digest: blob for blob in layout.tree(root)}
     index = layout.child_index(root)
-    named = Descriptor(root.media_type, root.digest, root.size, {oci.REF_NAME: backup_id})
-    whole = [oci.dump_descriptor(named, artifact_type=oci.BACKUP)]
+    whole = index_entries(backup_id, root, index.children)
     images: list[dict[str, Any]] = []
     table = []
     for number, child in enumerate(index.children, start=1):
-        name = oci.child_name(backup_id, number)
-        annotations = {**child.blob.annotations, oci.REF_NAME: name}
-        blob = Descriptor(child.blob.media_type, child.blob.digest, child.blob.size, annotations)
-        whole.append(oci.dump_descriptor(blob, artifact_type=child.artifact_type))
-        parts = layout.manifest(blob)
+        parts = layout.manifest(child.blob)
         if parts.config.media_type in oci.IMAGE_CONFIGS:
-            tag = f"{REPOSITORY}:{name}"
+            tag = f"{REPOSITORY}:{oci.child_name(backup_id, number)}"
             original = _original_of(layout, child.blob)
             table.append(_docker_entry(parts, [tag]))
             # Uncompressed layers would double the export's size, for an id that `image_archive` restores too.
@@ -150,19 +144,8 @@ def _text(name: str, data: bytes) -> Iterator[bytes]:
     return tar_member(name, [data], len(data))
 
 
-def _fail(_: Descriptor, error: StoreError) -> NoReturn:
-    raise error
-
-
 def _named(root: Descriptor, tags: Sequence[str]) -> list[dict[str, Any]]:
-    bare = Descriptor(root.media_type, root.digest, root.size)
-    if not tags:
-        return [oci.dump_descriptor(bare)]
-    names = [full_name(tag) for tag in tags]
-    return [
-        {
-            **oci.dump_descriptor(bare),
-            "annotations": {oci.CONTAINERD_NAME: name, oci.REF_NAME: name.rpartition(":")[2]},
-        }
-        for name in names
-    ]
+    """Return the entries of ``index.json`` for an image, one for each of its names."""
+    bare = oci.dump_descriptor(evolve(root, annotations={}))
+    annotations = [{oci.CONTAINERD_NAME: name, oci.REF_NAME: name.rpartition(":")[2]} for name in map(full_name, tags)]
+    return [{**bare, "annotations": own} for own in annotations] or [bare]

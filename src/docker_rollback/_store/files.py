@@ -81,8 +81,7 @@ class Disk:
 
     def room(self, path: Path) -> int:
         """Return the number of bytes that this user can still write to the file system of `path`."""
-        free = os.statvfs(path)
-        return free.f_frsize * (free.f_bfree if os.geteuid() == 0 else free.f_bavail)
+        return _room(os.statvfs(path))
 
     def inodes(self, path: Path) -> int | None:
         """Return the number of files that can still be created on the file system of `path`; None for no limit."""
@@ -113,7 +112,9 @@ def open_private(path: Path, flags: int) -> int:
 def store_error(error: OSError, path: Path | str) -> StoreError:
     """Return the store error for a failed system call."""
     reason = error.strerror or str(error)
-    if error.errno == errno.ENOSPC and _has_no_inodes(Path(path)):
+    found = _file_system_around(Path(path)) if error.errno in _FULL else None
+    # Both numbers are 0 on a file system without a fixed number of inodes.
+    if error.errno == errno.ENOSPC and found is not None and found.f_files > 0 and found.f_favail == 0:
         return StoreFullError(str(path), f"its file system has no inodes left for another file ({reason})")
     if error.errno in _UNLOCKABLE:
         return StoreError(
@@ -122,29 +123,24 @@ def store_error(error: OSError, path: Path | str) -> StoreError:
             "its lock service), or move the store to a local disk",
         )
     if error.errno in _FULL:
-        free = None if error.errno == errno.EDQUOT else _room_around(Path(path))
+        free = None if error.errno == errno.EDQUOT or found is None else _room(found)
         return StoreFullError(str(path), f"the disk is full ({reason})", free=free)
     if error.errno in _FORBIDDEN:
         return StoreNotWritableError(str(path), f"this user may not write to it ({reason}); {_ADVICE}")
     return StoreError(str(path), reason)
 
 
-def _room_around(path: Path) -> int | None:
-    """Return the free bytes on the file system of a path whose last parts may be missing; None if unknown."""
+def _file_system_around(path: Path) -> os.statvfs_result | None:
+    """Return the state of the file system of a path whose last parts may be missing; None if it is unknown."""
     for folder in (path, *path.parents):
         with suppress(OSError):
-            return DISK.room(folder)
+            return os.statvfs(folder)
     return None
 
 
-def _has_no_inodes(path: Path) -> bool:
-    """Return True if the file system of a path, whose last parts may be missing, has no free inodes."""
-    for folder in (path, *path.parents):
-        with suppress(OSError):
-            found = os.statvfs(folder)
-            # Both are 0 on a file system without a fixed number of inodes.
-            return found.f_files > 0 and found.f_favail == 0
-    return False
+def _room(found: os.statvfs_result) -> int:
+    # A part of the free space is reserved for root.
+    return found.f_frsize * (found.f_bfree if os.geteuid() == 0 else found.f_bavail)
 
 
 @contextmanager

@@ -67,35 +67,31 @@ class Holds:
     def needed(self) -> dict[str, str]:
         """Return the held backups with the reasons, and remove the holds of dead readers; only while locked."""
         needed: dict[str, str] = {}
-        with translated(self._folder):
-            names = sorted(path.name for path in self._folder.iterdir()) if self._folder.exists() else []
-        for name in names:
-            backup_id, dot, _ = name.partition(".")
-            if not dot or not oci.is_backup_id(backup_id):
-                continue
-            if not name.endswith(_READER):
+        for backup_id, holder in self._all():
+            path = self._folder / f"{backup_id}.{holder}"
+            if not path.name.endswith(_READER):
                 needed.setdefault(backup_id, "an unfinished rollback needs it")
-            elif self._is_alive(self._folder / name):
+            elif is_held(path):
                 needed.setdefault(backup_id, "it is being read")
+            else:
+                self._remove_left_behind(path)
+                with translated(path):
+                    self._layout.disk.remove(path)
         return needed
 
     def held_by(self, by: str) -> tuple[str, ...]:
         """Return the ids of the backups with a durable hold of this holder."""
+        return tuple(backup_id for backup_id, holder in self._all() if holder == by)
+
+    def _all(self) -> list[tuple[str, str]]:
+        """Return the backup's id and the holder of each hold, sorted."""
         with translated(self._folder):
             names = sorted(path.name for path in self._folder.iterdir()) if self._folder.exists() else []
         parts = [name.partition(".") for name in names]
-        return tuple(backup_id for backup_id, _, holder in parts if holder == by and oci.is_backup_id(backup_id))
-
-    def _is_alive(self, path: Path) -> bool:
-        """Return True if a reader lives; remove the hold and the temporary file of a dead one."""
-        if is_held(path):
-            return True
-        self._remove_left_behind(path)
-        with translated(path):
-            self._layout.disk.remove(path)
-        return False
+        return [(backup_id, holder) for backup_id, dot, holder in parts if dot and oci.is_backup_id(backup_id)]
 
     def _remove_left_behind(self, path: Path) -> None:
+        """Remove the temporary file of a dead reader."""
         with translated(path):
             written = path.read_bytes()[HOLDER_BYTES:] if path.exists() else b""
         left = Path(os.fsdecode(written))

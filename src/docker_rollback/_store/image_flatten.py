@@ -14,7 +14,7 @@ from docker_rollback._model import Descriptor
 from docker_rollback._store import oci
 from docker_rollback._store.files import translated
 from docker_rollback._store.layer_merge import merged
-from docker_rollback._store.streams import CompressionError, GzipWriter, compression, decompressed
+from docker_rollback._store.streams import CompressionError, GzipWriter, plain
 from docker_rollback._store.strict_json import dump_json, load_json
 from docker_rollback._store.workspace import Workspace
 
@@ -72,16 +72,8 @@ def flatten(workspace: Workspace, manifest: Descriptor, *, keep: int, threads: i
 @contextmanager
 def _unpacked(workspace: Workspace, layer: Descriptor) -> Iterator[BinaryIO]:
     """Open a layer as an uncompressed, seekable temporary file."""
-    pieces = workspace.layout.blobs.open(layer)
-    first = next(pieces, b"")
-    kind = compression(first[:4])
-
-    def whole() -> Iterator[bytes]:
-        yield first
-        yield from pieces
-
     with workspace.scratch() as file:
-        for data in whole() if kind is None else decompressed(whole(), kind):
+        for data in plain(workspace.layout.blobs.open(layer)):
             with translated(workspace.layout.root):
                 file.write(data)
         with translated(workspace.layout.root):

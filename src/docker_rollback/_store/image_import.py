@@ -16,9 +16,10 @@ from typing import IO
 
 from docker_rollback._model import Descriptor
 from docker_rollback._store import oci
-from docker_rollback._store.image_manifests import Contents, Target, assemble, digest_in
+from docker_rollback._store.image_manifests import Contents, assemble, digest_in
 from docker_rollback._store.streams import CHUNK, CompressionError, GzipWriter, IteratorFile, compression, decompressed
 from docker_rollback._store.strict_json import MalformedError
+from docker_rollback._store.workspace import Workspace
 from docker_rollback.errors import EngineError
 
 _MAX_TEXTS = 64 << 20  # the total size of JSON in an archive, in bytes; it is held in memory
@@ -30,14 +31,16 @@ class ImageImport:
     """Imports one image; single-use.
 
     Args:
-        target: writes its blobs.
+        workspace: writes its blobs.
         layers: the digests of its uncompressed layers, lowest first.
         held: the layers that the store already has, gzipped.
         threads: the number of threads that compress.
     """
 
-    def __init__(self, target: Target, layers: Sequence[str], held: Mapping[str, Descriptor], *, threads: int) -> None:
-        self._target = target
+    def __init__(
+        self, workspace: Workspace, layers: Sequence[str], held: Mapping[str, Descriptor], *, threads: int
+    ) -> None:
+        self._workspace = workspace
         self._wanted = tuple(layers)
         self._held = dict(held)
         self._threads = threads
@@ -60,7 +63,7 @@ class ImageImport:
             for _ in archive:
                 pass
             contents = Contents(self._texts, self._links, self._sent)
-            return assemble(self._target, contents, self._wanted, self._held)
+            return assemble(self._workspace, contents, self._wanted, self._held)
         except (tarfile.TarError, CompressionError) as error:
             raise _broken(f"its archive is broken ({error})") from error
         except MalformedError as error:
@@ -104,7 +107,7 @@ class ImageImport:
 
     def _take_plain(self, name: str, head: bytes, file: IO[bytes]) -> None:
         hasher = hashlib.sha256()
-        with self._target.blob(oci.LAYER_GZIP) as blob:
+        with self._workspace.blob(oci.LAYER_GZIP) as blob:
             with GzipWriter(blob.write, self._threads) as packer:
                 for data in _with_head(head, file):
                     hasher.update(data)
@@ -116,7 +119,7 @@ class ImageImport:
 
     def _take_compressed(self, name: str, kind: str, head: bytes, file: IO[bytes]) -> None:
         hasher = hashlib.sha256()
-        with self._target.blob(_MEDIA_TYPES[kind]) as blob:
+        with self._workspace.blob(_MEDIA_TYPES[kind]) as blob:
 
             def copied() -> Iterator[bytes]:
                 for data in _with_head(head, file):

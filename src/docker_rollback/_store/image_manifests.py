@@ -10,26 +10,15 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Iterator, Mapping
-from typing import Protocol
 
 from attrs import frozen
 
 from docker_rollback._model import Descriptor
 from docker_rollback._store import oci
-from docker_rollback._store.blobs import BlobWriter
 from docker_rollback._store.strict_json import MalformedError, load_json
+from docker_rollback._store.workspace import Workspace
 
 _MAX_LINKS = 16
-
-
-class Target(Protocol):
-    """Accepts new blobs."""
-
-    def blob(self, media_type: str, annotations: Mapping[str, str] | None = None) -> BlobWriter:
-        """Return the writer of a new blob, a context manager."""
-
-    def add_bytes(self, media_type: str, data: bytes, annotations: Mapping[str, str] | None = None) -> Descriptor:
-        """Write a small blob."""
 
 
 @frozen
@@ -61,12 +50,12 @@ class Contents:
 
 
 def assemble(
-    target: Target, contents: Contents, wanted: tuple[str, ...], held: Mapping[str, Descriptor]
+    workspace: Workspace, contents: Contents, wanted: tuple[str, ...], held: Mapping[str, Descriptor]
 ) -> tuple[Descriptor, dict[str, Descriptor]]:
     """Write the manifests of an image whose layers are in the store.
 
     Args:
-        target: writes the blobs.
+        workspace: writes the blobs.
         contents: the contents of the archive.
         wanted: the digests of the image's uncompressed layers, lowest first.
         held: the gzipped layers that the store has, by the digests of their uncompressed content.
@@ -80,7 +69,7 @@ def assemble(
     config = _find_config(contents, wanted)
     original = _find_original(contents, oci.digest_of(config), wanted)
     parts = oci.parse_manifest(original) if original is not None else None
-    config_blob = target.add_bytes(parts.config.media_type if parts is not None else oci.CONFIG, config)
+    config_blob = workspace.add_bytes(parts.config.media_type if parts is not None else oci.CONFIG, config)
     layers = [contents.sent.get(diff_id) or held.get(diff_id) for diff_id in wanted]
     found = [layer for layer in layers if layer is not None]
     if len(found) < len(wanted):
@@ -91,11 +80,11 @@ def assemble(
         data = original
     else:
         data = oci.dump_manifest(oci.Manifest(config_blob, tuple(found)))
-        known_as = [target.add_bytes(oci.JSON, original).digest] if original is not None else []
+        known_as = [workspace.add_bytes(oci.JSON, original).digest] if original is not None else []
     if original is not None:
-        known_as = [*_keep_index(target, contents, oci.digest_of(original)), *known_as]
+        known_as = [*_keep_index(workspace, contents, oci.digest_of(original)), *known_as]
     annotations = {oci.KNOWN_AS_KEY: " ".join(known_as)} if known_as else {}
-    manifest = target.add_bytes(oci.manifest_type(data), data, annotations)
+    manifest = workspace.add_bytes(oci.manifest_type(data), data, annotations)
     return manifest, {diff_id: held[diff_id] for diff_id in wanted if diff_id in held}
 
 
@@ -140,7 +129,7 @@ def _find_original(contents: Contents, config: str, wanted: tuple[str, ...]) -> 
     return None
 
 
-def _keep_index(target: Target, contents: Contents, manifest: str) -> Iterator[str]:
+def _keep_index(workspace: Workspace, contents: Contents, manifest: str) -> Iterator[str]:
     """Store the engine's index of platforms that contains this manifest, if there is one, and yield its digest."""
     top = contents.texts.get(oci.INDEX_FILE)
     for child in () if top is None else oci.parse_index(top).children:
@@ -148,7 +137,7 @@ def _keep_index(target: Target, contents: Contents, manifest: str) -> Iterator[s
         if child.blob.media_type not in oci.INDEXES or text is None:
             continue
         if manifest in (grandchild.blob.digest for grandchild in oci.parse_index(text).children):
-            yield target.add_bytes(oci.JSON, text).digest
+            yield workspace.add_bytes(oci.JSON, text).digest
             return
 
 

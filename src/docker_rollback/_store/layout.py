@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
 import stat
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
+
+from attrs import evolve
 
 from docker_rollback._model import Descriptor
 from docker_rollback._store import oci
@@ -76,14 +77,22 @@ class Layout:
                 write_atomic(index, empty, disk=self.disk)
             self.keep_reserve()
 
-    @contextmanager
-    def locked(self, note: str) -> Iterator[None]:
+    def locked(self, note: str) -> AbstractContextManager[None]:
         """Hold the lock for adding and removing names and blobs; only for moments."""
-        with FileLock(self.locks / "store.lock", disk=self.disk) as lock:
+        return self.holding("store", note, of=self.root)
+
+    @contextmanager
+    def holding(self, name: str, note: str, *, of: Path) -> Iterator[None]:
+        """Hold one of the locks for a short change of the folder `of`, which the error names.
+
+        Raises:
+            StoreError: it stayed locked for `PATIENCE` seconds.
+        """
+        with FileLock(self.locks / f"{name}.lock", disk=self.disk) as lock:
             try:
                 lock.acquire(PATIENCE, note=note)
             except LockedError as holder:
-                raise StoreError(str(self.root), f"it stayed locked for {PATIENCE:.0f} seconds: {holder}") from None
+                raise StoreError(str(of), f"it stayed locked for {PATIENCE:.0f} seconds: {holder}") from None
             yield
 
     def index(self) -> oci.Index:
@@ -161,13 +170,15 @@ class Layout:
         """Read and verify an index that is a blob."""
         return self.parsed(oci.parse_index, self.blobs.read(blob, oci.MAX_MANIFEST), blob.digest)
 
-    def tree(self, blob: Descriptor, *, absent: Callable[[Descriptor, StoreError], None]) -> Iterator[Descriptor]:
+    def tree(
+        self, blob: Descriptor, *, absent: Callable[[Descriptor, StoreError], None] | None = None
+    ) -> Iterator[Descriptor]:
         """Yield a blob and all blobs that it refers to, directly or indirectly; a digest may come more than once.
 
         Args:
             blob: the blob to start with.
-            absent: called with a blob that cannot be read, so that its references are unknown, and with the error. Its
-                exceptions are passed on.
+            absent: called with a blob that cannot be read, so that its references are unknown, and with the error; by
+                default the error is raised.
         """
         seen: set[str] = set()
         todo = [blob]
@@ -184,6 +195,8 @@ class Layout:
                     manifest = self.manifest(blob)
                     todo.extend((manifest.config, *manifest.layers))
             except StoreError as error:
+                if absent is None:
+                    raise
                 absent(blob, error)
 
     def image_layers(self) -> dict[str, Descriptor]:
@@ -244,21 +257,12 @@ class Layout:
             return False
 
     def _read_file(self, name: str, limit: int) -> bytes | None:
-        path = self.root / name
-        try:
-            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
-        except FileNotFoundError:
+        file = self.blobs.opened(self.root / name, name)
+        if file is None:
             return None
-        except OSError as error:
-            if error.errno == errno.ELOOP:
-                raise self.blobs.corrupt(name, "it is a symbolic link") from None
-            raise StoreError(str(path), f"it cannot be read ({error.strerror})") from error
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
-            os.close(fd)
-            raise self.blobs.corrupt(name, "it is not a file")
-        with os.fdopen(fd, "rb") as file:
+        with os.fdopen(file, "rb") as source:
             try:
-                data = file.read(limit + 1)
+                data = source.read(limit + 1)
             except OSError as error:
                 raise self.blobs.corrupt(name, f"it cannot be read ({error.strerror})") from error
         if len(data) > limit:
@@ -278,3 +282,18 @@ class Layout:
                 self.root,
                 stat.S_IMODE(found.st_mode),
             )
+
+
+def index_entries(backup_id: str, root: Descriptor, children: Iterable[oci.Child]) -> list[dict[str, Any]]:
+    """Return the entries of ``index.json`` for a backup and the children of its index.
+
+    Every name is set here, so that an imported backup cannot take the name of another one.
+    """
+    named = evolve(root, annotations={oci.REF_NAME: backup_id})
+    entries = [oci.dump_descriptor(named, artifact_type=oci.BACKUP)]
+    for number, child in enumerate(children, start=1):
+        annotations = {**child.blob.annotations, oci.REF_NAME: oci.child_name(backup_id, number)}
+        entries.append(
+            oci.dump_descriptor(evolve(child.blob, annotations=annotations), artifact_type=child.artifact_type)
+        )
+    return entries

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, suppress
 from typing import TypeVar
 
 from docker_rollback._store import codec
 from docker_rollback._store.files import is_leftover, translated, write_atomic
-from docker_rollback._store.layout import PATIENCE, Layout
-from docker_rollback._store.locks import FileLock, LockedError
+from docker_rollback._store.layout import Layout
 from docker_rollback._store.oci import MAX_MANIFEST
 from docker_rollback._store.strict_json import MalformedError
 from docker_rollback.errors import CorruptBackupError, StoreError, StoreFullError, UnsupportedFormatError
@@ -69,15 +67,9 @@ class Records:
             for path in [path for path in self._path.iterdir() if is_leftover(path.name)]:
                 self._layout.disk.remove(path)
 
-    @contextmanager
-    def _writing(self) -> Iterator[None]:
+    def _writing(self) -> AbstractContextManager[None]:
         """Lock the records against other writers, for a moment."""
-        with FileLock(self._layout.locks / f"{self._folder}.lock", disk=self._layout.disk) as lock:
-            try:
-                lock.acquire(PATIENCE, note="writing a record")
-            except LockedError as holder:
-                raise StoreError(str(self._path), f"it stayed locked for {PATIENCE:.0f} seconds: {holder}") from None
-            yield
+        return self._layout.holding(self._folder, "writing a record", of=self._path)
 
     def is_there(self) -> bool:
         """Return True if a record was ever written here."""
@@ -105,12 +97,10 @@ class Records:
             return None
         except OSError as error:
             raise StoreError(str(path), f"it cannot be read ({error.strerror})") from error
-        return self._parsed(lambda: codec.load(data, kind, self._folder), f"{self._folder}/{path.name}")
-
-    def _parsed(self, parse: Callable[[], T], file: str) -> T:
+        root, record = str(self._layout.root), f"{self._folder}/{path.name}"
         try:
-            return parse()
+            return codec.load(data, kind, self._folder)
         except codec.NewerFormatError as error:
-            raise UnsupportedFormatError(str(self._layout.root), f"{file}: {error}") from None
+            raise UnsupportedFormatError(root, f"{record}: {error}") from None
         except MalformedError as error:
-            raise CorruptBackupError(str(self._layout.root), file, str(error)) from None
+            raise CorruptBackupError(root, record, str(error)) from None

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from types import TracebackType
 from typing import Final, Self
 
 from docker_rollback._store.files import DISK, Disk, translated
@@ -55,9 +54,7 @@ class Spool:
             self._written = self._disk.create(self._path)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         # A file that cannot be removed now is removed with its draft.
         with suppress(OSError):
             self._close_written()
@@ -157,9 +154,7 @@ class FileCopy:
             self._disk.close(self._disk.create(self._path))
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         # A file that cannot be removed now is removed with its draft.
         with suppress(OSError):
             self._disk.remove(self._path)

@@ -8,7 +8,7 @@ import sys
 import tarfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator
-from types import TracebackType
+from itertools import chain
 from typing import IO, TYPE_CHECKING, BinaryIO, Self, cast
 
 from isal import igzip, igzip_threaded, isal_zlib
@@ -95,6 +95,14 @@ def decompressed(pieces: Iterable[bytes], kind: str) -> Iterator[bytes]:
             yield data
 
 
+def plain(pieces: Iterator[bytes]) -> Iterator[bytes]:
+    """Yield a stream's uncompressed content; raises `CompressionError` if it is broken."""
+    first = next(pieces, b"")
+    kind = compression(first[:4])
+    whole = chain([first], pieces)
+    yield from whole if kind is None else decompressed(whole, kind)
+
+
 class GzipWriter:
     """Compresses data deterministically, in several threads.
 
@@ -119,9 +127,7 @@ class GzipWriter:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
         self._packer.close()
         if error is None:
             self._check()

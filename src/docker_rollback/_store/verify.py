@@ -10,7 +10,7 @@ from attrs import frozen
 from docker_rollback._model import Backup, Descriptor, VolumeArchive
 from docker_rollback._store import codec, oci
 from docker_rollback._store.layout import Layout
-from docker_rollback._store.streams import CompressionError, compression, decompressed
+from docker_rollback._store.streams import CompressionError, plain
 from docker_rollback._store.strict_json import MalformedError
 from docker_rollback.errors import UnsupportedFormatError
 
@@ -188,19 +188,8 @@ def _check_archives(layout: Layout, volume: VolumeArchive) -> None:
 
 def _plain(layout: Layout, blob: Descriptor) -> Iterator[bytes]:
     """Yield a blob's uncompressed content."""
-    pieces = layout.blobs.open(blob)
-    first = next(pieces, b"")
-
-    def whole() -> Iterator[bytes]:
-        yield first
-        yield from pieces
-
-    kind = compression(first[:4])
-    if kind is None:
-        yield from whole()
-        return
     try:
-        yield from decompressed(whole(), kind)
+        yield from plain(layout.blobs.open(blob))
     except CompressionError as error:
         raise layout.blobs.corrupt(blob.digest, str(error)) from None
 

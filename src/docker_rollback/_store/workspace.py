@@ -14,13 +14,13 @@ import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import BinaryIO, NoReturn, cast
+from typing import BinaryIO, cast
 
 from docker_rollback._model import Descriptor
 from docker_rollback._store import oci
 from docker_rollback._store.blobs import BlobWriter
 from docker_rollback._store.files import open_private, translated
-from docker_rollback._store.layout import Layout
+from docker_rollback._store.layout import Layout, index_entries
 from docker_rollback._store.locks import FileLock
 from docker_rollback._store.spool import FileCopy, Spool
 from docker_rollback._store.sweep import DRAFT_LOCK, DRAFT_PINS, clear_dead_drafts, remove_draft, sweep
@@ -113,7 +113,7 @@ class Workspace:
         """Pin all blobs of an intact stored image until `close`; return False if one is missing or damaged."""
         originals = manifest.annotations.get(oci.KNOWN_AS_KEY, "").split()
         try:
-            parts = [*self.layout.tree(manifest, absent=_fail)]
+            parts = [*self.layout.tree(manifest)]
             parts += [self.layout.blobs.find(oci.JSON, digest) for digest in originals]
         except StoreError:
             return False
@@ -137,7 +137,7 @@ class Workspace:
             layout.disk.sync_folder(layout.blobs.folder)
         # Blobs that the caller has already read back from the disk are not read again.
         parts = verify(layout, backup_id, root, proven=self._proven, anew=False, deep=deep)
-        entries = _entries(backup_id, root, parts)
+        entries = index_entries(backup_id, root, parts.children)
         with layout.locked(f"listing backup {backup_id}"):
             index = layout.index()
             if any(child.name == backup_id for child in index.children):
@@ -165,7 +165,7 @@ class Workspace:
     def _pin_all(self, root: Descriptor) -> set[str]:
         """Pin and return the digests of everything that `root` refers to, blobs of other backups included."""
         with self.layout.locked(f"pinning the blobs of {self._purpose}"):
-            needed = {blob.digest for blob in self.layout.tree(root, absent=_fail)}
+            needed = {blob.digest for blob in self.layout.tree(root)}
             for digest in needed:
                 self._pin(digest)
         return needed
@@ -182,21 +182,3 @@ class Workspace:
                 finally:
                     os.close(fd)
             self._pinned.add(digest)
-
-
-def _fail(_: Descriptor, error: StoreError) -> NoReturn:
-    raise error
-
-
-def _entries(backup_id: str, root: Descriptor, parts: Parts) -> list[dict[str, object]]:
-    """Return the entries of ``index.json`` for a backup and its children.
-
-    The names are always set here, so that an imported backup cannot take the name of another one.
-    """
-    bare = Descriptor(root.media_type, root.digest, root.size, {oci.REF_NAME: backup_id})
-    entries = [oci.dump_descriptor(bare, artifact_type=oci.BACKUP)]
-    for number, child in enumerate(parts.children, start=1):
-        annotations = {**child.blob.annotations, oci.REF_NAME: oci.child_name(backup_id, number)}
-        named = Descriptor(child.blob.media_type, child.blob.digest, child.blob.size, annotations)
-        entries.append(oci.dump_descriptor(named, artifact_type=child.artifact_type))
-    return entries

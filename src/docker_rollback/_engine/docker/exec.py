@@ -13,7 +13,6 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from types import TracebackType
 from typing import Any, Final, Self
 
 from docker_rollback._engine.docker.errors import Asking
@@ -215,9 +214,7 @@ class DockerProcess:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
-    ) -> None:
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object, /) -> None:
         try:
             self.kill()
         except EngineError as failure:

@@ -11,7 +11,7 @@ import os
 import re
 import threading
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, TypeAlias, TypedDict, Unpack
 
 import requests
 import urllib3
@@ -31,6 +31,22 @@ _OLDEST_LIBPOD: Final = "5.0.0"  # the version of Podman's own API for a Podman 
 BLOCK: Final = 1 << 20  # bytes to read from a stream at a time
 
 IDENTITY: Final = {"Accept-Encoding": "identity"}
+
+
+class Options(TypedDict, total=False):
+    """The optional parts of a request.
+
+    Attributes:
+        params: the query.
+        body: a JSON body (an empty mapping is sent as ``{}``), or an `Upload` to stream.
+        headers: additional headers.
+        patient: True to wait for the answer with `Wire.patience`; a number of seconds if that may be too short.
+    """
+
+    params: Params | None
+    body: object
+    headers: Mapping[str, str]
+    patient: bool | float
 
 
 class Wire:
@@ -82,61 +98,29 @@ class Wire:
             asking: the request in words, for errors.
         """
         # In the engine's own version: for an older one, the answer has an older structure.
-        with self._send("GET", f"/v{self._engine().libpod}/libpod{path}", asking) as response, asking.translated():
-            text = response.content
-        return _decode(text, asking)
+        return self._got(f"/v{self._engine().libpod}/libpod{path}", asking)
 
     def json(
-        self,
-        method: str,
-        path: str,
-        asking: Asking,
-        *,
-        params: Params | None = None,
-        body: object = None,
-        patient: bool | float = False,
-        raw_names: bool = False,
+        self, method: str, path: str, asking: Asking, *, raw_names: bool = False, **options: Unpack[Options]
     ) -> Any:
         """Send a request, and return the answer's JSON; None for an empty answer.
 
         With `raw_names`, bytes that are not UTF-8 are decoded as by `os.fsdecode`: Podman does not encode file names.
         """
-        response = self.answer(method, path, asking, params=params, body=body, patient=patient)
-        with response, asking.translated():
+        with self.answer(method, path, asking, **options) as response, asking.translated():
             text = response.content
         return _decode(text, asking, raw_names=raw_names)
 
-    def answer(
-        self,
-        method: str,
-        path: str,
-        asking: Asking,
-        *,
-        params: Params | None = None,
-        body: object = None,
-        headers: Mapping[str, str] | None = None,
-        patient: bool | float = False,
-    ) -> requests.Response:
+    def answer(self, method: str, path: str, asking: Asking, **options: Unpack[Options]) -> requests.Response:
         """Send a request, and return a successful answer with its body unread; raise for any other answer.
 
         Args:
             method: "GET", "POST", "PUT" or "DELETE".
             path: the path below the version, quoted.
             asking: the request in words, for errors.
-            params: the query.
-            body: a JSON body (an empty mapping is sent as ``{}``), or an `Upload` to stream.
-            headers: additional headers.
-            patient: True to wait for the answer with `patience`; a number of seconds if that may be too short.
+            options: the rest of the request.
         """
-        return self._send(
-            method,
-            f"/v{self.version}{path}",
-            asking,
-            params=params,
-            body=body,
-            headers=headers,
-            patient=patient,
-        )
+        return self._send(method, f"/v{self.version}{path}", asking, **options)
 
     def blocks(self, response: requests.Response, asking: Asking) -> Iterator[bytes]:
         """Yield an answer's body in large blocks; a truncated body is an error."""
@@ -151,19 +135,9 @@ class Wire:
             # Close a stream that is not read to its end, because the engine works for it.
             response.close()
 
-    def _send(
-        self,
-        method: str,
-        path: str,
-        asking: Asking,
-        *,
-        params: Params | None = None,
-        body: object = None,
-        headers: Mapping[str, str] | None = None,
-        patient: bool | float = False,
-    ) -> requests.Response:
-        sent = dict(_configured_headers(self.api))
-        sent.update(headers or {})
+    def _send(self, method: str, path: str, asking: Asking, **options: Unpack[Options]) -> requests.Response:
+        body = options.get("body")
+        sent = {**_configured_headers(self.api), **options.get("headers", {})}
         source = body if isinstance(body, Upload) else None
         data: Any = source
         if source is not None:
@@ -178,11 +152,11 @@ class Wire:
                     response = self.api.request(
                         method,
                         self.api.base_url + path,
-                        params=dict(params or {}),
+                        params=dict(options.get("params") or {}),
                         data=data,
                         headers=sent,
                         stream=True,
-                        timeout=(self.timeout, self._seconds(patient)),
+                        timeout=(self.timeout, self._seconds(options.get("patient", False))),
                         # Explicit, because requests would prefer the environment's certificates to the client's own.
                         verify=self.api.verify,
                         # An engine redirects malformed paths only, and the answer of another path would be wrong.
@@ -207,6 +181,11 @@ class Wire:
             raise asking.refused(response.status_code, text)
         return response
 
+    def _got(self, path: str, asking: Asking) -> Any:
+        with self._send("GET", path, asking) as response, asking.translated():
+            text = response.content
+        return _decode(text, asking)
+
     def _seconds(self, patient: bool | float) -> float:  # noqa: FBT001  (the seconds are the odd case)
         if isinstance(patient, bool):
             return self.patience if patient else self.timeout
@@ -220,9 +199,7 @@ class Wire:
 
     def _negotiate(self) -> _Known:
         asking = Asking("ask the engine for its version")
-        with self._send("GET", "/version", asking) as response, asking.translated():
-            text = response.content
-        answer = _decode(text, asking)
+        answer = self._got("/version", asking)
         newest, oldest = (_numbers(answer, key) for key in ("ApiVersion", "MinAPIVersion"))
         if newest is None:
             raise asking.unreadable("it names no ApiVersion")
@@ -281,17 +258,17 @@ def events(blocks: Iterable[bytes], asking: Asking) -> Iterator[Mapping[str, Any
                 break
             rest = rest[end:]
             if isinstance(event, dict):
-                yield _unless_failed(event, asking)
+                if reason := failure_in(event):
+                    raise asking.failed(reason)
+                yield event
     if rest.strip():
         raise asking.unreadable(rest.strip()[:200])
 
 
-def _unless_failed(event: Mapping[str, Any], asking: Asking) -> Mapping[str, Any]:
+def failure_in(event: Mapping[str, Any]) -> str:
+    """Return the failure that a JSON object of a stream reports; empty if it reports none."""
     detail = event.get("errorDetail")
-    reason = (detail.get("message") if isinstance(detail, dict) else None) or event.get("error")
-    if reason:
-        raise asking.failed(str(reason))
-    return event
+    return str((detail.get("message") if isinstance(detail, dict) else None) or event.get("error") or "")
 
 
 def _decode(text: bytes, asking: Asking, *, raw_names: bool = False) -> Any:

@@ -13,7 +13,7 @@ from docker import auth
 from docker.utils import parse_repository_tag
 
 from docker_rollback._engine.docker.errors import Asking
-from docker_rollback._engine.docker.http import IDENTITY, Params, Upload, events
+from docker_rollback._engine.docker.http import IDENTITY, Params, Upload, events, failure_in
 from docker_rollback._engine.docker.references import FULL_ID, HEX, SHORTEST_ID, Referring
 from docker_rollback._engine.port import Inspection
 from docker_rollback.errors import EngineError, ImageNotFoundError
@@ -180,5 +180,4 @@ def _words(text: str) -> str:
         told: Mapping[str, Any] = json.loads(text[start:])
     except ValueError:
         return ""
-    detail = told.get("errorDetail")
-    return str((detail.get("message") if isinstance(detail, dict) else None) or told.get("error") or told)
+    return failure_in(told) or str(told)

@@ -75,19 +75,8 @@ class DockerNetworks(Referring):
         except EngineError as error:
             if f"network {full_id} not found" not in error.reason:
                 raise
-        self._until(
-            lambda: self._network_gone(full_id),
-            _SWARM_PATIENCE,
-            asking.action,
-            f"its node still has it {_SWARM_PATIENCE:.0f} s after the swarm removed it",
-        )
-
-    def _network_gone(self, full_id: str) -> bool:
-        try:
-            self._found_network(full_id, f"look for network {full_id!r}")
-        except NetworkNotFoundError:
-            return True
-        return False
+        reason = f"its node still has it {_SWARM_PATIENCE:.0f} s after the swarm removed it"
+        self._until(lambda: self._gone(self._found_network, full_id), _SWARM_PATIENCE, asking.action, reason)
 
     def _require_unused(self, network: Inspection, asking: Asking) -> None:
         # Podman would remove a network of running containers, which could then be neither stopped nor started.

@@ -58,7 +58,8 @@ def take_over(api: APIClient, response: requests.Response) -> Duplex:
         channel: Any = getattr(reader, "channel", None)
         if isinstance(getattr(channel, "proc", None), subprocess.Popen):
             return PipeDuplex(channel.proc, response)
-        return ChannelDuplex(channel, _buffered_by_paramiko(reader), response)
+        early = bytes(getattr(reader, "_rbuffer", b""))  # paramiko's own buffer, below its reader
+        return ChannelDuplex(channel, early, response)
     raw = getattr(reader, "raw", None)
     sock = getattr(raw, "_sock", None)
     if not isinstance(sock, socket.socket):
@@ -116,7 +117,7 @@ class SocketDuplex:
         descriptor = self._socket.fileno()
         if descriptor < 0 or self._closed:
             return True
-        return _poll({descriptor: _wanted(reading=reading, writing=writing)}, timeout)
+        return _poll({descriptor: (select.POLLIN if reading else 0) | (select.POLLOUT if writing else 0)}, timeout)
 
     def close_write(self) -> None:
         with self._lock:
@@ -281,10 +282,6 @@ class ChannelDuplex:
         _close_quietly(self._keep)
 
 
-def _wanted(*, reading: bool, writing: bool) -> int:
-    return (select.POLLIN if reading else 0) | (select.POLLOUT if writing else 0)
-
-
 def _enable_keepalive(sock: socket.socket) -> None:
     """Enable keepalive, so that the kernel notices the loss of a remote engine; a program may be silent for hours."""
     if sock.family in (socket.AF_INET, socket.AF_INET6):
@@ -313,10 +310,6 @@ def _buffered(reader: Any) -> bytes:
         return bytes(reader.peek())
     except _TRY_AGAIN:
         return b""
-
-
-def _buffered_by_paramiko(reader: Any) -> bytes:
-    return bytes(getattr(reader, "_rbuffer", b""))
 
 
 def _close_quietly(thing: Any) -> None:

@@ -7,7 +7,6 @@ import os
 import subprocess
 import threading
 from collections.abc import Callable, Collection, Sequence
-from types import TracebackType
 from typing import IO, Final, Self
 
 from docker_rollback._engine import Finished
@@ -91,9 +90,7 @@ class LocalProcess:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._process.poll() is None:
             self.kill()
         self.close_input()

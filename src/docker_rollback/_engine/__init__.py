@@ -1,7 +1,6 @@
 """Access to container engines. Other rooms reach an engine only through this one."""
 
 from docker_rollback._engine.client import Client, as_engine
-from docker_rollback._engine.image_removal import remove_named
 from docker_rollback._engine.port import (
     EVERY,
     Change,
@@ -12,7 +11,7 @@ from docker_rollback._engine.port import (
     Inspection,
     Process,
 )
-from docker_rollback._engine.removal_errors import removal_error
+from docker_rollback._engine.removal import removal_error, remove_named
 
 __all__ = [
     "EVERY",

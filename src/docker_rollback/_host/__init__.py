@@ -1,6 +1,6 @@
 """Reads facts of this machine: processes, mounts, files below a folder, clocks."""
 
-from docker_rollback._host.clock import BOOT_ID, boot_id, now, ran_on, read_clock, was_set_back
+from docker_rollback._host.clock import BOOT_ID, Timer, boot_id, now, ran_on, read_clock, was_set_back
 from docker_rollback._host.mounts import (
     Mounted,
     Spot,
@@ -15,13 +15,12 @@ from docker_rollback._host.mounts import (
     spot_of,
 )
 from docker_rollback._host.processes import (
-    _seen_by,
     began_with,
     is_first_of_its_namespace,
     is_main_program,
     may_do_anything,
+    seen_by,
 )
-from docker_rollback._host.timer import Timer
 from docker_rollback._host.tree import NotAFileError, Tree
 
 __all__ = [
@@ -31,7 +30,6 @@ __all__ = [
     "Spot",
     "Timer",
     "Tree",
-    "_seen_by",
     "began_with",
     "boot_id",
     "folder_of",
@@ -48,6 +46,7 @@ __all__ = [
     "overlap",
     "ran_on",
     "read_clock",
+    "seen_by",
     "spot_of",
     "was_set_back",
 ]

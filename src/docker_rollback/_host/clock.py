@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 from docker_rollback._model import Clock
 
@@ -20,6 +20,16 @@ _READINGS: Final = 50
 # Nanoseconds that two readings of an unchanged offset may differ by: usually hundreds, thousands under load.
 _CLOSE: Final = 50_000
 _SET_BACK: Final = 1_000_000_000  # nanoseconds by which a clock that nobody set may appear to have gone back
+
+
+class Timer(Protocol):
+    """Measures time, and waits. The module `time` is one; `testing.FakeClock` is one that never waits."""
+
+    def monotonic(self) -> float:
+        """Return the time in seconds, of a clock that never goes back."""
+
+    def sleep(self, seconds: float, /) -> None:
+        """Wait for a number of seconds."""
 
 
 def now() -> datetime:

@@ -62,7 +62,7 @@ def same_kernel(identity: str) -> bool:
         return False
 
 
-def _seen_by(process: Path, folder: str) -> tuple[int, int] | None:
+def seen_by(process: Path, folder: str) -> tuple[int, int] | None:
     """Return device and inode of a folder as a process sees it; None if a link, which it could swap, is in the path."""
     try:
         with Tree.at(process / "root") as root, root.below(os.fsencode(folder.lstrip("/")) or b".") as found:

@@ -10,8 +10,7 @@ from typing import Final
 
 from attrs import evolve, frozen
 
-from docker_rollback._reporting.progress import Listener, Progress
-from docker_rollback._reporting.steps import StepName
+from docker_rollback._reporting.progress import Listener, Progress, StepName
 
 logger = logging.getLogger("docker_rollback")
 

@@ -297,7 +297,7 @@ class FakeEngine(Setup):
                 reason = reasons.get(container.status, f"container {container.id} is not running")
                 raise refusal(f"run {command[0]!r} in container {ref!r}", 409, reason)
             now = self._maker.moments.nanoseconds
-            files = Files(lambda: self._seen_by(container), now, self._lock)
+            files = Files(lambda: self.seen_by(container), now, self._lock)
             program, arguments = find_program(self._programs, files, command)
             process = FakeProcess(
                 program, arguments, files, now, self._lock, lambda path: self._life.hang_up(container, path)
@@ -307,7 +307,7 @@ class FakeEngine(Setup):
             process.close_input()
         return process
 
-    def _seen_by(self, container: Container) -> View:
+    def seen_by(self, container: Container) -> View:
         return with_proc(container, self._maker.host, _ROOT, self._maker.volumes.mountpoint)
 
     # Images

@@ -7,7 +7,7 @@ from contextlib import suppress
 import pytest
 
 from docker_rollback import RollbackRequested, Status
-from docker_rollback._engine.image_removal import remove_named
+from docker_rollback._engine.removal import remove_named
 from docker_rollback.testing import FailingEngine, FakeEngine
 from tests.unit.shop import Shop, timed
 

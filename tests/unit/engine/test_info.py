@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from docker_rollback._engine.docker.mounts import with_names
+from docker_rollback._engine.docker.references import with_names
 from docker_rollback._engine.port import EngineInfo
 from tests.unit.engine.scripted import VERSION, ScriptedEngine, answer
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from docker_rollback._engine.removal_errors import removal_error
+from docker_rollback._engine.removal import removal_error
 from docker_rollback.errors import EngineConflictError, EngineError
 
 

@@ -17,8 +17,7 @@ import docker
 import pytest
 
 from docker_rollback._engine.docker.containers import _time_to_stop
-from docker_rollback._engine.docker.engine import DockerEngine
-from docker_rollback._engine.docker.info import identity_of
+from docker_rollback._engine.docker.engine import DockerEngine, identity_of
 from docker_rollback.errors import (
     ContainerNotFoundError,
     EngineConflictError,

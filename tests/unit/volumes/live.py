@@ -17,8 +17,7 @@ from docker_rollback._host.tree import Tree
 from docker_rollback._model.backup import Backup, EngineRecord, VolumeArchive, Way
 from docker_rollback._store.store import BackupStore
 from docker_rollback._volumes.access.direct import LocalProcess
-from docker_rollback._volumes.access.reach import Reach
-from docker_rollback._volumes.access.run import Run
+from docker_rollback._volumes.access.reach import Reach, Run
 from docker_rollback._volumes.capture.archive_options import ArchiveOptions
 from docker_rollback._volumes.capture.volume_capture import VolumeCapture
 from docker_rollback._volumes.tar import gnu_tar

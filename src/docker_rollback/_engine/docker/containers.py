@@ -14,9 +14,8 @@ from docker_rollback._engine.docker.exec import Demultiplexer, DockerProcess
 from docker_rollback._engine.docker.http import Upload
 from docker_rollback._engine.docker.images import image_id, split_tag
 from docker_rollback._engine.docker.kill import MARK, Killer
-from docker_rollback._engine.docker.mounts import with_names
 from docker_rollback._engine.docker.podman import as_docker_takes_it, with_native
-from docker_rollback._engine.docker.references import Referring, attached, has_labels, label_filter
+from docker_rollback._engine.docker.references import Referring, attached, has_labels, label_filter, with_names
 from docker_rollback._engine.docker.socket import take_over
 from docker_rollback._engine.port import EVERY, Change, ContainerFilter, Inspection, Process
 from docker_rollback.errors import (
@@ -130,7 +129,9 @@ class DockerContainers(Referring):
                 if not said and self._found_container(found["Id"], asking.action)["State"].get("Status") != "removing":
                     raise
                 # It is being removed already, by somebody else or by the engine because of auto-remove.
-                self._until(lambda: self._gone(found["Id"]), _REMOVAL, asking.action, "it is still there")
+                self._until(
+                    lambda: self._gone(self._found_container, found["Id"]), _REMOVAL, asking.action, "it is still there"
+                )
 
     def commit_container(self, ref: str, tag: str, *, author: str = "") -> str:
         asking = Asking(f"commit container {self._called(ref)}", ContainerNotFoundError, ref)
@@ -279,7 +280,9 @@ class DockerContainers(Referring):
         # The engine removes such a container a moment after its end; until then its name is taken.
         if found["HostConfig"].get("AutoRemove") and found["State"].get("Running"):
             full_id = str(found["Id"])
-            self._until(lambda: self._gone(full_id), self._wire.patience, action, "it is still there")
+            self._until(
+                lambda: self._gone(self._found_container, full_id), self._wire.patience, action, "it is still there"
+            )
 
 
 def _time_to_stop(found: Inspection, timeout: float | None) -> float:

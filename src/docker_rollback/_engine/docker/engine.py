@@ -6,9 +6,9 @@ Differences between engines are hidden here; `docs/explanation/engines.md` lists
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Literal, Self
 
 from docker import APIClient, DockerClient
 
@@ -18,10 +18,19 @@ from docker_rollback._engine.docker.environment import client_from_env
 from docker_rollback._engine.docker.errors import Asking
 from docker_rollback._engine.docker.http import Wire
 from docker_rollback._engine.docker.images import DockerImages
-from docker_rollback._engine.docker.info import describe
 from docker_rollback._engine.docker.networks import DockerNetworks, DockerVolumes
 from docker_rollback._engine.docker.rights import forbidden
 from docker_rollback._engine.port import Engine, EngineInfo
+
+# Podman uses Go's names for architectures; the kernel has names of its own.
+_KERNEL_NAMES: Final[Mapping[str, str]] = {
+    "amd64": "x86_64",
+    "arm64": "aarch64",
+    "386": "i686",
+    "arm": "armv7l",
+    "loong64": "loongarch64",
+}
+_CONTAINERD_STORE: Final = "io.containerd.snapshotter"
 
 _STANDS: Final = 10.0  # seconds for which an engine's description of itself is cached
 
@@ -106,9 +115,38 @@ class DockerEngine(DockerContainers, DockerImages, DockerNetworks, DockerVolumes
         now = self._clock()
         if known is None or not asked <= now < asked + _STANDS:
             said = self._wire.json("GET", "/info", Asking("ask the engine who it is"))
-            known = describe(self._wire, said, self._address)
+            known = _described(self._wire, said, self._address)
             self._info = known, now
         return known
+
+
+def _described(wire: Wire, info: Mapping[str, Any], address: str | None) -> EngineInfo:
+    """Return the description of an engine, from its version and info answers."""
+    flavour: Literal["docker", "podman"] = "podman" if wire.podman else "docker"
+    architecture = str(info.get("Architecture") or "")
+    return EngineInfo(
+        flavour=flavour,
+        version=str(info.get("ServerVersion") or ""),
+        api_version=wire.version,
+        architecture=_KERNEL_NAMES.get(architecture, architecture),
+        storage_driver=str(info.get("Driver") or ""),
+        containerd_store=_CONTAINERD_STORE in str(info.get("DriverStatus") or ""),
+        default_runtime=str(info.get("DefaultRuntime") or ""),
+        address=address or wire.address,
+        root=str(info.get("DockerRootDir") or ""),
+        identity=identity_of(flavour, info),
+    )
+
+
+def identity_of(flavour: str, info: Mapping[str, Any]) -> str:
+    """Return a text that tells an engine from every other one.
+
+    Docker stores an id with its data. Podman generates a new id for every answer, so its host's name and its data
+    folder are used.
+    """
+    if flavour == "docker" and info.get("ID"):
+        return str(info["ID"])
+    return f"{info.get('Name') or ''}:{info.get('DockerRootDir') or ''}"
 
 
 if TYPE_CHECKING:

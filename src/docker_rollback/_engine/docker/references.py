@@ -5,21 +5,27 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Final
 from urllib.parse import quote
 
 from docker_rollback._engine.docker.errors import Asking
 from docker_rollback._engine.docker.http import Wire
-from docker_rollback._engine.docker.mounts import with_names
 from docker_rollback._engine.docker.podman import docker_like
 from docker_rollback._engine.port import Inspection
-from docker_rollback.errors import ContainerNotFoundError, EngineError, EngineTimeoutError, NetworkNotFoundError
+from docker_rollback.errors import (
+    ContainerNotFoundError,
+    EngineError,
+    EngineTimeoutError,
+    NetworkNotFoundError,
+    NotFoundError,
+)
 
 FULL_ID: Final = re.compile(r"[0-9a-f]{64}")
 HEX: Final = re.compile(r"[0-9a-f]{1,63}")
 _MOST_NAMES: Final = 10_000
+_PLACE_OF_ANONYMOUS: Final = re.compile(r".*/volumes/([0-9a-f]{64})/_data")
 SHORTEST_ID: Final = 12  # the least number of digits of an id in a reference: as many as `docker ps` shows
 
 # Podman's own words for states, with Docker's.
@@ -103,12 +109,34 @@ class Referring:
             self._sleep(pause)
             pause = min(pause * 2, 0.25)
 
-    def _gone(self, full_id: str) -> bool:
+    def _gone(self, find: Callable[[str, str], Inspection], full_id: str) -> bool:
+        """Return True if `find` finds nothing of this id."""
         try:
-            self._found_container(full_id, f"look for container {full_id!r}")
-        except ContainerNotFoundError:
+            find(full_id, f"look for {full_id!r}")
+        except NotFoundError:
             return True
         return False
+
+
+def with_names(found: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a container's inspection with the names of all anonymous volumes. Pure.
+
+    Docker 28 omits the name of a volume that was requested as a bind with only a path, which docker-py sends for
+    ``volumes=["/cache"]``. The volume's path on disk contains the name.
+    """
+    mounts: Sequence[Mapping[str, Any]] = found.get("Mounts") or ()
+    if not any(map(_is_nameless, mounts)):
+        return dict(found)
+    return {**found, "Mounts": [_named(mount) if _is_nameless(mount) else mount for mount in mounts]}
+
+
+def _is_nameless(mount: Mapping[str, Any]) -> bool:
+    return mount.get("Type") == "volume" and not mount.get("Name")
+
+
+def _named(mount: Mapping[str, Any]) -> dict[str, Any]:
+    match = _PLACE_OF_ANONYMOUS.fullmatch(str(mount.get("Source")))
+    return {**mount, "Name": match[1]} if match else dict(mount)
 
 
 def segment(name: str, asking: Asking) -> str:

@@ -15,7 +15,7 @@ from attrs import frozen
 
 from docker_rollback._host import is_read_only, mounted_below, mounted_on, outermost, spot_of
 from docker_rollback._model import MountPoint, NotCovered, is_folder
-from docker_rollback._volumes.access.run import Run
+from docker_rollback._volumes.access.reach import Run
 from docker_rollback._volumes.tar import gnu_tar
 from docker_rollback._volumes.tar.archive_stream import pieces_of
 

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Protocol
+
 from attrs import field, frozen
 
-from docker_rollback._engine import Inspection
+from docker_rollback._engine import Inspection, Process
 from docker_rollback._host import Tree
 from docker_rollback._model import MountPoint, Paths, Way, for_find, is_file
-from docker_rollback._volumes.access.run import Run
 from docker_rollback._volumes.tar import gnu_tar
+
+
+class Run(Protocol):
+    """Starts a program by its bare name and arguments, with access to a volume's files and an optional input."""
+
+    def __call__(self, words: Sequence[str], /, *, stdin: bool = False) -> Process: ...
 
 
 @frozen

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from docker_rollback._engine import Process
-from docker_rollback._volumes.access.run import Run
+from docker_rollback._volumes.access.reach import Run
 from docker_rollback.errors import EngineError
 
 logger = logging.getLogger("docker_rollback")

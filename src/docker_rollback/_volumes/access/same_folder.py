@@ -13,7 +13,7 @@ from typing import Any
 
 from attrs import frozen
 
-from docker_rollback._host import Tree, _seen_by, is_main_program
+from docker_rollback._host import Tree, is_main_program, seen_by
 from docker_rollback._inspection import DRIVER
 from docker_rollback._model import is_folder
 
@@ -71,7 +71,7 @@ def shown_by(containers: Sequence[Mapping[str, Any]], volume: str, root: Root) -
         kind, key = ("bind", "Source") if is_folder(volume) else ("volume", "Name")
         for mount in container.get("Mounts") or ():
             if mount.get("Type") == kind and mount.get(key) == volume:
-                seen = _seen_by(process, str(mount["Destination"]))
+                seen = seen_by(process, str(mount["Destination"]))
                 # Check again afterwards: process ids are reused.
                 if seen == (root.device, root.inode) and is_main_program(process, container):
                     return True

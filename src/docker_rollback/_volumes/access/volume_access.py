@@ -25,9 +25,8 @@ from docker_rollback._volumes.access.helper import Helper
 from docker_rollback._volumes.access.helper_source import Helpers, Use
 from docker_rollback._volumes.access.missing_paths import first_missing, folder_above, make_file, remove_made_folders
 from docker_rollback._volumes.access.mount_points import Sight
-from docker_rollback._volumes.access.reach import Reach
+from docker_rollback._volumes.access.reach import Reach, Run
 from docker_rollback._volumes.access.retries import tried
-from docker_rollback._volumes.access.run import Run
 from docker_rollback._volumes.access.sandbox import SCRATCH, VOLUME, Sandbox, Sandboxes
 from docker_rollback._volumes.access.single_file import check_writable
 from docker_rollback.errors import (

@@ -1,11 +1,12 @@
-"""Removes images by our names for them, even if the engine dies meanwhile."""
+"""Removes objects of ours from an engine."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
 
 from docker_rollback._engine.port import Engine
-from docker_rollback.errors import EngineConflictError, ImageNotFoundError
+from docker_rollback.errors import EngineConflictError, EngineError, ImageNotFoundError
 
 
 def remove_named(engine: Engine, name: str) -> None:
@@ -22,3 +23,18 @@ def remove_named(engine: Engine, name: str) -> None:
             found = engine.inspect_image(image)
             if not found.get("RepoTags") and not found.get("RepoDigests"):
                 engine.remove_image(image)
+
+
+def removal_error(remove: Callable[[], object]) -> EngineError | None:
+    """Call `remove`, once more if it fails, and return the last error; None on success."""
+    try:
+        remove()
+    except EngineConflictError as error:
+        # An object that something else needs would be refused again.
+        return error
+    except EngineError:
+        try:
+            remove()
+        except EngineError as error:
+            return error
+    return None

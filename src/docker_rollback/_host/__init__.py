@@ -21,7 +21,7 @@ from docker_rollback._host.processes import (
     may_do_anything,
     seen_by,
 )
-from docker_rollback._host.tree import NotAFileError, Tree
+from docker_rollback._host.tree import NotAFileError, Tree, leads_to, libc
 
 __all__ = [
     "BOOT_ID",
@@ -36,6 +36,8 @@ __all__ = [
     "is_first_of_its_namespace",
     "is_main_program",
     "is_read_only",
+    "leads_to",
+    "libc",
     "lies_in",
     "may_do_anything",
     "mounted",

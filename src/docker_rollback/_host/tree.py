@@ -219,11 +219,19 @@ class Tree:
             os.close(above)
 
 
+def leads_to(path: str | os.PathLike[str], descriptor: int) -> bool:
+    """Return True if a path, which may be gone, still leads to an open file; a link itself is not that file."""
+    try:
+        return os.path.samestat(os.lstat(path), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
+
+
 def open_beneath(folder: int, path: bytes, flags: int) -> int:
     """Open a path below a folder with `openat2`, through no link; raises `OSError`."""
     how = _How(flags, 0, _BENEATH | _NO_SYMLINKS | _NO_MAGICLINKS)
     while True:
-        file = int(_libc().syscall(_OPENAT2, folder, ctypes.c_char_p(path), ctypes.byref(how), ctypes.sizeof(how)))
+        file = int(libc().syscall(_OPENAT2, folder, ctypes.c_char_p(path), ctypes.byref(how), ctypes.sizeof(how)))
         if file >= 0:
             return file
         code = ctypes.get_errno()
@@ -247,5 +255,6 @@ def has_openat2() -> bool:
 
 
 @cache
-def _libc() -> ctypes.CDLL:
+def libc() -> ctypes.CDLL:
+    """Return the C library."""
     return ctypes.CDLL(None, use_errno=True)

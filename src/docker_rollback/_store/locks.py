@@ -16,12 +16,12 @@ import time
 import weakref
 from collections.abc import Callable
 from contextlib import suppress
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Self
 
 from filelock import lock_descriptor
 
+from docker_rollback._host import leads_to, now
 from docker_rollback._store.files import DISK, Disk, open_private, translated
 
 # The length of the part of a lock file that describes the holder; the holder may write more after it.
@@ -84,7 +84,7 @@ class FileLock:
                 fd = open_private(self.path, os.O_RDWR)
             try:
                 self._wait(fd, end)
-                if not _is_current(fd, self.path):
+                if not leads_to(self.path, fd):
                     # Its last holder has removed the file, so nobody else would find our lock.
                     os.close(fd)
                     continue
@@ -140,20 +140,10 @@ def remove_unheld(path: Path, *, disk: Disk = DISK) -> None:
     with suppress(OSError):
         fd = _open_to_ask(path)
         try:
-            if lock_descriptor(fd, blocking=False) and _is_current(fd, path):
+            if lock_descriptor(fd, blocking=False) and leads_to(path, fd):
                 disk.remove(path)
         finally:
             os.close(fd)
-
-
-def _is_current(fd: int, path: Path) -> bool:
-    """Return True if the path still leads to the open file."""
-    held = os.fstat(fd)
-    try:
-        found = path.lstat()
-    except FileNotFoundError:
-        return False
-    return (held.st_dev, held.st_ino) == (found.st_dev, found.st_ino)
 
 
 def is_held(path: Path) -> bool:
@@ -183,7 +173,12 @@ def _open_to_ask(path: Path) -> int:
 
 
 def _write_holder(fd: int, note: str) -> None:
-    holder = {"pid": os.getpid(), "host": socket.gethostname(), "time": _now(), "note": note}
+    holder = {
+        "pid": os.getpid(),
+        "host": socket.gethostname(),
+        "time": now().isoformat(timespec="seconds"),
+        "note": note,
+    }
     # Best effort, for messages: on a full disk, a process that would free space still has to get the lock. Always of
     # the same length, because ext4 writes a file to the disk at close if it was truncated and rewritten.
     with suppress(OSError):
@@ -198,10 +193,6 @@ def _read_holder(fd: int) -> str:
     except (OSError, ValueError, KeyError, TypeError):
         # The lock was just acquired, or the file is not ours; it is held in any case.
         return "another process holds it"
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 # A lock that a forked child inherited would outlive this process. A tar that has to keep one is given its descriptor.

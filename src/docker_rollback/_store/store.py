@@ -7,11 +7,12 @@ import os
 import re
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import BinaryIO
 
 from docker_rollback._arguments import texts
+from docker_rollback._host import now
 from docker_rollback._model import Backup, Descriptor
 from docker_rollback._store import oci
 from docker_rollback._store.backup_import import import_backup
@@ -62,7 +63,7 @@ class BackupStore:
         path: str | os.PathLike[str] | None = None,
         *,
         disk: Disk = DISK,
-        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        clock: Callable[[], datetime] = now,
         threads: int = 2,
     ) -> None:
         self.path: Path = store_path(path)

@@ -33,7 +33,7 @@ BLOCK: Final = 1 << 20  # bytes to read from a stream at a time
 IDENTITY: Final = {"Accept-Encoding": "identity"}
 
 
-class Options(TypedDict, total=False):
+class RequestOptions(TypedDict, total=False):
     """The optional parts of a request.
 
     Attributes:
@@ -101,7 +101,7 @@ class Wire:
         return self._got(f"/v{self._engine().libpod}/libpod{path}", asking)
 
     def json(
-        self, method: str, path: str, asking: Asking, *, raw_names: bool = False, **options: Unpack[Options]
+        self, method: str, path: str, asking: Asking, *, raw_names: bool = False, **options: Unpack[RequestOptions]
     ) -> Any:
         """Send a request, and return the answer's JSON; None for an empty answer.
 
@@ -111,7 +111,7 @@ class Wire:
             text = response.content
         return _decode(text, asking, raw_names=raw_names)
 
-    def answer(self, method: str, path: str, asking: Asking, **options: Unpack[Options]) -> requests.Response:
+    def answer(self, method: str, path: str, asking: Asking, **options: Unpack[RequestOptions]) -> requests.Response:
         """Send a request, and return a successful answer with its body unread; raise for any other answer.
 
         Args:
@@ -135,7 +135,7 @@ class Wire:
             # Close a stream that is not read to its end, because the engine works for it.
             response.close()
 
-    def _send(self, method: str, path: str, asking: Asking, **options: Unpack[Options]) -> requests.Response:
+    def _send(self, method: str, path: str, asking: Asking, **options: Unpack[RequestOptions]) -> requests.Response:
         body = options.get("body")
         sent = {**_configured_headers(self.api), **options.get("headers", {})}
         source = body if isinstance(body, Upload) else None

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
-from typing import Any, Final, TypeAlias
+from collections.abc import Mapping
+from typing import Any, Final
 
 from attrs import asdict
 
-from docker_rollback._engine import Engine, Process
-from docker_rollback._host import BOOT_ID, Spot, Tree, overlap, spot_of
+from docker_rollback._engine import Engine
+from docker_rollback._host import BOOT_ID, Spot, Tree, boot_id, overlap, spot_of
 from docker_rollback._inspection import engine_spot, inspection_of, is_straight, why_never, why_not_there
 from docker_rollback._model import SINGLE_FILE
-from docker_rollback._volumes.tar.archive_stream import pieces_of
+from docker_rollback._volumes.access.mount_points import MOUNTINFO, here
+from docker_rollback._volumes.access.reach import Run, output_of
 from docker_rollback.errors import VolumeAccessError
-
-_MOUNTINFO = "/proc/self/mountinfo"
-_Runs: TypeAlias = Callable[[Sequence[str]], Process]
 
 PLACE = "Place"  # the key in a folder's inspection for the place that it led to at its capture
 REGULAR: Final = "regular file"  # stat's word for a file with content
@@ -46,7 +43,7 @@ class HostFolders:
             raise VolumeAccessError(folder, f"it is never archived: {reason}")
         return inspection_of(folder)
 
-    def place(self, folder: str, run: _Runs, root: str, tree: Tree | None) -> dict[str, Any]:
+    def place(self, folder: str, run: Run, root: str, tree: Tree | None) -> dict[str, Any]:
         """Return the place that a folder or file leads to, to recognise it by, and which of the two it is.
 
         Args:
@@ -76,13 +73,7 @@ class HostFolders:
             own = spot_of(mountinfo, os.path.realpath(engine_root)) if engine_root.startswith("/") else None
         else:
             own = engine_spot(mountinfo)
-        reason = why_not_there(
-            folder,
-            spot,
-            engine_root=engine_root,
-            own=own,
-            kept=self._kept_spots(boot),
-        )
+        reason = why_not_there(folder, spot, engine_root=engine_root, own=own, kept=self._kept_spots(boot))
         if reason is not None:
             raise VolumeAccessError(folder, f"it is never archived: {reason}")
         place = {"Boot": boot, **{key.capitalize(): value for key, value in asdict(spot).items()}}
@@ -109,10 +100,10 @@ class HostFolders:
 
     def _kept_spots(self, boot: str) -> dict[str, Spot]:
         """Return the places of the folders that must not be touched, if they are on the same machine."""
+        if not boot or boot_id() != boot:
+            return {}
         try:
-            if Path(BOOT_ID).read_text().strip() != boot:
-                return {}
-            mountinfo = Path(_MOUNTINFO).read_text(encoding="utf-8", errors="surrogateescape")
+            mountinfo = here()
         except OSError:
             return {}
         found = {what: spot_of(mountinfo, os.path.realpath(path)) for what, path in self._kept.items()}
@@ -121,22 +112,21 @@ class HostFolders:
 
 def _told_here() -> tuple[str | None, str | None, str]:
     """Return the same as `_told_there` for an open folder of this machine."""
+    boot = boot_id()
     try:
-        mountinfo = Path(_MOUNTINFO).read_text(encoding="utf-8", errors="surrogateescape")
-        return "directory", mountinfo, Path(BOOT_ID).read_text().strip()
+        return ("directory", here(), boot) if boot else (None, None, "")
     except OSError:
         return None, None, ""
 
 
-def _told_there(run: _Runs, root: str) -> tuple[str | None, str | None, str]:
+def _told_there(run: Run, root: str) -> tuple[str | None, str | None, str]:
     """Return a folder's kind, the mounts, and the machine's boot id, from a helper."""
     kind = _said(run, "stat", "-c", "%F", root)
     boot = _said(run, "cat", BOOT_ID) or ""
-    return None if kind is None else kind.strip(), _said(run, "cat", _MOUNTINFO), boot.strip()
+    return None if kind is None else kind.strip(), _said(run, "cat", MOUNTINFO), boot.strip()
 
 
-def _said(run: _Runs, *words: str) -> str | None:
+def _said(run: Run, *words: str) -> str | None:
     """Return a program's output; None if it failed."""
-    with run(words) as process:
-        said = b"".join(pieces_of(process))
-        return said.decode("utf-8", "surrogateescape") if process.finish().exit_code == 0 else None
+    said, finished = output_of(run, *words)
+    return said.decode("utf-8", "surrogateescape") if finished.exit_code == 0 else None

@@ -7,6 +7,7 @@ import secrets
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -68,28 +69,20 @@ class Helper:
     Args:
         engine: the engine that runs it.
         provide: returns its image; called again if the image was removed.
+        request_for: returns the request that creates it from an image.
         mounts: the volumes that it mounts.
-        labels: its labels.
-        auto_remove: whether the engine removes it when it exits.
-        capabilities: its capabilities.
     """
 
     def __init__(
         self,
         engine: Engine,
         provide: Callable[[], Toolbox],
+        request_for: Callable[[Toolbox], dict[str, Any]],
         mounts: Sequence[HelperMount],
-        *,
-        labels: Mapping[str, str],
-        auto_remove: bool,
-        capabilities: Sequence[str] = CAPABILITIES,
     ) -> None:
         self._engine = engine
         self._provide = provide
-        self._mounts = tuple(mounts)
-        self._labels = dict(labels)
-        self._auto_remove = auto_remove
-        self._capabilities = tuple(capabilities)
+        self._request_for = request_for
         self._lock = threading.Lock()
         self._stands: _Standing | None = None
         self._replaced = 0
@@ -114,17 +107,7 @@ class Helper:
                 self._clear_away(error)
 
     def _stand_once(self) -> None:
-        container, toolbox = _create(
-            self._engine,
-            self._provide,
-            lambda toolbox: request(
-                toolbox,
-                self._mounts,
-                labels=self._labels,
-                auto_remove=self._auto_remove,
-                capabilities=self._capabilities,
-            ),
-        )
+        container, toolbox = _create(self._engine, self._provide, self._request_for)
         # Recorded before the start, so that it is removed even if it does not start.
         self._stands = _Standing(container, toolbox)
         self._engine.start_container(container)
@@ -226,7 +209,8 @@ def standing(
         EngineError: it could not be created or started.
     """
     labels = {ROLE_LABEL: ROLE, OPERATION_LABEL: operation, LOCK_LABEL: lock, LOCKS_LABEL: _folder_of(lock)}
-    helper = Helper(engine, provide, mounts, labels=labels, auto_remove=auto_remove, capabilities=capabilities)
+    request_for = partial(request, mounts=mounts, labels=labels, auto_remove=auto_remove, capabilities=capabilities)
+    helper = Helper(engine, provide, request_for, mounts)
     try:
         helper.stand()
         yield helper

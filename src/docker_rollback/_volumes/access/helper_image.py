@@ -152,11 +152,12 @@ def programs() -> Programs:
     if tar is None:
         raise host_programs.ToolError("this machine has no GNU tar")
     found = {"tar": host_programs.needs(tar)}
-    for tool in TOOLS:
-        found[tool] = host_programs.needs(host_programs.find_program(tool))
-    for tool in OPTIONAL_TOOLS:
-        with suppress(host_programs.ToolError):
+    for tool in (*TOOLS, *OPTIONAL_TOOLS):
+        try:
             found[tool] = host_programs.needs(host_programs.find_program(tool))
+        except host_programs.ToolError:
+            if tool in TOOLS:
+                raise
     files: dict[str, Path] = {}
     prefixes: dict[str, tuple[str, ...]] = {}
     for name, program in found.items():

@@ -10,9 +10,9 @@ from typing import Final
 from docker_rollback._engine import Finished
 from docker_rollback._host import lies_in
 from docker_rollback._volumes.access.helper import Helper
+from docker_rollback._volumes.access.reach import output_of
 from docker_rollback._volumes.access.retries import tried
 from docker_rollback._volumes.tar import gnu_tar
-from docker_rollback._volumes.tar.archive_stream import pieces_of
 from docker_rollback.errors import ArchiveError, VolumeAccessError
 
 _MISSING: Final = re.compile(r"no such file or directory|not a directory", re.IGNORECASE)
@@ -35,10 +35,9 @@ def first_missing(helper: Helper, path: str) -> str | None:
 def _first_missing(helper: Helper, path: str) -> str | None:
     root = helper.roots["/"]
     steps = ["", *_steps(path)]
-    with helper.run(("stat", "-c", "%F", *(root + step for step in steps))) as stat:
-        # stat prints nothing for a missing path.
-        kinds = b"".join(pieces_of(stat)).splitlines()
-        done = stat.finish()
+    said, done = output_of(helper.run, "stat", "-c", "%F", *(root + step for step in steps))
+    # stat prints nothing for a missing path.
+    kinds = said.splitlines()
     if done.exit_code == 0 and len(kinds) == len(steps):
         return None
     # The root always exists. A program that was killed, or that may not look, says nothing about the path.
@@ -68,16 +67,14 @@ def remove_made_folders(helper: Helper, missing: Mapping[str, str]) -> None:
         EngineError: the engine refused or failed.
     """
     made = {
-        step: folder_above(first) for path, first in missing.items() for step in _steps(path) if lies_in(step, first)
+        step: posixpath.dirname(first)
+        for path, first in missing.items()
+        for step in _steps(path)
+        if lies_in(step, first)
     }
     # The deepest first: a folder can be removed once it is empty.
     for path, above in sorted(made.items(), key=lambda item: item[0].count("/"), reverse=True):
         _remove_empty_folder(helper, f"{helper.roots[above]}/{posixpath.relpath(path, above)}", path)
-
-
-def folder_above(path: str) -> str:
-    """Return the folder that holds a path."""
-    return posixpath.dirname(path)
 
 
 def make_file(helper: Helper, there: str, path: str) -> None:

@@ -7,6 +7,7 @@ mount there. So a restore has to know those mount points as well.
 
 from __future__ import annotations
 
+import stat
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final, TypeAlias
@@ -15,14 +16,10 @@ from attrs import frozen
 
 from docker_rollback._host import is_read_only, mounted_below, mounted_on, outermost, spot_of
 from docker_rollback._model import MountPoint, NotCovered, is_folder
-from docker_rollback._volumes.access.reach import Run
+from docker_rollback._volumes.access.reach import Run, output_of
 from docker_rollback._volumes.tar import gnu_tar
-from docker_rollback._volumes.tar.archive_stream import pieces_of
 
 MOUNTINFO: Final = "/proc/self/mountinfo"
-_DIRECTORY: Final = 0o040000
-_KIND: Final = 0o170000
-_MODE: Final = 0o7777
 
 Names: TypeAlias = tuple[str, ...]
 """Paths below a volume's root."""
@@ -96,16 +93,14 @@ def described(run: Run, root: str, names: Names) -> tuple[MountPoint, ...]:
     """
     found = []
     for name in names:
-        with run(("stat", "-c", "%f %u %g", f"{root}/{name}")) as stat:
-            said = b"".join(pieces_of(stat)).split()
-            # The file system may not answer; a folder is then assumed.
-            answered = stat.finish().exit_code == 0 and len(said) == 3
-        if not answered:
+        said, finished = output_of(run, "stat", "-c", "%f %u %g", f"{root}/{name}")
+        numbers = said.split()
+        if finished.exit_code != 0 or len(numbers) != 3:
+            # The file system does not answer; a folder is assumed.
             found.append(MountPoint(name))
             continue
-        mode = int(said[0], 16)
-        is_directory = mode & _KIND == _DIRECTORY
-        found.append(MountPoint(name, mode & _MODE, int(said[1]), int(said[2]), is_directory=is_directory))
+        mode, uid, gid = int(numbers[0], 16), int(numbers[1]), int(numbers[2])
+        found.append(MountPoint(name, stat.S_IMODE(mode), uid, gid, is_directory=stat.S_ISDIR(mode)))
     return tuple(found)
 
 

@@ -7,16 +7,23 @@ from typing import Protocol
 
 from attrs import field, frozen
 
-from docker_rollback._engine import Inspection, Process
+from docker_rollback._engine import Finished, Inspection, Process
 from docker_rollback._host import Tree
 from docker_rollback._model import MountPoint, Paths, Way, for_find, is_file
 from docker_rollback._volumes.tar import gnu_tar
+from docker_rollback._volumes.tar.archive_stream import pieces_of, whole
 
 
 class Run(Protocol):
     """Starts a program by its bare name and arguments, with access to a volume's files and an optional input."""
 
     def __call__(self, words: Sequence[str], /, *, stdin: bool = False) -> Process: ...
+
+
+def output_of(run: Run, *words: str) -> tuple[bytes, Finished]:
+    """Run a program that prints a few lines; return its output, and how it ended."""
+    with run(words) as process:
+        return whole(pieces_of(process)), process.finish()
 
 
 @frozen

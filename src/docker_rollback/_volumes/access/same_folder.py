@@ -17,9 +17,6 @@ from docker_rollback._host import Tree, is_main_program, seen_by
 from docker_rollback._inspection import DRIVER
 from docker_rollback._model import is_folder
 
-# tar needs these capabilities to read and write everything: chown, dac_override, dac_read_search, fowner, fsetid,
-# mknod, setfcap, and sys_admin for attributes that begin with trusted.
-
 
 @frozen
 class Root:

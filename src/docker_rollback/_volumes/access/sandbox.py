@@ -19,11 +19,10 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from functools import cache
 from pathlib import Path
 from typing import Any, Final, Self
 
-from docker_rollback._host import Tree
+from docker_rollback._host import Tree, libc
 from docker_rollback._volumes.access import helper_image, host_programs, mount_points, same_folder
 from docker_rollback._volumes.access.mount_points import Sight
 from docker_rollback._volumes.access.scratch import scratch_folder
@@ -213,14 +212,9 @@ def _mount(source: str | None, target: str | Path, flags: int, *, kind: str | No
 
 def _call(name: str, *arguments: object) -> None:
     """Make a system call; raises `OSError`."""
-    if getattr(_libc(), name)(*arguments) != 0:
+    if getattr(libc(), name)(*arguments) != 0:
         code = ctypes.get_errno()
         raise OSError(code, f"{name}: {os.strerror(code)}")
-
-
-@cache
-def _libc() -> ctypes.CDLL:
-    return ctypes.CDLL(None, use_errno=True)
 
 
 def _end(starting: Future[subprocess.Popen[bytes]]) -> None:

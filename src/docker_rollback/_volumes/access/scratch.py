@@ -13,6 +13,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
+from docker_rollback._host import leads_to
+
 logger = logging.getLogger("docker_rollback")
 
 _PREFIX: Final = ".docker-rollback-scratch-"
@@ -33,7 +35,7 @@ def scratch_folder() -> Iterator[Path]:
             continue
         try:
             fcntl.flock(held, fcntl.LOCK_EX)
-            if not _leads_to(folder, held):
+            if not leads_to(folder, held):
                 continue
             try:
                 yield folder
@@ -55,7 +57,7 @@ def remove_dead_scratch() -> None:
                 if found.st_uid != os.geteuid() or stat.S_IMODE(found.st_mode) != stat.S_IRWXU:
                     continue
                 fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                if _leads_to(folder, held):
+                if leads_to(folder, held):
                     shutil.rmtree(folder)
             except BlockingIOError:
                 continue
@@ -67,11 +69,3 @@ def remove_dead_scratch() -> None:
 
 def _open(folder: Path) -> int:
     return os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-
-
-def _leads_to(folder: Path, descriptor: int) -> bool:
-    try:
-        found = folder.lstat()
-    except FileNotFoundError:
-        return False
-    return os.path.samestat(found, os.fstat(descriptor))

@@ -11,12 +11,11 @@ from __future__ import annotations
 from docker_rollback._model import VolumeArchive
 from docker_rollback._store import BackupStore
 from docker_rollback._volumes.access.helper_image import SCRATCH
-from docker_rollback._volumes.access.reach import Reach
+from docker_rollback._volumes.access.reach import Reach, output_of
 from docker_rollback._volumes.capture.scan import check
 from docker_rollback._volumes.fill.read_only import check_same, differences
 from docker_rollback._volumes.fill.volume_root import drop_attributes
 from docker_rollback._volumes.tar import gnu_tar
-from docker_rollback._volumes.tar.archive_stream import pieces_of, whole
 from docker_rollback._volumes.tar.stored_archive import read_archive
 from docker_rollback.errors import ArchiveError, VolumeAccessError
 
@@ -49,19 +48,15 @@ def fill_file(reach: Reach, archive: VolumeArchive, store: BackupStore) -> None:
 
 def check_writable(reach: Reach) -> None:
     """Raise a `VolumeAccessError` unless the file's helper has a cp that keeps owner, times and attributes."""
-    with reach.run(("cp", "--version")) as cp:
-        said = whole(pieces_of(cp))
-        cp.finish()
-    if b"coreutils" not in said:
+    if b"coreutils" not in output_of(reach.run, "cp", "--version")[0]:
         raise VolumeAccessError(reach.volume, "its helper container has no cp of GNU coreutils to write the file with")
 
 
 def check_current(reach: Reach) -> None:
     """Raise an `ArchiveError` if another file has replaced the one that the helper mounts."""
-    with reach.run(("stat", "-c", "%h", reach.root)) as stat:
-        names = whole(pieces_of(stat)).strip()
-        check(reach, "looking at it", "stat", stat.finish())
-    if names == b"0":
+    names, finished = output_of(reach.run, "stat", "-c", "%h", reach.root)
+    check(reach, "looking at it", "stat", finished)
+    if names.strip() == b"0":
         raise ArchiveError(
             reach.volume,
             "somebody replaced or removed the file meanwhile; stop the programs of the engine's host that do, then "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import posixpath
 import re
 import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,7 +24,7 @@ from docker_rollback._volumes.access.bound_folders import PLACE, REGULAR, HostFo
 from docker_rollback._volumes.access.direct import LocalProcess
 from docker_rollback._volumes.access.helper import Helper
 from docker_rollback._volumes.access.helper_source import Helpers, Use
-from docker_rollback._volumes.access.missing_paths import first_missing, folder_above, make_file, remove_made_folders
+from docker_rollback._volumes.access.missing_paths import first_missing, make_file, remove_made_folders
 from docker_rollback._volumes.access.mount_points import Sight
 from docker_rollback._volumes.access.reach import Reach, Run
 from docker_rollback._volumes.access.retries import tried
@@ -208,8 +209,7 @@ class VolumeAccess:
             EngineError: the engine does not answer.
         """
         path = str(self.inspect(path)["Name"])
-        above, _, name = path.rpartition("/")
-        above = above or "/"
+        above, name = posixpath.split(path)
         operation = f"make-{secrets.token_hex(4)}"
         with self._helping({above: inspection_of(above)}, "make above", operation=operation) as helper:
             make_file(helper, f"{helper.roots[above]}/{name}", path)
@@ -276,7 +276,7 @@ class VolumeAccess:
         if not missing:
             yield
             return
-        above = {folder: inspection_of(folder) for folder in map(folder_above, missing.values())}
+        above = {folder: inspection_of(folder) for folder in map(posixpath.dirname, missing.values())}
         # Started before the block: a process that dies before the removal leaves a folder.
         with self._helping(above, "make above", operation=f"tidy-{secrets.token_hex(4)}") as helper:
             try:

@@ -9,7 +9,7 @@ import hashlib
 from collections.abc import Iterable, Iterator
 from typing import Final
 
-from docker_rollback._model import VolumeArchive
+from docker_rollback._model import Descriptor, VolumeArchive
 from docker_rollback._store import BackupStore
 from docker_rollback._volumes.access.reach import Reach
 from docker_rollback._volumes.tar import gnu_tar
@@ -43,7 +43,7 @@ def differences(reach: Reach, archive: VolumeArchive, store: BackupStore) -> lis
     """Return the paths at which a volume differs from its archive; raises as `check_same`."""
     wanted = _files(read_archive(store, archive.base))
     if archive.increment is not None:
-        wanted = _joined(wanted, store, archive)
+        wanted = _joined(wanted, store, archive.increment)
     passed_over = {*reach.unread, *(b"./" + one.name for one in archive.mount_points)}
     command = gnu_tar.create(reach.root, reach.snapshot, excluded=archive.excluded, passed_over=passed_over)
     with reach.run(reach.creating() if reach.is_file else command) as tar:
@@ -80,13 +80,11 @@ def _said_of(member: Member) -> bytes:
     return plain + b"".join(key + b"=" + value + b"\0" for key, value in records)
 
 
-def _joined(base: dict[bytes, bytes], store: BackupStore, archive: VolumeArchive) -> dict[bytes, bytes]:
+def _joined(base: dict[bytes, bytes], store: BackupStore, increment: Descriptor) -> dict[bytes, bytes]:
     """Return the files of a base and an increment together: the increment's directories list the files that remain."""
-    if archive.increment is None:
-        return base
-    joined = _files(read_archive(store, archive.increment))
+    joined = _files(read_archive(store, increment))
     members = Members()
-    for data in read_archive(store, archive.increment):
+    for data in read_archive(store, increment):
         for member in members.feed(data):
             listed = (member.name + b"/" + name for _, name in member.entries)
             joined |= {path: base[path] for path in listed if path not in joined and path in base}

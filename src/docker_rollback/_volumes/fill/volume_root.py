@@ -8,9 +8,9 @@ from collections.abc import Collection
 from contextlib import suppress
 
 from docker_rollback._host import NotAFileError, Tree
-from docker_rollback._volumes.access.reach import Reach
+from docker_rollback._volumes.access.reach import Reach, output_of
 from docker_rollback._volumes.tar import gnu_tar
-from docker_rollback._volumes.tar.archive_stream import pieces_of, whole
+from docker_rollback._volumes.tar.archive_stream import pieces_of
 
 logger = logging.getLogger("docker_rollback")
 
@@ -25,12 +25,11 @@ def drop_attributes(reach: Reach, *, keep: Collection[str], folder: str = ".") -
         with reach.run(reach.creating()) as process:
             present = gnu_tar.attributes(pieces_of(process))
     else:
-        with reach.run(gnu_tar.show_root(_path(reach, folder))) as process:
-            present = gnu_tar.attributes([whole(pieces_of(process))])
-            finished = process.finish()
-            # The tar that fills the volume reports other failures itself.
-            if finished.signal is not None:
-                raise gnu_tar.failed(reach.volume, "reading the attributes of its folders", "tar", finished)
+        archive, finished = output_of(reach.run, *gnu_tar.show_root(_path(reach, folder)))
+        present = gnu_tar.attributes([archive])
+        # The tar that fills the volume reports other failures itself.
+        if finished.signal is not None:
+            raise gnu_tar.failed(reach.volume, "reading the attributes of its folders", "tar", finished)
     for name in sorted(present - frozenset(keep)):
         if not name.startswith(gnu_tar.OWN_ATTRIBUTES) and not _drop(reach, folder, name):
             where = "its root" if folder == "." else folder

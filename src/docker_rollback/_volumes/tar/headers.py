@@ -58,10 +58,16 @@ def of_file(path: bytes, status: os.stat_result, attributes: Mapping[str, bytes]
     header.mode = stat.S_IMODE(status.st_mode)
     header.uid, header.gid = min(status.st_uid, _LARGEST_ID), min(status.st_gid, _LARGEST_ID)
     header.size, header.mtime = min(status.st_size, _LARGEST), min(max(0, int(status.st_mtime)), _LARGEST)
+    numbers = (
+        (b"size", status.st_size, _LARGEST),
+        (b"uid", status.st_uid, _LARGEST_ID),
+        (b"gid", status.st_gid, _LARGEST_ID),
+    )
     records = {
         b"path": path,
         b"mtime": _moment(status.st_mtime_ns),
-        **{key: b"%d" % value for key, value, largest in _numbers(status) if value > largest},
+        # A number that does not fit the ustar header has a record of its own.
+        **{key: b"%d" % value for key, value, largest in numbers if value > largest},
         **{ATTRIBUTE + quoted(os.fsencode(name)): value for name, value in attributes.items()},
     }
     return headers(header.tobuf(tarfile.USTAR_FORMAT, "latin-1"), records)
@@ -79,15 +85,6 @@ def listing_more(member: Member, letter: bytes, names: Collection[bytes]) -> byt
     if not names or member.listing is None:
         return member.head
     return headers(member.header, {**member.records, DUMPDIR: listing_with(member.listing, letter, names)})
-
-
-def _numbers(status: os.stat_result) -> tuple[tuple[bytes, int, int], ...]:
-    """Return the numbers that may not fit a ustar header, each with its record's key and the largest that fits."""
-    return (
-        (b"size", status.st_size, _LARGEST),
-        (b"uid", status.st_uid, _LARGEST_ID),
-        (b"gid", status.st_gid, _LARGEST_ID),
-    )
 
 
 def _moment(nanoseconds: int) -> bytes:

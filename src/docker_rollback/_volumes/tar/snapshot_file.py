@@ -148,7 +148,7 @@ class SnapshotFile:
             parent = folders.get(above)
             if parent is not None:
                 folders[above] = evolve(parent, record=_without_entries(parent, {name}))
-            elif not _is_below_any(path, missed):
+            elif not any(path.startswith(other + b"/") for other in missed):
                 return None
         return evolve(self, folders=tuple(folders.values()))
 
@@ -186,10 +186,6 @@ def _entries(record: bytes) -> tuple[bytes, list[bytes]]:
     if match is None:
         raise ValueError("a directory's record is broken")
     return record[: match.end()], record[match.end() : -2].split(b"\0")
-
-
-def _is_below_any(path: bytes, others: Iterable[bytes]) -> bool:
-    return any(path.startswith(other + b"/") for other in others)
 
 
 def _within(name: bytes, folders: Collection[bytes]) -> bool:

@@ -171,9 +171,9 @@ def test_a_folder_that_others_use_is_refused(fake: FakeEngine, archiver: VolumeA
 # A folder that is at hand
 
 
-def nobody(words: object) -> Any:
+def nobody(words: object, *, stdin: bool = False) -> Any:
     """Fail: of a folder that is at hand nobody else is asked."""
-    raise AssertionError(words)
+    raise AssertionError(words, stdin)
 
 
 def place_of(folder: Path, engine: FakeEngine | None = None, **kept: Path) -> dict[str, Any]:

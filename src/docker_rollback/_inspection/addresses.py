@@ -31,25 +31,17 @@ def with_asked(
         after: the inspection after them, or None. If the container was not started in between, or does not run, the
             addresses stay unknown.
     """
-    networks = {name: dict(endpoint or {}) for name, endpoint in attached_networks(before).items()}
-    later = attached_networks(after) if after is not None else {}
-    told = after is not None and after["State"]["Running"] and started_at(after) != started_at(before) != ""
-    unknown: list[NotCovered] = []
-    for name, endpoint in networks.items():
+    later = _restarted(before, after)
+    endpoints, unknown = _endpoints(before), []
+    for name, endpoint in endpoints.items():
         if endpoint.get("IPAMConfig"):
             continue
-        if told and name in later:
+        if name in later:
             if asked := _same(endpoint, later[name] or {}):
                 endpoint[ASKED] = asked
         elif name not in _NO_NETWORKS:
-            unknown.append(
-                NotCovered(
-                    f"address on network {name}",
-                    "its engine does not say whether it was requested, which a capture by 'stop' of a running "
-                    "container finds out; if the container is recreated, it gets the next free one",
-                )
-            )
-    return {**before, "NetworkSettings": {**before["NetworkSettings"], "Networks": networks}}, tuple(unknown)
+            unknown.append(_unknown("address", name, "the next free one"))
+    return _with_endpoints(before, endpoints), tuple(unknown)
 
 
 def with_asked_macs(
@@ -61,39 +53,58 @@ def with_asked_macs(
         before: the inspection before a stop and a start.
         after: the inspection after them; None if the container is gone.
     """
-    own, started = primary_network(before), started_at(before)
-    networks = {name: dict(endpoint or {}) for name, endpoint in attached_networks(before).items()}
-    later = attached_networks(after) if after is not None else {}
-    told = after is not None and after["State"]["Running"] and started_at(after) != started != ""
-    unknown: list[NotCovered] = []
-    for name, endpoint in networks.items():
+    own, started, later = primary_network(before), started_at(before), _restarted(before, after)
+    endpoints, unknown = _endpoints(before), []
+    for name, endpoint in endpoints.items():
         address = endpoint.get("MacAddress")
         if name == own or name in _NO_NETWORKS[1:] or _is_made_from_address(endpoint):
             continue
-        if not started or (told and name in later):
-            # Before its first start, a container shows requested addresses only.
+        # Before its first start, a container shows requested addresses only.
+        if not started or name in later:
             if address and (not started or address == (later[name] or {}).get("MacAddress")):
                 endpoint[ASKED] = {"MacAddress": address}
         else:
-            unknown.append(
-                NotCovered(
-                    f"MAC address on network {name}",
-                    "its engine does not say whether it was requested, which a capture by 'stop' of a running "
-                    "container finds out; if the container is recreated, it gets a generated one",
-                )
-            )
-    return {**before, "NetworkSettings": {**before["NetworkSettings"], "Networks": networks}}, tuple(unknown)
+            unknown.append(_unknown("MAC address", name, "a generated one"))
+    return _with_endpoints(before, endpoints), tuple(unknown)
 
 
 def asked_as_captured(inspection: Mapping[str, Any], captured: Mapping[str, Any]) -> dict[str, Any]:
     """Add the requested addresses that the capture found, for the networks that are still the same."""
     known = attached_networks(captured)
-    networks = dict(attached_networks(inspection))
-    for name, endpoint in networks.items():
+    endpoints = dict(attached_networks(inspection))
+    for name, endpoint in endpoints.items():
         then = known.get(name) or {}
         if endpoint and ASKED in then and endpoint.get("NetworkID") == then.get("NetworkID"):
-            networks[name] = {**endpoint, ASKED: then[ASKED]}
-    return {**inspection, "NetworkSettings": {**inspection["NetworkSettings"], "Networks": networks}}
+            endpoints[name] = {**endpoint, ASKED: then[ASKED]}
+    return _with_endpoints(inspection, endpoints)
+
+
+def _restarted(before: Mapping[str, Any], after: Mapping[str, Any] | None) -> Mapping[str, Mapping[str, Any] | None]:
+    """Return the endpoints of the second run; empty if the container was not started in between, or does not run."""
+    if (
+        after is None
+        or not after["State"]["Running"]
+        or not started_at(before)
+        or started_at(after) == started_at(before)
+    ):
+        return {}
+    return attached_networks(after)
+
+
+def _endpoints(inspection: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    return {name: dict(endpoint or {}) for name, endpoint in attached_networks(inspection).items()}
+
+
+def _with_endpoints(inspection: Mapping[str, Any], endpoints: Mapping[str, Any]) -> dict[str, Any]:
+    return {**inspection, "NetworkSettings": {**inspection["NetworkSettings"], "Networks": endpoints}}
+
+
+def _unknown(kind: str, network: str, instead: str) -> NotCovered:
+    return NotCovered(
+        f"{kind} on network {network}",
+        "its engine does not say whether it was requested, which a capture by 'stop' of a running container finds out; "
+        f"if the container is recreated, it gets {instead}",
+    )
 
 
 def _is_made_from_address(endpoint: Mapping[str, Any]) -> bool:

@@ -17,6 +17,7 @@ from docker_rollback._inspection.recreate import (
     network_facts,
     own_network,
     primary_network,
+    shares_network,
     user_aliases,
 )
 from docker_rollback._names import SHORT_ID
@@ -160,7 +161,10 @@ def compare(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Differe
         >>> compare(engine.inspect_container("web"), engine.inspect_container("web"))
         []
     """
-    old, new = dict(_facts(before)), dict(_facts(after))
+    return _differences(dict(_facts(before)), dict(_facts(after)))
+
+
+def _differences(old: Mapping[str, object], new: Mapping[str, object]) -> list[Difference]:
     return [
         Difference(path, old.get(path), new.get(path))
         for path in sorted(old.keys() | new.keys())
@@ -253,12 +257,7 @@ def is_same_network(before: Mapping[str, Any], after: Mapping[str, Any]) -> bool
 def compare_networks(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Difference]:
     """Return the differences between two inspections of a network, except for ids, times and members."""
     pair = network_facts(before), network_facts(after)
-    old, new = (dict(_leaves("", _without_chosen_gateways(*both))) for both in (pair, pair[::-1]))
-    return [
-        Difference(path, old.get(path), new.get(path))
-        for path in sorted(old.keys() | new.keys())
-        if old.get(path) != new.get(path)
-    ]
+    return _differences(*(dict(_leaves("", _without_chosen_gateways(*both))) for both in (pair, pair[::-1])))
 
 
 def _without_chosen_gateways(network: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
@@ -280,7 +279,8 @@ def _facts(inspection: Mapping[str, Any]) -> Iterator[tuple[str, object]]:
     for path, value in _leaves("", inspection):
         if path == "Mounts":
             yield from _mount_facts(inspection)
-        elif path == "Config.Hostname" and _shares_a_network(inspection):
+        elif path == "Config.Hostname" and shares_network(inspection["HostConfig"]):
+            # It is the other container's host name, which may be that one's id.
             continue
         elif path == "Config.Hostname" and value == inspection["Id"][:SHORT_ID]:
             yield path, _MERGED_HOSTNAME
@@ -332,9 +332,5 @@ def _endpoint_facts(inspection: Mapping[str, Any]) -> Iterator[tuple[str, object
 def _network_mode(inspection: Mapping[str, Any]) -> str:
     """Return the mode, with a network's name in place of its id, because a recreated network has another id."""
     mode, name = str(inspection["HostConfig"]["NetworkMode"]), primary_network(inspection)
-    return mode if mode in (name, "default") or mode.startswith("container:") else f"(the id of network {name!r})"
-
-
-def _shares_a_network(inspection: Mapping[str, Any]) -> bool:
-    """Return True if a container shares another one's network, and so its host name, which may be that one's id."""
-    return str(inspection["HostConfig"].get("NetworkMode") or "").startswith("container:")
+    shared = shares_network(inspection["HostConfig"])
+    return mode if shared or mode in (name, "default") else f"(the id of network {name!r})"

@@ -28,7 +28,7 @@ def conflict(wanted: ContainerSnapshot, running: Observed, *, folders: Collectio
         >>> conflict(snapshot, observe(engine.inspect_container("web-new")))
         'holds port 8080/tcp'
     """
-    shared = sorted(_volumes(wanted) & set(running.volumes))
+    shared = sorted({mount.source for mount in wanted.mounts if mount.kind == "volume"} & set(running.volumes))
     if shared:
         return f"uses volume {shared[0]!r}"
     for folder in sorted({mount.source for mount in wanted.mounts if mount.kind == "bind"} & set(folders)):
@@ -36,10 +36,11 @@ def conflict(wanted: ContainerSnapshot, running: Observed, *, folders: Collectio
             return f"binds folder {folder!r}, or a part of it"
     if not wanted.state.alive:
         return None
-    for port in sorted(_fixed_ports(wanted.inspection)):
-        for held in _held_ports(running.inspection):
-            if _collide(port, held):
-                return f"holds port {port[1]}/{port[2]}"
+    asked = set(_ports(wanted.inspection["HostConfig"].get("PortBindings")))
+    for port, held in product(sorted(asked), _ports(running.inspection.get("NetworkSettings", {}).get("Ports"))):
+        # Without a port, or for port 0, the engine chooses a free one.
+        if port[1] not in ("", "0") and _collide(port, held):
+            return f"holds port {port[1]}/{port[2]}"
     theirs = _addresses_in_use(running.inspection)
     for network, address in sorted(_fixed_addresses(wanted.inspection)):
         if (network, address) in theirs:
@@ -79,28 +80,12 @@ def _whole_subnets(network: Mapping[str, Any]) -> Iterator[ipaddress.IPv4Network
             yield ipaddress.ip_network(pool["Subnet"], strict=False)
 
 
-def _volumes(container: ContainerSnapshot) -> set[str]:
-    return {mount.source for mount in container.mounts if mount.kind == "volume"}
-
-
-def _fixed_ports(inspection: Mapping[str, Any]) -> set[tuple[str, str, str]]:
-    """Return (address, port, protocol) of the host ports that the user chose."""
-    found = set()
-    for exposed, bindings in (inspection["HostConfig"].get("PortBindings") or {}).items():
+def _ports(published: Mapping[str, Any] | None) -> Iterator[tuple[str, str, str]]:
+    """Yield (address, port, protocol) of host ports, from a request or from an inspection's published ports."""
+    for exposed, bindings in (published or {}).items():
+        protocol = exposed.partition("/")[2] or "tcp"
         for binding in bindings or ():
-            if binding.get("HostPort") not in (None, "", "0"):
-                found.add((str(binding.get("HostIp") or ""), str(binding["HostPort"]), _protocol(exposed)))
-    return found
-
-
-def _held_ports(inspection: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
-    for exposed, bindings in (inspection.get("NetworkSettings", {}).get("Ports") or {}).items():
-        for binding in bindings or ():
-            yield str(binding.get("HostIp") or ""), str(binding.get("HostPort") or ""), _protocol(exposed)
-
-
-def _protocol(exposed: str) -> str:
-    return exposed.partition("/")[2] or "tcp"
+            yield str(binding.get("HostIp") or ""), str(binding.get("HostPort") or ""), protocol
 
 
 def _collide(one: tuple[str, str, str], other: tuple[str, str, str]) -> bool:

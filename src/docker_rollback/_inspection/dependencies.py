@@ -79,7 +79,7 @@ def start_order(containers: Sequence[Observed]) -> tuple[Observed, ...]:
     ordered: list[Observed] = []
     waiting = list(containers)
     while waiting:
-        ready = [one for one in waiting if not any(_depends(one, other) for other in waiting if other is not one)]
+        ready = [one for one in waiting if not any(_starts_after(one, other) for other in waiting if other is not one)]
         chosen = ready[0] if ready else waiting[0]
         ordered.append(chosen)
         waiting.remove(chosen)
@@ -101,7 +101,8 @@ def with_ids(inspection: Mapping[str, Any], ids: Mapping[str, str]) -> dict[str,
         if (followed := _followed(target, ids)) != target:
             host_config[mode] = value.removesuffix(target) + followed
     if host_config.get("VolumesFrom"):
-        host_config["VolumesFrom"] = [_renamed(str(donor), ids) for donor in host_config["VolumesFrom"]]
+        donors = [str(donor).partition(":") for donor in host_config["VolumesFrom"]]
+        host_config["VolumesFrom"] = [_followed(name, ids) + colon + mode for name, colon, mode in donors]
     settings = dict(inspection.get("NetworkSettings") or {})
     settings["Networks"] = {
         name: {**endpoint, "NetworkID": ids.get(endpoint["NetworkID"], endpoint["NetworkID"])}
@@ -122,11 +123,6 @@ def needs_name(one: ContainerSnapshot, others: Iterable[ContainerSnapshot]) -> b
     )
 
 
-def _renamed(donor: str, ids: Mapping[str, str]) -> str:
-    name, colon, mode = donor.partition(":")
-    return _followed(name, ids) + colon + mode
-
-
 def _followed(reference: str, ids: Mapping[str, str]) -> str:
     """Replace a reference that is an id or id prefix; a name stays."""
     if reference in ids:
@@ -136,10 +132,6 @@ def _followed(reference: str, ids: Mapping[str, str]) -> str:
             if old.startswith(reference):
                 return new[: len(reference)]
     return reference
-
-
-def _depends(one: Observed, other: Observed) -> bool:
-    return _is_bound(one, other) or _starts_after(one, other)
 
 
 def _is_bound(one: Observed, other: Observed) -> bool:
@@ -158,8 +150,8 @@ def starts_once_healthy(one: Observed | ContainerSnapshot, other: Observed | Con
 
 
 def _starts_after(one: Observed, other: Observed) -> bool:
-    """Return True if compose would start `one` after `other`."""
-    return _condition(one, other) is not None
+    """Return True if `one` needs `other` to run, or compose would start it after `other`."""
+    return _is_bound(one, other) or _condition(one, other) is not None
 
 
 def _condition(one: Observed | ContainerSnapshot, other: Observed | ContainerSnapshot) -> str | None:

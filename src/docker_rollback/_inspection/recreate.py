@@ -28,9 +28,6 @@ _PLAIN_NETWORKS = ("bridge", "host", "none", "default", _PODMAN_DEFAULT)
 
 _OVERLAY_NUMBER = "com.docker.network.driver.overlay.vxlanid_list"
 
-# An anonymous volume's name; a volume from `VolumesFrom` may have a name that its owner chose.
-_GENERATED = re.compile(r"[0-9a-f]{64}")
-
 HELD = {"Name": "no", "MaximumRetryCount": 0}  # the restart policy of a container that only we may start
 
 
@@ -189,6 +186,11 @@ def own_network(inspection: Mapping[str, Any]) -> str | None:
     return None if ":" in mode else primary_network(inspection)
 
 
+def shares_network(host_config: Mapping[str, Any]) -> bool:
+    """Return True if a container uses the network of another container."""
+    return str(host_config.get("NetworkMode") or "").startswith("container:")
+
+
 def is_plain_network(name: str) -> bool:
     """Return True for an engine's predefined networks, which accept neither aliases nor addresses."""
     return name in _PLAIN_NETWORKS
@@ -271,6 +273,11 @@ def volume_request(inspection: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def is_generated_name(volume: str) -> bool:
+    """Return True if a volume's name looks like one that an engine gives to an anonymous volume."""
+    return re.fullmatch(r"[0-9a-f]{64}", volume) is not None
+
+
 def mounts(inspection: Mapping[str, Any]) -> tuple[Mount, ...]:
     """Return all mounts, tmpfs included, sorted by destination."""
     named = _named_volumes(inspection["HostConfig"])
@@ -332,7 +339,8 @@ def _mount(mount: Mapping[str, Any], named: frozenset[str]) -> Mount:
         destination=str(mount["Destination"]),
         source=source,
         read_only=not mount.get("RW", True),
-        anonymous=kind == "volume" and source not in named and _GENERATED.fullmatch(source) is not None,
+        # A volume from `VolumesFrom` may have a name that its owner chose.
+        anonymous=kind == "volume" and source not in named and is_generated_name(source),
     )
 
 
@@ -375,7 +383,7 @@ def _drop_generated_hostname(config: dict[str, Any], host_config: Mapping[str, A
 
 def _drop_what_a_shared_network_forbids(config: dict[str, Any], host_config: dict[str, Any]) -> None:
     """Drop settings of the container whose network is shared; the engine shows them here, but refuses them."""
-    if not str(host_config.get("NetworkMode") or "").startswith("container:"):
+    if not shares_network(host_config):
         return
     for key in ("Hostname", "Domainname", "ExposedPorts", "MacAddress"):
         config.pop(key, None)

@@ -173,12 +173,8 @@ def _open_to_ask(path: Path) -> int:
 
 
 def _write_holder(fd: int, note: str) -> None:
-    holder = {
-        "pid": os.getpid(),
-        "host": socket.gethostname(),
-        "time": now().isoformat(timespec="seconds"),
-        "note": note,
-    }
+    began = now().isoformat(timespec="seconds")
+    holder = {"pid": os.getpid(), "host": socket.gethostname(), "time": began, "note": note}
     # Best effort, for messages: on a full disk, a process that would free space still has to get the lock. Always of
     # the same length, because ext4 writes a file to the disk at close if it was truncated and rewritten.
     with suppress(OSError):

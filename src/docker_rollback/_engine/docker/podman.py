@@ -16,9 +16,8 @@ import signal
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
-from docker_rollback._inspection import PROCESSES, PROCESSES_NOTE
-
-_GENERATED_NAME: Final = re.compile(r"[0-9a-f]{64}")  # matches the names that the engine gives to volumes
+from docker_rollback._inspection import PROCESSES, PROCESSES_NOTE, is_generated_name, shares_network
+from docker_rollback._names import SHORT_ID
 
 _VOLUME_DEFAULTS: Final = ("rprivate", "nosuid", "nodev", "rbind")
 _BIND_DEFAULTS: Final = ("rprivate", "rbind")
@@ -38,7 +37,6 @@ _NO_SIZE: Final = ("-1B", "0B")  # the sizes that Podman shows for a log without
 
 _NO_MEMORY_OF_ITS_OWN: Final = ("container:", "host", "none", "ns:")
 _NANO: Final = 10**9
-_SHORT: Final = 12  # digits of a short id
 
 
 def docker_like(inspection: Mapping[str, Any], donors: Iterable[Mapping[str, Any]] | None = None) -> dict[str, Any]:
@@ -112,13 +110,13 @@ def _networks(
     network of another one, it lists that one's networks.
     """
     networks = settings.get("Networks") or {}
-    if str(host_config.get("NetworkMode")).startswith("container:"):
+    if shares_network(host_config):
         return {}
     # For a container that is on no network and does not run, Podman lists the mode itself as a network.
     networks = {name: endpoint for name, endpoint in networks.items() if name != "bridge"}
     if host_config.get("NetworkMode") == "bridge" and networks:
         host_config["NetworkMode"] = "podman" if "podman" in networks else min(networks)
-    own = [container_id[:_SHORT], config.get("Hostname")]
+    own = [container_id[:SHORT_ID], config.get("Hostname")]
     return {
         name: {**(endpoint or {}), "Aliases": _asked_aliases((endpoint or {}).get("Aliases"), own)}
         for name, endpoint in networks.items()
@@ -159,7 +157,7 @@ def _separate_anonymous_volumes(
         source, destination, options = _split_bind(str(bind))
         if host_config.get("VolumesFrom") and (source, destination) in (borrowed or ()):
             continue
-        if not _GENERATED_NAME.fullmatch(source) or destination not in volumes:
+        if not is_generated_name(source) or destination not in volumes:
             defaults = _VOLUME_DEFAULTS if destination in volumes else _BIND_DEFAULTS
             asked = ",".join(_without(options, defaults))
             binds.append(":".join(part for part in (source, destination, asked) if part))

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any, Final, Literal, TypeAlias
 
 from docker_rollback._engine import ContainerFilter, Engine, Inspection
+from docker_rollback._inspection import is_generated_name
 from docker_rollback._model import is_folder
 from docker_rollback._volumes.access import helper_image, host_programs, same_folder
 from docker_rollback._volumes.access.helper import CAPABILITIES, LOOKING, Helper, HelperMount, standing
@@ -26,7 +26,6 @@ _Provider: TypeAlias = Callable[[], helper_image.Toolbox]
 _READING: Final = ("read", "look")
 _MAKING: Final = ("make", "make above")
 _OF_NO_CONTAINER: Final = ("look", "make above")
-_GENERATED: Final = re.compile(r"[0-9a-f]{64}")  # matches the names that engines give to anonymous volumes
 
 
 class Helpers:
@@ -153,7 +152,7 @@ def _mount_of_folder(folder: str, use: Use, target: str) -> HelperMount:
 
 
 def _may_be_anonymous(mount: HelperMount) -> bool:
-    return mount.request.get("Type") == "volume" and _GENERATED.fullmatch(mount.volume) is not None
+    return mount.request.get("Type") == "volume" and is_generated_name(mount.volume)
 
 
 def _try(attempt: ExitStack, start: Any, reasons: list[str]) -> Helper | None:

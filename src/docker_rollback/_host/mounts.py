@@ -14,17 +14,11 @@ _ESCAPED: Final = re.compile(r"\\([0-7]{3})")
 
 @frozen
 class Spot:
-    """The place that a path leads to, the same for every name and symbolic link of it.
+    """The place that a path leads to, the same for every name and symbolic link of it."""
 
-    Attributes:
-        device: the file system's device number ("254:0").
-        path: the path in that file system.
-        filesystem: the type of the file system ("ext4").
-    """
-
-    device: str
-    path: str
-    filesystem: str
+    device: str  # the file system's device number ("254:0")
+    path: str  # the path in that file system
+    filesystem: str  # the type of the file system ("ext4")
 
     def overlaps(self, other: Spot) -> bool:
         """Return True if the two are equal, or one contains the other."""
@@ -33,27 +27,16 @@ class Spot:
 
 @frozen
 class Mounted:
-    """A mount in the kernel's list.
+    """A mount in the kernel's list."""
 
-    Attributes:
-        device: the file system's device number.
-        root: the path in the file system that is mounted.
-        target: the mount point.
-        filesystem: the type of the file system.
-        options: the options of the file system, as the kernel writes them.
-        id: its id in this list.
-        parent: the id of the mount that contains its mount point.
-        is_read_only: True if the mount or its file system is read-only.
-    """
-
-    device: str
-    root: str
+    device: str  # the file system's device number
+    root: str  # the path in the file system that is mounted
     target: str
-    filesystem: str
-    options: str = ""
-    id: str = ""
-    parent: str = ""
-    is_read_only: bool = False
+    filesystem: str  # the type of the file system
+    options: str = ""  # the options of the file system, as the kernel writes them
+    id: str = ""  # its id in this list
+    parent: str = ""  # the id of the mount that contains its mount point
+    is_read_only: bool = False  # True if the mount or its file system is read-only
 
     def option(self, name: str) -> str:
         """Return the value of an option; empty if it has none."""

@@ -40,15 +40,10 @@ def bound_to(containers: Iterable[Observed], everything: Iterable[Observed]) -> 
 
 @frozen
 class Partner:
-    """Another container that a container uses.
+    """Another container that a container uses."""
 
-    Attributes:
-        reference: the other one's name or id, as the container's configuration has it.
-        setting: the setting of `HostConfig` that refers to it.
-    """
-
-    reference: str
-    setting: str
+    reference: str  # the other one's name or id, as the container's configuration has it
+    setting: str  # the setting of `HostConfig` that refers to it
 
 
 def partners(inspection: Mapping[str, Any]) -> list[Partner]:

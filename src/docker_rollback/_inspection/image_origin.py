@@ -39,14 +39,10 @@ _MAPPINGS: Final = ("Labels", "ExposedPorts", "Volumes", "Healthcheck")
 
 @frozen
 class Defaults:
-    """The hashes of all defaults in an image's `Config`.
+    """The hashes of all defaults in an image's `Config`."""
 
-    Attributes:
-        salt: the salt of the hashes, in hexadecimal digits.
-        hashes: the hashes by field: a list for the environment, by key for a mapping. An empty value stands for itself.
-    """
-
-    salt: str
+    salt: str  # the salt of the hashes, in hexadecimal digits
+    # The hashes by field: a list for the environment, by key for a mapping. An empty value stands for itself.
     hashes: Mapping[str, Any]
 
     @classmethod
@@ -86,17 +82,11 @@ class Defaults:
 
 @frozen
 class Origin:
-    """The image that a container was created from, before any rollback.
+    """The image that a container was created from, before any rollback."""
 
-    Attributes:
-        image: its id, in the engine that first committed the container.
-        layers: the number of its layers.
-        defaults: its defaults; None if the record was too long for them.
-    """
-
-    image: str
-    layers: int
-    defaults: Defaults | None = None
+    image: str  # its id, in the engine that first committed the container
+    layers: int  # the number of its layers
+    defaults: Defaults | None = None  # its defaults; None if the record was too long for them
 
     @property
     def note(self) -> str:

@@ -33,19 +33,14 @@ HELD = {"Name": "no", "MaximumRetryCount": 0}  # the restart policy of a contain
 
 @frozen
 class CreateRequest:
-    """The requests that recreate a container: one create, then one connect for each additional network.
-
-    Attributes:
-        name: the container's name.
-        body: the raw body of the create.
-        networks: the endpoints to connect after the create, by network name. They are not part of the create, because
-            an API below 1.44 takes one endpoint there.
-        isolated: True if the container was on no network, although the create connects it to the one of its mode.
-    """
+    """The requests that recreate a container: one create, then one connect for each additional network."""
 
     name: str
-    body: Mapping[str, Any]
+    body: Mapping[str, Any]  # the raw body of the create
+    # The endpoints to connect after the create, by network name. They are not part of the create, because an API below
+    # 1.44 takes one endpoint there.
     networks: Mapping[str, Mapping[str, Any]]
+    # True if the container was on no network, although the create connects it to the one of its mode.
     isolated: bool = False
 
 

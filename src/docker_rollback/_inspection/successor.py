@@ -52,29 +52,18 @@ def _words(value: Words | None) -> list[str] | None:
 
 @frozen
 class Changes:
-    """The changes of a successor against the replaced container, besides its image.
+    """The changes of a successor against the replaced container, besides its image."""
 
-    Attributes:
-        environment: variables to set; None removes one of the user's.
-        labels: labels to set; None removes one of the user's.
-        command: the new command.
-        entrypoint: the new entrypoint; an empty one clears the image's.
-        user: the user that its program runs as.
-        working_dir: the working directory of its program.
-        healthcheck: its health check, in the API's form.
-        config: any other fields of the API's container configuration.
-        host_config: any fields of the API's `HostConfig`.
-    """
-
-    environment: Mapping[str, str | None] = field(factory=dict)
-    labels: Mapping[str, str | None] = field(factory=dict)
+    environment: Mapping[str, str | None] = field(factory=dict)  # variables to set; None removes one of the user's
+    labels: Mapping[str, str | None] = field(factory=dict)  # labels to set; None removes one of the user's
     command: list[str] | None = field(default=None, converter=_words)
+    # The new entrypoint; an empty one clears the image's.
     entrypoint: list[str] | None = field(default=None, converter=_words)
-    user: str | None = None
-    working_dir: str | None = None
-    healthcheck: Mapping[str, Any] | None = None
-    config: Mapping[str, Any] = field(factory=dict)
-    host_config: Mapping[str, Any] = field(factory=dict)
+    user: str | None = None  # the user that its program runs as
+    working_dir: str | None = None  # the working directory of its program
+    healthcheck: Mapping[str, Any] | None = None  # its health check, in the API's form
+    config: Mapping[str, Any] = field(factory=dict)  # any other fields of the API's container configuration
+    host_config: Mapping[str, Any] = field(factory=dict)  # any fields of the API's `HostConfig`
 
     def __attrs_post_init__(self) -> None:
         """Refuse values that the engine would refuse later, or misunderstand."""

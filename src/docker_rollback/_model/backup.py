@@ -140,39 +140,24 @@ class Observed:
 
 @frozen
 class Resting:
-    """A quiesced container, with the facts that are needed to resume it.
-
-    Attributes:
-        id: its full id.
-        name: its name, without the leading slash.
-        how: how it is quiesced; "none" if it does not run anyway.
-        started: the time of its last start, as the engine writes it.
-        policy: its restart policy.
-        restarted: the number of restarts by that policy.
-    """
+    """A quiesced container, with the facts that are needed to resume it."""
 
     id: str
-    name: str
-    how: Quiesce
-    started: str
+    name: str  # its name, without the leading slash
+    how: Quiesce  # how it is quiesced; "none" if it does not run anyway
+    started: str  # the time of its last start, as the engine writes it
     policy: Mapping[str, Any] = field(factory=dict)
-    restarted: int = 0
+    restarted: int = 0  # the number of restarts by that policy
 
 
 @frozen
 class Detached:
-    """Another container that is disconnected from a network while the network is recreated.
-
-    Attributes:
-        id: its full id.
-        name: its name, without the leading slash.
-        network: the network's name.
-        endpoint: the endpoint's configuration as the user requested it: addresses, aliases, options.
-    """
+    """Another container that is disconnected from a network while the network is recreated."""
 
     id: str
-    name: str
+    name: str  # its name, without the leading slash
     network: str
+    # The endpoint's configuration as the user requested it: addresses, aliases, options.
     endpoint: Mapping[str, Any] = field(factory=dict)
 
 

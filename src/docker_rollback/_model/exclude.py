@@ -85,21 +85,13 @@ def as_excludes(given: Iterable[ExcludeArgument]) -> tuple[Exclude, ...]:
 
 @frozen
 class MountPoint:
-    """A mount point in a volume. Only its name is part of the volume.
+    """A mount point in a volume. Only its name is part of the volume."""
 
-    Attributes:
-        path: its path below the volume's root.
-        mode: its permissions, as seen through the mount.
-        uid: the owner's id, as seen through the mount.
-        gid: the group's id, as seen through the mount.
-        is_directory: True for a directory, False for a file.
-    """
-
-    path: str
-    mode: int = 0o755
-    uid: int = 0
-    gid: int = 0
-    is_directory: bool = True
+    path: str  # its path below the volume's root
+    mode: int = 0o755  # its permissions, as seen through the mount
+    uid: int = 0  # the owner's id, as seen through the mount
+    gid: int = 0  # the group's id, as seen through the mount
+    is_directory: bool = True  # True for a directory, False for a file
 
     @property
     def name(self) -> bytes:

@@ -23,18 +23,12 @@ REPOSITORY = "docker-rollback"  # the repository of the images of an export, in 
 
 @frozen
 class _Original:
-    """An image in the form that its engine had.
+    """An image in the form that its engine had."""
 
-    Attributes:
-        root: the index or manifest whose digest was its id, if the engine has containerd's store.
-        manifest: its manifest.
-        parts: the content of that manifest.
-        plain: its uncompressed layers that the store has only gzipped, by digest, each with the gzipped blob.
-    """
-
-    root: Descriptor
+    root: Descriptor  # the index or manifest whose digest was its id, if the engine has containerd's store
     manifest: Descriptor
-    parts: oci.Manifest
+    parts: oci.Manifest  # the content of that manifest
+    # Its uncompressed layers that the store has only gzipped, by digest, each with the gzipped blob.
     plain: dict[str, Descriptor]
 
 

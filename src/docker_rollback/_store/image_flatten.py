@@ -21,17 +21,11 @@ from docker_rollback._store.workspace import Workspace
 
 @frozen
 class FlatImage:
-    """An image in the store with fewer layers than its original, and the same files.
-
-    Attributes:
-        manifest: its manifest.
-        config: the digest of its config.
-        layers: the digests of its layers, uncompressed, lowest first.
-    """
+    """An image in the store with fewer layers than its original, and the same files."""
 
     manifest: Descriptor
-    config: str
-    layers: tuple[str, ...]
+    config: str  # the digest of its config
+    layers: tuple[str, ...]  # the digests of its layers, uncompressed, lowest first
 
 
 def flatten(workspace: Workspace, manifest: Descriptor, *, keep: int, threads: int) -> FlatImage:

@@ -23,16 +23,11 @@ _MAX_LINKS = 16
 
 @frozen
 class Contents:
-    """The contents of an engine's archive.
+    """The contents of an engine's archive."""
 
-    Attributes:
-        texts: its small files, by name.
-        links: the targets of its links, by name.
-        sent: the layers that came compressed, and are stored as they came, by the digest of their uncompressed content.
-    """
-
-    texts: Mapping[str, bytes]
-    links: Mapping[str, str]
+    texts: Mapping[str, bytes]  # its small files, by name
+    links: Mapping[str, str]  # the targets of its links, by name
+    # The layers that came compressed, and are stored as they came, by the digest of their uncompressed content.
     sent: Mapping[str, Descriptor]
 
     def text(self, name: str) -> bytes | None:

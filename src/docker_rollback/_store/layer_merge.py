@@ -27,38 +27,23 @@ Path: TypeAlias = tuple[bytes, ...]
 
 @frozen(eq=False)
 class _Member:
-    """A member of a layer's tar.
-
-    Attributes:
-        file: the tar.
-        name: its name in the tar.
-        start: the offset of its headers.
-        end: the offset of the next member.
-        is_folder: True if it is a folder.
-        first: the member with the content, if this one is a hard link to it.
-    """
+    """A member of a layer's tar."""
 
     file: BinaryIO
-    name: bytes
-    start: int
-    end: int
-    is_folder: bool = False
-    first: _Member | None = None
+    name: bytes  # its name in the tar
+    start: int  # the offset of its headers
+    end: int  # the offset of the next member
+    is_folder: bool = False  # True if it is a folder
+    first: _Member | None = None  # the member with the content, if this one is a hard link to it
 
 
 @define(eq=False)
 class _Node:
-    """A path in the merged layer.
+    """A path in the merged layer."""
 
-    Attributes:
-        member: the member at this path; None if there is none, or if it is deleted.
-        deleted: True if everything at this path below the merged layers is hidden.
-        children: the nodes in it, by name.
-    """
-
-    member: _Member | None = None
-    deleted: bool = False
-    children: dict[bytes, _Node] = field(factory=dict)
+    member: _Member | None = None  # the member at this path; None if there is none, or if it is deleted
+    deleted: bool = False  # True if everything at this path below the merged layers is hidden
+    children: dict[bytes, _Node] = field(factory=dict)  # the nodes in it, by name
 
     def at(self, path: Path) -> _Node:
         """Return the node of a path below this one; create it if it is missing."""

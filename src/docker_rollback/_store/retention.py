@@ -97,17 +97,12 @@ class Choice:
 
 @frozen
 class Scope:
-    """The series of backups that a prune applies to; None in a field means every series.
+    """The series of backups that a prune applies to; None in a field means every series."""
 
-    Attributes:
-        containers: the series of exactly these containers, in addition to `project` if that is given.
-        project: the series of this compose project.
-        engine: the series of the engine with this identity.
-    """
-
+    # The series of exactly these containers, in addition to `project` if that is given.
     containers: Collection[str] | None = None
-    project: str | None = None
-    engine: str | None = None
+    project: str | None = None  # the series of this compose project
+    engine: str | None = None  # the series of the engine with this identity
 
     def covers(self, subject: _Subject) -> bool:
         """Return True if the prune applies to the subject's series."""
@@ -155,25 +150,17 @@ def choose(
 
 @frozen(order=True)
 class _Subject:
-    """The subject of a series.
+    """The subject of a series."""
 
-    Attributes:
-        engine: the identity of its engine; empty in older backups, which form series of their own.
-        containers: the names of its containers. For a project, only the additional ones, because its own change with
-            its versions. For kept states, the containers of the rollback, because a failed update may add and remove
-            containers.
-        volumes: the names of its volumes, if it has neither containers nor a project; else volumes may change.
-        has_data: True if it contains volume data.
-        is_kept: True if it contains states that were kept before a rollback undid them.
-        project: the name of its compose project, or an empty string.
-    """
-
-    engine: str
+    engine: str  # the identity of its engine; empty in older backups, which form series of their own
+    # The names of its containers. For a project, only the additional ones, because its own change with its versions.
+    # For kept states, the containers of the rollback, because a failed update may add and remove containers.
     containers: tuple[str, ...]
+    # The names of its volumes, if it has neither containers nor a project; else volumes may change.
     volumes: tuple[str, ...]
-    has_data: bool
-    is_kept: bool
-    project: str
+    has_data: bool  # True if it contains volume data
+    is_kept: bool  # True if it contains states that were kept before a rollback undid them
+    project: str  # the name of its compose project, or an empty string
 
     @classmethod
     def of(cls, backup: Backup) -> Self:

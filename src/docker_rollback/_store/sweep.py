@@ -25,16 +25,11 @@ DRAFT_PINS = "pins"
 
 @frozen
 class Sweep:
-    """The result of a sweep.
+    """The result of a sweep."""
 
-    Attributes:
-        blobs: the number of removed blobs.
-        size: their size in bytes.
-        skipped: why no blob was removed, for example because a manifest is damaged; None if the sweep was done.
-    """
-
-    blobs: int = 0
-    size: int = 0
+    blobs: int = 0  # the number of removed blobs
+    size: int = 0  # their size in bytes
+    # Why no blob was removed, for example because a manifest is damaged; None if the sweep was done.
     skipped: str | None = None
 
 

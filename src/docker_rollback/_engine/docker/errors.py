@@ -81,18 +81,12 @@ _MARKS = re.compile(r"<(style|script)\b.*?</\1>|<[^>]*>", re.IGNORECASE | re.DOT
 
 @frozen
 class Asking:
-    """A request in words, for its errors.
+    """A request in words, for its errors."""
 
-    Attributes:
-        action: the request ("stop container 'web'").
-        missing: the error for a 404; None if a 404 has no special meaning.
-        name: the caller's name for the object that may be missing.
-        secrets: texts that an error must not contain, such as the values of environment variables.
-    """
-
-    action: str
-    missing: type[NotFoundError] | None = None
-    name: str = ""
+    action: str  # the request ("stop container 'web'")
+    missing: type[NotFoundError] | None = None  # the error for a 404; None if a 404 has no special meaning
+    name: str = ""  # the caller's name for the object that may be missing
+    # Texts that an error must not contain, such as the values of environment variables.
     secrets: Sequence[str] = field(factory=tuple)
 
     def refused(self, status: int, body: str) -> EngineError:

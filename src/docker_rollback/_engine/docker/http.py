@@ -34,18 +34,12 @@ IDENTITY: Final = {"Accept-Encoding": "identity"}
 
 
 class RequestOptions(TypedDict, total=False):
-    """The optional parts of a request.
-
-    Attributes:
-        params: the query.
-        body: a JSON body (an empty mapping is sent as ``{}``), or an `Upload` to stream.
-        headers: additional headers.
-        patient: True to wait for the answer with `Wire.patience`; a number of seconds if that may be too short.
-    """
+    """The optional parts of a request."""
 
     params: Params | None
-    body: object
+    body: object  # a JSON body (an empty mapping is sent as ``{}``), or an `Upload` to stream
     headers: Mapping[str, str]
+    # True to wait for the answer with `Wire.patience`; a number of seconds if that may be too short.
     patient: bool | float
 
 
@@ -210,15 +204,10 @@ class Wire:
 
 @frozen
 class _Known:
-    """The API versions of an engine.
+    """The API versions of an engine."""
 
-    Attributes:
-        version: the version of Docker's API.
-        libpod: the version of Podman's own API; empty for another engine.
-    """
-
-    version: str
-    libpod: str
+    version: str  # the version of Docker's API
+    libpod: str  # the version of Podman's own API; empty for another engine
 
     @property
     def podman(self) -> bool:

@@ -17,17 +17,11 @@ from docker_rollback._inspection.podman.name_tables import names
 
 @frozen
 class Option:
-    """One option of a command.
+    """One option of a command."""
 
-    Attributes:
-        name: its long name, without dashes; its letter if that is unknown.
-        value: its value; empty if it takes none.
-        known: True if a table has it, so that the words after it can be parsed.
-    """
-
-    name: str
-    value: str = ""
-    known: bool = True
+    name: str  # its long name, without dashes; its letter if that is unknown
+    value: str = ""  # its value; empty if it takes none
+    known: bool = True  # True if a table has it, so that the words after it can be parsed
 
 
 _LETTERS: Final[Mapping[str, str]] = {

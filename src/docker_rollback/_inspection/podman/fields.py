@@ -19,18 +19,12 @@ EMPTY: Final[tuple[Any, ...]] = (None, "", 0, False, [], {})  # the values of a 
 
 @frozen
 class Rule:
-    """The effect of Docker's API on a field that it does not show, or cannot request.
+    """The effect of Docker's API on a field that it does not show, or cannot request."""
 
-    Attributes:
-        words: the field's description, for an error.
-        back: the values that a recreated container has too.
-        becomes: the value that replaces any other one.
-        harmless: the values whose loss changes no behaviour, so that they are listed and not refused.
-    """
-
-    words: str
-    back: tuple[Any, ...] = EMPTY
-    becomes: Any = None
+    words: str  # the field's description, for an error
+    back: tuple[Any, ...] = EMPTY  # the values that a recreated container has too
+    becomes: Any = None  # the value that replaces any other one
+    # The values whose loss changes no behaviour, so that they are listed and not refused.
     harmless: tuple[Any, ...] = ()
 
 

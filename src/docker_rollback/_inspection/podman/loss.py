@@ -58,15 +58,10 @@ _FOLLOWS: Final = frozenset(
 
 @frozen
 class Loss:
-    """The settings of a Podman container that Docker's API cannot restore.
+    """The settings of a Podman container that Docker's API cannot restore."""
 
-    Attributes:
-        refused: settings whose loss would change the container's behaviour, in words.
-        lost: harmless settings, by name, each with the effect of its loss.
-    """
-
-    refused: tuple[str, ...] = ()
-    lost: Mapping[str, str] = field(factory=dict)
+    refused: tuple[str, ...] = ()  # settings whose loss would change the container's behaviour, in words
+    lost: Mapping[str, str] = field(factory=dict)  # harmless settings, by name, each with the effect of its loss
 
     def refusal(self) -> str | None:
         """Return why a container with this loss is refused; None if it is not."""

@@ -48,19 +48,12 @@ _REPLACEMENTS: Final = 3  # how often a helper is replaced; somebody who removes
 
 @frozen
 class HelperMount:
-    """One volume in a helper.
-
-    Attributes:
-        volume: its name.
-        target: its path in the helper.
-        request: the mount for a create request; empty if `bind` is used.
-        bind: the mount in the older form, for which an engine creates a missing folder.
-    """
+    """One volume in a helper."""
 
     volume: str
-    target: str
-    request: Mapping[str, Any]
-    bind: str = ""
+    target: str  # its path in the helper
+    request: Mapping[str, Any]  # the mount for a create request; empty if `bind` is used
+    bind: str = ""  # the mount in the older form, for which an engine creates a missing folder
 
 
 class Helper:
@@ -168,17 +161,11 @@ class Helper:
 
 @frozen
 class _Standing:
-    """A helper's container.
-
-    Attributes:
-        container: its full id.
-        toolbox: its programs.
-        lifeline: the program that keeps it alive.
-    """
+    """A helper's container."""
 
     container: str
     toolbox: Toolbox
-    lifeline: Process | None = None
+    lifeline: Process | None = None  # the program that keeps it alive
 
 
 @contextmanager

@@ -45,25 +45,16 @@ _FOLDERS: Final = (HOME, f"{HOME}/bin", f"{HOME}/lib", PADDED, SCRATCH, "/dev", 
 
 @frozen
 class Toolbox:
-    """An image, and the commands that run its programs.
-
-    Attributes:
-        image: the image's id.
-        main: the helper's main command, which waits until the last writer closes `LIFELINE`.
-        lifeline: the command that keeps `LIFELINE` open as long as its own input is open.
-        ours: whether the image is our own, and its content known.
-        prefixes: the words before each program's arguments, by its name; other programs are found by the image's PATH.
-        masked: folders that the image declares as volumes, for which an engine would create volumes.
-        labels: the image's own labels, which a helper must not have.
-    """
+    """An image, and the commands that run its programs."""
 
     image: str
-    main: tuple[str, ...]
-    lifeline: tuple[str, ...]
-    ours: bool = False
+    main: tuple[str, ...]  # the helper's main command, which waits until the last writer closes `LIFELINE`
+    lifeline: tuple[str, ...]  # the command that keeps `LIFELINE` open as long as its own input is open
+    ours: bool = False  # whether the image is our own, and its content known
+    # The words before each program's arguments, by its name; other programs are found by the image's PATH.
     prefixes: Mapping[str, tuple[str, ...]] = field(factory=dict)
-    masked: tuple[str, ...] = ()
-    labels: tuple[str, ...] = ()
+    masked: tuple[str, ...] = ()  # folders that the image declares as volumes, for which an engine would create volumes
+    labels: tuple[str, ...] = ()  # the image's own labels, which a helper must not have
 
     def command(self, words: Sequence[str]) -> tuple[str, ...]:
         """Return the full command for `words`, whose first word is a program, as is the one that xargs runs."""
@@ -92,17 +83,11 @@ def foreign(image: str, config: Mapping[str, object]) -> Toolbox:
 
 @frozen
 class Kit:
-    """Our own image, before its import into an engine.
+    """Our own image, before its import into an engine."""
 
-    Attributes:
-        archive: the tar of its file system; the same programs give the same bytes.
-        prefixes: the words before each program's arguments.
-        tag: its name, derived from its content.
-    """
-
-    archive: bytes = field(repr=False)
-    prefixes: Mapping[str, tuple[str, ...]]
-    tag: str = field(init=False)
+    archive: bytes = field(repr=False)  # the tar of its file system; the same programs give the same bytes
+    prefixes: Mapping[str, tuple[str, ...]]  # the words before each program's arguments
+    tag: str = field(init=False)  # its name, derived from its content
 
     @tag.default
     def _tag(self) -> str:
@@ -126,14 +111,10 @@ class Programs:
 
     Every program is run by its own loader with the path of its libraries, so it depends on no standard folder, which
     a mounted volume could hide.
-
-    Attributes:
-        files: this machine's files, by their paths in the new root.
-        prefixes: the words before each program's arguments.
     """
 
-    files: Mapping[str, Path]
-    prefixes: Mapping[str, tuple[str, ...]]
+    files: Mapping[str, Path]  # this machine's files, by their paths in the new root
+    prefixes: Mapping[str, tuple[str, ...]]  # the words before each program's arguments
 
     def command(self, words: Sequence[str]) -> tuple[str, ...]:
         """Return the full command for `words`, whose first word is a program; raises `ToolError` if it is missing."""

@@ -28,17 +28,11 @@ class ToolError(Exception):
 
 @frozen
 class Program:
-    """A program with its loader and libraries.
-
-    Attributes:
-        path: the program.
-        loader: the loader of its shared libraries; None for a static program.
-        libraries: their files, by the names that the loader looks up.
-    """
+    """A program with its loader and libraries."""
 
     path: Path
-    loader: Path | None
-    libraries: dict[str, Path]
+    loader: Path | None  # the loader of its shared libraries; None for a static program
+    libraries: dict[str, Path]  # their files, by the names that the loader looks up
 
 
 def is_gnu_tar(version: bytes) -> bool:

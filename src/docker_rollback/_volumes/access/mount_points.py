@@ -27,15 +27,10 @@ Names: TypeAlias = tuple[str, ...]
 
 @frozen
 class Sight:
-    """A program's view of a volume.
+    """A program's view of a volume."""
 
-    Attributes:
-        mountinfo: the kernel's list of mounts in the program's namespace.
-        root: the path of the volume there.
-    """
-
-    mountinfo: str
-    root: str
+    mountinfo: str  # the kernel's list of mounts in the program's namespace
+    root: str  # the path of the volume there
 
     @property
     def mounted(self) -> Names:

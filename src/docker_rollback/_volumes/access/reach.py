@@ -28,31 +28,20 @@ def output_of(run: Run, *words: str) -> tuple[bytes, Finished]:
 
 @frozen
 class Reach:
-    """Access to a volume.
-
-    Attributes:
-        volume: its name.
-        inspection: the engine's inspection of it.
-        way: the access method.
-        root: the path of its files, as seen by the programs that `run` starts.
-        snapshot: the path of a new file for tar's record of directories.
-        run: starts a program that sees its files.
-        excluded: the paths in it that are neither archived nor restored.
-        mount_points: the paths in it at which something else is mounted. For a fill they include, as far as known,
-            mount points that only other mount namespaces see.
-        read_only: whether it is to be filled and cannot be written to.
-        tree: its files, for our own system calls; None if this process cannot open them.
-    """
+    """Access to a volume."""
 
     volume: str
-    inspection: Inspection
+    inspection: Inspection  # the engine's inspection of it
     way: Way
-    root: str
-    snapshot: str
-    run: Run
-    excluded: tuple[str, ...] = ()
+    root: str  # the path of its files, as seen by the programs that `run` starts
+    snapshot: str  # the path of a new file for tar's record of directories
+    run: Run  # starts a program that sees its files
+    excluded: tuple[str, ...] = ()  # the paths in it that are neither archived nor restored
+    # The paths in it at which something else is mounted. For a fill they include, as far as known, mount points that
+    # only other mount namespaces see.
     mount_points: tuple[MountPoint, ...] = ()
-    read_only: bool = False
+    read_only: bool = False  # whether it is to be filled and cannot be written to
+    # Its files, for our own system calls; None if this process cannot open them.
     tree: Tree | None = field(default=None, eq=False, repr=False)
 
     @property

@@ -20,16 +20,10 @@ from docker_rollback._model import is_folder
 
 @frozen
 class Root:
-    """A folder with the numbers that identify it in the kernel.
+    """A folder with the numbers that identify it in the kernel."""
 
-    Attributes:
-        path: its path on this machine.
-        device: the number of its file system.
-        inode: its number there.
-    """
-
-    path: str
-    device: int
+    path: str  # its path on this machine
+    device: int  # the number of its file system
     inode: int
 
     @property

@@ -36,14 +36,10 @@ class _BuriedError(ArchiveError):
 
 @frozen
 class _Folders:
-    """The directories of a capture, by their names in the archive.
+    """The directories of a capture, by their names in the archive."""
 
-    Attributes:
-        listings: the list of entries of each.
-        attributes: the names of extended attributes, of each directory that has some.
-    """
-
-    listings: dict[bytes, bytes] = field(factory=dict, repr=False)
+    listings: dict[bytes, bytes] = field(factory=dict, repr=False)  # the list of entries of each
+    # The names of extended attributes, of each directory that has some.
     attributes: dict[bytes, frozenset[bytes]] = field(factory=dict, repr=False)
 
 

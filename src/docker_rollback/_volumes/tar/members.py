@@ -45,20 +45,12 @@ class PathTooLongError(MalformedArchiveError):
 
 @frozen
 class Member:
-    """A member of an archive; rarely used properties are read from its headers on access.
+    """A member of an archive; rarely used properties are read from its headers on access."""
 
-    Attributes:
-        name: its path in the archive, without a trailing slash.
-        kind: the letter of its kind.
-        size: the length of its content, including holes.
-        head: all of its headers, unchanged.
-        records: its pax records.
-    """
-
-    name: bytes
-    kind: bytes
-    size: int
-    head: bytes = field(repr=False)
+    name: bytes  # its path in the archive, without a trailing slash
+    kind: bytes  # the letter of its kind
+    size: int  # the length of its content, including holes
+    head: bytes = field(repr=False)  # all of its headers, unchanged
     records: Mapping[bytes, bytes] = field(repr=False)
 
     @property

@@ -26,19 +26,12 @@ ROOT: Final = b"."
 
 @frozen
 class Folder:
-    """A directory as recorded by a pass.
+    """A directory as recorded by a pass."""
 
-    Attributes:
-        name: its path below the root, which itself is ``.``.
-        device: the number of its file system.
-        inode: its inode number.
-        record: its record in the snapshot file.
-    """
-
-    name: bytes
-    device: int
+    name: bytes  # its path below the root, which itself is ``.``
+    device: int  # the number of its file system
     inode: int
-    record: bytes = field(repr=False)
+    record: bytes = field(repr=False)  # its record in the snapshot file
 
     @property
     def names(self) -> frozenset[bytes]:
@@ -48,31 +41,21 @@ class Folder:
 
 @frozen
 class Place:
-    """The current state of a directory.
-
-    Attributes:
-        inode: its inode number.
-        turned: the time of its last change other than one of its entries, in nanoseconds since 1970; 0 if its entries
-            changed last.
-    """
+    """The current state of a directory."""
 
     inode: int
+    # The time of its last change other than one of its entries, in nanoseconds since 1970; 0 if its entries changed
+    # last.
     turned: int
 
 
 @frozen
 class SnapshotFile:
-    """A snapshot file.
-
-    Attributes:
-        line: its first line.
-        began: the start of the pass, in nanoseconds since 1970.
-        folders: the directories, in the order of the file.
-    """
+    """A snapshot file."""
 
     line: bytes
-    began: int
-    folders: tuple[Folder, ...] = field(repr=False)
+    began: int  # the start of the pass, in nanoseconds since 1970
+    folders: tuple[Folder, ...] = field(repr=False)  # the directories, in the order of the file
 
     @classmethod
     def parse(cls, data: bytes) -> Self:

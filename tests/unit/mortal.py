@@ -15,7 +15,7 @@ from docker_rollback._engine.port import Engine
 from docker_rollback._store.files import Disk
 from docker_rollback.errors import EngineError, EngineTimeoutError
 from docker_rollback.testing import FailingEngine, Killed
-from docker_rollback.testing._calls import CHANGING, FEEDING
+from docker_rollback.testing._failing.calls import CHANGING, FEEDING
 
 T = TypeVar("T")
 

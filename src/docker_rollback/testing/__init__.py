@@ -7,13 +7,13 @@ Example:
     >>> fake.run("shop", image="shop:1", volumes={"orders": "/data"})
 """
 
-from docker_rollback.testing._calls import CHANGING, FEEDING, READING, EngineCall, Killed
-from docker_rollback.testing._failing import FailingEngine
-from docker_rollback.testing._fake import FakeEngine
-from docker_rollback.testing._fake_clock import FakeClock
-from docker_rollback.testing._fake_exec import FakeProcess, Program, Run
-from docker_rollback.testing._fake_files import Files
-from docker_rollback.testing._fake_handle import FakeContainer
+from docker_rollback.testing._failing.calls import CHANGING, FEEDING, READING, EngineCall, Killed
+from docker_rollback.testing._failing.failing_engine import FailingEngine
+from docker_rollback.testing._fake.clock import FakeClock
+from docker_rollback.testing._fake.container_handle import FakeContainer
+from docker_rollback.testing._fake.engine import FakeEngine
+from docker_rollback.testing._fake.files import Files
+from docker_rollback.testing._fake.processes import FakeProcess, Program, Run
 
 __all__ = [
     "CHANGING",

@@ -26,7 +26,7 @@ from docker_rollback._inspection.compare import compare_networks
 from docker_rollback.errors import ArchiveError, RestoreError
 from docker_rollback.parts import EngineInfo
 from docker_rollback.testing import FailingEngine, Killed, Run
-from docker_rollback.testing._fake_tar import tar
+from docker_rollback.testing._fake.gnu_tar import tar
 from tests.unit.shop import Shop
 
 

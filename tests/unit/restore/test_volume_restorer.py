@@ -15,7 +15,7 @@ from docker_rollback._restore.volume_restorer import VolumeRestorer
 from docker_rollback._volumes.archiver import VolumeArchiver
 from docker_rollback.errors import ResumeError, VolumeAccessError, VolumeNotFoundError
 from docker_rollback.testing import FakeEngine, Run
-from docker_rollback.testing._fake_programs import PROGRAMS
+from docker_rollback.testing._fake.programs import PROGRAMS
 from tests.unit.shop import Shop
 
 

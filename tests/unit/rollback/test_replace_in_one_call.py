@@ -33,7 +33,7 @@ from docker_rollback._engine.port import Engine
 from docker_rollback.errors import ImagePlatformError
 from docker_rollback.parts import EngineInfo
 from docker_rollback.testing import FailingEngine, FakeEngine, Killed
-from docker_rollback.testing._calls import CHANGING
+from docker_rollback.testing._failing.calls import CHANGING
 from tests.unit.shop import Shop
 
 

@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from docker_rollback._store.layer_merge import merged
-from docker_rollback.testing._fake_archives import entries
-from docker_rollback.testing._fake_layers import apply, pack
-from docker_rollback.testing._fake_tree import Node, directory
+from docker_rollback.testing._fake.layers import apply, pack
+from docker_rollback.testing._fake.tar_members import entries
+from docker_rollback.testing._fake.tree import Node, directory
 
 Entry = tuple[str, str]
 """A path, and what is there: "/" for a folder, "=path" for a further name of a file, "->" a link, else content."""

@@ -26,7 +26,7 @@ from docker_rollback.errors import (
     VolumeNotFoundError,
 )
 from docker_rollback.testing import FEEDING, READING, FailingEngine, FakeEngine, Files, Run
-from docker_rollback.testing._fake_tar import tar
+from docker_rollback.testing._fake.gnu_tar import tar
 
 
 @pytest.fixture

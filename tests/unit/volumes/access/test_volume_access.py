@@ -18,7 +18,7 @@ from docker_rollback._volumes.access.reach import Reach
 from docker_rollback._volumes.access.volume_access import VolumeAccess
 from docker_rollback.errors import ContainerNotFoundError, VolumeAccessError
 from docker_rollback.testing import FakeEngine, Run
-from docker_rollback.testing._fake_programs import PROGRAMS
+from docker_rollback.testing._fake.programs import PROGRAMS
 
 takes_root = pytest.mark.skipif(not processes.may_do_anything(), reason="reaching files directly takes root")
 pytestmark = pytest.mark.direct

@@ -15,8 +15,8 @@ from functools import lru_cache
 from attrs import field, frozen
 
 from docker_rollback._engine import Change
-from docker_rollback.testing._fake_archives import add, entries, look, make_folder, put, xattr_headers, xattrs_of
-from docker_rollback.testing._fake_tree import Node, directory
+from docker_rollback.testing._fake.tar_members import add, entries, look, make_folder, put, xattr_headers, xattrs_of
+from docker_rollback.testing._fake.tree import Node, directory
 
 _SECOND = 1_000_000_000
 _WHITEOUT = ".wh."

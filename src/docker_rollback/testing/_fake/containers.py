@@ -7,10 +7,10 @@ from typing import Any
 
 from attrs import define, field
 
-from docker_rollback.testing._fake_create import MountSpec
-from docker_rollback.testing._fake_exec import FakeProcess
-from docker_rollback.testing._fake_network import Networks
-from docker_rollback.testing._fake_tree import MountedAt, Node, View
+from docker_rollback.testing._fake.create import MountSpec
+from docker_rollback.testing._fake.networks import Networks
+from docker_rollback.testing._fake.processes import FakeProcess
+from docker_rollback.testing._fake.tree import MountedAt, Node, View
 
 NEVER = "0001-01-01T00:00:00Z"
 

@@ -9,10 +9,10 @@ from collections.abc import Mapping, Sequence
 
 from attrs import evolve
 
-from docker_rollback.testing._fake_exec import Program, Run
-from docker_rollback.testing._fake_files import Files
-from docker_rollback.testing._fake_tar import DEVICE, tar
-from docker_rollback.testing._fake_tree import walk
+from docker_rollback.testing._fake.files import Files
+from docker_rollback.testing._fake.gnu_tar import DEVICE, tar
+from docker_rollback.testing._fake.processes import Program, Run
+from docker_rollback.testing._fake.tree import walk
 
 NOT_FOUND = 127
 _BOOTED = 1_000_000

@@ -5,8 +5,8 @@ from __future__ import annotations
 import posixpath
 from collections.abc import Callable, Mapping
 
-from docker_rollback.testing._fake_containers import Container
-from docker_rollback.testing._fake_tree import MountedAt, Node, View, directory
+from docker_rollback.testing._fake.containers import Container
+from docker_rollback.testing._fake.tree import MountedAt, Node, View, directory
 
 _LINKS_FOLLOWED = 40
 _VIRTUAL: Mapping[str, tuple[str, str]] = {

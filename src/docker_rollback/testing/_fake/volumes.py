@@ -9,8 +9,8 @@ from typing import Any
 from attrs import define, field
 
 from docker_rollback.errors import EngineConflictError, VolumeNotFoundError
-from docker_rollback.testing._fake_errors import refusal
-from docker_rollback.testing._fake_tree import Node, directory
+from docker_rollback.testing._fake.refusals import refusal
+from docker_rollback.testing._fake.tree import Node, directory
 
 ANONYMOUS = "com.docker.volume.anonymous"
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+")

@@ -12,7 +12,7 @@ from attrs import define
 
 from docker_rollback._engine import ContainerFilter, Engine, Finished, Process
 from docker_rollback.errors import EngineError, EngineTimeoutError
-from docker_rollback.testing._calls import CHANGING, FEEDING, READING, EngineCall, Killed
+from docker_rollback.testing._failing.calls import CHANGING, FEEDING, READING, EngineCall, Killed
 
 _Answer = TypeVar("_Answer")
 _Arguments = ParamSpec("_Arguments")

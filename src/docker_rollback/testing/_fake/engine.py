@@ -14,21 +14,21 @@ from typing import Any
 
 from docker_rollback._engine import EVERY, Change, ContainerFilter, EngineInfo, Inspection, Process
 from docker_rollback.errors import ContainerNotFoundError
-from docker_rollback.testing._fake_containers import Container, inspection
-from docker_rollback.testing._fake_create import restart_policy
-from docker_rollback.testing._fake_errors import refusal
-from docker_rollback.testing._fake_exec import FakeProcess
-from docker_rollback.testing._fake_files import Files
-from docker_rollback.testing._fake_images import VERSION, Image, Images
-from docker_rollback.testing._fake_layers import Layer, apply, differences, pack
-from docker_rollback.testing._fake_life import Life
-from docker_rollback.testing._fake_make import Maker, Moments
-from docker_rollback.testing._fake_network import Networks
-from docker_rollback.testing._fake_proc import with_proc
-from docker_rollback.testing._fake_programs import find_program
-from docker_rollback.testing._fake_setup import Setup
-from docker_rollback.testing._fake_tree import View, directory
-from docker_rollback.testing._fake_volumes import Volumes
+from docker_rollback.testing._fake.containers import Container, inspection
+from docker_rollback.testing._fake.create import restart_policy
+from docker_rollback.testing._fake.files import Files
+from docker_rollback.testing._fake.images import VERSION, Image, Images
+from docker_rollback.testing._fake.layers import Layer, apply, differences, pack
+from docker_rollback.testing._fake.life import Life
+from docker_rollback.testing._fake.maker import Maker, Moments
+from docker_rollback.testing._fake.mountinfo import with_proc
+from docker_rollback.testing._fake.networks import Networks
+from docker_rollback.testing._fake.processes import FakeProcess
+from docker_rollback.testing._fake.programs import find_program
+from docker_rollback.testing._fake.refusals import refusal
+from docker_rollback.testing._fake.setup import Setup
+from docker_rollback.testing._fake.tree import View, directory
+from docker_rollback.testing._fake.volumes import Volumes
 
 _ROOT = "/var/lib/fake-engine"
 _REPOSITORY = re.compile(r"(?:[a-zA-Z0-9.-]+(?::[0-9]+)?/)?[a-z0-9]+(?:[._/-]+[a-z0-9]+)*")

@@ -10,7 +10,7 @@ from typing import Any
 
 from attrs import frozen
 
-from docker_rollback.testing._fake_errors import refusal
+from docker_rollback.testing._fake.refusals import refusal
 
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+")
 _HEALTH_FIELDS = ("Test", "Interval", "Timeout", "StartPeriod", "StartInterval", "Retries")

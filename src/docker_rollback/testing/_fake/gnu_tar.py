@@ -13,9 +13,9 @@ from decimal import Decimal
 from attrs import define, field, frozen
 
 from docker_rollback._model import NONE, Paths
-from docker_rollback.testing._fake_archives import add, entries, put, xattr_headers, xattrs_of
-from docker_rollback.testing._fake_exec import Run
-from docker_rollback.testing._fake_tree import Node
+from docker_rollback.testing._fake.processes import Run
+from docker_rollback.testing._fake.tar_members import add, entries, put, xattr_headers, xattrs_of
+from docker_rollback.testing._fake.tree import Node
 
 USAGE = 64
 _ROOT = "."

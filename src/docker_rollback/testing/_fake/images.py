@@ -15,10 +15,10 @@ from typing import Any
 from attrs import define, field, frozen
 
 from docker_rollback.errors import ImageNotFoundError
-from docker_rollback.testing._fake_archives import entries
-from docker_rollback.testing._fake_errors import refusal
-from docker_rollback.testing._fake_layers import Layer, digest_of, unpack
-from docker_rollback.testing._fake_tree import Node, walk
+from docker_rollback.testing._fake.layers import Layer, digest_of, unpack
+from docker_rollback.testing._fake.refusals import refusal
+from docker_rollback.testing._fake.tar_members import entries
+from docker_rollback.testing._fake.tree import Node, walk
 
 VERSION = "28.5.2"
 """The version of the Docker engine that the in-memory one imitates."""

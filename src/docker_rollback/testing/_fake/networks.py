@@ -9,7 +9,7 @@ from typing import Any
 from attrs import define, field
 
 from docker_rollback.errors import EngineConflictError, NetworkNotFoundError
-from docker_rollback.testing._fake_errors import refusal
+from docker_rollback.testing._fake.refusals import refusal
 
 _PREDEFINED = {"bridge": "bridge", "host": "host", "none": "null"}
 _SHORTEST_ID = 12

@@ -6,16 +6,16 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, TypeAlias
 
-from docker_rollback.testing._fake_containers import Container
-from docker_rollback.testing._fake_exec import Program, Run
-from docker_rollback.testing._fake_files import Files
-from docker_rollback.testing._fake_handle import FakeContainer, handle
-from docker_rollback.testing._fake_images import Image, reference
-from docker_rollback.testing._fake_layers import Layer, pack
-from docker_rollback.testing._fake_life import Life
-from docker_rollback.testing._fake_programs import PROGRAMS, find_program, missing, reads
-from docker_rollback.testing._fake_tree import View, copy, directory
-from docker_rollback.testing._fake_volumes import ANONYMOUS
+from docker_rollback.testing._fake.container_handle import FakeContainer, handle
+from docker_rollback.testing._fake.containers import Container
+from docker_rollback.testing._fake.files import Files
+from docker_rollback.testing._fake.images import Image, reference
+from docker_rollback.testing._fake.layers import Layer, pack
+from docker_rollback.testing._fake.life import Life
+from docker_rollback.testing._fake.processes import Program, Run
+from docker_rollback.testing._fake.programs import PROGRAMS, find_program, missing, reads
+from docker_rollback.testing._fake.tree import View, copy, directory
+from docker_rollback.testing._fake.volumes import ANONYMOUS
 
 _MADE = "2026-01-01T00:00:00.000000000Z"
 _MADE_NANOSECONDS = 1_767_225_600_000_000_000

@@ -11,7 +11,7 @@ from typing import Concatenate, ParamSpec, TypeVar
 
 from attrs import frozen
 
-from docker_rollback.testing._fake_tree import Entry, Kind, Node, Now, View, walk
+from docker_rollback.testing._fake.tree import Entry, Kind, Node, Now, View, walk
 
 _F = TypeVar("_F", bound="Files")
 _P = ParamSpec("_P")

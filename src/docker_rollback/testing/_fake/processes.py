@@ -11,7 +11,7 @@ from typing import Self, TypeAlias
 from attrs import define, field
 
 from docker_rollback._engine import Finished
-from docker_rollback.testing._fake_files import Files
+from docker_rollback.testing._fake.files import Files
 
 KILLED = 137
 

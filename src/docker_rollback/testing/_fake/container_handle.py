@@ -8,10 +8,10 @@ from typing import Any
 
 from attrs import frozen
 
-from docker_rollback.testing._fake_containers import Container
-from docker_rollback.testing._fake_files import Files
-from docker_rollback.testing._fake_life import Life
-from docker_rollback.testing._fake_tree import Now, View  # noqa: F401  (in the inherited constructor)
+from docker_rollback.testing._fake.containers import Container
+from docker_rollback.testing._fake.files import Files
+from docker_rollback.testing._fake.life import Life
+from docker_rollback.testing._fake.tree import Now, View  # noqa: F401  (in the inherited constructor)
 
 
 @frozen

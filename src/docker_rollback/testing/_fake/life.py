@@ -14,14 +14,14 @@ from typing import Any, Final
 from attrs import define, field
 
 from docker_rollback.errors import EngineConflictError, EngineError, NetworkNotFoundError, VolumeNotFoundError
-from docker_rollback.testing._fake_containers import Container
-from docker_rollback.testing._fake_errors import refusal
-from docker_rollback.testing._fake_exec import KILLED
-from docker_rollback.testing._fake_files import Files
-from docker_rollback.testing._fake_make import SHARED_NETWORK, Maker
-from docker_rollback.testing._fake_network import Network
-from docker_rollback.testing._fake_programs import prepare, reads
-from docker_rollback.testing._fake_tree import directory
+from docker_rollback.testing._fake.containers import Container
+from docker_rollback.testing._fake.files import Files
+from docker_rollback.testing._fake.maker import SHARED_NETWORK, Maker
+from docker_rollback.testing._fake.networks import Network
+from docker_rollback.testing._fake.processes import KILLED
+from docker_rollback.testing._fake.programs import prepare, reads
+from docker_rollback.testing._fake.refusals import refusal
+from docker_rollback.testing._fake.tree import directory
 
 _FIRST_DELAY = 0.1
 _LONGEST_DELAY = 60.0

@@ -9,13 +9,13 @@ from typing import Any
 from attrs import define, field
 
 from docker_rollback.errors import ContainerNotFoundError, ImageNotFoundError
-from docker_rollback.testing._fake_containers import Container, FakeMount
-from docker_rollback.testing._fake_create import MountSpec, check_name, merged_config, merged_host, mount_specs
-from docker_rollback.testing._fake_errors import refusal
-from docker_rollback.testing._fake_images import Images
-from docker_rollback.testing._fake_network import Networks
-from docker_rollback.testing._fake_tree import Node, View, copy, directory
-from docker_rollback.testing._fake_volumes import Volumes
+from docker_rollback.testing._fake.containers import Container, FakeMount
+from docker_rollback.testing._fake.create import MountSpec, check_name, merged_config, merged_host, mount_specs
+from docker_rollback.testing._fake.images import Images
+from docker_rollback.testing._fake.networks import Networks
+from docker_rollback.testing._fake.refusals import refusal
+from docker_rollback.testing._fake.tree import Node, View, copy, directory
+from docker_rollback.testing._fake.volumes import Volumes
 
 SHARED_NETWORK = "container:"
 """The prefix of a network mode that shares another container's network."""

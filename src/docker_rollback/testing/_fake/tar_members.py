@@ -6,7 +6,7 @@ import io
 import tarfile
 from collections.abc import Iterator, Mapping, Sequence
 
-from docker_rollback.testing._fake_tree import Kind, Node, directory
+from docker_rollback.testing._fake.tree import Kind, Node, directory
 
 TYPES: dict[Kind, bytes] = {
     "file": tarfile.REGTYPE,

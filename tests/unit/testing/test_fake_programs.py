@@ -13,7 +13,7 @@ import pytest
 
 from docker_rollback._engine.port import Finished
 from docker_rollback.testing import FakeClock, FakeEngine, Files, Run
-from docker_rollback.testing._fake_tar import Snapshot
+from docker_rollback.testing._fake.gnu_tar import Snapshot
 
 CREATE = (
     "tar",

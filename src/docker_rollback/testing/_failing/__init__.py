@@ -1,0 +1,1 @@
+"""The engine that fails on request, and its record of calls."""

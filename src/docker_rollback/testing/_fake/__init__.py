@@ -1,0 +1,1 @@
+"""The in-memory engine: an engine's objects, their files, and the programs that run on those."""

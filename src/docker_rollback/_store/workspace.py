@@ -10,7 +10,6 @@ import itertools
 import os
 import secrets
 import tempfile
-import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -37,7 +36,6 @@ class Workspace:
         self._folder = layout.drafts / secrets.token_hex(16)
         self._lock = FileLock(self._folder / DRAFT_LOCK, disk=layout.disk)
         self._numbers = itertools.count(1)
-        self._guard = threading.RLock()
         self._pinned: set[str] = set()
         self._made: set[str] = set()
         self._proven: set[str] = set()
@@ -93,9 +91,8 @@ class Workspace:
 
     def adopt(self, blob: Descriptor) -> bool:
         """Pin an intact stored blob until `close`; return False if it is missing or damaged."""
-        with self._guard:
-            if blob.digest in self._proven:
-                return True
+        if blob.digest in self._proven:
+            return True
         with self.layout.locked(f"pinning a blob for {self._purpose}"):
             if not self.layout.blobs.has(blob):
                 return False
@@ -105,8 +102,7 @@ class Workspace:
         except StoreError:
             # It is damaged. The caller will store it again, which repairs every backup that refers to it.
             return False
-        with self._guard:
-            self._proven.add(blob.digest)
+        self._proven.add(blob.digest)
         return True
 
     def adopt_image(self, manifest: Descriptor) -> bool:
@@ -171,14 +167,13 @@ class Workspace:
         return needed
 
     def _pin(self, digest: str) -> None:
-        """Record that this workspace needs a blob; only while the layout is locked."""
-        with self._guard:
-            if digest in self._pinned:
-                return
-            with translated(self._folder):
-                fd = open_private(self._folder / DRAFT_PINS, os.O_WRONLY | os.O_APPEND)
-                try:
-                    self.layout.disk.write(fd, digest.encode("ascii") + b"\n")
-                finally:
-                    os.close(fd)
-            self._pinned.add(digest)
+        """Record that this workspace needs a blob; only while the layout is locked, against other threads too."""
+        if digest in self._pinned:
+            return
+        with translated(self._folder):
+            fd = open_private(self._folder / DRAFT_PINS, os.O_WRONLY | os.O_APPEND)
+            try:
+                self.layout.disk.write(fd, digest.encode("ascii") + b"\n")
+            finally:
+                os.close(fd)
+        self._pinned.add(digest)

@@ -90,14 +90,14 @@ class ImageImport:
                 self._take_layer(name, head, file)
 
     def _is_text(self, name: str, size: int, head: bytes) -> bool:
-        if compression(head[:4]) is not None or head[257:262] == b"ustar" or digest_in(name) in self._wanted:
+        if compression(head) is not None or head[257:262] == b"ustar" or digest_in(name) in self._wanted:
             return False
         if size > min(self._room, 2 * oci.MAX_MANIFEST):
             return False
         return name.endswith((".json", "/json", "VERSION", "repositories", "oci-layout")) or head[:1] in (b"{", b"[")
 
     def _take_layer(self, name: str, head: bytes, file: IO[bytes]) -> None:
-        kind = compression(head[:4])
+        kind = compression(head)
         digest = digest_in(name)
         if kind is not None:
             self._take_compressed(name, kind, head, file)

@@ -110,6 +110,8 @@ def _changes(node: ast.AST) -> Iterator[tuple[str, str]]:
             yield "constant changed", repr(value + 1)
         case ast.Constant(str() as value) if value.isidentifier():
             yield "constant changed", repr(f"{value}x")
+        case ast.Call(ast.Name("max" | "min")):
+            pass  # the order means nothing
         case ast.Call(function, [first, second, *rest], keywords) if ast.dump(first) != ast.dump(second):
             yield "arguments swapped", f"({ast.unparse(ast.Call(function, [second, first, *rest], keywords))})"
         case ast.Expr(ast.Call()) if not ast.unparse(node).startswith("super().__init__"):

@@ -8,6 +8,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -30,6 +31,8 @@ from docker_rollback import (
     rollback,
 )
 from docker_rollback._containers.images import create_on, name_of
+from docker_rollback._model.backup import backup_id
+from docker_rollback._names import image_tag, named, names_of
 from docker_rollback.reports import LedBack
 from docker_rollback.testing import FailingEngine, FakeEngine, Killed
 from tests.unit.mortal import Life, MortalEngine
@@ -545,3 +548,12 @@ def test_a_backup_without_a_name_leads_nothing_back(engine: FakeEngine, store: B
     engine.tag_image("app:2", "app:1")
     restore(older, client=engine, store=store)
     assert engine.inspect_image("app:1")["Id"] == engine.inspect_image("app:2")["Id"]
+
+
+def test_our_name_of_an_image_has_fifty_characters_of_its_containers() -> None:
+    """So each of our names of it fits an engine, which takes 128 characters, also for the longest id of a backup."""
+    name = "w" * 200
+    tag = image_tag(backup_id(name, datetime(2026, 1, 2, tzinfo=UTC), "a1b2c3"), 999, name)
+    assert tag.endswith(f".999.{name[:50]}")
+    for each in (*names_of(tag), named(tag)):
+        assert len(each.partition(":")[2]) <= 128

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from docker_rollback import (
@@ -18,6 +20,7 @@ from docker_rollback._api import Parts
 from docker_rollback._capture import CaptureOptions
 from docker_rollback._rollback import Rollback, RollbackOptions
 from docker_rollback.testing import FailingEngine, FakeEngine
+from tests.unit.store.making import Image, digest, oci_plain, pieces
 
 
 def deep_image(engine: FakeEngine, layers: int) -> None:
@@ -136,6 +139,12 @@ def test_a_layer_that_is_damaged_meanwhile_is_an_error_of_the_store(store: Backu
                 blob.write_bytes(blob.read_bytes()[:20] + bytes(blob.stat().st_size - 20))
         with pytest.raises(CorruptBackupError):
             draft.flatten_image(manifest, keep=0)
+        layer = b"no tar" * 1000
+        img = Image((layer,), json.dumps({"rootfs": {"diff_ids": [digest(layer)]}}).encode())
+        manifest = draft.add_image(pieces(oci_plain(img)), layers=img.diff_ids)
+        with pytest.raises(CorruptBackupError, match="a layer of it is broken") as caught:
+            draft.flatten_image(manifest, keep=0)
+        assert caught.value.blob == manifest.digest
 
 
 def test_a_check_looks_at_the_image_of_a_container_once(store: BackupStore) -> None:

@@ -8,9 +8,14 @@ from typing import Any
 import pytest
 from attrs import evolve
 
+from docker_rollback import BackupStore
+from docker_rollback._containers import ContainerSnapshotter
 from docker_rollback._model.backup import Mount
-from docker_rollback._recovery.revival import Removal, _sentence, as_error, removed_part, with_volumes_named
-from docker_rollback.testing import FakeEngine
+from docker_rollback._recovery.revival import Removal, Revival, _sentence, as_error, removed_part, with_volumes_named
+from docker_rollback._reporting import Reporter
+from docker_rollback._restore import Restorer
+from docker_rollback.errors import EngineError, RestoreError
+from docker_rollback.testing import FakeClock, FakeEngine
 from tests.unit.values import backup, snapshot, volume
 
 NAME = "0f" * 32
@@ -103,6 +108,71 @@ def test_one_error_names_all_that_were_removed() -> None:
     assert (as_error([one]).container, as_error([one]).reason) == ("web", "it went")
     assert as_error([one, other]).container == "web, db"
     assert as_error([one, other]).reason == "'web': it went; 'db': its network went"
+
+
+# What counts as removed, and as recreated
+
+
+class Restoring(Restorer):
+    """A restorer that restores nothing, and fails."""
+
+    def __init__(self, engine: FakeEngine, store: BackupStore, failure: RestoreError) -> None:
+        super().__init__(engine, store)
+        self._failure = failure
+
+    def put_back(self, *_: object, **__: object) -> None:
+        """Fail."""
+        raise self._failure
+
+
+def revival(engine: FakeEngine, store: BackupStore, failure: RestoreError) -> Revival:
+    """Return a revival whose restorer fails."""
+    restorer = Restoring(engine, store, failure)
+    return Revival(engine, ContainerSnapshotter(engine, store), restorer, reporter=Reporter(), timer=FakeClock())
+
+
+DIFFERS = RestoreError("web", "it differs", ["Memory: 1 is 2"])
+
+
+@pytest.mark.parametrize(
+    ("failure", "differs"),
+    [
+        (DIFFERS, {"web": ("Memory: 1 is 2",)}),
+        (
+            RestoreError("web, db", "several", failures=[DIFFERS, RestoreError("db", "it differs", ["x"])]),
+            {"web": ("Memory: 1 is 2",), "db": ("x",)},
+        ),
+        (RestoreError("web", "somebody removed it"), None),
+        (RestoreError("web, db", "several", failures=[DIFFERS, RestoreError("db", "it is gone")]), None),
+        (RestoreError("web, db", "several", failures=[DIFFERS, EngineError("start it", "no")]), None),
+    ],
+)
+def test_a_container_counts_as_recreated_if_it_differs_at_most(
+    store: BackupStore, failure: RestoreError, differs: dict[str, Any] | None
+) -> None:
+    """It runs then. Any other failure is raised, also if it is one of several."""
+    reviving = revival(FakeEngine(), store, failure)
+    if differs is None:
+        with pytest.raises(RestoreError) as raised:
+            reviving._put_back(backup(snapshot("web")))
+        assert raised.value is failure
+    else:
+        assert reviving._put_back(backup(snapshot("web"))) == differs
+
+
+def test_another_container_of_the_name_takes_its_place_only_if_it_ran(store: BackupStore) -> None:
+    """One that was created and never started may be half of a container that is being recreated."""
+    engine = FakeEngine()
+    engine.add_image("app")
+    reviving = revival(engine, store, DIFFERS)
+    assert reviving._is_removed(snapshot("web"))
+    there = engine.run("web", image="app", start=False)
+    assert reviving._is_removed(snapshot("web"))
+    assert not reviving._is_removed(evolve(snapshot("web"), id=there))
+    engine.start_container("web")
+    assert not reviving._is_removed(snapshot("web"))
+    engine.stop_container("web")
+    assert not reviving._is_removed(snapshot("web"))
 
 
 # What is put back once more

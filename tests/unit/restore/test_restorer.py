@@ -18,6 +18,7 @@ from docker_rollback import (
     restore,
     rollback,
 )
+from docker_rollback._restore import Restorer
 from docker_rollback.errors import RestoreError
 from docker_rollback.parts import ContainerFilter
 from docker_rollback.testing import FailingEngine, FakeEngine, Killed
@@ -120,6 +121,31 @@ def test_an_image_that_is_there_is_held_by_a_name_of_ours_meanwhile(shop: Shop) 
     assert shop.engine.container("shop").read("/etc/own") == b"mine"
     names = [name for names in shop.engine.image_names().values() for name in names]
     assert container.image.tag not in names
+
+
+def test_a_restorer_alone_leaves_no_name_of_ours(shop: Shop) -> None:
+    """It puts an image of the store into the engine by such a name, and nobody removes that name after it."""
+    taken = backup("shop", client=shop.engine, store=shop.store)
+    shop.break_it()
+    shop.engine.remove_image("shop:1")
+    engine = FailingEngine(shop.engine)
+    assert Restorer(engine, shop.store).restore(taken) == ["shop"]
+    assert len(engine.called("load_image")) == 1
+    names = [name for names in shop.engine.image_names().values() for name in names]
+    assert taken.containers[0].image.tag not in names
+    shop.check_restored()
+
+
+def test_an_original_with_its_name_makes_way_if_something_cannot_be_undone_in_place(shop: Shop) -> None:
+    """Another container refers to it by its name, so it has that early; the one that replaces it needs the name too."""
+    shop.engine.run("tail", image="shop:1", Links=["/shop:/tail/till"])
+    with rollback("shop", "tail", client=shop.engine, store=shop.store, verify=None):
+        # An update takes an empty value for no change.
+        shop.engine.update_container("shop", {"Memory": 1 << 30})
+        raise RollbackRequested
+    assert shop.engine.container("shop").id != shop.id
+    assert shop.engine.inspect_container("tail")["HostConfig"]["Links"] == ["/shop:/tail/till"]
+    shop.check_restored()
 
 
 def test_of_an_image_whose_name_was_gone_the_name_is_not_made(shop: Shop) -> None:

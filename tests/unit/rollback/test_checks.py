@@ -242,6 +242,7 @@ def test_an_unhealthy_container_fails_at_once(engine: FakeEngine, clock: FakeClo
     with pytest.raises(UpdateRejectedError, match="unhealthy") as rejected:
         healthy(timeout=600.0)(checked(engine, clock))
     assert "no route to db" in rejected.value.details
+    assert (rejected.value.state, rejected.value.exit_code) == ("running", 0)
     assert clock.monotonic() < 1.0
 
 

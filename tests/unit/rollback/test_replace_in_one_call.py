@@ -172,6 +172,13 @@ def test_an_id_of_the_image_that_runs_is_no_change(shop: Shop) -> None:
         assert update(shop, reference).status is Status.UNCHANGED
 
 
+def test_the_same_name_in_another_spelling_is_no_change(shop: Shop) -> None:
+    """A name without a tag is that of the latest."""
+    shop.engine.tag_image("shop:1", "shop:latest")
+    shop.engine.run("desk", image="shop")
+    assert replace("desk", "shop:latest", client=shop.engine, store=shop.store).status is Status.UNCHANGED
+
+
 @pytest.mark.parametrize(
     ("image", "options"),
     [

@@ -317,6 +317,21 @@ def test_names_that_were_swapped_are_seen(copy: BackupStore) -> None:
         assert caught.value.blob == "index.json"
 
 
+def test_parts_whose_names_were_swapped_are_seen(copy: BackupStore) -> None:
+    """A name of a part leads to that very part of its backup, not to another one."""
+
+    def exchange(data: dict[str, object]) -> None:
+        manifests = data["manifests"]
+        assert isinstance(manifests, list)
+        for entry in manifests:
+            name = entry["annotations"]["org.opencontainers.image.ref.name"]
+            entry["annotations"]["org.opencontainers.image.ref.name"] = {"b1.1": "b1.2", "b1.2": "b1.1"}.get(name, name)
+
+    rewrite(exchange)(copy.path / "index.json")
+    with pytest.raises(CorruptBackupError, match=r"its entry 'b1\.[12]' is not of that backup"):
+        copy.verify("b1")
+
+
 @pytest.mark.parametrize("damage", ["missing", "wrong JSON", "wrong version"])
 def test_a_damaged_layout_file_is_named(copy: BackupStore, damage: str) -> None:
     """A store without a sound oci-layout is refused by the calls that read."""

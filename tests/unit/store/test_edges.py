@@ -81,6 +81,18 @@ def test_a_store_that_stays_locked_is_an_error_in_time(store: BackupStore, monke
             pass
 
 
+def test_a_store_that_stays_locked_hides_no_error(store: BackupStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A draft that cannot be cleared away at its end is left to the next one, and its own error comes out."""
+    monkeypatch.setattr(layout, "PATIENCE", 0.05)
+    with FileLock(store.path / "locks" / "store.lock") as lock, pytest.raises(KeyError), store.draft("b1"):
+        lock.acquire(note="sleeping")
+        raise KeyError
+    assert len(list((store.path / "drafts").iterdir())) == 1
+    with store.draft("b1"):
+        assert len(list((store.path / "drafts").iterdir())) == 1
+    assert list((store.path / "drafts").iterdir()) == []
+
+
 def test_a_reader_that_died_holds_nothing(store: BackupStore) -> None:
     """What a reader left that was killed does not keep a backup, and is removed; foreign files mean nothing."""
     making.save(store, "b1")

@@ -65,3 +65,11 @@ def test_unknown_keys_are_kept_in_an_index() -> None:
     assert index.raw["subject"] == BLOB
     assert index.children[0].raw == entry
     assert index.children[0].blob == Descriptor("a/b", digest(b"x"), 1)
+
+
+def test_a_blob_may_be_empty() -> None:
+    """A size of 0 is a size."""
+    manifest = oci.parse_manifest(
+        json.dumps({"schemaVersion": 2, "config": {**BLOB, "size": 0}, "layers": []}).encode()
+    )
+    assert manifest.config.size == 0

@@ -102,6 +102,19 @@ def test_a_disk_waits_until_the_system_has_written(tmp_path: Path, monkeypatch: 
     assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
+def test_a_disk_lets_go_of_a_whole_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """None of it stays in the page cache, so that what is read back comes from the disk."""
+    asked: list[tuple[str, int, int, int]] = []
+
+    def note(fd: int, begin: int, length: int, advice: int) -> None:
+        asked.append((str(Path(f"/proc/self/fd/{fd}").readlink()), begin, length, advice))
+
+    monkeypatch.setattr(os, "posix_fadvise", note)
+    (tmp_path / "file").touch()
+    DISK.forget(tmp_path / "file")
+    assert asked == [(str(tmp_path / "file"), 0, 0, os.POSIX_FADV_DONTNEED)]
+
+
 Ground = Callable[[str], Path]
 
 

@@ -33,10 +33,12 @@ def test_what_is_put_aside_comes_back(draft: Draft, tmp_path: Path) -> None:
             spool.write(piece)
         (path,) = put_aside(tmp_path / "store")
         assert path.stat().st_mode & 0o777 == 0o600
+        opened = len(list(Path("/proc/self/fd").iterdir()))
         assert [spool.read(8), spool.read(8), spool.read(8)] == [b"first se", b"cond", b""]
         with pytest.raises(ValueError, match="read already"):
             spool.write(b"more")
     assert put_aside(tmp_path / "store") == []
+    assert len(list(Path("/proc/self/fd").iterdir())) == opened - 1
 
 
 def test_what_is_never_read_goes_too(draft: Draft, tmp_path: Path) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any, NoReturn
 
 import pytest
 from attrs import evolve
@@ -22,6 +23,7 @@ from docker_rollback.errors import (
     CorruptBackupError,
     DockerRollbackError,
     EngineError,
+    StoreNotWritableError,
     VolumeAccessError,
     VolumeNotFoundError,
 )
@@ -235,6 +237,29 @@ def test_holding_mounts_what_would_go_and_nothing_else(fake: FakeEngine, store: 
         archiver.extract(archive, "memory")
         assert fake.volume("memory").exists("/big")
     assert nothing_left(fake)
+
+
+def test_a_volume_is_read_without_a_lock_where_the_store_takes_none_any_more(
+    fake: FakeEngine, store: BackupStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A lock that was held for an earlier call is not taken for one that is held now."""
+    locks: list[str] = []
+    create = fake.create_container
+
+    def note(name: str, request: Mapping[str, Any]) -> str:
+        locks.append(request["Labels"].get("docker-rollback.lock", ""))
+        return create(name, request)
+
+    monkeypatch.setattr(fake, "create_container", note)
+    archiver = VolumeArchiver(fake, store, way="helper")
+    archiver.probe(["data"])
+
+    def refuse(*_: object, **__: object) -> NoReturn:
+        raise StoreNotWritableError(str(store.path), "its disk is read-only")
+
+    monkeypatch.setattr(store, "lock", refuse)
+    archiver.probe(["data"])
+    assert [bool(lock) for lock in locks] == [True, False]
 
 
 def test_a_helper_that_somebody_else_left_over_stands_against_a_filling(fake: FakeEngine, store: BackupStore) -> None:

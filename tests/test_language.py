@@ -42,18 +42,17 @@ GIVEN_UP = {
 """The words we gave up, each as a pattern of whole words in lower case."""
 
 LEFT = {
-    "anew": 2,
     "aside": 22,
     "at rest": 19,
-    "bear": 4,
-    "beside": 13,
+    "bear": 3,
+    "beside": 11,
     "bystander": 4,
     "flux": 3,
     "former": 19,
     "guest": 10,
-    "look at": 10,
-    "of which": 2,
-    "told": 26,
+    "look at": 7,
+    "of which": 1,
+    "told": 18,
     "whatever": 2,
 }
 """How often each may still be found. It only goes down; a word that is not here is gone."""

@@ -306,7 +306,9 @@ class Capture:
         """Prune the backups of the same containers or project, and remove images that no other backup holds."""
         listed = {found.id: found for found in self._store.list()}
         project = backup.project.name if backup.project is not None else None
-        pruned = self._store.prune(keep=keep, containers=backup.beside, project=project, engine=backup.engine.identity)
+        pruned = self._store.prune(
+            keep=keep, containers=backup.outside_project, project=project, engine=backup.engine.identity
+        )
         for removed in pruned.removed:
             for container in listed[removed].containers if removed in listed else ():
                 remove_named(self._engine, container.image.tag)

@@ -65,7 +65,7 @@ NO_TRACES: Final = Traces()
 
 @frozen
 class Own:
-    """The container that this program runs in, or the candidates that cannot be told apart; empty if there is none."""
+    """The container that this program runs in, or several indistinguishable candidates; empty if there is none."""
 
     containers: tuple[Observed, ...] = ()
 
@@ -77,7 +77,7 @@ class Own:
         """Return why this program cannot stop a container, or None if it can."""
         if self.has(container):
             others = ", ".join(repr(one.name) for one in self.containers if one.id != container.id)
-            how = f"may run in it (nothing tells it from {others})" if others else "runs in it"
+            how = f"may run in it (nothing distinguishes it from {others})" if others else "runs in it"
             return f"this program {how}; stopping it would stop the rollback; run the program elsewhere"
         for one in self.containers:
             if shared := shared_namespaces(one, container):
@@ -156,7 +156,7 @@ def _by_network(mounts: Sequence[Mounted], containers: Sequence[Observed], trace
     ]
     names = {one.name for one in candidates if one.id in owners}
     candidates += [one for one in containers if one.state.alive and one not in candidates and _network_of(one) in names]
-    # Their mounts tell them apart, and so does the start of process 1, unless they share a process namespace.
+    # Their mounts distinguish them, and so does the start of process 1, unless they share a process namespace.
     targets = {mount.target for mount in mounts if not _is_engines_own(mount.target)}
     fitting = [one for one in candidates if _explains(one, targets, traces.real)] or candidates
     first = [one for one in fitting if one.inspection["HostConfig"].get("PidMode") or traces.is_first(one.inspection)]

@@ -48,7 +48,7 @@ class StoreIdentity:
     def is_rebooted(self, labels: Mapping[str, str]) -> bool:
         """Return True if the labels are from before the last boot of this machine: no process from then is alive."""
         machine = _machine_id()
-        # Clones of a virtual machine may share a machine id, and only the host name tells them apart.
+        # Clones of a virtual machine may share a machine id, and only the host name distinguishes them.
         found, here = (labels.get(_MACHINE), labels.get(HOST_LABEL)), (machine, socket.gethostname())
         return bool(machine) and found == here and not self._is_of_this_boot(labels)
 
@@ -81,7 +81,7 @@ def _machine_id() -> str:
 
 
 def _folder(path: Path) -> str:
-    """Return the device and inode of a folder, which tell it from the same path in a container; empty if it is gone."""
+    """Return the device and inode of a folder, which no other folder at the same path has; empty if it is gone."""
     try:
         found = path.stat()
     except OSError:

@@ -36,8 +36,8 @@ class EngineInfo:
         default_runtime: the runtime of a container that names none.
         address: the address it was reached at ("unix:///var/run/docker.sock").
         root: its data folder, on its own host.
-        identity: tells it from every other engine for as long as it has its data: its own id or, if it has no lasting
-            one, its host's name and `root`.
+        identity: distinguishes it from every other engine for as long as it has its data: its own id or, if it has no
+            lasting one, its host's name and `root`.
     """
 
     flavour: Literal["docker", "podman", "fake"]

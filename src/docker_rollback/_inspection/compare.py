@@ -198,8 +198,8 @@ def _with_requested_addresses(before: Mapping[str, Any], after: Mapping[str, Any
         found = networks.get(name) or {}
         if name in networks and not found.get("IPAMConfig"):
             asked = {key: value for key, value in ((endpoint or {}).get("IPAMConfig") or {}).items() if key in SHOWN_AS}
-            told = {key: value for key, value in asked.items() if not running or value == found.get(SHOWN_AS[key])}
-            networks[name] = {**found, "IPAMConfig": told}
+            shown = {key: value for key, value in asked.items() if not running or value == found.get(SHOWN_AS[key])}
+            networks[name] = {**found, "IPAMConfig": shown}
     config, address = after["Config"], before["Config"].get("MacAddress")
     in_use = {str((endpoint or {}).get("MacAddress")) for endpoint in networks.values()}
     if not config.get("MacAddress") and (not running or address in in_use):

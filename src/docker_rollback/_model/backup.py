@@ -34,7 +34,7 @@ def is_folder(name: str) -> bool:
     return name.startswith("/")
 
 
-# The field that tells the inspection of a single file on the engine's host from that of a folder.
+# The field that marks the inspection of a single file on the engine's host, as opposed to a folder.
 SINGLE_FILE = {"Kind": "file"}
 
 
@@ -172,7 +172,7 @@ class ImageSnapshot:
             was clean, else the committed one.
         layers: the digests of its uncompressed layers, lowest first.
         committed_layers: the layers of the commit at the capture, which identify an unchanged container later.
-        clean: True if the writable layer held nothing but mount points, which an engine creates by itself.
+        clean: True if the writable layer held only mount points, which an engine creates itself.
         tag: our name for the image in the engine.
         manifest: the image in the store; None if it is in the engine alone.
         name: the user's name of the container's image, with its tag. If an earlier rollback had to create the
@@ -320,8 +320,8 @@ class NetworkRecord:
 class EngineRecord:
     """The engine that a backup was taken on.
 
-    `identity` tells it from every other engine, so that containers of one name on two engines are not confused. It is
-    empty in backups of versions that did not record it.
+    `identity` distinguishes it from every other engine, so that containers of one name on two engines are not
+    confused. It is empty in backups of versions that did not record it.
     """
 
     flavour: str
@@ -404,7 +404,7 @@ class Backup:
         return containers + volumes + tuple(left_out(what) for what in self.excluded if not what.path)
 
     @property
-    def beside(self) -> tuple[str, ...]:
+    def outside_project(self) -> tuple[str, ...]:
         """The names of its containers that are not part of its compose project; of all containers if it has none."""
         within = self.project.containers if self.project is not None else ()
         return tuple(container.name for container in self.containers if container.id not in within)
@@ -423,7 +423,7 @@ def left_out(what: Exclude, *, found: bool = True) -> NotCovered:
 
 
 def backup_id(name: str, created: datetime, token: str) -> str:
-    """Return a backup's id: its time, the name of its subject, and a token that tells two of one second apart.
+    """Return a backup's id: its time, the name of its subject, and a token that distinguishes those of one second.
 
     It is valid as an OCI reference name and as an image tag, and sorts by time.
 

@@ -271,7 +271,7 @@ class ContainerSlot:
         if self._captured_on is None:
             return False
         here = self._engine.info().record()
-        # Older backups do not tell engines of one kind apart.
+        # Older backups do not distinguish engines of one kind.
         return self._captured_on != (here if self._captured_on.identity else evolve(here, identity=""))
 
     def _find(self, ref: str) -> Observed | None:

@@ -166,7 +166,7 @@ class _Subject:
     def of(cls, backup: Backup) -> Self:
         """Return the subject of a backup's series."""
         project = backup.project.name if backup.project is not None else ""
-        containers = backup.beside if project else backup.kept_for or backup.beside
+        containers = backup.outside_project if project else backup.kept_for or backup.outside_project
         named = containers or project
         return cls(
             engine=backup.engine.identity,

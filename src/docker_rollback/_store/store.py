@@ -138,7 +138,7 @@ class BackupStore:
             CorruptBackupError: a blob is missing or damaged; the error names it.
             UnsupportedFormatError: it was written in a newer format.
         """
-        parts = verify(self._layout, backup_id, self._catalog.root(backup_id), anew=deep, deep=deep)
+        parts = verify(self._layout, backup_id, self._catalog.root(backup_id), again=deep, deep=deep)
         self._catalog.check_parts(backup_id, parts.children)
 
     def open_blob(self, blob: Descriptor) -> Iterator[bytes]:

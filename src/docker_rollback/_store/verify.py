@@ -77,7 +77,7 @@ def verify(
     root: Descriptor,
     *,
     proven: set[str] | None = None,
-    anew: bool = True,
+    again: bool = True,
     deep: bool = False,
 ) -> Parts:
     """Read and hash all blobs of a backup, and check its references.
@@ -87,7 +87,7 @@ def verify(
         backup_id: the backup's id.
         root: its index.
         proven: digests of blobs that were just read, and are not read again.
-        anew: True to read blobs again that were found intact before and whose files have not changed since.
+        again: True to read blobs again that were found intact before and whose files have not changed since.
         deep: True to decompress all blobs too, and to check the content.
 
     Raises:
@@ -100,7 +100,7 @@ def verify(
     for manifest in manifests.values():
         for blob in (manifest.config, *manifest.layers):
             if blob.digest not in known:
-                if anew or not layout.blobs.is_proven(blob):
+                if again or not layout.blobs.is_proven(blob):
                     layout.blobs.prove(blob)
                 known.add(blob.digest)
             elif not layout.blobs.has(blob):

@@ -132,7 +132,7 @@ class Workspace:
         with translated(layout.blobs.folder):
             layout.disk.sync_folder(layout.blobs.folder)
         # Blobs that the caller has already read back from the disk are not read again.
-        parts = verify(layout, backup_id, root, proven=self._proven, anew=False, deep=deep)
+        parts = verify(layout, backup_id, root, proven=self._proven, again=False, deep=deep)
         entries = index_entries(backup_id, root, parts.children)
         with layout.locked(f"listing backup {backup_id}"):
             index = layout.index()

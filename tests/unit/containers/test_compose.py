@@ -86,7 +86,7 @@ def test_containers_beside_a_project_are_of_its_moment(town: Town) -> None:
         town.update()
         town.engine.volume("other").write("/data", "2")
         raise RollbackRequested
-    assert tx.backup.beside == ("alone",)
+    assert tx.backup.outside_project == ("alone",)
     assert not town.engine.volume("other").exists("/data")
     town.check_restored()
 

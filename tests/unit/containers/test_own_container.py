@@ -231,7 +231,7 @@ def test_those_that_cannot_be_told_apart_are_all_left_running() -> None:
     containers = everybody(network=f"container:{VPN}", layer=None)
     own = own_container(traces, containers)
     assert {one.name for one in own.containers} == {"updater", "mate", "vpn"}
-    assert "may run in it (nothing tells it from" in str(own.refusal(containers[-1]))
+    assert "may run in it (nothing distinguishes it from" in str(own.refusal(containers[-1]))
     assert own.refusal(containers[2]) is None
 
 

@@ -65,10 +65,10 @@ def test_keep_counts() -> None:
 
 
 def test_a_project_is_a_series_of_its_own() -> None:
-    """Whatever containers it has; those beside it tell one from another, and so does the project from a group."""
+    """Its containers may change; the ones outside it, and the project itself, distinguish series."""
     grown = [of_shop(2, "web"), of_shop(3, "web", "new")]
     beside = of_shop(0, "web", "alone")
-    assert beside.beside == ("alone",)
+    assert beside.outside_project == ("alone",)
     assert chosen([beside, *series(2)[1:], *grown], keep=1) == (["b002"], {})
 
 

@@ -329,8 +329,8 @@ class DockerProcess:
 class _Refusal:
     """Recognises the message of an engine that could not start a program, which Docker sends as the program's output.
 
-    Only the exit code tells it from a program that prints the same. So output that starts like the message is held back
-    until the end.
+    Only the exit code distinguishes it from a program that prints the same. So output that starts like the message is
+    held back until the end.
     """
 
     _BEGINNINGS = (b"OCI runtime exec failed: ", b"cannot exec in a ")

@@ -215,7 +215,7 @@ class _Known:
 
 
 class Upload:
-    """Streams a request's body, and records an exception of its source, to tell it from errors of the transport.
+    """Streams a request's body, and records an exception of its source, to distinguish it from errors of the transport.
 
     Otherwise an error while reading the source would look like a lost connection.
     """

@@ -177,7 +177,7 @@ def _words(text: str) -> str:
     if start < 0:
         return ""
     try:
-        told: Mapping[str, Any] = json.loads(text[start:])
+        answer: Mapping[str, Any] = json.loads(text[start:])
     except ValueError:
         return ""
-    return failure_in(told) or str(told)
+    return failure_in(answer) or str(answer)

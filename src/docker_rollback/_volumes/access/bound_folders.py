@@ -55,7 +55,7 @@ class HostFolders:
         Raises:
             VolumeAccessError: it must not be touched, is neither a folder nor a file, or cannot be checked.
         """
-        kind, mountinfo, boot = _told_here() if tree is not None else _told_there(run, root)
+        kind, mountinfo, boot = _facts_here() if tree is not None else _facts_there(run, root)
         found: dict[str, Any] = {}
         if kind is not None and kind != "directory":
             named = kind.replace("regular empty file", REGULAR)
@@ -110,8 +110,8 @@ class HostFolders:
         return {what: spot for what, spot in found.items() if spot is not None}
 
 
-def _told_here() -> tuple[str | None, str | None, str]:
-    """Return the same as `_told_there` for an open folder of this machine."""
+def _facts_here() -> tuple[str | None, str | None, str]:
+    """Return the same as `_facts_there` for an open folder of this machine."""
     boot = boot_id()
     try:
         return ("directory", here(), boot) if boot else (None, None, "")
@@ -119,7 +119,7 @@ def _told_here() -> tuple[str | None, str | None, str]:
         return None, None, ""
 
 
-def _told_there(run: Run, root: str) -> tuple[str | None, str | None, str]:
+def _facts_there(run: Run, root: str) -> tuple[str | None, str | None, str]:
     """Return a folder's kind, the mounts, and the machine's boot id, from a helper."""
     kind = _said(run, "stat", "-c", "%F", root)
     boot = _said(run, "cat", BOOT_ID) or ""

@@ -76,7 +76,7 @@ class Untouched:
 
 
 def untouched(reach: Reach, archive: VolumeArchive, store: BackupStore) -> Untouched | None:
-    """Return the proof of which files of an archive are untouched; None if nothing can be proven.
+    """Return the object that identifies untouched files of an archive; None if nothing can be proven.
 
     Raises:
         CorruptBackupError: the archive's snapshot file is damaged.

@@ -229,8 +229,8 @@ def socket_gap(volume: str, path: str) -> NotCovered:
 
 def sockets(volume: str, not_covered: Iterable[NotCovered]) -> tuple[bytes, ...]:
     """Return the paths, below the root, of the sockets that `check_created` reported."""
-    told = re.compile(rf"socket (?P<path>.*) in \S+ {re.escape(volume)}")
-    return tuple(_unquoted(match["path"]) for gap in not_covered if (match := told.fullmatch(gap.what)))
+    pattern = re.compile(rf"socket (?P<path>.*) in \S+ {re.escape(volume)}")
+    return tuple(_unquoted(match["path"]) for gap in not_covered if (match := pattern.fullmatch(gap.what)))
 
 
 def vanished(volume: str, finished: Finished) -> tuple[bytes, ...]:

@@ -107,8 +107,8 @@ class Member:
     @property
     def modified(self) -> int:
         """Its modification time, in nanoseconds since 1970."""
-        told = self.records.get(b"mtime")
-        return _number(self.header[136:148]) * _SECOND if told is None else _nanoseconds(told)
+        recorded = self.records.get(b"mtime")
+        return _number(self.header[136:148]) * _SECOND if recorded is None else _nanoseconds(recorded)
 
 
 class Members:
@@ -250,8 +250,8 @@ def _number(text: bytes) -> int:
         raise MalformedArchiveError("a header's number is broken") from error
 
 
-def _nanoseconds(told: bytes) -> int:
-    seconds, _, fraction = told.partition(b".")
+def _nanoseconds(text: bytes) -> int:
+    seconds, _, fraction = text.partition(b".")
     return int(seconds + fraction[:9].ljust(9, b"0"))
 
 

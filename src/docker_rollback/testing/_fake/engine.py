@@ -158,7 +158,7 @@ class FakeEngine(Setup):
                 for one in reversed(self._maker.known.values())
                 if (where.name is None or one.name == where.name)
                 and (where.name_prefix is None or one.name.startswith(where.name_prefix))
-                and _bears(one.config["Labels"], where.labels)
+                and _has_labels(one.config["Labels"], where.labels)
                 and where.allows_volumes([str(mount.name) for mount in one.mounts])
                 and (network is None or network.holds(one.endpoints))
                 and (one.alive or not where.running)
@@ -367,7 +367,7 @@ class FakeEngine(Setup):
         """Return the ids of the networks that have `labels`."""
         with self._lock:
             known = self._maker.networks.known.values()
-            return [one.id for one in known if _bears(one.request.get("Labels"), labels)]
+            return [one.id for one in known if _has_labels(one.request.get("Labels"), labels)]
 
     def create_network(self, request: Inspection) -> str:
         """Create a network from a raw request and return its id."""
@@ -400,7 +400,7 @@ class FakeEngine(Setup):
     def list_volumes(self, *, labels: Mapping[str, str] = {}) -> list[str]:
         """Return the names of the volumes that have `labels`."""
         with self._lock:
-            return [one.name for one in self._maker.volumes.known.values() if _bears(one.labels, labels)]
+            return [one.name for one in self._maker.volumes.known.values() if _has_labels(one.labels, labels)]
 
     def create_volume(self, request: Inspection) -> str:
         """Create a volume from a raw request and return its name; does nothing if it exists."""
@@ -413,7 +413,7 @@ class FakeEngine(Setup):
             self._maker.volumes.remove(name)
 
 
-def _bears(labels: Mapping[str, Any] | None, wanted: Mapping[str, str]) -> bool:
+def _has_labels(labels: Mapping[str, Any] | None, wanted: Mapping[str, str]) -> bool:
     return all((labels or {}).get(key) == value for key, value in wanted.items())
 
 

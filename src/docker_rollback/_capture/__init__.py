@@ -5,16 +5,3 @@ from docker_rollback._capture.guards import guards_of, remove_guards
 from docker_rollback._capture.hooks import Call, Exec, HookArgument, Hooks
 from docker_rollback._capture.options import CaptureOptions, VolumeOptions
 from docker_rollback._capture.preflight import Preflight
-
-__all__ = [
-    "Call",
-    "Capture",
-    "CaptureOptions",
-    "Exec",
-    "HookArgument",
-    "Hooks",
-    "Preflight",
-    "VolumeOptions",
-    "guards_of",
-    "remove_guards",
-]

@@ -12,18 +12,3 @@ from docker_rollback._engine.port import (
     Process,
 )
 from docker_rollback._engine.removal import removal_error, remove_named
-
-__all__ = [
-    "EVERY",
-    "Change",
-    "Client",
-    "ContainerFilter",
-    "Engine",
-    "EngineInfo",
-    "Finished",
-    "Inspection",
-    "Process",
-    "as_engine",
-    "removal_error",
-    "remove_named",
-]

@@ -22,33 +22,3 @@ from docker_rollback._host.processes import (
     seen_by,
 )
 from docker_rollback._host.tree import NotAFileError, Tree, leads_to, libc
-
-__all__ = [
-    "BOOT_ID",
-    "Mounted",
-    "NotAFileError",
-    "Spot",
-    "Timer",
-    "Tree",
-    "began_with",
-    "boot_id",
-    "folder_of",
-    "is_first_of_its_namespace",
-    "is_main_program",
-    "is_read_only",
-    "leads_to",
-    "libc",
-    "lies_in",
-    "may_do_anything",
-    "mounted",
-    "mounted_below",
-    "mounted_on",
-    "now",
-    "outermost",
-    "overlap",
-    "ran_on",
-    "read_clock",
-    "seen_by",
-    "spot_of",
-    "was_set_back",
-]

@@ -2,9 +2,3 @@
 
 from docker_rollback._recovery.operations import Operation, Operations
 from docker_rollback._recovery.recovery import Recovery
-
-__all__ = [
-    "Operation",
-    "Operations",
-    "Recovery",
-]

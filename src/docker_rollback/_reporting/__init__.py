@@ -2,12 +2,3 @@
 
 from docker_rollback._reporting.progress import Listener, Progress, StepName
 from docker_rollback._reporting.reporter import Downtime, Reporter, StepTime
-
-__all__ = [
-    "Downtime",
-    "Listener",
-    "Progress",
-    "Reporter",
-    "StepName",
-    "StepTime",
-]

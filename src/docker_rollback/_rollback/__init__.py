@@ -14,23 +14,3 @@ from docker_rollback._rollback.outcome import (
 )
 from docker_rollback._rollback.rollback import Rollback
 from docker_rollback._rollback.update_image import Pull
-
-__all__ = [
-    "ArchivedVolume",
-    "BackedUp",
-    "Check",
-    "CheckedContainer",
-    "Outcome",
-    "OutcomeListener",
-    "Pull",
-    "RejectedCheck",
-    "Rollback",
-    "RollbackOptions",
-    "RollbackParts",
-    "Status",
-    "Trouble",
-    "eventually",
-    "healthy",
-    "http_ok",
-    "tcp_open",
-]

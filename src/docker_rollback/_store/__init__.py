@@ -7,19 +7,3 @@ from docker_rollback._store.oci import LISTING, SNAPSHOT_FILE, VOLUME_ARCHIVE
 from docker_rollback._store.retention import Keep, KeepArgument, PruneReport
 from docker_rollback._store.spool import FileCopy, Spool
 from docker_rollback._store.store import BackupStore
-
-__all__ = [
-    "LISTING",
-    "SNAPSHOT_FILE",
-    "VOLUME_ARCHIVE",
-    "BackupStore",
-    "BlobWriter",
-    "Draft",
-    "FileCopy",
-    "FileLock",
-    "Keep",
-    "KeepArgument",
-    "PruneReport",
-    "Spool",
-    "is_held",
-]

@@ -5,11 +5,3 @@ from docker_rollback._volumes.access.mount_points import mount_gaps
 from docker_rollback._volumes.archiver import VolumeArchiver
 from docker_rollback._volumes.capture.size_survey import Survey
 from docker_rollback._volumes.capture.volume_capture import VolumeCapture
-
-__all__ = [
-    "HELPER_REPOSITORY",
-    "Survey",
-    "VolumeArchiver",
-    "VolumeCapture",
-    "mount_gaps",
-]

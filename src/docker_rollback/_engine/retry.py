@@ -5,20 +5,33 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from datetime import datetime
-from typing import TYPE_CHECKING, TypeVar
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
 
 from tenacity import RetryCallState, Retrying, retry_if_exception, wait_random_exponential
 
-from docker_rollback._engine.port import EVERY, Change, ContainerFilter, Engine, EngineInfo, Inspection, Process
+from docker_rollback._engine.port import Engine, Inspection
 from docker_rollback._names import SHORT_ID
 from docker_rollback.errors import ContainerNotFoundError, EngineError, NetworkNotFoundError
 
 _logger = logging.getLogger("docker_rollback")
 _Answer = TypeVar("_Answer")
+P = ParamSpec("P")
 
 _ANSWERED = 2.0  # a failed start that the engine answered with an error is retried for so many seconds
+
+
+def _request(
+    verb: Callable[Concatenate[Engine, P], _Answer], *, once: bool = False
+) -> Callable[Concatenate[RetryingEngine, P], _Answer]:
+    """Return the method that passes a request on, once or until it succeeds."""
+
+    def send(self: RetryingEngine, /, *args: P.args, **kwargs: P.kwargs) -> _Answer:
+        ask: Callable[[], _Answer] = partial(getattr(self._engine, verb.__name__), *args, **kwargs)
+        return ask() if once else self._retry(ask)
+
+    return send
 
 
 class RetryingEngine:
@@ -62,22 +75,14 @@ class RetryingEngine:
             reraise=True,
         )
 
-    def info(self) -> EngineInfo:
-        return self._retry(self._engine.info)
-
-    def now(self) -> datetime:
-        return self._retry(self._engine.now)
-
-    def forbidden(self) -> list[str]:
-        return self._retry(self._engine.forbidden)
+    info = _request(Engine.info)
+    now = _request(Engine.now)
+    forbidden = _request(Engine.forbidden)
 
     # Containers
 
-    def inspect_container(self, ref: str) -> Inspection:
-        return self._retry(lambda: self._engine.inspect_container(ref))
-
-    def list_containers(self, where: ContainerFilter = EVERY, /) -> list[str]:
-        return self._retry(lambda: self._engine.list_containers(where))
+    inspect_container = _request(Engine.inspect_container)
+    list_containers = _request(Engine.list_containers)
 
     def create_container(self, name: str, request: Inspection, *, platform: str | None = None) -> str:
         return self._or_find(
@@ -89,26 +94,16 @@ class RetryingEngine:
         # If the engine says why a container does not start, only the caller knows what may be missing, and retries.
         self._retry(lambda: self._engine.start_container(ref), answered=_ANSWERED)
 
-    def stop_container(self, ref: str, *, timeout: float | None = None) -> None:
-        self._retry(lambda: self._engine.stop_container(ref, timeout=timeout))
-
-    def kill_container(self, ref: str) -> None:
-        self._retry(lambda: self._engine.kill_container(ref))
-
-    def pause_container(self, ref: str) -> None:
-        self._retry(lambda: self._engine.pause_container(ref))
-
-    def unpause_container(self, ref: str) -> None:
-        self._retry(lambda: self._engine.unpause_container(ref))
+    stop_container = _request(Engine.stop_container)
+    kill_container = _request(Engine.kill_container)
+    pause_container = _request(Engine.pause_container)
+    unpause_container = _request(Engine.unpause_container)
 
     def rename_container(self, ref: str, name: str) -> None:
         self._or_find(lambda: self._engine.rename_container(ref, name), lambda: self._renamed(ref, name))
 
-    def update_container(self, ref: str, changes: Inspection) -> None:
-        self._retry(lambda: self._engine.update_container(ref, changes))
-
-    def remove_container(self, ref: str, *, force: bool = False, volumes: bool = False) -> None:
-        self._retry(lambda: self._engine.remove_container(ref, force=force, volumes=volumes))
+    update_container = _request(Engine.update_container)
+    remove_container = _request(Engine.remove_container)
 
     def commit_container(self, ref: str, tag: str, *, author: str = "") -> str:
         return self._or_find(
@@ -116,57 +111,31 @@ class RetryingEngine:
             lambda: str(self._engine.inspect_image(tag)["Id"]),
         )
 
-    def put_archive(self, ref: str, archive: bytes) -> None:
-        self._retry(lambda: self._engine.put_archive(ref, archive))
-
-    def container_changes(self, ref: str) -> list[Change]:
-        return self._retry(lambda: self._engine.container_changes(ref))
-
-    def container_logs(self, ref: str, *, tail: int) -> str:
-        return self._retry(lambda: self._engine.container_logs(ref, tail=tail))
-
-    def exec(self, ref: str, command: Sequence[str], *, stdin: bool = False) -> Process:
-        return self._engine.exec(ref, command, stdin=stdin)
+    put_archive = _request(Engine.put_archive)
+    container_changes = _request(Engine.container_changes)
+    container_logs = _request(Engine.container_logs)
+    exec = _request(Engine.exec, once=True)
 
     # Images
 
-    def inspect_image(self, ref: str) -> Inspection:
-        return self._retry(lambda: self._engine.inspect_image(ref))
-
-    def list_images(self, repository: str) -> list[str]:
-        return self._retry(lambda: self._engine.list_images(repository))
-
-    def tag_image(self, ref: str, tag: str) -> None:
-        self._retry(lambda: self._engine.tag_image(ref, tag))
-
-    def remove_image(self, ref: str) -> None:
-        self._retry(lambda: self._engine.remove_image(ref))
-
-    def save_image(self, ref: str) -> Iterator[bytes]:
-        return self._engine.save_image(ref)
-
-    def load_image(self, archive: Iterable[bytes]) -> None:
-        self._engine.load_image(archive)
-
-    def import_image(self, archive: Iterable[bytes], tag: str) -> str:
-        return self._engine.import_image(archive, tag)
-
-    def pull_image(self, ref: str, *, platform: str | None = None) -> str:
-        return self._retry(lambda: self._engine.pull_image(ref, platform=platform))
+    inspect_image = _request(Engine.inspect_image)
+    list_images = _request(Engine.list_images)
+    tag_image = _request(Engine.tag_image)
+    remove_image = _request(Engine.remove_image)
+    save_image = _request(Engine.save_image, once=True)
+    load_image = _request(Engine.load_image, once=True)
+    import_image = _request(Engine.import_image, once=True)
+    pull_image = _request(Engine.pull_image)
 
     # Networks
 
-    def inspect_network(self, ref: str) -> Inspection:
-        return self._retry(lambda: self._engine.inspect_network(ref))
-
-    def list_networks(self, *, labels: Mapping[str, str] = {}) -> list[str]:
-        return self._retry(lambda: self._engine.list_networks(labels=labels))
+    inspect_network = _request(Engine.inspect_network)
+    list_networks = _request(Engine.list_networks)
 
     def create_network(self, request: Inspection) -> str:
         return self._or_find(lambda: self._engine.create_network(request), lambda: self._network(request))
 
-    def remove_network(self, ref: str) -> None:
-        self._retry(lambda: self._engine.remove_network(ref))
+    remove_network = _request(Engine.remove_network)
 
     def connect_network(self, network: str, container: str, endpoint: Inspection) -> None:
         self._or_find(
@@ -174,16 +143,12 @@ class RetryingEngine:
             lambda: self._connected(network, container),
         )
 
-    def disconnect_network(self, network: str, container: str, *, force: bool = False) -> None:
-        self._retry(lambda: self._engine.disconnect_network(network, container, force=force))
+    disconnect_network = _request(Engine.disconnect_network)
 
     # Volumes
 
-    def inspect_volume(self, name: str) -> Inspection:
-        return self._retry(lambda: self._engine.inspect_volume(name))
-
-    def list_volumes(self, *, labels: Mapping[str, str] = {}) -> list[str]:
-        return self._retry(lambda: self._engine.list_volumes(labels=labels))
+    inspect_volume = _request(Engine.inspect_volume)
+    list_volumes = _request(Engine.list_volumes)
 
     def create_volume(self, request: Inspection) -> str:
         if not request.get("Name"):
@@ -191,8 +156,7 @@ class RetryingEngine:
             return self._engine.create_volume(request)
         return self._retry(lambda: self._engine.create_volume(request))
 
-    def remove_volume(self, name: str) -> None:
-        self._retry(lambda: self._engine.remove_volume(name))
+    remove_volume = _request(Engine.remove_volume)
 
     # Requests that succeeded, though their answer was lost
 

@@ -95,7 +95,7 @@ class MortalEngine(FailingEngine):
         return self._life.effect(
             lambda: self._watched(super(MortalEngine, self).pass_on(verb, work, *arguments)),
             lambda: EngineError(action, "made to fail"),
-            lambda: EngineTimeoutError(action, "made to lose its answer"),
+            lambda: EngineTimeoutError(action, "the answer was lost on purpose"),
         )
 
     def _watched(self, answer: T) -> T:

@@ -77,7 +77,7 @@ class Call:
 
 
 Hook: TypeAlias = Callable[[], object] | Call | Exec
-"""A callable, which stands for a `Call` with the default timeout of 60 seconds, or a `Call` or an `Exec`."""
+"""A `Call`, an `Exec`, or a plain callable, which gets the default timeout of 60 seconds."""
 
 HookArgument: TypeAlias = Hook | Sequence[Hook]
 """A hook, or several; these run one after the other until one fails."""

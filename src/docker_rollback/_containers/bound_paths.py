@@ -56,6 +56,6 @@ class BoundPaths:
         for path in self._missing(self._expected.get(container.id, ())):
             raise EngineError(
                 f"resume container {container.name!r}",
-                f"it binds {path!r} of the engine's host, which another container made before, and which is gone; have "
-                "that container make it again, then start this one",
+                f"it binds {path!r} of the engine's host, which is gone; start the container that creates it, "
+                "then this one",
             )

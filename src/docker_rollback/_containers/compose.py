@@ -85,7 +85,7 @@ class Added:
         return frozenset(container.id for container in self.containers)
 
     def within(self, project: Project) -> Added:
-        """Return the additions that `project` has, too; log the others, which were made later."""
+        """Return the additions that are in `project` as well, and log the others, which were added later."""
         found = Added(
             tuple(one for one in self.containers if one.id in project.containers),
             tuple(one for one in self.volumes if one in project.volumes),

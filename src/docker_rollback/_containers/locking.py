@@ -9,7 +9,7 @@ from docker_rollback._model import ContainerSnapshot, Observed, Resting
 from docker_rollback._store import BackupStore
 
 _LONGEST_KEY = 120
-"""The most characters of a lock's key, which is a file name."""
+"""The maximum length of a lock's key, which is a file name."""
 
 PROJECT_MARK = "_project."
 """The prefix of a compose project in the name of a lock volume; no container's name begins like that."""

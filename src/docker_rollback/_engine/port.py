@@ -235,7 +235,7 @@ class Engine(Protocol):
         """Return an image's whole inspection."""
 
     def list_images(self, repository: str) -> list[str]:
-        """Return the names, ``repository:tag``, of the images that this engine has of a repository."""
+        """Return the names (``repository:tag``) of this engine's images in a repository."""
 
     def tag_image(self, ref: str, tag: str) -> None:
         """Tag an image ``repository:tag``; an image that has the tag loses it."""

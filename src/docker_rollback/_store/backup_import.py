@@ -57,7 +57,7 @@ def _read(workspace: Workspace, file: BinaryIO, name: str) -> tuple[str, Descrip
                     _take_blob(workspace, tar, member, part, name)
                 elif part == BACKUP_FILE:
                     if index is not None or member.size > oci.MAX_MANIFEST:
-                        raise CorruptBackupError(name, part, "it comes twice, or is too long")
+                        raise CorruptBackupError(name, part, "it is in the file twice, or too large")
                     index = b"".join(_content(tar, member))
     except (tarfile.TarError, EOFError, UnicodeError, ValueError, OverflowError) as error:
         # tarfile raises the last three for some crafted headers.

@@ -227,7 +227,7 @@ class Layout:
         }
 
     def leftovers(self) -> Iterator[Path]:
-        """Yield the temporary files of dead writers; only while `locked`, which living writers are too."""
+        """Yield the temporary files of dead writers. The caller holds the lock, which live writers hold too."""
         for folder in (self.root, self.locks, self.drafts, self.holds):
             with translated(folder):
                 found = list(os.scandir(folder)) if folder.exists() else []

@@ -334,7 +334,7 @@ def test_a_path_that_cannot_be_put_back_is_refused(fake: FakeEngine, store: Back
     fake.volume("data").write(longest + "/" + "f" * 30, "deeper")
     with pytest.raises(VolumeAccessError, match="volume 'data': it has a path of more than 4064 bytes"):
         archiver.archive("data")
-    with pytest.raises(ArchiveError, match="volume 'data': a path of 4072 bytes is too long to be put back"):
+    with pytest.raises(ArchiveError, match="volume 'data': a path of 4072 bytes is too long to be restored"):
         archiver.archive("data", in_use=True)
     assert len(store.list()) == 1
 

@@ -139,7 +139,7 @@ def _described(wire: Wire, info: Mapping[str, Any], address: str | None) -> Engi
 
 
 def identity_of(flavour: str, info: Mapping[str, Any]) -> str:
-    """Return a text that tells an engine from every other one.
+    """Return a text that identifies an engine.
 
     Docker stores an id with its data. Podman generates a new id for every answer, so its host's name and its data
     folder are used.

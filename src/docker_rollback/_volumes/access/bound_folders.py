@@ -44,7 +44,7 @@ class HostFolders:
         return inspection_of(folder)
 
     def place(self, folder: str, run: Run, root: str, tree: Tree | None) -> dict[str, Any]:
-        """Return the place that a folder or file leads to, to recognise it by, and which of the two it is.
+        """Return the place of a folder or file, by which it is recognised later, and its kind.
 
         Args:
             folder: its path.

@@ -405,7 +405,7 @@ def _mounts_of(helper: Helper) -> str:
         seen = helper.ask(("cat", mount_points.MOUNTINFO))
         if not seen:
             names = ", ".join(helper.roots)
-            raise ArchiveError(names, "a helper container does not tell what is mounted in it", permanent=False)
+            raise ArchiveError(names, "a helper container could not list its mounts", permanent=False)
         return seen
 
     return tried(ask, doing="asking a helper container for its mounts")

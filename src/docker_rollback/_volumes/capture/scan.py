@@ -123,7 +123,7 @@ def look(reach: Reach, crew: Crew, onlookers: Collection[Onlooker] = ()) -> Look
         onlookers: are told of everything in it.
 
     Raises:
-        VolumeAccessError: a path in it is too long to be put back.
+        VolumeAccessError: a path in it is too long to be restored.
     """
     weight, size, linked, sockets, left_out = 0, 0, False, [], reach.left_out
     large: list[Large] = []

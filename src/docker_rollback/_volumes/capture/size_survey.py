@@ -92,7 +92,7 @@ def survey(reach: Reach, archives: Sequence[VolumeArchive], *, looks: bool) -> S
         looks: whether the volume itself is looked at if there is none.
 
     Raises:
-        VolumeAccessError: a path in it is too long to be put back.
+        VolumeAccessError: a path in it is too long to be restored.
     """
     size, room = _known(archives[-1]) if archives else _seen(reach) if looks else (None, None)
     options = reach.inspection.get("Options") or {}

@@ -225,7 +225,7 @@ def unpack(pieces: Iterable[bytes]) -> Iterator[bytes]:
                     break
                 data = decompressor.decompress(b"", max_length=PIECE)
             if decompressor.eof and decompressor.unused_data:
-                raise CorruptStreamError("something follows its end")
+                raise CorruptStreamError("data follows its end")
     except zstd.ZstdError as error:
         raise CorruptStreamError(str(error)) from error
     if not decompressor.eof:

@@ -233,7 +233,7 @@ def _path(prefix: bytes, name: bytes, records: Mapping[bytes, bytes]) -> bytes:
         if above := _text(prefix):
             path = above + b"/" + path
     if len(path) > LONGEST_PATH:
-        raise PathTooLongError(f"a path of {len(path)} bytes is too long to be put back: {path[:80]!r}...")
+        raise PathTooLongError(f"a path of {len(path)} bytes is too long to be restored: {path[:80]!r}...")
     return path.rstrip(b"/")
 
 

@@ -82,7 +82,7 @@ class SnapshotFile:
 
     @property
     def size(self) -> int:
-        """Its size as a file, in bytes."""
+        """The size of the file, in bytes."""
         return sum(map(len, self.pieces()))
 
     def written(self) -> bytes:
@@ -96,15 +96,15 @@ class SnapshotFile:
             yield folder.record
 
     def set_back(self, seconds: float) -> SnapshotFile:
-        """Return it with an earlier start: files that have changed since then are archived again."""
+        """Return a copy with an earlier start: files that have changed since then are archived again."""
         return evolve(self, began=max(0, self.began - int(seconds * _SECOND)))
 
     def without(self, gone: Collection[bytes]) -> SnapshotFile:
-        """Return it without these directories, so that they are archived completely at their present places."""
+        """Return a copy without these directories, so that they are archived completely at their present places."""
         return evolve(self, folders=tuple(folder for folder in self.folders if folder.name not in gone))
 
     def retaking(self, files: Iterable[bytes]) -> SnapshotFile:
-        """Return it without these files, so that they are archived again, regardless of their times."""
+        """Return a copy without these files, so that they are archived again, regardless of their times."""
         names: dict[bytes, set[bytes]] = {}
         for path in files:
             above, _, name = path.rpartition(b"/")
@@ -116,7 +116,7 @@ class SnapshotFile:
         return evolve(self, folders=tuple(folders))
 
     def forgetting(self, missed: Iterable[bytes]) -> SnapshotFile | None:
-        """Return it without paths that the pass could not read; None if a path's folder is not recorded.
+        """Return a copy without paths that the pass could not read; None if a path's folder is not recorded.
 
         Args:
             missed: the paths of files and directories, below the root.

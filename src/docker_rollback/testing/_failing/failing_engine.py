@@ -164,7 +164,7 @@ class FailingEngine:
             return self._error
         action = call.verb.replace("_", " ")
         if self._after:
-            return EngineTimeoutError(action, "made to lose its answer")
+            return EngineTimeoutError(action, "the answer was lost on purpose")
         return EngineError(action, "made to fail")
 
     info = _passed_on(Engine.info)

@@ -326,7 +326,7 @@ def test_a_path_too_long_to_be_put_back_is_an_error_of_ours(
         # All that is looked at while the service rests comes before it.
         (root / "a-file").touch()
 
-    with pytest.raises(ArchiveError, match="too long to be put back"):
+    with pytest.raises(ArchiveError, match="too long to be restored"):
         capture(root, deepen)
 
 

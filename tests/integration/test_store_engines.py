@@ -10,6 +10,8 @@ import io
 import json
 import os
 import secrets
+import shutil
+import subprocess
 import tarfile
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, suppress
@@ -21,8 +23,9 @@ import docker
 import pytest
 from docker.errors import ImageNotFound, NotFound
 
-from docker_rollback import backup, restore
-from docker_rollback._engine.docker.engine import DockerEngine
+from docker_rollback import DockerEngine, backup, restore
+from docker_rollback._containers import image_files
+from docker_rollback._containers.image_files import image_parts
 from docker_rollback._model.backup import (
     Backup,
     ContainerSnapshot,
@@ -31,18 +34,30 @@ from docker_rollback._model.backup import (
     EngineRecord,
     ImageSnapshot,
 )
+from docker_rollback._store import ImageParts, oci
+from docker_rollback._store.layout import Layout
 from docker_rollback._store.store import BackupStore
 from docker_rollback.errors import ImageNotFoundError
 from tests.conftest import TEST_LABEL
 from tests.engines import NAMES, PrivateEngine
 from tests.engines.images import busybox_tar
 from tests.engines.results import cannot
+from tests.engines.unprivileged import as_root
 from tests.programs import run_in
 from tests.unit.store import making
 
 REPOSITORY = "docker-rollback-test-store"
 
 pytestmark = pytest.mark.engine
+
+LONG = "n" * 200
+FIRST = f"""
+mkdir -p /t/dir/sub /t/other; echo 1 > /t/dir/file; ln /t/dir/file /t/hard; ln -s /etc/passwd /t/soft; mkfifo /t/fifo
+echo 2 > /t/{LONG}; mkdir -p /t/{LONG}2/{LONG}; echo 3 > /t/{LONG}2/{LONG}/{LONG}; chown 12:34 /t/other
+echo 4 > "/t/$(printf 'na\\377me')"; head -c 300000 /dev/urandom > /t/noise; : > /t/empty; chmod 4755 /t/hard
+"""
+SECOND = "rm /t/noise; rm -r /t/dir; mkdir /t/dir; echo 5 > /t/dir/again; echo 6 >> /t/hard; mv /t/soft /t/softer"
+"""What makes whiteouts, an opaque folder, and copies of changed files."""
 
 
 class Bench:
@@ -94,12 +109,15 @@ class Bench:
         """Whether images live in containerd's store."""
         return self.engine.info().containerd_store
 
-    def take(self, store: BackupStore, backup_id: str, ref: str) -> Descriptor:
-        """Save an image into a store, as the only thing of a backup."""
+    def take(self, store: BackupStore, backup_id: str, ref: str, *, parts: ImageParts | None = None) -> Descriptor:
+        """Save an image into a store, as the only thing of a backup; by an export unless there are parts of it."""
         found = self.inspect(ref)
         layers = tuple(found["RootFS"]["Layers"])
         with store.draft(backup_id) as draft:
-            manifest = draft.add_image(self.engine.save_image(ref), layers=layers)
+            if parts is None:
+                manifest = draft.add_image(self.engine.save_image(ref), layers=layers)
+            else:
+                manifest = draft.add_image_parts(parts, layers=layers)
             image = ImageSnapshot(ref, found["Id"], found["Id"], layers, (), True, ref, manifest)
             snapshot = ContainerSnapshot("web", "c" * 64, {}, ContainerState("running"), image)
             engine = EngineRecord("docker", "1", "1", "x86_64", self.containerd, "runc")
@@ -206,6 +224,80 @@ def test_an_image_of_several_platforms_keeps_its_id(bench: Bench, store: BackupS
     bench.forget(before["Id"])
     bench.engine.load_image(store.image_archive(manifest, [f"{REPOSITORY}:many"]))
     assert bench.inspect(f"{REPOSITORY}:many")["Id"] == before["Id"]
+
+
+@pytest.fixture
+def root(bench: Bench) -> Iterator[None]:
+    """Be root, on an engine whose files are known."""
+    if bench.containerd:
+        cannot(bench.client, "it keeps images in containerd's store, and they are exported")
+    with as_root():
+        yield
+
+
+def contents(store: BackupStore, manifest: Descriptor) -> tuple[bytes, list[str]]:
+    """Return an image's config and the digests of its layers, as a store has them."""
+    layout = Layout(store.path)
+    found = layout.manifest(manifest)
+    return layout.blobs.read(found.config, oci.MAX_MANIFEST), [layer.digest for layer in found.layers]
+
+
+@pytest.mark.usefixtures("root")
+def test_an_image_from_files_is_the_exported_one(bench: Bench, tmp_path: Path) -> None:
+    """Its config and every layer, to the byte; and it is loaded and read by other tools as before."""
+    before = bench.commit("parts", FIRST, SECOND)
+    name = f"{REPOSITORY}:parts"
+    exported, taken = BackupStore(tmp_path / "exported"), BackupStore(tmp_path / "taken")
+    parts = image_parts(bench.engine.info(), before)
+    assert parts is not None
+    manifest = bench.take(taken, "one", name, parts=parts)
+    assert contents(taken, manifest) == contents(exported, bench.take(exported, "one", name))
+    taken.verify("one")
+    bench.forget(before["Id"])
+    bench.engine.load_image(taken.image_archive(manifest, [name]))
+    assert bench.inspect(name)["Id"] == before["Id"]
+    assert bench.run(name, "cat /t/hard /t/dir/again; ls /t/dir; ls /t | grep noise") == "1\n6\n5\nagain\n"
+    if shutil.which("skopeo"):
+        target = f"dir:{tmp_path / 'copied'}"
+        words = ["skopeo", "--insecure-policy", "copy", f"oci:{taken.path}:one.2", target]
+        subprocess.run(words, check=True, capture_output=True)
+
+
+@pytest.mark.usefixtures("root")
+def test_a_backup_exports_nothing(
+    bench: Bench, store: BackupStore, test_labels: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only one whose engine's files cannot be read does; what changed is restored."""
+    bench.commit("own", "echo base > /base")
+    name = f"parts-{secrets.token_hex(4)}"
+    exports: list[str] = []
+    save = DockerEngine.save_image
+
+    def counted(engine: DockerEngine, ref: str) -> Iterator[bytes]:
+        exports.append(ref)
+        return save(engine, ref)
+
+    monkeypatch.setattr(DockerEngine, "save_image", counted)
+    client = bench.client
+    client.containers.run(
+        f"{REPOSITORY}:own", ["sleep", "9999"], name=name, stop_signal="SIGKILL", labels=test_labels, detach=True
+    )
+    try:
+        for number in range(3):
+            run_in(client, name, ["sh", "-c", f"echo {number} > /changed"])
+            backup(name, client=client, store=store)
+        assert exports == []
+        made = store.list()[-1]
+        store.verify(made.id)
+        monkeypatch.setattr(image_files, "may_do_anything", lambda: False)
+        run_in(client, name, ["sh", "-c", "echo last > /changed"])
+        backup(name, client=client, store=store)
+        assert len(exports) == 1
+        client.api.remove_container(name, force=True)
+        restore(made, client=client, store=store)
+        assert run_in(client, name, ["sh", "-c", "cat /base /changed"]) == (0, "base\n2\n")
+    finally:
+        client.api.remove_container(name, force=True)
 
 
 @pytest.fixture

@@ -6,15 +6,20 @@ with every rollback. So the layers above the container's original image are merg
 
 from __future__ import annotations
 
+import logging
 from typing import Final
 
 from attrs import evolve
 
+from docker_rollback._containers.image_files import ImageFilesError, image_parts
 from docker_rollback._containers.images import image_id_of, load_as
 from docker_rollback._engine import Engine, Inspection
 from docker_rollback._inspection import layers_of
 from docker_rollback._model import Descriptor, ImageSnapshot, Observed
 from docker_rollback._store import BackupStore, Draft
+from docker_rollback.errors import EngineError
+
+logger = logging.getLogger("docker_rollback")
 
 MOST_LAYERS: Final = 125
 """The most layers of an image in Docker's own store (measured on 20.10 to 28.5); other stores take more."""
@@ -55,6 +60,8 @@ def store_image(
         return image
     manifest = _stored(store, draft, image)
     if manifest is None:
+        manifest = _from_files(engine, draft, image)
+    if manifest is None:
         manifest = draft.add_image(engine.save_image(image.id), layers=image.layers)
     if not deep:
         return evolve(image, manifest=manifest)
@@ -65,6 +72,18 @@ def store_image(
         return evolve(image, id=identity, layers=flat.layers, manifest=flat.manifest)
     load_as(engine, draft.image_archive(flat.manifest, [image.tag]), image.tag)
     return evolve(image, id=image_id_of(engine, image.tag) or flat.config, layers=flat.layers)
+
+
+def _from_files(engine: Engine, draft: Draft, image: ImageSnapshot) -> Descriptor | None:
+    """Store an image from its engine's files and return its manifest; None if that is not possible."""
+    parts = image_parts(engine.info(), engine.inspect_image(image.id))
+    if parts is None:
+        return None
+    try:
+        return draft.add_image_parts(parts, layers=image.layers)
+    except (ImageFilesError, EngineError) as error:
+        logger.debug("image %s is exported, because its files are not usable: %s", image.id, error)
+        return None
 
 
 def _stored(store: BackupStore, draft: Draft, image: ImageSnapshot) -> Descriptor | None:

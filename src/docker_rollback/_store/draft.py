@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Literal, Self
 
 from docker_rollback._model import Backup, Descriptor, VolumeArchive
@@ -13,7 +13,7 @@ from docker_rollback._store.blobs import BlobWriter
 from docker_rollback._store.export import image_archive
 from docker_rollback._store.files import translated
 from docker_rollback._store.image_flatten import FlatImage, flatten
-from docker_rollback._store.image_import import ImageImport
+from docker_rollback._store.image_import import ImageImport, ImageParts
 from docker_rollback._store.layout import Layout
 from docker_rollback._store.spool import FileCopy, Spool
 from docker_rollback._store.workspace import Workspace
@@ -104,10 +104,26 @@ class Draft:
             EngineError: the archive is broken, incomplete, or of an image with other layers.
             StoreFullError: there is too little free space.
         """
+        return self._import(layers, lambda job: job.take(archive))
+
+    def add_image_parts(self, parts: ImageParts, *, layers: Sequence[str]) -> Descriptor:
+        """Import an image from its parts, as `add_image` does; only layers that the store lacks are read.
+
+        Exceptions of the layers' functions are passed on.
+
+        Raises:
+            EngineError: a part is missing, or is not of the image.
+            StoreFullError: there is too little free space.
+        """
+        return self._import(layers, lambda job: job.take_parts(parts))
+
+    def _import(
+        self, layers: Sequence[str], take: Callable[[ImageImport], tuple[Descriptor, dict[str, Descriptor]]]
+    ) -> Descriptor:
         self._check_open()
         held = self._held(layers)
         sound = {layer: blob for layer, blob in held.items() if self._workspace.adopt(blob)}
-        manifest, found = ImageImport(self._workspace, layers, sound, threads=self._threads).take(archive)
+        manifest, found = take(ImageImport(self._workspace, layers, sound, threads=self._threads))
         with self._guard:
             self._layers = {**(self._layers or {}), **found}
         return manifest

@@ -1,9 +1,9 @@
-"""Imports an image from the tar that an engine's save streams, in any layout.
+"""Imports an image: from the tar that an engine's save streams, in any layout, or from its parts.
 
-There are four layouts: a folder for each layer with a ``layer.tar`` (Docker before 25), files named by the digests of
-uncompressed layers (Podman), an OCI layout of uncompressed layers (Docker from 25 on), and an OCI layout of compressed
-layers (Docker with containerd's store). ``manifest.json`` names the parts in all of them, but comes last. So members
-are classified by their first bytes, and put in their places at the end of the stream.
+There are four layouts of the tar: a folder for each layer with a ``layer.tar`` (Docker before 25), files named by the
+digests of uncompressed layers (Podman), an OCI layout of uncompressed layers (Docker from 25 on), and an OCI layout of
+compressed layers (Docker with containerd's store). ``manifest.json`` names the parts in all of them, but comes last. So
+members are classified by their first bytes, and put in their places at the end of the stream.
 """
 
 from __future__ import annotations
@@ -11,13 +11,23 @@ from __future__ import annotations
 import hashlib
 import posixpath
 import tarfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import IO
+
+from attrs import frozen
 
 from docker_rollback._model import Descriptor
 from docker_rollback._store import oci
 from docker_rollback._store.image_manifests import Contents, assemble, digest_in
-from docker_rollback._store.streams import CHUNK, CompressionError, GzipWriter, IteratorFile, compression, decompressed
+from docker_rollback._store.streams import (
+    CHUNK,
+    CompressionError,
+    GzipWriter,
+    IteratorFile,
+    buffered,
+    compression,
+    decompressed,
+)
 from docker_rollback._store.strict_json import MalformedError
 from docker_rollback._store.workspace import Workspace
 from docker_rollback.errors import EngineError
@@ -25,6 +35,19 @@ from docker_rollback.errors import EngineError
 _MAX_TEXTS = 64 << 20  # the total size of JSON in an archive, in bytes; it is held in memory
 
 _MEDIA_TYPES = {"gzip": oci.LAYER_GZIP, "zstd": oci.LAYER_ZSTD}
+
+
+@frozen
+class ImageParts:
+    """The parts of an image, as an engine keeps them.
+
+    Attributes:
+        config: its config.
+        layers: functions that yield its uncompressed layers, by their digests.
+    """
+
+    config: bytes
+    layers: Mapping[str, Callable[[], Iterator[bytes]]]
 
 
 class ImageImport:
@@ -66,6 +89,23 @@ class ImageImport:
             return assemble(self._workspace, contents, self._wanted, self._held)
         except (tarfile.TarError, CompressionError) as error:
             raise _broken(f"its archive is broken ({error})") from error
+        except MalformedError as error:
+            raise _broken(str(error)) from error
+
+    def take_parts(self, parts: ImageParts) -> tuple[Descriptor, dict[str, Descriptor]]:
+        """Take an image from its parts, and read only the layers that are missing; return the same as `take`.
+
+        Raises:
+            EngineError: a part is missing, or is not of the image.
+        """
+        try:
+            for layer in self._wanted:
+                if layer not in self._held and layer in parts.layers:
+                    with buffered(parts.layers[layer]()) as file:
+                        # Read as from an archive: the same pieces compress to the same blob.
+                        self._take_plain(_blob_name(layer), file.read(tarfile.BLOCKSIZE), file)
+            texts = {_blob_name(oci.digest_of(parts.config)): parts.config}
+            return assemble(self._workspace, Contents(texts, {}, {}), self._wanted, self._held)
         except MalformedError as error:
             raise _broken(str(error)) from error
 
@@ -144,6 +184,11 @@ def _with_head(head: bytes, file: IO[bytes]) -> Iterator[bytes]:
         yield head
     while data := file.read(CHUNK):
         yield data
+
+
+def _blob_name(digest: str) -> str:
+    """Return the name of a blob in an export."""
+    return "blobs/" + digest.replace(":", "/")
 
 
 def _check_name(name: str, digest: str) -> None:

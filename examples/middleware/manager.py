@@ -35,7 +35,7 @@ from docker_rollback.parts import (
     RollbackParts,
 )
 from docker_rollback.reports import Recovered, Report
-from docker_rollback.types import Check
+from docker_rollback.types import Check, Timer
 
 
 @frozen
@@ -66,8 +66,7 @@ class Middleware:
         keep: how many versions stay.
         maintenance: told True before the middleware goes down for its backup, and False when it runs again.
         clock: the time, in UTC.
-        monotonic: the time that checks and downtimes are measured by, in seconds.
-        sleep: how checks wait, in seconds.
+        timer: measures time for checks and downtimes, and waits between checks.
     """
 
     def __init__(
@@ -80,8 +79,7 @@ class Middleware:
         keep: int = 5,
         maintenance: Callable[[bool], object] = lambda _: None,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
-        monotonic: Callable[[], float] = time.monotonic,
-        sleep: Callable[[float], None] = time.sleep,
+        timer: Timer = time,
     ) -> None:
         self._engine = engine
         self._store = store
@@ -90,8 +88,7 @@ class Middleware:
         self._keep = keep
         self._maintenance = maintenance
         self._clock = clock
-        self._monotonic = monotonic
-        self._sleep = sleep
+        self._timer = timer
 
     def look(self) -> Report:
         """Return what an upgrade would back up, and what stands against it; nothing is touched."""
@@ -147,7 +144,7 @@ class Middleware:
     def _rollback(self) -> Rollback:
         """Put the parts together: one set for each upgrade, so that each is measured for itself."""
         engine, store = self._engine, self._store
-        reporter = Reporter(clock=self._monotonic)
+        reporter = Reporter(clock=self._timer.monotonic)
         archiver = VolumeArchiver(engine, store, progress=reporter.data, expect=reporter.expect)
         snapshotter = ContainerSnapshotter(engine, store, reporter=reporter)
         preflight = Preflight(engine, store, archiver)
@@ -176,8 +173,7 @@ class Middleware:
             ),
             reporter=reporter,
             clock=self._clock,
-            monotonic=self._monotonic,
-            sleep=self._sleep,
+            timer=self._timer,
         )
         options = RollbackOptions(verify=self._checks, keep=self._keep, keep_failed=True)
         return Rollback(self._containers, parts, options, capture=CaptureOptions(hooks=hooks))

@@ -35,8 +35,7 @@ class Site:
             keep=2,
             maintenance=self.signs.append,
             clock=self.clock,
-            monotonic=self.clock.monotonic,
-            sleep=self.clock.sleep,
+            timer=self.clock,
         )
 
     def images(self) -> list[str]:

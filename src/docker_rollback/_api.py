@@ -445,8 +445,7 @@ class Parts:
             capture=self.capture,
             recovery=self.recovery("stop"),
             reporter=self.reporter,
-            monotonic=self.timer.monotonic,
-            sleep=self.timer.sleep,
+            timer=self.timer,
         )
 
     def recovery(self, intruders: Intruders) -> Recovery:

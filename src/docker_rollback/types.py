@@ -4,6 +4,7 @@ from docker_rollback._api import ReplaceArguments, RollbackArguments, StoreArgum
 from docker_rollback._arguments import ContainerArgument
 from docker_rollback._capture import HookArgument
 from docker_rollback._engine import Client
+from docker_rollback._host import Timer
 from docker_rollback._inspection import ChangeArguments
 from docker_rollback._model import ExcludeArgument, Quiesce, Shared, Way
 from docker_rollback._reporting import Listener, StepName
@@ -27,5 +28,6 @@ __all__ = [
     "Shared",
     "StepName",
     "StoreArgument",
+    "Timer",
     "Way",
 ]

@@ -126,6 +126,7 @@ NAMES = {
         "Shared",
         "StepName",
         "StoreArgument",
+        "Timer",
         "Way",
     ],
 }

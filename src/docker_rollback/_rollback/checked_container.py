@@ -10,7 +10,10 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import TypeAlias
 
+from attrs import define, evolve, field, frozen
+
 from docker_rollback._engine import Engine, Inspection
+from docker_rollback._host import Timer
 from docker_rollback._inspection import hide, started_at
 from docker_rollback._model import ContainerState, Observed
 from docker_rollback.errors import EngineError, UpdateRejectedError
@@ -20,14 +23,13 @@ logger = logging.getLogger("docker_rollback")
 _LOG_LINES = 20
 
 
+@frozen(eq=False)
 class CheckedContainer:
     """The container that a check receives: always the one that has the name now, even under another id.
 
     Attributes:
         name: its name.
         before: its state at the time of the backup.
-        clock: returns the time in seconds.
-        sleep: waits for some seconds. It does not return if the result of the check is no longer needed.
 
     Example:
         >>> def is_unchanged(container):
@@ -35,51 +37,29 @@ class CheckedContainer:
         ...         container.reject("its engine had to start it again")
     """
 
-    def __init__(
-        self,
-        engine: Engine,
-        name: str,
-        before: ContainerState,
-        *,
-        environment: Sequence[str] = (),
-        clock: Callable[[], float] = time.monotonic,
-        sleep: Callable[[float], None] = time.sleep,
-    ) -> None:
-        self._engine = engine
-        self._environment = tuple(environment)
-        self.name = name
-        self.before = before
-        self.clock = clock
-        self.sleep = sleep
+    _engine: Engine = field(repr=False)
+    name: str
+    before: ContainerState
+    _environment: Sequence[str] = field(default=(), kw_only=True, repr=False)
+    _timer: Timer = field(default=time, kw_only=True, repr=False)
 
     @classmethod
-    def of(
-        cls,
-        engine: Engine,
-        container: Observed,
-        *,
-        clock: Callable[[], float] = time.monotonic,
-        sleep: Callable[[float], None] = time.sleep,
-    ) -> CheckedContainer:
+    def of(cls, engine: Engine, container: Observed, *, timer: Timer = time) -> CheckedContainer:
         """Return the container to check after an update, from its inspection before the update."""
         environment = container.inspection["Config"].get("Env") or ()
-        return cls(engine, container.name, container.state, environment=environment, clock=clock, sleep=sleep)
-
-    def with_time(self, *, clock: Callable[[], float], sleep: Callable[[float], None]) -> CheckedContainer:
-        """Return the same container with another clock and sleep."""
-        return CheckedContainer(
-            self._engine, self.name, self.before, environment=self._environment, clock=clock, sleep=sleep
-        )
+        return cls(engine, container.name, container.state, environment=environment, timer=timer)
 
     def until(self, given_up: threading.Event) -> CheckedContainer:
         """Return the same container with a sleep that ends its thread once `given_up` is set."""
+        return evolve(self, timer=_UntilGivenUp(self._timer, given_up))
 
-        def sleep(seconds: float) -> None:
-            self.sleep(seconds)
-            if given_up.is_set():
-                raise SystemExit  # not caught by `except Exception` in a check
+    def clock(self) -> float:
+        """Return the time in seconds."""
+        return self._timer.monotonic()
 
-        return self.with_time(clock=self.clock, sleep=sleep)
+    def sleep(self, seconds: float) -> None:
+        """Wait for some seconds. It does not return if the result of the check is no longer needed."""
+        self._timer.sleep(seconds)
 
     def inspect(self) -> Inspection:
         """Return the container's inspection. Raises `ContainerNotFoundError` if it is gone."""
@@ -125,6 +105,35 @@ class CheckedContainer:
             return ()
 
 
+@frozen
+class _UntilGivenUp:
+    """Ends the thread of a check in its next sleep, once its result is no longer needed."""
+
+    _timer: Timer
+    _given_up: threading.Event
+
+    def monotonic(self) -> float:
+        return self._timer.monotonic()
+
+    def sleep(self, seconds: float) -> None:
+        self._timer.sleep(seconds)
+        if self._given_up.is_set():
+            raise SystemExit  # not caught by `except Exception` in a check
+
+
+@define
+class _FirstSleepLastsForever:
+    """Lets a container pass that has to stay up for a while, and not one that has yet to turn healthy."""
+
+    _now: float = 0.0
+
+    def monotonic(self) -> float:
+        return self._now
+
+    def sleep(self, _seconds: float) -> None:
+        self._now = math.inf
+
+
 Check: TypeAlias = Callable[[CheckedContainer], None]
 
 
@@ -140,15 +149,7 @@ def run_check(check: Check, container: CheckedContainer) -> None:
 
 def passes_now(check: Check, container: CheckedContainer) -> bool:
     """Return True if a check passes at this moment, without waiting."""
-    # On this clock the first sleep lasts forever. So a container that has to stay up for a while passes, and one that
-    # has yet to turn healthy does not.
-    time_is_up = False
-
-    def sleep(_seconds: float) -> None:
-        nonlocal time_is_up
-        time_is_up = True
-
-    hurried = container.with_time(clock=lambda: math.inf if time_is_up else 0.0, sleep=sleep)
+    hurried = evolve(container, timer=_FirstSleepLastsForever())
     try:
         run_check(check, hurried)
     except UpdateRejectedError as error:

@@ -11,7 +11,7 @@ from attrs import field, frozen
 from docker_rollback._arguments import flag, function, seconds
 from docker_rollback._capture import Capture, Preflight
 from docker_rollback._engine import Engine
-from docker_rollback._host import now
+from docker_rollback._host import Timer, now
 from docker_rollback._recovery import Recovery
 from docker_rollback._reporting import Reporter
 from docker_rollback._rollback.checked_container import Check
@@ -41,8 +41,7 @@ class RollbackParts:
         recovery: takes the backup, keeps the journal, restores, and finishes unfinished earlier operations.
         reporter: receives progress and measures the steps; the other parts need the same instance.
         clock: returns the time in UTC.
-        monotonic: returns the time for checks, in seconds.
-        sleep: waits between checks, in seconds.
+        timer: measures time for checks, and waits between them.
     """
 
     engine: Engine
@@ -52,8 +51,7 @@ class RollbackParts:
     recovery: Recovery
     reporter: Reporter = field(factory=Reporter)
     clock: Callable[[], datetime] = now
-    monotonic: Callable[[], float] = time.monotonic
-    sleep: Callable[[float], None] = time.sleep
+    timer: Timer = time
 
 
 @frozen(kw_only=True)

@@ -68,7 +68,7 @@ class Rollback:
         self._recovery = parts.recovery
         self._reporter = parts.reporter
         self._options = options
-        self._verdict = Verdict(parts.engine, options.verify, clock=parts.monotonic, sleep=parts.sleep)
+        self._verdict = Verdict(parts.engine, options.verify, timer=parts.timer)
         self._hooks = capture.hooks or Hooks(parts.engine)
         self._capture = evolve(capture, hooks=self._hooks)
         self._replacer: Replacer | None = None

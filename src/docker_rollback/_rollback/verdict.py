@@ -13,6 +13,7 @@ from attrs import define, evolve, field
 
 from docker_rollback._containers import members
 from docker_rollback._engine import Engine
+from docker_rollback._host import Timer
 from docker_rollback._inspection import is_one_off
 from docker_rollback._model import ContainerState, Observed, Project
 from docker_rollback._rollback.checked_container import Check, CheckedContainer, passes_now, run_check
@@ -37,8 +38,7 @@ class Verdict:
 
     _engine: Engine
     _checks: Sequence[Check]
-    _clock: Callable[[], float] = field(default=time.monotonic, kw_only=True)
-    _sleep: Callable[[float], None] = field(default=time.sleep, kw_only=True)
+    _timer: Timer = field(default=time, kw_only=True)
     _passing: list[_Task] = field(factory=list, init=False)
     _project: Project | None = field(default=None, init=False)
     _outside_project: set[str] = field(factory=set, init=False)
@@ -80,7 +80,7 @@ class Verdict:
         ]
 
     def _checked(self, container: Observed) -> CheckedContainer:
-        return CheckedContainer.of(self._engine, container, clock=self._clock, sleep=self._sleep)
+        return CheckedContainer.of(self._engine, container, timer=self._timer)
 
     def judge_again(self) -> None:
         """Raise `RestoreError` if containers fail checks that they passed before the update, after checking all."""

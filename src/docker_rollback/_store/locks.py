@@ -14,14 +14,14 @@ import os
 import socket
 import time
 import weakref
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
+from attrs import define, field
 from filelock import lock_descriptor
 
-from docker_rollback._host import leads_to, now
+from docker_rollback._host import Timer, leads_to, now
 from docker_rollback._store.files import DISK, Disk, open_private, translated
 
 # The length of the part of a lock file that describes the holder; the holder may write more after it.
@@ -37,6 +37,7 @@ class LockedError(Exception):
     """The lock has another holder; the text describes it."""
 
 
+@define(eq=False)
 class FileLock:
     """An exclusive lock on a file, between processes and between threads of one process.
 
@@ -47,25 +48,14 @@ class FileLock:
         path: the file, which is created if it is missing.
         transient: True to remove the file on release, unless another process is waiting for it.
         disk: performs all changes of the file system.
-        sleep: waits for a number of seconds.
-        clock: returns a time in seconds.
+        timer: measures time, and waits.
     """
 
-    def __init__(
-        self,
-        path: Path,
-        *,
-        transient: bool = False,
-        disk: Disk = DISK,
-        sleep: Callable[[float], None] = time.sleep,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self.path = path
-        self._transient = transient
-        self._disk = disk
-        self._sleep = sleep
-        self._clock = clock
-        self._fd: int | None = None
+    path: Path
+    _transient: bool = field(default=False, kw_only=True)
+    _disk: Disk = field(default=DISK, kw_only=True)
+    _timer: Timer = field(default=time, kw_only=True)
+    _fd: int | None = field(default=None, init=False)
 
     def acquire(self, timeout: float = 0, *, note: str = "") -> None:
         """Acquire the lock.
@@ -78,7 +68,7 @@ class FileLock:
             LockedError: it had another holder all the time.
             StoreError: its file cannot be created, or its file system has no locks.
         """
-        end = self._clock() + max(timeout, _A_MOMENT)
+        end = self._timer.monotonic() + max(timeout, _A_MOMENT)
         while True:
             with translated(self.path):
                 fd = open_private(self.path, os.O_RDWR)
@@ -99,10 +89,10 @@ class FileLock:
     def _wait(self, fd: int, end: float) -> None:
         pause = 0.001
         while not self._try(fd):
-            left = end - self._clock()
+            left = end - self._timer.monotonic()
             if left <= 0:
                 raise LockedError(_read_holder(fd))
-            self._sleep(min(pause, left))
+            self._timer.sleep(min(pause, left))
             pause = min(2 * pause, _LONGEST_PAUSE)
 
     def _try(self, fd: int) -> bool:

@@ -61,7 +61,7 @@ class Clock:
         """Wait."""
         self.now += seconds
 
-    def __call__(self) -> float:
+    def monotonic(self) -> float:
         """Tell the time."""
         return self.now
 
@@ -116,8 +116,7 @@ class Bench:
             killer,
             Asking("run 'it' in container 'web'"),
             stdin=stdin,
-            sleep=self.clock.sleep,
-            clock=self.clock,
+            timer=self.clock,
         )
 
     def says(self, *frames: bytes, end: bool = True) -> None:
@@ -386,7 +385,7 @@ def test_the_engine_is_not_asked_while_output_may_come() -> None:
 
     duplex: Any = Slow([None, None, None, frame(b"output"), b""])
     killer: Any = Killer
-    process = DockerProcess(duplex, inspect, killer, Asking("run it"), stdin=True, sleep=lambda _: None)
+    process = DockerProcess(duplex, inspect, killer, Asking("run it"), stdin=True, timer=Clock())
     assert process.read(100) == b"output"
     assert process.read(100) == b""
     assert asked == []
@@ -432,7 +431,7 @@ def test_the_output_of_one_that_ended_well_is_waited_for(code: int, *, whole: bo
     duplex: Any = Late([*[None] * 4, frame(b"late"), *[None] * 400])
     killer: Any = Killer
     state = {"Running": False, "ExitCode": code}
-    process = DockerProcess(duplex, lambda: state, killer, Asking("run it"), stdin=True, clock=duplex.clock)
+    process = DockerProcess(duplex, lambda: state, killer, Asking("run it"), stdin=True, timer=duplex.clock)
     assert process.read(100) == (b"late" if whole else b"")
     assert process.read(100) == b""
     assert duplex.clock.now < 30

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 from collections.abc import Callable, Mapping
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -57,7 +58,7 @@ def in_turn(*answers: Answer) -> Answer:
 def quick(script: ScriptedEngine, slept: list[float] | None = None) -> DockerEngine:
     """Return the engine under test, on a clock that goes on only while it sleeps."""
     naps: list[float] = [] if slept is None else slept
-    return script.engine(sleep=naps.append, clock=lambda: sum(naps))
+    return script.engine(timer=SimpleNamespace(sleep=naps.append, monotonic=lambda: sum(naps)))
 
 
 # One request each

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import parse_qsl, unquote
 
@@ -157,7 +159,7 @@ def test_a_network_of_a_swarm_is_removed_once_its_node_has_forgotten_it(script: 
         if len(looks) == 3:
             script.says("GET", "/networks/.*", refusal(404, f"network {NET} not found"))
 
-    script.engine(sleep=sleep).remove_network("net")
+    script.engine(timer=SimpleNamespace(sleep=sleep, monotonic=time.monotonic)).remove_network("net")
     assert len(looks) == 3
 
 
@@ -169,8 +171,9 @@ def test_a_network_of_a_swarm_that_stays_is_told(script: ScriptedEngine) -> None
         script.engine().remove_network("net")
     script.says("DELETE", "/networks/.*", answer(b"", 204))
     passed = iter(range(0, 1000, 10))
+    timer = SimpleNamespace(sleep=lambda _: None, monotonic=lambda: next(passed))
     with pytest.raises(EngineTimeoutError, match=r"'net'.*still has it 30 s after the swarm removed it"):
-        script.engine(sleep=lambda _: None, clock=lambda: next(passed)).remove_network("net")
+        script.engine(timer=timer).remove_network("net")
 
 
 def test_podman_removes_no_network_under_those_in_it(podman: ScriptedEngine) -> None:

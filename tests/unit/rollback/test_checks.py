@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 
 import pytest
+from attrs import evolve
 
 from docker_rollback._engine.port import Inspection
 from docker_rollback._inspection.recreate import observe
@@ -40,7 +41,7 @@ def engine(clock: FakeClock) -> FakeEngine:
 def checked(engine: FakeEngine, clock: FakeClock, name: str = "web") -> CheckedContainer:
     """Return a container to check, as it is now."""
     state = observe(engine.inspect_container(name)).state
-    return CheckedContainer(engine, name, state, clock=clock.monotonic, sleep=clock.sleep)
+    return CheckedContainer(engine, name, state, timer=clock)
 
 
 def test_a_container_without_a_health_check_has_to_stay_up(engine: FakeEngine, clock: FakeClock) -> None:
@@ -288,7 +289,7 @@ def test_a_start_between_two_looks_does_not_hold_up_a_look_at_what_holds(engine:
 
     engine.run("web", image="plain:1")
     looks = Restarted(engine)
-    web = CheckedContainer(looks, "web", ContainerState("running"), clock=clock.monotonic, sleep=clock.sleep)
+    web = CheckedContainer(looks, "web", ContainerState("running"), timer=clock)
     assert passes_now(healthy(), web)
     assert len(looks.called("inspect_container")) == 3
 
@@ -472,7 +473,7 @@ def test_no_value_of_the_environment_is_in_the_error(engine: FakeEngine, clock: 
     """Neither that of the old container nor that of the new one: instead there is the variable's name."""
     engine.add_image("known:1", files={"/app": "x"}, env=["PATH=/usr/local/bin"], healthcheck=PROBE)
     engine.run("web", image="known:1", env=["DB_PASSWORD=old-secret"])
-    before = CheckedContainer.of(engine, observe(engine.inspect_container("web")), clock=clock.monotonic)
+    before = CheckedContainer.of(engine, observe(engine.inspect_container("web")), timer=clock)
     engine.remove_container("web", force=True)
     engine.run("web", image="known:1", env=["DB_PASSWORD=new-secret"])
     web = engine.container("web")
@@ -506,7 +507,7 @@ def test_an_address_that_never_answers_does_not_hold_the_check_up(web: CheckedCo
     """It takes connections and says nothing; the time-out counts for the asking too."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
         begun = time.monotonic()
-        patient = web.with_time(clock=time.monotonic, sleep=time.sleep)
+        patient = evolve(web, timer=time)
         with pytest.raises(UpdateRejectedError, match="does not answer"):
             http_ok(f"http://127.0.0.1:{silent.getsockname()[1]}/", timeout=0.5)(patient)
         assert time.monotonic() - begun < 5.0

@@ -97,9 +97,7 @@ def test_a_backup_that_cannot_be_sealed_leaves_the_service_running(shop: Shop) -
 def test_a_container_that_was_paused_by_the_update_is_rejected(shop: Shop) -> None:
     """It does not run, and nobody waits for ever."""
     clock = FakeClock()
-    container = CheckedContainer(
-        shop.engine, "shop", ContainerState("running"), clock=clock.monotonic, sleep=clock.sleep
-    )
+    container = CheckedContainer(shop.engine, "shop", ContainerState("running"), timer=clock)
     shop.engine.pause_container("shop")
     with pytest.raises(UpdateRejectedError, match="paused"):
         healthy()(container)

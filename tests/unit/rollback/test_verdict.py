@@ -51,7 +51,7 @@ class Switched:
 def begun(engine: FakeEngine, clock: FakeClock, check: Check, *names: str) -> Verdict:
     """Return a verdict on containers on which `check` holds so far."""
     switched = Switched(check)
-    verdict = Verdict(engine, [switched], clock=clock.monotonic, sleep=clock.sleep)
+    verdict = Verdict(engine, [switched], timer=clock)
     verdict.begin([observe(engine.inspect_container(name)) for name in names or NAMES])
     switched.switch()
     return verdict
@@ -115,8 +115,7 @@ def test_the_checks_of_a_container_run_in_their_order(engine: FakeEngine, clock:
     verdict = Verdict(
         engine,
         [lambda one: seen.append(f"{one.name} first"), lambda one: seen.append(f"{one.name} second")],
-        clock=clock.monotonic,
-        sleep=clock.sleep,
+        timer=clock,
     )
     verdict.begin([observe(engine.inspect_container(name)) for name in NAMES])
     seen.clear()
@@ -160,7 +159,7 @@ def test_after_a_rollback_nobody_is_in_a_hurry(engine: FakeEngine, clock: FakeCl
 
 def test_what_did_not_hold_before_is_not_asked_after(engine: FakeEngine, clock: FakeClock) -> None:
     """A check that failed on entry is left out of what a rollback has to reach."""
-    verdict = Verdict(engine, [Switched(lambda _: None), reject], clock=clock.monotonic, sleep=clock.sleep)
+    verdict = Verdict(engine, [Switched(lambda _: None), reject], timer=clock)
     verdict.begin([observe(engine.inspect_container("web"))])
     with pytest.raises(UpdateRejectedError):
         verdict.judge()

@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -293,7 +294,8 @@ def test_a_waiter_whose_file_was_removed_takes_the_next_one(tmp_path: Path) -> N
         path.unlink(missing_ok=True)
         first.release()
 
-    with FileLock(path, sleep=sleep) as second:
+    timer: Any = SimpleNamespace(sleep=sleep, monotonic=time.monotonic)
+    with FileLock(path, timer=timer) as second:
         second.acquire(60)
         assert slept
         assert os.fstat(second.fileno()).st_ino == path.stat().st_ino

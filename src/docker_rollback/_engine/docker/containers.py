@@ -199,8 +199,7 @@ class DockerContainers(Referring):
             Killer(self._wire, full_id, mark),
             asking,
             stdin=stdin,
-            sleep=self._sleep,
-            clock=self._clock,
+            timer=self._timer,
         )
 
     def _verb(

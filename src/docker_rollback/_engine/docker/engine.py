@@ -6,7 +6,7 @@ Differences between engines are hidden here; `docs/explanation/engines.md` lists
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, Literal, Self
 
@@ -21,6 +21,7 @@ from docker_rollback._engine.docker.images import DockerImages
 from docker_rollback._engine.docker.networks import DockerNetworks, DockerVolumes
 from docker_rollback._engine.docker.rights import forbidden
 from docker_rollback._engine.port import Engine, EngineInfo
+from docker_rollback._host import Timer
 
 # Podman uses Go's names for architectures; the kernel has names of its own.
 _KERNEL_NAMES: Final[Mapping[str, str]] = {
@@ -54,8 +55,7 @@ class DockerEngine(DockerContainers, DockerImages, DockerNetworks, DockerVolumes
         timeout: float = 60.0,
         patience: float = 3600.0,
         address: str | None = None,
-        sleep: Callable[[float], None] = time.sleep,
-        clock: Callable[[], float] = time.monotonic,
+        timer: Timer = time,
     ) -> None:
         """Wrap a client; no request is sent before the first method call.
 
@@ -66,17 +66,13 @@ class DockerEngine(DockerContainers, DockerImages, DockerNetworks, DockerVolumes
             patience: the same for work that grows with data (create, commit, removals, images). A stop may take the
                 container's own stop timeout plus `timeout`, if that is longer.
             address: the engine's address, for `info`; None to detect it.
-            sleep: waits for a number of seconds.
-            clock: returns a time in seconds.
+            timer: measures time, and waits.
         """
         instance("client", client, (DockerClient, APIClient), what="a docker-py client")
         seconds("timeout", timeout, above=True)
         seconds("patience", patience, above=True)
-        super().__init__(
-            Wire(client.api if isinstance(client, DockerClient) else client, timeout=timeout, patience=patience),
-            sleep,
-            clock,
-        )
+        api = client.api if isinstance(client, DockerClient) else client
+        super().__init__(Wire(api, timeout=timeout, patience=patience), timer)
         self._address = address
         self._info: tuple[EngineInfo | None, float] = (None, 0.0)
 
@@ -112,7 +108,7 @@ class DockerEngine(DockerContainers, DockerImages, DockerNetworks, DockerVolumes
     def info(self) -> EngineInfo:
         # This answer is expensive for an engine, and the part that is used here hardly changes.
         known, asked = self._info
-        now = self._clock()
+        now = self._timer.monotonic()
         if known is None or not asked <= now < asked + _STANDS:
             said = self._wire.json("GET", "/info", Asking("ask the engine who it is"))
             known = _described(self._wire, said, self._address)

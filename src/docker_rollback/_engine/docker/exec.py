@@ -15,10 +15,13 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any, Final, Self
 
+from attrs import Factory, define, field
+
 from docker_rollback._engine.docker.errors import Asking
 from docker_rollback._engine.docker.kill import Killer
 from docker_rollback._engine.docker.socket import Duplex
 from docker_rollback._engine.port import Finished
+from docker_rollback._host import Timer
 from docker_rollback.errors import EngineError, EngineTimeoutError, NotFoundError
 
 _HEADER: Final = struct.Struct(">BxxxL")
@@ -87,6 +90,52 @@ class Demultiplexer:
             del self._stderr[:-_KEPT_STDERR]
 
 
+@define
+class _Refusal:
+    """Recognises the message of an engine that could not start a program, which Docker sends as the program's output.
+
+    Only the exit code distinguishes it from a program that prints the same. So output that starts like the message is
+    held back until the end.
+    """
+
+    _BEGINNINGS = (b"OCI runtime exec failed: ", b"cannot exec in a ")
+    _LONGEST = 16 << 10
+
+    _begun: bool = False
+    _kept: bytes = b""
+
+    @property
+    def held(self) -> bool:
+        """True if output is held back."""
+        return bool(self._kept)
+
+    def sift(self, output: bytes) -> bytes:
+        """Return the output that can be passed on."""
+        if self._kept:
+            self._kept += output
+            return self.release() if len(self._kept) > self._LONGEST else b""
+        if output and not self._begun:
+            self._begun = True
+            if output.startswith(self._BEGINNINGS):
+                self._kept = output
+                return b""
+        return output
+
+    def release(self) -> bytes:
+        """Return the held output, which was the program's."""
+        kept, self._kept = self._kept, b""
+        return kept
+
+    def judged(self, exit_code: int, stderr: bytes) -> Finished:
+        """Return the result, with a shell's exit code if the program could not be started."""
+        if not _never_ran(exit_code) or not (self._kept or stderr.startswith(b"Error: ")):
+            return Finished(exit_code, _text(stderr))
+        said = _text(self._kept + stderr).strip()
+        missing = "executable file not found" in said or "no such file or directory" in said
+        return Finished(_NOT_FOUND if missing else _NOT_EXECUTABLE, said)
+
+
+@define(eq=False)
 class DockerProcess:
     """Implements `Process` for an engine's exec.
 
@@ -97,46 +146,23 @@ class DockerProcess:
     # Seconds that an engine may need to notice the end of a program after the end of its output.
     _GRACE = 10.0
 
-    def __init__(
-        self,
-        duplex: Duplex,
-        inspect: Callable[[], Any],
-        killer: Killer,
-        asking: Asking,
-        *,
-        stdin: bool,
-        sleep: Callable[[float], None] = time.sleep,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        """Use a connection.
-
-        Args:
-            duplex: the connection.
-            inspect: returns the engine's inspection of the exec.
-            killer: kills the program.
-            asking: the request in words, for errors.
-            stdin: True if the program has an input.
-            sleep: waits for a number of seconds.
-            clock: returns a time in seconds.
-        """
-        self._duplex = duplex
-        self._inspect = inspect
-        self._killer = killer
-        self._asking = asking
-        self._sleep = sleep
-        self._clock = clock
-        self._frames = Demultiplexer()
-        self._buffer = memoryview(bytearray(_BLOCK))
-        self._output: deque[bytes] = deque()
-        self._offset = 0
-        self._refusal = _Refusal()
-        self._receiving = threading.Lock()
-        self._ended = False
-        self._fed = stdin
-        self._input_open = stdin
-        self._over: float | None = None
-        self._reset = False
-        self._finished: Finished | None = None
+    _duplex: Duplex
+    _inspect: Callable[[], Any]  # returns the engine's inspection of the exec
+    _killer: Killer
+    _asking: Asking
+    _fed: bool = field(alias="stdin", kw_only=True)  # True if the program has an input
+    _timer: Timer = field(default=time, kw_only=True)
+    _frames: Demultiplexer = field(factory=Demultiplexer, init=False)
+    _buffer: memoryview = field(factory=lambda: memoryview(bytearray(_BLOCK)), init=False)
+    _output: deque[bytes] = field(factory=deque, init=False)
+    _offset: int = field(default=0, init=False)
+    _refusal: _Refusal = field(factory=_Refusal, init=False)
+    _receiving: threading.Lock = field(factory=threading.Lock, init=False)
+    _ended: bool = field(default=False, init=False)
+    _input_open: bool = field(default=Factory(lambda self: self._fed, takes_self=True), init=False)
+    _over: float | None = field(default=None, init=False)
+    _reset: bool = field(default=False, init=False)
+    _finished: Finished | None = field(default=None, init=False)
 
     def read(self, size: int, /) -> bytes:
         patience = _FIRST_LOOK
@@ -148,7 +174,7 @@ class DockerProcess:
                     return b""
                 came = self._receive()
             if not came and not self._wait(patience if self._fed else None, reading=True, writing=False):
-                if self._over is not None and self._clock() > self._over:
+                if self._over is not None and self._timer.monotonic() > self._over:
                     # The program has ended, and no output has arrived since.
                     self._ended = True
                 else:
@@ -239,7 +265,7 @@ class DockerProcess:
         if size is None:
             return False
         if self._over is not None:
-            self._over = max(self._over, self._clock() + _FIRST_LOOK)
+            self._over = max(self._over, self._timer.monotonic() + _FIRST_LOOK)
         if size == 0:
             self._ended = True
             if self._refusal.held and not _never_ran(self._exit_code()):
@@ -267,7 +293,7 @@ class DockerProcess:
         """
         state = self._state()
         if self._over is None and not state.get("Running") and state.get("ExitCode") is not None:
-            self._over = self._clock() + (self._GRACE if state["ExitCode"] == 0 else 0)
+            self._over = self._timer.monotonic() + (self._GRACE if state["ExitCode"] == 0 else 0)
             self.close_input()
 
     def _drain(self) -> None:
@@ -296,23 +322,23 @@ class DockerProcess:
         If the program still runs long after the end of its output, the connection was lost, for example in a proxy, and
         part of the output is missing.
         """
-        began, pause = self._clock(), 0.001
+        began, pause = self._timer.monotonic(), 0.001
         while True:
             state = self._state()
             code = state.get("ExitCode")
             if not state.get("Running") and code is not None:
                 return int(code)
-            if self._clock() - began > self._GRACE:
+            if self._timer.monotonic() - began > self._GRACE:
                 raise EngineTimeoutError(
                     self._asking.action, "its output ended while it was still running: the connection was lost"
                 )
-            self._sleep(pause)
+            self._timer.sleep(pause)
             pause = min(pause * 2, 0.1)
 
     def _see_it_end(self) -> None:
-        began, pause, searching = self._clock(), 0.005, False
+        began, pause, searching = self._timer.monotonic(), 0.005, False
         while self._state().get("Running"):
-            waited = self._clock() - began
+            waited = self._timer.monotonic() - began
             if waited > _PATIENCE and not searching:
                 searching = self._killer.search()
                 if not searching:
@@ -322,53 +348,8 @@ class DockerProcess:
                 raise EngineError(
                     self._asking.action, "it cannot be killed from here; it runs until it ends, or its container does"
                 )
-            self._sleep(pause)
+            self._timer.sleep(pause)
             pause = min(pause * 2, 0.1)
-
-
-class _Refusal:
-    """Recognises the message of an engine that could not start a program, which Docker sends as the program's output.
-
-    Only the exit code distinguishes it from a program that prints the same. So output that starts like the message is
-    held back until the end.
-    """
-
-    _BEGINNINGS = (b"OCI runtime exec failed: ", b"cannot exec in a ")
-    _LONGEST = 16 << 10
-
-    def __init__(self) -> None:
-        self._begun = False
-        self._kept = b""
-
-    @property
-    def held(self) -> bool:
-        """True if output is held back."""
-        return bool(self._kept)
-
-    def sift(self, output: bytes) -> bytes:
-        """Return the output that can be passed on."""
-        if self._kept:
-            self._kept += output
-            return self.release() if len(self._kept) > self._LONGEST else b""
-        if output and not self._begun:
-            self._begun = True
-            if output.startswith(self._BEGINNINGS):
-                self._kept = output
-                return b""
-        return output
-
-    def release(self) -> bytes:
-        """Return the held output, which was the program's."""
-        kept, self._kept = self._kept, b""
-        return kept
-
-    def judged(self, exit_code: int, stderr: bytes) -> Finished:
-        """Return the result, with a shell's exit code if the program could not be started."""
-        if not _never_ran(exit_code) or not (self._kept or stderr.startswith(b"Error: ")):
-            return Finished(exit_code, _text(stderr))
-        said = _text(self._kept + stderr).strip()
-        missing = "executable file not found" in said or "no such file or directory" in said
-        return Finished(_NOT_FOUND if missing else _NOT_EXECUTABLE, said)
 
 
 def _never_ran(exit_code: int) -> bool:

@@ -14,6 +14,7 @@ from docker_rollback._engine.docker.errors import Asking
 from docker_rollback._engine.docker.http import Wire
 from docker_rollback._engine.docker.podman import docker_like
 from docker_rollback._engine.port import Inspection
+from docker_rollback._host import Timer
 from docker_rollback.errors import (
     ContainerNotFoundError,
     EngineError,
@@ -44,10 +45,9 @@ class Referring:
     starts with these digits. So the found object is compared with the reference before anything is done to it.
     """
 
-    def __init__(self, wire: Wire, sleep: Callable[[float], None], clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, wire: Wire, timer: Timer = time) -> None:
         self._wire = wire
-        self._sleep = sleep
-        self._clock = clock
+        self._timer = timer
         self._names: dict[str, str] = {}
 
     def _know(self, full_id: str, name: str) -> None:
@@ -102,11 +102,11 @@ class Referring:
 
     def _until(self, done: Callable[[], bool], limit: float | None, action: str, reason: str) -> None:
         """Poll until `done` returns True; raises `EngineTimeoutError` after `limit` seconds, or never for None."""
-        began, pause = self._clock(), 0.005
+        began, pause = self._timer.monotonic(), 0.005
         while not done():
-            if limit is not None and self._clock() - began > limit:
+            if limit is not None and self._timer.monotonic() - began > limit:
                 raise EngineTimeoutError(action, reason)
-            self._sleep(pause)
+            self._timer.sleep(pause)
             pause = min(pause * 2, 0.25)
 
     def _gone(self, find: Callable[[str, str], Inspection], full_id: str) -> bool:

@@ -57,7 +57,7 @@ LEFT = {
 }
 """How often each may still be found. It only goes down; a word that is not here is gone."""
 
-SAME_NAME = {"Parts": 2, "_Known": 2, "Run": 2}
+SAME_NAME = {"Run": 2}
 """The names that several classes have, and how many; the same rule."""
 
 

@@ -5,9 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Collection, Sequence
-from typing import Self, TypeAlias, TypedDict, Unpack, cast
-
-from attrs import frozen
+from typing import TypeAlias, TypedDict, Unpack, cast
 
 from docker_rollback._arguments import ContainerArgument, flag, function, instance, reference_of, text
 from docker_rollback._capture import Capture, CaptureOptions, HookArgument, Hooks, Preflight, VolumeOptions
@@ -177,8 +175,8 @@ def rollback(
         export_image=export_image,
     )
     volumes = VolumeOptions(way=way, helper_image=helper_image, exclude=exclude, include_binds=include_binds)
-    parts = Parts.build(engine, _store(store), capture, volumes, reporter=reporter)
-    return Rollback(references, parts.of_rollback(), options, capture=capture, project=project)
+    parts = build_parts(engine, _store(store), capture, volumes, reporter=reporter)
+    return Rollback(references, parts, options, capture=capture, project=project)
 
 
 def replace(
@@ -265,7 +263,7 @@ def backup(
         export_image=export_image,
     )
     volumes = VolumeOptions(way=way, helper_image=helper_image, exclude=exclude, include_binds=include_binds)
-    recovery = Parts.build(engine, _store(store), options, volumes, reporter=reporter).recovery("stop")
+    recovery = build_parts(engine, _store(store), options, volumes, reporter=reporter).recovery
     with recovery.holding(references, project=project) as (found, _):
         operation, taken = recovery.begin(found, options, then="committed")
         recovery.settle(operation, taken, rolled_back=False)
@@ -307,9 +305,11 @@ def restore(
     """
     instance("backup", backup, (str, Backup), what="a Backup, or the id of one")
     volumes = VolumeOptions(way=way, helper_image=helper_image)
-    parts = Parts.build(as_engine(client), _store(store), volumes=volumes, reporter=_reporter(progress))
+    parts = build_parts(
+        as_engine(client), _store(store), volumes=volumes, intruders="refuse", reporter=_reporter(progress)
+    )
     found = parts.store.get(backup) if isinstance(backup, str) else backup
-    recovery = parts.recovery("refuse")
+    recovery = parts.recovery
     project = found.project.name if found.project is not None else None
     words = [word for one in found.containers for word in (one.id, one.name)]
     recovery.finish_earlier(words, project=project, but=found.id)
@@ -354,8 +354,8 @@ def recover(
     """
     flag("keep_found", keep_found)
     volumes = VolumeOptions(way=way, helper_image=helper_image)
-    parts = Parts.build(as_engine(client), _store(store), volumes=volumes, reporter=_reporter(progress))
-    return parts.recovery("stop").recover(keep_found=keep_found)
+    parts = build_parts(as_engine(client), _store(store), volumes=volumes, reporter=_reporter(progress))
+    return parts.recovery.recover(keep_found=keep_found)
 
 
 def _engine(client: Client | None, containers: Sequence[ContainerArgument]) -> Engine:
@@ -388,84 +388,57 @@ def _reporter(progress: Listener | None) -> Reporter:
     return Reporter(progress)
 
 
-@frozen
-class Parts:
-    """Builds the components behind the public functions, on one engine and one store."""
+def build_parts(
+    engine: Engine,
+    store: BackupStore,
+    options: CaptureOptions = CaptureOptions(),  # noqa: B008  (a frozen value)
+    volumes: VolumeOptions = VolumeOptions(),  # noqa: B008  (a frozen value)
+    *,
+    intruders: Intruders = "stop",
+    reporter: Reporter | None = None,
+    timer: Timer = time,
+) -> RollbackParts:
+    """Build the components behind the public functions, on one engine and one store.
 
-    engine: Engine
-    store: BackupStore
-    archiver: VolumeArchiver
-    preflight: Preflight
-    capture: Capture
-    reporter: Reporter
-    timer: Timer
-
-    @classmethod
-    def build(
-        cls,
-        engine: Engine,
-        store: BackupStore,
-        options: CaptureOptions = CaptureOptions(),  # noqa: B008  (a frozen value)
-        volumes: VolumeOptions = VolumeOptions(),  # noqa: B008  (a frozen value)
-        *,
-        reporter: Reporter | None = None,
-        timer: Timer = time,
-    ) -> Self:
-        """Build the components; they measure time and wait by `timer`."""
-        reporter = reporter or Reporter(clock=timer.monotonic)
-        snapshotter = ContainerSnapshotter(
-            engine, store, export_image=options.export_image, reporter=reporter, timer=timer
-        )
-        archiver = VolumeArchiver(
-            engine,
-            store,
-            way=volumes.way,
-            helper_image=volumes.helper_image,
-            progress=reporter.data,
-            expect=reporter.expect,
-        )
-        preflight = Preflight(
-            engine,
-            store,
-            archiver,
-            options=options,
-            volumes=volumes,
-            traces=Traces.of_this_process(),
-            sleep=timer.sleep,
-        )
-        capture = Capture(engine, store, snapshotter, archiver, reporter=reporter, timer=timer)
-        return cls(engine, store, archiver, preflight, capture, reporter, timer)
-
-    def of_rollback(self) -> RollbackParts:
-        """Return the parts that a rollback composes."""
-        return RollbackParts(
-            engine=self.engine,
-            store=self.store,
-            preflight=self.preflight,
-            capture=self.capture,
-            recovery=self.recovery("stop"),
-            reporter=self.reporter,
-            timer=self.timer,
-        )
-
-    def recovery(self, intruders: Intruders) -> Recovery:
-        """Return the recovery; `intruders` says how its restorer treats other containers that are in the way."""
-        restorer = Restorer(
-            self.engine,
-            self.store,
-            archiver=self.archiver,
-            intruders=intruders,
-            reporter=self.reporter,
-            timer=self.timer,
-        )
-        return Recovery(
-            self.engine,
-            self.store,
-            Operations(self.engine, self.store),
-            preflight=self.preflight,
-            capture=self.capture,
-            restorer=restorer,
-            archiver=self.archiver,
-            reporter=self.reporter,
-            timer=self.timer,
-        )
+    They measure time and wait by `timer`. `intruders` says how a restore treats other containers that are in the way.
+    """
+    reporter = reporter or Reporter(clock=timer.monotonic)
+    snapshotter = ContainerSnapshotter(engine, store, export_image=options.export_image, reporter=reporter, timer=timer)
+    archiver = VolumeArchiver(
+        engine,
+        store,
+        way=volumes.way,
+        helper_image=volumes.helper_image,
+        progress=reporter.data,
+        expect=reporter.expect,
+    )
+    preflight = Preflight(
+        engine,
+        store,
+        archiver,
+        options=options,
+        volumes=volumes,
+        traces=Traces.of_this_process(),
+        sleep=timer.sleep,
+    )
+    capture = Capture(engine, store, snapshotter, archiver, reporter=reporter, timer=timer)
+    recovery = Recovery(
+        engine,
+        store,
+        Operations(engine, store),
+        preflight=preflight,
+        capture=capture,
+        restorer=Restorer(engine, store, archiver=archiver, intruders=intruders, reporter=reporter, timer=timer),
+        archiver=archiver,
+        reporter=reporter,
+        timer=timer,
+    )
+    return RollbackParts(
+        engine=engine,
+        store=store,
+        preflight=preflight,
+        capture=capture,
+        recovery=recovery,
+        reporter=reporter,
+        timer=timer,
+    )

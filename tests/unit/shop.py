@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from docker_rollback import BackupStore, Rollback, compare, healthy, rollback
-from docker_rollback._api import Parts
+from docker_rollback._api import build_parts
 from docker_rollback._capture import CaptureOptions
 from docker_rollback._engine.port import Engine
-from docker_rollback.parts import RollbackOptions
+from docker_rollback.parts import RollbackOptions, RollbackParts
 from docker_rollback.reports import Recovered
 from docker_rollback.testing import FakeClock, FakeEngine, Files
 
@@ -17,9 +17,9 @@ class UpdateFailedError(Exception):
     """What the update under test raises."""
 
 
-def parts(engine: Engine, store: BackupStore, clock: FakeClock, **options: Any) -> Parts:
+def parts(engine: Engine, store: BackupStore, clock: FakeClock, **options: Any) -> RollbackParts:
     """Return parts that measure and wait by a clock that stands still until somebody waits."""
-    return Parts.build(engine, store, CaptureOptions(**options), timer=clock)
+    return build_parts(engine, store, CaptureOptions(**options), timer=clock)
 
 
 def timed(*containers: str, engine: Engine, store: BackupStore, clock: FakeClock, **options: Any) -> Rollback:
@@ -29,7 +29,7 @@ def timed(*containers: str, engine: Engine, store: BackupStore, clock: FakeClock
     project = options.pop("project", None)
     return Rollback(
         containers,
-        built.of_rollback(),
+        built,
         RollbackOptions(**options),
         capture=CaptureOptions(**captured),
         project=project,
@@ -68,7 +68,7 @@ class Shop:
 
     def recover(self, engine: Engine | None = None, **options: Any) -> tuple[Recovered, ...]:
         """Do what `recover` does, on the clock of the shop."""
-        return parts(engine or self.engine, self.store, self.clock).recovery("stop").recover(**options)
+        return parts(engine or self.engine, self.store, self.clock).recovery.recover(**options)
 
     def timed(self, engine: Engine, **options: Any) -> Rollback:
         """Return a rollback that measures and waits by the clock of the shop, and takes what `Rollback` takes."""

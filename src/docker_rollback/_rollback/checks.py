@@ -7,12 +7,12 @@ import socket
 import threading
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from docker_rollback._arguments import seconds, several, text, whole
+from docker_rollback._arguments import seconds, text, whole
 from docker_rollback._engine import Inspection
-from docker_rollback._inspection import observe, restart_count, started_at
+from docker_rollback._inspection import observe, restart_count, restart_policy, started_at
 from docker_rollback._rollback.checked_container import Check, CheckedContainer
 from docker_rollback._threads import LateError, within
 from docker_rollback.errors import ContainerNotFoundError
@@ -209,24 +209,6 @@ def eventually(check: Check, *, timeout: float = 30.0) -> Check:
     return patient
 
 
-def as_checks(verify: Check | Sequence[Check] | None) -> tuple[Check, ...]:
-    """Convert a `verify=` argument (a check, several, or None) to a tuple of checks."""
-    checks: tuple[Check, ...] = ()
-    if verify is not None:
-        checks = (
-            (verify,)
-            if callable(verify)
-            else several("verify", verify, what="a check, such as healthy() or http_ok(url), several, or None")
-        )
-    makers: tuple[object, ...] = (healthy, http_ok, tcp_open, eventually)
-    for check in checks:
-        if not callable(check):
-            raise TypeError(f"a check is a callable, not {check!r}")
-        if check in makers:
-            raise ValueError(f"{check!r} returns a check; call it, and pass the result as verify=")
-    return checks
-
-
 def _call(check: Check, container: CheckedContainer, timeout: float) -> None:
     """Run a check in a thread and raise its exception; reject the container if it takes longer than `timeout`."""
     given_up = threading.Event()
@@ -290,7 +272,7 @@ def _has_done_its_work(container: CheckedContainer, inspection: Inspection, firs
     if inspection["State"].get("OOMKilled"):
         raise container.reject("it ran out of memory")
     if state.status in ("exited", "dead"):
-        if state.exit_code == 0 and not _has_restart_policy(inspection):
+        if state.exit_code == 0 and restart_policy(inspection).get("Name") not in ("always", "unless-stopped"):
             return True
         raise container.reject(f"it ended with exit code {state.exit_code}")
     if restart_count(inspection) > restart_count(first) or state.status == "restarting":
@@ -313,11 +295,6 @@ def _is_settled(inspection: Inspection, up: float, stable_for: float) -> bool:
         return True
     # `passes_now` stops the clock at infinity, so that `up` may be NaN: that passes.
     return not up < (max(stable_for, _SETTLED) if restart_count(inspection) else stable_for)
-
-
-def _has_restart_policy(inspection: Inspection) -> bool:
-    policy = (inspection["HostConfig"].get("RestartPolicy") or {}).get("Name")
-    return policy in ("always", "unless-stopped")
 
 
 def _seconds_to_decide(probing: Mapping[str, Any]) -> float:

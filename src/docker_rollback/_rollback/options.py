@@ -8,21 +8,32 @@ from datetime import datetime
 
 from attrs import field, frozen
 
-from docker_rollback._arguments import flag, function, seconds
+from docker_rollback._arguments import flag, function, seconds, several
 from docker_rollback._capture import Capture, Preflight
 from docker_rollback._engine import Engine
 from docker_rollback._host import Timer, now
 from docker_rollback._recovery import Recovery
 from docker_rollback._reporting import Reporter
 from docker_rollback._rollback.checked_container import Check
-from docker_rollback._rollback.checks import as_checks
+from docker_rollback._rollback.checks import eventually, healthy, http_ok, tcp_open
 from docker_rollback._rollback.outcome import OutcomeListener
 from docker_rollback._store import BackupStore, Keep, KeepArgument
 
 
 # Converters of this module, because the types of their arguments become those of the class's constructor.
 def _as_checks(verify: Check | Sequence[Check] | None) -> tuple[Check, ...]:
-    return as_checks(verify)
+    """Convert a check, several, or None to a tuple of checks."""
+    if verify is None:
+        return ()
+    what = "a check, such as healthy() or http_ok(url), several, or None"
+    checks = (verify,) if callable(verify) else several("verify", verify, what=what)
+    makers: tuple[object, ...] = (healthy, http_ok, tcp_open, eventually)
+    for check in checks:
+        if not callable(check):
+            raise TypeError(f"a check is a callable, not {check!r}")
+        if check in makers:
+            raise ValueError(f"{check!r} returns a check; call it, and pass the result as verify=")
+    return checks
 
 
 def _as_keep(keep: KeepArgument) -> Keep:
@@ -56,16 +67,7 @@ class RollbackParts:
 
 @frozen(kw_only=True)
 class RollbackOptions:
-    """How an update is checked, and what remains of it.
-
-    Attributes:
-        verify: the checks that the update has to pass.
-        watch: seconds of probation after the checks; None for no probation.
-        keep: the backups of these containers that stay in the store when the block ends: a number, a maximum age as a
-            `timedelta`, or both as `Keep`; None keeps all.
-        keep_failed: whether to keep the state of a failed update as a backup of its own before it is undone.
-        restore_tags: whether a rollback points image names to their captured images again.
-        on_outcome: called with the `Outcome` once it is final, also if entering failed.
+    """How an update is checked, and what remains of it: the arguments of `rollback` with these names.
 
     Raises:
         ValueError, TypeError: a value is not among the choices.

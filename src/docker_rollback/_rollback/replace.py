@@ -48,30 +48,12 @@ class Replacer:
         self._captured = {container.name: container for container in backup.containers}
         self._half_replaced: dict[str, BaseException] = {}
 
-    def replace(
-        self,
-        reference: str,
-        image: UpdateImage,
-        changes: Changes | None = None,
-    ) -> str:
-        """Replace a container and return the id of the new one, which has its name and its previous state.
+    def replace(self, reference: str, image: UpdateImage, changes: Changes) -> str:
+        """Replace a container as `Rollback.replace` does; the new one has its name and its previous state.
 
-        Everything that can fail without touching the service comes first: the image is found or pulled, its platform
-        checked, the new container created under a temporary name. Then the old container is stopped and renamed, and
-        the new one gets the name and starts. Containers that depend on the old one stop before it and start after the
-        new one; those that refer to it by id are recreated.
-
-        Args:
-            reference: its name or id.
-            image: the image for the new container; without a reference, the name that the old one was created from.
-            changes: other differences.
-
-        Raises:
-            ContainerNotFoundError, ImageNotFoundError, ImagePlatformError, UnsupportedContainerError: the service runs
-                as before.
-            ValueError: the container is not part of the backup, or no image is given and its name is unknown.
-            EngineError: a call failed; if nothing had been stopped yet, the service runs as before.
-            UpdateRejectedError: the new container ended before its dependent containers could start.
+        The new container is created under a temporary name. It gets its own once the old one is stopped and renamed.
+        Containers that depend on the old one stop before it and start after the new one; those that refer to it by id
+        are recreated. If a dependent container cannot start because the new one has ended, the update is rejected.
         """
         old = observe(self._engine.inspect_container(reference))
         dependents = start_order(self._dependents(old))
@@ -84,7 +66,7 @@ class Replacer:
             image=wanted,
             image_id=str(found["Id"]),
             defaults=self._defaults_of(old, asked["Config"]),
-            changes=changes or Changes(),
+            changes=changes,
         )
         self._reporter.announce("replace", old.name)
         made: list[Observed] = []

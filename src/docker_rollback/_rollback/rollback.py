@@ -223,11 +223,9 @@ class Rollback:
 
         Args:
             container: its name, its id, or an object with an id; part of this rollback.
-            image: the image for the new container; by default the name that the old one was created from. Required if
-                an earlier rollback created the container by the id of its image (`outcome.not_exact`) and no backup in
-                the store knows the name.
-            pull: when to pull the image from its registry: if it is "missing", "always" or "never".
-            platform: the platform of a multi-platform image ("linux/arm64"); by default the engine's choice.
+            image: as for the function `docker_rollback.replace`.
+            pull: as for that function.
+            platform: as for that function.
             changes: other differences: `environment`, `labels` (None removes one), `command`, `entrypoint`, `user`,
                 `working_dir`, `healthcheck`, and raw fields of the API in `config` and `host_config`.
 

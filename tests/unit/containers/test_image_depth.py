@@ -16,7 +16,7 @@ from docker_rollback import (
     restore,
     rollback,
 )
-from docker_rollback._api import Parts
+from docker_rollback._api import build_parts
 from docker_rollback._capture import CaptureOptions
 from docker_rollback._rollback import Rollback, RollbackOptions
 from docker_rollback.testing import FailingEngine, FakeEngine
@@ -47,8 +47,8 @@ def roll_back(engine: FakeEngine, store: BackupStore, number: int, *, export_ima
         assert app.exists("/deep") is False
     else:
         app.delete("/deep")
-    parts = Parts.build(engine, store, CaptureOptions(export_image=export_image))
-    tx = Rollback(["app"], parts.of_rollback(), RollbackOptions(keep=1))
+    parts = build_parts(engine, store, CaptureOptions(export_image=export_image))
+    tx = Rollback(["app"], parts, RollbackOptions(keep=1))
     with tx:
         engine.remove_container("app", force=True)
         raise RollbackRequested
@@ -153,6 +153,6 @@ def test_a_check_looks_at_the_image_of_a_container_once(store: BackupStore) -> N
     engine.add_image("app:1", files={"/app": "x" * 1000})
     engine.run("app", image="app:1")
     watching = FailingEngine(engine)
-    report = Parts.build(watching, store).preflight.run(["app"])
+    report = build_parts(watching, store).preflight.run(["app"])
     assert (report.refused, report.room > 0) == ({}, True)
     assert len(watching.called("inspect_image")) == 1

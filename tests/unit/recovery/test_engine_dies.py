@@ -122,7 +122,7 @@ class Pair:
 
     def recover(self, engine: Engine | None = None) -> object:
         """Do what `recover` does, by that clock."""
-        return parts(engine or self.engine, self.store, self.clock).recovery("stop").recover()
+        return parts(engine or self.engine, self.store, self.clock).recovery.recover()
 
     def break_it(self) -> None:
         """Recreate both from another image, and change the data."""

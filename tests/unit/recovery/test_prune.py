@@ -141,7 +141,7 @@ def test_a_death_while_a_container_is_recreated_is_finished(tmp_path: Path) -> N
         if not failing.lost:
             continue
         deaths += 1
-        parts(engine, store, clock).recovery("stop").recover()
+        parts(engine, store, clock).recovery.recover()
         standing = [engine.inspect_container(one) for one in engine.list_containers()]
         found = [(one["Name"], one["State"]["Status"], one["HostConfig"]["RestartPolicy"]["Name"]) for one in standing]
         assert found == [("/web", "running", "always")], failing.story()

@@ -244,7 +244,7 @@ def test_no_rollback_ends_well_with_a_lost_run(
     if for_ever:
         # The engine was restarted, as the error says.
         engine.shown, engine.for_ever = "whole", False
-        assert [one.outcome for one in parts(engine, BackupStore(tmp_path), clock).recovery("stop").recover()] == [
+        assert [one.outcome for one in parts(engine, BackupStore(tmp_path), clock).recovery.recover()] == [
             "rolled back"
         ]
     assert (tx.status is Status.ROLLED_BACK) is not for_ever
@@ -329,7 +329,7 @@ def test_a_capture_whose_lost_run_cannot_be_replaced_is_given_up_by_recovery(
     own = fake.inspect_container("web")["HostConfig"]["RestartPolicy"]
     store = BackupStore(tmp_path)
     engine = LosesAfterCapture(fake, store, dies=dies)
-    recovery = parts(engine, store, clock).recovery("stop")
+    recovery = parts(engine, store, clock).recovery
     with (
         pytest.raises(Killed if dies else DockerRollbackError),
         recovery.holding(["web"]) as (report, _),
@@ -337,7 +337,7 @@ def test_a_capture_whose_lost_run_cannot_be_replaced_is_given_up_by_recovery(
         recovery.begin(report, then=then)
     assert engine.away
     assert fake.container("web").status == "exited"
-    parts(fake, store, clock).recovery("stop").recover()
+    parts(fake, store, clock).recovery.recover()
     assert fake.container("web").status == "running"
     assert fake.inspect_container("web")["HostConfig"]["RestartPolicy"] == own
     assert store.journal.names() == []

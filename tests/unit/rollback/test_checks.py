@@ -16,8 +16,9 @@ from docker_rollback._engine.port import Inspection
 from docker_rollback._inspection.recreate import observe
 from docker_rollback._model.backup import ContainerState
 from docker_rollback._rollback.checked_container import CheckedContainer, passes_now
-from docker_rollback._rollback.checks import as_checks, eventually, healthy, http_ok, tcp_open
+from docker_rollback._rollback.checks import eventually, healthy, http_ok, tcp_open
 from docker_rollback.errors import EngineError, UpdateRejectedError
+from docker_rollback.parts import RollbackOptions
 from docker_rollback.testing import FailingEngine, FakeClock, FakeEngine
 
 PROBE = {"Test": ["CMD", "true"], "StartPeriod": 5_000_000_000}
@@ -362,9 +363,9 @@ def test_only_web_addresses_are_asked() -> None:
 def test_an_argument_means_one_check_or_several_or_none() -> None:
     """`verify=` takes whatever is handy."""
     one, other = healthy(), tcp_open("localhost", 1)
-    assert as_checks(None) == ()
-    assert as_checks(one) == (one,)
-    assert as_checks([one, other]) == (one, other)
+    assert RollbackOptions(verify=None).verify == ()
+    assert RollbackOptions(verify=one).verify == (one,)
+    assert RollbackOptions(verify=[one, other]).verify == (one, other)
 
 
 SLOW_PROBE = {

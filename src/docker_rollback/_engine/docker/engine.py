@@ -81,7 +81,7 @@ class DockerEngine(DockerContainers, DockerImages, DockerNetworks, DockerVolumes
         """Connect to the engine that the `docker` command would use.
 
         DOCKER_HOST and its companions come first, then the context of DOCKER_CONTEXT, then the context of ``docker
-        context use``.
+        context use``, then the default socket.
 
         Args:
             timeout: as for the constructor.

@@ -22,14 +22,7 @@ _OF_TLS: Final = ("ca.pem", "cert.pem", "key.pem")
 
 
 def client_from_env() -> DockerClient:
-    """Return a client for the engine that the `docker` command would use.
-
-    That is the engine of DOCKER_HOST, else of the context in DOCKER_CONTEXT or of ``docker context use``, else of the
-    default socket.
-
-    Raises:
-        EngineUnavailableError: no engine answers, or the connection lacks something; the error says what.
-    """
+    """Return a client for the engine that the `docker` command would use; see `DockerEngine.from_env`."""
     environment = os.environ
     where = environment.get("DOCKER_HOST") or _of_context(environment) or _DEFAULT
     if reason := _why_not(where, environment):

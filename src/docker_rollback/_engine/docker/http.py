@@ -56,7 +56,7 @@ class Wire:
         self.api = api
         self.timeout = timeout
         self.patience = patience
-        self._known: _Known | None = None
+        self._known: _Versions | None = None
         self._lock = threading.Lock()
 
     @property
@@ -185,13 +185,13 @@ class Wire:
             return self.patience if patient else self.timeout
         return max(self.patience, patient)
 
-    def _engine(self) -> _Known:
+    def _engine(self) -> _Versions:
         with self._lock:
             if self._known is None:
                 self._known = self._negotiate()
             return self._known
 
-    def _negotiate(self) -> _Known:
+    def _negotiate(self) -> _Versions:
         asking = Asking("ask the engine for its version")
         answer = self._got("/version", asking)
         newest, oldest = (_numbers(answer, key) for key in ("ApiVersion", "MinAPIVersion"))
@@ -199,11 +199,11 @@ class Wire:
             raise asking.unreadable("it names no ApiVersion")
         chosen = max(min(newest, NEWEST_API), oldest or (0, 0))
         components = [one for one in answer.get("Components") or [] if "Podman" in str(one.get("Name"))]
-        return _Known(f"{chosen[0]}.{chosen[1]}", libpod=_native_version(components[0]) if components else "")
+        return _Versions(f"{chosen[0]}.{chosen[1]}", libpod=_native_version(components[0]) if components else "")
 
 
 @frozen
-class _Known:
+class _Versions:
     """The API versions of an engine."""
 
     version: str  # the version of Docker's API

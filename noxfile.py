@@ -1,4 +1,4 @@
-"""The project's chores: ``nox -l`` lists them, ``nox -s NAME`` does one. `try.py` gets nox where it is missing."""
+"""The project's chores: ``nox -l`` lists them, ``nox -s NAME`` runs one. `try.py` installs nox if it is missing."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ nox.options.error_on_missing_interpreters = True
 
 PROJECT = nox.project.load_toml("pyproject.toml")
 
-# Runs what follows with an engine: the one that answers on this machine, or else a private one, ended afterwards.
+# Runs a command with an engine: the one that answers on this machine, or else a private one, stopped afterwards.
 WITH_ENGINE = ("python", "-m", "tests.engines", "run")
 
 
@@ -24,7 +24,7 @@ def install(session: nox.Session, *groups: str, package: bool = True) -> None:
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """Run all tests, those on a real engine included; what follows -- goes to pytest."""
+    """Run all tests, also on a real engine; the words after -- go to pytest."""
     install(session, "tests")
     session.run(*WITH_ENGINE, "--", "python", "-m", "pytest", *session.posargs)
 
@@ -45,7 +45,7 @@ def engines(session: nox.Session) -> None:
 
 @nox.session
 def exchange(session: nox.Session) -> None:
-    """Have backups go from each of three kinds of engine to each other, and stand there."""
+    """Restore backups of each of three kinds of engine on the other two."""
     install(session, "tests")
     peers = ("--peer", "podman-5.8", "--peer", "docker-28.5-containerd")
     tests = ("python", "-m", "pytest", "tests/integration/test_store_engines.py")
@@ -54,7 +54,7 @@ def exchange(session: nox.Session) -> None:
 
 @nox.session
 def mutants(session: nox.Session) -> None:
-    """Make small changes to the sources that chance chooses, and say which of them no unit test notices."""
+    """Make random small changes to the sources, and print those that no unit test notices."""
     install(session, "tests")
     session.run("python", "-m", "tests.mutants", *session.posargs)
 
@@ -76,7 +76,7 @@ def types(session: nox.Session) -> None:
 
 @nox.session
 def completeness(session: nox.Session) -> None:
-    """Check that every public name has its whole type written down, as pyright counts it; it needs Node."""
+    """Check with pyright that every public name has a complete type; needs Node."""
     session.install("pyright>=1.1.400", ".")
     session.run("pyright", "--ignoreexternal", "--verifytypes", "docker_rollback", *session.posargs)
 
@@ -90,7 +90,7 @@ def docs(session: nox.Session) -> None:
 
 @nox.session
 def faults(session: nox.Session) -> None:
-    """Break a rollback at every effect it has, and recover; -- --engine NAME --minutes N --seed S plays a sample."""
+    """Break a rollback at every effect, and recover; -- --engine NAME --minutes N --seed S runs a sample."""
     install(session, "tests")
     session.run("python", "-m", "tests.faults", *session.posargs)
     if not {"--only", "--list"}.intersection(session.posargs):
@@ -101,20 +101,20 @@ def faults(session: nox.Session) -> None:
 
 @nox.session
 def demo(session: nox.Session) -> None:
-    """Show a failed update of a PostgreSQL container, and what becomes of it."""
+    """Show a failed update of a PostgreSQL container, and its rollback."""
     install(session, "tests")
     session.run(*WITH_ENGINE, "--", "python", "-m", "demo", *session.posargs)
 
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """Measure what backups and rollbacks cost, beside other ways, and write docs/reference/benchmarks.md."""
+    """Measure the cost of backups and rollbacks against other methods, and write docs/reference/benchmarks.md."""
     install(session, "tests")
     session.run("python", "-m", "bench", *session.posargs)
 
 
 @nox.session
 def fresh(session: nox.Session) -> None:
-    """Run the two commands of the README on a Debian just made, as root."""
+    """Run the two commands of the README in a new minimal Debian, as root."""
     install(session, "tests")
     session.run("python", "-m", "tests.fresh", *session.posargs)

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Try docker-rollback from a plain checkout: ``python3 try.py demo`` or ``python3 try.py tests``.
 
-All set-up is done here: a virtual environment in .venv, nox in it, and then ``nox -s NAME``, which installs the rest
-into .nox. Where no container engine answers, root on Debian gets a private one for as long as it is needed. Any other
-session that ``nox -l`` lists can be named as well; what follows the name goes to nox.
+It creates a virtual environment in .venv, installs nox there, and runs ``nox -s NAME``, which installs the rest into
+.nox. If no container engine answers, root on Debian gets a private one for the time of the session. NAME can be any
+session that ``nox -l`` lists; the words after it go to nox.
 """
 
 from __future__ import annotations
@@ -67,12 +67,12 @@ def get_venv() -> None:
 
 
 def say(message: str) -> None:
-    """Tell what takes time."""
+    """Print a step that takes time."""
     print(f"try.py: {message}", flush=True)
 
 
 def refuse(reason: str) -> NoReturn:
-    """End, telling why."""
+    """Exit with the reason."""
     sys.exit(f"try.py: {reason}")
 
 

@@ -20,11 +20,11 @@ PANELS: Final = (
     ("downtime of the first backup", samples.FIRST, samples.DOWN),
     ("first backup, in total", samples.FIRST, samples.SECONDS),
     ("second backup, 1% changed", samples.SECOND, samples.SECONDS),
-    ("put back, 1% changed", samples.ROLLBACK, samples.SECONDS),
+    ("rollback, 1% changed", samples.ROLLBACK, samples.SECONDS),
 )
 SETS: Final = (catalog.POSTGRESQL, catalog.SMALL_FILES, catalog.LARGE_FILES)
 
-_TITLE: Final = "Seconds that each way takes; less is better"
+_TITLE: Final = "Seconds that each method takes; less is better"
 _LEFT: Final = 8
 _HEAD: Final = 74
 _WIDTH: Final = 236

@@ -26,7 +26,7 @@ def render(machine: Mapping[str, str], known: Medians) -> str:
     shape = ", ".join(f"{name} {value}" for name, value in machine.items())
     parts = [
         f"Measured with: {shape}.",
-        "![Seconds that each way takes, for three data sets](benchmarks.svg)",
+        "![Seconds that each method takes, for three data sets](benchmarks.svg)",
         "## The figures to reach",
         *_goals(known),
         *(line for name in WHOLE for line in _whole(name, known)),
@@ -57,7 +57,7 @@ def _whole(name: str, known: Medians) -> Iterator[str]:
         ("second, 1% changed: downtime", samples.SECOND, samples.DOWN),
         ("total", samples.SECOND, samples.SECONDS),
         ("stored", samples.SECOND, samples.STORED),
-        ("put back, 1% changed", samples.ROLLBACK, samples.SECONDS),
+        ("rollback, 1% changed", samples.ROLLBACK, samples.SECONDS),
         ("full restore", samples.RESTORE, samples.SECONDS),
         ("memory", samples.FIRST, samples.MEMORY),
     ]
@@ -70,7 +70,7 @@ def _whole(name: str, known: Medians) -> Iterator[str]:
             cells[7] = cells[6]
         rows.append([way, *cells])
     yield f"## {name}"
-    yield _table(["way", *(title for title, _, _ in columns)], rows)
+    yield _table(["method", *(title for title, _, _ in columns)], rows)
 
 
 def _growing(names: Iterable[str], known: Medians) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""Shows progress in a terminal; needs the extra ``docker-rollback[rich]``."""
+"""Shows progress in a terminal; needs the extra ``rich``."""
 
 from __future__ import annotations
 

@@ -71,9 +71,7 @@ def test_ssh_without_its_library_says_how_to_get_it(monkeypatch: pytest.MonkeyPa
     """By DOCKER_HOST and by a context; the extra that it names is one of ours, and has docker-py's."""
     monkeypatch.setattr(environment, "find_spec", lambda _: None)
     monkeypatch.setenv("DOCKER_HOST", "ssh://root@far")
-    with pytest.raises(
-        EngineUnavailableError, match=r"ssh://root@far needs paramiko.*pip install docker-rollback\[ssh\]"
-    ):
+    with pytest.raises(EngineUnavailableError, match=r"ssh://root@far needs paramiko.*with its extra 'ssh'"):
         DockerEngine.from_env()
     monkeypatch.delenv("DOCKER_HOST")
     ContextAPI.create_context("far", host="ssh://root@further")

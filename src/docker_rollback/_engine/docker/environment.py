@@ -59,7 +59,7 @@ def _why_not(where: str, environment: Mapping[str, str]) -> str:
             "tcp://host:2376 or ssh://user@host"
         )
     if kind == "ssh" and find_spec("paramiko") is None:
-        return f"{where} needs paramiko, which is not installed: pip install docker-rollback[ssh]"
+        return f"{where} needs paramiko, which is not installed: install docker-rollback with its extra 'ssh'"
     wanted = bool(environment.get("DOCKER_CERT_PATH")) or bool(environment.get("DOCKER_TLS_VERIFY"))
     if wanted and kind in ("tcp", "https") and environment.get("DOCKER_HOST"):
         folder = Path(environment.get("DOCKER_CERT_PATH") or Path("~/.docker").expanduser())

@@ -362,7 +362,9 @@ class Recovery:
         self._keeper.undo(operation)
         record = operation.record
         # Additions after the interruption are not the update's, and are removed only if a backup keeps them.
-        kept, only = record.kept, None if record.phase == "updating" else operation.of_the_update(backup)
+        only = None if record.phase == "updating" else operation.of_the_update(backup)
+        # The record has the id before the backup is taken, and that may have failed.
+        kept = record.kept if record.kept in self._store.ids() else None
         if record.phase == "restored":
             self._resume_rest(operation, backup)
         else:

@@ -25,6 +25,7 @@ from docker_rollback import (
     restore,
     rollback,
 )
+from docker_rollback._containers import StoreIdentity
 from docker_rollback._engine.port import Engine
 from docker_rollback._names import aside_name
 from docker_rollback.testing import FailingEngine, Killed
@@ -495,6 +496,18 @@ def test_a_helper_of_another_folder_of_that_path_stays(shop: Shop) -> None:
     shop.engine.start_container(shop.engine.create_container("foreign", {"Image": "shop:1", "Labels": labels}))
     recover(client=shop.engine, store=shop.store)
     assert there(shop) == ["foreign", "shop"]
+
+
+def test_a_guard_whose_operation_is_over_goes(shop: Shop) -> None:
+    """Nothing needs what it holds any more; one of another store is not ours to judge."""
+    backup("shop", client=shop.engine, store=shop.store)
+    labels = {"docker-rollback.role": "guard", "docker-rollback.operation": "over"}
+    ours = {**labels, **StoreIdentity(shop.store).labels()}
+    other = {**ours, "docker-rollback.store": "/var/backups/elsewhere", "docker-rollback.folder": "1.2"}
+    shop.engine.run("docker-rollback-guard-ours", image="shop:1", labels=ours)
+    shop.engine.run("docker-rollback-guard-other", image="shop:1", labels=other)
+    recover(client=shop.engine, store=shop.store)
+    assert there(shop) == ["docker-rollback-guard-other", "shop"]
 
 
 class Overtaken(FailingEngine):

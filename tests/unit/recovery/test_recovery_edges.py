@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -20,8 +21,9 @@ from docker_rollback import (
     rollback,
 )
 from docker_rollback._restore.container_slot import ContainerSlot
-from docker_rollback.errors import RestoreError
+from docker_rollback.errors import ArchiveError, RestoreError
 from docker_rollback.testing import FEEDING, FailingEngine, FakeEngine, Killed
+from docker_rollback.testing._fake.gnu_tar import tar
 from tests.unit.recovery.test_recovery import die_in_the_body, recovered
 from tests.unit.shop import Shop
 
@@ -285,4 +287,76 @@ def test_a_rollback_that_left_a_difference_is_not_called_done(shop: Shop, monkey
         with pytest.raises(RecoveryFailedError, match=r"HostConfig\.Memory"):
             recovered(shop)
     assert recovered(shop)[0].outcome == "rolled back"
+    shop.check_restored()
+
+
+@pytest.mark.parametrize("verb", ["list_containers", "list_volumes"])
+def test_a_list_that_cannot_be_had_is_told_and_stops_no_work(tmp_path: Path, verb: str) -> None:
+    """Whichever of its lists the engine refuses, recovery fails with that refusal, or has finished without it."""
+    at = 0
+    failures: list[Exception] = []
+    while True:
+        at += 1
+        shop = Shop(BackupStore(tmp_path / str(at)))
+        die_in_the_body(shop, partial(shop.engine.volume("orders").write, "/late", "order"))
+        failing = FailingEngine(shop.engine, at=at, verbs={verb})
+        try:
+            recovered(shop, failing)
+        except RecoveryFailedError as error:
+            failures += error.failures.exceptions
+        if failing.struck is None:
+            break
+        recovered(shop)
+        assert shop.engine.container("shop").status == "running", failing.story()
+        assert not shop.engine.volume("orders").exists("/late"), failing.story()
+        shop.check_nothing_left()
+    assert failures
+    assert all("made to fail" in str(failure) for failure in failures)
+    notes = {note for failure in failures for note in getattr(failure, "__notes__", ())}
+    assert verb == "list_containers" or any("lock volumes" in note for note in notes)
+
+
+def test_what_is_found_and_cannot_be_kept_is_not_discarded_unasked(shop: Shop) -> None:
+    """The error says why it cannot be kept, and what would discard it; the service runs on as it was found."""
+    die_in_the_body(shop, lambda: shop.engine.volume("orders").write("/late", "order"))
+    shop.engine.program("tar", lambda run: tar(run) if "--create" not in run.arguments else 2)
+    with pytest.raises(RecoveryFailedError) as failed:
+        recovered(shop)
+    (failure,) = failed.value.failures.exceptions
+    assert isinstance(failure, UnfinishedRollbackError)
+    assert "its present state cannot be kept" in failure.reasons[0]
+    assert "keep_found=False would discard it" in failure.reasons[0]
+    assert failure.store == str(shop.store.path)
+    assert isinstance(failure.__cause__, ArchiveError)
+    assert shop.engine.container("shop").status == "running"
+    assert shop.engine.volume("orders").exists("/late")
+    (done,) = recover(client=shop.engine, store=shop.store.path, keep_found=False)
+    assert done.kept is None
+    shop.check_restored()
+
+
+def test_what_joins_a_group_brings_its_unfinished_work_along(shop: Shop) -> None:
+    """It is known only once the group is; then its operation is looked at as if it had been named."""
+    shop.engine.run("desk", image="shop:1")
+    with (
+        pytest.raises(Killed),
+        rollback(
+            "desk", client=FailingEngine(shop.engine, at=1, verbs={"kill_container"}, kill=True), store=shop.store
+        ) as tx,
+    ):
+        tx._engine.kill_container("desk")
+    shop.engine.remove_container("desk", force=True)
+    shop.engine.run("desk", image="shop:1", NetworkMode=f"container:{shop.id}")
+    with pytest.raises(UnfinishedRollbackError) as refused, shop.rollback():
+        pytest.fail("the block was entered")
+    assert refused.value.containers == ("desk",)
+    assert "'desk'" in refused.value.reasons[0]
+
+
+def test_a_container_that_the_update_renamed_is_kept(shop: Shop) -> None:
+    """It is known by its id; that is not somebody else's container."""
+    die_in_the_body(shop, lambda: shop.engine.rename_container("shop", "shop-old"))
+    (done,) = recovered(shop)
+    assert done.kept is not None
+    assert [one.name for one in shop.store.get(done.kept).containers] == ["shop-old"]
     shop.check_restored()

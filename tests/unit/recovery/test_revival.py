@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -11,6 +12,8 @@ from attrs import evolve
 from docker_rollback import BackupStore
 from docker_rollback._containers import ContainerSnapshotter
 from docker_rollback._model.backup import Mount
+from docker_rollback._names import live
+from docker_rollback._recovery.operation_record import Record
 from docker_rollback._recovery.revival import Removal, Revival, _sentence, as_error, removed_part, with_volumes_named
 from docker_rollback._reporting import Reporter
 from docker_rollback._restore import Restorer
@@ -173,6 +176,38 @@ def test_another_container_of_the_name_takes_its_place_only_if_it_ran(store: Bac
     assert not reviving._is_removed(snapshot("web"))
     engine.stop_container("web")
     assert not reviving._is_removed(snapshot("web"))
+
+
+def test_half_of_a_container_is_given_up_where_another_one_of_its_name_ran(store: BackupStore) -> None:
+    """Somebody has put a service in its place; one that never ran is none."""
+    engine = FakeEngine()
+    engine.add_image("app")
+    half = engine.run("web-docker-rollback-aside-1", image="app", start=False)
+    stopped = (evolve(snapshot("web"), id=half), evolve(snapshot("db"), id="1" * 64))
+    record = Record("op", "capturing", datetime(2026, 1, 2, tzinfo=UTC), "host", 1, "engine", (), stopped=stopped)
+    reviving = revival(engine, store, DIFFERS)
+    assert reviving._replaced(record, {half}) == set()
+    engine.run("web", image="app", start=False)
+    engine.run("db", image="app")
+    assert reviving._replaced(record, {half}) == set()
+    engine.start_container("web")
+    assert reviving._replaced(record, {half}) == {half}
+    assert reviving._replaced(record, set()) == set()
+
+
+def test_the_newest_image_that_the_engine_has_is_taken(store: BackupStore) -> None:
+    """The second commit, else the first, of the running container, else what is known of the container alone."""
+    engine = FakeEngine()
+    container = snapshot("web")
+    reviving = revival(engine, store, DIFFERS)
+    assert reviving._latest(container) == container
+    for name, tag in (("old", live(container.image.tag)), ("new", container.image.tag)):
+        added = engine.add_image(tag, files={"/app": name})
+        latest = reviving._latest(container).image
+        assert (latest.id, latest.clean) == (added, False)
+        assert latest.layers == latest.committed_layers == tuple(engine.inspect_image(tag)["RootFS"]["Layers"])
+    clean = evolve(container, image=evolve(container.image, layers=latest.layers, original_id=added))
+    assert reviving._latest(clean).image.clean
 
 
 # What is put back once more

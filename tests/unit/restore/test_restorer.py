@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, TypeVar
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar, cast
 
 import pytest
+from attrs import evolve
 
 from docker_rollback import (
     DockerRollbackError,
@@ -18,7 +19,10 @@ from docker_rollback import (
     restore,
     rollback,
 )
+from docker_rollback._containers import ContainerSnapshotter
+from docker_rollback._host import Timer
 from docker_rollback._restore import Restorer
+from docker_rollback._restore.container_slot import ContainerSlot, ensure_all_run
 from docker_rollback.errors import RestoreError
 from docker_rollback.parts import ContainerFilter
 from docker_rollback.testing import FailingEngine, FakeEngine, Killed
@@ -146,6 +150,94 @@ def test_an_original_with_its_name_makes_way_if_something_cannot_be_undone_in_pl
     assert shop.engine.container("shop").id != shop.id
     assert shop.engine.inspect_container("tail")["HostConfig"]["Links"] == ["/shop:/tail/till"]
     shop.check_restored()
+
+
+def test_limits_that_an_update_changed_are_put_back_in_place(shop: Shop) -> None:
+    """The very container has them again."""
+    heavy = shop.engine.run("heavy", image="shop:1", Memory=1 << 30, NanoCpus=10**9)
+    before = shop.engine.inspect_container("heavy")
+    with rollback("heavy", client=shop.engine, store=shop.store, verify=None):
+        shop.engine.update_container("heavy", {"Memory": 2 << 30, "NanoCpus": 2 * 10**9})
+        raise RollbackRequested
+    after = shop.engine.inspect_container("heavy")
+    assert after["Id"] == heavy
+    assert compare(before, after) == []
+
+
+def test_what_an_engine_makes_otherwise_is_an_error_that_names_each_difference(shop: Shop) -> None:
+    """It runs, but not as it was captured."""
+    shop.engine.run("heavy", image="shop:1", Memory=1 << 30, env=["B=2"])
+    taken = backup("heavy", client=shop.engine, store=shop.store)
+    shop.engine.remove_container("heavy", force=True, volumes=True)
+
+    class Forgetful(FailingEngine):
+        def create_container(self, name: str, request: Mapping[str, Any]) -> str:
+            """Create it without its limit."""
+            return super().create_container(name, {**request, "HostConfig": {**request["HostConfig"], "Memory": 0}})
+
+    with pytest.raises(RestoreError, match="it was restored, but differs from what was captured") as failed:
+        restore(taken, client=Forgetful(shop.engine), store=shop.store)
+    assert failed.value.container == "heavy"
+    assert [difference.partition(":")[0] for difference in failed.value.differences] == ["HostConfig.Memory"]
+    assert shop.engine.container("heavy").status == "running"
+
+
+@pytest.mark.parametrize("dirty", [True, False])
+def test_on_another_engine_the_name_leads_to_the_image_that_was_put_there(shop: Shop, *, dirty: bool) -> None:
+    """That engine may give the same image another id; the image of a changed container does not get the name."""
+    if dirty:
+        shop.engine.container("shop").write("/etc/own", "mine")
+    taken = backup("shop", client=shop.engine, store=shop.store)
+    (container,) = taken.containers
+    image = evolve(container.image, name_id="sha256:" + "0" * 64, original_id="sha256:" + "0" * 64)
+    moved = evolve(taken, containers=(evolve(container, image=image),))
+    snapshotter = ContainerSnapshotter(shop.engine, shop.store)
+    slot = ContainerSlot(shop.engine, snapshotter, moved.containers[0], {}, has_archives=True)
+    another = shop.engine.inspect_image("shop:2")["Id"]
+    slot.image_id = another
+    led_back = slot.restore_image_name()
+    if dirty:
+        assert led_back is None
+        assert shop.engine.inspect_image("shop:1")["Id"] != another
+    else:
+        assert led_back is not None
+        assert (led_back.name, led_back.image, shop.engine.inspect_image("shop:1")["Id"]) == (
+            "shop:1",
+            another,
+            another,
+        )
+    assert slot.restore_image_name() is None
+
+
+def test_each_restored_container_that_does_not_run_is_named(shop: Shop) -> None:
+    """All are tried; one is told by its own error, several by one that has theirs."""
+
+    class Slot:
+        def __init__(self, name: str, *, runs: bool) -> None:
+            self.name, self.runs, self.tried = name, runs, False
+
+        def ensure_running(self, *, timer: Timer) -> None:
+            """Say that it does not run."""
+            assert timer is shop.clock
+            self.tried = True
+            if not self.runs:
+                raise RestoreError(self.name, "it ends at once", restored=True)
+
+    def fails(*slots: Slot) -> RestoreError:
+        with pytest.raises(RestoreError) as failed:
+            ensure_all_run(cast(list[ContainerSlot], list(slots)), timer=shop.clock)
+        assert all(slot.tried for slot in slots)
+        return failed.value
+
+    one = fails(Slot("a", runs=True), Slot("b", runs=False), Slot("c", runs=True))
+    assert (one.container, one.reason, one.restored) == ("b", "it ends at once", True)
+    several = fails(Slot("a", runs=False), Slot("b", runs=True), Slot("c", runs=False))
+    assert (several.container, several.restored) == ("a, c", True)
+    assert [str(failure) for failure in several.failures] == [
+        "container 'a': it ends at once",
+        "container 'c': it ends at once",
+    ]
+    ensure_all_run([], timer=shop.clock)
 
 
 def test_of_an_image_whose_name_was_gone_the_name_is_not_made(shop: Shop) -> None:

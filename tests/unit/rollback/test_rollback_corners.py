@@ -12,6 +12,7 @@ from docker_rollback import (
     ContainerSnapshotter,
     EngineError,
     Restorer,
+    Rollback,
     RollbackFailedError,
     RollbackRequested,
     Status,
@@ -25,7 +26,7 @@ from docker_rollback import (
 from docker_rollback._engine.port import ContainerFilter
 from docker_rollback.reports import ContainerState
 from docker_rollback.testing import FailingEngine, FakeClock
-from tests.unit.shop import Shop
+from tests.unit.shop import Shop, parts
 
 
 def test_nobody_starts_on_a_volume_that_could_not_be_filled(shop: Shop) -> None:
@@ -208,6 +209,14 @@ def test_a_wrong_argument_is_found_at_once(shop: Shop, arguments: dict[str, Any]
     """Nothing is entered, nothing is stopped."""
     with pytest.raises((ValueError, TypeError), match=words):
         rollback("shop", **{"client": shop.engine, "store": shop.store, **arguments})
+
+
+def test_a_rollback_is_of_something(shop: Shop) -> None:
+    """The parts of one can be put together by hand; then too it names a container or a project."""
+    of_rollback = parts(shop.engine, shop.store, shop.clock).of_rollback()
+    with pytest.raises(ValueError, match="at least one container"):
+        Rollback((), of_rollback)
+    Rollback((), of_rollback, project="shop")
 
 
 @pytest.mark.parametrize("container", [None, b"web", ["web"]])

@@ -327,11 +327,11 @@ def test_several_images_share_a_draft(store: BackupStore) -> None:
 
 def test_a_layer_that_came_compressed_is_the_one_of_later_images(store: BackupStore) -> None:
     """What an engine has compressed is not compressed once more for an image that comes with plain layers."""
-    img = image(b"base", b"1")
+    img, other = image(b"base", b"1"), image(b"of another")
     with store.draft("b1") as draft:
-        first, second = (
-            json.loads(b"".join(store.open_blob(draft.add_image(pieces(layout(img)), layers=img.diff_ids))))["layers"]
-            for layout in (making.oci_gzip, making.oci_plain)
+        first, _, second = (
+            json.loads(b"".join(store.open_blob(draft.add_image(pieces(layout(of)), layers=of.diff_ids))))["layers"]
+            for of, layout in ((img, making.oci_gzip), (other, making.oci_plain), (img, making.oci_plain))
         )
     digests = [digest(layer) for layer in making.gzipped(img)]
     assert [layer["digest"] for layer in first] == [layer["digest"] for layer in second] == digests

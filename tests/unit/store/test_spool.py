@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from docker_rollback._store.draft import Draft
-from docker_rollback._store.spool import FileCopy
+from docker_rollback._store.spool import FileCopy, Spool
 from docker_rollback._store.store import BackupStore
-from docker_rollback.errors import StoreError
+from docker_rollback.errors import StoreError, StoreFullError
+from tests.unit.store.making import FailingDisk
 
 
 @pytest.fixture
@@ -47,6 +49,41 @@ def test_what_is_never_read_goes_too(draft: Draft, tmp_path: Path) -> None:
         spool.write(b"data")
         raise KeyError
     assert put_aside(tmp_path / "store") == []
+
+
+def test_what_the_disk_refuses_is_an_error_of_the_store(tmp_path: Path) -> None:
+    """A spool and a copy name their file, on a full disk too, with a write and with a read."""
+    with pytest.raises(StoreError, match="spool: No such file"), Spool(tmp_path / "missing" / "spool"):
+        pytest.fail("the block was entered")
+    full = OSError(errno.ENOSPC, "No space left on device")
+    with Spool(tmp_path / "spool", disk=FailingDisk(2, full)) as spool:
+        with pytest.raises(StoreFullError, match="spool: the disk is full"):
+            spool.write(b"data")
+        (tmp_path / "spool").unlink()
+        with pytest.raises(StoreError, match="spool: No such file"):
+            spool.read(1)
+    (tmp_path / "file").write_bytes(b"0123456789")
+    with FileCopy(tmp_path / "copy", disk=FailingDisk(2, full)) as copy, (tmp_path / "file").open("rb") as file:
+        with pytest.raises(StoreFullError, match="copy: the disk is full"):
+            copy.update(file.fileno(), 10, lambda: None)
+        (tmp_path / "copy").unlink()
+        with pytest.raises(StoreError, match="copy: No such file"):
+            copy.update(file.fileno(), 10, lambda: None)
+
+
+def test_a_file_that_becomes_shorter_is_copied_to_its_end(tmp_path: Path) -> None:
+    """What a longer one had beyond is not in the copy any more, and comes back with it."""
+    path, stretch = tmp_path / "file", 8 << 20
+    path.write_bytes(b"a" * stretch + b"b" * stretch)
+    with FileCopy(tmp_path / "copy") as copy, path.open("rb") as file:
+        copy.update(file.fileno(), 2 * stretch, lambda: None, threads=2)
+        assert copy.size == 2 * stretch
+        os.truncate(path, 5)
+        copy.update(file.fileno(), 2 * stretch, lambda: None, threads=2)
+        assert (copy.size, b"".join(copy.pieces())) == (5, b"aaaaa")
+        os.truncate(path, 7)
+        copy.update(file.fileno(), 7, lambda: None)
+        assert b"".join(copy.pieces()) == b"aaaaa\0\0"
 
 
 def test_nothing_is_written_before_the_block(draft: Draft) -> None:

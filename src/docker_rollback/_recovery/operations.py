@@ -212,8 +212,8 @@ class Operation:
 
     def of_the_update(self, backup: Backup) -> Project:
         """Return the additions to its project that may be removed when an interrupted operation is finished."""
-        # Additions that were made after the start of the rollback stay.
-        came = self.record.came or Project(self.record.project or "")
+        # Additions that were made after the start of the rollback stay. Without a project there are none.
+        came = self.record.came or Project("")
         if self.record.phase != "restored":
             return came
         # Once everything was restored, people may be at work: after any start of an added container, volumes and

@@ -98,7 +98,7 @@ def decompressed(pieces: Iterable[bytes], kind: str) -> Iterator[bytes]:
 def plain(pieces: Iterator[bytes]) -> Iterator[bytes]:
     """Yield a stream's uncompressed content; raises `CompressionError` if it is broken."""
     first = next(pieces, b"")
-    kind = compression(first[:4])
+    kind = compression(first)
     whole = chain([first], pieces)
     yield from whole if kind is None else decompressed(whole, kind)
 

@@ -171,9 +171,10 @@ def test_what_an_engine_makes_otherwise_is_an_error_that_names_each_difference(s
     shop.engine.remove_container("heavy", force=True, volumes=True)
 
     class Forgetful(FailingEngine):
-        def create_container(self, name: str, request: Mapping[str, Any]) -> str:
+        def create_container(self, name: str, request: Mapping[str, Any], *, platform: str | None = None) -> str:
             """Create it without its limit."""
-            return super().create_container(name, {**request, "HostConfig": {**request["HostConfig"], "Memory": 0}})
+            request = {**request, "HostConfig": {**request["HostConfig"], "Memory": 0}}
+            return super().create_container(name, request, platform=platform)
 
     with pytest.raises(RestoreError, match="it was restored, but differs from what was captured") as failed:
         restore(taken, client=Forgetful(shop.engine), store=shop.store)

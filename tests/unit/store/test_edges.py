@@ -93,6 +93,20 @@ def test_a_store_that_stays_locked_hides_no_error(store: BackupStore, monkeypatc
     assert list((store.path / "drafts").iterdir()) == []
 
 
+def test_room_that_cannot_be_told_is_an_error_of_the_store(tmp_path: Path) -> None:
+    """The disk itself may be gone."""
+
+    class Gone(Disk):
+        def room(self, path: Path) -> int:
+            """Fail."""
+            raise OSError(errno.EIO, "the disk says no", str(path))
+
+    with BackupStore(tmp_path / "store", disk=Gone()).draft("b1") as draft:
+        with pytest.raises(StoreError, match="the disk says no") as caught:
+            draft.room()
+        assert caught.value.path == str(tmp_path / "store")
+
+
 def test_a_reader_that_died_holds_nothing(store: BackupStore) -> None:
     """What a reader left that was killed does not keep a backup, and is removed; foreign files mean nothing."""
     making.save(store, "b1")

@@ -71,7 +71,9 @@ def sweep(
     for path in [] if dry_run else list(layout.leftovers()):
         with translated(path):
             layout.disk.remove(path)
-    for path in [] if dry_run else list(layout.locks.glob("container-*.lock")):
+    with translated(layout.locks):
+        locks = [] if dry_run else list(layout.locks.glob("container-*.lock"))
+    for path in locks:
         # The locks of dead processes, and of earlier versions, which never removed them.
         remove_unheld(path, disk=layout.disk)
     pinned = clear_dead_drafts(layout, dry_run=dry_run)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -143,6 +145,84 @@ def test_a_failure_of_any_call_is_an_error_that_says_so(start: Callable[[str], P
             assert list(path.glob(".*.tmp")) == []
         assert_sound(path, at_least=at_least, at_most=at_most)
     assert failed > len(log) / 2
+
+
+class Refusing:
+    """Has one call of this process that opens, lists or changes something below a folder fail, once it is armed."""
+
+    def __init__(self) -> None:
+        self._left, self._below = 0, ""
+        self.seen = 0
+        sys.addaudithook(self._note)
+
+    @contextmanager
+    def below(self, path: Path, at: int) -> Iterator[None]:
+        """Have the call of this number fail, from 1 on, none where 0, and count all of them."""
+        self._below, self._left, self.seen = str(path), at, 0
+        try:
+            yield
+        finally:
+            self._below = ""
+
+    def _note(self, event: str, arguments: tuple[object, ...]) -> None:
+        if self._below and event in _CALLS and str(arguments[0]).startswith(self._below):
+            self.seen += 1
+            if self.seen == self._left:
+                raise OSError(errno.EIO, "the disk says no")
+
+
+_CALLS = {"open", "os.listdir", "os.scandir", "os.mkdir", "os.rename", "os.remove", "os.rmdir"}
+
+
+@pytest.fixture(scope="module")
+def refusing() -> Refusing:
+    """Give the one of this process: such a hook stays."""
+    return Refusing()
+
+
+def look(store: BackupStore) -> None:
+    """Read all that there is, and write nothing but what reading takes."""
+    store.check()
+    for found in store.list():
+        store.verify(found.id)
+        b"".join(store.open_blob(found.volumes[0].base))
+        store.export(found.id, store.path.parent / "out.tar")
+
+
+def note(store: BackupStore) -> None:
+    """Hold a backup, keep and remove a record, and take and ask for a lock."""
+    store.hold("b1", "rollback", "why")
+    store.journal.put("note", {"written": "x"})
+    assert store.journal.is_there()
+    assert store.journal.names() == ["note"]
+    store.journal.remove("note")
+    store.prune(keep=1)
+    store.release("b1", "rollback")
+    with store.using("b1"), store.lock("c0ffee", container="web"):
+        assert store.is_locked("c0ffee")
+    assert not store.is_locked("c0ffee")
+
+
+@pytest.mark.parametrize("name", [*WORKS, "look", "note"])
+def test_whatever_the_system_refuses_is_an_error_of_the_store(
+    start: Callable[[str], Path], refusing: Refusing, name: str
+) -> None:
+    """No other exception comes out where a file or folder of the store cannot be opened, listed or changed."""
+    work: Work = {"look": look, "note": note}.get(name) or WORKS[name][0]
+    path = start(name)
+    with refusing.below(path, 0):
+        work(BackupStore(path))
+    calls, failed = refusing.seen, 0
+    for number in range(1, calls + 1):
+        path = start(name)
+        with refusing.below(path, number):
+            try:
+                work(BackupStore(path))
+            except StoreError as error:
+                failed += 1
+                said = str(error)
+                assert "the disk says no" in said, said
+    assert failed > calls / 3
 
 
 @pytest.mark.parametrize(

@@ -213,10 +213,10 @@ def test_a_wrong_argument_is_found_at_once(shop: Shop, arguments: dict[str, Any]
 
 def test_a_rollback_is_of_something(shop: Shop) -> None:
     """The parts of one can be put together by hand; then too it names a container or a project."""
-    of_rollback = parts(shop.engine, shop.store, shop.clock).of_rollback()
+    built = parts(shop.engine, shop.store, shop.clock)
     with pytest.raises(ValueError, match="at least one container"):
-        Rollback((), of_rollback)
-    Rollback((), of_rollback, project="shop")
+        Rollback((), built)
+    Rollback((), built, project="shop")
 
 
 @pytest.mark.parametrize("container", [None, b"web", ["web"]])

@@ -147,7 +147,7 @@ class Revival:
         if self._is_there(snapshot):
             return False
         other = find_container(self._engine, snapshot.name)
-        if other is None or other.id == snapshot.id or not (other.state.alive or started_at(other.inspection)):
+        if other is None or other.id == snapshot.id or not started_at(other.inspection):
             return True
         logger.warning("%s: somebody removed it and created another one, which stays as it is", snapshot.name)
         return False

@@ -89,7 +89,7 @@ class Blobs:
                 raise self.corrupt(blob.digest, f"it is {found.st_size} bytes long, not {blob.size}")
             stamp = _stamp(found)
             # A file that has changed within the last tick could change again and show the same times.
-            settled = max(stamp[-2:]) < time.time_ns() - _TICK
+            settled = max(found.st_mtime_ns, found.st_ctime_ns) < time.time_ns() - _TICK
             held = b""
             left = blob.size
             while left:

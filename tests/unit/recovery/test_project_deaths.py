@@ -28,6 +28,7 @@ from docker_rollback import (
     rollback,
 )
 from docker_rollback._engine.port import Engine
+from docker_rollback._recovery.operation_record import Record
 from docker_rollback.parts import ContainerFilter
 from docker_rollback.testing import FailingEngine, FakeClock, FakeEngine, Killed
 from tests.unit.shop import UpdateFailedError
@@ -144,6 +145,32 @@ def test_what_is_made_after_a_death_is_not_the_updates(town: Town, verb: str) ->
     assert town.engine.volume("shop_later").read("/words") == b"dear"
     town.engine.remove_volume("shop_later")
     town.check_restored()
+
+
+@pytest.mark.parametrize("is_at_work", [False, True])
+def test_what_the_update_added_goes_unless_somebody_works_with_it(town: Town, *, is_at_work: bool) -> None:
+    """All was restored before the death: whoever has started an added container since keeps it, and the volumes."""
+
+    class DyingOnceAllIsRestored(Dying):
+        def pass_on(self, verb: str, work: Callable[[], T], *arguments: object) -> T:
+            """Do one call, or die before the first start."""
+            records = [town.store.journal.get(key, Record) for key in town.store.journal.names()]
+            self.is_on_its_way_back = any(record is not None and record.phase == "restored" for record in records)
+            return super().pass_on(verb, work, *arguments)
+
+    with pytest.raises(Killed), town.rollback(engine=DyingOnceAllIsRestored(town.engine, "start_container")):
+        town.update()
+        raise UpdateFailedError
+    if is_at_work:
+        town.engine.start_container("shop-search-1")
+    (done,) = recover(client=town.engine, store=town.store)
+    assert done.outcome == "rolled back"
+    if is_at_work:
+        assert town.engine.container("shop-search-1").status == "running"
+        assert town.engine.volume("shop_index").read("/words") == b"many"
+        assert "shop-worker-3" not in town.stock()["containers"]
+    else:
+        town.check_restored()
 
 
 class Refusing(FailingEngine):

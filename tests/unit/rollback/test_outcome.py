@@ -62,6 +62,9 @@ def test_a_good_update_is_told(shop: Shop, told: list[Outcome]) -> None:
     assert {volume.name: volume.way for volume in backup.volumes} == dict.fromkeys(
         [volume.name for volume in tx.backup.volumes], "helper"
     )
+    archives = {archive.name: archive for archive in tx.backup.volumes}
+    assert all(archive.increment is None for archive in archives.values())
+    assert [volume.stored for volume in backup.volumes] == [archives[one.name].base.size for one in backup.volumes]
     assert all(0 < volume.stored < volume.size for volume in backup.volumes)
     assert (backup.networks, backup.durable) == (("front",), True)
     assert (outcome.reason, outcome.rejected, outcome.rolled_back, outcome.lost) == (None, (), (), None)

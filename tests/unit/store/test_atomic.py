@@ -9,11 +9,12 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
 from docker_rollback._model.backup import Descriptor, VolumeArchive
-from docker_rollback._store.files import write_atomic
+from docker_rollback._store.files import DISK, store_error, write_atomic
 from docker_rollback._store.store import BackupStore
 from docker_rollback.errors import CorruptBackupError, StoreError, StoreFullError, StoreNotWritableError
 from tests.unit.store import making
@@ -244,6 +245,28 @@ def test_what_the_system_says_is_told_in_our_words(tmp_path: Path, code: int, er
     assert caught.value.path == str(tmp_path / "x")
     assert os.strerror(code) in str(caught.value)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_room_of_a_disk_is_told_where_it_is_what_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A quota may be used up on a disk with room, and a disk that is gone has no numbers."""
+    room = DISK.room(tmp_path)
+    missing = tmp_path / "missing" / "x"
+
+    def free(code: int) -> int | None:
+        error = store_error(OSError(code, os.strerror(code)), missing)
+        assert isinstance(error, StoreFullError)
+        return error.free
+
+    assert free(errno.ENOSPC) == pytest.approx(room, rel=0.2)
+    assert free(errno.EDQUOT) is None
+
+    def refuse(_: object) -> NoReturn:
+        raise OSError(errno.EIO, "the disk says no")
+
+    monkeypatch.setattr(os, "statvfs", refuse)
+    assert free(errno.ENOSPC) is None
 
 
 def test_after_a_death_the_next_backup_goes_well(start: Callable[[str], Path]) -> None:

@@ -33,7 +33,7 @@ from docker_rollback._containers import (
 )
 from docker_rollback._engine import ContainerFilter, Engine, Inspection
 from docker_rollback._host import now
-from docker_rollback._inspection import Report, bound_to, gap_of, observe, start_order
+from docker_rollback._inspection import Report, bound_to, gap_of, hash_gap, observe, start_order
 from docker_rollback._model import ContainerSnapshot, Exclude, NotCovered, Observed, left_out
 from docker_rollback._store import BackupStore
 from docker_rollback._volumes import Survey, VolumeArchiver, mount_gaps
@@ -279,6 +279,8 @@ def _gaps(scene: Scene) -> Iterator[NotCovered]:
         for mount in one.mounts:
             if (gap := gap_of(mount, data)) is not None:
                 yield gap
+        if (gap := hash_gap(one)) is not None:
+            yield gap
     for name, facts in scene.facts.items():
         yield from facts.loss.not_covered(name, refusals=scene.keeps)
     for name, survey in scene.surveys.items():

@@ -30,6 +30,7 @@ from docker_rollback._inspection import (
     Origin,
     attached_networks,
     gap_of,
+    hash_gap,
     layers_of,
     loss_of,
     made_for_mounts,
@@ -186,6 +187,7 @@ class ContainerSnapshotter:
 
     def _of(self, container: Observed, image: ImageSnapshot, folders: Collection[str]) -> ContainerSnapshot:
         gaps = [gap for mount in container.mounts if (gap := gap_of(mount, folders)) is not None]
+        gaps += [gap] if (gap := hash_gap(container)) is not None else []
         return ContainerSnapshot(
             name=container.name,
             id=container.id,

@@ -7,6 +7,7 @@ from docker_rollback._inspection.conflicts import common_subnet, conflict
 from docker_rollback._inspection.dependencies import (
     COMPOSE_PROJECT,
     bound_to,
+    hash_gap,
     is_one_off,
     needs_name,
     partners,

@@ -13,7 +13,7 @@ from typing import Any
 from attrs import frozen
 
 from docker_rollback._inspection.recreate import refers
-from docker_rollback._model import ContainerSnapshot, Observed
+from docker_rollback._model import ContainerSnapshot, NotCovered, Observed
 from docker_rollback._names import SHORT_ID
 
 _NAMESPACES = ("NetworkMode", "PidMode", "IpcMode")
@@ -21,6 +21,8 @@ _SHARED = "container:"
 COMPOSE_PROJECT = "com.docker.compose.project"
 COMPOSE_ONE_OFF = "com.docker.compose.oneoff"
 _COMPOSE_DEPENDS = "com.docker.compose.depends_on"
+_COMPOSE_HASH = "com.docker.compose.config-hash"
+_COMPOSE_VERSION = "com.docker.compose.version"
 _COMPOSE_SERVICE = "com.docker.compose.service"
 
 
@@ -85,6 +87,26 @@ def is_one_off(container: Observed) -> bool:
     """Return True if `compose run` created the container, for one command."""
     labels = container.inspection["Config"].get("Labels") or {}
     return str(labels.get(COMPOSE_ONE_OFF)).lower() == "true"
+
+
+def hash_gap(container: Observed) -> NotCovered | None:
+    """Return the gap of a container that compose recreates once a container that it uses has another id.
+
+    From version 2 on, compose hashes a service after it has replaced ``network_mode: service:x``, and the like, by the
+    id of the container, and compares that hash with a label. The hash is over the whole service in the compose file, so
+    only compose can compute the one for another id.
+    """
+    labels = container.inspection["Config"].get("Labels") or {}
+    used = [partner.setting for partner in partners(container.inspection) if partner.setting != "Links"]
+    # Compose adds a dependency for each service that it replaces by an id.
+    by_id = labels.get(_COMPOSE_HASH) and labels.get(_COMPOSE_DEPENDS)
+    if not (used and by_id) or str(labels.get(_COMPOSE_VERSION)).startswith("1."):
+        return None
+    return NotCovered(
+        f"{_COMPOSE_HASH} of {container.name}",
+        f"compose computes it with the id of the container in {used[0]}; if that one has to be recreated, the next "
+        "`up` recreates this one, too, with a new writable layer; `up --no-recreate` does not",
+    )
 
 
 def with_ids(inspection: Mapping[str, Any], ids: Mapping[str, str]) -> dict[str, Any]:

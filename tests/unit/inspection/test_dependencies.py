@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from docker_rollback._inspection.dependencies import bound_to, start_order, with_ids
+from docker_rollback._inspection.dependencies import bound_to, hash_gap, start_order, with_ids
 from docker_rollback._model.backup import ContainerState, Observed
 
 
@@ -122,3 +122,37 @@ def test_references_by_id_follow_the_new_ids() -> None:
     assert found["IpcMode"] == "private"
     assert found["VolumesFrom"] == ["new:ro", "db"]
     assert with_ids(container("x", NetworkMode="n1").inspection, {"n1": "n2"})["HostConfig"]["NetworkMode"] == "n2"
+
+
+COMPOSE = {
+    "com.docker.compose.config-hash": "ab" * 32,
+    "com.docker.compose.depends_on": "db:service_started:true",
+    "com.docker.compose.version": "2.40.3",
+}
+"""The labels of a service with ``network_mode: service:db``."""
+
+
+@pytest.mark.parametrize(
+    "host_config", [{"NetworkMode": f"container:{DB.id}"}, {"IpcMode": f"container:{DB.id}"}, {"VolumesFrom": [DB.id]}]
+)
+def test_a_hash_of_compose_over_the_id_of_another_container_is_a_gap(host_config: dict[str, Any]) -> None:
+    """The label would no longer be true if the other one got another id."""
+    gap = hash_gap(container("web", COMPOSE, **host_config))
+    assert gap is not None
+    assert gap.what == "com.docker.compose.config-hash of web"
+    assert next(iter(host_config)) in gap.reason
+
+
+@pytest.mark.parametrize(
+    ("labels", "host_config"),
+    [
+        (COMPOSE, {}),
+        (COMPOSE, {"Links": ["/db:/web/store"]}),
+        ({**COMPOSE, "com.docker.compose.version": "1.29.2"}, {"NetworkMode": f"container:{DB.id}"}),
+        ({**COMPOSE, "com.docker.compose.depends_on": ""}, {"NetworkMode": "container:other"}),
+        (None, {"NetworkMode": f"container:{DB.id}"}),
+    ],
+)
+def test_any_other_hash_stays_true(labels: dict[str, str] | None, host_config: dict[str, Any]) -> None:
+    """Compose 1 hashes the service's name, and a link is by name; a container of nobody's service is as in the file."""
+    assert hash_gap(container("web", labels, **host_config)) is None

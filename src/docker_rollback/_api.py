@@ -196,7 +196,7 @@ def replace(
     Args:
         container: its name, its id, or a docker-py `Container`.
         image: the name, digest or id of the new image; by default the name of the old one. It is required if an
-            earlier rollback created the container by the id of its image, and no backup in the store knows the name.
+            earlier rollback recreated the container without that name, and no backup in the store knows it.
         pull: when to pull the image from its registry: if it is "missing", "always" or "never".
         platform: the platform of the image ("linux/arm64"); by default the engine chooses.
         options: the keyword arguments of `rollback`, and those of `Rollback.replace` that change the container:

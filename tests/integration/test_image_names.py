@@ -272,6 +272,34 @@ def test_names_are_left_alone_on_request(street: Street) -> None:
     assert tx.outcome.names == ()
 
 
+def test_what_two_containers_of_an_image_show_leads_to_it(street: Street) -> None:
+    """The name leads elsewhere when they are recreated; what each shows instead stays, and goes with the container."""
+    built, store = street.build(), street.folder / "store"
+    names = [street.stand(f"web{number}", "") for number in range(2)]
+    street.engine.tag_image(street.first, f"names-held-{street.token}:1")
+    for name in [*names, *names]:
+        with rollback(name, client=street.client, store=store, verify=None, restore_tags=False, keep=1) as tx:
+            street.engine.tag_image(built, street.tag)
+            street.client.api.remove_container(name, force=True, v=True)
+            raise RollbackRequested
+        assert tx.status is Status.ROLLED_BACK
+        recover(client=street.client, store=store)
+        made = [street.made_from(one) for one in names]
+        assert {image for _, image in made} == {street.first}
+        recreated = [reference for reference, _ in made if not reference.endswith(street.tag)]
+        assert recreated
+        assert {street.id_of(reference) for reference in recreated} == {street.first}
+    for name in names:
+        with rollback(name, client=street.client, store=store, verify=None) as tx:
+            tx.replace(name)
+        assert tx.status is Status.COMMITTED
+        reference, image = street.made_from(name)
+        assert reference.endswith(street.tag)
+        assert image == built
+    left = street.engine.inspect_image(street.first)["RepoTags"]
+    assert [tag for tag in left if not tag.endswith(f"names-held-{street.token}:1")] == []
+
+
 def test_a_failed_image_stays_where_its_state_is_kept(street: Street) -> None:
     """It has no name any more but ours, and that goes without it."""
     name, built = street.stand("web", ""), street.build()

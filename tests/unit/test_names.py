@@ -33,6 +33,7 @@ from docker_rollback import (
 from docker_rollback._containers.images import create_on, name_of
 from docker_rollback._model.backup import backup_id
 from docker_rollback._names import image_tag, named, names_of
+from docker_rollback.parts import EngineInfo
 from docker_rollback.reports import LedBack
 from docker_rollback.testing import FailingEngine, FakeEngine, Killed
 from tests.unit.mortal import Life, MortalEngine
@@ -127,7 +128,7 @@ def test_a_changed_container_is_created_by_the_id_of_its_image(
     assert outcome.names == (LedBack("app:1", first, new),)
     assert engine.inspect_image("app:1")["Id"] == first != image
     (told,) = outcome.not_exact
-    assert told == f"container 'web' was created by the id of its image: Config.Image: 'app:1' became {image!r}"
+    assert told == f"container 'web' could not be created by its own reference: Config.Image: 'app:1' became {image!r}"
     assert told in caplog.text
     assert outcome.backup is not None
     (listed,) = outcome.backup.not_covered
@@ -272,7 +273,7 @@ def test_an_update_whose_name_nobody_knows_asks_for_the_image(
     fail(engine, store)
     before = engine.inspect_container("web")
     with (
-        pytest.raises(ValueError, match=r"'web' was created by the id .* image="),
+        pytest.raises(ValueError, match=r"could not create container 'web' by the name of its image.* image="),
         rollback("web", client=engine, store=tmp_path / "other", verify=None) as tx,
     ):
         tx.replace("web")
@@ -316,15 +317,91 @@ def test_a_name_that_moves_right_before_the_creation_does_no_harm(store: BackupS
 def test_a_container_is_created_on_the_very_image(engine: FakeEngine) -> None:
     """By the name if that leads there, else by the id; the name is not touched."""
     first, second = (str(engine.inspect_image(name)["Id"]) for name in ("app:1", "app:2"))
-    create_on(engine, "one", {"Image": "app:1"}, first)
-    create_on(engine, "two", {"Image": "app:1"}, second)
-    create_on(engine, "three", {"Image": "nobody:1"}, second)
+    create_on(engine, "one", {"Image": "app:1"}, first, tag="docker-rollback:b.0.web")
+    create_on(engine, "two", {"Image": "app:1"}, second, tag="docker-rollback:b.0.web")
+    create_on(engine, "three", {"Image": "nobody:1"}, second, tag="docker-rollback:b.0.web")
     assert [image_of(engine, name) for name in ("one", "two", "three")] == [
         ("app:1", first),
         (second, second),
         (second, second),
     ]
     assert engine.inspect_image("app:1")["Id"] == first
+
+
+class Podman(FakeEngine):
+    """An engine that shows the newest name of the image if a container is created by an id."""
+
+    newest: tuple[str, ...] = ()
+
+    def info(self) -> EngineInfo:
+        """Say that it is Podman."""
+        return evolve(super().info(), flavour="podman")
+
+    def tag_image(self, ref: str, tag: str) -> None:
+        """Remember which name is the newest."""
+        super().tag_image(ref, tag)
+        self.newest = (tag, *(name for name in self.newest if name != tag))
+
+    def create_container(self, name: str, request: Mapping[str, Any], *, platform: str | None = None) -> str:
+        """Create one by a name of its image, with Podman's registry."""
+        if str(request["Image"]).startswith("sha256:"):
+            names = self.inspect_image(request["Image"])["RepoTags"]
+            shown = next((one for one in (*self.newest, *names) if one in names), request["Image"])
+            request = {**request, "Image": f"docker.io/library/{shown}" if shown in names else shown}
+        return super().create_container(name, request, platform=platform)
+
+
+def test_podman_shows_a_name_that_leads_to_the_image(store: BackupStore) -> None:
+    """It is held as long as the container shows it, and goes with the container."""
+    engine = Podman()
+    first = engine.add_image("app:1", files={"/app": "old"})
+    new = engine.add_image("app:2", files={"/app": "new"})
+    engine.tag_image(first, "held:1")
+    names = ["web", "db"]
+    for name in names:
+        engine.run(name, image="app:1")
+    for name in [*names, *names]:
+        # With a stop, Podman's addresses would count as asked for: this engine gives the same ones again.
+        with rollback(name, client=engine, store=store, verify=None, quiesce="pause", restore_tags=False, keep=1) as tx:
+            engine.tag_image(new, "app:1")
+            engine.remove_container(name, force=True)
+            raise RollbackRequested
+        assert tx.status is Status.ROLLED_BACK
+        recover(client=engine, store=store)
+        for one in names:
+            reference, image = image_of(engine, one)
+            assert image == first
+            assert engine.inspect_image(reference)["Id"] == (new if reference == "app:1" else first)
+    for name in names:
+        assert name_of(image_of(engine, name)[0], first) is None
+        with rollback(name, client=engine, store=store, verify=None, quiesce="pause") as tx:
+            tx.replace(name)
+        assert image_of(engine, name) == ("app:1", new)
+    assert engine.inspect_image(first)["RepoTags"] == ["held:1"]
+
+
+def test_what_another_rollback_names_is_not_what_podman_shows() -> None:
+    """The name of another operation is newer, and is removed with that."""
+    engine = Podman()
+    first = engine.add_image("app:1", files={"/app": "old"})
+    engine.tag_image(first, "docker-rollback:mine")
+    engine.tag_image(first, "docker-rollback:other")
+    engine.tag_image(engine.add_image("app:2"), "app:1")
+    create_on(engine, "one", {"Image": "app:1", "Cmd": ["true"]}, first, tag="docker-rollback:mine")
+    assert image_of(engine, "one") == ("docker-rollback:mine", first)
+
+
+def test_an_image_is_found_by_its_id_if_its_name_of_ours_is_gone(store: BackupStore) -> None:
+    """Podman shows a name of ours for a container that anybody creates by an id during a rollback."""
+    engine = FakeEngine()
+    first = engine.add_image("app:1", files={"/app": "old"})
+    engine.tag_image(first, "docker-rollback:other")
+    engine.run("web", image="docker-rollback:other")
+    engine.remove_image("docker-rollback:other")
+    with rollback("web", client=engine, store=store, verify=None) as tx:
+        tx.replace("web")
+    assert tx.status is Status.COMMITTED
+    assert image_of(engine) == (first, first)
 
 
 def test_a_restore_leads_names_back_unless_told_otherwise(engine: FakeEngine, store: BackupStore) -> None:

@@ -24,7 +24,7 @@ from docker_rollback._containers import (
     main_processes,
     quiesced_container,
 )
-from docker_rollback._engine import Engine, remove_named
+from docker_rollback._engine import Engine
 from docker_rollback._host import Timer, now
 from docker_rollback._inspection import Report, own_network, user_endpoints
 from docker_rollback._model import Backup, ContainerSnapshot, NetworkRecord, Observed, Project
@@ -311,7 +311,7 @@ class Capture:
         )
         for removed in pruned.removed:
             for container in listed[removed].containers if removed in listed else ():
-                remove_named(self._engine, container.image.tag)
+                self._snapshotter.forget_pruned(container)
 
     def _networks(self, report: Report) -> tuple[NetworkRecord, ...]:
         attached = [name for container in report.containers for name in user_endpoints(container.inspection)]

@@ -17,8 +17,10 @@ from docker_rollback._containers.images import (
     earlier_name,
     find_origin,
     image_id_of,
+    is_ours,
     name_of,
     provide_image,
+    shown_image,
     take_name,
 )
 from docker_rollback._containers.locking import PROJECT_MARK, locked, project_key

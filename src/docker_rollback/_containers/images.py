@@ -34,14 +34,24 @@ def name_of(reference: str, image_id: str) -> str | None:
     """
     if "@" in reference or _ID.fullmatch(reference) or image_id.removeprefix("sha256:").startswith(reference):
         return None
-    if _OURS.match(bare(reference)):
+    if is_ours(reference):
         return None
     return reference if ":" in reference.rpartition("/")[2] else f"{reference}:latest"
+
+
+def is_ours(reference: str) -> bool:
+    """Return True for a name of ours."""
+    return _OURS.match(bare(reference)) is not None
 
 
 def bare(name: str) -> str:
     """Return an image name without the registry that Podman adds to names of ours."""
     return name.removeprefix("localhost/").removeprefix("docker.io/library/")
+
+
+def shown_image(container: Observed) -> str:
+    """Return the image reference that a container shows, without the registry that Podman adds to names of ours."""
+    return bare(str(container.inspection["Config"]["Image"]))
 
 
 def image_id_of(engine: Engine, reference: str) -> str | None:
@@ -51,7 +61,7 @@ def image_id_of(engine: Engine, reference: str) -> str | None:
 
 
 def earlier_name(store: BackupStore, container: str, image_id: str) -> str | None:
-    """Return the image name of a container from before a rollback created it by the id of its image, or None."""
+    """Return the image name of a container from before a rollback recreated it without that name, or None."""
     for backup in reversed(store.list()):
         for earlier in backup.containers:
             if (earlier.name, earlier.image.id) == (container, image_id):
@@ -67,7 +77,7 @@ def find_origin(engine: Engine, container: Observed) -> Origin:
 def origin_in(image: Inspection, container: Inspection) -> Origin:
     """Return the original image of a container, from the inspections of its image and of itself."""
     reference = str(container["Config"]["Image"])
-    # A rollback creates a container on a committed image only by its id or by a name of ours.
+    # A container on a committed image shows the id or a name of ours.
     named = "@" in reference or name_of(reference, str(image["Id"])) is not None
     return origin_of(image, named=named)
 
@@ -91,11 +101,29 @@ def load_as(engine: Engine, archive: Iterable[bytes], tag: str) -> None:
         engine.remove_image(again(tag))
 
 
-def create_on(engine: Engine, name: str, body: Mapping[str, Any], image_id: str) -> str:
+def create_on(engine: Engine, name: str, body: Mapping[str, Any], image_id: str, *, tag: str) -> str:
     """Create a container on exactly this image, and return its id.
 
-    The container is created by the reference in `body` if that names the image, else by the image's id.
+    The container is created by the reference in `body` if that names the image, else by the image's id. Podman shows
+    the newest name of an image in place of its id. That may be a name of another operation, which removes it at its
+    end. So on Podman the container is created by `tag` instead.
+
+    Args:
+        engine: the engine.
+        name: the new container's name.
+        body: the request.
+        image_id: the id of the image.
+        tag: our name for the image that the container was captured with.
     """
+    # The user's name is never moved for this: other new containers would get another image for that moment.
+    created = _create_by_name(engine, name, body, image_id)
+    if created is None and engine.info().flavour == "podman":
+        created = _create_by_name(engine, name, {**body, "Image": tag}, image_id)
+    return created or engine.create_container(name, {**body, "Image": image_id})
+
+
+def _create_by_name(engine: Engine, name: str, body: Mapping[str, Any], image_id: str) -> str | None:
+    """Create a container by the reference in `body`, and return its id; return None if that is not of this image."""
     if image_id_of(engine, str(body["Image"])) == image_id:
         with suppress(ImageNotFoundError):
             created = engine.create_container(name, body)
@@ -104,8 +132,7 @@ def create_on(engine: Engine, name: str, body: Mapping[str, Any], image_id: str)
             # Somebody moved the name just before. Nothing has run in this container, so it can go.
             logger.warning("%s: image name %s was moved while the container was created", name, body["Image"])
             engine.remove_container(created, force=True, volumes=True)
-    # The name is never moved for this: other new containers would get another image for that moment.
-    return engine.create_container(name, {**body, "Image": image_id})
+    return None
 
 
 def provide_image(engine: Engine, store: BackupStore, container: ContainerSnapshot) -> str:

@@ -17,7 +17,15 @@ from attrs import evolve, field, frozen
 from docker_rollback._containers.creation import forgets_connected_macs
 from docker_rollback._containers.find import find_container, find_image
 from docker_rollback._containers.image_depth import store_image
-from docker_rollback._containers.images import bare, earlier_name, image_id_of, name_of, origin_in, take_name
+from docker_rollback._containers.images import (
+    bare,
+    earlier_name,
+    image_id_of,
+    name_of,
+    origin_in,
+    shown_image,
+    take_name,
+)
 from docker_rollback._containers.locking import locked
 from docker_rollback._containers.overlay import altered, lost_by_commit
 from docker_rollback._containers.overlay_changes import changes as seen_changes
@@ -259,7 +267,8 @@ class ContainerSnapshotter:
         """Remove our names from this container's images, unless a backup needs them.
 
         That includes the names from earlier rollbacks, because a recreated container may use such an image until it is
-        replaced. An image that only the engine has stays, because its backup needs it.
+        replaced. An image that only the engine has stays, because its backup needs it. A name that the container shows
+        stays as well (see `create_on`), until its next rollback: it leads to the container's image.
 
         Args:
             snapshot: the container.
@@ -267,6 +276,7 @@ class ContainerSnapshotter:
         """
         image = snapshot.image
         kept = {image.tag} if image.manifest is None else set()
+        kept |= self._shown(snapshot.name)
         # A container that was created by an image id may use an image of ours, which need not be kept.
         spare = spare and image.clean and name_of(image.reference, image.original_id) is not None
         # A second commit still has its name if its process died, or if the engine refused to remove it.
@@ -276,6 +286,11 @@ class ContainerSnapshotter:
             self._forget(snapshot.name, image.tag, spare=spare)
         if image.name_id not in (None, image.id):
             self._forget(snapshot.name, named(image.tag), spare=True)
+
+    def forget_pruned(self, snapshot: ContainerSnapshot) -> None:
+        """Remove our name of the image of a pruned backup, unless the container shows it."""
+        if snapshot.image.tag not in self._shown(snapshot.name):
+            remove_named(self._engine, snapshot.image.tag)
 
     def forget_all(self, snapshot: ContainerSnapshot) -> None:
         """Remove every image that was committed for a snapshot."""
@@ -299,6 +314,10 @@ class ContainerSnapshotter:
             logger.debug("%s: image %s stays", container, image)
         elif error is not None:
             logger.warning("%s: could not remove image %s from the engine: %s", container, image, error)
+
+    def _shown(self, container: str) -> set[str]:
+        standing = find_container(self._engine, container)
+        return set() if standing is None else {shown_image(standing)}
 
     def _names_of_ours(self, snapshot: ContainerSnapshot) -> list[str]:
         image = find_image(self._engine, snapshot.image.original_id) or {}
@@ -342,12 +361,12 @@ class ContainerSnapshotter:
         return evolve(image, name=name, name_id=name_id)
 
     def _lost_names(self, snapshot: ContainerSnapshot) -> Iterator[NotCovered]:
-        """Yield a gap if the container could only be recreated by the id of its image (`Config.Image`)."""
+        """Yield a gap if the container could not be recreated by its own reference (`Config.Image`)."""
         reference = snapshot.image.reference
         if image_id_of(self._engine, reference) != snapshot.image.id:
             yield NotCovered(
                 f"Config.Image of {snapshot.name}",
-                f"if the container has to be recreated, it is the id of its image, not {reference!r}",
+                f"if the container has to be recreated, it is not {reference!r}, which leads elsewhere",
             )
 
     def _layers(self, image: str) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable
 from attrs import frozen
 
 from docker_rollback._capture import guards_of
-from docker_rollback._containers import find_container, find_containers, find_image, take_name
+from docker_rollback._containers import find_container, find_containers, find_image, shown_image, take_name
 from docker_rollback._engine import EVERY, Engine, remove_named
 from docker_rollback._model import Observed
 from docker_rollback._names import IMAGE_REPOSITORY, KEPT_REPOSITORY, again, is_aside, live, name_before_aside
@@ -68,7 +68,9 @@ class LeftOver:
             if operation not in known.operations:
                 self._engine.remove_container(guard, force=True)
         self._clear_renamed(known, containers)
-        self._clear_images(known, images, in_use={str(one.inspection["Image"]) for one in containers})
+        shown = {shown_image(one) for one in containers}
+        in_use = {str(one.inspection["Image"]) for one in containers}
+        self._clear_images(known, [name for name in images if name not in shown], in_use=in_use)
 
     def _known(self) -> _Known | None:
         """Return the known operations; None if a record cannot be read, because it may name anything."""
@@ -85,7 +87,7 @@ class LeftOver:
         )
 
     def _clear_images(self, known: _Known, images: Iterable[str], *, in_use: Collection[str]) -> None:
-        """Remove the names of images that this store holds as well, except images that containers use."""
+        """Remove those names of images that this store holds as well, except the last name of one that is in use."""
         named: dict[str, dict[str, bool]] = {}
         for name in images:
             operation = name.rpartition(":")[2].partition(".")[0]

@@ -224,7 +224,7 @@ class ContainerSlot:
                 [str(difference) for difference in differences],
             )
         unavoidable = tuple(
-            f"container {self._snapshot.name!r} was created by the id of its image: {difference}"
+            f"container {self._snapshot.name!r} could not be created by its own reference: {difference}"
             for difference in excused
             if difference.path == "Config.Image"
         )
@@ -356,11 +356,11 @@ class ContainerSlot:
 
     def _create(self) -> None:
         config = self._engine.inspect_image(self.image_id).get("Config") or {}
-        reference = self._snapshot.image.reference
+        reference, tag = self._snapshot.image.reference, self._snapshot.image.tag
         request = create_request(self._wanted, image=reference, image_config=config, held=True)
         name = request.name + ("" if self._needs_name else TEMPORARY_ASIDE)
         with self._naming_lost_folders():
-            created = create_on(self._engine, name, body_for(self._engine, request), self.image_id)
+            created = create_on(self._engine, name, body_for(self._engine, request), self.image_id, tag=tag)
         self._ids[self._snapshot.id] = self._standing_id = created
         join(self._engine, created, request)
 
@@ -382,7 +382,7 @@ class ContainerSlot:
         if difference.path == "Image":
             return self.image_id != self._snapshot.image.original_id
         if difference.path == "Config.Image":
-            # The container was created by an image id, for which Podman shows one of the image's names.
+            # The container was created by the image's id, or on Podman by a name of ours.
             return image_id_of(self._engine, str(difference.after)) == self.image_id
         # `ensure_running` checks the state.
         return difference.path.startswith("State.")

@@ -109,7 +109,7 @@ class Replacer:
     def _made_from(self, old: Observed) -> str:
         """Return the reference that a container was created from, a name if possible."""
         reference, image_id = str(old.inspection["Config"]["Image"]), str(old.inspection["Image"])
-        # If an earlier rollback created the container by the id of its image, only the backup knows the name.
+        # If an earlier rollback recreated the container without that name, only the backup knows it.
         captured = self._captured_as(old).image
         if name_of(reference, image_id) is not None or captured.reference != reference:
             return reference
@@ -153,7 +153,8 @@ class Replacer:
         if image_id is None:
             created = self._engine.create_container(_next_name(one), body, platform=platform)
         else:
-            created = create_on(self._engine, _next_name(one), body, image_id)
+            tag = self._captured_as(one).image.tag
+            created = create_on(self._engine, _next_name(one), body, image_id, tag=tag)
         join(self._engine, created, request)
         return created
 

@@ -9,7 +9,7 @@ from typing import Any, Final, Literal, TypeAlias, get_args
 from attrs import evolve, frozen
 
 from docker_rollback._arguments import one_of, text
-from docker_rollback._containers import earlier_name, find_origin, image_id_of, name_of
+from docker_rollback._containers import earlier_name, find_origin, image_id_of, is_ours, name_of
 from docker_rollback._engine import Engine, Inspection
 from docker_rollback._inspection import Changes, CreateRequest, update_request
 from docker_rollback._model import Observed
@@ -114,7 +114,7 @@ class UpdateImage:
 def made_from(engine: Engine, container: Observed, *, known: str | None) -> str:
     """Return the reference that a container was created from, a name if possible.
 
-    `known` is the name in a backup, if an earlier rollback created the container by the id of its image. Raises
+    `known` is the name in a backup, if an earlier rollback recreated the container without that name. Raises
     `ValueError` if the name is unknown then.
     """
     reference, image_id = str(container.inspection["Config"]["Image"]), str(container.inspection["Image"])
@@ -124,10 +124,11 @@ def made_from(engine: Engine, container: Observed, *, known: str | None) -> str:
         return known
     if find_origin(engine, container).image != image_id:
         raise ValueError(
-            f"container {container.name!r} was created by the id of its image in an earlier rollback, and no backup in "
-            "the store knows the name of that image: pass image="
+            f"an earlier rollback could not create container {container.name!r} by the name of its image, and no "
+            "backup in the store knows that name: pass image="
         )
-    return reference
+    # A name of ours may be gone.
+    return image_id if is_ours(reference) else reference
 
 
 def check_platform(engine: Engine, old: Observed, image: str, found: Inspection) -> None:

@@ -76,6 +76,16 @@ class ContainerContract(Contract):
                 assert found is not None
                 assert (found["Id"], found["Name"], found["Config"]["Umask"]) == (made, name, "0000")
 
+    def test_a_container_of_an_id_shows_the_id_or_on_podman_the_newest_name(self, engine: Engine, lab: Lab) -> None:
+        """Podman shows no id of an image that has a name; by a name, every engine shows that one."""
+        image, podman = str(engine.inspect_image(lab.image)["Id"]), engine.info().flavour == "podman"
+        older, newer = lab.tag(), lab.tag()
+        for tag in (older, newer, older, newer):
+            engine.tag_image(image, tag)
+        for asked, shown in ((image, newer if podman else image), (older, older)):
+            reference = engine.inspect_container(lab.created(Image=asked))["Config"]["Image"]
+            assert str(reference).removeprefix("docker.io/library/").removeprefix("localhost/") == shown
+
     def test_the_beginning_of_a_container_id_is_no_name(self, engine: Engine, lab: Lab, eyes: Eyes) -> None:
         """A few digits that an id begins with name no container, so a name like "db" never means another's id."""
         made = lab.created()

@@ -335,7 +335,7 @@ def test_a_container_of_an_unknown_name_needs_an_image(shop: Shop, tmp_path: Pat
         shop.engine.remove_container("shop", force=True)
         raise RollbackRequested
     engine, store = FailingEngine(shop.engine), BackupStore(tmp_path / "other")
-    with pytest.raises(ValueError, match="'shop' was created by the id of its image in an earlier rollback"):
+    with pytest.raises(ValueError, match="could not create container 'shop' by the name of its image"):
         replace("shop", client=engine, store=store, verify=None)
     assert (changing(engine), store.path.exists()) == ([], False)
 

@@ -7,12 +7,13 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from bench import catalog, report
+from bench.groups import Group, GroupRounds
 from bench.measure import Notebook, Rounds, say
-from bench.stage import machine, staged
+from bench.stage import Stage, machine, staged
 from bench.subjects import Subject
 from tests.engines import NAMES, EngineStartError
 from tests.engines.debian import DistributionError
@@ -45,7 +46,7 @@ def main() -> int:
 
 def measure(
     engine: str,
-    chosen: Collection[catalog.Case],
+    chosen: Collection[catalog.Case | catalog.GroupCase],
     *,
     rounds: int,
     ways: Collection[str] | None = None,
@@ -61,15 +62,15 @@ def measure(
         keep: a file for the results so far, after each case and where this is broken off.
     """
     notebook, failed = Notebook(), []
-    with staged(engine, with_postgresql=any(case.kind == "postgresql" for case in chosen)) as stage:
+    groups = [case for case in chosen if isinstance(case, catalog.GroupCase)]
+    database = any(case.kind == "postgresql" for case in chosen if isinstance(case, catalog.Case))
+    with staged(engine, with_postgresql=database, with_compose=bool(groups)) as stage:
         shape = {**machine(stage), "rounds": str(rounds)}
         for number, case in enumerate(chosen, start=1):
             say(f"{case.name}: being made ({number} of {len(chosen)})")
-            subject = Subject(stage, case.name, f"bench{number}", case.kind, case.data)
             wanted = {way: count for way, count in case.rounds(rounds).items() if not ways or way in ways}
             try:
-                with subject.standing():
-                    Rounds(notebook, wanted, whole=case.whole).play(subject)
+                _play(case, stage, f"bench{number}", notebook, wanted)
             except Exception:
                 # The others can be measured all the same.
                 traceback.print_exc()
@@ -80,11 +81,25 @@ def measure(
     return report.dump(shape, notebook.samples), failed
 
 
+def _play(
+    case: catalog.Case | catalog.GroupCase, stage: Stage, name: str, notebook: Notebook, rounds: Mapping[str, int]
+) -> None:
+    if isinstance(case, catalog.GroupCase):
+        group = Group(stage, case.name, name, case.shape)
+        with group.standing():
+            GroupRounds(notebook, rounds, case.back).play(group)
+        return
+    subject = Subject(stage, case.name, name, case.kind, case.data, case.image_bytes)
+    with subject.standing():
+        Rounds(notebook, rounds, whole=case.whole).play(subject)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     names = tuple(catalog.cases("full"))
+    every = sorted({*catalog.EVERY_WAY, *catalog.GROUP_WAYS})
     parser.add_argument("--only", nargs="+", choices=names, help="these alone, and nothing is written")
-    parser.add_argument("--ways", nargs="+", choices=catalog.EVERY_WAY, help="these alone, and nothing is written")
+    parser.add_argument("--ways", nargs="+", choices=every, help="these alone, and nothing is written")
     parser.add_argument("--rounds", type=int, default=3, metavar="N", help="how often each way is measured")
     parser.add_argument("--size", choices=("small", "full"), default="full", help="small: does it work? writes nothing")
     parser.add_argument("--engine", choices=NAMES, default=BY_DEFAULT)

@@ -9,6 +9,7 @@ from attrs import frozen
 
 from bench import samples
 from bench.clients import Kind
+from bench.groups import Shape
 from bench.subjects import Accounts, Data, Files
 
 Size: TypeAlias = Literal["small", "full"]
@@ -18,6 +19,9 @@ GB: Final = 1000 * MB
 
 EVERY_WAY: Final = (samples.BARE, samples.DIRECT, samples.HELPER, samples.RESTIC, samples.PLAIN)
 OURS: Final = (samples.BARE, samples.DIRECT, samples.HELPER)
+
+GROUP_WAYS: Final = (samples.EACH, samples.ALL, samples.COMPOSE, samples.DIRECT)
+IDLE_WAYS: Final = (samples.EACH, samples.ALL, samples.DIRECT)
 
 SLOW: Final = (samples.PLAIN,)
 """Ways of which a round takes minutes: two rounds have to do."""
@@ -31,6 +35,12 @@ SIZES: Final = ("0.1 GB", "1 GB", "10 GB")
 NUMBERS: Final = ("3,000 files", "300,000 files")
 MILLION: Final = "1,000,000 files"
 
+EIGHT: Final = "8 containers of 1 s"
+CHAIN: Final = "8 containers of 1 s in 3 levels"
+TEN: Final = "10 containers of 0.3 s with volumes"
+IDLE: Final = {number: f"{number} idle container{'s' * (number > 1)}" for number in (1, 10, 50)}
+IMAGES: Final = ("image of 0.6 GB", "image of 2 GB")
+
 
 @frozen
 class Case:
@@ -43,6 +53,7 @@ class Case:
         ways: which ways are compared.
         whole: whether a second backup and the ways back are measured as well.
         often: how many times as many rounds as asked for.
+        image_bytes: the size of its image beyond busybox; a further backup of a changed layer is measured then.
     """
 
     name: str
@@ -51,13 +62,35 @@ class Case:
     ways: tuple[str, ...] = OURS
     whole: bool = False
     often: int = 1
+    image_bytes: int = 0
 
     def rounds(self, asked: int) -> Mapping[str, int]:
         """Return how many rounds each way is in."""
         return {way: min(asked, 2) if way in SLOW else asked * self.often for way in self.ways}
 
 
-def cases(size: Size) -> Mapping[str, tuple[Case, ...]]:
+@frozen
+class GroupCase:
+    """A group of containers, and what is measured of it.
+
+    Attributes:
+        name: its name in the tables; with the size "small" it is not as large as it says.
+        shape: its containers.
+        ways: which methods are compared.
+        back: whether all containers are removed and rolled back as well.
+    """
+
+    name: str
+    shape: Shape
+    ways: tuple[str, ...] = GROUP_WAYS
+    back: bool = False
+
+    def rounds(self, asked: int) -> Mapping[str, int]:
+        """Return how many rounds each method is in."""
+        return dict.fromkeys(self.ways, asked)
+
+
+def cases(size: Size) -> Mapping[str, tuple[Case | GroupCase, ...]]:
     """Return everything that is measured, by the names that `--only` takes."""
     full = size == "full"
     accounts = Accounts(6_700_000 if full else 150_000)
@@ -72,7 +105,28 @@ def cases(size: Size) -> Mapping[str, tuple[Case, ...]]:
         "sizes": tuple(_sizes(full=full)),
         "numbers": tuple(_numbers(full=full)),
         "million": (Case(MILLION, "http", many, (samples.DIRECT, samples.HELPER)),),
+        "middleware": tuple(_middleware(full=full)),
+        "idle": tuple(_idle(full=full)),
+        "layers": tuple(_layers(full=full)),
     }
+
+
+def _middleware(*, full: bool) -> Iterator[GroupCase]:
+    number, stop = (8, 1.0) if full else (3, 0.1)
+    yield GroupCase(EIGHT, Shape(number, stop), back=True)
+    yield GroupCase(CHAIN, Shape(number, stop, levels=3))
+    ten = Shape(10, 0.3, megabytes=8) if full else Shape(2, 0.1, megabytes=1)
+    yield GroupCase(TEN, ten, (*GROUP_WAYS, samples.HELPER))
+
+
+def _idle(*, full: bool) -> Iterator[GroupCase]:
+    for number, name in IDLE.items():
+        yield GroupCase(name, Shape(number if full else min(number, 3)), IDLE_WAYS)
+
+
+def _layers(*, full: bool) -> Iterator[Case]:
+    for name, size in zip(IMAGES, (600 * MB, 2 * GB), strict=True):
+        yield Case(name, "http", None, image_bytes=size if full else size // 100)
 
 
 def _sizes(*, full: bool) -> Iterator[Case]:

@@ -113,3 +113,44 @@ def goals(known: Medians) -> Iterator[Goal]:
     name = catalog.NO_VOLUMES
     both = (seconds(name, way, samples.ENTRY) for way in (samples.DIRECT, samples.BARE))
     yield Goal("entering and leaving, against the bare calls", name, ratio(*both), 1.5, times)
+
+    def at_once(subject: str, figure: str) -> tuple[float | None, str]:
+        """Return what stopping and starting all at once takes, by the quicker of two commands, and that one's name."""
+        both = ((get(subject, way, samples.RESTART, figure), way) for way in (samples.EACH, samples.ALL))
+        return min(((value, way) for value, way in both if value is not None), default=(None, samples.EACH))
+
+    name = catalog.EIGHT
+    value, quicker = at_once(name, samples.DOWN)
+    value = ratio(get(name, samples.DIRECT, samples.ENTERING, samples.DOWN), value)
+    yield Goal("downtime of all, against stopping and starting all at once", f"{name}; {quicker}", value, 1.25, times)
+    name = catalog.CHAIN
+    value = ratio(
+        get(name, samples.DIRECT, samples.ENTERING, samples.DOWN),
+        get(name, samples.COMPOSE, samples.RESTART, samples.DOWN),
+    )
+    yield Goal("the same in levels", f"{name}; {samples.COMPOSE}", value, 1.25, times)
+    name = catalog.EIGHT
+    value, quicker = at_once(name, samples.SECONDS)
+    value = ratio(seconds(name, samples.DIRECT, samples.REMOVED), value)
+    text = "rollback of all, removed, in total, against stopping and starting all at once"
+    yield Goal(text, f"{name}; {quicker}", value, 2.5, times)
+    for way in WAYS:
+        for name, limit in zip(catalog.IMAGES, (3.0, 3.5), strict=True):
+            value = ratio(seconds(name, way, samples.FURTHER), seconds(name, samples.BARE, samples.RESTART))
+            text = "further backup in total, small change in the layer, against the bare restart"
+            yield Goal(text, f"{name}; {way}", value, limit, times)
+    one, *others = catalog.IDLE
+    for number in others:
+        several, single = (
+            get(catalog.IDLE[n], samples.DIRECT, samples.ENTERING, samples.REQUESTS) for n in (number, one)
+        )
+        value = beyond(several, single)
+        value = None if value is None else value / (number - one)
+        text = "requests to the engine for each container beyond the first"
+        yield Goal(text, f"entering, {catalog.IDLE[number]}", value, 12, "{:.1f}")
+    name = catalog.IDLE[others[-1]]
+    value, quicker = at_once(name, samples.SECONDS)
+    whole = seconds(name, samples.DIRECT, samples.ENTERING)
+    text = "entering, in total, against stopping and starting all at once"
+    yield Goal(text, f"{name}; {quicker}", ratio(whole, value), 1.3, times)
+    yield Goal("entering, in total", name, whole, 3.0, "{:.2f} s")

@@ -14,6 +14,7 @@ from attrs import define, field
 from bench import samples
 from bench.clients import Watcher
 from bench.samples import Key, Sample
+from bench.stage import Stage
 from bench.subjects import Subject
 from bench.ways import Ours, Plain, Restic, Took, Way, bare_calls, restart, stored
 
@@ -65,17 +66,21 @@ class Rounds:
         for number in range(max(self.rounds.values())):
             for name, count in self.rounds.items():
                 if number < count:
-                    with _folder(subject) as folder, subject.load(), subject.watcher() as watcher:
+                    with scratch(subject.stage) as folder, subject.load(), subject.watcher() as watcher:
                         self._round(subject, name, _way(name, folder), watcher)
 
     def _round(self, subject: Subject, name: str, way: Way | None, watcher: Watcher) -> None:
-        if subject.data is None:
+        if subject.data is None and not subject.image_bytes:
             self._enter(subject, name, way)
         elif way is None:
             self._watched(subject, name, samples.RESTART, watcher, lambda: restart(subject))
         else:
+            if subject.image_bytes:
+                subject.change_layer()
             self._watched(subject, name, samples.FIRST, watcher, lambda: way.backup(subject))
             self.notebook.note(subject.title, name, samples.FIRST, samples.STORED, stored(way))
+            if subject.image_bytes:
+                self._further(subject, name, way, watcher)
             if self.whole:
                 self._second(subject, name, way, watcher)
                 self._back(subject, name, way)
@@ -87,6 +92,12 @@ class Rounds:
         self.notebook.note(subject.title, name, samples.SECOND, samples.STORED, stored(way) - before)
         # What changed until now: also what it may not have had to take.
         self.notebook.note(subject.title, name, samples.SECOND, samples.CHANGED, subject.changed_since(changing))
+
+    def _further(self, subject: Subject, name: str, way: Way, watcher: Watcher) -> None:
+        before = stored(way)
+        subject.change_layer()
+        self._watched(subject, name, samples.FURTHER, watcher, lambda: way.backup(subject))
+        self.notebook.note(subject.title, name, samples.FURTHER, samples.STORED, stored(way) - before)
 
     def _back(self, subject: Subject, name: str, way: Way) -> None:
         os.sync()
@@ -123,9 +134,9 @@ def _way(name: str, folder: Path) -> Way | None:
 
 
 @contextmanager
-def _folder(subject: Subject) -> Iterator[Path]:
+def scratch(stage: Stage) -> Iterator[Path]:
     """Give an empty folder for backups, and remove it afterwards."""
-    with tempfile.TemporaryDirectory(dir=subject.stage.folder) as scratch:
-        folder = Path(scratch, "backups")
+    with tempfile.TemporaryDirectory(dir=stage.folder) as parent:
+        folder = Path(parent, "backups")
         folder.mkdir(mode=0o700)
         yield folder

@@ -36,6 +36,9 @@ def render(machine: Mapping[str, str], known: Medians) -> str:
         *_growing(GROWING, known),
         "## Without volumes",
         *_entry(known),
+        "## Middleware",
+        *_groups(known),
+        *_layers(known),
     ]
     return "\n\n".join(parts)
 
@@ -94,12 +97,48 @@ def _entry(known: Medians) -> Iterator[str]:
     yield _table(["entering and leaving", "total"], rows)
 
 
+def _groups(known: Medians) -> Iterator[str]:
+    """Give the table of groups of containers: a line for each group and method."""
+    rows = []
+    for name, ways in {
+        catalog.EIGHT: catalog.GROUP_WAYS,
+        catalog.CHAIN: catalog.GROUP_WAYS,
+        catalog.TEN: (*catalog.GROUP_WAYS, samples.HELPER),
+        **dict.fromkeys(catalog.IDLE.values(), catalog.IDLE_WAYS),
+    }.items():
+        for way in ways:
+            task = samples.ENTERING if way in (samples.DIRECT, samples.HELPER) else samples.RESTART
+            cells = [_written(known, Key(name, way, task, figure)) for figure in (samples.DOWN, samples.SECONDS)]
+            cells.append(_written(known, Key(name, way, samples.REMOVED, samples.SECONDS)))
+            cells.append(_written(known, Key(name, way, task, samples.REQUESTS)))
+            rows.append([name, way, *cells])
+    yield _table(["containers", "method", "downtime", "total", "rollback of all, removed", "requests"], rows)
+
+
+def _layers(known: Medians) -> Iterator[str]:
+    """Give the table of containers with a changed layer: a line for each image and method of ours."""
+    rows = []
+    for name in catalog.IMAGES:
+        bare = _written(known, Key(name, samples.BARE, samples.RESTART, samples.SECONDS))
+        for way in (samples.DIRECT, samples.HELPER):
+            cells = [
+                _written(known, Key(name, way, task, figure))
+                for task in (samples.FIRST, samples.FURTHER)
+                for figure in (samples.DOWN, samples.SECONDS, samples.STORED)
+            ]
+            rows.append([name, way, bare, *cells])
+    heads = [f"{backup}{figure}" for backup in ("first: ", "further: ") for figure in ("downtime", "total", "stored")]
+    yield _table(["small change in the layer", "method", "bare restart", *heads], rows)
+
+
 def _written(known: Medians, key: Key) -> str:
     value = known.get(key)
     if value is None:
         return "-"
     if key.figure in (samples.STORED, samples.MEMORY):
         return f"{value / 1e6:,.1f} MB" if value < 1e7 else f"{value / 1e6:,.0f} MB"
+    if key.figure == samples.REQUESTS:
+        return f"{value:.0f}"
     return f"{value:.2f} s" if value < 10 else f"{value:.1f} s"
 
 

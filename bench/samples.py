@@ -13,12 +13,16 @@ DOWN: Final = "seconds of downtime"
 STORED: Final = "bytes stored"
 MEMORY: Final = "bytes of memory"
 CHANGED: Final = "bytes of changed files"
+REQUESTS: Final = "requests to the engine"
 
 BARE: Final = "docker stop and docker start"
 PLAIN: Final = "docker CLI and busybox"
 RESTIC: Final = "restic"
 DIRECT: Final = "docker-rollback, direct"
 HELPER: Final = "docker-rollback, helper"
+EACH: Final = "docker stop and docker start, all at once"
+ALL: Final = "docker stop and docker start, one command"
+COMPOSE: Final = "docker compose stop and start"
 
 FIRST: Final = "first backup"
 SECOND: Final = "second backup, 1% changed"
@@ -26,6 +30,9 @@ ROLLBACK: Final = "rollback, 1% changed"
 RESTORE: Final = "full restore"
 RESTART: Final = "restart"
 ENTRY: Final = "entering and leaving"
+ENTERING: Final = "entering"
+REMOVED: Final = "rollback of removed containers"
+FURTHER: Final = "further backup, small change in the layer"
 
 
 @frozen

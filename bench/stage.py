@@ -36,12 +36,14 @@ class Stage:
         client: of the docker SDK.
         folder: on the file system of the engine's data, seen by the engine under the same path.
         postgresql: the name of an image of PostgreSQL.
+        compose: the path of docker compose; empty if nothing needs it.
     """
 
     address: str
     client: docker.DockerClient
     folder: Path
     postgresql: str
+    compose: str = ""
 
     def run(self, *words: str, **settings: str) -> str:
         """Run a program and return what it prints; raises `CommandError`."""
@@ -59,11 +61,12 @@ class Stage:
 
 
 @contextmanager
-def staged(name: str, *, with_postgresql: bool) -> Iterator[Stage]:
+def staged(name: str, *, with_postgresql: bool, with_compose: bool) -> Iterator[Stage]:
     """Have an engine for the time of a block; nothing of it stays, however the block ends."""
     debian.need("restic")
     if shutil.which("docker") is None:
         debian.need("docker-cli")
+    compose = str(debian.compose()) if with_compose else ""
     with PrivateEngine(name, instance=str(os.getpid())) as engine:
         join_network(engine.address)
         client = docker.DockerClient(engine.address, timeout=600)
@@ -73,10 +76,10 @@ def staged(name: str, *, with_postgresql: bool) -> Iterator[Stage]:
         client.api.import_image_from_data(busybox_tar(), repository=repository, tag=tag)
         try:
             if not with_postgresql:
-                yield Stage(engine.address, client, folder, "")
+                yield Stage(engine.address, client, folder, "", compose)
                 return
             with image(client) as made:
-                yield Stage(engine.address, client, folder, made)
+                yield Stage(engine.address, client, folder, made, compose)
                 _remove_containers(client)
         finally:
             client.close()
@@ -102,6 +105,7 @@ def machine(stage: Stage) -> dict[str, str]:
         "engine": f"{engine['Name'].removesuffix(' Engine').replace('Engine', 'Docker')} {version['Version']}",
         "storage driver": str(stage.client.info()["Driver"]),
         "docker CLI": stage.run("docker", "--version").split()[2].rstrip(","),
+        **({"docker compose": stage.run(stage.compose, "version", "--short")} if stage.compose else {}),
         "restic": stage.run("restic", "version").split()[1],
         "GNU tar": stage.run("tar", "--version").split("\n")[0].split()[-1],
         "Python": platform.python_version(),

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import os
+import tarfile
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
@@ -16,6 +19,7 @@ from bench.clients import Kind, Load, Watcher, ask_http, ask_postgresql
 from bench.stage import BUSYBOX, LABEL, Stage
 from demo.database import FOLDER, START, free_port
 from demo.session import Session
+from tests.engines.images import busybox_tar
 
 PATIENCE: Final = 1800.0
 """Seconds that a data set gets to be made: a machine that does other things as well is no error."""
@@ -27,6 +31,7 @@ PART: Final = 100
 SERVE: Final = "httpd -p 80; while :; do date >> /data/log; sleep 0.1; done"
 
 _BLOCK: Final = 1 << 20
+_PART_BYTES: Final = 10_000_000
 
 
 class Data(Protocol):
@@ -49,6 +54,7 @@ class Subject:
         name: its name, and that of its volume.
         kind: which clients it has.
         data: what is in its volume; None where it has none.
+        image_bytes: the size of the files that its image has beyond busybox; with 0 it is the image of all.
         port: where it answers.
     """
 
@@ -57,6 +63,7 @@ class Subject:
     name: str
     kind: Kind
     data: Data | None
+    image_bytes: int = 0
     port: int = field(factory=free_port, init=False)
     _turn: int = field(default=0, init=False)
 
@@ -74,7 +81,7 @@ class Subject:
             self.stage.client.volumes.create(self.name, labels={LABEL: ""})
             volumes = {self.name: {"bind": self.folder, "mode": "rw"}}
         self.stage.client.containers.run(
-            self.stage.postgresql if database else BUSYBOX,
+            self.stage.postgresql if database else self.image,
             ["sh", "-c", START if database else SERVE if self.data is not None else "httpd -f -p 80"],
             entrypoint=[],
             name=self.name,
@@ -86,6 +93,11 @@ class Subject:
             detach=True,
         )
         self.wait()
+
+    @property
+    def image(self) -> str:
+        """The name of its image, unless it is PostgreSQL's."""
+        return f"docker-rollback-bench:{self.name}-image" if self.image_bytes else BUSYBOX
 
     @property
     def inner_port(self) -> int:
@@ -110,6 +122,11 @@ class Subject:
         self._turn += 1
         if self.data is not None:
             self.data.change(self, self._turn)
+
+    def change_layer(self) -> None:
+        """Write a small file into the container's layer."""
+        self._turn += 1
+        self.stage.docker("exec", self.name, "sh", "-c", f"date > /etc/changed-{self._turn}")
 
     def changed_since(self, moment: float) -> int:
         """Return the bytes of the files that were changed since a moment."""
@@ -140,6 +157,8 @@ class Subject:
     def standing(self) -> Iterator[None]:
         """Have it there, filled, for the time of a block."""
         try:
+            if self.image_bytes:
+                large_image(self.stage, self.image, self.image_bytes)
             self.create()
             if self.data is not None:
                 self.data.fill(self)
@@ -149,6 +168,8 @@ class Subject:
             with suppress(APIError):
                 self.remove_container()
                 self.remove_volume()
+                if self.image_bytes:
+                    self.stage.client.images.remove(self.image, force=True)
 
 
 @frozen
@@ -217,6 +238,21 @@ class Files:
 
     def _path(self, root: Path, number: int) -> Path:
         return root / f"folder{number // PART}" / f"file{number}"
+
+
+def large_image(stage: Stage, name: str, size: int) -> None:
+    """Make an image of one layer: busybox, and files of 10 MB that shrink to half when they are compressed."""
+    repository, tag = name.split(":")
+    with tempfile.TemporaryFile(dir=stage.folder) as whole:
+        whole.write(busybox_tar())
+        whole.seek(0)
+        with tarfile.open(fileobj=whole, mode="a") as archive:
+            for number, left in enumerate(range(size, 0, -_PART_BYTES)):
+                entry = tarfile.TarInfo(f"var/file{number}")
+                entry.size = min(left, _PART_BYTES)
+                archive.addfile(entry, io.BytesIO(os.urandom(entry.size // 2).hex().encode().ljust(entry.size)))
+        whole.seek(0)
+        stage.client.api.import_image(src=whole, repository=repository, tag=tag)
 
 
 def _write(path: Path, size: int) -> None:

@@ -149,7 +149,8 @@ class Ours:
 
     def roll_back(self, subject: Subject, change: Callable[[], None]) -> Took:
         """Leave a `rollback()` whose block made the change; its entering does not count."""
-        return Took(**ours.call(subject.stage, "rollback", str(self.folder), self.way, subject.name, block=change))
+        said = ours.call(subject.stage, "rollback", str(self.folder), self.way, subject.name, block=change)
+        return Took(said["seconds"], said["memory"])
 
     def enter(self, subject: Subject) -> Took:
         """Enter and leave a `rollback()` whose block does nothing, several times; the median of them."""

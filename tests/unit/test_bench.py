@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import http.client
 import http.server
 import json
+import os
+import signal
 import subprocess
 import sys
 import threading
@@ -15,8 +18,10 @@ import pytest
 
 from bench import catalog, chart, report, samples
 from bench.clients import Watcher
-from bench.goals import goals
+from bench.goals import Goal, goals
+from bench.groups import Shape, downtime
 from bench.measure import Notebook
+from bench.ours import RequestCounter
 from bench.samples import Key, medians
 from bench.stage import room
 
@@ -99,8 +104,11 @@ def test_the_chart_has_a_bar_for_each_value(notebook: Notebook) -> None:
 def test_every_figure_to_reach_is_measured(size: catalog.Size) -> None:
     """What a run measures is enough for every figure in the table."""
     notebook = Notebook()
-    tasks = (samples.FIRST, samples.SECOND, samples.ROLLBACK, samples.RESTORE, samples.RESTART, samples.ENTRY)
-    figures = (samples.SECONDS, samples.DOWN, samples.STORED, samples.MEMORY, samples.CHANGED)
+    tasks = (
+        *(samples.FIRST, samples.SECOND, samples.ROLLBACK, samples.RESTORE, samples.RESTART, samples.ENTRY),
+        *(samples.ENTERING, samples.REMOVED, samples.FURTHER),
+    )
+    figures = (samples.SECONDS, samples.DOWN, samples.STORED, samples.MEMORY, samples.CHANGED, samples.REQUESTS)
     for case in (case for several in catalog.cases(size).values() for case in several):
         for way in case.rounds(3):
             for task in tasks:
@@ -159,3 +167,120 @@ def test_peak_is_that_of_this_process() -> None:
     before, more = map(float, ran.stdout.split())
     assert 1e6 < before < 200e6
     assert 40e6 < more < 60e6
+
+
+def goal(notebook: Notebook, figure: str, of: str) -> Goal:
+    """Return the one figure to reach that begins and belongs so."""
+    (found,) = (
+        goal for goal in goals(medians(notebook.samples)) if goal.figure.startswith(figure) and goal.of.startswith(of)
+    )
+    return found
+
+
+def test_a_group_is_compared_with_the_quicker_of_two_commands() -> None:
+    """The quicker way to stop and start all at once counts, and the table names it."""
+    notebook = Notebook()
+    notebook.note(catalog.EIGHT, samples.EACH, samples.RESTART, samples.DOWN, 3.0)
+    notebook.note(catalog.EIGHT, samples.ALL, samples.RESTART, samples.DOWN, 2.0)
+    notebook.note(catalog.EIGHT, samples.DIRECT, samples.ENTERING, samples.DOWN, 2.4)
+    found = goal(notebook, "downtime of all", catalog.EIGHT)
+    assert found.measured == pytest.approx(1.2)
+    assert found.reached is True
+    assert found.of == f"{catalog.EIGHT}; {samples.ALL}"
+
+
+def test_levels_are_compared_with_compose() -> None:
+    """A plain stop of all ignores dependencies, so it does not count for a chain."""
+    notebook = Notebook()
+    notebook.note(catalog.CHAIN, samples.ALL, samples.RESTART, samples.DOWN, 1.0)
+    notebook.note(catalog.CHAIN, samples.COMPOSE, samples.RESTART, samples.DOWN, 4.0)
+    notebook.note(catalog.CHAIN, samples.DIRECT, samples.ENTERING, samples.DOWN, 6.0)
+    found = goal(notebook, "the same in levels", catalog.CHAIN)
+    assert found.measured == pytest.approx(1.5)
+    assert found.reached is False
+
+
+def test_requests_count_for_each_container_beyond_the_first() -> None:
+    """What a single container needs is subtracted; the rest is divided among the others."""
+    notebook = Notebook()
+    for number, requests in ((1, 30), (10, 30 + 9 * 12), (50, 30 + 49 * 12.5)):
+        notebook.note(catalog.IDLE[number], samples.DIRECT, samples.ENTERING, samples.REQUESTS, requests)
+    found = [goal(notebook, "requests to the engine", f"entering, {catalog.IDLE[number]}") for number in (10, 50)]
+    assert [one.measured for one in found] == pytest.approx([12, 12.5])
+    assert [one.reached for one in found] == [True, False]
+    page = report.render(MACHINE, medians(notebook.samples))
+    assert f"| {catalog.IDLE[10]} | {samples.DIRECT} | - | - | - | 138 |" in page
+
+
+@pytest.mark.parametrize("way", [samples.DIRECT, samples.HELPER])
+def test_a_further_backup_is_compared_with_the_bare_restart(way: str) -> None:
+    """For the smaller image the limit is lower."""
+    notebook = Notebook()
+    for name in catalog.IMAGES:
+        notebook.note(name, samples.BARE, samples.RESTART, samples.SECONDS, 0.2)
+        notebook.note(name, way, samples.FURTHER, samples.SECONDS, 0.65)
+    found = [goal(notebook, "further backup in total", f"{name}; {way}") for name in catalog.IMAGES]
+    assert [one.reached for one in found] == [False, True]
+
+
+def test_a_group_in_levels_depends_on_the_level_before() -> None:
+    """Eight containers make three levels; each of them depends on all of the level before, and on no other."""
+    services = Shape(8, 1.0, levels=3).project("group")["services"]
+    needs = [service["depends_on"] for service in services.values()]
+    first, second = ["s1", "s2", "s3"], ["s4", "s5", "s6"]
+    assert needs == [[], [], [], first, first, first, second, second]
+
+
+def test_a_group_without_levels_has_no_dependencies() -> None:
+    """Each has its own name; without a time to stop, it is killed."""
+    project = Shape(3).project("group")
+    services = project["services"].values()
+    assert [service["container_name"] for service in services] == ["group-1", "group-2", "group-3"]
+    assert all(not service["depends_on"] and not service["volumes"] for service in services)
+    assert {service["stop_signal"] for service in services} == {"SIGKILL"}
+    assert project["volumes"] == {}
+
+
+def test_a_container_of_a_group_takes_its_time_to_stop() -> None:
+    """The command of a container ends by itself after its stop signal, and not earlier than it should."""
+    shell = subprocess.Popen(["sh", "-c", Shape(1, 0.3).script], start_new_session=True)
+    try:
+        time.sleep(0.5)
+        began = time.monotonic()
+        shell.terminate()
+        assert shell.wait(timeout=20) == 0
+        assert time.monotonic() - began >= 0.3
+    finally:
+        os.killpg(shell.pid, signal.SIGKILL)
+
+
+def test_downtime_of_a_group_is_from_the_first_stop_to_the_last_start() -> None:
+    """Other events do not count, in whichever order they come; a group that never stopped has no downtime."""
+    events = [("commit", 0.5), ("kill", 1.0), ("die", 2.0), ("start", 3.0), ("kill", 1.5), ("start", 4.5), ("top", 9.0)]
+    assert downtime(iter(events)) == 3.5
+    assert downtime(iter([("start", 1.0)])) is None
+
+
+def test_every_request_is_counted() -> None:
+    """Requests of a block count, those before and after it do not."""
+    with http.server.HTTPServer(("127.0.0.1", 0), http.server.BaseHTTPRequestHandler) as server:
+        serving = threading.Thread(target=server.serve_forever)
+        serving.start()
+        counter = RequestCounter()
+
+        def ask() -> None:
+            connection = http.client.HTTPConnection("127.0.0.1", server.server_port)
+            connection.request("HEAD", "/")
+            connection.getresponse().close()
+            connection.close()
+
+        try:
+            ask()
+            with counter.counting():
+                ask()
+                ask()
+            ask()
+        finally:
+            server.shutdown()
+            serving.join()
+    assert counter.requests == 2

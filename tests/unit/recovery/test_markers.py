@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -63,6 +65,20 @@ def test_a_mark_of_our_own_store_is_taken_over(shop: Shop) -> None:
     shop.engine.create_volume({"Name": MARK, "Labels": {**labels, "docker-rollback.operation": "another"}})
     with shop.rollback() as tx:
         assert tx.status is Status.UPDATING
+    assert not shop.engine.has_volume(MARK)
+
+
+def test_a_mark_whose_answer_was_lost_is_of_the_same_operation(shop: Shop) -> None:
+    """The volume is there already with the operation's own label: it is left as it is, and goes with the operation."""
+
+    class Doubting(FailingEngine):
+        def create_volume(self, request: Mapping[str, Any]) -> str:
+            """Create it twice: the first answer did not come."""
+            super().create_volume(request)
+            return super().create_volume({**request, "Labels": {**request["Labels"], "second": "yes"}})
+
+    with shop.rollback(Doubting(shop.engine)):
+        assert "second" not in shop.engine.inspect_volume(MARK)["Labels"]
     assert not shop.engine.has_volume(MARK)
 
 

@@ -13,6 +13,7 @@ from docker_rollback import (
     EngineError,
     Exclude,
     Progress,
+    RollbackFailedError,
     RollbackRequested,
     backup,
     compare,
@@ -72,6 +73,36 @@ def test_a_network_that_cannot_be_made_fails_those_that_are_in_it(
         assert compare(before[name], shop.engine.inspect_container(name)) == []
     assert restore(taken, client=shop.engine, store=shop.store) == everything
     assert shop.engine.volume("orders").read("/table") == b"rows"
+
+
+def test_a_failed_rollback_has_each_failure_of_its_restore(shop: Shop) -> None:
+    """And not one that holds them all."""
+    shop.engine.run("desk", image="shop:1", networks=["inner"])
+    refusing = Refusing(shop.engine, "front", "inner")
+    with (
+        pytest.raises(RollbackFailedError) as failed,
+        rollback("shop", "desk", client=refusing, store=shop.store, verify=None),
+    ):
+        for name in ("shop", "desk"):
+            shop.engine.remove_container(name, force=True, volumes=True)
+        for name in ("front", "inner"):
+            shop.engine.remove_network(name)
+        raise RollbackRequested
+    said = sorted(str(failure) for failure in failed.value.failures.exceptions)
+    assert [text.rpartition(" ")[2] for text in said] == ["front", "inner"]
+
+
+@pytest.mark.parametrize("where", ["orders", "/cache"])
+def test_what_a_failed_update_had_goes_with_its_container(shop: Shop, where: str) -> None:
+    """Its anonymous volume too, unless the backup lacks a part of what the container before it had in such a one."""
+    volume = where if where == "orders" else shop.engine.anonymous_volume("shop", "/cache")
+    shop.engine.volume(volume).write("/tmp/x", "x")
+    before = len(shop.engine.list_volumes())
+    with shop.rollback(verify=None, exclude=[Exclude(volume, "tmp")]):
+        shop.engine.remove_container("shop", force=True)
+        shop.engine.run("shop", image="shop:2", volumes={"orders": "/data"})
+        raise RollbackRequested
+    assert (len(shop.engine.list_volumes()) > before) == (where == "/cache")
 
 
 def test_a_death_before_the_start_finds_no_difference_in_what_was_made_anew(shop: Shop) -> None:

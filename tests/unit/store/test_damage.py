@@ -332,6 +332,17 @@ def test_parts_whose_names_were_swapped_are_seen(copy: BackupStore) -> None:
         copy.verify("b1")
 
 
+def test_a_file_that_is_longer_than_it_can_be_is_damaged(copy: BackupStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No more of it is read than the limit; one byte less is no damage."""
+    size = (copy.path / "index.json").stat().st_size
+    monkeypatch.setattr("docker_rollback._store.oci.MAX_INDEX", size)
+    assert copy.ids() == ["b1", "b2"]
+    monkeypatch.setattr("docker_rollback._store.oci.MAX_INDEX", size - 1)
+    with pytest.raises(CorruptBackupError, match=f"it is longer than {size - 1} bytes") as caught:
+        copy.ids()
+    assert caught.value.blob == "index.json"
+
+
 @pytest.mark.parametrize("damage", ["missing", "wrong JSON", "wrong version"])
 def test_a_damaged_layout_file_is_named(copy: BackupStore, damage: str) -> None:
     """A store without a sound oci-layout is refused by the calls that read."""

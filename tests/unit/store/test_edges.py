@@ -107,6 +107,23 @@ def test_room_that_cannot_be_told_is_an_error_of_the_store(tmp_path: Path) -> No
         assert caught.value.path == str(tmp_path / "store")
 
 
+def test_a_list_that_was_not_written_is_noticed(store: BackupStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the disk says, a backup is listed only if the list that is read back has it."""
+    monkeypatch.setattr(layout.Layout, "replace_index", lambda *_, **__: None)
+    with pytest.raises(CorruptBackupError, match="it does not contain what was just written") as caught:
+        making.save(store, "b1")
+    assert caught.value.blob == "index.json"
+    assert making.blob_files(store) == []
+
+
+def test_a_file_to_write_to_has_a_name(store: BackupStore) -> None:
+    """An empty path would be the working folder."""
+    making.save(store, "b1")
+    for work in (lambda: store.export("b1", ""), lambda: store.import_("")):
+        with pytest.raises(ValueError, match="file is an empty path"):
+            work()
+
+
 def test_a_reader_that_died_holds_nothing(store: BackupStore) -> None:
     """What a reader left that was killed does not keep a backup, and is removed; foreign files mean nothing."""
     making.save(store, "b1")

@@ -315,3 +315,14 @@ def test_a_file_system_without_locks_is_named(store: BackupStore, monkeypatch: p
         with pytest.raises(StoreError, match=r"has no locks \(No locks available\).*to a local disk") as caught:
             attempt()
         assert str(store.path) in caught.value.path
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"pid": 1}'])
+def test_a_lock_is_held_whatever_its_file_says(tmp_path: Path, text: str) -> None:
+    """Its holder may have just opened it."""
+    path = tmp_path / "x.lock"
+    with FileLock(path) as lock, FileLock(path) as other:
+        lock.acquire(note="why")
+        path.write_text(text)
+        with pytest.raises(LockedError, match=r"^another process holds it$"):
+            other.acquire()

@@ -22,7 +22,8 @@ from docker_rollback.errors import CorruptBackupError, StoreError, StoreFullErro
 # Nanoseconds: file times may lag this far behind, so a file can change twice within them and show the same times.
 _TICK = 20_000_000
 
-_Stamp = tuple[int, int, int, int, int]
+Stamp = tuple[int, int, int, int, int]
+"""A file's device, inode, size, and times of change."""
 
 
 class Blobs:
@@ -39,7 +40,7 @@ class Blobs:
     def __init__(self, root: Path, *, disk: Disk = DISK) -> None:
         self._root = root
         self._disk = disk
-        self._proven: dict[str, _Stamp] = {}
+        self._proven: dict[str, Stamp] = {}
         self.folder: Path = root / "blobs" / "sha256"
 
     def path(self, digest: str) -> Path:
@@ -55,11 +56,7 @@ class Blobs:
 
     def has(self, blob: Descriptor) -> bool:
         """Return True if there is a file with the blob's name and size; its content is not read."""
-        try:
-            found = self.path(blob.digest).lstat()
-        except OSError:
-            return False
-        return stat.S_ISREG(found.st_mode) and found.st_size == blob.size
+        return self.stamp(blob) is not None
 
     def find(self, media_type: str, digest: str) -> Descriptor:
         """Look up a blob by its digest alone; raises `CorruptBackupError` if there is none."""
@@ -116,12 +113,15 @@ class Blobs:
     def is_proven(self, blob: Descriptor) -> bool:
         """Return True if this object has found the blob intact, and its file has not changed since."""
         known = self._proven.get(blob.digest)
-        if known is None or not self.has(blob):
-            return False
+        return known is not None and self.stamp(blob) == known
+
+    def stamp(self, blob: Descriptor) -> Stamp | None:
+        """Return what shows a change of the blob's file; None if there is no file of the blob's size."""
         try:
-            return _stamp(self.path(blob.digest).lstat()) == known
+            found = self.path(blob.digest).lstat()
         except OSError:
-            return False
+            return None
+        return _stamp(found) if stat.S_ISREG(found.st_mode) and found.st_size == blob.size else None
 
     def read(self, blob: Descriptor, limit: int) -> bytes:
         """Return a small blob's content; raises `CorruptBackupError` if its size is above `limit` bytes, too."""
@@ -156,7 +156,7 @@ class Blobs:
         return fd
 
 
-def _stamp(found: os.stat_result) -> _Stamp:
+def _stamp(found: os.stat_result) -> Stamp:
     return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 

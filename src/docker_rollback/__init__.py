@@ -94,31 +94,10 @@ _HOMES = {
         "Keep",
     ),
     "_volumes": ("VolumeArchiver",),
-    "errors": (
-        "BackupNotFoundError",
-        "ContainerBusyError",
-        "ContainerNotFoundError",
-        "CorruptBackupError",
-        "DockerRollbackError",
-        "DowntimeExceededError",
-        "EngineError",
-        "EngineUnavailableError",
-        "HookError",
-        "ImageNotFoundError",
-        "RecoveryFailedError",
-        "RollbackFailedError",
-        "RollbackRequested",
-        "StoreError",
-        "StoreFullError",
-        "UnfinishedElsewhereError",
-        "UnfinishedRollbackError",
-        "UnsupportedContainerError",
-        "UpdateRejectedError",
-    ),
 }
-"""The module of each public name. It is imported when the name is first used, because some are slow to import."""
+"""The module of each public name that is no error. It is imported when the name is first used, because some are slow to
+import."""
 
-_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 _SUBMODULES = ("errors", "parts", "reports", "testing", "types")
 
 __all__ = [
@@ -169,15 +148,17 @@ __all__ = [
     "tcp_open",
 ]
 
+_HOME_OF = dict.fromkeys(__all__, "errors") | {name: home for home, names in _HOMES.items() for name in names}
+
 
 def __getattr__(name: str) -> object:
     """Import a public name, or a public submodule, when it is first used."""
-    if name in _HOME_OF:
-        value: object = getattr(import_module(f"{__name__}.{_HOME_OF[name]}"), name)
+    if name == "__version__":
+        value: object = import_module("importlib.metadata").version("docker-rollback")
+    elif name in _HOME_OF:
+        value = getattr(import_module(f"{__name__}.{_HOME_OF[name]}"), name)
     elif name in _SUBMODULES:
         value = import_module(f"{__name__}.{name}")
-    elif name == "__version__":
-        value = import_module("importlib.metadata").version("docker-rollback")
     else:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     globals()[name] = value

@@ -21,10 +21,8 @@ else:
 def as_engine(client: Client | None) -> Engine:
     """Return the engine of `client`; None means the engine that the environment names.
 
-    An `Engine` is returned unchanged. A docker-py client is wrapped in an engine that retries safe requests.
-
-    Raises:
-        TypeError: `client` is something else.
+    An `Engine` is returned unchanged. A docker-py client is wrapped in an engine that retries safe requests. Anything
+    else is a `TypeError`.
     """
     # docker-py takes half a second to import, so nothing imports it before an engine is needed.
     from docker import APIClient, DockerClient  # noqa: PLC0415  (see above)

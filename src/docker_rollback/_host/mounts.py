@@ -68,23 +68,16 @@ def overlap(one: str, other: str) -> bool:
 
 
 def spot_of(mountinfo: str, path: str) -> Spot | None:
-    """Return the place that a path leads to; None if no listed mount contains it.
+    """Return the place that a path without symbolic links leads to; None if no listed mount contains it.
 
-    Args:
-        mountinfo: the kernel's list of mounts (proc_pid_mountinfo(5)), as seen by the process that uses the path.
-        path: the path, without symbolic links.
+    `mountinfo` is the kernel's list of mounts (proc_pid_mountinfo(5)), as seen by the process that uses the path.
     """
-    found: Spot | None = None
-    longest = -1
-    for mount in mounted(mountinfo):
-        target, root = mount.target, mount.root
-        # Of several mounts at one mount point, the last one hides the others.
-        if lies_in(path, target) and len(target) >= longest:
-            rest = path[len(target.rstrip("/")) :]
-            where = folder_of(root + rest) if root.startswith("/") else root
-            found = Spot(mount.device, where, mount.filesystem)
-            longest = len(target)
-    return found
+    mount = _mount_of(mountinfo, path)
+    if mount is None:
+        return None
+    inside = path[len(mount.target.rstrip("/")) :]
+    place = folder_of(mount.root + inside) if mount.root.startswith("/") else mount.root
+    return Spot(mount.device, place, mount.filesystem)
 
 
 def mounted_below(mountinfo: str, path: str) -> list[str]:
@@ -94,15 +87,10 @@ def mounted_below(mountinfo: str, path: str) -> list[str]:
 
 
 def mounted_on(mountinfo: str, spot: Spot, *, at: str = "/") -> list[str]:
-    """Return the mount points in a folder, relative to it, that exist in another mount namespace.
+    """Return the mount points in a folder, relative to it, that exist in another mount namespace, below `at` there.
 
     Two namespaces can show the same folder at different paths. If a name in it is a mount point in one namespace and is
-    removed in the other, the mount is lost.
-
-    Args:
-        mountinfo: the kernel's list of the mounts of that namespace.
-        spot: the folder's place.
-        at: a path in that namespace; only mounts below it count.
+    removed in the other, the mount is lost. `mountinfo` is the kernel's list of the mounts of the other namespace.
     """
     listed = list(mounted(mountinfo))
     by_id = {mount.id: mount for mount in listed}
@@ -129,12 +117,15 @@ def outermost(paths: Iterable[str]) -> list[str]:
 
 def is_read_only(mountinfo: str, path: str) -> bool:
     """Return True if a path is on a read-only mount or file system."""
-    found = False
-    longest = -1
-    for mount in mounted(mountinfo):
-        if lies_in(path, mount.target) and len(mount.target) >= longest:
-            found, longest = mount.is_read_only, len(mount.target)
-    return found
+    mount = _mount_of(mountinfo, path)
+    return mount is not None and mount.is_read_only
+
+
+def _mount_of(mountinfo: str, path: str) -> Mounted | None:
+    """Return the mount that shows a path; None if no listed mount contains it."""
+    above = [mount for mount in mounted(mountinfo) if lies_in(path, mount.target)]
+    # Of several mounts at one mount point, the last one hides the others.
+    return max(reversed(above), key=lambda mount: len(mount.target), default=None)
 
 
 def mounted(mountinfo: str) -> Iterator[Mounted]:

@@ -26,10 +26,8 @@ def with_asked(
 ) -> tuple[dict[str, Any], tuple[NotCovered, ...]]:
     """Add the requested addresses to an inspection by Podman; return it with the records of unknown ones.
 
-    Args:
-        before: the inspection before a stop and a start.
-        after: the inspection after them, or None. If the container was not started in between, or does not run, the
-            addresses stay unknown.
+    `before` is the inspection before a stop and a start, `after` the one after them. If that is None, or the container
+    was not started in between or does not run, the addresses stay unknown.
     """
     later = _restarted(before, after)
     endpoints, unknown = _endpoints(before), []

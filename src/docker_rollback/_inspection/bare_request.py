@@ -11,12 +11,8 @@ def quiet_request(
 ) -> dict[str, Any]:
     """Return the request for a container of ours that nothing mistakes for the application.
 
-    Args:
-        image: the name or id of its image.
-        program: its command.
-        labels: its labels.
-        hidden: the labels of the image, which are cleared because proxies, backup tools, updaters and compose use them.
-        host: additional fields of its host configuration.
+    The labels of its image are `hidden`: they are cleared, because proxies, backup tools, updaters and compose use
+    them. `host` has additional fields of its host configuration.
     """
     return {
         "Image": image,

@@ -19,10 +19,7 @@ _OWN_SOURCES = ("default", "host-local")
 def conflict(wanted: ContainerSnapshot, running: Observed, *, folders: Collection[str] = ()) -> str | None:
     """Return why `wanted` cannot be restored while `running` runs; None if it can.
 
-    Args:
-        wanted: the container to restore.
-        running: the running container.
-        folders: the bind-mounted folders that are restored too.
+    `folders` are the bind-mounted folders that are restored too.
 
     Example:
         >>> conflict(snapshot, observe(engine.inspect_container("web-new")))
@@ -49,14 +46,10 @@ def conflict(wanted: ContainerSnapshot, running: Observed, *, folders: Collectio
 
 
 def common_subnet(wanted: Mapping[str, Any], standing: Mapping[str, Any]) -> str | None:
-    """Return the subnet of a network that overlaps one of another network; None if both can exist.
+    """Return the subnet of a wanted network that overlaps one of an existing network; None if both can exist.
 
     Networks of different scopes, or with other address allocators, do not conflict. Networks that share a subnet on
     purpose have a range of it each.
-
-    Args:
-        wanted: the inspection of the network to create.
-        standing: the inspection of the existing network.
     """
     if wanted.get("ConfigOnly") or standing.get("ConfigOnly"):
         # A config-only network has settings for other networks, and no addresses.

@@ -135,12 +135,8 @@ def why_not_there(
 ) -> str | None:
     """Return why a folder must not be archived, from the place that its path leads to; None if it may be.
 
-    Args:
-        folder: its path.
-        spot: the place that the path leads to.
-        engine_root: the engine's data folder, as the engine reports it.
-        own: the place of that folder; None if unknown.
-        kept: other places that must not be touched, by their descriptions.
+    `own` is the place of the engine's data folder, None if unknown. `kept` has other places that must not be touched,
+    by their descriptions.
     """
     if spot.filesystem in _VIRTUAL:
         return f"it leads into a file system of the kernel's ({spot.filesystem})"
@@ -163,12 +159,9 @@ def is_straight(folder: str, spot: Spot) -> bool:
 
 
 def engine_spot(mountinfo: str) -> Spot | None:
-    """Return the place of an engine's own data, found from inside a container; None if that shows nothing.
+    """Return the place of an engine's own data, from the kernel's list of mounts as a container sees it, or None.
 
     Engines mount files into each container from a folder of their own, which has the container's full id.
-
-    Args:
-        mountinfo: the kernel's list of mounts, as the container sees it.
     """
     for mount in mounted(mountinfo):
         owner = _OF_A_CONTAINER.search(mount.root) if mount.target in _MOUNTED_BY_ENGINES else None

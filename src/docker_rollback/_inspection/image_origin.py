@@ -97,12 +97,10 @@ class Origin:
 
 
 def origin_of(image: Mapping[str, Any], *, named: bool) -> Origin:
-    """Return a container's origin.
+    """Return a container's origin from the inspection of its present image.
 
-    Args:
-        image: the inspection of its present image.
-        named: True if it was created by a name or digest and not by an id. The image is then the user's own, even if
-            it was committed here.
+    An image by which it was created under a name or digest, and not by an id (`named`), is the user's own, even if it
+    was committed here.
     """
     image_id, layers = str(image["Id"]), len(layers_of(image))
     noted = _noted(str(image.get("Author") or "")) if not named else None

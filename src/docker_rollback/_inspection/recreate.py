@@ -54,15 +54,8 @@ def create_request(
 ) -> CreateRequest:
     """Return the request that recreates the inspected container.
 
-    Args:
-        inspection: the container's inspection.
-        image: the image to create it from; becomes its `Config.Image`.
-        image_config: the `Config` of the image that `image` names, whose defaults the engine will merge in.
-        held: True to set the restart policy "no" for now; the caller restores the container's own later.
-
-    Example:
-        >>> request = create_request(snapshot.inspection, image="web:1", image_config={})
-        >>> engine.create_container(request.name, request.body)
+    It is created from `image`, which becomes its `Config.Image`, and whose own configuration, `image_config`, the
+    engine will merge in. With `held` its restart policy is "no" for now; the caller restores the container's own later.
     """
     config = dict(inspection["Config"])
     host_config = dict(inspection["HostConfig"])
@@ -131,10 +124,7 @@ def restart_count(inspection: Mapping[str, Any]) -> int:
 def is_same_start(inspection: Mapping[str, Any], started: str, restarted: int) -> bool:
     """Return True if nobody has started a container since; restarts by its restart policy do not count.
 
-    Args:
-        inspection: the container's present inspection.
-        started: the earlier time of its last start, from `started_at`.
-        restarted: the earlier number of restarts, from `restart_count`.
+    `started` and `restarted` are the earlier results of `started_at` and `restart_count`.
     """
     # An engine counts before it restarts, and resets the count to 0 when somebody starts the container.
     by_policy = restarts(inspection["HostConfig"]) and restart_count(inspection) >= max(1, restarted)
@@ -295,15 +285,12 @@ def mount_places(inspection: Mapping[str, Any]) -> frozenset[str]:
 def made_for_mounts(inspection: Mapping[str, Any], changes: Mapping[str, str]) -> frozenset[str] | None:
     """Return the ancestor folders of mount points in a writable layer that contains nothing but mount points.
 
-    A folder in which the engine creates a mount point is listed as changed, because its time changed. A changed folder
-    with no new mount point below it was changed by somebody else.
+    A user may have changed or created these folders too. A folder in which the engine creates a mount point is listed
+    as changed, because its time changed. A changed folder with no new mount point below it was changed by somebody
+    else.
 
-    Args:
-        inspection: the container's inspection.
-        changes: the paths in its writable layer: "added", "changed" or "deleted".
-
-    Returns:
-        The ancestor folders, which a user may have changed or created too; None if the layer contains anything else.
+    Returns None if the layer contains anything else. The kinds of `changes`, by path, are "added", "changed" and
+    "deleted".
     """
     own = {ancestor for place in inspection.get("OwnPlaces") or () for ancestor in _with_ancestors(place)}
     bare = own | {mount.destination.rstrip("/") for mount in mounts(inspection)}

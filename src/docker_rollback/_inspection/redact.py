@@ -25,15 +25,11 @@ _SHORTEST: Final = 3
 
 
 def hide(text: str, environment: Iterable[str], *, known: Iterable[str] = ()) -> str:
-    """Replace the values of an environment in a text by ``${NAME}``.
+    """Replace the values of an environment ("NAME=value" each) in a text by ``${NAME}``.
 
     It replaces values of at least eight characters, values of at least three characters whose names suggest secrets,
-    each line of a value with several, and passwords in addresses.
-
-    Args:
-        text: the text.
-        environment: the variables to hide, each as "NAME=value".
-        known: the variables that are not secret, for example those of the image.
+    each line of a value with several, and passwords in addresses. Variables in `known`, such as those of the image, are
+    not secret.
 
     Example:
         >>> hide("login failed for s3cret!", ["DB_PASSWORD=s3cret!"])

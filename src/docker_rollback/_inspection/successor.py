@@ -85,18 +85,7 @@ def update_request(
     """Return the request for a container's successor: the user's settings on another image's defaults.
 
     The successor gets the container's anonymous volumes, by the names that the engine gave them. From then on the
-    engine treats them as named volumes.
-
-    Args:
-        container: the replaced container.
-        image: the image to create it from; becomes its `Config.Image`.
-        image_id: the id of that image.
-        defaults: the `Config` of the image that the container was created from.
-        changes: the other changes.
-
-    Example:
-        >>> request = update_request(web, image="web:2", image_id=new, defaults=old["Config"], changes=Changes())
-        >>> engine.create_container(request.name, request.body)
+    engine treats them as named volumes. `defaults` is the `Config` of the image that the container was created from.
     """
     config = _own(container.inspection["Config"], defaults, container.inspection["HostConfig"])
     host_config = dict(container.inspection["HostConfig"])
@@ -130,10 +119,7 @@ def equal_request(
 ) -> CreateRequest:
     """Return the request that recreates a container with its own anonymous volumes.
 
-    Args:
-        container: the container.
-        inspection: its inspection, with references to other containers that were recreated.
-        image_config: the `Config` of its image.
+    Its `inspection` may have references to other containers that were recreated.
     """
     config, host_config = dict(inspection["Config"]), dict(inspection["HostConfig"])
     _carry_volumes_over(container, config, host_config)

@@ -25,13 +25,7 @@ _BLOBS = "blobs/sha256/"
 
 
 def import_backup(layout: Layout, file: BinaryIO, name: str) -> Backup:
-    """Import a backup; see `BackupStore.import_`.
-
-    Args:
-        layout: the store's layout.
-        file: the tar, read as a stream.
-        name: its name in errors.
-    """
+    """Import a backup; see `BackupStore.import_`. Errors give the tar this name."""
     workspace = Workspace(layout, "an import")
     workspace.open()
     try:

@@ -10,7 +10,9 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
+
+from attrs import define, field
 
 from docker_rollback._model import Descriptor
 from docker_rollback._store.files import DISK, Disk, translated
@@ -31,10 +33,6 @@ class Blobs:
 
     It remembers the blobs that it has read whole and found intact, with their files' inodes, sizes and times. Writing,
     replacing or truncating a file changes one of these; bit rot does not.
-
-    Args:
-        root: the layout's folder.
-        disk: performs all changes of the file system.
     """
 
     def __init__(self, root: Path, *, disk: Disk = DISK) -> None:
@@ -160,6 +158,7 @@ def _stamp(found: os.stat_result) -> Stamp:
     return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
+@define(eq=False)
 class BlobWriter:
     """Writes a new blob to a temporary file, which becomes a blob of the store at `close`.
 
@@ -167,24 +166,14 @@ class BlobWriter:
     may be used at once.
     """
 
-    def __init__(
-        self,
-        path: Path,
-        media_type: str,
-        annotations: Mapping[str, str],
-        publish: Callable[[Path, Descriptor], None],
-        *,
-        disk: Disk = DISK,
-    ) -> None:
-        self._path = path
-        self._media_type = media_type
-        self._annotations = dict(annotations)
-        self._publish = publish
-        self._disk = disk
-        self._hasher = hashlib.sha256()
-        self._fd: int | None = None
-        self.size: int = 0
-        """Bytes written so far."""
+    _path: Path
+    _media_type: str
+    _annotations: Mapping[str, str]
+    _publish: Callable[[Path, Descriptor], None]
+    _disk: Disk = field(default=DISK, kw_only=True)
+    _hasher: Any = field(factory=hashlib.sha256, init=False)
+    _fd: int | None = field(default=None, init=False)
+    size: int = field(default=0, init=False)  # bytes written so far
 
     def write(self, data: bytes | memoryview) -> int:
         """Append bytes; raises `StoreFullError` if there is too little free space."""
@@ -206,16 +195,13 @@ class BlobWriter:
     def close(self, *, digest: str | None = None) -> Descriptor:
         """Make it a blob of the store, durably, and return its descriptor.
 
-        Args:
-            digest: the expected digest, if it is known.
-
         Raises:
-            MalformedError: it has another digest; it is discarded.
+            MalformedError: it does not have the expected digest; it is discarded.
             StoreError: it could not be stored.
         """
         if self._fd is None:
             raise ValueError("the blob is not open")
-        blob = Descriptor(self._media_type, "sha256:" + self._hasher.hexdigest(), self.size, self._annotations)
+        blob = Descriptor(self._media_type, "sha256:" + self._hasher.hexdigest(), self.size, dict(self._annotations))
         if digest not in (None, blob.digest):
             self.discard()
             raise MalformedError(f"its content has the digest {blob.digest}")

@@ -16,7 +16,7 @@ from docker_rollback._store.strict_json import MalformedError, dump_json, load_o
 T = TypeVar("T")
 
 
-class NewerFormatError(MalformedError):
+class NewerFormatError(ValueError):
     """The data was written by a newer version of this library."""
 
 

@@ -165,20 +165,13 @@ def make_folders(path: Path, *, disk: Disk = DISK) -> None:
 def write_atomic(path: Path, data: bytes, *, disk: Disk = DISK) -> None:
     """Replace a file durably and atomically: a reader finds the old content, or none, until it finds `data`.
 
-    The file is private (0600). A process that dies on the way leaves at most a file named ``.NAME.*.tmp`` next to it.
-
-    Args:
-        path: the file; its folder has to exist.
-        data: its whole new content.
-        disk: performs all changes of the file system.
+    The file is private (0600), and its folder has to exist. A process that dies on the way leaves at most a file named
+    ``.NAME.*.tmp`` next to it.
 
     Raises:
         StoreFullError: there is too little free space; the temporary file has been removed.
         StoreNotWritableError: this user may not write here.
         StoreError: the system refused for another reason.
-
-    Example:
-        >>> write_atomic(Path("/var/lib/app/state.json"), b"{}")
     """
     write_stream(path, [data], disk=disk)
 
@@ -191,11 +184,7 @@ def temporary_for(path: Path) -> Path:
 def write_stream(path: Path, pieces: Iterable[bytes], *, disk: Disk = DISK, temporary: Path | None = None) -> None:
     """Replace a file as `write_atomic` does, with content in chunks, whose exceptions are passed on.
 
-    Args:
-        path: the file.
-        pieces: its content.
-        disk: performs all changes of the file system.
-        temporary: a name from `temporary_for`, for a caller that has to record it first.
+    A caller that has to record the temporary file first gets its name from `temporary_for`.
     """
     temporary = temporary or temporary_for(path)
     try:

@@ -29,13 +29,7 @@ class FlatImage:
 
 
 def flatten(workspace: Workspace, manifest: Descriptor, *, keep: int, threads: int) -> FlatImage:
-    """Merge all layers of an image above the lowest ones; return the new image.
-
-    Args:
-        workspace: writes the blobs.
-        manifest: the image's manifest, in the store.
-        keep: the number of lowest layers that stay as they are.
-        threads: the number of threads that compress.
+    """Merge all layers of a stored image above the lowest `keep`; return the new image.
 
     Raises:
         CorruptBackupError: a layer is damaged.

@@ -49,14 +49,8 @@ def assemble(
 ) -> tuple[Descriptor, dict[str, Descriptor]]:
     """Write the manifests of an image whose layers are in the store.
 
-    Args:
-        workspace: writes the blobs.
-        contents: the contents of the archive.
-        wanted: the digests of the image's uncompressed layers, lowest first.
-        held: the gzipped layers that the store has, by the digests of their uncompressed content.
-
-    Returns:
-        The store's manifest, and the image's gzipped layers as in `held`.
+    Return the store's manifest, and the image's gzipped layers by the digests of their uncompressed content, as in
+    `held`. The uncompressed layers of the image are `wanted`, lowest first.
 
     Raises:
         MalformedError: the archive is of another image, or incomplete.

@@ -63,11 +63,8 @@ class _Node:
 def merged(layers: Sequence[BinaryIO]) -> Iterator[bytes]:
     """Yield the tar of a layer with the effect of several layers.
 
-    Args:
-        layers: the layers' tars, lowest first, as uncompressed, seekable files that stay open.
-
-    Raises:
-        tarfile.TarError: a layer is not a tar, or is truncated.
+    The layers are uncompressed tars, lowest first, in seekable files that stay open. Raises `tarfile.TarError` if one
+    is not a tar, or is truncated.
     """
     root = _Node()
     for layer in layers:

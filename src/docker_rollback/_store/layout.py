@@ -40,12 +40,7 @@ T = TypeVar("T")
 
 
 class Layout:
-    """An OCI image layout on disk, with the folders for locks, drafts, holds and the journal.
-
-    Args:
-        root: its folder.
-        disk: performs all changes of the file system.
-    """
+    """An OCI image layout on disk, with the folders for locks, drafts, holds and the journal."""
 
     def __init__(self, root: Path, *, disk: Disk = DISK) -> None:
         self.root = root
@@ -85,10 +80,9 @@ class Layout:
 
     @contextmanager
     def holding(self, name: str, note: str, *, of: Path) -> Iterator[None]:
-        """Hold one of the locks for a short change of the folder `of`, which the error names.
+        """Hold one of the locks for a short change of the folder `of`.
 
-        Raises:
-            StoreError: it stayed locked for `PATIENCE` seconds.
+        Raises a `StoreError` that names the folder if it stayed locked for `PATIENCE` seconds.
         """
         with FileLock(self.locks / f"{name}.lock", disk=self.disk) as lock:
             try:
@@ -104,15 +98,15 @@ class Layout:
             CorruptBackupError: it is damaged.
             UnsupportedFormatError: it was written in a newer format.
         """
-        data = self._read_file(oci.INDEX_FILE, oci.MAX_INDEX)
+        data = self.read_file(oci.INDEX_FILE, oci.MAX_INDEX)
         if data is None:
             if not self._has_blobs():
                 return oci.Index((), {"schemaVersion": 2, "manifests": []})
             # The first backup of another process may have created both since.
-            data = self._read_file(oci.INDEX_FILE, oci.MAX_INDEX)
+            data = self.read_file(oci.INDEX_FILE, oci.MAX_INDEX)
         if data is None:
             raise self.blobs.corrupt(oci.INDEX_FILE, "it is missing")
-        layout = self._read_file(oci.LAYOUT_FILE, oci.MAX_MANIFEST)
+        layout = self.read_file(oci.LAYOUT_FILE, oci.MAX_MANIFEST)
         if layout is None:
             raise self.blobs.corrupt(oci.LAYOUT_FILE, "it is missing")
         self.parsed(oci.parse_layout, layout, oci.LAYOUT_FILE)
@@ -127,12 +121,9 @@ class Layout:
         return index
 
     def replace_index(self, index: oci.Index, children: Sequence[Mapping[str, Any]], *, to_free: bool = False) -> None:
-        """Write ``index.json`` with other entries; only while `locked`.
+        """Write ``index.json`` with other entries than it was read with; only while `locked`.
 
-        Args:
-            index: the index as it was read.
-            children: its new entries.
-            to_free: True if the change frees disk space, so that it may use the reserve.
+        A change that frees disk space (`to_free`) may use the reserve.
         """
         raw = dict(index.raw)
         raw["manifests"] = [dict(child) for child in children]
@@ -177,10 +168,8 @@ class Layout:
     ) -> Iterator[Descriptor]:
         """Yield a blob and all blobs that it refers to, directly or indirectly; a digest may come more than once.
 
-        Args:
-            blob: the blob to start with.
-            absent: called with a blob that cannot be read, so that its references are unknown, and with the error; by
-                default the error is raised.
+        `absent` is called with a blob that cannot be read, so that its references are unknown, and with the error; by
+        default the error is raised.
         """
         seen: set[str] = set()
         todo = [blob]
@@ -258,7 +247,8 @@ class Layout:
         except OSError:
             return False
 
-    def _read_file(self, name: str, limit: int) -> bytes | None:
+    def read_file(self, name: str, limit: int) -> bytes | None:
+        """Return the content of a file of the layout, at most `limit` bytes; None if it is missing."""
         file = self.blobs.opened(self.root / name, name)
         if file is None:
             return None

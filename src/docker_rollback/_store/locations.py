@@ -33,11 +33,7 @@ def store_path(path: str | os.PathLike[str] | None) -> Path:
 
 
 def file_path(file: str | os.PathLike[str] | Any, method: str) -> Path | None:
-    """Return the absolute path of a file; None for an open file.
-
-    Args:
-        file: a path, or an open binary file.
-        method: the method that an open file must have, "read" or "write".
+    """Return the absolute path of a file; None for a file that is open, and has the method "read" or "write".
 
     Raises:
         TypeError: the argument is neither.

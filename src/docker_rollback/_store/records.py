@@ -10,8 +10,7 @@ from docker_rollback._store import codec
 from docker_rollback._store.files import is_leftover, translated, write_atomic
 from docker_rollback._store.layout import Layout
 from docker_rollback._store.oci import MAX_MANIFEST
-from docker_rollback._store.strict_json import MalformedError
-from docker_rollback.errors import CorruptBackupError, StoreError, StoreFullError, UnsupportedFormatError
+from docker_rollback.errors import StoreError, StoreFullError, UnsupportedFormatError
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,119}", re.ASCII)
 _SUFFIX = ".json"
@@ -89,18 +88,11 @@ class Records:
             CorruptBackupError: it is damaged; the error names the file.
             UnsupportedFormatError: a newer version of this library wrote it.
         """
-        path = self._path / (name + _SUFFIX)
-        try:
-            with path.open("rb") as file:
-                data = file.read(MAX_MANIFEST + 1)
-        except FileNotFoundError:
+        record = f"{self._folder}/{name}{_SUFFIX}"
+        data = self._layout.read_file(record, MAX_MANIFEST)
+        if data is None:
             return None
-        except OSError as error:
-            raise StoreError(str(path), f"it cannot be read ({error.strerror})") from error
-        root, record = str(self._layout.root), f"{self._folder}/{path.name}"
         try:
-            return codec.load(data, kind, self._folder)
+            return self._layout.parsed(lambda raw: codec.load(raw, kind, self._folder), data, record)
         except codec.NewerFormatError as error:
-            raise UnsupportedFormatError(root, f"{record}: {error}") from None
-        except MalformedError as error:
-            raise CorruptBackupError(root, record, str(error)) from None
+            raise UnsupportedFormatError(str(self._layout.root), f"{record}: {error}") from None

@@ -22,10 +22,6 @@ class Spool:
     """A temporary file that is written, then read once, and removed when its block ends.
 
     Its data is neither synced nor hashed. A spool belongs to one thread at a time.
-
-    Args:
-        path: its path.
-        disk: performs all changes of the file system.
     """
 
     def __init__(self, path: Path, *, disk: Disk = DISK) -> None:
@@ -76,10 +72,6 @@ class FileCopy:
     Comparing a file with its copy takes a fraction of the time of copying it. The copy is not hashed, and is removed
     when its block ends. It belongs to one thread at a time. Its file is open only during a call, because there may be
     hundreds of copies.
-
-    Args:
-        path: its path.
-        disk: performs all changes of the file system.
     """
 
     def __init__(self, path: Path, *, disk: Disk = DISK) -> None:
@@ -89,13 +81,9 @@ class FileCopy:
         self.size: int = 0
 
     def update(self, source: int, size: int, check: Callable[[], object], *, threads: int = 1) -> int:
-        """Make the copy equal to an open file; return the number of bytes written.
+        """Make the copy equal to the first `size` bytes of an open file; return the number of bytes written.
 
-        Args:
-            source: the file's descriptor.
-            size: the number of bytes to copy.
-            check: called repeatedly, by several threads; raises to end the update early.
-            threads: the number of threads.
+        Several threads call `check` repeatedly; it raises to end the update early.
 
         Raises:
             StoreFullError: there is too little free space.

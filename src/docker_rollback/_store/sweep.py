@@ -60,13 +60,10 @@ def remove_draft(layout: Layout, folder: Path) -> None:
 def sweep(
     layout: Layout, *, index: oci.Index | None = None, only: set[str] | None = None, dry_run: bool = False
 ) -> Sweep:
-    """Remove every blob that neither ``index.json`` nor a living draft refers to; only while the layout is locked.
+    """Remove every blob that neither the index nor a living draft refers to; only while the layout is locked.
 
-    Args:
-        layout: the store's layout.
-        index: the index to use in place of ``index.json``.
-        only: the digests that may be removed; None for all.
-        dry_run: True to report what would be removed, and change nothing.
+    The index is ``index.json`` unless another is given. With `only`, no other digests are removed; with `dry_run` none
+    are, and the result says what would be removed.
     """
     for path in [] if dry_run else list(layout.leftovers()):
         with translated(path):

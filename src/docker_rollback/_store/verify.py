@@ -11,7 +11,6 @@ from docker_rollback._model import Backup, Descriptor, VolumeArchive
 from docker_rollback._store import codec, oci
 from docker_rollback._store.layout import Layout
 from docker_rollback._store.streams import CompressionError, plain
-from docker_rollback._store.strict_json import MalformedError
 from docker_rollback.errors import UnsupportedFormatError
 
 
@@ -63,11 +62,9 @@ def _read(layout: Layout, backup_id: str, root: Descriptor) -> tuple[oci.Index, 
     record = records[0][1].layers[0]
     data = layout.blobs.read(record, oci.MAX_RECORD)
     try:
-        backup = codec.load_backup(data)
+        backup = layout.parsed(codec.load_backup, data, record.digest)
     except codec.NewerFormatError as error:
         raise UnsupportedFormatError(str(layout.root), f"backup {backup_id!r}: {error}") from None
-    except MalformedError as error:
-        raise layout.blobs.corrupt(record.digest, str(error)) from None
     return index, record, backup
 
 
@@ -82,13 +79,9 @@ def verify(
 ) -> Parts:
     """Read and hash all blobs of a backup, and check its references.
 
-    Args:
-        layout: the store's layout.
-        backup_id: the backup's id.
-        root: its index.
-        proven: digests of blobs that were just read, and are not read again.
-        again: True to read blobs again that were found intact before and whose files have not changed since.
-        deep: True to decompress all blobs too, and to check the content.
+    Blobs in `proven` were just read, and are not read again; nor are, unless `again` is set, those that were found
+    intact before and whose files have not changed since. With `deep` all blobs are decompressed too, and their content
+    is checked.
 
     Raises:
         CorruptBackupError: a blob is missing or damaged, or the parts do not match.

@@ -117,12 +117,7 @@ class Workspace:
         return all(map(self.adopt, parts))
 
     def list(self, backup_id: str, root: Descriptor, *, deep: bool = False) -> Parts:
-        """Add a backup to ``index.json`` after everything that it refers to is durable and verified.
-
-        Args:
-            backup_id: its id.
-            root: its index.
-            deep: True to verify the decompressed content too.
+        """Add a backup to ``index.json`` after everything that it refers to is durable and verified, as `verify` does.
 
         Raises:
             CorruptBackupError: a blob is missing or damaged; nothing was listed.

@@ -11,7 +11,7 @@ import json
 import re
 import socket
 import ssl
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import requests
@@ -59,6 +59,11 @@ _NEVER_SENT = (
 _TIMEOUTS = (requests.Timeout, urllib3.exceptions.TimeoutError, TimeoutError)
 _WHO_MAY = "run as root, or as a member of the socket's group"
 _DENIED = frozenset({errno.EACCES, errno.EPERM})
+_BY_STATUS: Mapping[int | None, type[EngineError]] = {
+    **dict.fromkeys((401, 403, 407), EngineForbiddenError),
+    **dict.fromkeys((408, 504), EngineTimeoutError),
+    **dict.fromkeys((502, 503), EngineUnavailableError),
+}
 
 # Docker answers 403 not only for forbidden requests, but also for a network that is in use, already joined, or whose
 # addresses another one has. Podman answers 500 for most states that do not allow a request.
@@ -105,21 +110,13 @@ class Asking:
         return self._judged(self.clean(" ".join(reason.split())), None)
 
     def _judged(self, reason: str, status: int | None) -> EngineError:
-        error: EngineError
         if _FULL_TEXTS.search(reason):
             error = EngineError(self.action, f"the engine's disk is full: {reason}", status=status)
-            error.permanent = True
         elif status == 409 or (status in (None, 403, 500) and _CONFLICT_TEXTS.search(reason)):
             error = EngineConflictError(self.action, reason, status=status)
-            error.permanent = True
-        elif status in (401, 403, 407):
-            error = EngineForbiddenError(self.action, reason, status=status)
-        elif status in (408, 504):
-            error = EngineTimeoutError(self.action, reason, status=status)
-        elif status in (502, 503):
-            error = EngineUnavailableError(self.action, reason, status=status)
         else:
-            error = EngineError(self.action, reason, status=status)
+            return _BY_STATUS.get(status, EngineError)(self.action, reason, status=status)
+        error.permanent = True
         return error
 
     def broken(self, error: BaseException, *, address: str = "") -> EngineError:

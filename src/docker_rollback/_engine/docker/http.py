@@ -85,12 +85,7 @@ class Wire:
         return self._engine().podman
 
     def native(self, path: str, asking: Asking) -> Any:
-        """Send a GET to Podman's own API, and return the answer's JSON.
-
-        Args:
-            path: the path below ``/libpod``, quoted.
-            asking: the request in words, for errors.
-        """
+        """Send a GET to a quoted path below ``/libpod`` in Podman's own API, and return the answer's JSON."""
         # In the engine's own version: for an older one, the answer has an older structure.
         return self._got(f"/v{self._engine().libpod}/libpod{path}", asking)
 
@@ -106,13 +101,9 @@ class Wire:
         return _decode(text, asking, raw_names=raw_names)
 
     def answer(self, method: str, path: str, asking: Asking, **options: Unpack[RequestOptions]) -> requests.Response:
-        """Send a request, and return a successful answer with its body unread; raise for any other answer.
+        """Send a request to a quoted path below the version; return a successful answer with its body unread.
 
-        Args:
-            method: "GET", "POST", "PUT" or "DELETE".
-            path: the path below the version, quoted.
-            asking: the request in words, for errors.
-            options: the rest of the request.
+        Any other answer is raised as an error.
         """
         return self._send(method, f"/v{self.version}{path}", asking, **options)
 

@@ -11,8 +11,7 @@ from typing import Final
 
 from attrs import frozen
 
-from docker_rollback._inspection.podman.mounts import faded, mount_words, volume_words
-from docker_rollback._inspection.podman.name_tables import names
+from docker_rollback._inspection.podman.mounts import faded, mount_words, names, volume_words
 
 
 @frozen

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from attrs import frozen
 
-from docker_rollback._inspection.podman.name_tables import names
+from docker_rollback._inspection.podman.mounts import names
 
 EMPTY: Final[tuple[Any, ...]] = (None, "", 0, False, [], {})  # the values of a field that nobody set
 

@@ -5,7 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from docker_rollback._inspection.podman.name_tables import names
+
+def names(text: str) -> frozenset[str]:
+    """Return the names in a text, separated by white space."""
+    return frozenset(text.split())
+
 
 # The types of `--mount` that can be restored; a glob is resolved to binds when the container is created.
 _KINDS: Final = ("bind", "volume", "tmpfs", "glob")

@@ -196,7 +196,8 @@ def replace(
     Args:
         container: its name, its id, or a docker-py `Container`.
         image: the name, digest or id of the new image; by default the name of the old one. It is required if an
-            earlier rollback recreated the container without that name, and no backup in the store knows it.
+            earlier rollback recreated the container without that name (`outcome.not_exact` said so), and no backup in
+            the store knows it.
         pull: when to pull the image from its registry: if it is "missing", "always" or "never".
         platform: the platform of the image ("linux/arm64"); by default the engine chooses.
         options: the keyword arguments of `rollback`, and those of `Rollback.replace` that change the container:
@@ -285,15 +286,9 @@ def restore(
     Restoring a compose project removes the containers and networks that were added to it since. Added volumes stay,
     because their data may be in no backup.
 
-    Args:
-        backup: a backup, or its id in the store.
-        client: a docker-py client, or an `Engine`; by default the one that the environment names.
-        store: as for `rollback`.
-        way: as for `rollback`.
-        helper_image: as for `rollback`.
-        progress: as for `rollback`.
-        restore_tags: whether to point the name of each container's image back to the image that it named at the
-            capture, even if somebody moved it on purpose since; a warning in the log names the image that loses it.
+    `backup` is a backup, or its id in the store. The other arguments are those of `rollback`. With `restore_tags`, the
+    name of each container's image leads to the image that it named at the capture again, even if somebody moved it on
+    purpose since; a warning in the log names the image that loses it.
 
     Raises:
         BackupNotFoundError, CorruptBackupError, ContainerBusyError, UnsupportedContainerError: nothing was touched.
@@ -333,13 +328,8 @@ def recover(
     state. A later one is rolled back unless it was committed. Operations of living processes are skipped. `recover` can
     be interrupted itself, and called again.
 
-    Args:
-        client: a docker-py client, or an `Engine`; by default the one that the environment names.
-        store: the store that has the records of the operations; by default in the user's data folder.
-        keep_found: whether to keep the current state as a backup before it is rolled back.
-        way: as for `rollback`.
-        helper_image: as for `rollback`.
-        progress: as for `rollback`.
+    `store` has the records of the operations. With `keep_found`, the current state is kept as a backup before it is
+    rolled back. The other arguments are those of `rollback`.
 
     Raises:
         StoreNotFoundError: there is no store at that path; none is created.

@@ -84,7 +84,7 @@ class Tree:
         """Return the status of a file, or of a link itself; raises `OSError`."""
         if b"/" not in path and path != b"..":
             return os.stat(path, dir_fd=self.descriptor, follow_symlinks=False)
-        with self._handle(path) as file:
+        with self._opened(path) as file:
             return os.fstat(file)
 
     def is_folder(self, path: bytes) -> bool:
@@ -96,20 +96,17 @@ class Tree:
 
     def names(self, path: bytes) -> list[bytes]:
         """Return the names in a folder; raises `OSError`."""
-        folder = self._open(path, os.O_RDONLY | os.O_DIRECTORY)
-        try:
+        with self._opened(path, os.O_RDONLY | os.O_DIRECTORY) as folder:
             return [os.fsencode(name) for name in os.listdir(folder)]  # noqa: PTH208 - of a descriptor
-        finally:
-            os.close(folder)
 
     def target(self, path: bytes) -> bytes:
         """Return the target of a symbolic link; raises `OSError`."""
-        with self._handle(path) as link:
+        with self._opened(path) as link:
             return os.readlink(b"", dir_fd=link)
 
     def attributes(self, path: bytes) -> dict[str, bytes]:
         """Return the extended attributes of a file, or of a link itself; raises `OSError`."""
-        with self._handle(path) as file:
+        with self._opened(path) as file:
             # Attributes cannot be read through an O_PATH descriptor itself.
             name = f"/proc/self/fd/{file}"
             return {key: os.getxattr(name, key) for key in os.listxattr(name)}
@@ -124,7 +121,7 @@ class Tree:
         Raises:
             NotAFileError: the path is something else.
         """
-        with self._handle(path) as found:
+        with self._opened(path) as found:
             mode = os.fstat(found).st_mode
             if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
                 raise NotAFileError(errno.EINVAL, "is neither a regular file nor a folder", path)
@@ -166,14 +163,10 @@ class Tree:
         while waiting:
             folder = waiting.pop()
             try:
-                opened = self._open(folder, os.O_RDONLY | os.O_DIRECTORY)
+                with self._opened(folder, os.O_RDONLY | os.O_DIRECTORY) as opened, os.scandir(opened) as entries:
+                    found = [(os.fsencode(entry.name), entry.is_dir(follow_symlinks=False)) for entry in entries]
             except OSError:
                 continue
-            try:
-                with os.scandir(opened) as entries:
-                    found = [(os.fsencode(entry.name), entry.is_dir(follow_symlinks=False)) for entry in entries]
-            finally:
-                os.close(opened)
             for name, is_folder in found:
                 path = folder + b"/" + name
                 unwanted = yield path
@@ -181,9 +174,8 @@ class Tree:
                     waiting.append(path)
 
     @contextmanager
-    def _handle(self, path: bytes) -> Iterator[int]:
-        """Open an O_PATH descriptor of any file until the block ends."""
-        file = self._open(path, _PATH)
+    def _opened(self, path: bytes, flags: int = _PATH) -> Iterator[int]:
+        file = self._open(path, flags)
         try:
             yield file
         finally:

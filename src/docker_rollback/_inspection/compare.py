@@ -275,7 +275,6 @@ def _without_chosen_gateways(network: Mapping[str, Any], other: Mapping[str, Any
 
 
 def _facts(inspection: Mapping[str, Any]) -> Iterator[tuple[str, object]]:
-    """Yield (path, value) for all fields that count."""
     for path, value in _leaves("", inspection):
         if path == "Mounts":
             yield from _mount_facts(inspection)

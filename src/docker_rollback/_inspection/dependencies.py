@@ -157,7 +157,6 @@ def _is_bound(one: Observed, other: Observed) -> bool:
 
 
 def _references(inspection: Mapping[str, Any]) -> list[str]:
-    """Return the names and ids of the containers whose namespaces, volumes or links a container uses."""
     return [partner.reference for partner in partners(inspection)]
 
 

@@ -52,7 +52,6 @@ class Report:
     excluded: tuple[Exclude, ...] = ()
 
     def __repr__(self) -> str:
-        """Return the names of the containers and volumes, the needed space and the refusals, on one line."""
         containers = ", ".join(repr(container.name) for container in self.containers)
         volumes = ", ".join(map(repr, self.volumes))
         refused = f", refused: {', '.join(map(repr, self.refused))}" if self.refused else ""

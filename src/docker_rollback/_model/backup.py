@@ -386,7 +386,6 @@ class Backup:
     other_networks: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
-        """Return the id and the names of the containers and volumes, on one line."""
         containers = ", ".join(repr(container.name) for container in self.containers)
         volumes = ", ".join(repr(volume.name) for volume in self.volumes)
         return f"<Backup {self.id} of containers {containers or 'none'}, volumes {volumes or 'none'}>"

@@ -48,7 +48,6 @@ class Exclude:
     path: str = field(default="", converter=_checked_path)
 
     def __attrs_post_init__(self) -> None:
-        """Refuse a missing volume."""
         if not isinstance(self.volume, str):
             raise TypeError(f"the volume of an Exclude must be a name or a path, not {self.volume!r}")
         if not self.volume:
@@ -67,7 +66,6 @@ class Exclude:
         return cls(volume, path)
 
     def __str__(self) -> str:
-        """Describe it for messages."""
         kind = "folder" if self.volume.startswith("/") else "volume"
         return f"{self.path} in {kind} {self.volume}" if self.path else f"{kind} {self.volume}"
 
@@ -118,7 +116,6 @@ class Paths:
         self._itself = re.compile(rf"\./(?:{each})\Z".encode("latin-1"), re.DOTALL).match if each else None
 
     def __bool__(self) -> bool:
-        """Return True if there are any."""
         return self._match is not None
 
     def __contains__(self, path: bytes) -> bool:

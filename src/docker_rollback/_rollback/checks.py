@@ -298,7 +298,6 @@ def _is_settled(inspection: Inspection, up: float, stable_for: float) -> bool:
 
 
 def _seconds_to_decide(probing: Mapping[str, Any]) -> float:
-    """Return the seconds after which a health check has decided."""
     # Failed probes count after the start period, except one that is running when it ends. As many as `Retries` may
     # fail, each after an interval and its own time-out.
     probe = _duration(probing, "Timeout")
@@ -307,6 +306,5 @@ def _seconds_to_decide(probing: Mapping[str, Any]) -> float:
 
 
 def _duration(probing: Mapping[str, Any], key: str) -> float:
-    """Return a duration of a health check in seconds."""
     # An engine stores nanoseconds, and 0 for its default.
     return float((probing.get(key) or 0) / 1e9 or _PROBING[key])

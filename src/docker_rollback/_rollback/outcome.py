@@ -103,7 +103,6 @@ class Trouble:
     step: StepName | None
 
     def __str__(self) -> str:
-        """Return the type, the step and the text."""
         step = f" in step {self.step!r}" if self.step is not None else ""
         return f"{self.type}{step}: {self.text}"
 
@@ -182,7 +181,6 @@ class Outcome:
         return str(_CONVERTER.dumps({"format": FORMAT, **_CONVERTER.unstructure(self)}))
 
     def __repr__(self) -> str:
-        """Return the containers, the status and the time that it took, on one line."""
         return f"<Outcome of {self._headline}>"
 
     def __str__(self) -> str:

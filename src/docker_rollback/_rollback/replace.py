@@ -107,7 +107,6 @@ class Replacer:
     # The image
 
     def _made_from(self, old: Observed) -> str:
-        """Return the reference that a container was created from, a name if possible."""
         reference, image_id = str(old.inspection["Config"]["Image"]), str(old.inspection["Image"])
         # If an earlier rollback recreated the container without that name, only the backup knows it.
         captured = self._captured_as(old).image
@@ -196,7 +195,6 @@ class Replacer:
             self._remove_intermediate(one, ids.get(one.id, one.id))
 
     def _swap_names(self, one: Observed, successor: str) -> None:
-        """Rename a stopped container, and give its name to its successor."""
         with suppress(ContainerNotFoundError):  # a --rm container was removed by its stop
             self._engine.rename_container(one.id, aside_name(one.name, one.id))
         self._engine.rename_container(successor, one.name)

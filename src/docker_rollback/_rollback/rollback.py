@@ -84,7 +84,6 @@ class Rollback:
         self._backup: Backup | None = None
 
     def __repr__(self) -> str:
-        """Return the containers or the project, the status and the backup's id, on one line."""
         project = () if self._project is None else (f"project {self._project!r}",)
         backup = "" if self._backup is None else f", backup {self._backup.id}"
         return f"<Rollback of {', '.join((*project, *map(repr, self._containers)))}: {self.status.value}{backup}>"
@@ -157,7 +156,6 @@ class Rollback:
 
     @contextmanager
     def _entering(self) -> Iterator[None]:
-        """Give a failure to enter its outcome."""
         try:
             yield
         except BaseException as error:
@@ -221,13 +219,8 @@ class Rollback:
         the old container is stopped and renamed: a rollback restores that very container, and it is removed when the
         block has succeeded. Containers that share its namespaces, use its volumes or link to it are recreated too.
 
-        Args:
-            container: its name, its id, or an object with an id; part of this rollback.
-            image: as for the function `docker_rollback.replace`.
-            pull: as for that function.
-            platform: as for that function.
-            changes: other differences: `environment`, `labels` (None removes one), `command`, `entrypoint`, `user`,
-                `working_dir`, `healthcheck`, and raw fields of the API in `config` and `host_config`.
+        The arguments are those of the function `docker_rollback.replace`; the container is part of this rollback. Among
+        `changes`, None removes a variable or a label, and `config` and `host_config` have raw fields of the API.
 
         Raises:
             RuntimeError: the block has not been entered.
@@ -295,7 +288,6 @@ class Rollback:
             return False
 
     def _watch_it(self) -> None:
-        """Watch the update during its probation, before it is committed."""
         if self._options.watch is not None:
             self._reporter.begin("watch")
             self._reporter.announce("watch", self._names)

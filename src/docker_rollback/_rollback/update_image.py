@@ -44,7 +44,6 @@ class UpdateImage:
     id: str | None = None
 
     def __attrs_post_init__(self) -> None:
-        """Check the arguments."""
         one_of("pull", self.pull, get_args(Pull))
         text("image", self.reference, what="the name or id of an image", optional=True)
         text("platform", self.platform, what="a platform, such as 'linux/arm64'", optional=True)
@@ -160,7 +159,6 @@ def _is_made_from(engine: Engine, container: Observed, reference: str, image_id:
 
 
 def _changes_nothing(old: Observed, found: Inspection, changes: Changes) -> bool:
-    """Return True if a container already has all the changes."""
     defaults: Mapping[str, Any] = found.get("Config") or {}
 
     def request(chosen: Changes) -> CreateRequest:

@@ -62,7 +62,6 @@ class Verdict:
             raise failure
 
     def _to_check(self) -> list[CheckedContainer]:
-        """Return the containers to check after the update."""
         if self._project is None:
             return [container for container, _ in self._passing]
         # The update may change which containers a project has, so those that it has now are checked.

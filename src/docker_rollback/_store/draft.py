@@ -160,7 +160,6 @@ class Draft:
             raise StoreError(str(self._layout.root), f"it holds a backup {self.backup_id!r} already")
 
     def _held(self, layers: Sequence[str]) -> dict[str, Descriptor]:
-        """Return the layers that the store already has."""
         with self._guard:
             if self._layers is None:
                 self._layers = self._layout.image_layers()

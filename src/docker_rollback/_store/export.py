@@ -122,7 +122,6 @@ def _unpacked(layout: Layout, source: Descriptor, plain: Descriptor) -> Iterator
 
 
 def _docker_entry(parts: oci.Manifest, tags: Sequence[str]) -> dict[str, Any]:
-    """Return the entry of ``manifest.json`` for an image."""
     return {
         "Config": _blob_name(parts.config),
         "RepoTags": list(tags) or None,

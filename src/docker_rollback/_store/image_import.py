@@ -187,7 +187,6 @@ def _with_head(head: bytes, file: IO[bytes]) -> Iterator[bytes]:
 
 
 def _blob_name(digest: str) -> str:
-    """Return the name of a blob in an export."""
     return "blobs/" + digest.replace(":", "/")
 
 

@@ -67,7 +67,6 @@ class Records:
                 self._layout.disk.remove(path)
 
     def _writing(self) -> AbstractContextManager[None]:
-        """Lock the records against other writers, for a moment."""
         return self._layout.holding(self._folder, "writing a record", of=self._path)
 
     def is_there(self) -> bool:

@@ -180,7 +180,6 @@ def _check_archives(layout: Layout, volume: VolumeArchive) -> None:
 
 
 def _plain(layout: Layout, blob: Descriptor) -> Iterator[bytes]:
-    """Yield a blob's uncompressed content."""
     try:
         yield from plain(layout.blobs.open(blob))
     except CompressionError as error:

@@ -117,7 +117,6 @@ class DockerEngine(DockerContainers, DockerImages, DockerNetworks, DockerVolumes
 
 
 def _described(wire: Wire, info: Mapping[str, Any], address: str | None) -> EngineInfo:
-    """Return the description of an engine, from its version and info answers."""
     flavour: Literal["docker", "podman"] = "podman" if wire.podman else "docker"
     architecture = str(info.get("Architecture") or "")
     return EngineInfo(

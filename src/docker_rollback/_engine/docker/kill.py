@@ -28,7 +28,6 @@ class Killer:
     """Kills one program."""
 
     def __init__(self, wire: Wire, container: str, mark: str) -> None:
-        """Identify the program by its container's full id and its mark."""
         self._wire = wire
         self._container = container
         self._mark = mark

@@ -51,7 +51,6 @@ class Referring:
         self._names: dict[str, str] = {}
 
     def _know(self, full_id: str, name: str) -> None:
-        """Remember a container's name, for errors about it."""
         self._names.pop(full_id, None)
         self._names[full_id] = name.removeprefix("/")
         while len(self._names) > _MOST_NAMES:
@@ -110,7 +109,6 @@ class Referring:
             pause = min(pause * 2, 0.25)
 
     def _gone(self, find: Callable[[str, str], Inspection], full_id: str) -> bool:
-        """Return True if `find` finds nothing of this id."""
         try:
             find(full_id, f"look for {full_id!r}")
         except NotFoundError:

@@ -6,12 +6,28 @@ import argparse
 import logging
 import sys
 from collections.abc import Sequence
+from enum import IntEnum
 
 from docker_rollback._api import recover
-from docker_rollback._exit_codes import ExitCode
 from docker_rollback._model import Recovered
 from docker_rollback._store import BackupStore
 from docker_rollback.errors import DockerRollbackError, UnfinishedElsewhereError
+
+
+class ExitCode(IntEnum):
+    """How the command ended. A process that a signal ends has 128 and the signal's number."""
+
+    DONE = 0
+    """Done, or there was nothing to do."""
+
+    FAILED = 1
+    """It failed; the message says what to do."""
+
+    USAGE = 2
+    """The arguments are wrong."""
+
+    UNFINISHED = 5
+    """Unfinished work is in the way; the message has the command that finishes it."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -15,8 +15,7 @@ from docker_rollback import (
     UnfinishedElsewhereError,
     recover,
 )
-from docker_rollback.__main__ import main
-from docker_rollback._exit_codes import ExitCode
+from docker_rollback.__main__ import ExitCode, main
 from docker_rollback.errors import StoreNotFoundError
 from docker_rollback.parts import Operations
 from docker_rollback.reports import InFlight

@@ -15,7 +15,7 @@ from typing import Any, Final, TypeAlias, TypedDict, Unpack
 
 import requests
 import urllib3
-from attrs import frozen
+from attrs import define, field, frozen
 from docker import APIClient
 
 from docker_rollback._engine.docker.errors import Asking
@@ -43,6 +43,7 @@ class RequestOptions(TypedDict, total=False):
     patient: bool | float
 
 
+@define(eq=False)
 class Wire:
     """Sends requests to one engine over a docker-py client.
 
@@ -52,12 +53,11 @@ class Wire:
         patience: the same if the work does.
     """
 
-    def __init__(self, api: APIClient, *, timeout: float, patience: float) -> None:
-        self.api = api
-        self.timeout = timeout
-        self.patience = patience
-        self._known: _Versions | None = None
-        self._lock = threading.Lock()
+    api: APIClient
+    timeout: float = field(kw_only=True)
+    patience: float = field(kw_only=True)
+    _known: _Versions | None = field(default=None, init=False)
+    _lock: threading.Lock = field(factory=threading.Lock, init=False)
 
     @property
     def version(self) -> str:
@@ -87,7 +87,7 @@ class Wire:
     def native(self, path: str, asking: Asking) -> Any:
         """Send a GET to a quoted path below ``/libpod`` in Podman's own API, and return the answer's JSON."""
         # In the engine's own version: for an older one, the answer has an older structure.
-        return self._got(f"/v{self._engine().libpod}/libpod{path}", asking)
+        return self._json("GET", f"/v{self._engine().libpod}/libpod{path}", asking)
 
     def json(
         self, method: str, path: str, asking: Asking, *, raw_names: bool = False, **options: Unpack[RequestOptions]
@@ -96,9 +96,7 @@ class Wire:
 
         With `raw_names`, bytes that are not UTF-8 are decoded as by `os.fsdecode`: Podman does not encode file names.
         """
-        with self.answer(method, path, asking, **options) as response, asking.translated():
-            text = response.content
-        return _decode(text, asking, raw_names=raw_names)
+        return self._json(method, f"/v{self.version}{path}", asking, raw_names=raw_names, **options)
 
     def answer(self, method: str, path: str, asking: Asking, **options: Unpack[RequestOptions]) -> requests.Response:
         """Send a request to a quoted path below the version; return a successful answer with its body unread.
@@ -166,10 +164,18 @@ class Wire:
             raise asking.refused(response.status_code, text)
         return response
 
-    def _got(self, path: str, asking: Asking) -> Any:
-        with self._send("GET", path, asking) as response, asking.translated():
+    def _json(
+        self, method: str, path: str, asking: Asking, *, raw_names: bool = False, **options: Unpack[RequestOptions]
+    ) -> Any:
+        with self._send(method, path, asking, **options) as response, asking.translated():
             text = response.content
-        return _decode(text, asking)
+        if not text.strip():
+            return None
+        try:
+            return json.loads(text.decode("utf-8", "surrogateescape" if raw_names else "strict"))
+        except ValueError as error:
+            # The text is not shown, because it may contain secrets.
+            raise asking.unreadable(f"{error}") from None
 
     def _seconds(self, patient: bool | float) -> float:  # noqa: FBT001  (the seconds are the odd case)
         if isinstance(patient, bool):
@@ -184,7 +190,7 @@ class Wire:
 
     def _negotiate(self) -> _Versions:
         asking = Asking("ask the engine for its version")
-        answer = self._got("/version", asking)
+        answer = self._json("GET", "/version", asking)
         newest, oldest = (_numbers(answer, key) for key in ("ApiVersion", "MinAPIVersion"))
         if newest is None:
             raise asking.unreadable("it names no ApiVersion")
@@ -249,16 +255,6 @@ def failure_in(event: Mapping[str, Any]) -> str:
     """Return the failure that a JSON object of a stream reports; empty if it reports none."""
     detail = event.get("errorDetail")
     return str((detail.get("message") if isinstance(detail, dict) else None) or event.get("error") or "")
-
-
-def _decode(text: bytes, asking: Asking, *, raw_names: bool = False) -> Any:
-    if not text.strip():
-        return None
-    try:
-        return json.loads(text.decode("utf-8", "surrogateescape" if raw_names else "strict"))
-    except ValueError as error:
-        # The text is not shown, because it may contain secrets.
-        raise asking.unreadable(f"{error}") from None
 
 
 def _plain(value: object) -> object:

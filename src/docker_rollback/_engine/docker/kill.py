@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from attrs import frozen
+
 from docker_rollback._engine.docker.errors import Asking
 from docker_rollback._engine.docker.http import Wire
 from docker_rollback.errors import EngineError
@@ -24,13 +26,13 @@ _SCRIPT: Final = (
 )
 
 
+@frozen
 class Killer:
     """Kills one program."""
 
-    def __init__(self, wire: Wire, container: str, mark: str) -> None:
-        self._wire = wire
-        self._container = container
-        self._mark = mark
+    _wire: Wire
+    _container: str  # the full id of its container
+    _mark: str
 
     def signal(self, state: Mapping[str, Any]) -> bool:
         """Send SIGKILL to the process that an exec's inspection names; return True on success."""

@@ -11,8 +11,6 @@ from docker_rollback._engine.docker.references import Referring, attached, has_l
 from docker_rollback._engine.port import Inspection
 from docker_rollback.errors import EngineConflictError, EngineError, NetworkNotFoundError, VolumeNotFoundError
 
-NO_LABELS: Final[Mapping[str, str]] = {}
-
 _SWARM_PATIENCE: Final = 30.0  # seconds for which a node of a swarm may still have a network after its removal
 
 # Podman adds its interpretation of a volume's options as options of its own.
@@ -25,7 +23,7 @@ class DockerNetworks(Referring):
     def inspect_network(self, ref: str) -> Inspection:
         return self._found_network(ref, f"inspect network {ref!r}")
 
-    def list_networks(self, *, labels: Mapping[str, str] = NO_LABELS) -> list[str]:
+    def list_networks(self, *, labels: Mapping[str, str] = {}) -> list[str]:
         found = self._wire.json("GET", "/networks", Asking("list networks"), params=label_filter(labels))
         return [str(one["Id"]) for one in found or [] if has_labels(one, labels)]
 
@@ -96,7 +94,7 @@ class DockerVolumes(Referring):
             raise VolumeNotFoundError(name, action=asking.action)
         return found
 
-    def list_volumes(self, *, labels: Mapping[str, str] = NO_LABELS) -> list[str]:
+    def list_volumes(self, *, labels: Mapping[str, str] = {}) -> list[str]:
         found = self._wire.json("GET", "/volumes", Asking("list volumes"), params=label_filter(labels))
         return [str(one["Name"]) for one in (found or {}).get("Volumes") or [] if has_labels(one, labels)]
 

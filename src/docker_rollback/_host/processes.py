@@ -15,14 +15,11 @@ _UID_MAP: Final = "/proc/self/uid_map"
 # The command with which a helper reports its kernel's boot, and its mapping of user ids.
 IDENTITY: Final = ("cat", BOOT_ID, _UID_MAP)
 
-
 _EVERY_OWNER: Final = ["0", "0", "4294967295"]
-
 
 # tar needs these capabilities to read and write everything: chown, dac_override, dac_read_search, fowner, fsetid,
 # sys_admin for attributes that begin with trusted, mknod, and setfcap.
 _CAPABILITIES: Final = sum(1 << number for number in (0, 1, 2, 3, 4, 21, 27, 31))
-
 
 _SAME_START: Final = 2.0  # seconds by which the engine's start time of a process and the kernel's may differ
 

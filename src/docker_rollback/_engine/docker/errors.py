@@ -78,7 +78,6 @@ _FULL_TEXTS = re.compile(r"no space left on device|disk quota exceeded", re.IGNO
 _MISSING_NETWORK = re.compile(r"\bnetwork (\S+) not found", re.IGNORECASE)
 _MISSING_CONTAINER = re.compile(r"no such container|no container with (?:name|id)", re.IGNORECASE)
 
-
 # Matches at least two words; a number, or a page of markup, is not a reason.
 _SENTENCE = re.compile(r"[^\W\d]{2,}\W+(?:\w+\W+)*[^\W\d]{2,}")
 _MARKS = re.compile(r"<(style|script)\b.*?</\1>|<[^>]*>", re.IGNORECASE | re.DOTALL)

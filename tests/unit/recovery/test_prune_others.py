@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from docker_rollback import RecoveryFailedError, RollbackRequested, Status
+from docker_rollback._capture import CaptureOptions
 from docker_rollback.errors import CaptureError
 from docker_rollback.testing import FailingEngine, Killed
 from tests.unit.mortal import Life, MortalEngine
@@ -22,7 +23,7 @@ from tests.unit.pruning import (
     shop_with_a_layer,
     way_back,
 )
-from tests.unit.shop import Shop
+from tests.unit.shop import Shop, parts
 
 
 def shop_with_a_neighbour(folder: Path) -> Shop:
@@ -169,6 +170,25 @@ def test_a_removal_after_the_capture_is_noticed_before_the_block(tmp_path: Path)
     assert "somebody removed it while it was stopped" in str(error)
     assert shop.store.list() == []
     check_serving(shop, str(error))
+
+
+def test_a_removal_of_what_runs_again_is_no_failure_of_the_capture(tmp_path: Path) -> None:
+    """With resume its part is done by then: the backup is of the moment in which it was stopped."""
+    shop = shop_with_a_layer(tmp_path)
+
+    class Removed(FailingEngine):
+        def save_image(self, ref: str) -> Iterator[bytes]:
+            """Export an image."""
+            yield from super().save_image(ref)
+            shop.engine.remove_container("shop", force=True)
+
+    engine = Removed(shop.engine)
+    built = parts(engine, shop.store, shop.clock)
+    with built.preflight.holding(["shop"]) as report:
+        taken = built.capture.take(report, "20260102T030405Z-shop-a1b2c3", CaptureOptions())
+    assert len(engine.called("save_image")) == 1
+    assert shop.engine.list_containers() == []
+    assert shop.store.ids() == [taken.id]
 
 
 def test_a_removal_after_the_state_of_an_update_was_captured_loses_no_kept_state(tmp_path: Path) -> None:

@@ -20,11 +20,11 @@ from docker_rollback import (
     restore,
     rollback,
 )
-from docker_rollback._containers import ContainerSnapshotter
+from docker_rollback._containers import ContainerSnapshotter, DisturbedError
 from docker_rollback._host import Timer
 from docker_rollback._restore import Restorer
 from docker_rollback._restore.container_slot import ContainerSlot, ensure_all_run
-from docker_rollback.errors import RestoreError
+from docker_rollback.errors import EngineConflictError, RestoreError
 from docker_rollback.parts import ContainerFilter
 from docker_rollback.testing import FailingEngine, FakeEngine, Killed
 from tests.unit.recovery.test_recovery import recovered
@@ -239,6 +239,30 @@ def test_on_another_engine_the_name_leads_to_the_image_that_was_put_there(shop: 
             another,
         )
     assert slot.restore_image_name() is None
+
+
+@pytest.mark.parametrize("has_name", ["nobody", "itself", "another"])
+def test_a_name_that_is_refused_is_somebodys_only_if_another_container_has_it(shop: Shop, has_name: str) -> None:
+    """Else the engine's own words are the error."""
+    taken = backup("shop", client=shop.engine, store=shop.store)
+
+    class Refusing(FailingEngine):
+        def rename_container(self, ref: str, name: str) -> None:
+            """Refuse."""
+            raise EngineConflictError(f"rename container {ref!r} to {name!r}", "made to refuse")
+
+    engine = Refusing(shop.engine)
+    slot = ContainerSlot(engine, ContainerSnapshotter(engine, shop.store), taken.containers[0], {}, has_archives=True)
+    standing = shop.engine.run("standing", image="shop:1", start=False)
+    slot._standing_id = standing
+    shop.engine.rename_container("shop", "elsewhere")
+    if has_name == "itself":
+        shop.engine.rename_container("standing", "shop")
+    elif has_name == "another":
+        shop.engine.run("shop", image="shop:1", start=False)
+    with pytest.raises(DisturbedError if has_name == "another" else EngineConflictError) as failed:
+        slot.take_name()
+    assert isinstance(failed.value.__cause__ or failed.value, EngineConflictError)
 
 
 def test_each_restored_container_that_does_not_run_is_named(shop: Shop) -> None:

@@ -356,6 +356,17 @@ KEYS = {
 }  # fmt: skip
 
 
+def test_downtime_of_what_shares_a_volume_is_told_too(shop: Shop) -> None:
+    """It is stopped only on the way back, while the volume is filled."""
+    slow = Slow(shop)
+    slow._id = shop.engine.run("guest", image="shop:1", volumes={"orders": "/data"})
+    tx = shop.timed(slow, shared="ignore")
+    with tx:
+        shop.engine.volume("orders").write("/table", "broken")
+        raise RollbackRequested
+    assert (tx.outcome.downtime["guest"].capture, tx.outcome.downtime["guest"].rollback) == (0.0, 3.0)
+
+
 def test_json_has_these_keys(shop: Shop, told: list[Outcome]) -> None:
     """Programs read it: a key that goes or changes its meaning is a decision, taken here and in the format's number."""
 

@@ -82,14 +82,7 @@ def mapping(name: str, value: object, *, optional: bool = False) -> None:
 
 
 def seconds(name: str, value: object, *, above: bool = False, optional: bool = False) -> None:
-    """Refuse a value that is not a number of seconds.
-
-    Args:
-        name: the name of the argument.
-        value: its value.
-        above: whether 0 is refused as well.
-        optional: whether None is accepted.
-    """
+    """Refuse a value that is not a number of seconds; `above` refuses 0 as well, `optional` accepts None."""
     if value is None and optional:
         return
     what = f"a number of seconds{' above 0' if above else ', 0 or more'}{', or None' if optional else ''}"

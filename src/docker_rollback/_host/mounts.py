@@ -48,10 +48,7 @@ class Mounted:
 
 
 def folder_of(path: str) -> str:
-    """Normalise a folder's path: absolute, without dots and doubled slashes.
-
-    Raises:
-        ValueError: the path is not absolute.
+    """Normalise a folder's absolute path: no dots, no doubled slashes; raises `ValueError` for a relative one.
 
     Example:
         >>> folder_of("/srv//data/")

@@ -38,12 +38,9 @@ class NotAFileError(OSError):
 
 
 class Tree:
-    """Accesses the files below a folder. Paths are relative, in bytes, and may start with ``./``.
+    """Accesses the files below a folder, whose descriptor it closes.
 
-    A path through a symbolic link raises `FileNotFoundError`.
-
-    Args:
-        folder: the folder's descriptor, which this object closes.
+    Paths are relative, in bytes, and may start with ``./``. A path through a symbolic link raises `FileNotFoundError`.
     """
 
     def __init__(self, folder: int) -> None:
@@ -113,13 +110,10 @@ class Tree:
 
     @contextmanager
     def reading(self, path: bytes) -> Iterator[int]:
-        """Open a regular file or a folder until the block ends; raises `OSError`.
+        """Open a regular file or a folder until the block ends; raises `OSError`, for anything else `NotAFileError`.
 
         The type is checked through an O_PATH descriptor before that same file is opened, because opening a device can
         have effects, and opening a FIFO can block.
-
-        Raises:
-            NotAFileError: the path is something else.
         """
         with self._opened(path) as found:
             mode = os.fstat(found).st_mode

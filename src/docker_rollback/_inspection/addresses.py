@@ -47,9 +47,7 @@ def with_asked_macs(
 ) -> tuple[dict[str, Any], tuple[NotCovered, ...]]:
     """Add the requested MAC addresses to an inspection by Docker 25 or later; return it with records of unknown ones.
 
-    Args:
-        before: the inspection before a stop and a start.
-        after: the inspection after them; None if the container is gone.
+    The inspections are from before and after a stop and a start; the later one is None if the container is gone.
     """
     own, started, later = primary_network(before), started_at(before), _restarted(before, after)
     endpoints, unknown = _endpoints(before), []

@@ -87,12 +87,7 @@ def could_make(mount: Mount, path: str) -> bool:
 
 
 def gap_of(mount: Mount, folders: Iterable[str] = ()) -> NotCovered | None:
-    """Return the record that a backup does not contain a mount's data; None if it does.
-
-    Args:
-        mount: the mount.
-        folders: the folders of the host that the backup contains.
-    """
+    """Return the record that a backup with these folders of the host lacks a mount's data; None if it has it."""
     if mount.kind == "volume" or holds(mount, folders):
         return None
     if mount.kind == "tmpfs":

@@ -49,11 +49,7 @@ class UpdateImage:
         text("platform", self.platform, what="a platform, such as 'linux/arm64'", optional=True)
 
     def find(self, engine: Engine, reference: str, *, reporter: Reporter) -> Inspection:
-        """Return the image's inspection; pull the image if `pull` says so.
-
-        Raises:
-            ImageNotFoundError, EngineError: the engine does not have the image and cannot pull it.
-        """
+        """Return the image's inspection; pull the image if `pull` says so. Raises an `EngineError` if there is none."""
         if self.id is not None:
             # If the image that `find_ahead` found has been removed since, it is looked up, or pulled, again.
             with suppress(ImageNotFoundError):
@@ -78,14 +74,9 @@ class UpdateImage:
     ) -> UpdateImage | None:
         """Find the image before the backup, while the service still runs; return a copy of this with its id.
 
-        Backups in the store may know the name that the container was created from.
-
-        Returns:
-            None if the container already runs that image and nothing else differs.
-
-        Raises:
-            ValueError: no image is given and its name is unknown.
-            ImageNotFoundError, ImagePlatformError, EngineError: there is no such image for this engine.
+        Return None if the container already runs that image and nothing else differs. Backups in the store may know the
+        name that the container was created from; raises `ValueError` if that is unknown and no image is given, and
+        `EngineError` or `ImagePlatformError` if there is no such image for this engine.
         """
         known = earlier_name(store, old.name, str(old.inspection["Image"]))
         reference = self.reference or made_from(engine, old, known=known)

@@ -68,11 +68,8 @@ class Blobs:
         """Yield a blob's content, verified while it is read.
 
         The last chunk is yielded only after the hash of the whole content was right, and never more bytes than the
-        blob's size. So a caller that reaches the end has the content that was written.
-
-        Raises:
-            CorruptBackupError: it is missing, or has another size or content.
-            StoreError: it cannot be read.
+        blob's size. So a caller that reaches the end has the content that was written. Raises `CorruptBackupError`, or
+        `StoreError` if it cannot be read.
         """
         file = self.opened(self.path(blob.digest), blob.digest)
         if file is None:
@@ -135,9 +132,7 @@ class Blobs:
     def opened(self, path: Path, name: str) -> int | None:
         """Open a regular file of the layout, and return its descriptor; None if it is missing.
 
-        Raises:
-            CorruptBackupError: it is something else; the error has the name.
-            StoreError: it cannot be opened.
+        Raises a `CorruptBackupError` with the name if it is no regular file, and a `StoreError` if it cannot be opened.
         """
         try:
             # Follow no symlink and wait for no FIFO: a store may come from an untrusted source.

@@ -52,10 +52,9 @@ class Catalog:
         raise BackupNotFoundError(str(self._layout.root), backup_id)
 
     def check_parts(self, backup_id: str, children: Collection[oci.Child]) -> None:
-        """Check the names in ``index.json`` of a backup's parts against the backup's own index.
+        """Raise `CorruptBackupError` if a name in ``index.json`` of a backup's part leads elsewhere than its index.
 
-        Raises:
-            CorruptBackupError: a part's name leads elsewhere. A missing name is no damage: other tools set none.
+        A missing name is no damage: other tools set none.
         """
         known = {oci.child_name(backup_id, number): child.blob for number, child in enumerate(children, start=1)}
         for child in self._layout.index().children:

@@ -48,9 +48,7 @@ class Holds:
     def reading(self, backup_id: str, leaves: Path | None = None) -> Iterator[None]:
         """Hold a backup until the block ends; enter it only while the layout is locked.
 
-        Args:
-            backup_id: the backup.
-            leaves: a temporary file of the reader, removed with the hold if the reader is killed.
+        If the reader is killed, `leaves`, a temporary file of it, is removed with the hold.
         """
         with FileLock(self._folder / f"{backup_id}.{secrets.token_hex(8)}{_READER}", disk=self._layout.disk) as lock:
             lock.acquire(note=f"reading backup {backup_id}")

@@ -29,12 +29,7 @@ class FlatImage:
 
 
 def flatten(workspace: Workspace, manifest: Descriptor, *, keep: int, threads: int) -> FlatImage:
-    """Merge all layers of a stored image above the lowest `keep`; return the new image.
-
-    Raises:
-        CorruptBackupError: a layer is damaged.
-        StoreError: there is too little free space.
-    """
+    """Merge all layers of a stored image above the lowest `keep`; return the new image. Raises `StoreError`."""
     layout = workspace.layout
     parts = layout.manifest(manifest)
     config = load_json(layout.blobs.read(parts.config, oci.MAX_MANIFEST))

@@ -53,11 +53,7 @@ class ImageParts:
 class ImageImport:
     """Imports one image; single-use.
 
-    Args:
-        workspace: writes its blobs.
-        layers: the digests of its uncompressed layers, lowest first.
-        held: the layers that the store already has, gzipped.
-        threads: the number of threads that compress.
+    Its uncompressed `layers` are named by their digests, lowest first. The store has those that are `held`, gzipped.
     """
 
     def __init__(
@@ -75,8 +71,7 @@ class ImageImport:
     def take(self, archive: Iterator[bytes]) -> tuple[Descriptor, dict[str, Descriptor]]:
         """Read the archive; return the image's manifest, and its gzipped layers by their uncompressed digests.
 
-        Raises:
-            EngineError: the archive is broken, or of another image.
+        Raises `EngineError` if the archive is broken, or of another image.
         """
         try:
             with tarfile.open(fileobj=IteratorFile(archive), mode="r|", bufsize=CHUNK) as tar:
@@ -95,8 +90,7 @@ class ImageImport:
     def take_parts(self, parts: ImageParts) -> tuple[Descriptor, dict[str, Descriptor]]:
         """Take an image from its parts, and read only the layers that are missing; return the same as `take`.
 
-        Raises:
-            EngineError: a part is missing, or is not of the image.
+        Raises `EngineError` if a part is missing, or is not of the image.
         """
         try:
             for layer in self._wanted:

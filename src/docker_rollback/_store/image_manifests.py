@@ -50,10 +50,8 @@ def assemble(
     """Write the manifests of an image whose layers are in the store.
 
     Return the store's manifest, and the image's gzipped layers by the digests of their uncompressed content, as in
-    `held`. The uncompressed layers of the image are `wanted`, lowest first.
-
-    Raises:
-        MalformedError: the archive is of another image, or incomplete.
+    `held`. The uncompressed layers of the image are `wanted`, lowest first. Raises `MalformedError` if the archive is
+    of another image, or incomplete.
     """
     config = _find_config(contents, wanted)
     original = _find_original(contents, oci.digest_of(config), wanted)

@@ -94,9 +94,7 @@ class Layout:
     def index(self) -> oci.Index:
         """Read ``index.json``; the index of a store that does not exist yet is empty.
 
-        Raises:
-            CorruptBackupError: it is damaged.
-            UnsupportedFormatError: it was written in a newer format.
+        Raises `CorruptBackupError`, or `UnsupportedFormatError` if it was written in a newer format.
         """
         data = self.read_file(oci.INDEX_FILE, oci.MAX_INDEX)
         if data is None:

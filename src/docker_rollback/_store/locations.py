@@ -18,12 +18,7 @@ def default_path() -> Path:
 
 
 def store_path(path: str | os.PathLike[str] | None) -> Path:
-    """Return the absolute path of a store; None means the default one.
-
-    Raises:
-        TypeError: the argument is not a path.
-        ValueError: the path is empty.
-    """
+    """Return the absolute path of a store; None means the default one. Raises `TypeError`, or `ValueError` if empty."""
     instance("store", path, (str, os.PathLike, NoneType), what="a BackupStore, a path or None")
     if path is None:
         return default_path()
@@ -35,9 +30,7 @@ def store_path(path: str | os.PathLike[str] | None) -> Path:
 def file_path(file: str | os.PathLike[str] | Any, method: str) -> Path | None:
     """Return the absolute path of a file; None for a file that is open, and has the method "read" or "write".
 
-    Raises:
-        TypeError: the argument is neither.
-        ValueError: the path is empty.
+    Raises `TypeError` for anything else, and `ValueError` for an empty path.
     """
     if callable(getattr(file, method, None)) and not isinstance(file, str | os.PathLike):
         return None

@@ -42,13 +42,8 @@ class FileLock:
     """An exclusive lock on a file, between processes and between threads of one process.
 
     It is held from `acquire` to `release`, or until this process and every child that was given its descriptor have
-    died. Forked children do not inherit it.
-
-    Args:
-        path: the file, which is created if it is missing.
-        transient: True to remove the file on release, unless another process is waiting for it.
-        disk: performs all changes of the file system.
-        timer: measures time, and waits.
+    died. Forked children do not inherit it. The file is created if it is missing. A `transient` one is removed on
+    release, unless another process is waiting for it.
     """
 
     path: Path
@@ -58,11 +53,7 @@ class FileLock:
     _fd: int | None = field(default=None, init=False)
 
     def acquire(self, timeout: float = 0, *, note: str = "") -> None:
-        """Acquire the lock.
-
-        Args:
-            timeout: the time to wait for it, in seconds.
-            note: its purpose, in words; shown to others that find it held.
+        """Acquire the lock within `timeout` seconds; the note says what for, to others that find it held.
 
         Raises:
             LockedError: it had another holder all the time.
@@ -139,8 +130,7 @@ def remove_unheld(path: Path, *, disk: Disk = DISK) -> None:
 def is_held(path: Path) -> bool:
     """Return True if a process holds the lock on a file, False if the file is missing; nothing is created or written.
 
-    Raises:
-        StoreError: this user may not read it.
+    Raises `StoreError` if this user may not read it.
     """
     with translated(path):
         try:

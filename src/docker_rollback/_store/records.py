@@ -30,11 +30,7 @@ class Records:
         self._folder = folder
 
     def put(self, name: str, value: object) -> None:
-        """Write or replace a record durably.
-
-        Raises:
-            StoreFullError, StoreNotWritableError, StoreError: it could not be written; its old content remains.
-        """
+        """Write or replace a record durably. If that raises a `StoreError`, its old content remains."""
         if _NAME.fullmatch(name) is None:
             raise ValueError(f"{name!r} cannot be the name of a record")
         path, data = self._path / (name + _SUFFIX), codec.dump(value, self._folder)

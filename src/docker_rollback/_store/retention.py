@@ -122,15 +122,10 @@ def choose(
     needed: Mapping[str, str],
     is_sound: Callable[[Backup], bool],
 ) -> Choice:
-    """Choose the backups to remove.
+    """Choose the backups to remove, of those in the scope; without a rule in `keep` none is removed.
 
-    Args:
-        backups: all backups of the store.
-        keep: the rules for each series; without a rule no backup is removed.
-        now: the time.
-        scope: the series to choose from; None for all.
-        needed: backups to keep in any case, with the reasons.
-        is_sound: returns True if a backup verifies; called only if the answer matters.
+    Backups in `needed` are kept in any case, for the reasons there. `is_sound` tells whether a backup verifies; it is
+    called only if the answer matters.
     """
     removed: list[str] = []
     spared: dict[str, str] = {}

@@ -83,11 +83,8 @@ class FileCopy:
     def update(self, source: int, size: int, check: Callable[[], object], *, threads: int = 1) -> int:
         """Make the copy equal to the first `size` bytes of an open file; return the number of bytes written.
 
-        Several threads call `check` repeatedly; it raises to end the update early.
-
-        Raises:
-            StoreFullError: there is too little free space.
-            OSError: the file could not be read.
+        Several threads call `check` repeatedly; it raises to end the update early. Raises `StoreFullError`, and
+        `OSError` if the file could not be read.
         """
         begins = range(0, size, _STRETCH)
         ends = [min(begin + _STRETCH, size) for begin in begins]

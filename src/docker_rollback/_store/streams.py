@@ -106,9 +106,7 @@ def plain(pieces: Iterator[bytes]) -> Iterator[bytes]:
 class GzipWriter:
     """Compresses data deterministically, in several threads.
 
-    Args:
-        write: receives the compressed data, in one of the threads; the next call here raises its exceptions.
-        threads: the number of threads.
+    One of them calls `write` with the compressed data; the next call here raises its exceptions.
     """
 
     def __init__(self, write: Callable[[bytes], object], threads: int) -> None:

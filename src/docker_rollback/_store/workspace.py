@@ -119,9 +119,8 @@ class Workspace:
     def list(self, backup_id: str, root: Descriptor, *, deep: bool = False) -> Parts:
         """Add a backup to ``index.json`` after everything that it refers to is durable and verified, as `verify` does.
 
-        Raises:
-            CorruptBackupError: a blob is missing or damaged; nothing was listed.
-            StoreError: there is a backup of this id already.
+        If a blob is missing or damaged (`CorruptBackupError`) or there is a backup of this id already (`StoreError`),
+        nothing is listed.
         """
         layout = self.layout
         needed = self._pin_all(root)

@@ -40,11 +40,9 @@ _NANO: Final = 10**9
 
 
 def docker_like(inspection: Mapping[str, Any], donors: Iterable[Mapping[str, Any]] | None = None) -> dict[str, Any]:
-    """Convert Podman's inspection of a container to Docker's form.
+    """Convert an inspection from Podman's Docker-compatible API to Docker's form.
 
-    Args:
-        inspection: the inspection from Podman's Docker-compatible API; it is not changed.
-        donors: the inspections of the containers in its `VolumesFrom`; None if one of them is gone.
+    `donors` are the inspections of the containers in its `VolumesFrom`; None if one of them is gone.
     """
     host_config = dict(inspection.get("HostConfig") or {})
     config = dict(inspection.get("Config") or {})

@@ -108,8 +108,7 @@ _GLOBAL_HIDDEN: Final = frozenset(
 def hidden_settings(command: Sequence[str]) -> tuple[str, ...]:
     """Return the options that would be lost if the container were recreated through Docker's API, without duplicates.
 
-    Args:
-        command: the command from the inspection; empty if the container was created in another way.
+    The command from the inspection is empty if the container was created in another way.
     """
     words = [words for option in _options(command) if (words := _hidden(option)) is not None]
     return tuple(dict.fromkeys(words))

@@ -73,11 +73,9 @@ class Loss:
         )
 
     def not_covered(self, container: str, *, refusals: bool = False) -> tuple[NotCovered, ...]:
-        """Return the settings that a backup has to list as lost if the container is recreated.
+        """Return the settings that a backup has to list as lost if the container of this name is recreated.
 
-        Args:
-            container: its name.
-            refusals: True to list refused settings too, if the backup is taken in spite of them.
+        With `refusals` it lists refused settings too, for a backup that is taken in spite of them.
         """
         listed = {**self.lost, **(dict.fromkeys(self.refused, "it is gone") if refusals else {})}
         return tuple(
@@ -87,12 +85,7 @@ class Loss:
 
 
 def loss_of(native: Mapping[str, Any], *, runtime: str) -> Loss:
-    """Return the loss of a container.
-
-    Args:
-        native: Podman's own inspection of it.
-        runtime: the engine's default runtime.
-    """
+    """Return the loss of a container, from Podman's own inspection of it and the engine's default runtime."""
     refused = [*_refused_fields(native), *_looked_into(native, runtime), *lost_mounts(native)]
     refused += [f"the option {words}" for words in hidden_settings(_command(native))]
     return Loss(tuple(dict.fromkeys(refused)), dict(_lost(native)))

@@ -81,9 +81,7 @@ def volume_words(value: str) -> str | None:
 def faded(name: str, value: str) -> Iterator[tuple[str, str]]:
     """Yield the options of a bind that Podman applies at the create, and shows only until the container runs.
 
-    Args:
-        name: the option's name on the command line.
-        value: its value.
+    `name` and `value` are those of the bind's option on the command line.
     """
     if name == "volume" and "/" in value.partition(":")[0]:
         place, options = value.partition(":")[2].partition(":")[0], _volume_options(value)

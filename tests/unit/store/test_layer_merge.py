@@ -129,10 +129,10 @@ def test_one_layer_does_what_several_do(case: str) -> None:
 def test_what_nobody_sees_is_left_out() -> None:
     """No marks in what hides everything below it, and no names that engines keep for themselves."""
     one = merge(
-        layer(("a", "/"), ("a/.wh..wh..opq", ""), ("a/1", "1"), (".wh..wh.plnk", "/")),
-        layer(("a", "/"), ("a/.wh.1", "")),
+        layer(("a", "/"), ("a/.wh..wh..opq", ""), ("a/1", "1"), ("a/b", "/"), ("a/b/2", "2"), (".wh..wh.plnk", "/")),
+        layer(("a", "/"), ("a/.wh.1", ""), ("a/b", "/"), ("a/b/.wh.2", "")),
     )
-    assert names(one) == ["a", "a/.wh..wh..opq"]
+    assert names(one) == ["a", "a/.wh..wh..opq", "a/b"]
 
 
 def test_members_are_kept_to_the_byte() -> None:

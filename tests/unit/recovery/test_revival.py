@@ -10,15 +10,16 @@ import pytest
 from attrs import evolve
 
 from docker_rollback import BackupStore
-from docker_rollback._containers import ContainerSnapshotter
+from docker_rollback._containers import ContainerSnapshotter, quiesced_container
+from docker_rollback._engine.port import Engine
 from docker_rollback._model.backup import Mount
 from docker_rollback._names import live
 from docker_rollback._recovery.operation_record import Record
 from docker_rollback._recovery.revival import Removal, Revival, _sentence, as_error, removed_part, with_volumes_named
 from docker_rollback._reporting import Reporter
 from docker_rollback._restore import Restorer
-from docker_rollback.errors import EngineError, RestoreError
-from docker_rollback.testing import FakeClock, FakeEngine
+from docker_rollback.errors import EngineError, RestoreError, ResumeError
+from docker_rollback.testing import FailingEngine, FakeClock, FakeEngine
 from tests.unit.values import backup, snapshot, volume
 
 NAME = "0f" * 32
@@ -119,7 +120,7 @@ def test_one_error_names_all_that_were_removed() -> None:
 class Restoring(Restorer):
     """A restorer that restores nothing, and fails."""
 
-    def __init__(self, engine: FakeEngine, store: BackupStore, failure: RestoreError) -> None:
+    def __init__(self, engine: Engine, store: BackupStore, failure: RestoreError) -> None:
         super().__init__(engine, store)
         self._failure = failure
 
@@ -128,7 +129,7 @@ class Restoring(Restorer):
         raise self._failure
 
 
-def revival(engine: FakeEngine, store: BackupStore, failure: RestoreError) -> Revival:
+def revival(engine: Engine, store: BackupStore, failure: RestoreError) -> Revival:
     """Return a revival whose restorer fails."""
     restorer = Restoring(engine, store, failure)
     return Revival(engine, ContainerSnapshotter(engine, store), restorer, reporter=Reporter(), timer=FakeClock())
@@ -193,6 +194,28 @@ def test_half_of_a_container_is_given_up_where_another_one_of_its_name_ran(store
     engine.start_container("web")
     assert reviving._replaced(record, {half}) == {half}
     assert reviving._replaced(record, set()) == set()
+
+
+def test_what_does_not_start_is_not_recreated_where_nothing_was_removed(store: BackupStore) -> None:
+    """Its own failure is the error: a new container would not start either."""
+
+    class Refusing(FailingEngine):
+        def start_container(self, ref: str) -> None:
+            """Refuse."""
+            raise EngineError(f"start container {ref!r}", "made to refuse")
+
+    fake = FakeEngine()
+    fake.add_image("app")
+    fake.run("web", image="app")
+    engine = Refusing(fake)
+    web = ContainerSnapshotter(engine, store).observe("web")
+    fake.stop_container("web")
+    stopped = evolve(snapshot("web"), id=web.id, inspection=web.inspection)
+    resting = quiesced_container(web, "stop")
+    record = Record("op", "capturing", datetime(2026, 1, 2, tzinfo=UTC), "host", 1, "", (resting,), stopped=(stopped,))
+    with pytest.raises(ResumeError, match="'web' could not be resumed"):
+        revival(engine, store, DIFFERS).bring_back(record)
+    assert fake.list_containers() == [web.id]
 
 
 def test_the_newest_image_that_the_engine_has_is_taken(store: BackupStore) -> None:

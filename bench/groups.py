@@ -22,6 +22,9 @@ from docker_rollback.types import Way
 SETTLING: Final = 1.0
 """Seconds from a start to the next measurement: until then, each container handles its stop signal."""
 
+REMEMBERED: Final = 256
+"""How many events an engine remembers."""
+
 WAYS: Final[Mapping[str, Way]] = {samples.DIRECT: "direct", samples.HELPER: "helper"}
 
 _STOPS: Final = ("kill", "pause", "die", "died", "stop")
@@ -138,19 +141,20 @@ class Group:
         self.stage.docker("rm", "--force", *self.names)
 
     def downtime(self, since: float) -> float | None:
-        """Return the seconds from the first container's stop signal to the last one's start, None without stops.
+        """Return the seconds from the first container's stop signal to the last one's start.
 
-        The engine remembers 256 events, so a group of fifty has too many.
+        None without a stop, or if the engine may have forgotten the first one since.
         """
         # The SDK's types take no fractions of seconds; the engine does.
         api: Any = self.stage.client.api
-        history = api.events(
-            since=f"{since:.6f}",
-            until=f"{time.time():.6f}",
-            filters={"type": "container", "label": LABEL},
-            decode=True,
+        history = list(api.events(since=f"{since:.6f}", until=f"{time.time():.6f}", decode=True))
+        if len(history) >= REMEMBERED:
+            return None
+        return downtime(
+            (event["Action"], event["timeNano"] / 1e9)
+            for event in history
+            if event["Type"] == "container" and LABEL in event["Actor"]["Attributes"]
         )
-        return downtime((event["Action"], event["timeNano"] / 1e9) for event in history)
 
 
 def downtime(events: Iterator[tuple[str, float]]) -> float | None:
@@ -186,7 +190,7 @@ class GroupRounds:
             for name, count in self.rounds.items():
                 if number >= count:
                     continue
-                time.sleep(SETTLING)
+                time.sleep(SETTLING if group.shape.stop else 0)
                 os.sync()
                 if name in restarts:
                     self._restart(group, name, restarts[name])
@@ -197,13 +201,13 @@ class GroupRounds:
         since, began = time.time(), time.perf_counter()
         restart()
         took = Took(time.perf_counter() - began)
-        self.notebook.took(group.title, name, samples.RESTART, took, self._downtime(group, since))
+        self.notebook.took(group.title, name, samples.RESTART, took, group.downtime(since))
 
     def _enter(self, group: Group, name: str) -> None:
         down: list[float | None] = []
 
         def block() -> None:
-            down.append(self._downtime(group, since))
+            down.append(group.downtime(since))
             if self.back:
                 group.remove()
 
@@ -215,6 +219,3 @@ class GroupRounds:
         self.notebook.note(group.title, name, samples.ENTERING, samples.REQUESTS, said["requests"])
         if self.back:
             self.notebook.took(group.title, name, samples.REMOVED, Took(said["seconds"]))
-
-    def _downtime(self, group: Group, since: float) -> float | None:
-        return group.downtime(since) if group.shape.stop else None

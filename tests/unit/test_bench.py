@@ -13,17 +13,18 @@ import threading
 import time
 import xml.etree.ElementTree as ET
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
 from bench import catalog, chart, report, samples
 from bench.clients import Watcher
 from bench.goals import Goal, goals
-from bench.groups import Shape, downtime
+from bench.groups import Group, Shape, downtime
 from bench.measure import Notebook
 from bench.ours import RequestCounter
 from bench.samples import Key, medians
-from bench.stage import room
+from bench.stage import LABEL, Stage, room
 
 PROJECT = Path(__file__).parent.parent.parent
 MACHINE = {"processors": "2", "memory": "4 GiB"}
@@ -259,6 +260,21 @@ def test_downtime_of_a_group_is_from_the_first_stop_to_the_last_start() -> None:
     events = [("commit", 0.5), ("kill", 1.0), ("die", 2.0), ("start", 3.0), ("kill", 1.5), ("start", 4.5), ("top", 9.0)]
     assert downtime(iter(events)) == 3.5
     assert downtime(iter([("start", 1.0)])) is None
+
+
+@pytest.mark.parametrize(("more", "expected"), [(0, 3.0), (1, 3.0), (254, None)])
+def test_downtime_is_unknown_when_the_engine_forgets_events(more: int, expected: float | None, tmp_path: Path) -> None:
+    """A full memory of events may lack the first stop; the events of other containers take room in it as well."""
+    ours = {"Type": "container", "Actor": {"Attributes": {LABEL: ""}}}
+    other = {"Type": "container", "Action": "kill", "timeNano": 0, "Actor": {"Attributes": {}}}
+    client = Mock()
+    client.api.events.return_value = [
+        *[other] * more,
+        {**ours, "Action": "kill", "timeNano": 1_000_000_000},
+        {**ours, "Action": "start", "timeNano": 4_000_000_000},
+    ]
+    group = Group(Stage("unix:///nowhere", client, tmp_path, ""), "a group", "group", Shape(1))
+    assert group.downtime(0.0) == expected
 
 
 def test_every_request_is_counted() -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import secrets
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +23,10 @@ pytestmark = pytest.mark.engine
 
 READY = "trap 'rm -f /rows/ready; exit 0' TERM; touch /rows/ready; while :; do sleep 0.1; done"
 """A database, which is ready once it has said so in its volume."""
+
+
+FILES = {"settings.env": "MODE=old\n", "file.conf": "on\n", "key.pem": "secret\n", ".env": "LEVEL=info\n"}
+"""The files that are next to the compose file; compose puts the variables of `.env` into it."""
 
 
 class Twelve(Project):
@@ -56,7 +63,9 @@ class Twelve(Project):
                 "vault": service(image, SERVICE, secrets=["token"]),
                 "files": service(image, SERVICE, configs=["file"], secrets=["key"]),
                 "search": service(image, SERVICE, volumes=["index:/index"], networks=["front", "back"]),
-                "mail": service(image, SERVICE, restart="always", links=["cache:store"], init=True),
+                "mail": service(
+                    image, SERVICE, restart="always", links=["cache:store"], labels=["level=${LEVEL}"], init=True
+                ),
             },
             "volumes": {"rows": {}, "index": {}},
             "networks": {"back": {}, "front": {}},
@@ -97,10 +106,14 @@ def twelve(
     """The project, up, and something written into each place that has to come back."""
     monkeypatch.setenv("DOCKER_HOST", engine_url)
     monkeypatch.setenv("TOKEN", "open sesame")
-    for name, content in {"settings.env": "MODE=old\n", "file.conf": "on\n", "key.pem": "secret\n"}.items():
-        (tmp_path / name).write_text(content, encoding="utf-8")
-    twelve = Twelve(docker_client, debian.compose(), "2", tmp_path, busybox_image)
+    # An engine may have another root than we, and sees its own data at the same path.
+    near = Path(docker_client.info()["DockerRootDir"]).parent
+    folder = (near if near.is_dir() else tmp_path) / f"docker-rollback-test-{secrets.token_hex(4)}"
+    twelve = Twelve(docker_client, debian.compose(), "2", folder, busybox_image)
     try:
+        folder.mkdir()
+        for name, content in FILES.items():
+            (folder / name).write_text(content, encoding="utf-8")
         twelve.write(twelve.old())
         twelve.up()
         assert len(twelve.containers()) == 13
@@ -109,7 +122,10 @@ def twelve(
             assert code == 0
         yield twelve
     finally:
-        twelve.remove()
+        try:
+            twelve.remove()
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 WRITTEN = {"worker": "/spool/job", "search": "/index/word", "sidecar": "/note", "mail": "/queue", "cache": "/cache/one"}
@@ -121,11 +137,13 @@ def fail(twelve: Twelve, file: dict[str, Any], store: BackupStore) -> Any:
     before = twelve.stock()
     with (
         pytest.raises(subprocess.CalledProcessError),
-        rollback(project=twelve.name, client=twelve.client, store=store) as tx,
+        rollback(project=twelve.name, client=twelve.client, store=store, include_files=True) as tx,
     ):
         twelve.write(file)
+        (twelve.folder / ".env").write_text("LEVEL=debug\n", encoding="utf-8")
         subprocess.run(twelve.words("up", "-d"), check=True, capture_output=True, text=True)
-    twelve.write(twelve.old())
+    assert json.loads(twelve.file.read_text(encoding="utf-8")) == twelve.old()
+    assert (twelve.folder / ".env").read_text(encoding="utf-8") == FILES[".env"]
     assert tx.status is Status.ROLLED_BACK
     assert twelve.stock() == before
     return tx

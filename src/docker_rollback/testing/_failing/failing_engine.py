@@ -2,38 +2,19 @@
 
 from __future__ import annotations
 
-import functools
 import threading
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
 from types import TracebackType
-from typing import Concatenate, ParamSpec, Self, TypeVar
+from typing import Self, TypeVar
 
 from attrs import define
 
-from docker_rollback._engine import ContainerFilter, Engine, Finished, Process
+from docker_rollback._engine import EVERY, Change, ContainerFilter, Engine, EngineInfo, Finished, Inspection, Process
 from docker_rollback.errors import EngineError, EngineTimeoutError
 from docker_rollback.testing._failing.calls import CHANGING, FEEDING, READING, EngineCall, Killed
 
 _Answer = TypeVar("_Answer")
-_Arguments = ParamSpec("_Arguments")
-
-
-def _passed_on(
-    method: Callable[Concatenate[Engine, _Arguments], _Answer],
-) -> Callable[Concatenate[FailingEngine, _Arguments], _Answer]:
-    """Return the method of a `FailingEngine` for a method of the engine."""
-    verb = method.__name__
-
-    @functools.wraps(method)
-    def passed(self: FailingEngine, /, *arguments: _Arguments.args, **options: _Arguments.kwargs) -> _Answer:
-        def work() -> _Answer:
-            answer: _Answer = getattr(self._engine, verb)(*arguments, **options)
-            return answer
-
-        named = [one.get("Name") if isinstance(one, Mapping) else one for one in arguments]
-        return self.pass_on(verb, work, *(one for one in named if isinstance(one, str | ContainerFilter)))
-
-    return passed
 
 
 class FailingEngine:
@@ -167,27 +148,83 @@ class FailingEngine:
             return EngineTimeoutError(action, "the answer was lost on purpose")
         return EngineError(action, "made to fail")
 
-    info = _passed_on(Engine.info)
-    now = _passed_on(Engine.now)
-    forbidden = _passed_on(Engine.forbidden)
+    def info(self) -> EngineInfo:
+        """Return the engine's name, version and settings."""
+        return self.pass_on("info", self._engine.info)
+
+    def now(self) -> datetime:
+        """Return the current time by the engine's own clock."""
+        return self.pass_on("now", self._engine.now)
+
+    def forbidden(self) -> list[str]:
+        """Return the operations that the engine refuses for every object."""
+        return self.pass_on("forbidden", self._engine.forbidden)
 
     # Containers
 
-    inspect_container = _passed_on(Engine.inspect_container)
-    list_containers = _passed_on(Engine.list_containers)
-    create_container = _passed_on(Engine.create_container)
-    start_container = _passed_on(Engine.start_container)
-    stop_container = _passed_on(Engine.stop_container)
-    kill_container = _passed_on(Engine.kill_container)
-    pause_container = _passed_on(Engine.pause_container)
-    unpause_container = _passed_on(Engine.unpause_container)
-    rename_container = _passed_on(Engine.rename_container)
-    update_container = _passed_on(Engine.update_container)
-    remove_container = _passed_on(Engine.remove_container)
-    commit_container = _passed_on(Engine.commit_container)
-    put_archive = _passed_on(Engine.put_archive)
-    container_changes = _passed_on(Engine.container_changes)
-    container_logs = _passed_on(Engine.container_logs)
+    def inspect_container(self, ref: str) -> Inspection:
+        """Return the whole inspection of one container."""
+        return self.pass_on("inspect_container", lambda: self._engine.inspect_container(ref), ref)
+
+    def list_containers(self, where: ContainerFilter = EVERY, /) -> list[str]:
+        """Return the full ids of the containers that match `where`."""
+        return self.pass_on("list_containers", lambda: self._engine.list_containers(where), where)
+
+    def create_container(self, name: str, request: Inspection, *, platform: str | None = None) -> str:
+        """Create a container from a raw request and return its full id."""
+        return self.pass_on(
+            "create_container", lambda: self._engine.create_container(name, request, platform=platform), name
+        )
+
+    def start_container(self, ref: str) -> None:
+        """Start a container."""
+        self.pass_on("start_container", lambda: self._engine.start_container(ref), ref)
+
+    def stop_container(self, ref: str, *, timeout: float | None = None) -> None:
+        """Stop a container with its own stop signal."""
+        self.pass_on("stop_container", lambda: self._engine.stop_container(ref, timeout=timeout), ref)
+
+    def kill_container(self, ref: str) -> None:
+        """Kill a container."""
+        self.pass_on("kill_container", lambda: self._engine.kill_container(ref), ref)
+
+    def pause_container(self, ref: str) -> None:
+        """Freeze a container's processes."""
+        self.pass_on("pause_container", lambda: self._engine.pause_container(ref), ref)
+
+    def unpause_container(self, ref: str) -> None:
+        """Unfreeze a container's processes."""
+        self.pass_on("unpause_container", lambda: self._engine.unpause_container(ref), ref)
+
+    def rename_container(self, ref: str, name: str) -> None:
+        """Rename a container."""
+        self.pass_on("rename_container", lambda: self._engine.rename_container(ref, name), ref, name)
+
+    def update_container(self, ref: str, changes: Inspection) -> None:
+        """Change a container's resources or restart policy in place."""
+        self.pass_on("update_container", lambda: self._engine.update_container(ref, changes), ref)
+
+    def remove_container(self, ref: str, *, force: bool = False, volumes: bool = False) -> None:
+        """Remove a container."""
+        self.pass_on("remove_container", lambda: self._engine.remove_container(ref, force=force, volumes=volumes), ref)
+
+    def commit_container(self, ref: str, tag: str, *, author: str = "") -> str:
+        """Commit a container's file system to a tagged image and return its id."""
+        return self.pass_on(
+            "commit_container", lambda: self._engine.commit_container(ref, tag, author=author), ref, tag
+        )
+
+    def put_archive(self, ref: str, archive: bytes) -> None:
+        """Unpack a tar at the root of a container's file system."""
+        self.pass_on("put_archive", lambda: self._engine.put_archive(ref, archive), ref)
+
+    def container_changes(self, ref: str) -> list[Change]:
+        """Return the changes in a container's writable layer, compared with its image."""
+        return self.pass_on("container_changes", lambda: self._engine.container_changes(ref), ref)
+
+    def container_logs(self, ref: str, *, tail: int) -> str:
+        """Return the last `tail` lines of a container's output."""
+        return self.pass_on("container_logs", lambda: self._engine.container_logs(ref, tail=tail), ref)
 
     def exec(self, ref: str, command: Sequence[str], *, stdin: bool = False) -> Process:
         """Run a program as root in a running container."""
@@ -201,30 +238,91 @@ class FailingEngine:
 
     # Images
 
-    inspect_image = _passed_on(Engine.inspect_image)
-    list_images = _passed_on(Engine.list_images)
-    tag_image = _passed_on(Engine.tag_image)
-    remove_image = _passed_on(Engine.remove_image)
-    save_image = _passed_on(Engine.save_image)
-    load_image = _passed_on(Engine.load_image)
-    import_image = _passed_on(Engine.import_image)
-    pull_image = _passed_on(Engine.pull_image)
+    def inspect_image(self, ref: str) -> Inspection:
+        """Return the whole inspection of one image."""
+        return self.pass_on("inspect_image", lambda: self._engine.inspect_image(ref), ref)
+
+    def list_images(self, repository: str) -> list[str]:
+        """Return the names of the images of one repository."""
+        return self.pass_on("list_images", lambda: self._engine.list_images(repository), repository)
+
+    def tag_image(self, ref: str, tag: str) -> None:
+        """Add a name to an image."""
+        self.pass_on("tag_image", lambda: self._engine.tag_image(ref, tag), ref, tag)
+
+    def remove_image(self, ref: str) -> None:
+        """Remove a name, and the image if that was its last name."""
+        self.pass_on("remove_image", lambda: self._engine.remove_image(ref), ref)
+
+    def save_image(self, ref: str) -> Iterator[bytes]:
+        """Stream the image as a tar."""
+        return self.pass_on("save_image", lambda: self._engine.save_image(ref), ref)
+
+    def load_image(self, archive: Iterable[bytes]) -> None:
+        """Load images from a tar."""
+        self.pass_on("load_image", lambda: self._engine.load_image(archive))
+
+    def import_image(self, archive: Iterable[bytes], tag: str) -> str:
+        """Make a tagged image of one layer from a tar of a file system and return its id."""
+        return self.pass_on("import_image", lambda: self._engine.import_image(archive, tag), tag)
+
+    def pull_image(self, ref: str, *, platform: str | None = None) -> str:
+        """Fetch an image from its registry."""
+        return self.pass_on("pull_image", lambda: self._engine.pull_image(ref, platform=platform), ref)
 
     # Networks
 
-    inspect_network = _passed_on(Engine.inspect_network)
-    list_networks = _passed_on(Engine.list_networks)
-    create_network = _passed_on(Engine.create_network)
-    remove_network = _passed_on(Engine.remove_network)
-    connect_network = _passed_on(Engine.connect_network)
-    disconnect_network = _passed_on(Engine.disconnect_network)
+    def inspect_network(self, ref: str) -> Inspection:
+        """Return the whole inspection of one network."""
+        return self.pass_on("inspect_network", lambda: self._engine.inspect_network(ref), ref)
+
+    def list_networks(self, *, labels: Mapping[str, str] = {}) -> list[str]:
+        """Return the ids of the networks that have `labels`."""
+        return self.pass_on("list_networks", lambda: self._engine.list_networks(labels=labels), dict(labels))
+
+    def create_network(self, request: Inspection) -> str:
+        """Create a network from a raw request and return its id."""
+        return self.pass_on("create_network", lambda: self._engine.create_network(request), request.get("Name"))
+
+    def remove_network(self, ref: str) -> None:
+        """Remove a network."""
+        self.pass_on("remove_network", lambda: self._engine.remove_network(ref), ref)
+
+    def connect_network(self, network: str, container: str, endpoint: Inspection) -> None:
+        """Attach a container to a network."""
+        self.pass_on(
+            "connect_network",
+            lambda: self._engine.connect_network(network, container, endpoint),
+            network,
+            container,
+        )
+
+    def disconnect_network(self, network: str, container: str, *, force: bool = False) -> None:
+        """Detach a container from a network."""
+        self.pass_on(
+            "disconnect_network",
+            lambda: self._engine.disconnect_network(network, container, force=force),
+            network,
+            container,
+        )
 
     # Volumes
 
-    inspect_volume = _passed_on(Engine.inspect_volume)
-    list_volumes = _passed_on(Engine.list_volumes)
-    create_volume = _passed_on(Engine.create_volume)
-    remove_volume = _passed_on(Engine.remove_volume)
+    def inspect_volume(self, name: str) -> Inspection:
+        """Return the whole inspection of one volume."""
+        return self.pass_on("inspect_volume", lambda: self._engine.inspect_volume(name), name)
+
+    def list_volumes(self, *, labels: Mapping[str, str] = {}) -> list[str]:
+        """Return the names of the volumes that have `labels`."""
+        return self.pass_on("list_volumes", lambda: self._engine.list_volumes(labels=labels), dict(labels))
+
+    def create_volume(self, request: Inspection) -> str:
+        """Create a volume from a raw request and return its name."""
+        return self.pass_on("create_volume", lambda: self._engine.create_volume(request), request.get("Name"))
+
+    def remove_volume(self, name: str) -> None:
+        """Remove a volume."""
+        self.pass_on("remove_volume", lambda: self._engine.remove_volume(name), name)
 
 
 @define(eq=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import secrets
 import shutil
 import subprocess
@@ -107,8 +108,8 @@ def twelve(
     monkeypatch.setenv("DOCKER_HOST", engine_url)
     monkeypatch.setenv("TOKEN", "open sesame")
     # An engine may have another root than we, and sees its own data at the same path.
-    near = Path(docker_client.info()["DockerRootDir"]).parent
-    folder = (near if near.is_dir() else tmp_path) / f"docker-rollback-test-{secrets.token_hex(4)}"
+    data = Path(docker_client.info()["DockerRootDir"])
+    folder = (data if os.access(data, os.W_OK) else tmp_path) / f"docker-rollback-test-{secrets.token_hex(4)}"
     twelve = Twelve(docker_client, debian.compose(), "2", folder, busybox_image)
     try:
         folder.mkdir()

@@ -73,3 +73,11 @@ def test_a_commit_that_is_not_noted_does_not_count(tmp_path: Path, effect: str) 
         updated(tmp_path, effect)
     store = BackupStore(tmp_path / "store")
     assert store.journal.names() == []
+
+
+def test_a_backup_cannot_be_deleted_while_its_update_is_at_work(tmp_path: Path) -> None:
+    """It is needed if the update fails; afterwards nothing holds it."""
+    shop = Shop(BackupStore(tmp_path / "store"))
+    with shop.rollback() as tx, pytest.raises(StoreError, match="unfinished rollback needs it"):
+        shop.store.delete(tx.backup.id)
+    shop.store.delete(tx.backup.id)

@@ -24,8 +24,7 @@ from docker_rollback.errors import CorruptBackupError, StoreError, StoreFullErro
 # Nanoseconds: file times may lag this far behind, so a file can change twice within them and show the same times.
 _TICK = 20_000_000
 
-Stamp = tuple[int, int, int, int, int]
-"""A file's device, inode, size, and times of change."""
+_Stamp = tuple[int, int, int, int, int]
 
 
 class Blobs:
@@ -38,7 +37,7 @@ class Blobs:
     def __init__(self, root: Path, *, disk: Disk = DISK) -> None:
         self._root = root
         self._disk = disk
-        self._proven: dict[str, Stamp] = {}
+        self._proven: dict[str, _Stamp] = {}
         self.folder: Path = root / "blobs" / "sha256"
 
     def path(self, digest: str) -> Path:
@@ -54,7 +53,11 @@ class Blobs:
 
     def has(self, blob: Descriptor) -> bool:
         """Return True if there is a file with the blob's name and size; its content is not read."""
-        return self.stamp(blob) is not None
+        try:
+            found = self.path(blob.digest).lstat()
+        except OSError:
+            return False
+        return stat.S_ISREG(found.st_mode) and found.st_size == blob.size
 
     def find(self, media_type: str, digest: str) -> Descriptor:
         """Look up a blob by its digest alone; raises `CorruptBackupError` if there is none."""
@@ -108,15 +111,12 @@ class Blobs:
     def is_proven(self, blob: Descriptor) -> bool:
         """Return True if this object has found the blob intact, and its file has not changed since."""
         known = self._proven.get(blob.digest)
-        return known is not None and self.stamp(blob) == known
-
-    def stamp(self, blob: Descriptor) -> Stamp | None:
-        """Return what shows a change of the blob's file; None if there is no file of the blob's size."""
+        if known is None or not self.has(blob):
+            return False
         try:
-            found = self.path(blob.digest).lstat()
+            return _stamp(self.path(blob.digest).lstat()) == known
         except OSError:
-            return None
-        return _stamp(found) if stat.S_ISREG(found.st_mode) and found.st_size == blob.size else None
+            return False
 
     def read(self, blob: Descriptor, limit: int) -> bytes:
         """Return a small blob's content; raises `CorruptBackupError` if its size is above `limit` bytes, too."""
@@ -149,7 +149,7 @@ class Blobs:
         return fd
 
 
-def _stamp(found: os.stat_result) -> Stamp:
+def _stamp(found: os.stat_result) -> _Stamp:
     return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 

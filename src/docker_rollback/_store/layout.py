@@ -26,7 +26,6 @@ from docker_rollback._store.files import (
     write_atomic,
 )
 from docker_rollback._store.locks import FileLock, LockedError
-from docker_rollback._store.proofs import Proofs
 from docker_rollback._store.strict_json import MalformedError, dump_json
 from docker_rollback.errors import StoreError, StoreFullError, UnsupportedFormatError
 
@@ -51,7 +50,6 @@ class Layout:
         self.holds: Path = root / "holds"
         self.journal: Path = root / "journal"
         self.reserve: Path = root / "locks" / "reserve"
-        self.proofs: Proofs = Proofs(self.locks / "intact.json", self.blobs, disk=disk)
 
     def create(self) -> None:
         """Create the missing files and folders; raises `StoreNotWritableError` or `StoreFullError`."""

@@ -98,8 +98,7 @@ class Workspace:
                 return False
             self._pin(blob.digest)
         try:
-            if not self.layout.proofs.cover(blob):
-                self.layout.blobs.prove(blob)
+            self.layout.blobs.prove(blob)
         except StoreError:
             # It is damaged. The caller will store it again, which repairs every backup that refers to it.
             return False
@@ -137,8 +136,7 @@ class Workspace:
             listed = {child.name: child.blob.digest for child in layout.index().children}
         if listed.get(backup_id) != root.digest:
             raise layout.blobs.corrupt(oci.INDEX_FILE, "it does not contain what was just written")
-        self._made -= needed.keys()
-        layout.proofs.add(needed.values())
+        self._made -= needed
         return parts
 
     def _publish(self, path: Path, blob: Descriptor) -> None:
@@ -154,10 +152,10 @@ class Workspace:
             # `list` syncs the folder once for all names, before anything refers to them.
             layout.disk.forget(target)
 
-    def _pin_all(self, root: Descriptor) -> dict[str, Descriptor]:
-        """Pin everything that `root` refers to, blobs of other backups included; return it by digest."""
+    def _pin_all(self, root: Descriptor) -> set[str]:
+        """Pin and return the digests of everything that `root` refers to, blobs of other backups included."""
         with self.layout.locked(f"pinning the blobs of {self._purpose}"):
-            needed = {blob.digest: blob for blob in self.layout.tree(root)}
+            needed = {blob.digest for blob in self.layout.tree(root)}
             for digest in needed:
                 self._pin(digest)
         return needed

@@ -14,11 +14,12 @@ import hashlib
 import logging
 import os
 import re
+import stat
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
 from docker_rollback._containers.tar_split import assembled
 from docker_rollback._engine import EngineInfo, Inspection
@@ -31,11 +32,13 @@ logger = logging.getLogger("docker_rollback")
 _CHUNK: Final = 1 << 20
 _MAX_CONFIG: Final = 4 << 20
 """The maximum size of a config, in bytes."""
-_MAX_LINE: Final = 64 << 20
-"""The maximum size of a line of a tar-split file, in bytes; an image may end in any number of zeros."""
+_MAX_LINE: Final = 8 << 20
+"""The maximum size of a line of a tar-split file, in bytes; a line takes several times as much memory."""
 
 _DRIVERS: Final = ("overlay2", "fuse-overlayfs")
 """The storage drivers of Docker that keep a layer's files as ``diff``."""
+
+_MAX_NAME: Final = 1024
 
 _DIGEST: Final = re.compile(r"sha256:([0-9a-f]{64})")
 _FOLDER: Final = re.compile(r"[A-Za-z0-9]+")
@@ -57,12 +60,14 @@ def image_parts(engine: EngineInfo, image: Inspection) -> ImageParts | None:
     if not engine.address.startswith("unix://") or not may_do_anything() or engine.containerd_store:
         return None
     try:
+        if not _is_our_own(engine.root):
+            return None
         if engine.flavour == "podman":
             return _of_podman(engine, image)
         return _of_docker(engine, image) if engine.storage_driver in _DRIVERS else None
     except (OSError, ValueError, LookupError, TypeError) as error:
         # The data folder of an engine in a container is not visible here.
-        logger.debug("image %s is exported, because its files cannot be read: %s", image["Id"], error)
+        logger.debug("image %s is exported, because its files cannot be read: %s", image.get("Id"), error)
         return None
 
 
@@ -86,7 +91,8 @@ def _of_docker(engine: EngineInfo, image: Inspection) -> ImageParts:
     parts = {}
     for layer, chain in zip(layers, chain_ids(layers), strict=True):
         folder = kept / "layerdb" / "sha256" / _hex(chain)
-        name = (folder / "cache-id").read_text("ascii").strip()
+        with _opened(folder / "cache-id") as file:
+            name = file.read(_MAX_NAME).decode("ascii").strip()
         if _FOLDER.fullmatch(name) is None:
             raise ValueError(f"{folder} names the folder {name!r}")
         parts[layer] = _layer(folder / "tar-split.json.gz", root / driver / name / "diff")
@@ -109,7 +115,7 @@ def _of_podman(engine: EngineInfo, image: Inspection) -> ImageParts:
 
 def _config(path: Path, image_id: str) -> bytes:
     """Return the config of an image; raises `OSError`, and `ValueError` if it has not the digest `image_id`."""
-    with path.open("rb") as file:
+    with _opened(path) as file:
         config = file.read(_MAX_CONFIG + 1)
     if "sha256:" + hashlib.sha256(config).hexdigest() != image_id:
         raise ValueError(f"{path} is not its config")
@@ -121,13 +127,31 @@ def _layer(split: Path, folder: Path) -> Callable[[], Iterator[bytes]]:
 
     def read() -> Iterator[bytes]:
         try:
-            with gzip.open(split) as entries, Tree.at(folder) as files:
+            with _opened(split) as file, gzip.GzipFile(fileobj=file) as entries, Tree.at(folder) as files:
                 lines = iter(partial(entries.readline, _MAX_LINE), b"")
                 yield from assembled(lines, lambda name: _content(files, name))
         except (OSError, EOFError, ValueError, zlib.error) as error:
             raise ImageFilesError(f"{split}: {error}") from error
 
     return read
+
+
+def _is_our_own(root: str) -> bool:
+    """Return True if an engine's data folder is here and belongs to this user or to root, not to a rootless engine's.
+
+    Raises `OSError` if there is no such folder.
+    """
+    return root.startswith("/") and Path(root).stat().st_uid in (0, os.geteuid())
+
+
+def _opened(path: Path) -> BinaryIO:
+    """Open a file of the engine; raises `OSError` if it cannot be opened, and `ValueError` if it is not regular."""
+    # Never waits, as for the other end of a FIFO.
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise ValueError(f"{path} is not a regular file")
+    return os.fdopen(descriptor, "rb")
 
 
 def _content(files: Tree, name: bytes) -> Iterator[bytes]:

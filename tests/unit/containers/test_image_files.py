@@ -328,3 +328,44 @@ def test_an_unchanged_layer_is_stored_once(engine: Filed, store: BackupStore) ->
     added = [blob.read_bytes() for blob in making.blob_files(store) if blob.name not in before]
     assert all(data.startswith(b"{") for data in added)
     assert engine.exports == 0
+
+
+FILES = {
+    "docker": ["image/overlay2/imagedb/content/sha256/*", "image/*/layerdb/*/*/cache-id", "image/*/layerdb/*/*/*.gz"],
+    "podman": ["overlay-images/*/=*", "overlay-layers/*.gz"],
+}
+
+
+@pytest.mark.parametrize("other", [os.mkfifo, lambda path: path.symlink_to("/dev/zero"), Path.mkdir])
+@pytest.mark.parametrize(("kind", "file"), [(kind, file) for kind, files in FILES.items() for file in files])
+def test_what_is_no_file_of_the_engine_is_not_waited_for(
+    tmp_path: Path, kind: str, file: str, other: Callable[[Path], None]
+) -> None:
+    """The owner of a data folder could put a FIFO there, whose other end is never opened."""
+    img = image(b"base")
+    inspection = KEEPING[kind](tmp_path, img)
+    (path,) = tmp_path.glob(file)
+    path.unlink()
+    other(path)
+    parts = image_parts(info_of(kind, tmp_path), inspection)
+    if parts is not None:
+        with pytest.raises(ImageFilesError):
+            list(parts.layers[img.diff_ids[0]]())
+
+
+@pytest.mark.parametrize("root", ["", "var/lib/docker"])
+def test_an_engine_without_a_data_folder_is_asked_for_an_export(root: str) -> None:
+    """An empty path would mean the working directory."""
+    assert image_parts(evolve(info_of("docker", Path("/")), root=root), {"Id": "sha256:" + "0" * 64}) is None
+
+
+def test_the_files_of_a_rootless_engine_are_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They belong to another user, who may change them at any moment."""
+    img = image(b"base")
+    inspection = keep_docker(tmp_path, img)
+    assert image_parts(info_of("docker", tmp_path), inspection) is not None
+    if os.geteuid() == 0:
+        os.chown(tmp_path, 64990, -1)
+    else:
+        monkeypatch.setattr(os, "geteuid", lambda: tmp_path.stat().st_uid + 1)
+    assert image_parts(info_of("docker", tmp_path), inspection) is None

@@ -8,15 +8,7 @@ from collections.abc import Collection, Sequence
 from typing import TypeAlias, TypedDict, Unpack, cast
 
 from docker_rollback._arguments import ContainerArgument, flag, function, instance, reference_of, text
-from docker_rollback._capture import (
-    Capture,
-    CaptureOptions,
-    FilesArgument,
-    HookArgument,
-    Hooks,
-    Preflight,
-    VolumeOptions,
-)
+from docker_rollback._capture import Capture, CaptureOptions, HookArgument, Hooks, Preflight, VolumeOptions
 from docker_rollback._containers import ContainerSnapshotter, Traces, locked
 from docker_rollback._engine import Client, Engine, as_engine
 from docker_rollback._host import Timer
@@ -55,7 +47,6 @@ class RollbackArguments(TypedDict, total=False):
     resume: bool
     shared: Shared
     include_binds: Collection[str]
-    include_files: FilesArgument
     exclude: Collection[ExcludeArgument]
     verify: Check | Sequence[Check] | None
     watch: float | None
@@ -86,7 +77,6 @@ def rollback(
     resume: bool = True,
     shared: Shared = "refuse",
     include_binds: Collection[str] = (),
-    include_files: FilesArgument = False,
     exclude: Collection[ExcludeArgument] = (),
     verify: Check | Sequence[Check] | None = _HEALTHY,
     watch: float | None = None,
@@ -120,9 +110,6 @@ def rollback(
             begin, "stop" it for the capture as well, or "ignore" it. With "ignore" the archive may mix several moments.
         include_binds: paths of folders and files on the engine's host that the containers bind, and whose content is
             backed up and restored like a volume's. The content of other bind mounts stays as it is.
-        include_files: True for the files that the compose project was started from (its compose files, and its
-            environment files or ``.env``), or the paths of files. They are backed up, and a rollback writes back those
-            that have changed. They are files of the machine that runs this program, of at most 1 MiB each.
         exclude: data that is neither backed up nor restored: ``"cache"`` is a whole volume, ``"data:tmp/*.log"`` are
             paths within one; see `Exclude`.
         verify: the check that the update has to pass, several, or None. The default is `healthy()`.
@@ -186,7 +173,6 @@ def rollback(
             reporter=reporter,
         ),
         export_image=export_image,
-        include_files=include_files,
     )
     volumes = VolumeOptions(way=way, helper_image=helper_image, exclude=exclude, include_binds=include_binds)
     parts = build_parts(engine, _store(store), capture, volumes, reporter=reporter)
@@ -246,7 +232,6 @@ def backup(
     quiesce: Quiesce = "stop",
     shared: Shared = "refuse",
     include_binds: Collection[str] = (),
-    include_files: FilesArgument = False,
     exclude: Collection[ExcludeArgument] = (),
     export_image: bool = True,
     way: Way | None = None,
@@ -277,7 +262,6 @@ def backup(
         max_downtime=max_downtime,
         hooks=Hooks(engine, before_quiesce=before_quiesce, after_resume=after_resume, reporter=reporter),
         export_image=export_image,
-        include_files=include_files,
     )
     volumes = VolumeOptions(way=way, helper_image=helper_image, exclude=exclude, include_binds=include_binds)
     recovery = build_parts(engine, _store(store), options, volumes, reporter=reporter).recovery
@@ -296,7 +280,6 @@ def restore(
     helper_image: str | None = None,
     progress: Listener | None = None,
     restore_tags: bool = True,
-    restore_files: bool = False,
 ) -> list[str]:
     """Restore a backup in place of the current containers, and return the names of the restored containers.
 
@@ -305,8 +288,7 @@ def restore(
 
     `backup` is a backup, or its id in the store. The other arguments are those of `rollback`. With `restore_tags`, the
     name of each container's image leads to the image that it named at the capture again, even if somebody moved it on
-    purpose since; a warning in the log names the image that loses it. With `restore_files`, the backup's files
-    (`include_files`) are written to their paths on this machine, even if the backup has them of another machine.
+    purpose since; a warning in the log names the image that loses it.
 
     Raises:
         BackupNotFoundError, CorruptBackupError, ContainerBusyError, UnsupportedContainerError: nothing was touched.
@@ -316,7 +298,6 @@ def restore(
         >>> restore("20260102T030405Z-web-a1b2c3", store="/var/backups/web")
         ['web']
     """
-    flag("restore_files", restore_files)
     instance("backup", backup, (str, Backup), what="a Backup, or the id of one")
     volumes = VolumeOptions(way=way, helper_image=helper_image)
     parts = build_parts(
@@ -328,7 +309,7 @@ def restore(
     words = [word for one in found.containers for word in (one.id, one.name)]
     recovery.finish_earlier(words, project=project, but=found.id)
     with locked(parts.store, found.containers, project=project):
-        recovery.restore(found, restore_tags=restore_tags, restore_files=restore_files)
+        recovery.restore(found, restore_tags=restore_tags)
     return [container.name for container in found.containers]
 
 

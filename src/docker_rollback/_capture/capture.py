@@ -181,7 +181,6 @@ class Capture:
                 kept_for=tuple(kept_for),
                 project=report.project,
                 excluded=report.excluded,
-                files=report.files,
             )
             self._refuse_added(report)
             if not (options.resume or kept_for):

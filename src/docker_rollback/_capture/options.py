@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Collection, Iterable
-from typing import TypeAlias, get_args
+from collections.abc import Iterable
+from typing import get_args
 
 from attrs import field, frozen
 
@@ -12,9 +11,6 @@ from docker_rollback._arguments import flag, one_of, seconds, text, texts
 from docker_rollback._capture.hooks import Hooks
 from docker_rollback._host import folder_of
 from docker_rollback._model import Exclude, ExcludeArgument, Quiesce, Shared, Way, as_excludes
-
-FilesArgument: TypeAlias = bool | Collection[str | os.PathLike[str]]
-"""Whether the files of the compose project are backed up, or the paths of the files that are."""
 
 
 # A converter of this module, because the types of its arguments become those of the class's constructor.
@@ -24,17 +20,6 @@ def _excludes(given: Iterable[ExcludeArgument]) -> tuple[Exclude, ...]:
 
 def _folders(paths: Iterable[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(map(folder_of, texts("include_binds", paths, what="paths"))))
-
-
-def _files(given: FilesArgument) -> bool | tuple[str, ...]:
-    if isinstance(given, bool):
-        return given
-    if isinstance(given, str | bytes | os.PathLike) or not isinstance(given, Iterable):
-        raise TypeError(f"include_files is True, False or a list of paths, not {given!r}")
-    paths = texts(
-        "include_files", [os.fspath(one) if isinstance(one, os.PathLike) else one for one in given], what="paths"
-    )
-    return tuple(dict.fromkeys(map(os.path.abspath, paths)))
 
 
 @frozen(kw_only=True)
@@ -49,8 +34,6 @@ class CaptureOptions:
         max_downtime: for how many seconds they may be stopped or paused; None sets no limit.
         hooks: what to run around the capture and after a rollback; None runs nothing.
         export_image: whether their images go into the store.
-        include_files: whether the files that their compose project was started from are backed up; or the paths of the
-            files that are.
 
     Raises:
         ValueError, TypeError: a value is not among the choices.
@@ -62,7 +45,6 @@ class CaptureOptions:
     max_downtime: float | None = None
     hooks: Hooks | None = None
     export_image: bool = True
-    include_files: bool | tuple[str, ...] = field(default=False, converter=_files)
 
     def __attrs_post_init__(self) -> None:
         one_of("quiesce", self.quiesce, get_args(Quiesce))

@@ -12,7 +12,6 @@ from attrs import evolve, field, frozen
 
 from docker_rollback._capture import rules
 from docker_rollback._capture.options import CaptureOptions, VolumeOptions
-from docker_rollback._capture.project_files import read_files
 from docker_rollback._capture.scene import Facts, Scene
 from docker_rollback._containers import (
     NO_TRACES,
@@ -89,8 +88,7 @@ class Preflight:
         Args:
             excluded: the data that the earlier backup excluded; it is excluded again, as far as it still exists.
         """
-        options = evolve(self._options, shared="ignore", include_files=False)
-        volumes = evolve(self._volumes, exclude=excluded)
+        options, volumes = evolve(self._options, shared="ignore"), evolve(self._volumes, exclude=excluded)
         return evolve(self, options=options, volumes=volumes, keeps=True)
 
     def observe(self, containers: Sequence[str], *, project: str | None = None) -> tuple[Observed, ...]:
@@ -148,7 +146,6 @@ class Preflight:
             free=free,
             free_files=free_files,
             project=scene.project,
-            files=scene.files,
         )
 
     def _look(self, containers: tuple[str, ...], project: str | None) -> Scene:
@@ -159,7 +156,6 @@ class Preflight:
         group = start_order(
             [settled(self._engine, one, clock=self._clock, sleep=self._sleep) for one in (*given, *joined)]
         )
-        files, unread = read_files(group, self._options.include_files)
         scene = Scene(
             options=self._options,
             volumes=self._volumes,
@@ -172,8 +168,6 @@ class Preflight:
             project=whole,
             own=own_container(self._traces, [*given, *others]),
             facts={one.name: self._facts(one, group) for one in group},
-            files=files,
-            unread_files=unread,
             copies_into_volumes=self._engine.info().flavour != "podman",
             needs_mode_network=needs_network_of_mode(self._engine),
         )

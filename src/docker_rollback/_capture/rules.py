@@ -164,12 +164,6 @@ def wrong_excludes(scene: Scene) -> Iterator[Refusal]:
         yield scene.group[0].name, reason
 
 
-def unread_files(scene: Scene) -> Iterator[Refusal]:
-    """Refuse `include_files` if a file cannot be backed up."""
-    for reason in scene.unread_files:
-        yield scene.group[0].name, reason
-
-
 def unreachable_volumes(scene: Scene) -> Iterator[Refusal]:
     """Refuse a container if the data of a volume cannot be reached."""
     yield from scene.unreachable
@@ -198,7 +192,6 @@ RULES: Final[tuple[Rule, ...]] = (
     one_off_commands,
     unbound_folders,
     wrong_excludes,
-    unread_files,
     unreachable_volumes,
     read_only_volumes,
 )

@@ -10,7 +10,7 @@ from docker_rollback._capture.options import CaptureOptions, VolumeOptions
 from docker_rollback._containers import Own
 from docker_rollback._engine import Inspection
 from docker_rollback._inspection import Loss, uses
-from docker_rollback._model import HostFile, Observed, Project
+from docker_rollback._model import Observed, Project
 from docker_rollback._volumes import Survey
 
 
@@ -50,8 +50,6 @@ class Scene:
         surveys: the volumes to archive, as far as they can be reached.
         unreachable: for each volume that cannot be reached, the name of a container that has it, and the reason.
         copies_into_volumes: whether the engine fills an empty volume from the image.
-        files: the files of this machine that are backed up.
-        unread_files: why others that were asked for cannot be.
         needs_mode_network: whether the engine cannot start a container if the network of its mode is gone.
     """
 
@@ -71,8 +69,6 @@ class Scene:
     surveys: Mapping[str, Survey] = field(factory=dict)
     unreachable: tuple[tuple[str, str], ...] = ()
     copies_into_volumes: bool = True
-    files: tuple[HostFile, ...] = ()
-    unread_files: tuple[str, ...] = ()
     needs_mode_network: bool = False
 
     @property

@@ -1,7 +1,6 @@
 """Reads facts of this machine: processes, mounts, files below a folder, clocks."""
 
 from docker_rollback._host.clock import BOOT_ID, Timer, boot_id, now, ran_on, read_clock, was_set_back
-from docker_rollback._host.files import machine_id, read_file, this_machine, write_back
 from docker_rollback._host.mounts import (
     Mounted,
     Spot,

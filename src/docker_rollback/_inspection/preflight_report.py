@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 
 from attrs import evolve, field, frozen
 
-from docker_rollback._model import Exclude, HostFile, NotCovered, Observed, Project, Way, privileges
+from docker_rollback._model import Exclude, NotCovered, Observed, Project, Way, privileges
 from docker_rollback.errors import UnsupportedContainerError
 
 # The number of files that a container or volume adds to the store; the first backup of an image may add more.
@@ -34,7 +34,6 @@ class Report:
         free: the number of bytes that can be written to the store's file system.
         free_files: the number of files that can be created there; None if there is no limit.
         project: the compose project that was named.
-        files: the files that `include_files` asks for.
     """
 
     containers: tuple[Observed, ...]
@@ -51,7 +50,6 @@ class Report:
     free_files: int | None = None
     project: Project | None = None
     excluded: tuple[Exclude, ...] = ()
-    files: tuple[HostFile, ...] = ()
 
     def __repr__(self) -> str:
         containers = ", ".join(repr(container.name) for container in self.containers)

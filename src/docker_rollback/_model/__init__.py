@@ -9,7 +9,6 @@ from docker_rollback._model.backup import (
     Descriptor,
     Detached,
     EngineRecord,
-    HostFile,
     ImageSnapshot,
     LedBack,
     Mount,

@@ -6,7 +6,6 @@ Inspections are an engine's own JSON, stored whole: a later version may need fie
 from __future__ import annotations
 
 import re
-from base64 import b64decode
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Literal, TypeAlias
@@ -352,32 +351,6 @@ class Project:
 
 
 @frozen
-class HostFile:
-    """A file of the machine that took the backup, such as a compose file.
-
-    Attributes:
-        path: its absolute path, as compose or the caller named it.
-        target: the path of the file itself, without symbolic links.
-        mode: its permissions.
-        uid: the id of its owner.
-        gid: the id of its group.
-        base64: its content, in base64.
-    """
-
-    path: str
-    target: str
-    mode: int
-    uid: int
-    gid: int
-    base64: str = field(repr=False)  # may hold secrets
-
-    @property
-    def content(self) -> bytes:
-        """Its content."""
-        return b64decode(self.base64, validate=True)
-
-
-@frozen
 class Backup:
     """An immutable record of containers, their volumes and networks at one moment.
 
@@ -397,7 +370,6 @@ class Backup:
             None if single containers were named.
         excluded: the data that was excluded.
         other_networks: the ids of all other networks at the capture. A rollback never removes them.
-        files: the files that `include_files` asked for.
     """
 
     id: str
@@ -412,7 +384,6 @@ class Backup:
     project: Project | None = None
     excluded: tuple[Exclude, ...] = ()
     other_networks: tuple[str, ...] = ()
-    files: tuple[HostFile, ...] = ()
 
     def __repr__(self) -> str:
         containers = ", ".join(repr(container.name) for container in self.containers)

@@ -23,7 +23,7 @@ from docker_rollback._containers import (
     users_of,
 )
 from docker_rollback._engine import Engine
-from docker_rollback._host import Timer, now, this_machine
+from docker_rollback._host import Timer, now
 from docker_rollback._inspection import started_at
 from docker_rollback._model import (
     Backup,
@@ -297,12 +297,10 @@ class Operations:
             StoreError, EngineError: the store or the engine failed; nothing is recorded.
         """
         record = self._record(operation, containers, volumes, "capturing")
-        record = evolve(
-            record, guests=tuple(guests), project=project, restore_tags=restore_tags, files_host=this_machine()
-        )
+        record = evolve(record, guests=tuple(guests), project=project, restore_tags=restore_tags)
         return self._operation(record).begin()
 
-    def restoring(self, backup: Backup, *, restore_tags: bool = True, restore_files: bool = False) -> Operation:
+    def restoring(self, backup: Backup, *, restore_tags: bool = True) -> Operation:
         """Begin the restore of a backup, or continue an interrupted one; raises as `begin` does."""
         containers = [quiesced_container(container, "stop") for container in backup.containers]
         record = self._record(backup.id, containers, [one.name for one in backup.volumes], "rolling back")
@@ -310,9 +308,7 @@ class Operations:
             record = evolve(record, project=backup.project.name, spares=True)
         operation = self.resume(record) or self._operation(record)
         began = operation.record is not record
-        # A restore that continues a rollback writes back what the rollback would have.
-        files_host = this_machine() if restore_files else operation.record.files_host
-        operation.record = evolve(operation.record, restore_tags=restore_tags, files_host=files_host)
+        operation.record = evolve(operation.record, restore_tags=restore_tags)
         return operation if began else operation.begin()
 
     def _record(self, operation: str, containers: Sequence[Resting], volumes: Iterable[str], phase: Phase) -> Record:

@@ -14,7 +14,6 @@ from docker_rollback._engine import ContainerFilter, Engine
 from docker_rollback._host import Timer, now
 from docker_rollback._inspection import Report
 from docker_rollback._model import Backup, Project, Recovered
-from docker_rollback._recovery.files_back import write_files_back
 from docker_rollback._recovery.journalled_capture import JournalledCapture
 from docker_rollback._recovery.keeper import Keeper
 from docker_rollback._recovery.leftovers import LeftOver
@@ -30,7 +29,6 @@ from docker_rollback.errors import (
     DockerRollbackError,
     EngineError,
     RecoveryFailedError,
-    RestoreError,
     StoreError,
     UnfinishedElsewhereError,
     UnfinishedRollbackError,
@@ -160,10 +158,8 @@ class Recovery:
 
     # Rolling back
 
-    def restore(self, backup: Backup, *, restore_tags: bool = True, restore_files: bool = False) -> None:
+    def restore(self, backup: Backup, *, restore_tags: bool = True) -> None:
         """Restore a backup outside an update; the caller holds the locks of its containers.
-
-        Its files are written back on request only, even on another machine than theirs.
 
         Raises:
             UnsupportedContainerError: this program runs in one of them; nothing was touched.
@@ -171,7 +167,7 @@ class Recovery:
         """
         self._preflight.refuse_own(backup.containers)
         self._restorer.check(backup)
-        operation = self._operations.restoring(backup, restore_tags=restore_tags, restore_files=restore_files)
+        operation = self._operations.restoring(backup, restore_tags=restore_tags)
         self._put_back(operation, backup)
         self.settle(operation, backup, rolled_back=True)
 
@@ -200,25 +196,18 @@ class Recovery:
         return self._keeper.keep_failed(operation)
 
     def _put_back(self, operation: Operation, backup: Backup) -> None:
-        unwritten: list[RestoreError] = []
         put_back_until_undisturbed(
-            lambda: self._put_back_once(operation, backup, unwritten),
+            lambda: self._put_back_once(operation, backup),
             # Waits until the engine answers again, or raises.
             lambda: self._engine.list_containers(ContainerFilter(running=True)),
         )
         self._restorer.ensure_running(backup)
-        _raise(unwritten)
 
     def ensure_running(self, backup: Backup) -> None:
         """Start restored containers again that have ended since; raises as `Restorer.ensure_running`."""
         self._restorer.ensure_running(backup)
 
-    def _put_back_once(self, operation: Operation, backup: Backup, unwritten: list[RestoreError]) -> None:
-        def before_resume() -> None:
-            # A container may bind one of the files. If one cannot be written, the service starts all the same.
-            unwritten[:] = write_files_back(operation, backup)
-            operation.try_enter("restored")
-
+    def _put_back_once(self, operation: Operation, backup: Backup) -> None:
         operation.try_enter("rolling back")
         self._archiver.remove_left_over()
         with operation.reopening_after_errors(), operation.stopping_others(self._reporter, self._timer) as others:
@@ -228,7 +217,7 @@ class Recovery:
                 detached=DetachedContainers(
                     self._engine, known=operation.record.detached, record=operation.note_detached
                 ),
-                before_resume=before_resume,
+                before_resume=lambda: operation.try_enter("restored"),
                 restore_tags=operation.record.restore_tags,
                 note=operation.notes.append,
             )
@@ -395,16 +384,7 @@ class Recovery:
     def _resume_rest(self, operation: Operation, backup: Backup) -> None:
         """Start the containers that a rollback restored but had not started; those that have run since stay."""
         before = {standing.id: standing.started for standing in operation.record.standing}
-        unwritten = write_files_back(operation, backup)
         with operation.reopening_after_errors(), operation.stopping_others(self._reporter, self._timer) as others:
             if (part := removed_part(self._engine, backup)) is not None:
                 self._restorer.put_back(part, others=others)
             self._restorer.resume_rest(backup, before)
-        _raise(unwritten)
-
-
-def _raise(unwritten: list[RestoreError]) -> None:
-    if len(unwritten) > 1:
-        raise RestoreError(unwritten[0].container, "several files could not be written back:", failures=unwritten)
-    for failure in unwritten:
-        raise failure

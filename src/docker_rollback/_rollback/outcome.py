@@ -136,8 +136,7 @@ class Outcome:
         backup: the backup; None if none was taken.
         reason: why the update was rolled back or entering failed; None if the update stands.
         rejected: the checks that failed.
-        rolled_back: the restored containers, volumes, networks and files, in words; empty unless everything was
-            restored.
+        rolled_back: the restored containers, volumes and networks, in words; empty unless everything was restored.
         names: the image names that point to their captured images again. The image of the failed update, which lost
             its name, stays in the engine.
         not_exact: the inexact results of the rollback, one sentence each.
@@ -394,4 +393,3 @@ def _things(backup: Backup) -> Iterator[str]:
     yield from (f"container {container.name!r}" for container in backup.containers)
     yield from (f"network {network.name!r}" for network in backup.networks)
     yield from (called(volume.name) for volume in backup.volumes)
-    yield from (f"file {file.path!r}" for file in backup.files)

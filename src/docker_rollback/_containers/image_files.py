@@ -14,9 +14,9 @@ import hashlib
 import logging
 import os
 import re
-import stat
 import zlib
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import BinaryIO, Final
@@ -144,14 +144,11 @@ def _is_our_own(root: str) -> bool:
     return root.startswith("/") and Path(root).stat().st_uid in (0, os.geteuid())
 
 
-def _opened(path: Path) -> BinaryIO:
-    """Open a file of the engine; raises `OSError` if it cannot be opened, and `ValueError` if it is not regular."""
-    # Never waits, as for the other end of a FIFO.
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise ValueError(f"{path} is not a regular file")
-    return os.fdopen(descriptor, "rb")
+@contextmanager
+def _opened(path: Path) -> Iterator[BinaryIO]:
+    """Open a file of the engine for a block; raises `OSError` if it is not a regular file."""
+    with Tree.at(path.parent) as folder, folder.reading(os.fsencode(path.name)) as file:
+        yield os.fdopen(file, "rb", closefd=False)
 
 
 def _content(files: Tree, name: bytes) -> Iterator[bytes]:

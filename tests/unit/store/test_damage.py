@@ -300,17 +300,22 @@ def test_an_entry_that_leads_nowhere_is_a_damaged_backup(copy: BackupStore, dama
     assert [backup.id for backup in copy.list()] == ["b2"]
 
 
-def test_names_that_were_swapped_are_seen(copy: BackupStore) -> None:
-    """Two backups whose names were exchanged in index.json are both refused: a record knows its own name."""
+def swap_names(store: BackupStore, one: str, other: str) -> None:
+    """Exchange two names in index.json."""
 
     def exchange(data: dict[str, object]) -> None:
         manifests = data["manifests"]
         assert isinstance(manifests, list)
         for entry in manifests:
             name = entry["annotations"]["org.opencontainers.image.ref.name"]
-            entry["annotations"]["org.opencontainers.image.ref.name"] = {"b1": "b2", "b2": "b1"}.get(name, name)
+            entry["annotations"]["org.opencontainers.image.ref.name"] = {one: other, other: one}.get(name, name)
 
-    rewrite(exchange)(copy.path / "index.json")
+    rewrite(exchange)(store.path / "index.json")
+
+
+def test_names_that_were_swapped_are_seen(copy: BackupStore) -> None:
+    """Two backups whose names were exchanged in index.json are both refused: a record knows its own name."""
+    swap_names(copy, "b1", "b2")
     for backup_id in ("b1", "b2"):
         with pytest.raises(CorruptBackupError) as caught:
             copy.verify(backup_id)
@@ -319,15 +324,7 @@ def test_names_that_were_swapped_are_seen(copy: BackupStore) -> None:
 
 def test_parts_whose_names_were_swapped_are_seen(copy: BackupStore) -> None:
     """A name of a part leads to that very part of its backup, not to another one."""
-
-    def exchange(data: dict[str, object]) -> None:
-        manifests = data["manifests"]
-        assert isinstance(manifests, list)
-        for entry in manifests:
-            name = entry["annotations"]["org.opencontainers.image.ref.name"]
-            entry["annotations"]["org.opencontainers.image.ref.name"] = {"b1.1": "b1.2", "b1.2": "b1.1"}.get(name, name)
-
-    rewrite(exchange)(copy.path / "index.json")
+    swap_names(copy, "b1.1", "b1.2")
     with pytest.raises(CorruptBackupError, match=r"its entry 'b1\.[12]' is not of that backup"):
         copy.verify("b1")
 

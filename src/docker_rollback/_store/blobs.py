@@ -51,14 +51,6 @@ class Blobs:
         """Return the error for a damaged blob."""
         return CorruptBackupError(str(self._root), blob[:200], reason)
 
-    def has(self, blob: Descriptor) -> bool:
-        """Return True if there is a file with the blob's name and size; its content is not read."""
-        try:
-            found = self.path(blob.digest).lstat()
-        except OSError:
-            return False
-        return stat.S_ISREG(found.st_mode) and found.st_size == blob.size
-
     def find(self, media_type: str, digest: str) -> Descriptor:
         """Look up a blob by its digest alone; raises `CorruptBackupError` if there is none."""
         try:
@@ -110,13 +102,11 @@ class Blobs:
 
     def is_proven(self, blob: Descriptor) -> bool:
         """Return True if this object has found the blob intact, and its file has not changed since."""
-        known = self._proven.get(blob.digest)
-        if known is None or not self.has(blob):
-            return False
         try:
-            return _stamp(self.path(blob.digest).lstat()) == known
+            found = self.path(blob.digest).lstat()
         except OSError:
             return False
+        return found.st_size == blob.size and _stamp(found) == self._proven.get(blob.digest)
 
     def read(self, blob: Descriptor, limit: int) -> bytes:
         """Return a small blob's content; raises `CorruptBackupError` if its size is above `limit` bytes, too."""

@@ -73,31 +73,27 @@ def verify(
     backup_id: str,
     root: Descriptor,
     *,
-    proven: set[str] | None = None,
     again: bool = True,
     deep: bool = False,
 ) -> Parts:
     """Read and hash all blobs of a backup, and check its references.
 
-    Blobs in `proven` were just read, and are not read again; nor are, unless `again` is set, those that were found
-    intact before and whose files have not changed since. With `deep` all blobs are decompressed too, and their content
-    is checked.
+    Unless `again` is set, blobs that were found intact before and whose files have not changed since are not read
+    again. With `deep` all blobs are decompressed too, and their content is checked.
 
     Raises:
         CorruptBackupError: a blob is missing or damaged, or the parts do not match.
         UnsupportedFormatError: it was written in a newer format.
     """
     parts = load(layout, backup_id, root)
-    known = set(proven or ())
+    known: set[tuple[str, int]] = set()
     manifests = {child.blob.digest: layout.manifest(child.blob) for child in parts.children}
     for manifest in manifests.values():
         for blob in (manifest.config, *manifest.layers):
-            if blob.digest not in known:
+            if (blob.digest, blob.size) not in known:
                 if again or not layout.blobs.is_proven(blob):
                     layout.blobs.prove(blob)
-                known.add(blob.digest)
-            elif not layout.blobs.has(blob):
-                layout.blobs.prove(blob)
+                known.add((blob.digest, blob.size))
     images = _check_images(layout, parts, manifests, root)
     volumes = _check_volumes(layout, parts.backup.volumes, manifests, root)
     if len(manifests) != 1 + images + volumes:

@@ -94,8 +94,6 @@ class Workspace:
         if blob.digest in self._proven:
             return True
         with self.layout.locked(f"pinning a blob for {self._purpose}"):
-            if not self.layout.blobs.has(blob):
-                return False
             self._pin(blob.digest)
         try:
             self.layout.blobs.prove(blob)
@@ -126,7 +124,7 @@ class Workspace:
         with translated(layout.blobs.folder):
             layout.disk.sync_folder(layout.blobs.folder)
         # Blobs that the caller has already read back from the disk are not read again.
-        parts = verify(layout, backup_id, root, proven=self._proven, again=False, deep=deep)
+        parts = verify(layout, backup_id, root, again=False, deep=deep)
         entries = index_entries(backup_id, root, parts.children)
         with layout.locked(f"listing backup {backup_id}"):
             index = layout.index()

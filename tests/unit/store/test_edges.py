@@ -7,16 +7,21 @@ import json
 import os
 import re
 import tarfile
+from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
 
 import pytest
 from attrs import evolve
 
+from docker_rollback._model import Descriptor
 from docker_rollback._store import layout
+from docker_rollback._store.draft import Draft
 from docker_rollback._store.export import full_name
 from docker_rollback._store.files import Disk
+from docker_rollback._store.image_import import ImageParts
 from docker_rollback._store.locks import FileLock
+from docker_rollback._store.oci import VOLUME_ARCHIVE
 from docker_rollback._store.store import BackupStore
 from docker_rollback._store.streams import CHUNK
 from docker_rollback.errors import CorruptBackupError, EngineError, StoreError
@@ -43,6 +48,39 @@ def test_a_draft_takes_its_own_backup_alone(store: BackupStore) -> None:
     """Committing the record of another id is a mistake of the caller's."""
     with store.draft("b1") as draft, pytest.raises(ValueError, match="b2"):
         draft.commit(making.backup_of("b2", []))
+
+
+_BLOB = Descriptor(VOLUME_ARCHIVE, "sha256:" + "0" * 64, 1)
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda draft: draft.blob("x/y"),
+        lambda draft: draft.adopt(_BLOB),
+        lambda draft: draft.spool(),
+        lambda draft: draft.copy(),
+        lambda draft: draft.adopt_image(_BLOB),
+        lambda draft: draft.add_image(iter([]), layers=[]),
+        lambda draft: draft.add_image_parts(ImageParts(b"{}", {}), layers=[]),
+        lambda draft: draft.flatten_image(_BLOB, keep=1),
+        lambda draft: draft.image_archive(_BLOB, []),
+        lambda draft: draft.commit(making.backup_of("b1", [])),
+    ],
+)
+def test_a_draft_is_used_while_it_is_open(store: BackupStore, use: Callable[[Draft], object]) -> None:
+    """Before it is entered, and once it is committed or has ended, nothing would protect what it writes."""
+    draft = store.draft("b1")
+    with pytest.raises(ValueError, match="the draft is new, not open"):
+        use(draft)
+    with draft:
+        draft.commit(making.backup_of("b1", []))
+        with pytest.raises(ValueError, match="the draft is committed, not open"):
+            use(draft)
+    with pytest.raises(ValueError, match="the draft is closed, not open"):
+        use(draft)
+    with pytest.raises(ValueError, match="a draft can be entered once"), draft:
+        pass
 
 
 def test_a_writer_that_ended_takes_no_more(store: BackupStore) -> None:
@@ -356,3 +394,21 @@ def test_a_blob_that_is_cut_short_while_it_is_read_is_damaged(tmp_path: Path) ->
         os.truncate(store.path / "blobs" / "sha256" / blob.digest[7:], 3 * CHUNK)
         with pytest.raises(CorruptBackupError, match="truncated"):
             list(pieces)
+
+
+def test_a_blob_that_the_disk_does_not_read_is_damaged(store: BackupStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error names the blob and says why; the file is closed."""
+    blob = making.save(store, "b1").volumes[0].base
+    path = store.path / "blobs" / "sha256" / blob.digest[7:]
+
+    def read(fd: int, size: int) -> bytes:
+        if Path(f"/proc/self/fd/{fd}").readlink() == path:
+            raise OSError(errno.EIO, "the disk says no")
+        return system_read(fd, size)
+
+    system_read = os.read
+    monkeypatch.setattr(os, "read", read)
+    with pytest.raises(CorruptBackupError, match=r"it cannot be read \(the disk says no\)") as caught:
+        list(store.open_blob(blob))
+    assert caught.value.blob == blob.digest
+    assert path not in [link.readlink() for link in Path("/proc/self/fd").iterdir() if link.is_symlink()]

@@ -28,7 +28,7 @@ from docker_rollback._store.files import DISK, Disk, open_private, translated
 HOLDER_BYTES = 512
 
 # Seconds between two tries. With longer pauses, a process that locks again and again would starve the waiting one.
-_LONGEST_PAUSE = 0.01
+_PAUSE = 0.005
 
 _A_MOMENT = 0.05  # seconds for which every lock is tried, because `is_held` and `remove_unheld` hold it for a moment
 
@@ -78,13 +78,11 @@ class FileLock:
         _HELD.add(self)
 
     def _wait(self, fd: int, end: float) -> None:
-        pause = 0.001
         while not self._try(fd):
             left = end - self._timer.monotonic()
             if left <= 0:
                 raise LockedError(_read_holder(fd))
-            self._timer.sleep(min(pause, left))
-            pause = min(2 * pause, _LONGEST_PAUSE)
+            self._timer.sleep(min(_PAUSE, left))
 
     def _try(self, fd: int) -> bool:
         with translated(self.path):

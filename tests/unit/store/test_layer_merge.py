@@ -183,6 +183,19 @@ def test_a_layer_may_end_in_any_number_of_empty_blocks(end: int) -> None:
     assert names(merge(member("a") + bytes(end), layer(("g", "g")))) == ["a", "g"]
 
 
+def test_what_follows_the_end_of_a_layer_means_nothing() -> None:
+    """Tar ends at two empty blocks."""
+    assert names(merge(member("a") + bytes(1024) + b"x" * 512, layer(("g", "g")))) == ["a", "g"]
+
+
+def test_a_further_name_and_a_mark_have_no_content() -> None:
+    """Readers differ in what they do with a size that a link states."""
+    one = merge(layer(("one", "content"), ("two", "=one")), layer((".wh.gone", "")))
+    found = {info.name: info for info, _ in entries(one)}
+    assert (found["two"].linkname, found["two"].size) == ("one", 0)
+    assert (found[".wh.gone"].mode, found[".wh.gone"].size) == (0o600, 0)
+
+
 NAMES = st.sampled_from("abc")
 PATHS = st.lists(NAMES, min_size=1, max_size=3)
 CHANGES = st.lists(st.tuples(PATHS, st.sampled_from(["file", "folder", "delete", "link", "soft"]), PATHS), max_size=8)

@@ -141,15 +141,15 @@ def _check_volumes(
 
 
 def _check_content(layout: Layout, parts: Parts) -> None:
-    checked: set[str] = set()
-    for container in parts.backup.containers:
-        if container.image.manifest is None:
-            continue
-        layers = layout.manifest(container.image.manifest).layers
-        for layer, diff_id in zip(layers, container.image.layers, strict=True):
-            if layer.digest not in checked:
-                _check_layer(layout, layer, diff_id)
-                checked.add(layer.digest)
+    # Containers share layers, and each is checked once for each content that it stands for.
+    layers = {
+        (layer.digest, diff_id): layer
+        for container in parts.backup.containers
+        if container.image.manifest is not None
+        for layer, diff_id in zip(layout.manifest(container.image.manifest).layers, container.image.layers, strict=True)
+    }
+    for (_, diff_id), layer in layers.items():
+        _check_layer(layout, layer, diff_id)
     for volume in parts.backup.volumes:
         _check_archives(layout, volume)
 

@@ -168,6 +168,11 @@ def other_layer(forgery: Forgery) -> None:
     forgery.relayer(0, gzip.compress(b"other"))
 
 
+def same_layer(forgery: Forgery) -> None:
+    """Put one of the image's layers in the place of the other."""
+    forgery.image["layers"][1] = dict(forgery.image["layers"][0])
+
+
 def broken_gzip(forgery: Forgery) -> None:
     """Put what only begins like gzip in the place of a layer."""
     forgery.relayer(0, b"\x1f\x8b\x08\x00junk that is no gzip at all")
@@ -232,6 +237,7 @@ FORGERIES: list[Callable[[Forgery], None]] = [
     turned_layers,
     lost_layer,
     other_layer,
+    same_layer,
     broken_gzip,
     cut_gzip,
     broken_zstd,

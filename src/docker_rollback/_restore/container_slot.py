@@ -252,8 +252,7 @@ class ContainerSlot:
         volumes = {mount.source for mount in self._snapshot.mounts if mount.kind == "volume"}
         for container in renamed:
             standing = self._find(container)
-            shares = standing is not None and not volumes.isdisjoint(standing.volumes)
-            if standing is not None and standing.state.alive and not shares:
+            if standing is not None and standing.state.alive and volumes.isdisjoint(standing.volumes):
                 # It was stopped and held, so somebody started it on purpose. But two containers on one volume do harm.
                 logger.warning("%s was renamed away and started since; leaving it", standing.name)
             elif standing is not None:
@@ -313,7 +312,7 @@ class ContainerSlot:
         now = self._engine.inspect_container(original.id)
         # An update cannot clear a field, because an engine takes an empty value for no change. And Podman 5.8 shows
         # some updates of a stopped container only once it runs again; the last comparison sees those.
-        podman = bool(resources) and self._engine.info().flavour == "podman"
+        podman = self._engine.info().flavour == "podman"
         shown_later = [f"HostConfig.{key}" for key, value in resources.items() if value and podman]
         later = ("Name", "State.", "HostConfig.RestartPolicy", *shown_later)
         left = [difference for difference in compare(self._wanted, now) if not difference.path.startswith(later)]

@@ -1,4 +1,4 @@
-"""Steps of a restore that fail: what they touch, whom they concern, and what comes out."""
+"""Steps of a restore: what they hold, and what a failing one touches."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import pytest
 from docker_rollback import EngineError, Exclude, backup, restore
 from docker_rollback._restore import Restorer
 from docker_rollback.errors import RestoreError
+from docker_rollback.parts import ContainerFilter
 from docker_rollback.testing import FailingEngine
 from docker_rollback.testing._failing.calls import CHANGING
 from tests.unit.shop import Shop
@@ -58,3 +59,26 @@ def test_an_anonymous_volume_goes_with_a_replaced_container_if_all_of_it_is_back
     assert Restorer(shop.engine, shop.store).restore(taken) == ["shop"]
     assert shop.engine.container("shop").id != shop.id
     assert shop.engine.has_volume(cache) == excluded
+
+
+def test_a_volume_in_memory_is_mounted_until_its_container_runs(shop: Shop) -> None:
+    """It would lose what was restored to it."""
+    shop.engine.create_volume({"Name": "ram", "Driver": "local", "DriverOpts": {"type": "tmpfs", "device": "tmpfs"}})
+    shop.engine.run("fast", image="shop:1", volumes={"ram": "/ram"})
+    shop.engine.volume("ram").write("/index", "1")
+    taken = backup("fast", client=shop.engine, store=shop.store, quiesce="pause")
+    mounted: list[list[str]] = []
+
+    class Watching(FailingEngine):
+        def start_container(self, ref: str) -> None:
+            """Note what mounts the volume by then, if it is its container that starts."""
+            if shop.engine.container(ref).name == "fast":
+                running = shop.engine.list_containers(ContainerFilter(running=True, volume="ram"))
+                mounted.append([shop.engine.container(one).name for one in running])
+            super().start_container(ref)
+
+    restore(taken, client=Watching(shop.engine), store=shop.store)
+    ((holder,),) = mounted
+    assert holder.startswith("docker-rollback")
+    assert shop.engine.volume("ram").read("/index") == b"1"
+    shop.check_nothing_left()

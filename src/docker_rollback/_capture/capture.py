@@ -129,8 +129,6 @@ class Capture:
         networks = self._networks(report)
         # A restore may remove a network only if the update added it, so the others are recorded.
         others = tuple(sorted({*self._engine.list_networks()} - {network.id for network in networks}))
-        # Look up the images now rather than in the downtime.
-        snapshotter.expect(report.containers)
         with (
             ExitStack() as until_sealed,
             self._store.draft(identity) as draft,
@@ -142,6 +140,8 @@ class Capture:
                 store=self._store,
             ) as guards,
         ):
+            # Look up the images now rather than in the downtime, in which their stored layers are hashed.
+            snapshotter.expect(report.containers, draft)
             with self._archiver.begin(
                 list(report.volumes),
                 draft,

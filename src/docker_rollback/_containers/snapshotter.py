@@ -116,7 +116,7 @@ class ContainerSnapshotter:
             self._store.draft(identity) as draft,
             self.discarding([tag]),
         ):
-            self.expect([observed])
+            self.expect([observed], draft)
             with QuiescedContainers(self._engine, self._quiesce, reporter=self._reporter, timer=self._timer) as rest:
                 rest.quiesce(observed)
                 snapshot = self.capture(observed, tag=tag)
@@ -147,10 +147,15 @@ class ContainerSnapshotter:
         """Inspect a container, by name or id, in any state."""
         return observe(self._engine.inspect_container(container))
 
-    def expect(self, containers: Iterable[Observed]) -> None:
-        """Look up images in advance, so that `capture` asks the engine for less in the downtime."""
+    def expect(self, containers: Iterable[Observed], draft: Draft) -> None:
+        """Look up images in advance, so that `capture` asks the engine for less in the downtime.
+
+        The draft begins to hash the layers that the store has, so that `seal` waits less.
+        """
         for container in containers:
-            self._layers(str(container.inspection["Image"]))
+            layers = self._layers(str(container.inspection["Image"]))
+            if self._export_image:
+                draft.expect_image(layers)
 
     def capture(self, container: Observed, *, tag: str, folders: Collection[str] = ()) -> ContainerSnapshot:
         """Commit a quiesced container; the engine holds the image under `tag` until `release`.

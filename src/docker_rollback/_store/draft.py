@@ -89,6 +89,14 @@ class Draft:
         self._check_open()
         return self._workspace.adopt_image(manifest)
 
+    def expect_image(self, layers: Sequence[str]) -> None:
+        """Begin to hash those layers of an image that the store has, because this backup will need them.
+
+        Adding the image then waits less. `layers` are those of `add_image`.
+        """
+        self._check_open()
+        self._workspace.expect(self._held(layers).values())
+
     def add_image(self, archive: Iterator[bytes], *, layers: Sequence[str]) -> Descriptor:
         """Import an image from the stream that an engine exports, and return its manifest.
 
@@ -122,8 +130,9 @@ class Draft:
     ) -> Descriptor:
         self._check_open()
         held = self._held(layers)
-        sound = {layer: blob for layer, blob in held.items() if self._workspace.adopt(blob)}
-        manifest, found = take(ImageImport(self._workspace, layers, sound, threads=self._threads))
+        sound = self._workspace.adopt_all([*held.values()])
+        intact = {layer: blob for layer, blob in held.items() if blob in sound}
+        manifest, found = take(ImageImport(self._workspace, layers, intact, threads=self._threads))
         with self._guard:
             self._layers = {**(self._layers or {}), **found}
         return manifest

@@ -10,7 +10,8 @@ import itertools
 import os
 import secrets
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO, cast
@@ -39,6 +40,9 @@ class Workspace:
         self._pinned: set[str] = set()
         self._made: set[str] = set()
         self._proven: set[str] = set()
+        self._hasher = ThreadPoolExecutor(1, thread_name_prefix="hash ahead")
+        self._hashes: dict[str, Future[bool]] = {}
+        self._is_closing = False
 
     def open(self, check: Callable[[oci.Index], None] | None = None) -> None:
         """Create the workspace, and remove those of dead processes; `check` gets ``index.json``, and may refuse."""
@@ -55,7 +59,9 @@ class Workspace:
 
     def close(self) -> None:
         """Remove temporary files, and the new blobs that nothing refers to."""
+        self._is_closing = True
         try:
+            self._hasher.shutdown(cancel_futures=True)
             # Best effort: the next draft or prune removes leftovers, and a failure here must not hide another.
             with suppress(StoreError), self.layout.locked(f"ending {self._purpose}"):
                 remove_draft(self.layout, self._folder)
@@ -89,19 +95,27 @@ class Workspace:
             writer.write(data)
             return writer.close()
 
+    def expect(self, blobs: Iterable[Descriptor]) -> None:
+        """Pin stored blobs until `close`, and begin to hash them in a thread; `adopt` waits for it."""
+        for blob in blobs:
+            if blob.digest not in self._hashes:
+                self._pin_stored(blob)
+                self._hashes[blob.digest] = self._hasher.submit(self._prove, blob)
+
     def adopt(self, blob: Descriptor) -> bool:
         """Pin an intact stored blob until `close`; return False if it is missing or damaged."""
-        if blob.digest in self._proven:
+        hashed = self._hashes.pop(blob.digest, None)
+        if hashed is not None and not hashed.cancel():
+            hashed.result()
+        if blob.digest in self._proven and self.layout.blobs.is_proven(blob):
             return True
-        with self.layout.locked(f"pinning a blob for {self._purpose}"):
-            self._pin(blob.digest)
-        try:
-            self.layout.blobs.prove(blob)
-        except StoreError:
-            # It is damaged. The caller will store it again, which repairs every backup that refers to it.
-            return False
-        self._proven.add(blob.digest)
-        return True
+        self._pin_stored(blob)
+        return self._prove(blob)
+
+    def adopt_all(self, blobs: Sequence[Descriptor]) -> list[Descriptor]:
+        """Return the blobs that `adopt` pins."""
+        # The thread begins with the first blob, so that both work if this begins with the last.
+        return [blob for blob in reversed(blobs) if self.adopt(blob)]
 
     def adopt_image(self, manifest: Descriptor) -> bool:
         """Pin all blobs of an intact stored image until `close`; return False if one is missing or damaged."""
@@ -111,7 +125,7 @@ class Workspace:
             parts += [self.layout.blobs.find(oci.JSON, digest) for digest in originals]
         except StoreError:
             return False
-        return all(map(self.adopt, parts))
+        return len(self.adopt_all(parts)) == len(parts)
 
     def list(self, backup_id: str, root: Descriptor, *, deep: bool = False) -> Parts:
         """Add a backup to ``index.json`` after everything that it refers to is durable and verified, as `verify` does.
@@ -149,6 +163,22 @@ class Workspace:
         with translated(target):
             # `list` syncs the folder once for all names, before anything refers to them.
             layout.disk.forget(target)
+
+    def _pin_stored(self, blob: Descriptor) -> None:
+        with self.layout.locked(f"pinning a blob for {self._purpose}"):
+            self._pin(blob.digest)
+
+    def _prove(self, blob: Descriptor) -> bool:
+        """Read and hash a blob; return False if it is missing or damaged."""
+        try:
+            for _ in self.layout.blobs.open(blob):
+                if self._is_closing:
+                    return False
+        except StoreError:
+            # The caller will store it again, which repairs every backup that refers to it.
+            return False
+        self._proven.add(blob.digest)
+        return True
 
     def _pin_all(self, root: Descriptor) -> set[str]:
         """Pin and return the digests of everything that `root` refers to, blobs of other backups included."""

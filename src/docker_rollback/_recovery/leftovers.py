@@ -21,7 +21,7 @@ from docker_rollback.errors import EngineConflictError, EngineError, StoreError
 logger = logging.getLogger("docker_rollback")
 
 
-@frozen
+@frozen(kw_only=True)
 class _Known:
     """The operations and containers that a journal record or a lock volume names."""
 
@@ -81,8 +81,9 @@ class LeftOver:
             return None
         in_flight = self._operations.in_flight()
         return _Known(
-            {record.operation for record in records if record is not None} | {one.operation for one in in_flight},
-            {name for record in records if record is not None for name in record.names}
+            operations={record.operation for record in records if record is not None}
+            | {one.operation for one in in_flight},
+            containers={name for record in records if record is not None for name in record.names}
             | {name for one in in_flight for name in one.containers},
         )
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import errno
+import re
 from pathlib import Path
 
 import pytest
+from attrs import evolve
 
-from docker_rollback import BackupStore, StoreError, backup, restore
+from docker_rollback import BackupStore, RollbackRequested, StoreError, backup, recover, restore
 from docker_rollback._model.backup import Detached, Resting
 from docker_rollback._recovery.operation_record import Record
 from docker_rollback._recovery.operations import Operation
@@ -15,7 +17,9 @@ from docker_rollback._store.files import Disk
 from docker_rollback.parts import Operations
 from docker_rollback.testing import FailingEngine, Killed
 from docker_rollback.testing._failing.calls import CHANGING
+from tests.unit.recovery.test_recovery import die_in_the_body
 from tests.unit.shop import Shop
+from tests.unit.town import Town
 
 
 def begun(shop: Shop) -> Operation:
@@ -85,3 +89,61 @@ def test_who_continues_a_restore_decides_about_image_names(shop: Shop, *, restor
     restore(taken, client=shop.engine, store=shop.store, restore_tags=restore_tags)
     assert shop.engine.inspect_image("shop:1")["Id"] == (before if restore_tags else moved)
     assert shop.store.journal.names() == []
+
+
+CONCERNED: list[tuple[list[str], str | None, bool]] = [
+    ([], None, False),
+    (["desk"], None, False),
+    (["desk"], "town", False),
+    (["desk", "shop"], None, True),
+    (["1" * 64], None, True),
+    (["1" * 12], None, True),
+    ([], "shop", True),
+]
+
+
+@pytest.mark.parametrize(("references", "project", "concerns"), CONCERNED)
+def test_an_operation_concerns_its_containers_and_its_project(
+    shop: Shop, references: list[str], project: str | None, *, concerns: bool
+) -> None:
+    """Nobody finishes that of others."""
+    containers = (Resting("1" * 64, "shop", "stop", "then"), Resting("2" * 64, "lamp", "stop", "then"))
+    record = Record("b1", "updating", shop.clock.now, "host", 1, "engine", containers, project="shop")
+    assert record.concerns(references, project) == concerns
+    alone = evolve(record, project=None)
+    assert alone.concerns(references, project) == (concerns and project is None)
+
+
+def test_the_id_of_a_backup_says_what_it_is_of(shop: Shop, town: Town) -> None:
+    """Of a project its name, else that of the first container."""
+    with town.rollback() as project:
+        assert re.fullmatch(r"\d{8}T\d{6}Z-shop-[0-9a-f]{6}", project.backup.id)
+    shop.engine.run("desk", image="shop:1")
+    taken = backup("desk", client=shop.engine, store=shop.store)
+    assert re.fullmatch(r"\d{8}T\d{6}Z-desk-[0-9a-f]{6}", taken.id)
+
+
+@pytest.mark.parametrize(("keep_found", "kept"), [(True, True), (False, False)])
+def test_a_recovery_keeps_the_state_of_an_update_unless_told_otherwise(
+    shop: Shop, caplog: pytest.LogCaptureFixture, *, keep_found: bool, kept: bool
+) -> None:
+    """It may hold what people have done since."""
+    die_in_the_body(shop, lambda: shop.engine.volume("orders").write("/table", "newer"))
+    (done,) = recover(client=shop.engine, store=shop.store, keep_found=keep_found)
+    assert (done.kept is not None) == kept
+    assert len(shop.store.ids()) == 1 + kept
+    told = [record.levelname for record in caplog.records if record.message.startswith("kept the state that operation")]
+    assert told == ["WARNING"] * kept
+    shop.check_restored()
+
+
+def test_half_of_a_restore_is_no_state_to_keep(shop: Shop) -> None:
+    """It died on the way back, and nobody has touched anything since."""
+    dying = FailingEngine(shop.engine, at=1, kill=True, verbs={"create_network"})
+    with pytest.raises(Killed), shop.rollback(dying, verify=None):
+        shop.break_it()
+        raise RollbackRequested
+    (done,) = recover(client=shop.engine, store=shop.store)
+    assert (done.outcome, done.kept) == ("rolled back", None)
+    assert len(shop.store.ids()) == 1
+    shop.check_restored()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 from attrs import evolve
@@ -13,10 +14,12 @@ from docker_rollback._engine.port import Inspection
 from docker_rollback._inspection.recreate import observe
 from docker_rollback._model.backup import Resting
 from docker_rollback._recovery.operation_record import Phase, Record, interference, standing_of
+from docker_rollback.errors import CaptureError
 from docker_rollback.parts import Operations
 from docker_rollback.testing import FailingEngine, Killed
+from tests.unit.pruning import PRUNES, Pruned, shop_with_a_layer
 from tests.unit.recovery.test_leftovers import put_aside, there
-from tests.unit.recovery.test_recovery import recovered
+from tests.unit.recovery.test_recovery import die_in_the_body, recovered
 from tests.unit.shop import Shop
 
 
@@ -147,3 +150,44 @@ def test_a_group_is_at_work_while_any_of_its_locks_is_held(shop: Shop, tmp_path:
         assert operations.unfinished_elsewhere() == []
     (one,) = operations.unfinished_elsewhere()
     assert (one.containers, one.owner, one.record) == (("desk", "shop"), "dead", "elsewhere")
+
+
+def test_a_helper_that_appears_while_operations_are_finished_goes(shop: Shop) -> None:
+    """An engine may do only now what the dead process asked of it."""
+    die_in_the_body(shop, shop.break_it)
+
+    class Late(FailingEngine):
+        def remove_volume(self, name: str) -> None:
+            """Remove a volume; the first is a lock volume, at the end of the operation."""
+            if not late:
+                request = {"Image": "shop:1", "Labels": {"docker-rollback.role": "helper", "docker-rollback.lock": ""}}
+                late.append(shop.engine.create_container("docker-rollback-helper-late", request))
+                shop.engine.start_container(late[0])
+                shop.engine.kill_container(late[0])
+            super().remove_volume(name)
+
+    late: list[str] = []
+    (done,) = recover(client=Late(shop.engine), store=shop.store)
+    assert done.outcome == "rolled back"
+    assert late
+    assert there(shop) == ["shop"]
+
+
+def test_who_shares_a_volume_stands_while_a_removed_container_is_recreated(tmp_path: Path) -> None:
+    """And runs again afterwards."""
+    shop = shop_with_a_layer(tmp_path)
+    shop.engine.run("reader", image="shop:1", volumes={"orders": "/data"})
+    found: list[str] = []
+
+    class Removed(Pruned):
+        def create_container(self, name: str, request: Mapping[str, Any], *, platform: str | None = None) -> str:
+            """Note how the other one stands when the removed one is created."""
+            if name.startswith("shop") and "docker-rollback.role" not in request.get("Labels", {}):
+                found.append(shop.engine.container("reader").status)
+            return super().create_container(name, request, platform=platform)
+
+    engine = Removed(shop.engine, PRUNES["rm"], 3)
+    with pytest.raises(CaptureError, match="somebody removed it"), shop.rollback(engine, shared="ignore"):
+        pytest.fail("the block was entered")
+    assert set(found) == {"exited"}
+    assert shop.engine.container("reader").status == shop.engine.container("shop").status == "running"

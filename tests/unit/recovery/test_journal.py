@@ -9,16 +9,17 @@ from pathlib import Path
 import pytest
 from attrs import evolve
 
-from docker_rollback import BackupStore, RollbackRequested, StoreError, backup, recover, restore
+from docker_rollback import BackupStore, RollbackRequested, StoreError, VolumeArchiver, backup, recover, restore
 from docker_rollback._model.backup import Detached, Resting
 from docker_rollback._recovery.operation_record import Record
 from docker_rollback._recovery.operations import Operation
+from docker_rollback._restore import Restorer
 from docker_rollback._store.files import Disk
-from docker_rollback.parts import Operations
+from docker_rollback.parts import Operations, Recovery
 from docker_rollback.testing import FailingEngine, Killed
 from docker_rollback.testing._failing.calls import CHANGING
 from tests.unit.recovery.test_recovery import die_in_the_body
-from tests.unit.shop import Shop
+from tests.unit.shop import Shop, parts
 from tests.unit.town import Town
 
 
@@ -147,3 +148,40 @@ def test_half_of_a_restore_is_no_state_to_keep(shop: Shop) -> None:
     assert (done.outcome, done.kept) == ("rolled back", None)
     assert len(shop.store.ids()) == 1
     shop.check_restored()
+
+
+def test_what_joins_a_project_on_the_way_back_is_not_the_updates(town: Town) -> None:
+    """A second attempt does not count it either; a rollback that begins later does."""
+    taken = backup(project="shop", client=town.engine, store=town.store)
+    operation = Operations(town.engine, town.store).restoring(taken)
+    came = operation.record.came
+    late = town.run("late")
+    operation.enter("rolling back")
+    operation.enter("restored")
+    assert came is not None
+    assert operation.record.came == came
+    assert late not in came.containers
+    operation.enter("updating")
+    assert operation.record.came == came
+    operation.enter("rolling back")
+    assert operation.record.came is not None
+    assert late in operation.record.came.containers
+
+
+def test_parts_work_without_a_reporter(shop: Shop) -> None:
+    """Who composes them himself need not want reports."""
+    built = parts(shop.engine, shop.store, shop.clock)
+    recovery = Recovery(
+        shop.engine,
+        shop.store,
+        Operations(shop.engine, shop.store),
+        preflight=built.preflight,
+        capture=built.capture,
+        restorer=Restorer(shop.engine, shop.store),
+        archiver=VolumeArchiver(shop.engine, shop.store),
+    )
+    with recovery.holding(["shop"]) as (report, _):
+        operation, taken = recovery.begin(report, then="committed")
+        recovery.settle(operation, taken, rolled_back=False)
+    assert shop.store.ids() == [taken.id]
+    assert shop.store.journal.names() == []

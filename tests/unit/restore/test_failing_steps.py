@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from docker_rollback import EngineError, Exclude, backup, restore
+from docker_rollback import EngineError, Exclude, RollbackRequested, backup, restore
 from docker_rollback._restore import Restorer
 from docker_rollback.errors import RestoreError
 from docker_rollback.parts import ContainerFilter
@@ -82,3 +82,20 @@ def test_a_volume_in_memory_is_mounted_until_its_container_runs(shop: Shop) -> N
     assert holder.startswith("docker-rollback")
     assert shop.engine.volume("ram").read("/index") == b"1"
     shop.check_nothing_left()
+
+
+def test_a_stopped_updated_container_is_held_and_stays_so(shop: Shop) -> None:
+    """It is in the way under the service's name; that of somebody else on the same volume has its policy back."""
+    shop.engine.run("reader", image="shop:1", volumes={"orders": "/data"}, restart="always", start=False)
+    watching = FailingEngine(shop.engine)
+    with shop.rollback(watching, verify=None):
+        shop.engine.remove_container("shop", force=True)
+        volumes = {"orders": "/data"}
+        updated = shop.engine.run("shop", image="shop:2", volumes=volumes, restart="always", start=False)
+        raise RollbackRequested
+    updates = [call.arguments[0] for call in watching.called("update_container")]
+    reader = shop.engine.inspect_container("reader")
+    assert updates.count(updated) == 1
+    assert reader["HostConfig"]["RestartPolicy"]["Name"] == "always"
+    assert not reader["State"]["Running"]
+    shop.check_restored()

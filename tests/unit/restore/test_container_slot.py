@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from attrs import evolve
 
-from docker_rollback import RollbackRequested, backup, restore
+from docker_rollback import RollbackRequested, backup, restore, rollback
 from docker_rollback._containers import ContainerSnapshotter, DisturbedError
 from docker_rollback._engine.port import Inspection
 from docker_rollback._model.backup import Backup, EngineRecord
@@ -220,3 +220,19 @@ def test_a_container_half_removed_is_removed_wholly(shop: Shop, caplog: pytest.L
     assert updated not in shop.engine.list_containers()
     assert [call.arguments[0] for call in engine.called("rename_container") if call.arguments[0] == updated] == []
     shop.check_restored()
+
+
+def test_an_original_is_attached_to_the_network_that_has_the_name_now(shop: Shop) -> None:
+    """Its endpoint is of one that is gone, and it could not start with that."""
+    shop.engine.create_network({"Name": "side"})
+    shop.engine.run("desk", image="shop:1", networks=["side"])
+    with rollback("desk", client=shop.engine, store=shop.store, verify=None):
+        desk = shop.engine.container("desk").id
+        shop.engine.stop_container("desk")
+        shop.engine.remove_network("side")
+        shop.engine.create_network({"Name": "side"})
+        raise RollbackRequested
+    after = shop.engine.inspect_container("desk")
+    assert after["Id"] == desk
+    assert after["NetworkSettings"]["Networks"]["side"]["NetworkID"] == shop.engine.inspect_network("side")["Id"]
+    assert after["State"]["Running"]

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any, TypeVar
+
 import pytest
 
-from docker_rollback import EngineError, Exclude, RollbackRequested, backup, restore
+from docker_rollback import EngineError, Exclude, RollbackRequested, Status, backup, restore
 from docker_rollback._restore import Restorer
 from docker_rollback.errors import RestoreError
 from docker_rollback.parts import ContainerFilter
 from docker_rollback.testing import FailingEngine
 from docker_rollback.testing._failing.calls import CHANGING
 from tests.unit.shop import Shop
+from tests.unit.town import Town
+
+T = TypeVar("T")
 
 
 def test_an_image_that_cannot_be_loaded_is_known_before_anything_is_touched(shop: Shop) -> None:
@@ -99,3 +105,60 @@ def test_a_stopped_updated_container_is_held_and_stays_so(shop: Shop) -> None:
     assert reader["HostConfig"]["RestartPolicy"]["Name"] == "always"
     assert not reader["State"]["Running"]
     shop.check_restored()
+
+
+STUCK = [
+    ("remove_container", "containers", "shop-database-1"),
+    ("remove_network", "networks", "shop_back"),
+    ("remove_volume", "volumes", "shop_index"),
+]
+
+
+@pytest.mark.parametrize(("verb", "kind", "name"), STUCK)
+def test_an_addition_that_cannot_be_removed_is_told_and_stops_nothing(
+    town: Town, caplog: pytest.LogCaptureFixture, verb: str, kind: str, name: str
+) -> None:
+    """All else that came with the update goes, and the project is back."""
+
+    class Stuck(FailingEngine):
+        def pass_on(self, called: str, work: Callable[[], T], *arguments: Any) -> T:
+            """Do one call, unless it would remove that one."""
+            shown = town.engine.container(arguments[0]).name if called == "remove_container" else arguments[:1]
+            if called == verb and name in (shown if isinstance(shown, tuple) else (shown,)):
+                raise EngineError("remove it", "made to fail")
+            return super().pass_on(called, work, *arguments)
+
+    with town.rollback(engine=Stuck(town.engine)) as tx:
+        town.update()
+        raise RollbackRequested
+    assert tx.status is Status.ROLLED_BACK
+    left = town.stock()
+    assert left.pop(kind) == sorted([*town.before[kind], name])
+    assert left == {key: value for key, value in town.before.items() if key != kind}
+    assert f"could not remove {kind[:-1]} {name}, which was added to the project: " in caplog.text
+
+
+@pytest.mark.parametrize("committed", [False, True])
+def test_a_renamed_container_that_cannot_be_removed_is_told_and_stops_nothing(
+    shop: Shop, caplog: pytest.LogCaptureFixture, *, committed: bool
+) -> None:
+    """It is stopped and held; the outcome is what it is."""
+
+    class Stuck(FailingEngine):
+        def remove_container(self, ref: str, *, force: bool = False, volumes: bool = False) -> None:
+            """Refuse what was renamed away."""
+            if "aside" in shop.engine.container(ref).name:
+                raise EngineError("remove it", "made to fail")
+            super().remove_container(ref, force=force, volumes=volumes)
+
+    with shop.rollback(Stuck(shop.engine), verify=None) as tx:
+        if committed:
+            tx.replace("shop", image="shop:2")
+        else:
+            shop.engine.remove_container("shop", force=True)
+            shop.engine.run("shop", image="shop:2")
+            raise RollbackRequested
+    assert tx.status is (Status.COMMITTED if committed else Status.ROLLED_BACK)
+    which = "the container from before the update" if committed else "the containers that were renamed away"
+    assert f"shop: could not remove {which}: " in caplog.text
+    assert len(shop.engine.list_containers()) == 2

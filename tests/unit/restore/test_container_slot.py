@@ -236,3 +236,20 @@ def test_an_original_is_attached_to_the_network_that_has_the_name_now(shop: Shop
     assert after["Id"] == desk
     assert after["NetworkSettings"]["Networks"]["side"]["NetworkID"] == shop.engine.inspect_network("side")["Id"]
     assert after["State"]["Running"]
+
+
+def test_an_image_without_a_configuration_is_enough_to_recreate_a_container(shop: Shop) -> None:
+    """An engine shows none for one that was imported from a tar."""
+
+    class Bare(FailingEngine):
+        def inspect_image(self, ref: str) -> Inspection:
+            """Show no configuration."""
+            return {**super().inspect_image(ref), "Config": None}
+
+    slot = slot_of(shop, taken(shop), Bare(shop.engine))
+    shop.engine.remove_container("shop", force=True)
+    slot.restore()
+    slot.take_name()
+    after = shop.engine.inspect_container("shop")
+    assert after["Id"] == slot.standing_id != shop.id
+    assert "A=1" in after["Config"]["Env"]

@@ -125,17 +125,18 @@ class Draft:
         """
         return self._import(layers, lambda job: job.take_parts(parts))
 
-    def _import(
-        self, layers: Sequence[str], take: Callable[[ImageImport], tuple[Descriptor, dict[str, Descriptor]]]
-    ) -> Descriptor:
+    def _import(self, layers: Sequence[str], take: Callable[[ImageImport], Descriptor]) -> Descriptor:
         self._check_open()
         held = self._held(layers)
         sound = self._workspace.adopt_all([*held.values()])
         intact = {layer: blob for layer, blob in held.items() if blob in sound}
-        manifest, found = take(ImageImport(self._workspace, layers, intact, threads=self._threads))
-        with self._guard:
-            self._layers = {**(self._layers or {}), **found}
-        return manifest
+        job = ImageImport(self._workspace, layers, intact, threads=self._threads)
+        try:
+            return take(job)
+        finally:
+            # Also after an error: the layers that were stored before it are not stored again.
+            with self._guard:
+                self._layers = {**(self._layers or {}), **job.held}
 
     def flatten_image(self, manifest: Descriptor, *, keep: int) -> FlatImage:
         """Merge all layers above the lowest `keep` of a stored image; return the new image.

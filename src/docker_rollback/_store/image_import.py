@@ -68,8 +68,13 @@ class ImageImport:
         self._room = _MAX_TEXTS
         self._sent: dict[str, Descriptor] = {}
 
-    def take(self, archive: Iterator[bytes]) -> tuple[Descriptor, dict[str, Descriptor]]:
-        """Read the archive; return the image's manifest, and its gzipped layers by their uncompressed digests.
+    @property
+    def held(self) -> dict[str, Descriptor]:
+        """The gzipped layers of the image that the store has by now, by the digests of their uncompressed content."""
+        return {layer: self._held[layer] for layer in self._wanted if layer in self._held}
+
+    def take(self, archive: Iterator[bytes]) -> Descriptor:
+        """Read the archive; return the image's manifest.
 
         Raises `EngineError` if the archive is broken, or of another image.
         """
@@ -83,12 +88,12 @@ class ImageImport:
             contents = Contents(self._texts, self._links, self._sent)
             return assemble(self._workspace, contents, self._wanted, self._held)
         except (tarfile.TarError, CompressionError) as error:
-            raise _broken(f"its archive is broken ({error})") from error
+            raise EngineError("export the image", f"its archive is broken ({error})") from error
         except MalformedError as error:
-            raise _broken(str(error)) from error
+            raise EngineError("export the image", f"its archive is not what it should be: {error}") from error
 
-    def take_parts(self, parts: ImageParts) -> tuple[Descriptor, dict[str, Descriptor]]:
-        """Take an image from its parts, and read only the layers that are missing; return the same as `take`.
+    def take_parts(self, parts: ImageParts) -> Descriptor:
+        """Take an image from its parts, and read only the layers that are missing; return the image's manifest.
 
         Raises `EngineError` if a part is missing, or is not of the image.
         """
@@ -101,7 +106,7 @@ class ImageImport:
             texts = {_blob_name(oci.digest_of(parts.config)): parts.config}
             return assemble(self._workspace, Contents(texts, {}, {}), self._wanted, self._held)
         except MalformedError as error:
-            raise _broken(str(error)) from error
+            raise EngineError("read the image's files", str(error)) from error
 
     def _take_member(self, tar: tarfile.TarFile, member: tarfile.TarInfo) -> None:
         name = posixpath.normpath(member.name)
@@ -187,8 +192,4 @@ def _blob_name(digest: str) -> str:
 def _check_name(name: str, digest: str) -> None:
     promised = digest_in(name)
     if promised not in (None, digest):
-        raise MalformedError(f"its archive's {name[:120]} has the digest {digest}")
-
-
-def _broken(reason: str) -> EngineError:
-    return EngineError("export the image", reason)
+        raise MalformedError(f"{name[:120]} has the digest {digest}")

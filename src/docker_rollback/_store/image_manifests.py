@@ -46,12 +46,11 @@ class Contents:
 
 def assemble(
     workspace: Workspace, contents: Contents, wanted: tuple[str, ...], held: Mapping[str, Descriptor]
-) -> tuple[Descriptor, dict[str, Descriptor]]:
-    """Write the manifests of an image whose layers are in the store.
+) -> Descriptor:
+    """Write the manifests of an image whose layers are in the store, and return the store's own.
 
-    Return the store's manifest, and the image's gzipped layers by the digests of their uncompressed content, as in
-    `held`. The uncompressed layers of the image are `wanted`, lowest first. Raises `MalformedError` if the archive is
-    of another image, or incomplete.
+    The uncompressed layers of the image are `wanted`, lowest first, and its gzipped layers `held`, by the digests of
+    their uncompressed content. Raises `MalformedError` if the contents are of another image, or incomplete.
     """
     config = _find_config(contents, wanted)
     original = _find_original(contents, oci.digest_of(config), wanted)
@@ -60,7 +59,7 @@ def assemble(
     layers = [contents.sent.get(diff_id) or held.get(diff_id) for diff_id in wanted]
     found = [layer for layer in layers if layer is not None]
     if len(found) < len(wanted):
-        raise MalformedError(f"its archive lacks the layer {wanted[layers.index(None)]}")
+        raise MalformedError(f"the layer {wanted[layers.index(None)]} is missing")
     known_as: list[str] = []
     digests = [blob.digest for blob in found]
     if original is not None and parts is not None and [blob.digest for blob in parts.layers] == digests:
@@ -71,8 +70,7 @@ def assemble(
     if original is not None:
         known_as = [*_keep_index(workspace, contents, oci.digest_of(original)), *known_as]
     annotations = {oci.KNOWN_AS_KEY: " ".join(known_as)} if known_as else {}
-    manifest = workspace.add_bytes(oci.manifest_type(data), data, annotations)
-    return manifest, {diff_id: held[diff_id] for diff_id in wanted if diff_id in held}
+    return workspace.add_bytes(oci.manifest_type(data), data, annotations)
 
 
 def _find_config(contents: Contents, wanted: tuple[str, ...]) -> bytes:
@@ -88,8 +86,8 @@ def _find_config(contents: Contents, wanted: tuple[str, ...]) -> bytes:
         if _has_layers(config, wanted):
             return config
     if not configs:
-        raise MalformedError("its archive names no image")
-    raise MalformedError("its archive contains no image with the layers that the engine listed")
+        raise MalformedError("it names no image")
+    raise MalformedError("it has no image with the layers that the engine listed")
 
 
 def _has_layers(config: bytes, wanted: tuple[str, ...]) -> bool:

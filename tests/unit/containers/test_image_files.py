@@ -20,6 +20,7 @@ from docker_rollback._containers.image_files import ImageFilesError, chain_ids, 
 from docker_rollback._engine.port import EngineInfo, Inspection
 from docker_rollback._model.backup import Descriptor
 from docker_rollback._store import ImageParts
+from docker_rollback._store.streams import GzipWriter
 from docker_rollback.errors import EngineError
 from docker_rollback.testing import FakeEngine
 from tests.unit.containers.engine_files import KEEPING, info_of, keep_docker, keep_podman
@@ -181,6 +182,46 @@ def test_files_that_are_not_what_they_should_be_are_refused(
     assert making.blob_files(store) == []
 
 
+@pytest.mark.parametrize(("kind", "export"), [("docker", making.oci_plain), ("podman", making.podman)])
+def test_a_layer_that_was_stored_is_not_stored_again_by_the_export(
+    tmp_path: Path, store: BackupStore, monkeypatch: pytest.MonkeyPatch, kind: str, export: making.Layout
+) -> None:
+    """If the files of a later layer are damaged, only that one is compressed for the export."""
+    img = image(b"base" * 1000, b"top" * 1000)
+    parts = parts_of(kind, tmp_path / "engine", img)
+    (_, last) = img.diff_ids
+    packed: list[str] = []
+    packer = GzipWriter.__exit__
+
+    def damaged() -> Iterator[bytes]:
+        yield b"x" * 1000
+        raise ImageFilesError("it is damaged")
+
+    def counted(self: GzipWriter, kind: object, error: BaseException | None, trace: object) -> None:
+        packed.append(type(error).__name__)
+        packer(self, kind, error, trace)
+
+    monkeypatch.setattr(GzipWriter, "__exit__", counted)
+    with store.draft("b") as draft:
+        with pytest.raises(ImageFilesError):
+            draft.add_image_parts(evolve(parts, layers={**parts.layers, last: damaged}), layers=img.diff_ids)
+        manifest = draft.add_image(making.pieces(export(img)), layers=img.diff_ids)
+        draft.commit(making.backup_of("b", [making.snapshot("web", img, manifest)]))
+    assert packed == ["NoneType", "ImageFilesError", "NoneType"]
+    store.verify("b")
+
+
+def test_an_error_of_files_does_not_speak_of_an_archive(store: BackupStore) -> None:
+    """There is none."""
+    img = image(b"base")
+    with store.draft("b") as draft:
+        with pytest.raises(EngineError, match=r"could not read the image's files: the layer sha256:\S+ is missing"):
+            draft.add_image_parts(ImageParts(img.config, {}), layers=img.diff_ids)
+        other = {img.diff_ids[0]: lambda: iter([bytes(1024)])}
+        with pytest.raises(EngineError, match=r"could not read the image's files: blobs/sha256/\S+ has the digest"):
+            draft.add_image_parts(ImageParts(img.config, other), layers=img.diff_ids)
+
+
 WHYS = ("user", "remote", "elsewhere", "odd id", "odd layer", "a layer more", "other config", "containerd")
 
 
@@ -222,6 +263,14 @@ def test_a_podman_image_without_folders_is_left_to_podman(tmp_path: Path) -> Non
     """Other storage drivers of Podman have none."""
     inspection = {**keep_podman(tmp_path, small_image()), "GraphDriver": {"Data": None}}
     assert image_parts(info_of("podman", tmp_path), inspection) is None
+
+
+def test_an_image_of_another_store_is_left_to_podman(tmp_path: Path) -> None:
+    """An additional image store of Podman's is not in the data folder that Podman names."""
+    inspection = keep_podman(tmp_path / "additional", small_image())
+    (tmp_path / "own").mkdir()
+    assert image_parts(info_of("podman", tmp_path / "additional"), inspection) is not None
+    assert image_parts(info_of("podman", tmp_path / "own"), inspection) is None
 
 
 def test_a_cache_id_leads_nowhere_else(tmp_path: Path) -> None:

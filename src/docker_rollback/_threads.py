@@ -1,16 +1,24 @@
-"""Runs callables in threads: one with a timeout, or two at once."""
+"""Runs callables in threads: one with a timeout, two at once, or one for each of many items."""
 
 from __future__ import annotations
 
+import collections
+import logging
 import queue
 import threading
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, wait
+from typing import Final, Generic, TypeVar
+
+logger = logging.getLogger("docker_rollback")
 
 T = TypeVar("T")
 Side = TypeVar("Side")
 Main = TypeVar("Main")
+Item = TypeVar("Item")
+
+AT_ONCE: Final = 50
+"""The most calls to run at once, as Docker's own command line does for several containers. Most of them only wait."""
 
 
 class LateError(Exception):
@@ -51,27 +59,135 @@ def within(seconds: float, work: Callable[[], T], *, name: str) -> T:
     return result()
 
 
+def each_at_once(
+    items: Sequence[Item], work: Callable[[Item], object], *, most: int = AT_ONCE, after_error: bool = True
+) -> list[Exception | None]:
+    """Call `work` with each item, several at once, and return the error of each item; None if there was none.
+
+    An interruption is raised when the calls in progress have ended, and no further call begins: a request whose caller
+    has gone on could otherwise stop a container that has been started again meanwhile.
+
+    Args:
+        items: the items. A single one is worked on in this thread, so that an interruption reaches it at once.
+        work: the callable.
+        most: how many calls may run at once; never more than `AT_ONCE`.
+        after_error: whether further calls begin after an error.
+    """
+    calls = _Calls(items, work, after_error=after_error)
+    begun = False
+    try:
+        for _ in range(min(most, AT_ONCE, len(items)) if len(items) > 1 else 0):
+            begun = _started(calls.run, "each at once") or begun
+    except BaseException as error:
+        calls.interrupt(error)
+    if not begun:
+        calls.run()
+    while not calls.ended.is_set():
+        # Not by joining the threads: CPython before 3.13 takes a thread for ended when that is interrupted.
+        try:
+            calls.ended.wait()
+        except BaseException as error:
+            calls.interrupt(error)
+    return calls.errors()
+
+
+def _started(run: Callable[[], None], name: str) -> bool:
+    """Start a thread; return False if the process may have no more of them, so that the caller does the work itself."""
+    try:
+        threading.Thread(target=run, name=name).start()
+    except RuntimeError as error:
+        logger.info("the thread %r could not be started: %s", name, error)
+        return False
+    return True
+
+
+class _Calls(Generic[Item]):
+    """The calls of `each_at_once`, which several threads take one after the other."""
+
+    def __init__(self, items: Sequence[Item], work: Callable[[Item], object], *, after_error: bool) -> None:
+        self._items, self._work, self._after_error = items, work, after_error
+        self._lock = threading.Lock()
+        self._left, self._at_work = collections.deque(range(len(items))), 0
+        self._errors: list[Exception | None] = [None] * len(items)
+        self._interruption: BaseException | None = None
+        self.ended = threading.Event()
+
+    def run(self) -> None:
+        """Do the calls that no other thread has begun, one after the other."""
+        while (number := self._next()) is not None:
+            try:
+                self._work(self._items[number])
+            except Exception as error:
+                self._errors[number] = error
+                if not self._after_error:
+                    self._left.clear()
+            except BaseException as error:
+                self.interrupt(error)
+            with self._lock:
+                self._at_work -= 1
+
+    def _next(self) -> int | None:
+        """Return the number of the next item; None if there is none, and set `ended` if no call is in progress."""
+        with self._lock:
+            if self._left:
+                self._at_work += 1
+                return self._left.popleft()
+            if not self._at_work:
+                self.ended.set()
+            return None
+
+    def interrupt(self, error: BaseException) -> None:
+        """Begin no further call."""
+        self._left.clear()
+        self._interruption = self._interruption or error
+
+    def errors(self) -> list[Exception | None]:
+        """Return the error of each item. Raises the first interruption."""
+        if self._interruption is not None:
+            raise self._interruption
+        return self._errors
+
+
+def raise_first(errors: Sequence[Exception | None]) -> None:
+    """Raise the first of the errors, if there are any, with a note about each of the others."""
+    raised = [error for error in errors if error is not None]
+    for other in raised[1:]:
+        raised[0].add_note(f"besides, {type(other).__name__}: {other}")
+    if raised:
+        raise raised[0]
+
+
 def both_at_once(side: Callable[[], Side], main: Callable[[], Main], stop: Callable[[], object]) -> tuple[Side, Main]:
     """Run `side` in a thread of its own and `main` in this one; return both results when both have ended.
 
     If one fails, or on an interruption, `stop` is called to end the other early. If both fail, the error of the first
     one to fail is raised; an interruption takes precedence over any error.
     """
-    with ThreadPoolExecutor(1, thread_name_prefix="both at once") as pool:
-        job = pool.submit(side)
-        job.add_done_callback(lambda done: stop() if done.exception() is not None else None)
+    job = Future[Side]()
+    job.add_done_callback(lambda done: stop() if done.exception() is not None else None)
+
+    def run() -> None:
         try:
-            done = main()
-            return job.result(), done
-        except Exception as error:
-            came_first = job.done()
-            if not came_first:
-                stop()
-            failure = job.exception()
-            if failure is None or failure is error or not came_first:
-                raise
-            # The main work failed because `stop` ended it, so the error of the side explains both.
-            raise failure from error
-        except BaseException:
+            job.set_result(side())
+        except BaseException as error:
+            job.set_exception(error)
+
+    if not _started(run, "both at once"):
+        run()
+    try:
+        done = main()
+        return job.result(), done
+    except Exception as error:
+        came_first = job.done()
+        if not came_first:
             stop()
+        failure = job.exception()
+        if failure is None or failure is error or not came_first:
             raise
+        # The main work failed because `stop` ended it, so the error of the side explains both.
+        raise failure from error
+    except BaseException:
+        stop()
+        raise
+    finally:
+        wait([job])

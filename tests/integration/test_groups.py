@@ -133,3 +133,39 @@ def test_an_untouched_group_is_put_back_itself(
     assert tx.status is Status.ROLLED_BACK
     assert {role: found["Id"] for role, found in group.inspect().items()} == before
     assert group.agree()
+
+
+def test_eight_that_take_a_second_each_to_stop_are_down_together(
+    docker_client: docker.DockerClient, busybox_image: str, test_labels: dict[str, str], tmp_path: Path
+) -> None:
+    """They stop and start at once, and come back at once after an update has removed them; a ninth one comes last."""
+    token = secrets.token_hex(4)
+    names = [f"slow-{token}-{number}" for number in range(8)]
+    script = "trap 'sleep 1; exit 0' TERM; sleep 1000 & wait"
+    create: Any = docker_client.api.create_container_from_config
+    bodies: dict[str, dict[str, Any]] = {
+        name: {"Image": busybox_image, "Cmd": ["sh", "-c", script], "Labels": test_labels} for name in names
+    }
+    bodies[f"last-{token}"] = {**bodies[names[0]], "HostConfig": {"NetworkMode": f"container:{names[0]}"}}
+    try:
+        for name, body in bodies.items():
+            create(body, name)
+            docker_client.api.start(name)
+        with rollback(*bodies, client=docker_client, store=BackupStore(tmp_path)) as tx:
+            runs = {name: docker_client.api.inspect_container(name)["State"] for name in bodies}
+            for name in reversed(bodies):
+                docker_client.api.remove_container(name, force=True)
+            raise RollbackRequested
+        assert tx.status is Status.ROLLED_BACK
+        assert all(run["Status"] == "running" for run in runs.values())
+        assert runs[f"last-{token}"]["StartedAt"] > runs[names[0]]["StartedAt"]
+        after = {name: docker_client.api.inspect_container(name) for name in bodies}
+        assert {found["State"]["Status"] for found in after.values()} == {"running"}
+        assert after[f"last-{token}"]["HostConfig"]["NetworkMode"] == f"container:{after[names[0]]['Id']}"
+        assert tx.outcome is not None
+        stops = sum(step.seconds for step in tx.outcome.steps if step.step == "quiesce")
+        assert stops < 8, "one after the other they take nine seconds"
+    finally:
+        for name in reversed(bodies):
+            with suppress(NotFound):
+                docker_client.api.remove_container(name, force=True, v=True)

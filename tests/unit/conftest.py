@@ -60,6 +60,12 @@ def _fields_of_errors() -> Iterator[None]:
 
 
 @pytest.fixture
+def one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have what is done for several containers at once done in the given order: the k-th call is always the same."""
+    monkeypatch.setattr("docker_rollback._threads._started", lambda *_: False)
+
+
+@pytest.fixture
 def store(tmp_path: Path) -> BackupStore:
     """Give an empty store."""
     return BackupStore(tmp_path / "store")

@@ -7,10 +7,10 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Final, Self, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import pytest
 from hypothesis import HealthCheck, Phase, settings
@@ -44,28 +44,6 @@ UPDATES: Final = (
 )
 OWN: Final = ("/app", "/etc/settings", "/etc/other")
 QUICK: Final = "/dev/shm"
-
-
-class AtOnce:
-    """A pool that does what it is given there and then."""
-
-    def __init__(self, *_: object, **__: object) -> None:
-        return
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        return
-
-    def submit(self, work: Callable[[], object]) -> Future[object]:
-        """Do some work, and return what came of it."""
-        done: Future[object] = Future()
-        try:
-            done.set_result(work())
-        except BaseException as error:
-            done.set_exception(error)
-        return done
 
 
 class UpdateFailedError(Exception):
@@ -160,7 +138,7 @@ class Shop(RuleBasedStateMachine):
         # One after the other: which effect is the k-th must not be left to the scheduler.
         self.patch = pytest.MonkeyPatch()
         self.patch.setattr(volume_capture, "ThreadPoolExecutor", lambda _, **options: ThreadPoolExecutor(1, **options))
-        self.patch.setattr("docker_rollback._threads.ThreadPoolExecutor", AtOnce)
+        self.patch.setattr("docker_rollback._threads._started", lambda *_: False)
         self.folder = Path(tempfile.mkdtemp(dir=QUICK if os.access(QUICK, os.W_OK) else None))
         self.clock = FakeClock()
         self.engine = FakeEngine(clock=self.clock)

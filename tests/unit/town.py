@@ -11,7 +11,7 @@ from docker_rollback.testing import FakeClock, FakeEngine
 
 NAME = "shop"
 PROJECT = {"com.docker.compose.project": NAME}
-ORDER = ["shop-db-1", "shop-worker-2", "shop-worker-1", "shop-web-1", "shop-migrate-1"]
+ORDER = ["shop-db-1", "shop-worker-2", "shop-worker-1", "shop-migrate-1", "shop-web-1"]
 """In which its containers were made, and start: `web` says that it depends on `db`."""
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from typing import Any
 
 from docker_rollback._model.backup import (
     Backup,
@@ -32,7 +33,8 @@ def snapshot(name: str, *mounts: Mount) -> ContainerSnapshot:
         tag=f"docker-rollback:x.{name}",
         manifest=BLOB,
     )
-    return ContainerSnapshot(name, name * 4, {}, ContainerState("running"), image, mounts)
+    inspection: dict[str, Any] = {"HostConfig": {}, "Config": {}}
+    return ContainerSnapshot(name, name * 4, inspection, ContainerState("running"), image, mounts)
 
 
 def volume(name: str, *, anonymous: bool = False) -> VolumeArchive:

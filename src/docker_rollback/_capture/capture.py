@@ -26,11 +26,11 @@ from docker_rollback._containers import (
 )
 from docker_rollback._engine import Engine
 from docker_rollback._host import Timer, now
-from docker_rollback._inspection import Report, own_network, user_endpoints
+from docker_rollback._inspection import Report, levels, own_network, user_endpoints
 from docker_rollback._model import Backup, ContainerSnapshot, NetworkRecord, Observed, Project
 from docker_rollback._reporting import Reporter
 from docker_rollback._store import BackupStore, Draft, KeepArgument
-from docker_rollback._threads import both_at_once
+from docker_rollback._threads import both_at_once, each_at_once, raise_first
 from docker_rollback._volumes import VolumeArchiver, VolumeCapture
 from docker_rollback.errors import ArchiveError, CaptureError, NetworkNotFoundError
 
@@ -38,6 +38,9 @@ logger = logging.getLogger("docker_rollback")
 
 _PREDEFINED = ("bridge", "host", "none", "podman")
 """Networks that every engine has and that cannot be created."""
+
+_COMMITS = 4
+"""The most containers to commit at once: each commit reads a file system, and volumes are read meanwhile."""
 
 
 @frozen
@@ -251,12 +254,12 @@ class Capture:
             archives.capturing(processes.ended, at_rest=taking.is_still) as captured,
         ):
             _quiesce(taking.sharing, sharing, limit)
-            _quiesce(reversed(containers), quiesced, limit)
+            _quiesce(containers, quiesced, limit)
             # From here on nothing writes to the data, so this is the moment of the backup.
             created = self._clock()
             reporter.begin("capture")
             try:
-                snapshots, _ = both_at_once(lambda: self._commit(taking), captured, archives.stop)
+                snapshots, _ = both_at_once(lambda: self._commit(taking, limit), captured, archives.stop)
             except ArchiveError:
                 # A container that somebody started explains the failure better than the error of tar.
                 _check_undisturbed(quiesced, sharing, watched=processes.known)
@@ -271,13 +274,20 @@ class Capture:
             self._engine, taking.options.quiesce, before_start=check, reporter=self._reporter, timer=self._timer
         )
 
-    def _commit(self, taking: _Taking) -> list[ContainerSnapshot]:
-        snapshots = []
-        for container, tag in zip(taking.report.containers, taking.tags, strict=True):
+    def _commit(self, taking: _Taking, limit: DowntimeLimit) -> list[ContainerSnapshot]:
+        snapshots: dict[str, ContainerSnapshot] = {}
+
+        def commit(one: tuple[Observed, str]) -> None:
+            container, tag = one
+            limit.check()
             snapshot = self._snapshotter.capture(container, tag=tag, folders=taking.report.volumes)
             taking.guards.renew(snapshot)
-            snapshots.append(snapshot)
-        return snapshots
+            snapshots[container.id] = snapshot
+
+        containers = taking.report.containers
+        tagged = list(zip(containers, taking.tags, strict=True))
+        raise_first(each_at_once(tagged, commit, most=_COMMITS, after_error=False))
+        return [snapshots[container.id] for container in containers]
 
     def _refuse_added(self, report: Report) -> None:
         """Raise an error if a project grew during its backup: a rollback would remove the addition."""
@@ -340,10 +350,10 @@ class Capture:
         found[known] = NetworkRecord(name=known, id=str(inspection["Id"]), inspection=inspection)
 
 
-def _quiesce(containers: Iterable[Observed], quiesced: QuiescedContainers, limit: DowntimeLimit) -> None:
-    """Quiesce containers, one after the other, within the limit."""
-    for container in containers:
-        quiesced.quiesce(container)
+def _quiesce(containers: Sequence[Observed], quiesced: QuiescedContainers, limit: DowntimeLimit) -> None:
+    """Quiesce containers level by level, dependents first, within the limit."""
+    for level in reversed(levels(containers)):
+        quiesced.quiesce(*level)
         limit.check()
 
 

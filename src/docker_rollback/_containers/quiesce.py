@@ -16,9 +16,18 @@ from docker_rollback._containers.running import ensure_state, in_rounds, supervi
 from docker_rollback._containers.undisturbed import DisturbedCaptureError
 from docker_rollback._engine import Engine
 from docker_rollback._host import Timer
-from docker_rollback._inspection import HELD, is_same_start, observe, restart_count, restarts, started_at
+from docker_rollback._inspection import (
+    HELD,
+    is_same_start,
+    levels,
+    observe,
+    restart_count,
+    restarts,
+    started_at,
+)
 from docker_rollback._model import ContainerSnapshot, ContainerState, Observed, Quiesce, Resting
 from docker_rollback._reporting import Reporter
+from docker_rollback._threads import each_at_once, raise_first
 from docker_rollback.errors import CaptureError, ContainerNotFoundError, EngineError, ResumeError
 
 logger = logging.getLogger("docker_rollback")
@@ -62,7 +71,9 @@ def with_runs(engine: Engine, containers: Iterable[Resting]) -> tuple[Resting, .
 
 @define(eq=False)
 class QuiescedContainers:
-    """Quiesces containers one by one, and resumes all of them when the ``with`` block ends, even after an error.
+    """Quiesces containers, and resumes all of them when the ``with`` block ends, even after an error.
+
+    They are resumed level by level: those of one level at once, once the containers that they depend on are resumed.
 
     Args:
         engine: the engine that the containers are on.
@@ -87,21 +98,41 @@ class QuiescedContainers:
     _timer: Timer = field(default=time, kw_only=True)
     _quiesced: list[Resting] = field(factory=list, init=False)
     _seen: dict[str, Observed] = field(factory=dict, init=False)
+    _known: dict[str, Observed] = field(factory=dict, init=False)  # those of `adopt` too
     _keep: bool = field(default=False, init=False)
 
-    def quiesce(self, container: Observed) -> None:
-        """Quiesce one container. Raises `EngineError` if the engine refuses."""
+    def quiesce(self, *containers: Observed) -> None:
+        """Quiesce containers that do not depend on each other, all at once.
+
+        Every one is tried. Raises the first `EngineError` if the engine refuses, with a note about each other one.
+        """
+        touched = [found for container in containers if (found := self._begin(container)) is not None]
+        raise_first(each_at_once(touched, self._quiesce))
+
+    def _begin(self, container: Observed) -> Resting | None:
+        """Record a container that is about to be quiesced; return None if it stays as it is."""
         found = quiesced_container(container, "stop" if self._how == "hold" else self._how)
-        starts = self._how == "hold" and restarts(container.inspection["HostConfig"])
-        if found.how == "none" and not starts:
-            return
+        before = next((one for one in self._quiesced if one.id == found.id), None)
+        if before is not None:
+            # It is held already, so the policy that it has now is not its own.
+            found = before if found.how == "none" else evolve(found, policy=before.policy)
+            self._quiesced.remove(before)
+        elif found.how == "none" and not self._is_held(container):
+            return None
         if self._record is not None:
             self._record(found)
-        self._seen[found.id] = container
+        self._seen[found.id] = self._known[found.id] = container
         # Added before the call: a stop whose answer is lost may have taken effect.
         self._quiesced.append(found)
         self._reporter.announce("quiesce", found.name)
-        if starts:
+        return found
+
+    def _is_held(self, container: Observed) -> bool:
+        return self._how == "hold" and restarts(container.inspection["HostConfig"])
+
+    def _quiesce(self, found: Resting) -> None:
+        container = self._seen[found.id]
+        if self._is_held(container):
             self._engine.update_container(found.id, {"RestartPolicy": dict(HELD)})
         if found.how != "none":
             self._reporter.down(found.name)
@@ -133,6 +164,7 @@ class QuiescedContainers:
         if not is_same_start(standing.inspection, found.started, found.restarted):
             self._give_policy_back(found)
         elif self._how == "hold" or found.how == "stop" or (found.how == "pause" and standing.state.status == "paused"):
+            self._known[found.id] = standing
             self._quiesced.append(found)
 
     def check_undisturbed(self, *, watched: bool = False) -> None:
@@ -189,37 +221,33 @@ class QuiescedContainers:
         self._keep = True
 
     def _resume(self) -> list[tuple[Resting, Exception]]:
-        """Resume every container, last first, and return the failures."""
-        interruptions: list[BaseException] = []
-
-        def uninterrupted(work: Callable[[], None]) -> None:
-            while True:
-                try:
-                    return work()
-                except EngineError:
-                    raise
-                except BaseException as error:
-                    interruptions.append(error)
-                    if len(interruptions) > _PATIENCE:
-                        raise
-
-        def sleep(seconds: float) -> None:
-            uninterrupted(lambda: self._timer.sleep(seconds))
-
-        failures: list[tuple[Resting, Exception]] = []
+        """Resume every container, level by level, and return the failures."""
+        patience = _Patience()
+        levels_up = self._start_order()
         # A container that fails to start is retried after the others, because it may need one of them.
-        failures += in_rounds(
-            reversed(self._quiesced), lambda found: uninterrupted(lambda: self._resume_one(found)), sleep=sleep
-        )
+        failures: list[tuple[Resting, Exception]] = [
+            *in_rounds(
+                levels_up,
+                self._resume_one,
+                sleep=lambda seconds: patience.through(lambda: self._timer.sleep(seconds)),
+                each=patience.each,
+            )
+        ]
         for found, error in failures:
             logger.warning("%s: it could not be resumed: %s", found.name, error)
         failed = {found.id for found, _ in failures}
-        resumed = [found for found in reversed(self._quiesced) if found.id not in failed]
+        resumed = [found for level in levels_up for found in level if found.id not in failed]
         looping = {found for found, seen in self._seen.items() if seen.state.loops}
-        uninterrupted(lambda: failures.extend(check_again(self._engine, resumed, looping=looping, timer=self._timer)))
-        if interruptions:
-            raise interruptions[0]
+        patience.through(
+            lambda: failures.extend(check_again(self._engine, resumed, looping=looping, timer=self._timer))
+        )
+        patience.deliver()
         return failures
+
+    def _start_order(self) -> list[list[Resting]]:
+        """Return the containers by level."""
+        quiesced = {found.id: found for found in self._quiesced}
+        return [[quiesced[one.id] for one in level] for level in levels(self._known[one] for one in reversed(quiesced))]
 
     def _resume_one(self, found: Resting) -> None:
         self._reporter.announce("resume", found.name)
@@ -245,6 +273,47 @@ class QuiescedContainers:
             self._engine.update_container(found.id, {"RestartPolicy": dict(found.policy)})
 
 
+@define(eq=False)
+class _Patience:
+    """Defers interruptions, up to a limit, so that every container is resumed first."""
+
+    _interruptions: list[BaseException] = field(factory=list, init=False)
+
+    def through(self, work: Callable[[], object]) -> None:
+        """Call `work`, again after an interruption."""
+        while True:
+            try:
+                work()
+            except Exception:
+                raise
+            except BaseException as error:
+                self._interruptions.append(error)
+                if len(self._interruptions) > _PATIENCE:
+                    raise
+            else:
+                return
+
+    def each(self, group: Sequence[Resting], attempt: Callable[[Resting], None]) -> list[Exception | None]:
+        """Attempt each container of a group at once, and to its end, and return the error of each."""
+        errors: dict[str, Exception | None] = {}
+
+        def note(found: Resting) -> None:
+            try:
+                attempt(found)
+            except Exception as error:
+                errors[found.id] = error
+            else:
+                errors[found.id] = None
+
+        self.through(lambda: each_at_once([found for found in group if found.id not in errors], note))
+        return [errors[found.id] for found in group]
+
+    def deliver(self) -> None:
+        """Raise the first interruption, if there was one."""
+        if self._interruptions:
+            raise self._interruptions[0]
+
+
 def ensure_running(engine: Engine, containers: Iterable[Resting], *, timer: Timer = time) -> None:
     """Check resumed containers once more, and start those again that have ended with their engine.
 
@@ -262,18 +331,20 @@ def check_again(
     timer: Timer,
 ) -> list[tuple[Resting, Exception]]:
     """Start containers again that have ended since they were resumed; return those that do not run, with the error."""
-    failures: list[tuple[Resting, Exception]] = []
-    for found in containers:
-        if found.how == "none":
-            continue
+    alive = [found for found in containers if found.how != "none"]
+
+    def check(found: Resting) -> None:
         wanted = ContainerState("running", looping=found.restarted > 0 or found.id in looping)
-        try:
-            reason = ensure_state(engine, found.id, wanted, name=found.name, policy=found.policy, timer=timer)
-        except EngineError as error:
+        reason = ensure_state(engine, found.id, wanted, name=found.name, policy=found.policy, timer=timer)
+        if reason is not None:
+            raise EngineError(f"resume container {found.name!r}", reason)
+
+    failures: list[tuple[Resting, Exception]] = []
+    for found, error in zip(alive, each_at_once(alive, check), strict=True):
+        if isinstance(error, EngineError):
             failures.append((found, error))
-        else:
-            if reason is not None:
-                failures.append((found, EngineError(f"resume container {found.name!r}", reason)))
+        elif error is not None:
+            raise error
     return failures
 
 

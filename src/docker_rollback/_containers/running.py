@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final, TypeVar
 
@@ -13,8 +13,9 @@ from attrs import evolve
 from docker_rollback._containers.find import find_container
 from docker_rollback._engine import Engine, Inspection
 from docker_rollback._host import Timer
-from docker_rollback._inspection import HELD, restart_count, restart_policy, restarts, started_at
+from docker_rollback._inspection import HELD, moment_of, restart_count, restart_policy, restarts, started_at
 from docker_rollback._model import ContainerState, Observed
+from docker_rollback._threads import each_at_once, raise_first
 from docker_rollback.errors import ContainerNotFoundError, EngineError, RestoreError
 
 logger = logging.getLogger("docker_rollback")
@@ -49,33 +50,54 @@ _STABLE: Final = timedelta(seconds=10)
 
 
 def in_rounds(
-    items: Iterable[T], attempt: Callable[[T], None], *, sleep: Callable[[float], None] = time.sleep
+    groups: Iterable[Sequence[T]],
+    attempt: Callable[[T], None],
+    *,
+    sleep: Callable[[float], None] = time.sleep,
+    each: Callable[[Sequence[T], Callable[[T], None]], Sequence[Exception | None]] = each_at_once,
 ) -> list[tuple[T, EngineError | RestoreError]]:
-    """Attempt something with each item, and retry the failed ones after the others.
+    """Attempt something with each item, group after group, and retry the failed ones after the others.
+
+    Args:
+        groups: the items; those of one group are attempted at once.
+        attempt: what to do with an item.
+        sleep: waits between two rounds.
+        each: does it with the items of one group, and returns the error of each.
 
     Returns:
         The items that failed in every round, each with its last error.
     """
-    waiting, failures = list(items), list[tuple[T, EngineError | RestoreError]]()
-    final = list[tuple[T, EngineError | RestoreError]]()
+    waiting = [list(group) for group in groups]
+    failures, final = list[tuple[T, EngineError | RestoreError]](), list[tuple[T, EngineError | RestoreError]]()
     # One container may need another to start: its log driver sends to the other, or it binds a socket of the other.
     # Failures that look permanent are retried too, because a service that stays down is worse than a call too many.
     for number in range(_ROUNDS):
         if number:
             sleep(_BETWEEN_ROUNDS)
-        failures = []
-        for item in waiting:
-            try:
-                attempt(item)
-            except (EngineError, RestoreError) as error:
-                removed = isinstance(error, ContainerNotFoundError) or isinstance(
-                    error.__cause__, ContainerNotFoundError
-                )
-                (final if removed else failures).append((item, error))
-        waiting = [item for item, _ in failures]
+        failures, left, unexpected = [], list[list[T]](), list[Exception]()
+        for group in waiting:
+            again = list[T]()
+            for item, error in zip(group, each(group, attempt), strict=True):
+                if error is None:
+                    continue
+                if not isinstance(error, EngineError | RestoreError):
+                    unexpected.append(error)
+                elif _is_removed(error):
+                    final.append((item, error))
+                else:
+                    failures.append((item, error))
+                    again.append(item)
+            left.append(again)
+        raise_first(unexpected)
+        waiting = [group for group in left if group]
         if not waiting:
             break
     return final + failures
+
+
+def _is_removed(error: BaseException) -> bool:
+    """Return True if a container could not be started because somebody has removed it."""
+    return isinstance(error, ContainerNotFoundError) or isinstance(error.__cause__, ContainerNotFoundError)
 
 
 def ensure_state(
@@ -310,11 +332,3 @@ def _restarts_after(container: Observed) -> bool:
         most = int(policy.get("MaximumRetryCount") or 0)
         return container.state.exit_code != 0 and (not most or restart_count(container.inspection) < most)
     return restarts(container.inspection["HostConfig"])
-
-
-def moment_of(text: str) -> datetime | None:
-    """Parse an engine's time; return None if it is none."""
-    try:
-        return datetime.fromisoformat(text)
-    except ValueError:
-        return None

@@ -7,14 +7,17 @@ order only.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+import itertools
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeVar
 
 from attrs import frozen
 
-from docker_rollback._inspection.recreate import refers
+from docker_rollback._inspection.recreate import moment_of, refers
 from docker_rollback._model import ContainerSnapshot, NotCovered, Observed
 from docker_rollback._names import SHORT_ID
+
+_Container = TypeVar("_Container", Observed, ContainerSnapshot)
 
 _NAMESPACES = ("NetworkMode", "PidMode", "IpcMode")
 _SHARED = "container:"
@@ -68,19 +71,37 @@ def shared_namespaces(one: Observed, other: Observed) -> list[str]:
     ]
 
 
-def start_order(containers: Sequence[Observed]) -> tuple[Observed, ...]:
-    """Return the containers with each one after its dependencies, and otherwise in the given order.
+def levels(containers: Iterable[_Container]) -> tuple[tuple[_Container, ...], ...]:
+    """Return the containers by level: the dependencies of each one are in earlier levels.
 
-    In a circle of dependencies, the given order decides.
+    Containers of one level do not depend on each other, so they can start at once; within a level, the given order
+    stays. A dependency that closes a circle does not count; those of compose are left out before those that bind a
+    container, and the order of creation before `depends_on`.
     """
-    ordered: list[Observed] = []
-    waiting = list(containers)
+    given = list(containers)
+    # For each container, a bit for each one that has to start before it, directly or not.
+    before = [0] * len(given)
+    # In a circle, the given order decides: a dependency on a container that is given later counts last.
+    pairs = sorted(itertools.permutations(range(len(given)), 2), key=lambda pair: pair[0] < pair[1])
+    for depends in (_is_bound, _is_ordered, _was_created_after):
+        for later, earlier in pairs:
+            if before[earlier] >> later & 1 or not depends(given[later], given[earlier]):
+                continue
+            added = before[earlier] | 1 << earlier
+            before = [needs | added if at == later or needs >> later & 1 else needs for at, needs in enumerate(before)]
+    found: list[tuple[_Container, ...]] = []
+    started, waiting = 0, list(range(len(given)))
     while waiting:
-        ready = [one for one in waiting if not any(_starts_after(one, other) for other in waiting if other is not one)]
-        chosen = ready[0] if ready else waiting[0]
-        ordered.append(chosen)
-        waiting.remove(chosen)
-    return tuple(ordered)
+        ready = [at for at in waiting if not before[at] & ~started]
+        found.append(tuple(given[at] for at in ready))
+        started |= sum(1 << at for at in ready)
+        waiting = [at for at in waiting if at not in ready]
+    return tuple(found)
+
+
+def start_order(containers: Iterable[_Container]) -> tuple[_Container, ...]:
+    """Return the containers in the order in which they start, level by level."""
+    return tuple(one for level in levels(containers) for one in level)
 
 
 def is_one_off(container: Observed) -> bool:
@@ -151,7 +172,7 @@ def _followed(reference: str, ids: Mapping[str, str]) -> str:
     return reference
 
 
-def _is_bound(one: Observed, other: Observed) -> bool:
+def _is_bound(one: Observed | ContainerSnapshot, other: Observed | ContainerSnapshot) -> bool:
     """Return True if `one` refers to `other` in a way that breaks when `other` is recreated."""
     return any(refers(reference, other.name, other.id) for reference in _references(one.inspection))
 
@@ -165,9 +186,32 @@ def starts_once_healthy(one: Observed | ContainerSnapshot, other: Observed | Con
     return _condition(one, other) == "service_healthy"
 
 
-def _starts_after(one: Observed, other: Observed) -> bool:
-    """Return True if `one` needs `other` to run, or compose would start it after `other`."""
-    return _is_bound(one, other) or _condition(one, other) is not None
+def _is_ordered(one: Observed | ContainerSnapshot, other: Observed | ContainerSnapshot) -> bool:
+    """Return True if compose would start `one` after `other`."""
+    return _condition(one, other) is not None
+
+
+def _was_created_after(one: Observed | ContainerSnapshot, other: Observed | ContainerSnapshot) -> bool:
+    """Return True if only the order of creation shows that compose would start `one` after `other`.
+
+    Compose before version 2 writes no dependencies, and creates the services in the order in which they start.
+    """
+    mine, theirs = _compose_labels(one), _compose_labels(other)
+    created, before = (moment_of(str(each.inspection.get("Created"))) for each in (one, other))
+    return (
+        bool(mine.get(COMPOSE_PROJECT))
+        and mine[COMPOSE_PROJECT] == theirs.get(COMPOSE_PROJECT)
+        and mine.get(_COMPOSE_SERVICE) != theirs.get(_COMPOSE_SERVICE)
+        and _COMPOSE_DEPENDS not in mine
+        and _COMPOSE_DEPENDS not in theirs
+        and created is not None
+        and before is not None
+        and created > before
+    )
+
+
+def _compose_labels(one: Observed | ContainerSnapshot) -> Mapping[str, Any]:
+    return one.inspection["Config"].get("Labels") or {}
 
 
 def _condition(one: Observed | ContainerSnapshot, other: Observed | ContainerSnapshot) -> str | None:
@@ -175,8 +219,7 @@ def _condition(one: Observed | ContainerSnapshot, other: Observed | ContainerSna
 
     Compose's label lists ``service:condition:restart``, separated by commas.
     """
-    mine = one.inspection["Config"].get("Labels") or {}
-    theirs = other.inspection["Config"].get("Labels") or {}
+    mine, theirs = _compose_labels(one), _compose_labels(other)
     if not mine.get(COMPOSE_PROJECT) or mine[COMPOSE_PROJECT] != theirs.get(COMPOSE_PROJECT):
         return None
     depends = [part.split(":") for part in str(mine.get(_COMPOSE_DEPENDS) or "").split(",")]

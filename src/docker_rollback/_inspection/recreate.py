@@ -9,6 +9,7 @@ from __future__ import annotations
 import posixpath
 import re
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any, Final
 
 from attrs import frozen
@@ -114,6 +115,14 @@ def started_at(inspection: Mapping[str, Any]) -> str:
     """
     started = str(inspection["State"].get("StartedAt") or "")
     return "" if started.startswith("0001-01-01") else started
+
+
+def moment_of(text: str) -> datetime | None:
+    """Parse an engine's time; return None if it is none."""
+    try:
+        return datetime.fromisoformat(text)
+    except ValueError:
+        return None
 
 
 def restart_count(inspection: Mapping[str, Any]) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -53,7 +54,7 @@ class Reporter:
     A listener that raises is not called again: a broken display must not keep a service down.
 
     Args:
-        listener: receives the progress events.
+        listener: receives the progress events, from any thread, one event at a time.
         clock: returns the time in seconds.
 
     Example:
@@ -67,6 +68,8 @@ class Reporter:
 
     def __init__(self, listener: Listener | None = None, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._listener = listener
+        # Several threads report at once. A listener that causes another event does not wait for itself.
+        self._telling = threading.RLock()
         self._clock = clock
         self._expected: dict[str, int] = {}
         self._current: StepName | None = None
@@ -155,10 +158,11 @@ class Reporter:
             self._current = None
 
     def _tell(self, event: Progress) -> None:
-        if self._listener is None:
-            return
-        try:
-            self._listener(event)
-        except Exception:
-            self._listener = None
-            logger.exception("the progress listener raised and is not called again")
+        with self._telling:
+            if self._listener is None:
+                return
+            try:
+                self._listener(event)
+            except Exception:
+                self._listener = None
+                logger.exception("the progress listener raised and is not called again")

@@ -40,6 +40,7 @@ from docker_rollback._inspection import (
 )
 from docker_rollback._model import ContainerSnapshot, EngineRecord, LedBack, Observed
 from docker_rollback._names import ASIDE, TEMPORARY_ASIDE, again, aside_name, is_aside
+from docker_rollback._threads import each_at_once
 from docker_rollback.errors import ContainerNotFoundError, EngineConflictError, EngineError, RestoreError
 
 logger = logging.getLogger("docker_rollback")
@@ -97,7 +98,8 @@ class ContainerSlot:
     @property
     def _wanted(self) -> Mapping[str, Any]:
         """The inspection as captured, with the new ids of recreated containers and networks."""
-        return with_ids(self._snapshot.inspection, self._ids)
+        # A copy: meanwhile other slots add the ids of their containers.
+        return with_ids(self._snapshot.inspection, dict(self._ids))
 
     def rename_away(self, earlier: Iterable[str] = ()) -> None:
         """Rename away and stop the original, the container with its name, and those of earlier attempts (`earlier`)."""
@@ -398,11 +400,11 @@ def lost_bind(path: str) -> str:
 def ensure_all_run(slots: Iterable[ContainerSlot], *, timer: Timer) -> None:
     """Ensure that restored containers run. Raises `RestoreError` after every one was tried."""
     failures: list[RestoreError] = []
-    for slot in slots:
-        try:
-            slot.ensure_running(timer=timer)
-        except RestoreError as error:
+    for error in each_at_once(list(slots), lambda slot: slot.ensure_running(timer=timer)):
+        if isinstance(error, RestoreError):
             failures.append(error)
+        elif error is not None:
+            raise error
     if len(failures) == 1:
         raise failures[0]
     if failures:

@@ -5,12 +5,13 @@ Each step is a post-condition: applying it again changes nothing, so an interrup
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import itertools
+from collections.abc import Iterable, Iterator
 from typing import TypeAlias
 
 from attrs import frozen
 
-from docker_rollback._inspection import called, uses
+from docker_rollback._inspection import called, levels, start_order, uses
 from docker_rollback._model import Backup, ContainerSnapshot, NetworkRecord, Project, VolumeArchive
 
 
@@ -167,7 +168,7 @@ Step: TypeAlias = (
 
 def plan_restore(backup: Backup, *, restore_tags: bool = True) -> tuple[Step, ...]:
     """Return the steps of a restore, in order; without `restore_tags`, image names stay as they are."""
-    containers, project = backup.containers, backup.project
+    containers, project = start_order(backup.containers), backup.project
     named = [container for container in containers if restore_tags and container.image.name_id is not None]
     # Steps that can fail without having touched anything come first.
     steps: list[Step] = [ProvideImage(container) for container in containers]
@@ -190,6 +191,23 @@ def plan_restore(backup: Backup, *, restore_tags: bool = True) -> tuple[Step, ..
     steps += [RemoveRenamed(container) for container in reversed(containers)]
     steps += [RemoveAdded(project)] if project is not None else []
     return tuple(steps)
+
+
+def at_once(steps: Iterable[Step], containers: Iterable[ContainerSnapshot]) -> Iterator[tuple[Step, ...]]:
+    """Yield the steps in groups that are applied one after the other; the steps of a group are applied at once.
+
+    A group has several steps if these rename away or restore containers of one level, in a row.
+    """
+    level_of = {one.id: number for number, level in enumerate(levels(containers)) for one in level}
+
+    def key(numbered: tuple[int, Step]) -> tuple[object, ...]:
+        number, step = numbered
+        if isinstance(step, RenameAway | RestoreContainer):
+            return type(step), level_of[step.container.id]
+        return (number,)
+
+    for _, group in itertools.groupby(enumerate(steps), key):
+        yield tuple(step for _, step in group)
 
 
 def concerned(step: Step, containers: Iterable[ContainerSnapshot]) -> frozenset[str]:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack
-from typing import Literal, TypeAlias
+from typing import Final, Literal, TypeAlias
 
 from attrs import Factory, define, field, frozen
 
@@ -23,7 +24,7 @@ from docker_rollback._containers import (
 )
 from docker_rollback._engine import Engine
 from docker_rollback._host import Timer
-from docker_rollback._inspection import HELD, needs_name, restart_policy, started_at
+from docker_rollback._inspection import HELD, levels, needs_name, restart_policy, started_at
 from docker_rollback._model import Backup, ContainerSnapshot, LedBack, Project
 from docker_rollback._reporting import Reporter
 from docker_rollback._restore.container_slot import ContainerSlot, ensure_all_run
@@ -43,12 +44,14 @@ from docker_rollback._restore.plan import (
     Resume,
     Step,
     TakeName,
+    at_once,
     concerned,
     plan_restore,
 )
 from docker_rollback._restore.surroundings import DetachedContainers, Surroundings, remove_orphan
 from docker_rollback._restore.volume_restorer import VolumeRestorer
 from docker_rollback._store import BackupStore
+from docker_rollback._threads import each_at_once, raise_first
 from docker_rollback._volumes import VolumeArchiver
 from docker_rollback.errors import DockerRollbackError, EngineError, RestoreError
 
@@ -56,6 +59,9 @@ logger = logging.getLogger("docker_rollback")
 
 Intruders: TypeAlias = Literal["refuse", "stop"]
 """The treatment of running containers outside the backup that use a volume, a port or an address of one in it."""
+
+_STEPS: Final = 8
+"""The most containers to rename away, or to restore, at once: each may be committed, to see whether it is untouched."""
 
 Note: TypeAlias = Callable[[LedBack | str], None]
 """Called with each image name that was moved back, and with a sentence for each inexact result."""
@@ -180,9 +186,9 @@ class Restorer:
                 self._try_step(image, work)
             # Loading images may have taken long. From here on, containers are stopped.
             work.surroundings.refresh()
-            for step in steps:
-                if not isinstance(step, ProvideImage | Resume | Compare | RemoveRenamed | RemoveAdded):
-                    self._try_step(step, work)
+            for group in at_once(steps, backup.containers):
+                if not isinstance(group[0], ProvideImage | Resume | Compare | RemoveRenamed | RemoveAdded):
+                    self._try_steps(group, work)
             if before_resume is not None and not failures:
                 before_resume()
             self._resume([step for step in steps if isinstance(step, Resume)], work)
@@ -222,8 +228,9 @@ class Restorer:
             self._reporter.announce("restore", str(step))
             self._apply_step(step, work)
 
-        ready = (step for step in steps if step.container.name not in work.failed)
-        for step, error in in_rounds(list(ready), attempt, sleep=self._timer.sleep):
+        ready = {step.container.name: step for step in steps if step.container.name not in work.failed}
+        groups = [[ready[one.name] for one in level if one.name in ready] for level in levels(work.backup.containers)]
+        for step, error in in_rounds(groups, attempt, sleep=self._timer.sleep):
             error.add_note(f"while trying to {step}")
             work.failures.append(error)
             work.failed.add(step.container.name)
@@ -263,7 +270,9 @@ class Restorer:
         volumes = VolumeRestorer(
             self._engine, self._archiver, backup, [slot for _, slot in starting], Surroundings(self._engine, backup)
         )
-        for _, error in in_rounds(starting, attempt, sleep=self._timer.sleep):
+        by_name = {container.name: (container, slot) for container, slot in starting}
+        groups = [[by_name[one.name] for one in level] for level in levels(one for one, _ in starting)]
+        for _, error in in_rounds(groups, attempt, sleep=self._timer.sleep):
             raise error
         for container, slot in starting:
             self._reporter.announce("restore", str(Compare(container)))
@@ -294,13 +303,17 @@ class Restorer:
         except EngineError as error:
             logger.warning("could not look up renamed and added containers, so some may stay: %s", error)
         slots = self._slots(backup)
-        # In reverse, because a container cannot be removed while another one uses its namespaces.
-        for container in reversed(backup.containers):
+
+        def remove(container: ContainerSnapshot) -> None:
             self._reporter.announce("restore", str(RemoveRenamed(container)))
             try:
                 slots[container.name].remove_renamed(surroundings.renamed_away_from(container.name))
             except EngineError as error:
                 logger.warning("%s: could not remove the containers that were renamed away: %s", container.name, error)
+
+        # In reverse, because a container cannot be removed while another one uses its namespaces.
+        for level in reversed(levels(backup.containers)):
+            raise_first(each_at_once(level, remove))
         in_place = {
             mount.source for container in backup.containers if container.id in back for mount in container.mounts
         }
@@ -339,18 +352,24 @@ class Restorer:
         }
 
     def _try_step(self, step: Step, work: _Restoration) -> None:
-        """Apply a step, unless all containers that need it have failed; if it fails, those containers have failed."""
-        names = concerned(step, work.backup.containers)
-        if names and names <= work.failed:
-            return
-        self._reporter.announce("restore", str(step))
-        try:
-            self._apply_step(step, work)
-        except DockerRollbackError as error:
-            error.add_note(f"while trying to {step}")
-            if isinstance(step, ProvideImage) or isinstance(error, DisturbedError):
-                # Either nothing has been touched yet, or the caller restores everything again.
-                raise
+        self._try_steps((step,), work)
+
+    def _try_steps(self, steps: Sequence[Step], work: _Restoration) -> None:
+        """Apply steps at once, except those that only failed containers need; who needs one that fails has failed."""
+        found = [(step, concerned(step, work.backup.containers)) for step in steps]
+        left = [(step, names) for step, names in found if not names or not names <= work.failed]
+        for step, _ in left:
+            self._reporter.announce("restore", str(step))
+        errors = each_at_once(left, lambda one: self._apply_step(one[0], work), most=_STEPS)
+        for (step, _), error in zip(left, errors, strict=True):
+            if error is not None:
+                error.add_note(f"while trying to {step}")
+        ending = [error for (step, _), error in zip(left, errors, strict=True) if _ends_it(step, error)]
+        if ending:
+            raise_first([*ending, *(error for error in errors if error not in ending)])
+        for (step, names), error in zip(left, errors, strict=True):
+            if not isinstance(error, DockerRollbackError):
+                continue
             if not work.failures and isinstance(step, RestoreVolume | RestoreContainer | FillVolume):
                 # If somebody started a stopped container, that is the cause.
                 work.watch.refuse_running(work.data)
@@ -360,7 +379,7 @@ class Restorer:
     def _apply_step(self, step: Step, work: _Restoration) -> None:
         match step:
             case RestoreContainer(container):
-                with self._volumes(work).creating(container):
+                with self._volumes(work).creating(container, work.creating):
                     work.slots[container.name].restore()
             case FillVolume():
                 self._fill(step, work)
@@ -427,6 +446,13 @@ class Restorer:
         return VolumeRestorer(self._engine, self._archiver, work.backup, work.slots.values(), work.surroundings)
 
 
+def _ends_it(step: Step, error: Exception | None) -> bool:
+    """Return True if an error ends the whole restore, and not only that of the containers that need the step."""
+    # Images are provided before anything is touched. A restore that was disturbed is repeated by the caller.
+    expected = isinstance(error, DockerRollbackError) and not isinstance(error, DisturbedError)
+    return error is not None and (isinstance(step, ProvideImage) or not expected)
+
+
 @frozen
 class _Restoration:
     """A restore in progress."""
@@ -443,6 +469,7 @@ class _Restoration:
     failures: list[Exception] = field(factory=list)
     failed: set[str] = field(factory=set)  # the containers that a failed step concerns
     held: ExitStack = field(factory=ExitStack)  # keeps filled volumes mounted
+    creating: threading.Lock = field(factory=threading.Lock)  # see `VolumeRestorer.creating`
 
     @property
     def data(self) -> frozenset[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any, Self
@@ -113,6 +114,7 @@ class Surroundings:
         self._containers: tuple[Observed, ...] = ()
         self._added = Added()
         self._handled: set[str] = set()
+        self._stopping = threading.Lock()
 
     def refresh(self) -> Self:
         """Look up all containers of the engine and the additions to the project. Raises `EngineError`."""
@@ -200,14 +202,18 @@ class Surroundings:
             )
 
     def stop_conflicting(self, container: ContainerSnapshot, others: QuiescedContainers) -> None:
-        """Stop the containers that conflict with one of the backup, and hold stopped ones that share its volumes."""
-        for other, reason in self._conflicting(container):
-            self._stop(other, reason, others)
-        # Otherwise a stopped container might start after a reboot, and find half of its data.
+        """Stop the containers that conflict with one of the backup, and hold stopped ones that share its volumes.
+
+        May be called for several containers at once: one other container is then stopped after the other.
+        """
         volumes = {mount.source for mount in container.mounts if mount.kind == "volume"}
-        for other in self._containers:
-            if _starts_by_itself(other) and volumes & other.volumes.keys() and other.name not in self._names:
-                self._hold_stopped(other, others)
+        with self._stopping:
+            for other, reason in self._conflicting(container):
+                self._stop(other, reason, others)
+            # Otherwise a stopped container might start after a reboot, and find half of its data.
+            for other in self._containers:
+                if _starts_by_itself(other) and volumes & other.volumes.keys() and other.name not in self._names:
+                    self._hold_stopped(other, others)
 
     def renamed_away_from(self, name: str) -> list[str]:
         """Return the ids of the containers that were renamed away from a name."""

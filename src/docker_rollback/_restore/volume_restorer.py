@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 
@@ -59,8 +60,10 @@ class VolumeRestorer:
             self._archiver.check_device(volume.name)
 
     @contextmanager
-    def creating(self, container: ContainerSnapshot) -> Iterator[None]:
+    def creating(self, container: ContainerSnapshot, lock: threading.Lock) -> Iterator[None]:
         """Check the paths that a container binds before a block creates it, and keep the engine from creating folders.
+
+        Such blocks of several containers wait for each other at the lock, because they may bind the same path.
 
         Raises:
             RestoreError: a path is missing, the container is to run, and no other container can create the path.
@@ -75,11 +78,12 @@ class VolumeRestorer:
         # empty folder is removed after the creation. The backup may fill a path that it has itself.
         held = {volume.name for volume in self._backup.volumes}
         paths = [mount.source for mount in asked_by_binds(container) if not holds(mount, held)]
-        missing = self._archiver.missing(list(dict.fromkeys(paths)))
-        group = self._backup.containers
-        self._refuse(container, (path for path in missing if not can_be_made(path, container, group)))
-        with self._archiver.keeping_missing(missing):
-            yield
+        with lock:
+            missing = self._archiver.missing(list(dict.fromkeys(paths)))
+            group = self._backup.containers
+            self._refuse(container, (path for path in missing if not can_be_made(path, container, group)))
+            with self._archiver.keeping_missing(missing):
+                yield
 
     def check_before_start(self, container: ContainerSnapshot) -> None:
         """Raise `RestoreError` if a path that a container binds is missing and it is to run."""

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import pytest
 
 from docker_rollback import EngineError
-from docker_rollback._containers.quiesce import QuiescedContainers
-from docker_rollback._inspection.recreate import observe
+from docker_rollback._containers.quiesce import QuiescedContainers, quiesced_container
+from docker_rollback._inspection.recreate import HELD, observe
+from docker_rollback._model import Resting
 from docker_rollback.errors import CaptureError, ResumeError
 from docker_rollback.testing import FailingEngine, FakeClock, FakeEngine
 
@@ -55,6 +57,7 @@ class Interrupted(FailingEngine):
 
 
 @pytest.mark.parametrize("times", [1, 5])
+@pytest.mark.usefixtures("one_at_a_time")
 def test_an_interruption_waits_until_all_run_again(engine: FakeEngine, times: int) -> None:
     """However often Ctrl-C is pressed, up to a limit, every container runs again; then it comes out."""
     interrupted = Interrupted(engine, times)
@@ -65,6 +68,7 @@ def test_an_interruption_waits_until_all_run_again(engine: FakeEngine, times: in
     assert interrupted.left == 0
 
 
+@pytest.mark.usefixtures("one_at_a_time")
 def test_somebody_who_interrupts_again_and_again_is_heard(engine: FakeEngine) -> None:
     """At the sixth time the rest is left to a recovery."""
     interrupted = Interrupted(engine, 6)
@@ -130,8 +134,9 @@ def test_a_start_that_fails_is_tried_five_times(
     assert len(warned) == (failures == 5)
 
 
+@pytest.mark.usefixtures("one_at_a_time")
 def test_the_last_is_started_first(engine: FakeEngine) -> None:
-    """Those that others depend on are stopped last, and run before these again."""
+    """Of those that do not depend on each other, if only one can be started at a time."""
     watching = FailingEngine(engine)
     ids = [engine.container(name).id for name in NAMES]
     with QuiescedContainers(watching, "stop") as rest:
@@ -139,6 +144,87 @@ def test_the_last_is_started_first(engine: FakeEngine) -> None:
     assert [call.arguments[0] for call in watching.called("stop_container")] == ids
     assert [call.arguments[0] for call in watching.called("start_container")] == ids[::-1]
     assert watching.called("update_container") == [], "a restart policy that was not taken is not given back"
+
+
+class Meeting(FailingEngine):
+    """An engine that works on a call only when so many calls of the same verb have come in."""
+
+    def __init__(self, engine: FakeEngine, **counts: int) -> None:
+        super().__init__(engine)
+        self.meetings = {verb: threading.Barrier(count, timeout=30) for verb, count in counts.items()}
+
+    def pass_on(self, verb: str, work: Callable[[], T], *arguments: object) -> T:
+        """Wait for the others, then do the work."""
+        if verb in self.meetings:
+            self.meetings[verb].wait()
+        return super().pass_on(verb, work, *arguments)
+
+
+@pytest.mark.parametrize("how", ["stop", "pause", "hold"])
+def test_those_that_do_not_depend_on_each_other_go_at_once(
+    engine: FakeEngine, how: Literal["stop", "pause", "hold"]
+) -> None:
+    """All three are being stopped, and later started, before one of them is; the record of each comes first."""
+    recorded: list[list[str]] = []
+    verbs = ("pause_container", "unpause_container") if how == "pause" else ("stop_container", "start_container")
+    meeting = Meeting(engine, **dict.fromkeys(verbs, 3))
+    with QuiescedContainers(meeting, how, record=lambda _: recorded.append(states(engine))) as rest:
+        rest.quiesce(*(observe(engine.inspect_container(name)) for name in NAMES))
+        assert states(engine) == ["paused" if how == "pause" else "exited"] * 3
+    assert recorded == [["running"] * 3] * 3
+    assert states(engine) == ["running"] * 3
+
+
+def test_whoever_depends_on_another_starts_after_it(engine: FakeEngine) -> None:
+    """Whether it was stopped in this process or by one that is dead."""
+    engine.run("four", image="app:1", Links=["one:x"])
+    engine.run("five", image="app:1", Links=["four:x"])
+    chain = [engine.container(name).id for name in ("one", "four", "five")]
+    names = [*NAMES, "five", "four"]
+    found = [observe(engine.inspect_container(name)) for name in names]
+    for adopted in (False, True):
+        watching = FailingEngine(engine)
+        with QuiescedContainers(watching, "stop") as rest:
+            if adopted:
+                for one in [observe(engine.inspect_container(name)) for name in names]:
+                    engine.stop_container(one.id)
+                    rest.adopt(quiesced_container(one, "stop"))
+            else:
+                rest.quiesce(*found)
+        started = [call.arguments[0] for call in watching.called("start_container")]
+        assert [one for one in started if one in chain] == chain
+        assert len(started) == len(names)
+
+
+def test_every_container_of_a_level_is_stopped_whatever_one_says(engine: FakeEngine) -> None:
+    """The first error has a note about the other one, and all containers run again, those that failed as well."""
+    one, two = (engine.container(name).id for name in ("one", "two"))
+
+    class Refusing(FailingEngine):
+        def stop_container(self, ref: str, *, timeout: float | None = None) -> None:
+            if ref in (one, two):
+                raise EngineError(f"stop container {ref!r}", "made to fail")
+            super().stop_container(ref, timeout=timeout)
+
+    with pytest.raises(EngineError, match=one[:12]) as failed, QuiescedContainers(Refusing(engine), "stop") as rest:
+        try:
+            rest.quiesce(*(observe(engine.inspect_container(name)) for name in NAMES))
+        finally:
+            assert states(engine) == ["running", "running", "exited"]
+    (note,) = failed.value.__notes__
+    assert two[:12] in note
+    assert states(engine) == ["running"] * 3
+
+
+def test_one_that_is_removed_while_the_others_stop_keeps_nobody_down(engine: FakeEngine) -> None:
+    """It is named, and every other container runs again."""
+    with pytest.raises(ResumeError) as failed, QuiescedContainers(engine, "stop") as rest:
+        rest.quiesce(*(observe(engine.inspect_container(name)) for name in NAMES))
+        engine.remove_container("two")
+        with pytest.raises(CaptureError, match="removed"):
+            rest.check_undisturbed()
+    assert failed.value.containers == ("two",)
+    assert [engine.container(name).status for name in ("one", "three")] == ["running"] * 2
 
 
 def test_what_is_kept_at_rest_runs_after_an_error_all_the_same(engine: FakeEngine) -> None:
@@ -220,4 +306,36 @@ def test_none_means_that_nothing_is_touched(engine: FakeEngine) -> None:
     with QuiescedContainers(watching, "hold") as rest:
         bring(rest, engine, "two")
     assert [call.verb for call in watching.calls if call.number] == ["update_container", "update_container"]
+    assert states(engine) == ["running", "exited", "running"]
+
+
+def test_one_that_is_quiesced_again_has_its_own_policy_back(engine: FakeEngine) -> None:
+    """A dead process has held it, and recovery stops it once more: the policy that it has by then is not its own."""
+    own = engine.inspect_container("one")["HostConfig"]["RestartPolicy"]
+    found = quiesced_container(observe(engine.inspect_container("one")), "stop")
+    engine.update_container("one", {"RestartPolicy": dict(HELD)})
+    recorded: list[Resting] = []
+    rest = QuiescedContainers(engine, "hold", record=recorded.append, timer=FakeClock())
+    with rest:
+        rest.adopt(found)
+        bring(rest, engine, "one", "one")
+        assert [one.policy for one in rest.containers] == [own]
+    assert [one.policy for one in recorded] == [own, own]
+    assert engine.inspect_container("one")["HostConfig"]["RestartPolicy"] == own
+    assert states(engine) == ["running"] * 3
+
+
+def test_an_unexpected_error_keeps_no_other_container_down(engine: FakeEngine) -> None:
+    """It comes out once each of the others has been tried."""
+    broken = engine.container("two").id
+
+    class Broken(FailingEngine):
+        def start_container(self, container: str) -> None:
+            if container == broken:
+                raise ZeroDivisionError
+            super().start_container(container)
+
+    rest = QuiescedContainers(Broken(engine), "stop", timer=FakeClock())
+    with pytest.raises(ZeroDivisionError), rest:
+        bring(rest, engine, *NAMES)
     assert states(engine) == ["running", "exited", "running"]

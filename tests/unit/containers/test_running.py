@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from contextlib import ExitStack
 from datetime import datetime, timedelta
@@ -179,9 +180,26 @@ def test_those_that_fail_are_tried_again_after_the_others() -> None:
             raise EngineError("start container 'web'", "no logging driver")
         done.append(name)
 
-    assert in_rounds(["web", "db", "logs"], attempt, sleep=slept.append) == []
+    assert in_rounds([["web"], ["db"], ["logs"]], attempt, sleep=slept.append) == []
     assert done == ["db", "logs", "web"]
     assert len(slept) == 1
+
+
+def test_groups_are_tried_in_order_and_the_items_of_one_at_once() -> None:
+    """A group is over before the next one begins; whatever failed is tried again in the same order."""
+    meeting = threading.Barrier(2, timeout=30)
+    tried: list[str] = []
+
+    def attempt(name: str) -> None:
+        tried.append(name)
+        if tried.count(name) == 1:
+            meeting.wait()
+            if name in ("two", "three"):
+                raise EngineError(f"start container {name!r}", "no")
+
+    assert in_rounds([["one", "two"], ["three", "four"]], attempt, sleep=lambda _: tried.append("-")) == []
+    assert (sorted(tried[:2]), sorted(tried[2:4])) == (["one", "two"], ["four", "three"])
+    assert tried[4:] == ["-", "two", "three"]
 
 
 def test_those_that_fail_to_the_end_are_returned_with_their_errors() -> None:
@@ -194,7 +212,7 @@ def test_those_that_fail_to_the_end_are_returned_with_their_errors() -> None:
             raise ContainerNotFoundError(name)
         raise EngineError(f"start container {name!r}", "no")
 
-    failures = in_rounds(["gone", "web"], attempt, sleep=lambda _: None)
+    failures = in_rounds([["gone", "web"]], attempt, sleep=lambda _: None)
     assert [(name, type(error)) for name, error in failures] == [("gone", ContainerNotFoundError), ("web", EngineError)]
     assert tries.count("gone") == 1 < tries.count("web")
 

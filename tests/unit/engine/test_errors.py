@@ -5,12 +5,15 @@ from __future__ import annotations
 import errno
 import socket
 import ssl
+import sys
+from types import ModuleType
 
 import pytest
 import requests
 import urllib3
 from docker.errors import DockerException, TLSParameterError
 
+from docker_rollback._engine.docker import errors
 from docker_rollback._engine.docker.errors import Asking, secrets_of
 from docker_rollback.errors import (
     EngineConflictError,
@@ -122,3 +125,24 @@ def test_no_status_stands_without_a_sentence(status: int, body: str, words: str)
     text = str(Asking("ask").refused(status, body))
     assert words in text
     assert "<" not in text
+
+
+def test_errors_of_the_ssh_client_are_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has its own, such as for a channel that the server refuses; it is an extra."""
+
+    class SSHException(Exception):  # noqa: N818  (paramiko's name)
+        pass
+
+    paramiko = ModuleType("paramiko")
+    paramiko.SSHException = SSHException  # type: ignore[attr-defined]  # a module made here
+    monkeypatch.setitem(sys.modules, "paramiko", paramiko)
+    monkeypatch.setattr(errors, "find_spec", lambda _: None)
+    assert errors._ssh_errors() == ()
+    monkeypatch.setattr(errors, "find_spec", lambda _: object())
+    monkeypatch.setattr(errors, "TRANSPORT_ERRORS", errors._ssh_errors())
+    for raised in (SSHException("administratively prohibited"), EOFError()):
+        with (
+            pytest.raises(EngineTimeoutError, match="stop container 'web'"),
+            Asking("stop container 'web'").translated(),
+        ):
+            raise raised

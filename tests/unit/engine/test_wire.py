@@ -18,6 +18,8 @@ import pytest
 
 from docker_rollback._engine.docker.containers import _time_to_stop
 from docker_rollback._engine.docker.engine import DockerEngine, identity_of
+from docker_rollback._engine.docker.http import Wire
+from docker_rollback._threads import each_at_once
 from docker_rollback.errors import (
     ContainerNotFoundError,
     EngineConflictError,
@@ -473,3 +475,39 @@ def test_a_removal_that_is_refused_is_not_waited_for(script: ScriptedEngine) -> 
     script.says("DELETE", rf"/containers/{ID}\?.*", refusal(409, "You cannot remove a running container"))
     with pytest.raises(EngineConflictError, match="running container"):
         script.engine().remove_container("web")
+
+
+@pytest.mark.parametrize(("address", "most"), [("ssh://root@far", 4), ("unix:///run/docker.sock", 12)])
+def test_few_requests_at_once_over_ssh(
+    script: ScriptedEngine, monkeypatch: pytest.MonkeyPatch, address: str, most: int
+) -> None:
+    """A server of ssh refuses more than ten channels of a connection."""
+    monkeypatch.setattr(Wire, "address", address)
+    lock, waiting, highest = threading.Lock(), [0], [0]
+
+    def stop(connection: socket.socket) -> None:
+        with lock:
+            waiting[0] += 1
+            highest[0] = max(highest[0], waiting[0])
+        time.sleep(0.2)
+        with lock:
+            waiting[0] -= 1
+        connection.sendall(answer(b"", 204))
+
+    script.says("POST", "/containers/.*/stop.*", stop)
+    engine = script.engine()
+    assert each_at_once(range(12), lambda _: engine.stop_container("web")) == [None] * 12
+    assert highest == [most]
+
+
+def test_an_upload_waits_for_no_other_request(script: ScriptedEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its source may send requests of its own: four uploads that each wait for one would wait for ever."""
+    monkeypatch.setattr(Wire, "address", "ssh://root@far")
+    script.says("POST", "/images/load.*", answer({}))
+    engine = script.engine()
+
+    def blocks() -> Iterator[bytes]:
+        engine.inspect_container("web")
+        yield b"tar"
+
+    assert each_at_once(range(6), lambda _: engine.load_image(blocks())) == [None] * 6

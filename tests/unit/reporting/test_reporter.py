@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import logging
+import threading
+import time
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from docker_rollback import Progress
 from docker_rollback._reporting import StepName
+from docker_rollback._threads import each_at_once
 from docker_rollback.parts import Reporter
 from docker_rollback.reports import Downtime, StepTime
 from docker_rollback.testing import FakeClock
@@ -116,3 +120,31 @@ def test_no_second_is_lost_or_counted_twice(taken: list[tuple[StepName, int, boo
     assert sum(step.seconds for step in reporter.steps) == pytest.approx(whole)
     known = reporter.downtime.get("web", Downtime())
     assert 0.0 <= known.capture + known.update + known.rollback <= whole + 1e-6
+
+
+def test_a_listener_is_told_one_event_at_a_time() -> None:
+    """Containers stop, and volumes are read, in several threads."""
+    at_work, most = threading.Semaphore(1), [0]
+
+    def listen(_: Progress) -> None:
+        most[0] += 0 if at_work.acquire(blocking=False) else 1
+        time.sleep(0.001)
+        at_work.release()
+
+    reporter = Reporter(listen)
+    each_at_once(range(20), lambda item: reporter.data("rows", item))
+    assert most == [0]
+
+
+def test_a_listener_may_cause_another_event() -> None:
+    """It does not wait for itself."""
+    told: list[str] = []
+
+    def listen(event: Progress) -> None:
+        told.append(event.subject)
+        if len(told) < 3:
+            ours.announce("restore", f"{event.subject}+")
+
+    ours = Reporter(listen)
+    ours.announce("restore", "one")
+    assert told == ["one", "one+", "one++"]

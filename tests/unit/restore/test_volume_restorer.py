@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,6 +14,7 @@ from docker_rollback import BackupStore, RollbackFailedError, RollbackRequested,
 from docker_rollback._model.backup import Backup
 from docker_rollback._restore.surroundings import Surroundings
 from docker_rollback._restore.volume_restorer import VolumeRestorer
+from docker_rollback._threads import each_at_once
 from docker_rollback._volumes.archiver import VolumeArchiver
 from docker_rollback.errors import ResumeError, VolumeAccessError, VolumeNotFoundError
 from docker_rollback.testing import FakeEngine, Run
@@ -354,3 +357,18 @@ def test_a_folder_that_is_made_at_a_creation_is_left_once_something_is_in_it(sto
         fake.puts = "file"
         raise RollbackRequested
     assert fake.host.read("/srv/run/socket/file") == b"theirs"
+
+
+def test_two_containers_that_bind_the_same_missing_path_leave_no_folder(shop: Shop, store: BackupStore) -> None:
+    """Podman makes it at the creation of either; of two at once, one would take the other's folder for the user's."""
+    made = taken(shop)
+    at_work, overlaps, lock = threading.Semaphore(1), [0], threading.Lock()
+
+    def create(_: int) -> None:
+        with restorer(shop, store, made).creating(made.containers[0], lock):
+            overlaps[0] += 0 if at_work.acquire(blocking=False) else 1
+            time.sleep(0.002)
+            at_work.release()
+
+    assert each_at_once(range(8), create) == [None] * 8
+    assert overlaps == [0]

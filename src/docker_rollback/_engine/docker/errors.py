@@ -13,6 +13,8 @@ import socket
 import ssl
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from importlib import import_module
+from importlib.util import find_spec
 
 import requests
 import urllib3
@@ -30,8 +32,23 @@ from docker_rollback.errors import (
     NotFoundError,
 )
 
+
+def _ssh_errors() -> tuple[type[Exception], ...]:
+    """Return the errors of docker-py's ssh client, which is an extra; none if it is not installed."""
+    if find_spec("paramiko") is None:
+        return ()
+    # A transport that has ended answers with an EOFError, too.
+    return (import_module("paramiko").SSHException, EOFError)
+
+
 # The transport's errors. They include `OSError`, so no code of a caller may run where they are caught.
-TRANSPORT_ERRORS = (requests.RequestException, urllib3.exceptions.HTTPError, DockerException, OSError)
+TRANSPORT_ERRORS: tuple[type[Exception], ...] = (
+    requests.RequestException,
+    urllib3.exceptions.HTTPError,
+    DockerException,
+    OSError,
+    *_ssh_errors(),
+)
 
 # The engine was never reached, so the request has no effect.
 _UNREACHED = frozenset(

@@ -11,6 +11,7 @@ import os
 import re
 import threading
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Final, TypeAlias, TypedDict, Unpack
 
 import requests
@@ -31,6 +32,10 @@ _OLDEST_LIBPOD: Final = "5.0.0"  # the version of Podman's own API for a Podman 
 BLOCK: Final = 1 << 20  # bytes to read from a stream at a time
 
 IDENTITY: Final = {"Accept-Encoding": "identity"}
+
+_OVER_SSH: Final = 4
+"""The most requests to send at once over ssh: sshd allows ten channels to a connection (MaxSessions), and streams need
+some of them."""
 
 
 class RequestOptions(TypedDict, total=False):
@@ -58,6 +63,7 @@ class Wire:
     patience: float = field(kw_only=True)
     _known: _Versions | None = field(default=None, init=False)
     _lock: threading.Lock = field(factory=threading.Lock, init=False)
+    _turns: threading.Semaphore = field(factory=lambda: threading.Semaphore(_OVER_SSH), init=False)
 
     @property
     def version(self) -> str:
@@ -103,7 +109,14 @@ class Wire:
 
         Any other answer is raised as an error.
         """
-        return self._send(method, f"/v{self.version}{path}", asking, **options)
+        path = f"/v{self.version}{path}"
+        # The source of an upload may send requests itself, so an upload must not wait for those of others.
+        with nullcontext() if isinstance(options.get("body"), Upload) else self._turn():
+            return self._send(method, path, asking, **options)
+
+    def _turn(self) -> AbstractContextManager[object]:
+        """Return the context in which a request is sent and answered."""
+        return self._turns if self.address.startswith("ssh://") else nullcontext()
 
     def blocks(self, response: requests.Response, asking: Asking) -> Iterator[bytes]:
         """Yield an answer's body in large blocks; a truncated body is an error."""
@@ -167,7 +180,7 @@ class Wire:
     def _json(
         self, method: str, path: str, asking: Asking, *, raw_names: bool = False, **options: Unpack[RequestOptions]
     ) -> Any:
-        with self._send(method, path, asking, **options) as response, asking.translated():
+        with self._turn(), self._send(method, path, asking, **options) as response, asking.translated():
             text = response.content
         if not text.strip():
             return None

@@ -1,0 +1,151 @@
+"""One thing is done for several items at once: all are tried, and no error and no call is lost."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+
+import pytest
+
+from docker_rollback._threads import AT_ONCE, both_at_once, each_at_once, raise_first
+
+
+def test_all_are_at_work_together() -> None:
+    """Up to the limit; there is no error then, and the items may be fewer than the threads."""
+    meeting = threading.Barrier(AT_ONCE, timeout=30)
+    assert each_at_once(range(AT_ONCE), lambda _: meeting.wait()) == [None] * AT_ONCE
+    assert each_at_once([], lambda _: meeting.wait()) == []
+
+
+@pytest.mark.parametrize("most", [1, 3])
+def test_never_more_at_once_than_is_allowed(most: int) -> None:
+    """Yet every item has its turn."""
+    lock, running, highest, done = threading.Lock(), [0], [0], set[int]()
+
+    def work(item: int) -> None:
+        with lock:
+            running[0] += 1
+            highest[0] = max(highest[0], running[0])
+        time.sleep(0.002)
+        with lock:
+            running[0] -= 1
+            done.add(item)
+
+    each_at_once(range(20), work, most=most)
+    assert highest[0] <= most
+    assert done == set(range(20))
+
+
+@pytest.mark.parametrize("most", [1, 8])
+def test_every_one_is_tried_and_has_its_own_error(most: int) -> None:
+    """In the order of the items, whatever ended first."""
+    done: list[int] = []
+
+    def work(item: int) -> None:
+        time.sleep((8 - item) / 1000)
+        done.append(item)
+        if item % 2:
+            raise ValueError(item)
+
+    errors = each_at_once(range(8), work, most=most)
+    assert [None if error is None else error.args for error in errors] == [(n,) if n % 2 else None for n in range(8)]
+    assert sorted(done) == list(range(8))
+    with pytest.raises(ValueError, match="1") as raised:
+        raise_first(errors)
+    assert raised.value.__notes__ == [f"besides, ValueError: {number}" for number in (3, 5, 7)]
+    raise_first([None, None])
+
+
+def test_a_single_one_is_done_here() -> None:
+    """So that an interruption reaches it at once."""
+    found: list[threading.Thread] = []
+    each_at_once(["one"], lambda _: found.append(threading.current_thread()))
+    assert found == [threading.current_thread()]
+
+
+@pytest.mark.parametrize("most", [1, 2])
+def test_what_is_no_error_is_raised(most: int) -> None:
+    """Such as the end of the process, which a test plays."""
+
+    def work(item: int) -> None:
+        if item == 1:
+            raise SystemExit(3)
+
+    with pytest.raises(SystemExit):
+        each_at_once(range(4), work, most=most)
+
+
+def test_an_interruption_waits_for_the_calls_at_work_and_begins_no_other() -> None:
+    """A stop that is under way would otherwise stop a container that was started again meanwhile."""
+    begun, ended, interrupted = list[int](), list[int](), threading.Event()
+
+    def work(item: int) -> None:
+        begun.append(item)
+        if item == 1:
+            os.kill(os.getpid(), signal.SIGINT)
+        assert interrupted.wait(30)
+        time.sleep(0.05)
+        ended.append(item)
+
+    def interrupt(*_: object) -> None:
+        interrupted.set()
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGINT, interrupt)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            each_at_once(range(50), work, most=2)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert sorted(ended) == sorted(begun)
+    assert 2 <= len(begun) < 50
+
+
+def test_further_interruptions_wait_too() -> None:
+    """Whoever interrupts twice still finds no call in progress afterwards."""
+    ended, begun = list[int](), threading.Barrier(2, timeout=30)
+
+    def work(item: int) -> None:
+        if begun.wait() == 0:
+            for _ in range(3):
+                os.kill(os.getpid(), signal.SIGINT)
+                time.sleep(0.02)
+        time.sleep(0.1)
+        ended.append(item)
+
+    with pytest.raises(KeyboardInterrupt):
+        each_at_once(range(2), work)
+    assert sorted(ended) == [0, 1]
+
+
+@pytest.mark.parametrize("allowed", [0, 1, 2])
+def test_a_process_that_may_have_no_more_threads_does_everything(monkeypatch: pytest.MonkeyPatch, allowed: int) -> None:
+    """A limit of processes, or the end of the interpreter, must not leave containers stopped."""
+    start, started = threading.Thread.start, list[threading.Thread]()
+
+    def limited(self: threading.Thread) -> None:
+        if len(started) == allowed:
+            raise RuntimeError("can't start new thread")
+        started.append(self)
+        start(self)
+
+    monkeypatch.setattr(threading.Thread, "start", limited)
+    done: list[int] = []
+    assert each_at_once(range(5), done.append) == [None] * 5
+    assert sorted(done) == list(range(5))
+    assert both_at_once(lambda: "side", lambda: "main", lambda: None) == ("side", "main")
+
+
+def test_no_further_call_begins_after_an_error_where_that_is_asked() -> None:
+    """The containers are down meanwhile, for a backup that has failed."""
+    begun: list[int] = []
+
+    def work(item: int) -> None:
+        begun.append(item)
+        raise ValueError(item)
+
+    errors = each_at_once(range(50), work, most=2, after_error=False)
+    assert len(begun) <= 2
+    assert [item for item, error in enumerate(errors) if error is not None] == sorted(begun)

@@ -18,7 +18,7 @@ Main = TypeVar("Main")
 Item = TypeVar("Item")
 
 AT_ONCE: Final = 50
-"""The most calls to run at once, as Docker's own command line does for several containers. Most of them only wait."""
+"""The most calls to run at once, as Docker's command line has it (docker/cli, parallelOperation). Most only wait."""
 
 
 class LateError(Exception):

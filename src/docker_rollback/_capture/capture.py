@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import ExitStack, nullcontext, suppress
@@ -26,7 +27,7 @@ from docker_rollback._containers import (
 )
 from docker_rollback._engine import Engine
 from docker_rollback._host import Timer, now
-from docker_rollback._inspection import Report, levels, own_network, user_endpoints
+from docker_rollback._inspection import Report, levels, own_network, user_endpoints, uses
 from docker_rollback._model import Backup, ContainerSnapshot, NetworkRecord, Observed, Project
 from docker_rollback._reporting import Reporter
 from docker_rollback._store import BackupStore, Draft, KeepArgument
@@ -63,6 +64,15 @@ class _Taking:
     def is_still(self) -> bool:
         """True if nothing writes to the volumes during the capture."""
         return self.options.quiesce != "none" and not (self.report.guests and self.options.shared == "ignore")
+
+    def writers(self, volume: str) -> list[str]:
+        """Return the ids of the running containers that may write to a volume, or to a folder of the host."""
+        # A bind mount may lead into a volume by another path.
+        return [
+            one.id
+            for one in self.running
+            if any(uses(mount, volume) or (mount.kind == "bind" and not mount.read_only) for mount in one.mounts)
+        ]
 
     @property
     def running(self) -> list[Observed]:
@@ -242,6 +252,10 @@ class Capture:
         sharing = until_captured.enter_context(self._quiescing(taking))
         quiesced = until_resumed.enter_context(self._quiescing(taking))
         running, options = taking.running, taking.options
+
+        def ended(volume: str, given_up: threading.Event) -> bool:
+            return processes.ended(taking.writers(volume), given_up)
+
         with (
             DowntimeLimit(
                 options.max_downtime if running and options.quiesce != "none" else None,
@@ -251,7 +265,7 @@ class Capture:
                 clock=self._timer.monotonic,
             ) as limit,
             main_processes(running, options.quiesce) as processes,
-            archives.capturing(processes.ended, at_rest=taking.is_still) as captured,
+            archives.capturing(ended, at_rest=taking.is_still) as captured,
         ):
             _quiesce(taking.sharing, sharing, limit)
             _quiesce(containers, quiesced, limit)
@@ -262,10 +276,10 @@ class Capture:
                 snapshots, _ = both_at_once(lambda: self._commit(taking, limit), captured, archives.stop)
             except ArchiveError:
                 # A container that somebody started explains the failure better than the error of tar.
-                _check_undisturbed(quiesced, sharing, watched=processes.known)
+                _check_undisturbed(quiesced, sharing, watched=processes.watched)
                 raise
             # This also proves that the processes whose end was seen belonged to the containers of the report.
-            _check_undisturbed(quiesced, sharing, watched=processes.known)
+            _check_undisturbed(quiesced, sharing, watched=processes.watched)
         return created, snapshots, quiesced
 
     def _quiescing(self, taking: _Taking) -> QuiescedContainers:
@@ -357,6 +371,6 @@ def _quiesce(containers: Sequence[Observed], quiesced: QuiescedContainers, limit
         limit.check()
 
 
-def _check_undisturbed(*contexts: QuiescedContainers, watched: bool) -> None:
+def _check_undisturbed(*contexts: QuiescedContainers, watched: Collection[str]) -> None:
     for quiesced in contexts:
         quiesced.check_undisturbed(watched=watched)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import select
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Final
@@ -26,22 +26,27 @@ class MainProcesses:
     """The main processes of some containers.
 
     Args:
-        descriptors: a pidfd for each; None if one of them cannot be watched.
+        descriptors: a pidfd for each container whose main process can be watched, by the container's id.
     """
 
-    def __init__(self, descriptors: Iterable[int] | None) -> None:
-        self._descriptors = None if descriptors is None else frozenset(descriptors)
+    def __init__(self, descriptors: Mapping[str, int]) -> None:
+        self._descriptors = descriptors
 
     @property
-    def known(self) -> bool:
-        """True if the processes are watched, so that their end counts as the stop."""
-        return bool(self._descriptors)
+    def watched(self) -> Collection[str]:
+        """The ids of the containers whose main processes are watched, so that their end counts as the stop."""
+        return self._descriptors.keys()
 
-    def ended(self, given_up: threading.Event) -> bool:
-        """Wait until all have ended or `given_up` is set; return True if all have ended."""
-        if not self._descriptors:
+    def ended(self, containers: Iterable[str], given_up: threading.Event) -> bool:
+        """Wait until those of some containers, by their ids, have ended, or `given_up` is set.
+
+        Returns:
+            True if all have ended; False at once if one of them is not watched.
+        """
+        wanted = set(containers)
+        if not wanted <= self._descriptors.keys():
             return False
-        poll, left = select.poll(), set(self._descriptors)
+        poll, left = select.poll(), {self._descriptors[one] for one in wanted}
         for descriptor in left:
             poll.register(descriptor, select.POLLIN)
         while left and not given_up.is_set():
@@ -54,10 +59,11 @@ class MainProcesses:
 @contextmanager
 def main_processes(containers: Iterable[Observed], quiesce: Quiesce) -> Iterator[MainProcesses]:
     """Watch the main processes of running containers during a block that quiesces them."""
-    descriptors = None
+    descriptors: dict[str, int] = {}
     with ExitStack() as held:
-        with suppress(OSError, _UnknownError):
-            descriptors = [_watch(container, quiesce, held) for container in containers]
+        for container in containers:
+            with suppress(OSError, _UnknownError):
+                descriptors[container.id] = _watch(container, quiesce, held)
         yield MainProcesses(descriptors)
 
 

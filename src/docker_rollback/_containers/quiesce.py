@@ -167,11 +167,11 @@ class QuiescedContainers:
             self._known[found.id] = standing
             self._quiesced.append(found)
 
-    def check_undisturbed(self, *, watched: bool = False) -> None:
+    def check_undisturbed(self, *, watched: Collection[str] = ()) -> None:
         """Raise `CaptureError` if somebody started a container that should have been stopped.
 
-        With `watched`, the end of the main processes counted as the stop, so no run may have followed, not even one by
-        the restart policy.
+        The end of the main processes of `watched` containers, by their ids, counted as the stop, so no run of theirs
+        may have followed, not even one by the restart policy.
         """
         for found in self._quiesced:
             now = self._still_there(found)
@@ -182,7 +182,7 @@ class QuiescedContainers:
                     f"it is {now.state.status} although it was stopped: somebody else started it meanwhile, "
                     f"such as {supervisor_of(now.inspection)}",
                 )
-            if watched and started_at(now.inspection) != found.started:
+            if found.id in watched and started_at(now.inspection) != found.started:
                 raise DisturbedCaptureError(
                     found.name, "it ended by itself and was started again by its restart policy meanwhile; try again"
                 )

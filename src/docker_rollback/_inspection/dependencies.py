@@ -114,7 +114,8 @@ def hash_gap(container: Observed) -> NotCovered | None:
     """Return the gap of a container that compose recreates once a container that it uses has another id.
 
     From version 2 on, compose hashes a service after it has replaced ``network_mode: service:x``, and the like, by the
-    id of the container, and compares that hash with a label. The hash is over the whole service in the compose file, so
+    id of the container, and compares that hash with a label. Version 1 took the name of the service for it (its
+    ServiceNetworkMode.id). The hash is over the whole service in the compose file, so
     only compose can compute the one for another id.
     """
     labels = container.inspection["Config"].get("Labels") or {}

@@ -51,7 +51,9 @@ def is_seen(containers: list[Observed], process: Process, quiesce: Quiesce = "st
     seen: list[bool] = []
     given_up = threading.Event()
     with main_processes(containers, quiesce) as processes:
-        waiting = threading.Thread(target=lambda: seen.append(processes.ended(given_up)))
+        waiting = threading.Thread(
+            target=lambda: seen.append(processes.ended([one.id for one in containers], given_up))
+        )
         waiting.start()
         assert not any(seen)
         process.communicate()
@@ -96,8 +98,20 @@ def test_who_is_not_stopped_does_not_end(process: Process, quiesce: Quiesce) -> 
 
 @pytest.mark.usefixtures("first")
 def test_all_have_to_end(process: Process) -> None:
-    """Of two containers, one that lives may write to the volumes of both."""
-    assert not is_seen([running(process.pid), running(os.getpid())], process)
+    """Of two containers, one that lives may write to the volumes of both; a third one is not waited for."""
+    with subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as other:
+        # Both ids are parts of the name of this process's control group.
+        ended, lives = running(process.pid), running(other.pid, Id=GROUP[:-1])
+        assert not is_seen([ended, lives], process)
+        with main_processes([ended, lives], "stop") as processes:
+            assert set(processes.watched) == {lives.id}
+        other.communicate()
+    with subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as again:
+        ended = running(again.pid)
+        with main_processes([ended, running(os.getpid(), Id=GROUP[:-1])], "stop") as processes:
+            again.communicate()
+            assert processes.ended([ended.id], threading.Event())
+            assert not processes.ended([ended.id, "f" * 64], threading.Event())
 
 
 @pytest.mark.usefixtures("first")
@@ -108,9 +122,10 @@ def test_there_may_be_no_such_process(process: Process, pid: int) -> None:
 
 
 @pytest.mark.usefixtures("first")
-def test_nobody_is_nobody(process: Process) -> None:
-    """Where nothing runs, nothing ends."""
-    assert not is_seen([], process)
+def test_what_nobody_writes_to_is_not_waited_for() -> None:
+    """Its volume can be read before any container has stopped."""
+    with main_processes([], "stop") as processes:
+        assert processes.ended([], threading.Event())
 
 
 def test_a_process_that_is_not_the_first_of_its_namespace_is_not_watched(process: Process) -> None:

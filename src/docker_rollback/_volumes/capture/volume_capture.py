@@ -117,11 +117,12 @@ class VolumeCapture:
 
         self._together(prepare)
 
-    def capture(self, *, at_rest: bool = True) -> None:
+    def capture(self, *, at_rest: bool = True, ready: Callable[[str], bool] = lambda _: True) -> None:
         """Archive all volumes at once, within the processors there are; to be called once, while they are at rest.
 
         Args:
             at_rest: False where something may write to them meanwhile; a file that changes is no error then.
+            ready: waits until a volume can be archived; returns False if it is given up.
 
         Raises:
             ArchiveError: a volume's data could not be read as a whole; the other archives are given up.
@@ -131,33 +132,32 @@ class VolumeCapture:
         if self._begun:
             raise ValueError("a capture can be taken once")
         self._begun = True
-        self._together(lambda work, threads: self._take(work, threads, at_rest=at_rest))
+        self._together(lambda work, threads: self._take(work, threads, at_rest=at_rest), ready)
 
     @contextmanager
     def capturing(
-        self, ended: Callable[[threading.Event], bool], *, at_rest: bool = True
+        self, ended: Callable[[str, threading.Event], bool], *, at_rest: bool = True
     ) -> Iterator[Callable[[], None]]:
-        """Do as `capture` as soon as those who write to the volumes have ended, beside a block that ends them.
+        """Capture each volume as soon as those who write to it have ended, during a block that ends them.
 
         Args:
-            ended: waits until they have, or the event is set; returns whether they have, as far as it knows.
+            ended: waits until those who write to a volume have ended, or the event is set; returns whether they have,
+                as far as it knows.
             at_rest: as for `capture`.
 
         Yields:
-            What to call once they are at rest for sure; it returns when all is captured, and raises as `capture`.
+            A callable for the time when all have ended for sure; it returns when all is captured, and raises as
+            `capture` does.
         """
         sure, given_up = threading.Event(), threading.Event()
         # An engine that stops a container unmounts its file system, and the kernel flushes for that what is dirty
         # anywhere on the disk: the service would wait for what is written until then.
         writes_much = any(work.increment.is_aside for work in self._works if work.increment is not None)
 
-        def take() -> None:
-            if not writes_much and ended(sure):
-                logger.debug("nobody writes to the volumes any more, as far as the kernel knows")
-            else:
+        def ready(volume: str) -> bool:
+            if writes_much or not ended(volume, sure):
                 sure.wait()
-            if not given_up.is_set():
-                self.capture(at_rest=at_rest)
+            return not given_up.is_set()
 
         def finish() -> None:
             sure.set()
@@ -165,7 +165,7 @@ class VolumeCapture:
 
         with ThreadPoolExecutor(1, thread_name_prefix="capture") as pool:
             try:
-                taking = pool.submit(take)
+                taking = pool.submit(lambda: self.capture(at_rest=at_rest, ready=ready))
                 yield finish
             except BaseException:
                 given_up.set()
@@ -200,13 +200,23 @@ class VolumeCapture:
         blobs = {work.reach.volume: work.writer.close() for work in self._works if work.writer is not None}
         return tuple(self._seal(work, blobs[work.reach.volume]) for work in self._works)
 
-    def _together(self, do: Callable[[_Work, int], None]) -> None:
-        """Do something to all volumes at once, given how many threads may compress for each; one failure ends all."""
+    def _together(self, do: Callable[[_Work, int], None], ready: Callable[[str], bool] = lambda _: True) -> None:
+        """Do something to all volumes at once, given how many threads may compress for each; one failure ends all.
+
+        Each volume waits until it is ready, then for its turn.
+        """
         processors = _processors()
         together = max(1, min(processors, len(self._works)))
         threads = max(1, processors // together)
-        with ThreadPoolExecutor(together, thread_name_prefix="docker-rollback-archive") as pool:
-            jobs = [pool.submit(do, work, threads) for work in self._works]
+        turns = threading.Semaphore(together)
+
+        def do_in_turn(work: _Work) -> None:
+            if ready(work.reach.volume):
+                with turns:
+                    do(work, threads)
+
+        with ThreadPoolExecutor(len(self._works) or 1, thread_name_prefix="docker-rollback-archive") as pool:
+            jobs = [pool.submit(do_in_turn, work) for work in self._works]
             try:
                 finished, _ = wait(jobs, return_when=FIRST_EXCEPTION)
                 failures = [error for job in jobs if job in finished and (error := job.exception()) is not None]

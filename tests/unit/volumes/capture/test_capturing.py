@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -31,19 +31,21 @@ def root(field: Path) -> Path:
     return made
 
 
+@contextmanager
+def captures(*folders: Path) -> Iterator[VolumeCapture]:
+    """Give the capture of folders, which are small and have no base; the folders' names are those of the volumes."""
+    parent = folders[0].parent
+    store = BackupStore(parent / "store")
+    reaches = [evolve(reach_of(one), volume=one.name, snapshot=str(parent / f"snapshot-{one.name}")) for one in folders]
+    with store.draft("x") as draft, ExitStack() as writers:
+        yield VolumeCapture(store, draft, reaches, writers, frozenset(), options=ArchiveOptions())
+
+
 @pytest.fixture
 def capture(root: Path) -> Iterator[VolumeCapture]:
-    """Give the capture of a folder, which is small and has no base."""
-    store = BackupStore(root.parent / "store")
-    with store.draft("x") as draft, ExitStack() as writers:
-        yield VolumeCapture(
-            store,
-            draft,
-            [evolve(reach_of(root), snapshot=str(root.parent / "snapshot"))],
-            writers,
-            frozenset(),
-            options=ArchiveOptions(),
-        )
+    """Give the capture of a folder."""
+    with captures(root) as capture:
+        yield capture
 
 
 @pytest.fixture
@@ -59,14 +61,14 @@ def begun(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
     return event
 
 
-def never(_: threading.Event) -> bool:
+def never(_: str, __: threading.Event) -> bool:
     """Know nothing of who writes."""
     return False
 
 
 def test_it_begins_when_all_have_ended(capture: VolumeCapture, begun: threading.Event) -> None:
     """It does not wait for the block."""
-    with capture.capturing(lambda _: True) as captured:
+    with capture.capturing(lambda *_: True) as captured:
         assert begun.wait(60)
         captured()
 
@@ -82,7 +84,7 @@ def test_it_begins_at_rest_where_nothing_is_known_before(capture: VolumeCapture,
 def test_who_waits_for_an_end_is_told_that_it_is_sure(capture: VolumeCapture, begun: threading.Event) -> None:
     """The kernel's word may never come."""
 
-    def waiting(sure: threading.Event) -> bool:
+    def waiting(_: str, sure: threading.Event) -> bool:
         assert sure.wait(60)
         return False
 
@@ -102,5 +104,28 @@ def test_a_capture_that_fails_fails_the_block(capture: VolumeCapture, root: Path
     """Where it is waited for."""
     (root / "file").unlink()
     root.rmdir()
-    with pytest.raises(ArchiveError), capture.capturing(lambda _: True) as captured:
+    with pytest.raises(ArchiveError), capture.capturing(lambda *_: True) as captured:
+        captured()
+
+
+def test_each_volume_waits_for_those_who_write_to_it_alone(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A service that takes long to stop holds up only its own volumes."""
+    slow = root.parent / "slow"
+    slow.mkdir()
+    begun, create = {"root": threading.Event(), "slow": threading.Event()}, gnu_tar.create
+
+    def told(folder: str, *words: object, **more: object) -> tuple[str, ...]:
+        begun[Path(folder).name].set()
+        return create(folder, *words, **more)  # type: ignore[arg-type]  # handed on as they came
+
+    monkeypatch.setattr(gnu_tar, "create", told)
+    ended = threading.Event()
+    with (
+        captures(slow, root) as capture,
+        capture.capturing(lambda volume, _: volume == "root" or ended.wait(60)) as captured,
+    ):
+        assert begun["root"].wait(60)
+        assert not begun["slow"].wait(0.1)
+        ended.set()
+        assert begun["slow"].wait(60)
         captured()

@@ -18,6 +18,7 @@ from docker_rollback._inspection import (
     asked_as_captured,
     bound_to,
     equal_request,
+    levels,
     observe,
     restarts,
     start_order,
@@ -29,6 +30,7 @@ from docker_rollback._names import aside_name, is_aside
 from docker_rollback._reporting import Reporter
 from docker_rollback._rollback.checked_container import CheckedContainer
 from docker_rollback._rollback.update_image import UpdateImage, check_platform, made_from
+from docker_rollback._threads import each_at_once, raise_first
 from docker_rollback.errors import (
     ContainerNotFoundError,
     EngineError,
@@ -177,21 +179,25 @@ class Replacer:
     def _switch(self, containers: Sequence[Observed], ids: Mapping[str, str], made: Sequence[Observed]) -> None:
         """Stop `containers`, give the names of those in `made` to their successors, and start what ran before."""
         states = {one.name: self._captured_as(one).state for one in containers}
-        # Dependents stop before the container that they depend on.
-        stop_order = (*reversed(containers[1:]), containers[0])
-        for one in stop_order:
-            self._stop(one, replaced=one.id in ids)
-        # No running container is renamed. An engine refuses that on an overlay network, and on any network the name
-        # would not resolve until the new container runs.
-        for one in made:
-            self._swap_names(one, ids[one.id])
-        for one in containers:
+        by_level = levels(containers)
+
+        def start(one: Observed) -> None:
             current = ids.get(one.id, one.id)
             if states[one.name].alive:
                 self._start(containers[0], one, current)
             if states[one.name].status == "paused":
                 self._engine.pause_container(current)
-        for one in stop_order:
+
+        # Dependents stop before the container that they depend on.
+        for level in reversed(by_level):
+            raise_first(each_at_once(level, lambda one: self._stop(one, replaced=one.id in ids)))
+        # No running container is renamed. An engine refuses that on an overlay network, and on any network the name
+        # would not resolve until the new container runs.
+        for one in made:
+            self._swap_names(one, ids[one.id])
+        for level in by_level:
+            raise_first(each_at_once(level, start))
+        for one in reversed(containers):
             self._remove_intermediate(one, ids.get(one.id, one.id))
 
     def _swap_names(self, one: Observed, successor: str) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 
@@ -26,6 +28,8 @@ from docker_rollback import (
 from docker_rollback.errors import ImagePlatformError
 from docker_rollback.testing import FailingEngine, FakeEngine, Killed
 from tests.unit.shop import Shop, UpdateFailedError
+
+T = TypeVar("T")
 
 
 def aside(engine: FakeEngine) -> list[str]:
@@ -193,6 +197,29 @@ def test_what_lives_in_it_comes_along(shop: Shop) -> None:
     assert engine.container("sidecar").id == sidecar
     assert engine.container("sidecar").read("/scratch/note") == b"mine"
     assert aside(engine) == []
+
+
+def test_those_that_depend_on_it_stop_and_start_at_once(shop: Shop) -> None:
+    """None waits for another; each of these stops and starts takes place while all others do."""
+    names = [f"reader-{number}" for number in range(4)]
+    for name in names:
+        shop.engine.run(name, image="shop:1", VolumesFrom=["shop"])
+    ids = {shop.engine.container(name).id for name in names}
+    meeting = threading.Barrier(len(names), timeout=30)
+
+    class Meeting(FailingEngine):
+        def pass_on(self, verb: str, work: Callable[[], T], *arguments: object) -> T:
+            if armed and verb in ("stop_container", "start_container") and arguments[0] in ids:
+                meeting.wait()
+            return super().pass_on(verb, work, *arguments)
+
+    armed: list[bool] = []
+    with shop.rollback(Meeting(shop.engine), verify=None) as tx:
+        armed.append(True)
+        tx.replace("shop", "shop:2")
+        armed.clear()
+    assert tx.status is Status.COMMITTED
+    assert {shop.engine.container(name).status for name in ("shop", *names)} == {"running"}
 
 
 @pytest.mark.parametrize("policy", ["no", "always"])

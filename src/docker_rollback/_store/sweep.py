@@ -50,9 +50,7 @@ def clear_dead_drafts(layout: Layout, *, dry_run: bool = False) -> set[str]:
 def remove_draft(layout: Layout, folder: Path) -> None:
     """Remove a draft's folder with its temporary files."""
     with translated(folder), suppress(FileNotFoundError):
-        # The lock file is removed last: while it exists, others can tell that the draft's process is dead.
-        paths = (Path(entry.path) for entry in os.scandir(folder))
-        for path in sorted(paths, key=lambda path: path.name == DRAFT_LOCK):
+        for path in list(folder.iterdir()):
             layout.disk.remove(path)
         layout.disk.remove_folder(folder)
 

@@ -13,6 +13,6 @@ is started on a volume. A *case* is one effect of one phase (backup, body, rollb
 
 The parts: `cases` says what can be broken and chooses (pure); `referee` counts the effects and decides; `relay` stands
 between the library and the engine; `victim` is the process that rolls back, forked for each case; `world` is the
-container and its surroundings; `oracle` looks at them, past everything under test; `run` plays one case; `report`
-writes the table.
+containers and their surroundings, of which there are two, the `shop` and the `group`; `oracle` looks at them, past
+everything under test; `run` plays one case; `report` writes the table.
 """

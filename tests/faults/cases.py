@@ -41,14 +41,16 @@ FAULTS: Final[Mapping[str, tuple[str, frozenset[Kind]]]] = {
 
 @frozen
 class Scene:
-    """One way in which a container can be, and be updated.
+    """One way in which containers can be, and be updated.
 
     Attributes:
         name: what it is called.
         way: how the library reaches volumes.
-        dirty: whether the container wrote outside its volumes before the backup.
-        replace: whether the update removes the container and makes another one; otherwise it only changes it.
+        dirty: whether containers wrote outside their volumes before the backup.
+        replace: whether the update removes containers and makes others; otherwise it only changes them.
         library: whether the update is the library's own, `tx.replace`; it replaces neither network nor volumes.
+        group: whether there are eight containers that need each other; otherwise there is one. Several threads work on
+            a group, so which effect is the n-th one differs from run to run.
     """
 
     name: str
@@ -56,6 +58,7 @@ class Scene:
     dirty: bool
     replace: bool
     library: bool = False
+    group: bool = False
 
 
 SCENES: Final = (
@@ -64,6 +67,7 @@ SCENES: Final = (
     Scene("direct-dirty", "direct", dirty=True, replace=False),
     Scene("helper-clean", "helper", dirty=False, replace=False),
     Scene("direct-library", "direct", dirty=True, replace=False, library=True),
+    Scene("direct-group", "direct", dirty=True, replace=True, group=True),
 )
 
 
@@ -90,8 +94,9 @@ class Case:
         scene: the name of the scene.
         phase: the phase.
         fault: which fault.
-        number: at which effect of the phase.
-        effect: what that effect was when it was counted; empty where the case was named by hand.
+        number: at which effect of the phase, or the next one at which the fault can happen.
+        effect: what that effect was when it was counted, which may be another one than in the run of the case; empty
+            where the case was named by hand.
     """
 
     scene: str

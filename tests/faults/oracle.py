@@ -99,6 +99,7 @@ def look(client: docker.DockerClient, *, parked: bool = True) -> Picture:
     """
     inspections = [client.api.inspect_container(one["Id"]) for one in client.api.containers(all=True)]
     inspections = [one for one in inspections if parked or _PARKED not in one["Name"]]
+    names = {one["Id"]: str(one["Name"]).lstrip("/") for one in inspections}
     volumes = [
         client.api.inspect_volume(one["Name"])
         for one in client.api.volumes()["Volumes"] or ()
@@ -118,7 +119,7 @@ def look(client: docker.DockerClient, *, parked: bool = True) -> Picture:
         if one["State"]["Running"] and one["State"]["Pid"]:
             files |= _own_files(f"{one['Name']} own", Path(f"/proc/{one['State']['Pid']}/root"))
     return Picture(
-        containers={str(one["Name"]).lstrip("/"): _container(one) for one in inspections},
+        containers={names[one["Id"]]: _container(one, names) for one in inspections},
         files=files,
         volumes={
             one["Name"]: {key: one.get(key) or {} for key in ("Driver", "Options", "Labels")}
@@ -131,9 +132,9 @@ def look(client: docker.DockerClient, *, parked: bool = True) -> Picture:
             for one in client.api.networks()
             if one["Name"] not in ("bridge", "host", "none", "podman")
         },
-        ids={str(one["Name"]).lstrip("/"): one["Id"] for one in inspections},
-        images={str(one["Name"]).lstrip("/"): one["Image"] for one in inspections},
-        made_from={str(one["Name"]).lstrip("/"): one["Config"]["Image"] for one in inspections},
+        ids={name: identity for identity, name in names.items()},
+        images={names[one["Id"]]: one["Image"] for one in inspections},
+        made_from={names[one["Id"]]: one["Config"]["Image"] for one in inspections},
     )
 
 
@@ -274,7 +275,8 @@ def _descriptors(value: Any) -> Iterator[Mapping[str, Any]]:
             yield from _descriptors(inner)
 
 
-def _container(inspection: Mapping[str, Any]) -> dict[str, Any]:
+def _container(inspection: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
+    """Return what has to be as it was; `names` are those of the containers, by their ids."""
     found = {key: value for key, value in copy.deepcopy(dict(inspection)).items() if key not in _ASSIGNED}
     state = inspection["State"]
     # Docker shows an empty list where it showed nothing, once it has been started again.
@@ -282,6 +284,10 @@ def _container(inspection: Mapping[str, Any]) -> dict[str, Any]:
     # Podman keeps variables and options in no order, and names each anonymous volume here.
     found["Config"] |= {"Env": sorted(inspection["Config"].get("Env") or []), "Image": ""}
     found["HostConfig"] |= {"Binds": sorted(map(_bind, inspection["HostConfig"].get("Binds") or []))}
+    kind, _, other = str(inspection["HostConfig"]["NetworkMode"]).partition(":")
+    if kind == "container":
+        # It has to be the container that has the name now.
+        found["HostConfig"]["NetworkMode"] = f"{kind}:{names.get(other, other)}"
     annotations = inspection["HostConfig"].get("Annotations")
     if annotations:
         found["HostConfig"]["Annotations"] = {key: annotations[key] for key in annotations if key != _PODMANS_LATER}

@@ -9,7 +9,7 @@ from typing import Final, Literal, TypeAlias
 
 from attrs import define, field, frozen
 
-from tests.faults.cases import Effect, Kind
+from tests.faults.cases import FAULTS, Effect, Kind
 
 Verdict: TypeAlias = Literal["go", "refuse", "drop", "full", "late", "lose", "dead"]
 """What becomes of an effect: it goes its way; it is refused with 500; its connection breaks; there is no room for it;
@@ -46,7 +46,7 @@ _VERDICTS: Final[Mapping[str, Verdict]] = {
 
 @define
 class Referee:
-    """Counts effects, and lets the planned fault happen at the planned one.
+    """Counts effects, and lets the planned fault happen at the planned one, or at the next one that it fits.
 
     Attributes:
         kill: kills the victim, and returns when it is dead.
@@ -90,10 +90,12 @@ class Referee:
                 return Turn("dead")
             effect = Effect(len(self.effects) + 1, kind, name)
             self.effects.append(effect)
-            if self._plan is None or self.struck is not None or (self._phase, effect.number) != self._plan[::2]:
+            if self._plan is None or self.struck is not None:
+                return Turn("go")
+            phase, fault, number = self._plan
+            if self._phase != phase or effect.number < number or kind not in FAULTS[fault][1]:
                 return Turn("go")
             self.struck, self.struck_at = effect, time.time()
-            fault = self._plan[1]
             if fault.startswith("kill"):
                 self._dead = fault == "kill-before"
         return self._strike(fault)

@@ -124,6 +124,7 @@ class Relay:
         self._referee = referee
         self._listener: socket.socket | None = None
         self._ends: set[socket.socket] = set()
+        self._at_work: dict[_End, tuple[str, float]] = {}
         self._lock = threading.Lock()
 
     @property
@@ -148,6 +149,11 @@ class Relay:
             self._listener.close()
             self._listener = None
         self.cut()
+
+    def at_work(self) -> list[tuple[str, float]]:
+        """Return the effects that the engine has not answered for, each with the moment when it was asked."""
+        with self._lock:
+            return list(self._at_work.values())
 
     def cut(self) -> None:
         """Break every connection."""
@@ -182,11 +188,17 @@ class Relay:
                     if not connected:
                         far.connect(str(self._engine))
                         connected = True
+                    with self._lock:
+                        if words:
+                            self._at_work[client] = words, time.time()
                     if not self._exchange(head, client, engine, turn, words):
                         return
+                    with self._lock:
+                        self._at_work.pop(client, None)
             finally:
                 with self._lock:
                     self._ends -= {near, far}
+                    self._at_work.pop(client, None)
 
     def _exchange(self, head: bytes, client: _End, engine: _End, turn: Turn, words: str | None) -> bool:
         """Pass one request and its answer on; False where the connection has no more of them."""

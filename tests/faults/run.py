@@ -29,7 +29,8 @@ from tests.faults import oracle
 from tests.faults.cases import PHASES, SCENES, Case, Effect, Phase, Scene
 from tests.faults.referee import Referee
 from tests.faults.relay import Relay
-from tests.faults.world import IMAGES, World
+from tests.faults.world import IMAGES
+from tests.faults.worlds import world_of
 
 PATIENCE: Final = 90.0
 """Seconds that a victim gets."""
@@ -201,8 +202,10 @@ class Stage:
 
     def _restart_engine(self, dead: threading.Event) -> None:
         """Kill the engine, let whoever waits for that go on, and start it again; an empty one if that fails."""
-        self.relay.close()
         struck = "" if self.referee.struck is None else self.referee.struck.name
+        begun = [(struck, self.referee.struck_at), *self.relay.at_work()]
+        creating = [moment for words, moment in begun if words.startswith(_CREATE)]
+        self.relay.close()
         # The victim waits for an answer: what its journal has now, it had when the engine died. The record goes right
         # after the last look.
         self.had_record = bool(oracle.records(self.scratch / "store")) and not struck.startswith("remove journal/")
@@ -216,9 +219,9 @@ class Stage:
             self._kill_victim()
             self._engine.start()
             self._furnish()
-        if struck.startswith(_CREATE):
+        if creating:
             # Nobody can do anything in the engine yet: no container that has such a volume can have been removed.
-            self.orphans = oracle.volumes_without_container(self.client, self.referee.struck_at)
+            self.orphans = oracle.volumes_without_container(self.client, min(creating))
         self.relay.open()
 
     def _kill_victim(self) -> None:
@@ -386,7 +389,7 @@ class Sweep:
     def _prepare(self, scene: Scene) -> None:
         shutil.rmtree(self._stage.scratch / "store", ignore_errors=True)
         self._stage.forget_starts()
-        World(self._stage.client, scene, self._stage.witness).build()
+        world_of(scene, self._stage.client, self._stage.witness).build()
 
     def _recover(self, scene: Scene, faults: list[str]) -> str:
         """Recover, now and then with a death on the way; add what goes wrong to `faults`, return the story in short."""
@@ -413,11 +416,8 @@ class Sweep:
 
     def _parts_agree(self) -> bool:
         volumes = self._stage.client.api.volumes()["Volumes"] or ()
-        for volume in volumes:
-            parts = Path(volume["Mountpoint"]) / "parts"
-            if parts.is_dir():
-                return len({part.read_text() for part in parts.iterdir()}) <= 1
-        return True
+        folders = [Path(volume["Mountpoint"]) / "parts" for volume in volumes]
+        return len({part.read_text() for folder in folders if folder.is_dir() for part in folder.iterdir()}) <= 1
 
     def _settled(self, stage: Stage, before: oracle.Picture, after: oracle.Picture | None) -> oracle.Picture:
         """Look until the world is as before or after, for the moment that an engine takes to start a container."""

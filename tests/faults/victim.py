@@ -29,7 +29,8 @@ from docker_rollback._volumes.access import volume_access
 from docker_rollback._volumes.access.direct import LocalProcess
 from tests.faults.cases import SCENES, Kind
 from tests.faults.relay import LATE
-from tests.faults.world import UpdateFailedError, World
+from tests.faults.world import UpdateFailedError
+from tests.faults.worlds import world_of
 
 
 class Control:
@@ -182,11 +183,11 @@ def play_rollback(job: dict[str, Any], control: Control) -> dict[str, Any]:
     """Take a backup, update, and fail or not; return what came of it."""
     scene = next(scene for scene in SCENES if scene.name == job["scene"])
     client = client_of(job["relay"])
-    world = World(client, scene, Path(job["witness"]))
+    world = world_of(scene, client, Path(job["witness"]))
     store = BackupStore(job["store"], disk=ToldDisk(control))
     check = healthy(timeout=10.0, stable_for=0.1)
     control.tell(say="enter", phase="backup")
-    tx = rollback("shop", client=client, store=store, verify=check, keep=2, way=scene.way)
+    tx = rollback(*world.names, client=client, store=store, verify=check, keep=2, way=scene.way)
     error: BaseException | None = None
     try:
         with tx:

@@ -1,31 +1,26 @@
-"""The container of the sweep, all that belongs to it, and its update."""
+"""What every world of the sweep has: containers, all that belongs to them, and an update of them."""
 
 from __future__ import annotations
 
-import os
-import shutil
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
-from typing import Any, Final
+from typing import ClassVar, Final
 
 import docker
 from docker.errors import APIError, NotFound
 
 from docker_rollback import Rollback
 from tests.faults.cases import Scene
-from tests.unit.volumes import awkward
 
-NAME: Final = "shop"
 # A name with its registry means the same on every engine.
 IMAGES: Final = {"1": "localhost/docker-rollback-faults:1", "2": "localhost/docker-rollback-faults:2"}
-NETWORK: Final = "front"
-VOLUME: Final = "orders"
-SUBNETS: Final = {"1": "10.217.3", "2": "10.217.4"}
 
 # The service looks at its data first: parts of two generations together are what no start may ever see.
 SERVICE: Final = """
-if [ "$(cat /data/parts/* | sort -u | wc -l)" -gt 1 ]; then cat /data/parts/* | tr '\\n' ' ' >> /witness/mixed; fi
+parts=$(cat /data/parts/* /cache/parts/* 2>/dev/null)
+if [ "$(echo "$parts" | sort -u | wc -l)" -gt 1 ]; then echo "$parts" | tr '\\n' ' ' >> /witness/mixed; fi
 echo "$VERSION" >> /witness/started
 exec sleep 1000000
 """
@@ -37,44 +32,38 @@ class UpdateFailedError(Exception):
     """What the update raises in the end."""
 
 
-class World:
-    """The container, its network, its volumes, and its update.
+class World(ABC):
+    """Some containers, their networks, their volumes, and their update.
 
     Args:
         client: a client of the engine.
-        scene: which container, and which update.
+        scene: which containers, and which update.
         witness: a folder of this machine that every service writes to, outside all volumes.
+
+    Attributes:
+        names: the containers that are rolled back.
     """
+
+    names: ClassVar[tuple[str, ...]]
 
     def __init__(self, client: docker.DockerClient, scene: Scene, witness: Path) -> None:
         self._client = client
         self._scene = scene
         self._witness = witness
 
+    @abstractmethod
     def build(self) -> None:
-        """Remove whatever there is in the engine, and make everything anew."""
-        self.clear()
-        self._client.api.create_volume(VOLUME, labels={"of": NAME})
-        self._create_network("1")
-        data = self.folder(VOLUME)
-        awkward.make(data)
-        self._write_parts("1")
-        shutil.rmtree(data / "many")
-        self._client.api.start(self._create("1"))
-        cache = self.folder(self.anonymous())
-        (cache / "warm").write_text("yes\n")
-        os.setxattr(cache / "warm", "user.kept", b"1")
-        (cache / "folder").mkdir(mode=0o750)
-        if self._scene.dirty:
-            command = "mkdir -p /own/folder && cd /own/folder && echo mine > file && ln -s file link && rm /etc/group"
-            code, said = self._client.containers.get(NAME).exec_run(["sh", "-c", command])
-            if code != 0:
-                raise RuntimeError(f"the container could not be made dirty: {said!r}")
+        """Remove everything that there is in the engine, and make everything anew."""
+
+    @abstractmethod
+    def update(self, tx: Rollback, told: Told) -> None:
+        """Do what the update does; `told` names each change of files before it is made."""
 
     def clear(self) -> None:
         """Remove every container, volume and network, and every image but those of the sweep."""
         api = self._client.api
-        for container in api.containers(all=True):
+        # Those first that were made last: Podman keeps a container whose namespaces another one uses.
+        for container in sorted(api.containers(all=True), key=lambda one: one["Created"], reverse=True):
             _removed(api.remove_container, container["Id"], force=True, v=True)
         for volume in api.volumes()["Volumes"] or ():
             _removed(api.remove_volume, volume["Name"], force=True)
@@ -88,90 +77,40 @@ class World:
                     with suppress(APIError):
                         api.remove_image(image["Id"], force=True)
 
-    def update(self, tx: Rollback, told: Told) -> None:
-        """Do what the update of this scene does: it changes container, volume and network."""
-        api = self._client.api
-        if self._scene.library:
-            tx.replace(NAME, image=IMAGES["2"], pull="never", environment={"VERSION": "2"})
-            self._change_data(told)
-            return
-        api.stop(NAME)
-        if self._scene.replace:
-            api.remove_container(NAME, v=True)
-            api.remove_network(NETWORK)
-            self._create_network("2")
-            self._change_data(told)
-            api.start(self._create("2"))
-            return
-        self._change_data(told)
-        api.rename(NAME, f"{NAME}-old")
-        api.disconnect_container_from_network(f"{NAME}-old", NETWORK)
-        # An engine that is started again would start it, too.
-        held: Any = {"Name": "no"}
-        api.update_container(f"{NAME}-old", mem_limit=64 << 20, memswap_limit=128 << 20, restart_policy=held)
-        api.start(self._create("2"))
-
     def folder(self, volume: str) -> Path:
         """Return where the files of a volume are."""
         return Path(str(self._client.api.inspect_volume(volume)["Mountpoint"]))
 
-    def anonymous(self) -> str:
-        """Return the name of the anonymous volume of the container."""
-        mounts = self._client.api.inspect_container(NAME)["Mounts"]
-        return next(str(mount["Name"]) for mount in mounts if mount["Destination"] == "/cache")
+    def anonymous(self, container: str) -> Path:
+        """Return where the files of the anonymous volume of a container are."""
+        mounts = self._client.api.inspect_container(container)["Mounts"]
+        return self.folder(next(str(mount["Name"]) for mount in mounts if mount["Destination"] == "/cache"))
 
-    def _change_data(self, told: Told) -> None:
-        data = self.folder(VOLUME)
-        with told("change files in place"):
-            self._write_parts("2")
-        with told("remove a folder"):
-            shutil.rmtree(data / "deep")
-        with told("add and rename files"):
-            (data / "stray").mkdir()
-            (data / "stray" / "file").write_text("half\n")
-            (data / "names").rename(data / "stray" / "names")
-            (data / "deep").symlink_to("/etc")
-
-    def _write_parts(self, generation: str) -> None:
-        parts = self.folder(VOLUME) / "parts"
+    def write_parts(self, volume: str, generation: str) -> None:
+        """Write the files of a volume that are all of one generation."""
+        parts = self.folder(volume) / "parts"
         parts.mkdir(exist_ok=True)
         for number in range(12):
             (parts / str(number)).write_text(f"{generation}\n")
 
-    def _create_network(self, version: str) -> None:
-        pool = docker.types.IPAMPool(subnet=f"{SUBNETS[version]}.0/24")
-        self._client.api.create_network(
-            NETWORK, ipam=docker.types.IPAMConfig(pool_configs=[pool]), labels={"version": version}
-        )
+    def write_in(self, container: str) -> None:
+        """Have a container write outside its volumes."""
+        command = "mkdir -p /own/folder && cd /own/folder && echo mine > file && ln -s file link && rm /etc/group"
+        code, said = self._client.containers.get(container).exec_run(["sh", "-c", command])
+        if code != 0:
+            raise RuntimeError(f"{container} could not be made dirty: {said!r}")
 
-    def _create(self, version: str) -> str:
-        subnet = SUBNETS[version if self._scene.replace else "1"]
-        body: dict[str, Any] = {
+    def create(self, name: str, version: str, body: dict[str, object]) -> str:
+        """Create a container of the update's version, and return its id."""
+        whole = {
             "Image": IMAGES[version],
             "Cmd": ["sh", "-c", SERVICE],
             "Env": [f"VERSION={version}", "B=2", "EMPTY="],
-            "Labels": {"role": "till"},
-            "Hostname": "counter",
-            "Volumes": {"/cache": {}},
             "StopSignal": "SIGKILL",
-            "HostConfig": {
-                "Binds": [f"{VOLUME}:/data", f"{self._witness}:/witness"],
-                "NetworkMode": NETWORK,
-                "RestartPolicy": {"Name": "always"},
-                "Memory": 32 << 20,
-                "CapAdd": ["NET_ADMIN"],
-            },
-            "NetworkingConfig": {
-                "EndpointsConfig": {
-                    NETWORK: {
-                        "Aliases": ["till", "desk"],
-                        "IPAMConfig": {"IPv4Address": f"{subnet}.{77 + int(version)}"},
-                    }
-                }
-            },
+            **body,
         }
-        create: Any = self._client.api.create_container_from_config
-        return str(create(body, NAME)["Id"])
+        create: Callable[..., dict[str, str]] = self._client.api.create_container_from_config
+        return create(whole, name)["Id"]
 
 
 def _removed(remove: Callable[..., None], name: str, **options: bool) -> None:

@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from docker_rollback import BackupStore, CheckedContainer, Progress, Status, recover
+from docker_rollback._rollback.signals import Signals
 from tests.unit.shop import Shop, UpdateFailedError
 
 
@@ -304,3 +305,28 @@ def test_a_forked_child_holds_nothing(tmp_path: Path) -> None:
             assert store.get(operation).containers[0].id == again.id
     finally:
         os.kill(child, signal.SIGKILL)
+
+
+@pytest.mark.parametrize(
+    ("sent", "ends"),
+    [
+        ([signal.SIGTERM, signal.SIGHUP], SystemExit(143)),
+        ([signal.SIGHUP, signal.SIGTERM], SystemExit(129)),
+        ([signal.SIGHUP, signal.SIGINT], SystemExit(129)),
+        ([signal.SIGINT, signal.SIGHUP], KeyboardInterrupt()),
+    ],
+)
+def test_the_first_of_two_deferred_signals_counts(sent: list[signal.Signals], ends: BaseException) -> None:
+    """It is raised once, and not if such an exception leaves the block anyway."""
+    for leaving in (None, ValueError(), SystemExit(1), KeyboardInterrupt()):
+        with Signals() as signals:
+            with signals.deferring("the work"):
+                for number in sent:
+                    signal.raise_signal(number)
+            if isinstance(leaving, SystemExit | KeyboardInterrupt):
+                signals.deliver(leaving)
+            else:
+                with pytest.raises(type(ends)) as ended:
+                    signals.deliver(leaving)
+                assert ended.value.args == ends.args
+            signals.deliver(None)

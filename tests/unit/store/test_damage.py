@@ -225,6 +225,11 @@ def first(data: dict[str, object]) -> dict[str, object]:
     return entry
 
 
+def of_format(version: str) -> Damage:
+    """Return the damage of an index that says that it has a format."""
+    return rewrite(lambda data: data.update(annotations={"io.docker-rollback.format": version}))
+
+
 INDEX_DAMAGES: dict[str, Damage] = {
     "cut short": truncate,
     "empty": empty,
@@ -255,7 +260,11 @@ INDEX_DAMAGES: dict[str, Damage] = {
     "annotations of numbers": rewrite(lambda data: first(data).update(annotations={"a": 1})),
     "annotations are a list": rewrite(lambda data: first(data).update(annotations=[])),
     "another schema": rewrite(lambda data: data.update(schemaVersion=3)),
-    "a format that is no number": rewrite(lambda data: data.update(annotations={"io.docker-rollback.format": "x"})),
+    "a format that is no number": of_format("x"),
+    "a format that is empty": of_format(""),
+    "a format below zero": of_format("-1"),
+    "a format that is too long": of_format("1" * 10),
+    "a format in other digits": of_format("\u0661"),
 }
 
 

@@ -62,6 +62,7 @@ class ImageImport:
         self._workspace = workspace
         self._wanted = tuple(layers)
         self._held = dict(held)
+        self._known = {blob.digest: layer for layer, blob in held.items()}
         self._threads = threads
         self._links: dict[str, str] = {}
         self._texts: dict[str, bytes] = {}
@@ -138,7 +139,10 @@ class ImageImport:
     def _take_layer(self, name: str, head: bytes, file: IO[bytes]) -> None:
         kind = compression(head)
         digest = digest_in(name)
-        if kind is not None:
+        if kind is not None and digest in self._known:
+            # The store has this very blob, which need not be decompressed to learn which layer it is.
+            self._sent[self._known[digest]] = self._held[self._known[digest]]
+        elif kind is not None:
             self._take_compressed(name, kind, head, file)
         elif digest is None or digest in set(self._wanted) - self._held.keys():
             # Other layers need no hashing: they belong to another image or an attestation, or the store has them.

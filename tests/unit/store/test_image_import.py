@@ -9,6 +9,7 @@ import pytest
 from attrs import evolve
 
 from docker_rollback._model.backup import Descriptor
+from docker_rollback._store import image_import
 from docker_rollback._store.image_manifests import digest_in
 from docker_rollback._store.store import BackupStore
 from docker_rollback._store.streams import compression, decompressed
@@ -202,6 +203,24 @@ def test_layers_that_the_store_holds_are_not_stored_again(store: BackupStore, la
     take(store, making.oci_plain(second), second)
     added = [path for path in making.blob_files(store) if path.name not in before]
     assert sum(path.stat().st_size for path in added) < 5000
+
+
+def test_a_compressed_layer_that_the_store_has_is_not_decompressed(
+    store: BackupStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a commit in containerd's store, which exports the whole image, the new layer alone is; the manifest stays."""
+    take(store, making.oci_gzip(image(b"base" * 1000)), image(b"base" * 1000))
+    img, kinds = image(b"base" * 1000, b"more"), []
+
+    def counted(source: Iterator[bytes], kind: str) -> Iterator[bytes]:
+        kinds.append(kind)
+        return decompressed(source, kind)
+
+    monkeypatch.setattr(image_import, "decompressed", counted)
+    manifest = take(store, making.oci_gzip(img), img)
+    assert kinds == ["gzip"]
+    assert manifest.digest == digest(making.manifest_of(img, making.gzipped(img), "+gzip"))
+    store.verify("b1", deep=True)
 
 
 def test_a_rotten_layer_is_stored_again_and_mends_its_backup(store: BackupStore) -> None:

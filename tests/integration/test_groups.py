@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import secrets
+import threading
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -12,7 +14,17 @@ import docker
 import pytest
 from docker.errors import NotFound
 
-from docker_rollback import BackupStore, DockerEngine, RollbackRequested, Status, UpdateRejectedError, compare, rollback
+from docker_rollback import (
+    BackupStore,
+    DockerEngine,
+    RollbackRequested,
+    Status,
+    UpdateRejectedError,
+    compare,
+    recover,
+    rollback,
+)
+from docker_rollback.errors import CaptureError
 from tests.integration.counting import REQUESTS, SERVICE
 
 pytestmark = pytest.mark.engine
@@ -169,3 +181,57 @@ def test_eight_that_take_a_second_each_to_stop_are_down_together(
         for name in reversed(bodies):
             with suppress(NotFound):
                 docker_client.api.remove_container(name, force=True, v=True)
+
+
+def test_one_that_is_removed_on_the_way_down_holds_up_no_other(
+    docker_client: docker.DockerClient, busybox_image: str, test_labels: dict[str, str], tmp_path: Path
+) -> None:
+    """Of eight, one ignores its signal, one dies by itself, and somebody removes one: the error names that one."""
+    token, api = secrets.token_hex(4), docker_client.api
+    names = {role: f"{role}-{token}" for role in ("base", "stubborn", "removed", *"abcde")}
+    project = {"com.docker.compose.project": f"down-{token}"}
+    create: Any = api.create_container_from_config
+    for role, name in names.items():
+        labels = project | {
+            "com.docker.compose.service": role,
+            "com.docker.compose.depends_on": "" if role == "base" else "base:service_started:false",
+        }
+        script = "trap '' TERM; while :; do sleep 0.1; done" if role == "stubborn" else SERVICE
+        body = {"Image": busybox_image, "Cmd": ["sh", "-c", script], "Labels": test_labels | labels, "StopTimeout": 3}
+        create(body, name)
+        api.start(name)
+    before = {role: api.inspect_container(name) for role, name in names.items()}
+    went: list[str] = []
+
+    def status(role: str) -> str:
+        return str(api.inspect_container(names[role])["State"]["Status"])
+
+    def interfere() -> None:
+        # The others wait for the stubborn one, and the one that they need has not been asked to stop.
+        while status("removed") != "exited":
+            time.sleep(0.05)
+        went.append(status("stubborn"))
+        api.remove_container(names["removed"])
+        api.kill(names["base"])
+
+    other = threading.Thread(target=interfere)
+    try:
+        other.start()
+        with (
+            pytest.raises(CaptureError) as failed,
+            rollback(*names.values(), client=docker_client, store=BackupStore(tmp_path)),
+        ):
+            pytest.fail("there is no backup")
+        other.join()
+        assert went in (["running"], ["stopping"])
+        assert failed.value.container == names["removed"]
+        after = {role: api.inspect_container(name) for role, name in names.items()}
+        assert {role: found["State"]["Status"] for role, found in after.items()} == dict.fromkeys(names, "running")
+        assert [role for role in names if after[role]["Id"] != before[role]["Id"]] == ["removed"]
+        assert all(found["State"]["StartedAt"] >= after["base"]["State"]["StartedAt"] for found in after.values())
+        assert recover(client=docker_client, store=BackupStore(tmp_path)) == ()
+    finally:
+        other.join()
+        for name in names.values():
+            with suppress(NotFound):
+                api.remove_container(name, force=True, v=True)

@@ -55,6 +55,8 @@ _OURS: Final = re.compile(r"^(?:localhost/|docker\.io/library/)?docker-rollback(
 _KILLED: Final = 137
 _SHOWS: Final = 3.0
 """Seconds after the start of a run in which Docker shows that it has lost it."""
+_TOO_EARLY: Final = "cannot join network"
+"""A part of the error of a container that was started before the one whose network it uses."""
 _PARKED: Final = "-docker-rollback-"
 _PODMANS_LATER: Final = "io.podman.annotations.pids-limit"
 """An annotation that Podman writes once it has been asked for a limit, from a field that is compared."""
@@ -162,6 +164,8 @@ def _made_from_others(before: Picture, after: Picture) -> Iterator[str]:
 def mend_lost_runs(client: docker.DockerClient, outcome: str) -> list[str]:
     """Replace by hand the runs that Docker has lost after its own death (moby 48912); name them, a line for each.
 
+    Those too that it has not begun: it starts all containers at once, and so one in the network of another too early.
+
     Args:
         client: a client of the engine.
         outcome: the status that the library had told by then; the lines name it.
@@ -183,6 +187,12 @@ def mend_lost_runs(client: docker.DockerClient, outcome: str) -> list[str]:
             # By then the engine has taken the end of the earlier run for the end of this one.
             time.sleep(_SHOWS)
         client.api.update_container(one["Id"], restart_policy=inspection["HostConfig"]["RestartPolicy"])
+    for one in client.api.containers(all=True):
+        inspection = client.api.inspect_container(one["Id"])
+        state, policy = inspection["State"], inspection["HostConfig"]["RestartPolicy"]
+        if state["Status"] == "exited" and policy["Name"] == "always" and _TOO_EARLY in str(state.get("Error")):
+            told.append(f"Docker started {inspection['Name'][1:]} before its network was there, the update {outcome}")
+            client.api.start(one["Id"])
     return told
 
 

@@ -224,6 +224,51 @@ def test_a_lost_run_is_excused_once_the_library_has_nothing_to_do(
     assert outcome.faults == (() if excuse else ("containers.shop.lost: was False, is True",))
 
 
+class Started:
+    """An engine that has one container, and has been started again.
+
+    Args:
+        policy: its restart policy.
+        error: why it could not be started.
+    """
+
+    def __init__(self, policy: str, error: str) -> None:
+        self.api = self
+        self._policy, self._error = policy, error
+        self.started: list[str] = []
+
+    def containers(self, **_: bool) -> list[dict[str, str]]:
+        """List it."""
+        return [{"Id": "1"}]
+
+    def inspect_container(self, _: str) -> dict[str, Any]:
+        """Inspect it."""
+        state = {"Status": "exited", "Running": False, "Restarting": False, "ExitCode": 137, "Error": self._error}
+        policy = {"RestartPolicy": {"Name": self._policy}}
+        return {"Name": "/sidecar", "State": state, "HostConfig": policy, "NetworkSettings": {"Networks": {}}}
+
+    def start(self, identity: str) -> None:
+        """Start it."""
+        self.started.append(identity)
+
+
+@pytest.mark.parametrize(
+    ("policy", "error", "is_excused"),
+    [
+        ("always", "cannot join network of a non running container: 0123", True),
+        ("no", "cannot join network of a non running container: 0123", False),
+        ("always", "", False),
+    ],
+)
+def test_one_in_the_network_of_another_is_excused_that_docker_started_too_early(
+    policy: str, error: str, *, is_excused: bool
+) -> None:
+    """Docker's own start does not wait for the other; one that is held, or was not started at all, is a fault."""
+    engine: Any = Started(policy, error)
+    assert bool(oracle.mend_lost_runs(engine, "committed")) == is_excused
+    assert engine.started == (["1"] if is_excused else [])
+
+
 class Volumes:
     """An engine that has nothing but anonymous volumes, each with the second in which it was made."""
 

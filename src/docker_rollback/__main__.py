@@ -53,6 +53,7 @@ def _print(finished: Sequence[Recovered]) -> None:
     for operation in finished:
         kept = f"; the state before recovery is kept as backup {operation.kept}" if operation.kept else ""
         sys.stdout.write(f"{', '.join(operation.containers)}: {operation.operation} is {operation.outcome}{kept}\n")
+        sys.stdout.writelines(f"  {sentence}\n" for sentence in operation.files)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -8,7 +8,15 @@ from collections.abc import Collection, Sequence
 from typing import TypeAlias, TypedDict, Unpack, cast
 
 from docker_rollback._arguments import ContainerArgument, flag, function, instance, reference_of, text
-from docker_rollback._capture import Capture, CaptureOptions, HookArgument, Hooks, Preflight, VolumeOptions
+from docker_rollback._capture import (
+    Capture,
+    CaptureOptions,
+    FilesArgument,
+    HookArgument,
+    Hooks,
+    Preflight,
+    VolumeOptions,
+)
 from docker_rollback._containers import ContainerSnapshotter, Traces, locked
 from docker_rollback._engine import Client, Engine, as_engine
 from docker_rollback._host import Timer
@@ -47,6 +55,7 @@ class RollbackArguments(TypedDict, total=False):
     resume: bool
     shared: Shared
     include_binds: Collection[str]
+    include_files: FilesArgument
     exclude: Collection[ExcludeArgument]
     verify: Check | Sequence[Check] | None
     watch: float | None
@@ -77,6 +86,7 @@ def rollback(
     resume: bool = True,
     shared: Shared = "refuse",
     include_binds: Collection[str] = (),
+    include_files: FilesArgument = False,
     exclude: Collection[ExcludeArgument] = (),
     verify: Check | Sequence[Check] | None = _HEALTHY,
     watch: float | None = None,
@@ -110,6 +120,9 @@ def rollback(
             begin, "stop" it for the capture as well, or "ignore" it. With "ignore" the archive may mix several moments.
         include_binds: paths of folders and files on the engine's host that the containers bind, and whose content is
             backed up and restored like a volume's. The content of other bind mounts stays as it is.
+        include_files: True for the files that the compose project was started from (its compose files, and its
+            environment files or ``.env``), or the paths of files. They are files of the machine that runs this program.
+            A rollback writes back those that have changed, and keeps the content that they had in the store.
         exclude: data that is neither backed up nor restored: ``"cache"`` is a whole volume, ``"data:tmp/*.log"`` are
             paths within one; see `Exclude`.
         verify: the check that the update has to pass, several, or None. The default is `healthy()`.
@@ -173,6 +186,7 @@ def rollback(
             reporter=reporter,
         ),
         export_image=export_image,
+        include_files=include_files,
     )
     volumes = VolumeOptions(way=way, helper_image=helper_image, exclude=exclude, include_binds=include_binds)
     parts = build_parts(engine, _store(store), capture, volumes, reporter=reporter)

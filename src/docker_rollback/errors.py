@@ -533,8 +533,8 @@ class RollbackFailedError(DockerRollbackError):
         call = f"docker_rollback.restore({backup_id!r}, store={store!r})"
         if all(isinstance(failure, RestoreError) and failure.restored for failure in failures):
             advice = (
-                "everything was restored, but does not run as before, and another restore would end the same. Fix the "
-                f"cause, start the containers that do not run, then call docker_rollback.recover(store={store!r})"
+                "everything else was restored, and another restore would end the same. Fix the cause, start containers "
+                f"that do not run, copy files that are named, then call docker_rollback.recover(store={store!r})"
             )
         elif any(isinstance(failure, (BackupNotFoundError, CorruptBackupError)) for failure in failures):
             advice = f"its backup cannot be read. If you have a copy of it elsewhere, import that, then call {call}"

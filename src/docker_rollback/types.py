@@ -2,7 +2,7 @@
 
 from docker_rollback._api import ReplaceArguments, RollbackArguments, StoreArgument
 from docker_rollback._arguments import ContainerArgument
-from docker_rollback._capture import HookArgument
+from docker_rollback._capture import FilesArgument, HookArgument
 from docker_rollback._engine import Client
 from docker_rollback._host import Timer
 from docker_rollback._inspection import ChangeArguments
@@ -17,6 +17,7 @@ __all__ = [
     "Client",
     "ContainerArgument",
     "ExcludeArgument",
+    "FilesArgument",
     "HookArgument",
     "KeepArgument",
     "Listener",

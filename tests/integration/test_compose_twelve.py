@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 import shutil
+import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +16,7 @@ from typing import Any
 import docker
 import pytest
 
-from docker_rollback import BackupStore, Status, rollback
+from docker_rollback import BackupStore, Status, recover, rollback
 from tests.engines import debian
 from tests.integration.counting import SERVICE
 from tests.integration.test_compose import Project, service
@@ -137,17 +140,24 @@ def fail(twelve: Twelve, file: dict[str, Any], store: BackupStore) -> Any:
     before = twelve.stock()
     with (
         pytest.raises(subprocess.CalledProcessError),
-        rollback(project=twelve.name, client=twelve.client, store=store) as tx,
+        rollback(project=twelve.name, client=twelve.client, store=store, include_files=True) as tx,
     ):
         twelve.write(file)
         (twelve.folder / ".env").write_text("LEVEL=debug\n", encoding="utf-8")
         subprocess.run(twelve.words("up", "-d"), check=True, capture_output=True, text=True)
-    # As whoever deploys has to: an old container next to a new file is updated again by the next `up`.
-    twelve.write(twelve.old())
-    (twelve.folder / ".env").write_text(FILES[".env"], encoding="utf-8")
+    # An old container next to a new file is updated again by the next `up`.
+    check_files(twelve)
+    assert len(tx.outcome.files) == 2
     assert tx.status is Status.ROLLED_BACK
     assert twelve.stock() == before
     return tx
+
+
+def check_files(twelve: Twelve) -> None:
+    """Assert that the files that compose reads are as before, and nothing is next to them."""
+    assert json.loads(twelve.file.read_text(encoding="utf-8")) == twelve.old()
+    assert {name: (twelve.folder / name).read_text(encoding="utf-8") for name in FILES} == FILES
+    assert {path.name for path in twelve.folder.iterdir()} == {*FILES, twelve.file.name}
 
 
 def check_content(twelve: Twelve) -> None:
@@ -191,6 +201,39 @@ def test_what_compose_recreates_after_all_is_said(twelve: Twelve, store: BackupS
     said = twelve.up()
     after = twelve.ids()
     assert {name for name in ids if ids[name] != after[name]} == {sidecar}, said
+
+
+DIES = """
+import os, signal, subprocess, sys
+from pathlib import Path
+from docker_rollback import rollback
+project, store, file, new, *up = sys.argv[1:]
+with rollback(project=project, store=store, include_files=True):
+    Path(file).write_text(new)
+    Path(file).with_name(".env").unlink()
+    subprocess.run(up, capture_output=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_recovery_writes_the_files_back_and_keeps_a_repair(twelve: Twelve, store: BackupStore) -> None:
+    """The process dies during the update, and somebody mends the compose file before anything else happens."""
+    before, new = twelve.stock(), json.dumps(twelve.update("web", "sidecar"))
+    words = [twelve.name, str(store.path), str(twelve.file), new, *twelve.words("up", "-d")]
+    done = subprocess.run([sys.executable, "-c", DIES, *words], check=False, env=os.environ, timeout=300)
+    assert done.returncode == -signal.SIGKILL
+    assert twelve.file.read_text(encoding="utf-8") == new
+    twelve.file.write_text("# mended\n", encoding="utf-8")
+    (recovered,) = recover(client=twelve.client, store=store)
+    assert recovered.outcome == "rolled back"
+    assert twelve.stock() == before
+    check_files(twelve)
+    check_content(twelve)
+    (mended,) = [said for said in recovered.files if twelve.file.name in said]
+    assert Path(mended.split()[-1]).read_text(encoding="utf-8") == "# mended\n"
+    ids = twelve.ids()
+    twelve.up()
+    assert twelve.ids() == ids
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ from docker_rollback._capture.downtime_limit import DowntimeLimit
 from docker_rollback._capture.guards import Guards, Journalled
 from docker_rollback._capture.hooks import Hooks
 from docker_rollback._capture.options import CaptureOptions
+from docker_rollback._capture.project_files import store_files
 from docker_rollback._containers import (
     BoundPaths,
     ContainerSnapshotter,
@@ -194,6 +195,8 @@ class Capture:
                 kept_for=tuple(kept_for),
                 project=report.project,
                 excluded=report.excluded,
+                # Read as late as this, since the update that follows is what is undone.
+                files=store_files(report.files, draft, container=report.containers[0].name if report.files else ""),
             )
             self._refuse_added(report)
             if not (options.resume or kept_for):

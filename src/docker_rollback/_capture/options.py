@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import get_args
+import os
+from collections.abc import Collection, Iterable
+from pathlib import Path
+from typing import TypeAlias, get_args
 
 from attrs import field, frozen
 
@@ -11,6 +13,9 @@ from docker_rollback._arguments import flag, one_of, seconds, text, texts
 from docker_rollback._capture.hooks import Hooks
 from docker_rollback._host import folder_of
 from docker_rollback._model import Exclude, ExcludeArgument, Quiesce, Shared, Way, as_excludes
+
+FilesArgument: TypeAlias = bool | Collection[str | os.PathLike[str]]
+"""Whether the files of the compose project are backed up, or the paths of the files that are."""
 
 
 # A converter of this module, because the types of its arguments become those of the class's constructor.
@@ -20,6 +25,16 @@ def _excludes(given: Iterable[ExcludeArgument]) -> tuple[Exclude, ...]:
 
 def _folders(paths: Iterable[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(map(folder_of, texts("include_binds", paths, what="paths"))))
+
+
+def _files(given: FilesArgument) -> bool | tuple[str, ...]:
+    if isinstance(given, bool):
+        return given
+    if isinstance(given, str | bytes | os.PathLike) or not isinstance(given, Iterable):
+        raise TypeError(f"include_files is True, False or a list of paths, not {given!r}")
+    plain = [os.fspath(one) if isinstance(one, os.PathLike) else one for one in given]
+    paths = texts("include_files", plain, what="paths")
+    return tuple(dict.fromkeys(folder_of(str(Path(path).absolute())) for path in paths))
 
 
 @frozen(kw_only=True)
@@ -34,6 +49,8 @@ class CaptureOptions:
         max_downtime: for how many seconds they may be stopped or paused; None sets no limit.
         hooks: what to run around the capture and after a rollback; None runs nothing.
         export_image: whether their images go into the store.
+        include_files: whether the files that their compose project was started from are backed up; or the paths of the
+            files that are.
 
     Raises:
         ValueError, TypeError: a value is not among the choices.
@@ -45,6 +62,7 @@ class CaptureOptions:
     max_downtime: float | None = None
     hooks: Hooks | None = None
     export_image: bool = True
+    include_files: bool | tuple[str, ...] = field(default=False, converter=_files)
 
     def __attrs_post_init__(self) -> None:
         one_of("quiesce", self.quiesce, get_args(Quiesce))

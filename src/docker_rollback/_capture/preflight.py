@@ -12,6 +12,7 @@ from attrs import evolve, field, frozen
 
 from docker_rollback._capture import rules
 from docker_rollback._capture.options import CaptureOptions, VolumeOptions
+from docker_rollback._capture.project_files import started_from, unusable_files
 from docker_rollback._capture.scene import Facts, Scene
 from docker_rollback._containers import (
     NO_TRACES,
@@ -25,6 +26,7 @@ from docker_rollback._containers import (
     mountinfo_of,
     native_loss,
     needs_network_of_mode,
+    origin_in,
     own_container,
     require_members,
     settled,
@@ -32,8 +34,8 @@ from docker_rollback._containers import (
     unkept_names,
 )
 from docker_rollback._engine import ContainerFilter, Engine, Inspection
-from docker_rollback._host import now
-from docker_rollback._inspection import Report, bound_to, gap_of, hash_gap, observe, start_order
+from docker_rollback._host import is_of_this_machine, now
+from docker_rollback._inspection import COMPOSE_PROJECT, Report, bound_to, gap_of, hash_gap, observe, start_order
 from docker_rollback._model import ContainerSnapshot, Exclude, NotCovered, Observed, left_out
 from docker_rollback._store import BackupStore
 from docker_rollback._volumes import Survey, VolumeArchiver, mount_gaps
@@ -48,6 +50,11 @@ logger = logging.getLogger("docker_rollback")
 
 _ROOM_FOR_AN_IMAGE = 0.5
 """The share of an image's size that its layers take in the store, gzipped; measured at 0.42 for a Debian image."""
+
+_NO_FILES = (
+    "include_files=True, but no container has labels of compose that name files and that its image does not have; give "
+    "the paths of the files"
+)
 
 
 @frozen(eq=False)
@@ -88,7 +95,8 @@ class Preflight:
         Args:
             excluded: the data that the earlier backup excluded; it is excluded again, as far as it still exists.
         """
-        options, volumes = evolve(self._options, shared="ignore"), evolve(self._volumes, exclude=excluded)
+        options = evolve(self._options, shared="ignore", include_files=False)
+        volumes = evolve(self._volumes, exclude=excluded)
         return evolve(self, options=options, volumes=volumes, keeps=True)
 
     def observe(self, containers: Sequence[str], *, project: str | None = None) -> tuple[Observed, ...]:
@@ -146,6 +154,7 @@ class Preflight:
             free=free,
             free_files=free_files,
             project=scene.project,
+            files=scene.files,
         )
 
     def _look(self, containers: tuple[str, ...], project: str | None) -> Scene:
@@ -171,7 +180,39 @@ class Preflight:
             copies_into_volumes=self._engine.info().flavour != "podman",
             needs_mode_network=needs_network_of_mode(self._engine),
         )
-        return evolve(scene, gone_networks=self._gone_networks(scene), in_memory=self._in_memory(scene))
+        scene = evolve(scene, gone_networks=self._gone_networks(scene), in_memory=self._in_memory(scene))
+        return self._with_files(scene)
+
+    def _with_files(self, scene: Scene) -> Scene:
+        """Add the files of `include_files` to a scene, or the reasons why they cannot be backed up."""
+        include = self._options.include_files
+        if include is not True:
+            return evolve(scene, files=include or (), unusable_files=tuple(unusable_files(include or ())))
+        if (reason := self._why_not_here(scene)) is not None:
+            return evolve(scene, unusable_files=(f"include_files=True, but {reason}; give the paths of the files",))
+        files = dict.fromkeys(path for one in scene.group for path in self._started_from(one, scene))
+        reasons = tuple(unusable_files(files)) or (() if files else (_NO_FILES,))
+        return evolve(scene, files=tuple(files), unusable_files=reasons)
+
+    def _started_from(self, container: Observed, scene: Scene) -> tuple[str, ...]:
+        config, image = container.inspection["Config"], scene.facts[container.name].image
+        labels = config.get("Labels") or {}
+        if scene.project is not None and labels.get(COMPOSE_PROJECT) != scene.project.name:
+            return ()
+        # After a rollback its image may be a commit of ours, which has all labels of the container.
+        defaults = origin_in(image, container.inspection).defaults if image is not None else None
+        return started_from(labels, of_image=labels if defaults is None else defaults.among(config).get("Labels") or ())
+
+    def _why_not_here(self, scene: Scene) -> str | None:
+        """Return why the paths in the labels of containers may be those of other files here."""
+        info = self._engine.info()
+        if info.flavour == "fake":
+            return None
+        if scene.own.containers:
+            return "this program runs in a container, and sees other files than compose did"
+        if not info.address.startswith("unix://") or not all(is_of_this_machine(one.inspection) for one in scene.group):
+            return f"the engine at {info.address} may be on another machine, and so may the files"
+        return None
 
     def _facts(self, container: Observed, group: Sequence[Observed]) -> Facts:
         image, missing = find_image(self._engine, str(container.inspection["Image"])), dict[str, str]()

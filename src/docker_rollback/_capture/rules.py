@@ -164,6 +164,12 @@ def wrong_excludes(scene: Scene) -> Iterator[Refusal]:
         yield scene.group[0].name, reason
 
 
+def unusable_files(scene: Scene) -> Iterator[Refusal]:
+    """Refuse `include_files` if a file cannot be backed up, or could not be written back."""
+    for reason in scene.unusable_files:
+        yield scene.group[0].name, reason
+
+
 def unreachable_volumes(scene: Scene) -> Iterator[Refusal]:
     """Refuse a container if the data of a volume cannot be reached."""
     yield from scene.unreachable
@@ -192,6 +198,7 @@ RULES: Final[tuple[Rule, ...]] = (
     one_off_commands,
     unbound_folders,
     wrong_excludes,
+    unusable_files,
     unreachable_volumes,
     read_only_volumes,
 )

@@ -50,6 +50,8 @@ class Scene:
         surveys: the volumes to archive, as far as they can be reached.
         unreachable: for each volume that cannot be reached, the name of a container that has it, and the reason.
         copies_into_volumes: whether the engine fills an empty volume from the image.
+        files: the paths of the files of this machine that are backed up.
+        unusable_files: why some of them, or the project's own, cannot be.
         needs_mode_network: whether the engine cannot start a container if the network of its mode is gone.
     """
 
@@ -69,6 +71,8 @@ class Scene:
     surveys: Mapping[str, Survey] = field(factory=dict)
     unreachable: tuple[tuple[str, str], ...] = ()
     copies_into_volumes: bool = True
+    files: tuple[str, ...] = ()
+    unusable_files: tuple[str, ...] = ()
     needs_mode_network: bool = False
 
     @property

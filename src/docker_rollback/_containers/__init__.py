@@ -19,6 +19,7 @@ from docker_rollback._containers.images import (
     image_id_of,
     is_ours,
     name_of,
+    origin_in,
     provide_image,
     shown_image,
     take_name,

@@ -9,7 +9,7 @@ from typing import Final
 
 from attrs import frozen
 
-from docker_rollback._host import boot_id
+from docker_rollback._host import boot_id, machine_id
 from docker_rollback._names import STORE_LABEL
 from docker_rollback._store import BackupStore
 
@@ -34,7 +34,7 @@ class StoreIdentity:
         return {
             HOST_LABEL: socket.gethostname(),
             BOOT_LABEL: boot_id(),
-            _MACHINE: _machine_id(),
+            _MACHINE: machine_id(),
             STORE_LABEL: str(self._store.path),
             FOLDER_LABEL: _folder(self._store.path),
         }
@@ -47,7 +47,7 @@ class StoreIdentity:
 
     def is_rebooted(self, labels: Mapping[str, str]) -> bool:
         """Return True if the labels are from before the last boot of this machine: no process from then is alive."""
-        machine = _machine_id()
+        machine = machine_id()
         # Clones of a virtual machine may share a machine id, and only the host name distinguishes them.
         found, here = (labels.get(_MACHINE), labels.get(HOST_LABEL)), (machine, socket.gethostname())
         return bool(machine) and found == here and not self._is_of_this_boot(labels)
@@ -70,14 +70,6 @@ class StoreIdentity:
         elif not self._is_of_this_boot(labels):
             return False
         return bool(wanted) and wanted == found
-
-
-def _machine_id() -> str:
-    """Return the machine id; empty if there is none."""
-    try:
-        return Path("/etc/machine-id").read_text(encoding="ascii").strip()
-    except (OSError, ValueError):
-        return ""
 
 
 def _folder(path: Path) -> str:

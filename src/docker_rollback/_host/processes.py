@@ -82,6 +82,15 @@ def is_main_program(process: Path, container: Mapping[str, Any]) -> bool:
     return str(container["Id"]) in groups and owners == _EVERY_OWNER and began_with(process, container)
 
 
+def is_of_this_machine(container: Mapping[str, Any]) -> bool:
+    """Return False if a container runs, and no process of this machine is its main process."""
+    pid = int(container["State"].get("Pid") or 0)
+    try:
+        return not pid or str(container["Id"]) in Path(f"/proc/{pid}/cgroup").read_text()
+    except OSError:
+        return False
+
+
 def began_with(process: Path, container: Mapping[str, Any]) -> bool:
     """Return True if a process of this machine started at the container's last start."""
     try:

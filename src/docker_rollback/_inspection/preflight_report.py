@@ -34,6 +34,7 @@ class Report:
         free: the number of bytes that can be written to the store's file system.
         free_files: the number of files that can be created there; None if there is no limit.
         project: the compose project that was named.
+        files: the paths of the files that `include_files` asks for.
     """
 
     containers: tuple[Observed, ...]
@@ -50,6 +51,7 @@ class Report:
     free_files: int | None = None
     project: Project | None = None
     excluded: tuple[Exclude, ...] = ()
+    files: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         containers = ", ".join(repr(container.name) for container in self.containers)

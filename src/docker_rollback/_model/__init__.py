@@ -9,6 +9,7 @@ from docker_rollback._model.backup import (
     Descriptor,
     Detached,
     EngineRecord,
+    HostFile,
     ImageSnapshot,
     LedBack,
     Mount,

@@ -351,6 +351,25 @@ class Project:
 
 
 @frozen
+class HostFile:
+    """A file of the machine that took the backup, such as a compose file.
+
+    Attributes:
+        path: its absolute path.
+        mode: its permissions.
+        uid: the id of its owner.
+        gid: the id of its group.
+        data: its content.
+    """
+
+    path: str
+    mode: int
+    uid: int
+    gid: int
+    data: Descriptor
+
+
+@frozen
 class Backup:
     """An immutable record of containers, their volumes and networks at one moment.
 
@@ -370,6 +389,7 @@ class Backup:
             None if single containers were named.
         excluded: the data that was excluded.
         other_networks: the ids of all other networks at the capture. A rollback never removes them.
+        files: the files that `include_files` asked for.
     """
 
     id: str
@@ -384,6 +404,7 @@ class Backup:
     project: Project | None = None
     excluded: tuple[Exclude, ...] = ()
     other_networks: tuple[str, ...] = ()
+    files: tuple[HostFile, ...] = ()
 
     def __repr__(self) -> str:
         containers = ", ".join(repr(container.name) for container in self.containers)

@@ -28,12 +28,14 @@ class Recovered:
         containers: the names of its containers.
         outcome: how recovery ended it.
         kept: the id of the backup that recovery took of the state it found; None if there was nothing to keep.
+        files: a sentence for each file of `include_files` that was written back, or could not be.
     """
 
     operation: str
     containers: tuple[str, ...]
     outcome: Ending
     kept: str | None = None
+    files: tuple[str, ...] = ()
 
 
 @frozen

@@ -9,7 +9,7 @@ from datetime import datetime
 
 from attrs import evolve, frozen
 
-from docker_rollback._capture import Capture, CaptureOptions
+from docker_rollback._capture import Capture, CaptureOptions, check_unchanged
 from docker_rollback._containers import (
     DisturbedCaptureError,
     all_run,
@@ -91,8 +91,13 @@ class JournalledCapture:
                 self._note_runs(operation)
             record = operation.record
             resumed = (*record.guests, *(record.containers if options.resume else ()))
-            # Until they run, the record lists the stopped containers, so that discarding it starts them.
-            operation.enter(then, last=lambda: ensure_running(self._engine, resumed, timer=self._timer))
+
+            def last() -> None:
+                # Until they run, the record lists the stopped containers, so that discarding it starts them.
+                ensure_running(self._engine, resumed, timer=self._timer)
+                check_unchanged(backup)
+
+            operation.enter(then, last=last)
         except BaseException as error:
             removed = self._give_up(operation, error)
             if removed and isinstance(error, DockerRollbackError):

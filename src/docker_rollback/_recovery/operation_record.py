@@ -70,6 +70,7 @@ class Record:
         spares: whether volumes that were added to the project since its backup stay. A plain restore cannot know that
             an update added them.
         restore_tags: whether image names are moved back.
+        files_host: the machine on which the backup's files are written back; empty for none.
         came: the project when the rollback began. Anything that is not in it was added later, not by the update.
         stopped: the snapshots of the containers that are stopped for a capture, with images that were committed while
             they ran. A container that somebody removes is recreated from its snapshot. Empty once all run.
@@ -92,6 +93,7 @@ class Record:
     spares: bool = False
     came: Project | None = None
     restore_tags: bool = True
+    files_host: str = ""
     stopped: tuple[ContainerSnapshot, ...] = field(default=(), repr=False)
     networks: tuple[NetworkRecord, ...] = field(default=(), repr=False)
 

@@ -23,7 +23,7 @@ from docker_rollback._containers import (
     users_of,
 )
 from docker_rollback._engine import Engine
-from docker_rollback._host import Timer, now
+from docker_rollback._host import Timer, now, this_machine
 from docker_rollback._inspection import started_at
 from docker_rollback._model import (
     Backup,
@@ -44,6 +44,7 @@ from docker_rollback.errors import (
     ContainerBusyError,
     DockerRollbackError,
     EngineError,
+    RestoreError,
     StoreError,
     StoreNotFoundError,
     UnfinishedElsewhereError,
@@ -66,6 +67,9 @@ class Operation:
     Attributes:
         record: its journal record.
         notes: the image names that a restore moved back, and a sentence for each inexact result.
+        files: a sentence for each file that was written back or could not be, by its path.
+        leaves_files: whether no file is written back.
+        unwritten: an error for each file that could not be written back, by its path.
     """
 
     def __init__(
@@ -77,6 +81,9 @@ class Operation:
         self._clock = clock
         self.record: Record = record
         self.notes: list[LedBack | str] = []
+        self.files: dict[str, str] = {}
+        self.leaves_files: bool = False
+        self.unwritten: dict[str, RestoreError] = {}
 
     @property
     def id(self) -> str:
@@ -297,18 +304,23 @@ class Operations:
             StoreError, EngineError: the store or the engine failed; nothing is recorded.
         """
         record = self._record(operation, containers, volumes, "capturing")
-        record = evolve(record, guests=tuple(guests), project=project, restore_tags=restore_tags)
+        record = evolve(
+            record, guests=tuple(guests), project=project, restore_tags=restore_tags, files_host=this_machine()
+        )
         return self._operation(record).begin()
 
     def restoring(self, backup: Backup, *, restore_tags: bool = True) -> Operation:
-        """Begin the restore of a backup, or continue an interrupted one; raises as `begin` does."""
+        """Begin the restore of a backup, or continue an interrupted one; raises as `begin` does.
+
+        It writes no files back, because they may be the user's work of a long time.
+        """
         containers = [quiesced_container(container, "stop") for container in backup.containers]
         record = self._record(backup.id, containers, [one.name for one in backup.volumes], "rolling back")
         if backup.project is not None:
             record = evolve(record, project=backup.project.name, spares=True)
         operation = self.resume(record) or self._operation(record)
         began = operation.record is not record
-        operation.record = evolve(operation.record, restore_tags=restore_tags)
+        operation.record = evolve(operation.record, restore_tags=restore_tags, files_host="")
         return operation if began else operation.begin()
 
     def _record(self, operation: str, containers: Sequence[Resting], volumes: Iterable[str], phase: Phase) -> Record:

@@ -14,6 +14,7 @@ from docker_rollback._engine import ContainerFilter, Engine
 from docker_rollback._host import Timer, now
 from docker_rollback._inspection import Report
 from docker_rollback._model import Backup, Project, Recovered
+from docker_rollback._recovery.files_back import report_changed_files, write_files_back
 from docker_rollback._recovery.journalled_capture import JournalledCapture
 from docker_rollback._recovery.keeper import Keeper
 from docker_rollback._recovery.leftovers import LeftOver
@@ -159,7 +160,7 @@ class Recovery:
     # Rolling back
 
     def restore(self, backup: Backup, *, restore_tags: bool = True) -> None:
-        """Restore a backup outside an update; the caller holds the locks of its containers.
+        """Restore a backup outside an update, without its files; the caller holds the locks of its containers.
 
         Raises:
             UnsupportedContainerError: this program runs in one of them; nothing was touched.
@@ -167,6 +168,8 @@ class Recovery:
         """
         self._preflight.refuse_own(backup.containers)
         self._restorer.check(backup)
+        if backup.files:
+            logger.warning("a restore leaves files alone: %s", ", ".join(file.path for file in backup.files))
         operation = self._operations.restoring(backup, restore_tags=restore_tags)
         self._put_back(operation, backup)
         self.settle(operation, backup, rolled_back=True)
@@ -208,6 +211,11 @@ class Recovery:
         self._restorer.ensure_running(backup)
 
     def _put_back_once(self, operation: Operation, backup: Backup) -> None:
+        def before_resume() -> None:
+            # A container may bind one of the files.
+            write_files_back(operation, backup, self._store)
+            operation.try_enter("restored")
+
         operation.try_enter("rolling back")
         self._archiver.remove_left_over()
         with operation.reopening_after_errors(), operation.stopping_others(self._reporter, self._timer) as others:
@@ -217,7 +225,7 @@ class Recovery:
                 detached=DetachedContainers(
                     self._engine, known=operation.record.detached, record=operation.note_detached
                 ),
-                before_resume=lambda: operation.try_enter("restored"),
+                before_resume=before_resume,
                 restore_tags=operation.record.restore_tags,
                 note=operation.notes.append,
             )
@@ -352,6 +360,8 @@ class Recovery:
 
     def _finish(self, operation: Operation, *, asked: bool, keep_found: bool) -> Recovered:
         record = operation.record
+        # Whoever begins another operation may have put the files there that it is to use.
+        operation.leaves_files = not asked
         if record.phase == "capturing":
             self._journalled.discard(operation)
             return Recovered(record.operation, record.names, "discarded")
@@ -366,6 +376,7 @@ class Recovery:
         # The record has the id before the backup is taken, and that may have failed.
         kept = record.kept if record.kept in self._store.ids() else None
         if record.phase == "restored":
+            report_changed_files(operation, backup, self._store)
             self._resume_rest(operation, backup)
         else:
             found = operation.look()
@@ -379,7 +390,7 @@ class Recovery:
                 only = self._store.get(kept).project if kept is not None else None
             self._put_back(operation, backup)
         self.settle(operation, backup, rolled_back=True, only=only)
-        return Recovered(record.operation, record.names, "rolled back", kept)
+        return Recovered(record.operation, record.names, "rolled back", kept, tuple(operation.files.values()))
 
     def _resume_rest(self, operation: Operation, backup: Backup) -> None:
         """Start the containers that a rollback restored but had not started; those that have run since stay."""

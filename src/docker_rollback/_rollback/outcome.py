@@ -136,7 +136,10 @@ class Outcome:
         backup: the backup; None if none was taken.
         reason: why the update was rolled back or entering failed; None if the update stands.
         rejected: the checks that failed.
-        rolled_back: the restored containers, volumes and networks, in words; empty unless everything was restored.
+        rolled_back: the restored containers, volumes, networks and files, in words; empty unless everything was
+            restored.
+        files: a sentence for each file of `include_files` that was written back, with the place of the content that it
+            had, or that could not be written.
         names: the image names that point to their captured images again. The image of the failed update, which lost
             its name, stays in the engine.
         not_exact: the inexact results of the rollback, one sentence each.
@@ -161,6 +164,7 @@ class Outcome:
     rolled_back: tuple[str, ...] = ()
     names: tuple[LedBack, ...] = ()
     not_exact: tuple[str, ...] = ()
+    files: tuple[str, ...] = ()
     lost: float | None = None
     failures: tuple[Trouble, ...] = ()
     kept: str | None = None
@@ -222,10 +226,12 @@ class Outcome:
         for led_back in self.names:
             yield "image name", f"{led_back.name} restored to {led_back.image}"
         yield from (("not exact", sentence) for sentence in self.not_exact)
+        yield from (("files", sentence) for sentence in self.files)
         yield from (("failure", str(failure)) for failure in self.failures)
         yield from (("problem", str(problem)) for problem in self.problems)
         for earlier in self.recovered:
             yield "recovered", f"operation {earlier.operation} on {', '.join(earlier.containers)}: {earlier.outcome}"
+            yield from (("recovered", sentence) for sentence in earlier.files)
         yield from (("to do", sentence) for sentence in self.to_do)
 
 
@@ -276,6 +282,7 @@ class OutcomeBuilder:
     entered: bool = field(default=False, init=False)
     lost: float | None = field(default=None, init=False)
     kept: str | None = field(default=None, init=False)
+    files: tuple[str, ...] = field(default=(), init=False)
 
     @property
     def _recover(self) -> str:
@@ -314,6 +321,11 @@ class OutcomeBuilder:
             restore = ""
         self._to_do.append(f"the rollback failed: fix the cause, then call {self._recover}{restore}")
 
+    def files_failed(self, failures: Sequence[BaseException]) -> None:
+        """Record that everything was restored but files."""
+        self._failures = tuple(self._trouble(failure, self._reporter.current) for failure in failures)
+        self._to_do.append("files could not be written back: copy them from where the failures say")
+
     def restored(self, fact: LedBack | str) -> None:
         """Record an image name that was restored, or a sentence about an inexact result."""
         if isinstance(fact, LedBack):
@@ -350,6 +362,7 @@ class OutcomeBuilder:
             rolled_back=tuple(_things(backup)) if backup is not None and status is Status.ROLLED_BACK else (),
             names=tuple(self._names),
             not_exact=tuple(self._not_exact),
+            files=self.files,
             lost=self.lost,
             failures=self._failures,
             kept=self.kept,
@@ -393,3 +406,4 @@ def _things(backup: Backup) -> Iterator[str]:
     yield from (f"container {container.name!r}" for container in backup.containers)
     yield from (f"network {network.name!r}" for network in backup.networks)
     yield from (called(volume.name) for volume in backup.volumes)
+    yield from (f"file {file.path!r}" for file in backup.files)

@@ -251,7 +251,8 @@ class Rollback:
             UpdateRejectedError: a check failed; everything was restored.
             StoreError: the commit could not be written to the journal, so recovery could still have undone the update;
                 everything was restored.
-            RollbackFailedError: the update failed, and so did the rollback.
+            RollbackFailedError: the update failed, and so did the rollback, or a file of `include_files` could not be
+                written back.
         """
         leaving = error
         try:
@@ -324,6 +325,7 @@ class Rollback:
         except Exception as failure:
             self.status = Status.FAILED
             failures = (isinstance(failure, RestoreError) and failure.failures) or (failure,)
+            failures = (*failures, *operation.unwritten.values())
             self._builder.failed(failures, backup.id)
             raise RollbackFailedError(backup.id, names, failures, store=str(self._store.path)) from error
         except BaseException as interruption:
@@ -334,6 +336,11 @@ class Rollback:
                 f"docker_rollback.recover(store={str(self._store.path)!r})",
             )
             raise
+        if operation.unwritten:
+            self.status = Status.FAILED
+            unwritten = tuple(operation.unwritten.values())
+            self._builder.files_failed(unwritten)
+            raise RollbackFailedError(backup.id, names, unwritten, store=str(self._store.path)) from error
         add_note(
             error,
             f"docker-rollback: {', '.join(names)} rolled back to backup {backup.id}; "
@@ -373,8 +380,10 @@ class Rollback:
             logger.exception("backup %s: tidying up failed; the outcome stands", self.backup.id)
 
     def _conclude(self, leaving: BaseException | None) -> None:
-        for fact in self._operation.notes if self._operation is not None else ():
-            self._builder.restored(fact)
+        if self._operation is not None:
+            for fact in self._operation.notes:
+                self._builder.restored(fact)
+            self._builder.files = tuple(self._operation.files.values())
         for problem in self._hooks.problems:
             self._builder.problem(problem)
         self._outcome = self._builder.outcome(self.status, self._backup)

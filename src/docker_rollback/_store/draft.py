@@ -184,8 +184,9 @@ class Draft:
         known = {digest for image in images for digest in image.annotations.get(oci.KNOWN_AS_KEY, "").split()}
         originals = [self._layout.blobs.find(oci.JSON, digest) for digest in sorted(known)]
         record = add(oci.RECORD_JSON, codec.dump_backup(backup), {oci.TITLE: "backup.json"})
+        files = {file.data.digest: file.data for file in backup.files}
         children = [
-            self._artifact(oci.RECORD, empty, [record, *originals], {}),
+            self._artifact(oci.RECORD, empty, [record, *originals, *files.values()], {}),
             *(oci.dump_descriptor(image) for image in images),
             *(
                 self._artifact(oci.VOLUME, empty, _archives(volume), {oci.VOLUME_KEY: volume.name})

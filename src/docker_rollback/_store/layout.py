@@ -49,6 +49,7 @@ class Layout:
         self.drafts: Path = root / "drafts"
         self.holds: Path = root / "holds"
         self.journal: Path = root / "journal"
+        self.replaced: Path = root / "replaced"
         self.reserve: Path = root / "locks" / "reserve"
 
     def create(self) -> None:

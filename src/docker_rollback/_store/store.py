@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 import re
@@ -19,7 +20,7 @@ from docker_rollback._store.backup_import import import_backup
 from docker_rollback._store.catalog import Catalog
 from docker_rollback._store.draft import Draft
 from docker_rollback._store.export import backup_archive, image_archive
-from docker_rollback._store.files import DISK, Disk, temporary_for, translated, write_stream
+from docker_rollback._store.files import DISK, Disk, make_folders, temporary_for, translated, write_atomic, write_stream
 from docker_rollback._store.holds import Holds
 from docker_rollback._store.layout import Layout
 from docker_rollback._store.locations import default_path, file_path, store_path
@@ -338,6 +339,27 @@ class BackupStore:
                     stack.enter_context(self._holds.reading(backup_id, leaves))
             self._catalog.root(backup_id)
             yield
+
+    def keep_file(self, backup_id: str, path: str, content: bytes) -> Path:
+        """Keep a file of this machine as long as a backup, durably; return where it is.
+
+        Args:
+            backup_id: the backup.
+            path: the path of the file, from which its name here is made.
+            content: the content to keep.
+
+        Raises:
+            StoreError: it could not be written.
+        """
+        folder = self._layout.replaced / backup_id
+        name = re.sub(r"[^A-Za-z0-9_.-]", "_", Path(path).name)[:100]
+        # One content has one name, so another attempt keeps nothing twice.
+        kept = folder / f"{hashlib.sha256(content).hexdigest()[:16]}-{name}"
+        with self._layout.locked(f"keeping a file for backup {backup_id}"):
+            self._catalog.root(backup_id)
+            make_folders(folder, disk=self._disk)
+            write_atomic(kept, content, disk=self._disk)
+        return kept
 
     # Locks
 

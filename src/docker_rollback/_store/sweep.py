@@ -48,7 +48,7 @@ def clear_dead_drafts(layout: Layout, *, dry_run: bool = False) -> set[str]:
 
 
 def remove_draft(layout: Layout, folder: Path) -> None:
-    """Remove a draft's folder with its temporary files."""
+    """Remove a draft's folder, or another one of ours, with its files."""
     with translated(folder), suppress(FileNotFoundError):
         for path in list(folder.iterdir()):
             layout.disk.remove(path)
@@ -73,10 +73,13 @@ def sweep(
         remove_unheld(path, disk=layout.disk)
     pinned = clear_dead_drafts(layout, dry_run=dry_run)
     try:
-        kept = pinned | referred_to(layout, index or layout.index())
+        index = index or layout.index()
+        kept = pinned | referred_to(layout, index)
     except CorruptBackupError as error:
         logger.warning("removing no blobs, because a manifest is damaged: %s", error)
         return Sweep(skipped=str(error))
+    if not dry_run:
+        _remove_replaced(layout, {child.name for child in index.children})
     blobs = size = 0
     for name, length in _files(layout.blobs.folder):
         digest = "sha256:" + name
@@ -88,6 +91,15 @@ def sweep(
         blobs += 1
         size += length
     return Sweep(blobs, size)
+
+
+def _remove_replaced(layout: Layout, backups: set[str | None]) -> None:
+    """Remove the files that rollbacks replaced, of all backups that are gone."""
+    with translated(layout.replaced):
+        entries = list(os.scandir(layout.replaced)) if layout.replaced.exists() else []
+    for entry in entries:
+        if entry.name not in backups and entry.is_dir(follow_symlinks=False):
+            remove_draft(layout, Path(entry.path))
 
 
 def referred_to(layout: Layout, index: oci.Index) -> set[str]:

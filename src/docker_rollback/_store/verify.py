@@ -96,6 +96,7 @@ def verify(
                 known.add((blob.digest, blob.size))
     images = _check_images(layout, parts, manifests, root)
     volumes = _check_volumes(layout, parts.backup.volumes, manifests, root)
+    _check_files(layout, parts.backup, manifests, root)
     if len(manifests) != 1 + images + volumes:
         raise layout.blobs.corrupt(root.digest, "it refers to more than the backup's record does")
     if deep:
@@ -138,6 +139,14 @@ def _check_volumes(
             raise layout.blobs.corrupt(root.digest, f"it lacks the archive of volume {volume.name!r}")
         found.add(artifact)
     return len(found)
+
+
+def _check_files(layout: Layout, backup: Backup, manifests: dict[str, oci.Manifest], root: Descriptor) -> None:
+    records = [manifest for manifest in manifests.values() if manifest.artifact_type == oci.RECORD]
+    listed = {(layer.digest, layer.size) for record in records for layer in record.layers}
+    for file in backup.files:
+        if (file.data.digest, file.data.size) not in listed:
+            raise layout.blobs.corrupt(root.digest, f"it lacks the file {file.path[:200]!r}")
 
 
 def _check_content(layout: Layout, parts: Parts) -> None:

@@ -256,7 +256,7 @@ def test_a_container_that_was_written_to_since_gets_a_second_guard(store: Backup
 
 def test_the_guards_of_a_store_are_known_by_every_path_to_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A link leads to the same store, a reboot too; a label or a name alone, another store, another machine do not."""
-    monkeypatch.setattr("docker_rollback._containers.store_identity._machine_id", lambda: "/etc/machine-id")
+    monkeypatch.setattr("docker_rollback._containers.store_identity.machine_id", lambda: "/etc/machine-id")
     monkeypatch.setattr("docker_rollback._containers.store_identity.boot_id", lambda: "boot")
     (tmp_path / "link").symlink_to(tmp_path / "store")
     store, linked, other = (BackupStore(tmp_path / name) for name in ("store", "link", "other"))

@@ -50,7 +50,7 @@ def test_another_host_is_believed(shop: Shop) -> None:
 
 def test_this_machine_before_its_last_boot_is_dead(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its store has the note from which to finish, and the error names it."""
-    monkeypatch.setattr("docker_rollback._containers.store_identity._machine_id", lambda: "/etc/machine-id")
+    monkeypatch.setattr("docker_rollback._containers.store_identity.machine_id", lambda: "/etc/machine-id")
     monkeypatch.setattr("docker_rollback._containers.store_identity.boot_id", lambda: "boot")
     mark(shop, machine="/etc/machine-id", host=socket.gethostname())
     with pytest.raises(UnfinishedRollbackError, match="another store") as refused, shop.rollback():
@@ -93,7 +93,7 @@ def test_a_living_clone_of_this_machine_is_believed(
     shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Virtual machines of one template have one machine id, and stores with the same path and inode."""
-    monkeypatch.setattr("docker_rollback._containers.store_identity._machine_id", lambda: "/etc/machine-id")
+    monkeypatch.setattr("docker_rollback._containers.store_identity.machine_id", lambda: "/etc/machine-id")
     monkeypatch.setattr("docker_rollback._containers.store_identity.boot_id", lambda: "boot")
     for store in (shop.store, BackupStore(tmp_path / "other")):
         store.check()
@@ -114,7 +114,7 @@ def test_a_mark_that_a_reboot_left_over_is_no_dead_end(
     shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where its store is there and has no note of it, there is nothing to finish."""
-    monkeypatch.setattr("docker_rollback._containers.store_identity._machine_id", lambda: "/etc/machine-id")
+    monkeypatch.setattr("docker_rollback._containers.store_identity.machine_id", lambda: "/etc/machine-id")
     monkeypatch.setattr("docker_rollback._containers.store_identity.boot_id", lambda: "boot")
     other = BackupStore(tmp_path / "other")
     other.check()

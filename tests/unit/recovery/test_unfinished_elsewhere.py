@@ -276,7 +276,7 @@ def test_another_folder_in_the_place_of_a_store_is_not_touched(shop: Shop, other
 
 def test_after_a_boot_a_store_whose_disk_is_not_mounted_is_missed(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     """The empty folder in its place has no record; the lock volume stays, and the command says what to look at."""
-    monkeypatch.setattr("docker_rollback._containers.store_identity._machine_id", lambda: "/etc/machine-id")
+    monkeypatch.setattr("docker_rollback._containers.store_identity.machine_id", lambda: "/etc/machine-id")
     monkeypatch.setattr("docker_rollback._containers.store_identity.boot_id", lambda: "boot")
     shop.store.path.mkdir()
     mark(shop, machine="/etc/machine-id", host=socket.gethostname(), store=str(shop.store.path), folder="1:2")

@@ -352,7 +352,7 @@ def test_downtime_is_from_the_stop_to_running_again(shop: Shop) -> None:
 
 KEYS = {
     "format", "status", "entered", "containers", "begun", "ended", "steps", "downtime", "backup", "reason", "rejected",
-    "rolled_back", "names", "not_exact", "lost", "failures", "kept", "problems", "to_do", "recovered",
+    "rolled_back", "names", "not_exact", "files", "lost", "failures", "kept", "problems", "to_do", "recovered",
 }  # fmt: skip
 
 

@@ -218,6 +218,12 @@ def large_volume(forgery: Forgery) -> None:
     forgery.record["backup"]["volumes"][0]["size"] -= 1
 
 
+def lost_file(forgery: Forgery) -> None:
+    """Let the record name a file that the backup does not refer to."""
+    data = {"mediaType": "application/octet-stream", **forgery.put(b"services: {}")}
+    forgery.record["backup"]["files"] = [{"path": "/compose.yml", "mode": 420, "uid": 0, "gid": 0, "data": data}]
+
+
 def other_name(forgery: Forgery) -> None:
     """Let the record say that it is of another backup."""
     forgery.record["backup"]["id"] = "b2"
@@ -247,6 +253,7 @@ FORGERIES: list[Callable[[Forgery], None]] = [
     list_for_a_config,
     small_volume,
     large_volume,
+    lost_file,
     other_name,
 ]
 

@@ -16,6 +16,7 @@ from attrs import evolve
 from docker.errors import NotFound
 
 from docker_rollback import (
+    BackupStore,
     DockerEngine,
     RollbackRequested,
     UnsupportedContainerError,
@@ -24,7 +25,7 @@ from docker_rollback import (
     rollback,
 )
 from docker_rollback._engine.port import EngineInfo
-from docker_rollback.errors import StoreNotFoundError
+from docker_rollback.errors import CorruptBackupError, StoreNotFoundError
 from tests.engines.results import cannot
 from tests.engines.unprivileged import as_root
 from tests.programs import run_in
@@ -156,6 +157,20 @@ def test_rollbacks_make_the_next_one_no_deeper(writer: Writer) -> None:
         assert len(writer.left()) == 1
         with as_root():
             assert not reachable or os.getxattr(writer.file("/capable"), "security.capability") == capability
+
+
+def test_a_layer_that_rots_is_found_by_the_next_backup(writer: Writer) -> None:
+    """It is stored again before the update begins, so that the rollback does not need the engine's image."""
+    writer.round()
+    (largest, *_) = sorted((writer.store / "blobs/sha256").iterdir(), key=lambda blob: -blob.stat().st_size)
+    data = bytearray(largest.read_bytes())
+    data[len(data) // 2] ^= 1
+    largest.write_bytes(data)
+    with pytest.raises(CorruptBackupError):
+        BackupStore(writer.store).verify(BackupStore(writer.store).ids()[-1])
+    writer.round()
+    for backup_id in BackupStore(writer.store).ids():
+        BackupStore(writer.store).verify(backup_id, deep=True)
 
 
 def test_a_container_without_its_image_is_refused(writer: Writer) -> None:

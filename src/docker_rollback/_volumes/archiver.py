@@ -7,7 +7,7 @@ import logging
 import secrets
 import threading
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -334,7 +334,10 @@ class VolumeArchiver:
 
     def missing(self, paths: Sequence[str]) -> dict[str, str]:
         """Return which paths of the engine's host are missing, and the first missing folder or file on each path."""
-        return self._access.missing(paths)
+        if not paths:
+            return {}
+        with self._alive() as lock:
+            return self._access.missing(paths, lock=lock)
 
     @contextmanager
     def keeping_missing(self, missing: Mapping[str, str]) -> Iterator[None]:
@@ -344,7 +347,7 @@ class VolumeArchiver:
             VolumeAccessError: such a folder has something in it, or no helper can remove it.
             EngineError: the engine refused or failed.
         """
-        with self._access.keeping_missing(missing):
+        with self._alive() if missing else nullcontext("") as lock, self._access.keeping_missing(missing, lock=lock):
             yield
 
     def refuse_mounts(self, volume: str) -> None:
@@ -388,6 +391,20 @@ class VolumeArchiver:
                 ours.add(volume)
                 held.callback(ours.discard, volume)
             yield
+
+    @contextmanager
+    def _alive(self) -> Iterator[str]:
+        """Hold a lock for a helper that mounts no locked volume, and yield its path; empty if the store has no locks.
+
+        It shows that the process lives whose helper has been created and not started yet.
+        """
+        with ExitStack() as held:
+            lock = ""
+            try:
+                lock = str(held.enter_context(self._store.lock(f"helper.{secrets.token_hex(8)}", container="/")).path)
+            except (StoreNotWritableError, StoreFullError) as error:
+                logger.warning("a helper container has no lock: %s", error)
+            yield lock
 
     @contextmanager
     def _hold(self, volume: str) -> Iterator[None]:

@@ -27,7 +27,7 @@ from docker_rollback.errors import (
     VolumeAccessError,
     VolumeNotFoundError,
 )
-from docker_rollback.testing import FEEDING, READING, FailingEngine, FakeEngine, Files, Run
+from docker_rollback.testing import FEEDING, READING, FailingEngine, FakeEngine, Files, Killed, Run
 from docker_rollback.testing._fake.gnu_tar import tar
 
 
@@ -558,3 +558,34 @@ def test_an_archive_of_another_kind_of_value_is_whole(fake: FakeEngine, store: B
     archiver.extract(kept)
     assert kept == archive
     assert fake.volume("data").exists("/big")
+
+
+class Watched(FakeEngine):
+    """An engine that calls somebody when it has created a container, before that is started."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.created: Callable[[], object] = lambda: None
+
+    def create_container(self, name: str, request: Mapping[str, Any], *, platform: str | None = None) -> str:
+        """Create a container."""
+        container = super().create_container(name, request, platform=platform)
+        self.created()
+        return container
+
+
+def test_a_helper_that_only_looks_for_paths_is_left_to_its_process_and_removed_after_its_death(
+    store: BackupStore,
+) -> None:
+    """One that was created, and never started, does not end by itself: whether its maker lives is told by a lock."""
+    engine, swept = Watched(), list[list[str]]()
+    engine.created = lambda: swept.append(VolumeArchiver(engine, store).remove_left_over())
+    VolumeArchiver(engine, store).missing(["/srv/gone"])
+    assert swept == [[]]
+    engine.created = lambda: None
+    with pytest.raises(Killed):
+        dying = FailingEngine(engine, at=1, after=True, kill=True, verbs=["create_container"])
+        VolumeArchiver(dying, store).missing(["/srv/gone"])
+    left = engine.list_containers()
+    assert VolumeArchiver(engine, store).remove_left_over() == left != []
+    assert engine.list_containers() == []

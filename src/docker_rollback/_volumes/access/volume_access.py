@@ -240,11 +240,15 @@ class VolumeAccess:
                 "backup",
             ) from error
 
-    def missing(self, paths: Sequence[str]) -> dict[str, str]:
+    def missing(self, paths: Sequence[str], *, lock: str = "") -> dict[str, str]:
         """Return which paths of the engine's host are missing, and the first missing folder or file on each path.
 
         If neither our own image nor the requested one can start a helper for this, nothing is reported as missing, and
         a warning is logged.
+
+        Args:
+            paths: the paths.
+            lock: the path of a lock that this process holds.
 
         Raises:
             EngineUnavailableError, EngineTimeoutError: the engine does not answer.
@@ -253,7 +257,8 @@ class VolumeAccess:
             return {}
         try:
             # Podman makes a missing folder that a helper mounts, so the helper mounts the root of the host.
-            with self._helping({"/": inspection_of("/")}, "look", operation=f"find-{secrets.token_hex(4)}") as helper:
+            root, operation = {"/": inspection_of("/")}, f"find-{secrets.token_hex(4)}"
+            with self._helping(root, "look", operation=operation, lock=lock) as helper:
                 found = {path: first_missing(helper, path) for path in paths}
                 return {path: first for path, first in found.items() if first is not None}
         except (EngineUnavailableError, EngineTimeoutError):
@@ -263,11 +268,12 @@ class VolumeAccess:
             return {}
 
     @contextmanager
-    def keeping_missing(self, missing: Mapping[str, str]) -> Iterator[None]:
+    def keeping_missing(self, missing: Mapping[str, str], *, lock: str = "") -> Iterator[None]:
         """Remove, after a block, the empty folders that the engine made in it for missing paths.
 
         Args:
             missing: the first missing folder or file on the way to each path, as `missing` returns it.
+            lock: the path of a lock that this process holds.
 
         Raises:
             VolumeAccessError: such a folder has something in it, or no helper can remove it.
@@ -278,7 +284,7 @@ class VolumeAccess:
             return
         above = {folder: inspection_of(folder) for folder in map(posixpath.dirname, missing.values())}
         # Started before the block: a process that dies before the removal leaves a folder.
-        with self._helping(above, "make above", operation=f"tidy-{secrets.token_hex(4)}") as helper:
+        with self._helping(above, "make above", operation=f"tidy-{secrets.token_hex(4)}", lock=lock) as helper:
             try:
                 yield
             finally:
@@ -337,11 +343,13 @@ class VolumeAccess:
         return placed
 
     @contextmanager
-    def _helping(self, volumes: Mapping[str, Inspection], use: Use, *, operation: str) -> Iterator[Helper]:
+    def _helping(
+        self, volumes: Mapping[str, Inspection], use: Use, *, operation: str, lock: str = ""
+    ) -> Iterator[Helper]:
         self._operations.append(operation)
         try:
-            locks = [str(lock.path) for lock in map(self._lock, volumes) if lock is not None]
-            with self._helpers.standing(volumes, use, operation=operation, lock=next(iter(locks), "")) as helper:
+            locks = [str(held.path) for held in map(self._lock, volumes) if held is not None]
+            with self._helpers.standing(volumes, use, operation=operation, lock=next(iter(locks), lock)) as helper:
                 yield helper
         finally:
             self._operations.remove(operation)

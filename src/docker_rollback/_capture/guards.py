@@ -3,7 +3,8 @@
 An engine's prune removes every container that does not run, then the images, volumes and networks that no container
 uses. Our tag does not protect an image, and a container that was only created is removed like a stopped one. But
 everything that a running container uses stays. So before a container is stopped, its file system is committed, and a
-guard, a container of that image, is started with all of its volumes mounted.
+guard, a container of that image, is started with all of its volumes mounted. Containers that have changed nothing in
+the same image share the guard of that image.
 """
 
 from __future__ import annotations
@@ -102,7 +103,14 @@ class Guards:
 
         A container that cannot be committed or guarded is logged, and is backed up without protection.
         """
-        self._exposed = tuple(self._pool.map(self._protect, exposed))
+        self._exposed = tuple(self._pool.map(self._commit, exposed))
+        protected: dict[str, list[ContainerSnapshot]] = {}
+        for snapshot in self._live.values():
+            # A clean container has the file system of its image, and shares the guard of that with others.
+            image = snapshot.image.id if snapshot.image.clean else live(snapshot.image.tag)
+            protected.setdefault(image, []).append(snapshot)
+        for _ in self._pool.map(lambda image: self._protect(protected[image], image), protected):
+            pass
         return self._exposed
 
     def live(self, container: str) -> ContainerSnapshot | None:
@@ -114,7 +122,7 @@ class Guards:
         before = self._live.get(snapshot.id)
         if before is not None and before.image.committed_layers != snapshot.image.committed_layers:
             # In the background, because the container is down; the first guard protects all but these changes.
-            self._started.append(self._pool.submit(self._guard, snapshot, snapshot.image.tag))
+            self._started.append(self._pool.submit(self._protect, [snapshot], snapshot.image.tag))
 
     def remove(self) -> None:
         """Remove all guards, and the images that were committed while the containers ran."""
@@ -128,7 +136,7 @@ class Guards:
         self._exposed = ()
         self._live.clear()
 
-    def _protect(self, exposed: Exposed) -> ContainerSnapshot:
+    def _commit(self, exposed: Exposed) -> ContainerSnapshot:
         container, tag = exposed
         try:
             snapshot = self._snapshotter.capture_live(container, tag=tag)
@@ -136,27 +144,35 @@ class Guards:
             logger.warning("%s: could not commit it while it runs, so no guard protects it: %s", container.name, error)
             return self._snapshotter.uncommitted(container, tag=tag)
         self._live[container.id] = snapshot
-        self._guard(snapshot, live(tag))
         return snapshot
 
-    def _guard(self, snapshot: ContainerSnapshot, image: str) -> None:
+    def _protect(self, snapshots: Sequence[ContainerSnapshot], image: str) -> None:
+        """Start one guard for containers that have the file system of an image, or else one for each."""
+        names = ", ".join(snapshot.name for snapshot in snapshots)
         architecture = self._engine.info().architecture
         if architecture not in _WAITING:
-            logger.warning("%s: no guard protects it, because guards do not run on %s", snapshot.name, architecture)
+            logger.warning("%s: no guard protects it, because guards do not run on %s", names, architecture)
             return
+        try:
+            self._start(snapshots, image, architecture)
+        except EngineError as error:
+            if len(snapshots) == 1:
+                logger.warning(
+                    "%s: could not start a guard, so a prune can remove it while it is stopped: %s", names, error
+                )
+                return
+            # A volume of one of them may have failed.
+            logger.info("could not start one guard for %s, so each gets its own: %s", names, error)
+            for snapshot in snapshots:
+                self._protect([snapshot], image)
+
+    def _start(self, snapshots: Sequence[ContainerSnapshot], image: str, architecture: str) -> None:
         name = f"{GUARD_NAME}{secrets.token_hex(6)}"
         # Added first: a create whose answer is lost may have created it anyway.
         self._standing.append(name)
-        try:
-            self._engine.create_container(name, request(snapshot, image, self._labels))
-            self._engine.put_archive(name, program(architecture))
-            self._engine.start_container(name)
-        except EngineError as error:
-            logger.warning(
-                "%s: could not start a guard, so a prune can remove it while it is stopped: %s",
-                snapshot.name,
-                error,
-            )
+        guard = self._engine.create_container(name, request(snapshots, image, self._labels))
+        self._engine.put_archive(guard, program(architecture))
+        self._engine.start_container(guard)
 
     def _remove(self, name: str) -> None:
         error = removal_error(lambda: self._engine.remove_container(name, force=True))
@@ -164,10 +180,10 @@ class Guards:
             logger.warning("could not remove guard %s: %s", name, error)
 
 
-def request(snapshot: ContainerSnapshot, image: str, labels: Mapping[str, str]) -> dict[str, Any]:
-    """Return the request that creates the guard of a container from its committed image. Pure."""
-    config = snapshot.inspection["Config"]
-    volumes = sorted({mount.source for mount in snapshot.mounts if mount.kind == "volume"})
+def request(snapshots: Sequence[ContainerSnapshot], image: str, labels: Mapping[str, str]) -> dict[str, Any]:
+    """Return the request that creates the guard of containers from the image with their file system. Pure."""
+    configs = [snapshot.inspection["Config"] for snapshot in snapshots]
+    volumes = sorted({mount.source for one in snapshots for mount in one.mounts if mount.kind == "volume"})
     mounts = [
         {
             "Type": "volume",
@@ -179,8 +195,10 @@ def request(snapshot: ContainerSnapshot, image: str, labels: Mapping[str, str]) 
         for number, volume in enumerate(volumes)
     ]
     # A tmpfs at each path that the image declares as a volume: else the engine would create anonymous volumes there.
-    host = {"Mounts": mounts, "Tmpfs": dict.fromkeys(config.get("Volumes") or {}, "")}
-    return quiet_request(image, [_PROGRAM], labels=labels, hidden=config.get("Labels") or {}, host=host)
+    declared = [path for config in configs for path in config.get("Volumes") or {}]
+    hidden = [label for config in configs for label in config.get("Labels") or {}]
+    host = {"Mounts": mounts, "Tmpfs": dict.fromkeys(declared, "")}
+    return quiet_request(image, [_PROGRAM], labels=labels, hidden=hidden, host=host)
 
 
 def program(architecture: str) -> bytes:

@@ -100,7 +100,7 @@ def test_the_program_for_aarch64_asks_to_wait_for_nothing_without_end() -> None:
 def guarded(*mounts: Mount, **config: Any) -> dict[str, Any]:
     """Return the request for the guard of a container."""
     container = evolve(snapshot("web", *mounts), inspection={"Config": config})
-    return request(container, "docker-rollback:x.web-live", LABELS)
+    return request([container], "docker-rollback:x.web-live", LABELS)
 
 
 def test_a_guard_holds_the_image_and_each_volume_and_can_do_nothing() -> None:
@@ -163,6 +163,7 @@ class Held:
 def test_a_guard_runs_until_it_is_removed(store: BackupStore) -> None:
     """It holds the commit of the running container by a name of ours, which goes with it."""
     held = Held(store, FakeEngine())
+    held.engine.container("web").write("/own", "x")
     with held.guards as guards:
         taken = held.stand()
         (guard,) = held.others()
@@ -247,8 +248,63 @@ def test_a_container_that_was_written_to_since_gets_a_second_guard(store: Backup
         guards.renew(later)
     assert sorted(one["Config"]["Image"] for one in held.others()) == [
         "docker-rollback:x.0.web",
-        "docker-rollback:x.0.web-live",
+        taken.image.original_id,
     ]
+
+
+class Row:
+    """Four services of one image with a volume each, of which one has a file of its own, and their guards."""
+
+    def __init__(self, store: BackupStore, **failing: Any) -> None:
+        self.engine = FakeEngine()
+        self.engine.add_image("web:1")
+        used = FailingEngine(self.engine, **failing)
+        snapshotter = ContainerSnapshotter(used, store)
+        names = ["aa", "bb", "cc", "own"]
+        for name in names:
+            self.engine.run(name, image="web:1", volumes={f"data-{name}": "/data"}, labels={f"proxy.{name}": "on"})
+        self.engine.container("own").write("/own", "x")
+        self.exposed = [(snapshotter.observe(name), f"docker-rollback:x.0.{name}") for name in names]
+        self.guards = Guards(used, snapshotter, operation="op", store=store)
+
+    def running(self) -> list[tuple[str, list[str], set[str]]]:
+        """Return the image, the volumes and the labels of the application of each guard that runs."""
+        found = [self.engine.inspect_container(one) for one in self.engine.list_containers()]
+        guards = [one for one in found if one["Name"].startswith("/docker-rollback-guard-") and one["State"]["Running"]]
+        return sorted(
+            (
+                one["Config"]["Image"],
+                sorted(mount["Name"] for mount in one["Mounts"]),
+                {key for key, value in one["Config"]["Labels"].items() if value == "on"},
+            )
+            for one in guards
+        )
+
+
+def test_containers_that_changed_nothing_in_their_image_share_its_guard(store: BackupStore) -> None:
+    """It mounts the volumes of all of them; the container that wrote a file has its own."""
+    row = Row(store)
+    with row.guards as guards:
+        taken = guards.stand(row.exposed)
+        assert [one.image.clean for one in taken] == [True, True, True, False]
+        original = taken[0].image.original_id
+        assert row.running() == [
+            ("docker-rollback:x.0.own-live", ["data-own"], set()),
+            (original, ["data-aa", "data-bb", "data-cc"], set()),
+        ]
+        guards.remove()
+        assert row.running() == []
+
+
+def test_each_container_gets_its_own_guard_if_they_cannot_share_one(store: BackupStore) -> None:
+    """The volume of one of them may be out of reach, and a prune must not take the others."""
+    row = Row(store, at=1, verbs=["start_container"])
+    with row.guards as guards:
+        taken = guards.stand(row.exposed[:3])
+        original = taken[0].image.original_id
+        assert row.running() == [(original, [f"data-{name}"], set()) for name in ("aa", "bb", "cc")]
+        guards.remove()
+    assert len(row.engine.list_containers()) == 4
 
 
 # Left over

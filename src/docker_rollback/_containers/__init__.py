@@ -27,7 +27,13 @@ from docker_rollback._containers.images import (
 from docker_rollback._containers.locking import PROJECT_MARK, locked, project_key
 from docker_rollback._containers.own_container import NO_TRACES, Own, Traces, own_container
 from docker_rollback._containers.process_watch import main_processes
-from docker_rollback._containers.quiesce import QuiescedContainers, ensure_running, quiesced_container, with_runs
+from docker_rollback._containers.quiesce import (
+    QuiescedContainers,
+    ensure_running,
+    find_each,
+    quiesced_container,
+    with_runs,
+)
 from docker_rollback._containers.read_only_volumes import uncopied
 from docker_rollback._containers.readiness import await_needed
 from docker_rollback._containers.running import all_run, end_lost_run, ensure_state, in_rounds, is_lost, settled

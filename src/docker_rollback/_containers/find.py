@@ -57,11 +57,14 @@ def find_volume(engine: Engine, name: str) -> Inspection | None:
         return None
 
 
-def users_of(engine: Engine, data: Collection[str]) -> list[Observed]:
-    """Return the containers, in any state, that use one of these volumes and host folders; helpers are skipped."""
+def users_of(engine: Engine, data: Collection[str], *, but: Collection[str] = ()) -> list[Observed]:
+    """Return the containers, in any state, that use one of these volumes and host folders.
+
+    Helpers are skipped, and the containers with the ids in `but`.
+    """
     # An engine does not filter by host folder.
     where = EVERY if any(map(is_folder, data)) else ContainerFilter(volume=tuple(data))
-    found = find_containers(engine, where) if data else []
+    found = find_containers(engine, where, but=but) if data else []
     return [
         one
         for one in found

@@ -12,7 +12,7 @@ from attrs import define, evolve, field
 
 from docker_rollback._containers.find import find_container
 from docker_rollback._containers.readiness import await_needed
-from docker_rollback._containers.running import ensure_state, in_rounds, supervisor_of
+from docker_rollback._containers.running import GONE, ensure_state, in_rounds, supervisor_of
 from docker_rollback._containers.undisturbed import DisturbedCaptureError
 from docker_rollback._engine import Engine
 from docker_rollback._host import Timer
@@ -59,14 +59,16 @@ def quiesced_container(container: Observed | ContainerSnapshot, quiesce: Quiesce
     )
 
 
-def with_runs(engine: Engine, containers: Iterable[Resting]) -> tuple[Resting, ...]:
-    """Return the containers, each with its current run if it is alive."""
-    found = []
-    for one in containers:
-        now = find_container(engine, one.id)
-        runs = now is not None and now.state.alive
-        found.append(evolve(one, started=started_at(now.inspection)) if now and runs else one)
-    return tuple(found)
+def find_each(engine: Engine, containers: Iterable[Resting]) -> list[Observed]:
+    """Look up containers by their ids; those that are gone are skipped."""
+    found = [find_container(engine, one.id) for one in containers]
+    return [one for one in found if one is not None]
+
+
+def with_runs(containers: Iterable[Resting], standing: Iterable[Observed]) -> tuple[Resting, ...]:
+    """Return the containers, each with its run if it is alive among those that stand. Pure."""
+    runs = {now.id: started_at(now.inspection) for now in standing if now.state.alive}
+    return tuple(evolve(one, started=runs.get(one.id, one.started)) for one in containers)
 
 
 @define(eq=False)
@@ -319,8 +321,7 @@ def ensure_running(engine: Engine, containers: Iterable[Resting], *, timer: Time
 
     Containers that are gone are skipped. Raises `ResumeError` if one does not run, after every one was tried.
     """
-    standing = [found for found in containers if find_container(engine, found.id) is not None]
-    raise_failures(check_again(engine, standing, timer=timer))
+    raise_failures(check_again(engine, containers, spare_gone=True, timer=timer))
 
 
 def check_again(
@@ -328,15 +329,19 @@ def check_again(
     containers: Iterable[Resting],
     *,
     looping: Collection[str] = (),
+    spare_gone: bool = False,
     timer: Timer,
 ) -> list[tuple[Resting, Exception]]:
-    """Start containers again that have ended since they were resumed; return those that do not run, with the error."""
+    """Start containers again that have ended since they were resumed; return those that do not run, with the error.
+
+    With `spare_gone`, one that somebody has removed is not a failure.
+    """
     alive = [found for found in containers if found.how != "none"]
 
     def check(found: Resting) -> None:
         wanted = ContainerState("running", looping=found.restarted > 0 or found.id in looping)
         reason = ensure_state(engine, found.id, wanted, name=found.name, policy=found.policy, timer=timer)
-        if reason is not None:
+        if reason is not None and not (spare_gone and reason == GONE):
             raise EngineError(f"resume container {found.name!r}", reason)
 
     failures: list[tuple[Resting, Exception]] = []

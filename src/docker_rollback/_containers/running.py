@@ -33,6 +33,9 @@ _PATIENCE: Final = 5.0
 _POLL: Final = 0.1
 """Seconds after which a wrong state is an error, and seconds between two checks of it."""
 
+GONE: Final = "it is gone; somebody removed it"
+"""The reason why a container that was removed does not run."""
+
 _KILLED: Final = 137
 """The exit code of a program that was killed."""
 
@@ -194,7 +197,7 @@ def _brought_to(
         try:
             inspection = engine.inspect_container(container)
         except ContainerNotFoundError:
-            return "it is gone; somebody removed it", None
+            return GONE, None
         status = str(inspection["State"]["Status"])
         code = int(inspection["State"].get("ExitCode") or 0)
         try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 
 from attrs import evolve, frozen
@@ -15,13 +15,14 @@ from docker_rollback._containers import (
     all_run,
     capture_until_undisturbed,
     ensure_running,
+    find_each,
     quiesced_container,
     with_runs,
 )
 from docker_rollback._engine import Engine
 from docker_rollback._host import Timer
 from docker_rollback._inspection import Report
-from docker_rollback._model import Backup, backup_id
+from docker_rollback._model import Backup, Observed, backup_id
 from docker_rollback._recovery.operation_record import Phase
 from docker_rollback._recovery.operations import HOLDER, Operation, Operations
 from docker_rollback._recovery.revival import Removal, Revival, as_error
@@ -87,8 +88,8 @@ class JournalledCapture:
         )
         try:
             backup = self._capture.take(report, identity, options, operation=operation)
-            if options.resume:
-                self._note_runs(operation)
+            # One look serves both records, because nothing but the first of them lies between.
+            seen = self._note_runs(operation) if options.resume else ()
             record = operation.record
             resumed = (*record.guests, *(record.containers if options.resume else ()))
 
@@ -97,7 +98,7 @@ class JournalledCapture:
                 ensure_running(self._engine, resumed, timer=self._timer)
                 check_unchanged(backup)
 
-            operation.enter(then, last=last)
+            operation.enter(then, seen=seen, last=last)
         except BaseException as error:
             removed = self._give_up(operation, error)
             if removed and isinstance(error, DockerRollbackError):
@@ -112,15 +113,22 @@ class JournalledCapture:
             raise
         return operation, backup
 
-    def _note_runs(self, operation: Operation) -> None:
-        """Record the new runs of resumed containers, so that discarding the capture starts those that have ended."""
+    def _note_runs(self, operation: Operation) -> Sequence[Observed]:
+        """Record the new runs of resumed containers, so that discarding the capture starts those that have ended.
+
+        Returns:
+            The containers; none if the engine or the store failed, which is only logged.
+        """
         known = operation.record.containers
         try:
-            found = with_runs(self._engine, known)
+            standing = find_each(self._engine, known)
+            found = with_runs(known, standing)
             if found != known:
                 operation.note_runs(found)
+            return standing
         except DockerRollbackError as error:
             logger.warning("operation %s continues without a record of the resumed containers: %s", operation.id, error)
+            return ()
 
     def _give_up(self, operation: Operation, error: BaseException) -> list[Removal] | None:
         """Discard a failed capture; return the removals by others that were undone.

@@ -111,8 +111,10 @@ class Operation:
             raise
         return self
 
-    def enter(self, phase: Phase, *, last: Callable[[], None] = lambda: None) -> None:
+    def enter(self, phase: Phase, *, seen: Iterable[Observed] = (), last: Callable[[], None] = lambda: None) -> None:
         """Record durably that a phase begins.
+
+        `seen` has those of its containers that were inspected a moment ago.
 
         `last` is called after the last request to the engine, before the record is written. If it raises, the previous
         record stays.
@@ -124,7 +126,7 @@ class Operation:
         if phase in ("updating", "rolling back"):
             # From the first phase that may need the backup, no prune removes it.
             self._store.hold(self.record.operation, HOLDER, "it is needed until the rollback has ended")
-        standing = () if phase == "committed" else tuple(standing_of(container) for container in self.look())
+        standing = () if phase == "committed" else tuple(standing_of(container) for container in self.look(seen))
         came = self._came(phase)
         last()
         # The containers that were stopped for a capture run again, or are in the backup.
@@ -203,19 +205,30 @@ class Operation:
         """Record the id of the backup that will keep the state that was found."""
         self._write(evolve(self.record, kept=backup))
 
-    def look(self) -> list[Observed]:
-        """Look up its containers, others with their names or volumes, and the members of its project."""
-        known = {container.id for container in self.record.containers}
-        found = {}
-        for reference in (*known, *self.record.names):
-            standing = find_container(self._engine, reference)
-            if standing is not None:
-                found[standing.id] = standing
-        for user in users_of(self._engine, self.record.volumes):
-            found.setdefault(user.id, user)
-        for member in members(self._engine, self.record.project) if self.record.project is not None else ():
-            found.setdefault(member.id, member)
+    def look(self, seen: Iterable[Observed] = ()) -> list[Observed]:
+        """Look up its containers, others with their names or volumes, and the members of its project.
+
+        Those in `seen` are not looked up.
+        """
+        found = {one.id: one for one in seen}
+        for container in self.record.containers:
+            if container.id not in found:
+                self._add(container.id, found)
+        # A name has one container, so a container that was found by its id is not looked up by its name again.
+        named = {one.name for one in found.values()}
+        for name in self.record.names:
+            if name not in named:
+                self._add(name, found)
+        for user in users_of(self._engine, self.record.volumes, but=found):
+            found[user.id] = user
+        for member in members(self._engine, self.record.project, but=found) if self.record.project is not None else ():
+            found[member.id] = member
         return list(found.values())
+
+    def _add(self, reference: str, found: dict[str, Observed]) -> None:
+        standing = find_container(self._engine, reference)
+        if standing is not None:
+            found[standing.id] = standing
 
     def of_the_update(self, backup: Backup) -> Project:
         """Return the additions to its project that may be removed when an interrupted operation is finished."""

@@ -41,6 +41,7 @@ class CheckedContainer:
     name: str
     before: ContainerState
     _environment: Sequence[str] = field(default=(), kw_only=True, repr=False)
+    _seen: list[Inspection] = field(factory=list, kw_only=True, repr=False)
     _timer: Timer = field(default=time, kw_only=True, repr=False)
 
     @classmethod
@@ -63,10 +64,13 @@ class CheckedContainer:
 
     def inspect(self) -> Inspection:
         """Return the container's inspection. Raises `ContainerNotFoundError` if it is gone."""
-        return self._engine.inspect_container(self.name)
+        return self._seen.pop() if self._seen else self._engine.inspect_container(self.name)
 
     def up_for(self, inspection: Inspection) -> float:
         """Return the uptime of the container in seconds, by its engine's clock; 0 if unknown."""
+        if isinstance(self._timer, _FirstSleepLastsForever):
+            # It passes as if it had been up for ever, so the engine is not asked for its time.
+            return math.inf
         try:
             started = datetime.fromisoformat(started_at(inspection))
             return max(0.0, (self._engine.now() - started).total_seconds())
@@ -147,9 +151,12 @@ def run_check(check: Check, container: CheckedContainer) -> None:
         raise container.reject(f"a check raised {type(error).__name__}: {error}") from error
 
 
-def passes_now(check: Check, container: CheckedContainer) -> bool:
-    """Return True if a check passes at this moment, without waiting."""
-    hurried = evolve(container, timer=_FirstSleepLastsForever())
+def passes_now(check: Check, container: CheckedContainer, seen: Inspection) -> bool:
+    """Return True if a check passes at this moment, without waiting.
+
+    The first inspection that the check asks for is `seen`, which is a moment old.
+    """
+    hurried = evolve(container, timer=_FirstSleepLastsForever(), seen=[seen])
     try:
         run_check(check, hurried)
     except UpdateRejectedError as error:

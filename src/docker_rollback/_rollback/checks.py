@@ -68,9 +68,8 @@ def healthy(*, timeout: float | None = None, stable_for: float = 5.0) -> Check:
         first = _inspect(container)
         begun = container.clock()
         run, since, runs = started_at(first), begun - container.up_for(first), 1
+        inspection, now = first, begun
         while True:
-            inspection = _inspect(container)
-            now = container.clock()
             if started_at(inspection) != run:
                 # The engine did not restart it (it counts its restarts): somebody started or recreated it.
                 run, since, runs = started_at(inspection), now, runs + 1
@@ -81,6 +80,7 @@ def healthy(*, timeout: float | None = None, stable_for: float = 5.0) -> Check:
             if runs > _MOST_RUNS:
                 raise container.reject("somebody keeps restarting it")
             container.sleep(_POLL)
+            inspection, now = _inspect(container), container.clock()
 
     return check
 
@@ -293,8 +293,7 @@ def _is_settled(inspection: Inspection, up: float, stable_for: float) -> bool:
     state = observe(inspection).state
     if state.health is not None or state.status != "running":
         return True
-    # `passes_now` stops the clock at infinity, so that `up` may be NaN: that passes.
-    return not up < (max(stable_for, _SETTLED) if restart_count(inspection) else stable_for)
+    return up >= (max(stable_for, _SETTLED) if restart_count(inspection) else stable_for)
 
 
 def _seconds_to_decide(probing: Mapping[str, Any]) -> float:

@@ -44,16 +44,24 @@ class Verdict:
     _outside_project: set[str] = field(factory=set, init=False)
 
     def begin(self, containers: Sequence[Observed], project: Project | None = None) -> None:
-        """Record the containers, and the checks that each passes now: only these are repeated after a rollback."""
+        """Record the containers, and the checks that each passes now: only these are repeated after a rollback.
+
+        The containers are those that a preflight inspected a moment ago.
+        """
         self._project = project
-        checked = [self._checked(container) for container in containers]
         within = project.containers if project is not None else ()
         self._outside_project = {container.name for container in containers if container.id not in within}
         # A container in a crash loop may pass a check in the moment in which it runs.
-        self._passing = [
-            (one, () if one.before.loops else tuple(check for check in self._checks if passes_now(check, one)))
-            for one in checked
-        ]
+        self._passing = [(self._checked(one), self._passed(one)) for one in containers]
+
+    def _passed(self, container: Observed) -> tuple[Check, ...]:
+        """Return the checks that a container passes now."""
+        checked = self._checked(container)
+        return tuple(
+            check
+            for check in self._checks
+            if not container.state.loops and passes_now(check, checked, container.inspection)
+        )
 
     def judge(self, checks: Sequence[Check] | None = None) -> None:
         """Raise `UpdateRejectedError` as soon as one container fails a check, and give up the others."""

@@ -272,27 +272,27 @@ def test_what_holds_now_is_found_without_waiting(engine: FakeEngine, clock: Fake
     engine.run("sick", image="probed:1")
     for _ in range(9):
         engine.container("sick").probe(1)
-    assert passes_now(healthy(stable_for=1e9), checked(engine, clock, "up"))
-    assert not passes_now(healthy(), checked(engine, clock, "starting"))
-    assert not passes_now(healthy(), checked(engine, clock, "sick"))
+    for name, check, passes in (
+        ("up", healthy(stable_for=1e9), True),
+        ("starting", healthy(), False),
+        ("sick", healthy(), False),
+    ):
+        assert passes_now(check, checked(engine, clock, name), engine.inspect_container(name)) is passes, name
     assert clock.monotonic() == 0.0
 
 
-def test_a_start_between_two_looks_does_not_hold_up_a_look_at_what_holds(engine: FakeEngine, clock: FakeClock) -> None:
-    """No time passes while it is looked at, also for a run that has begun meanwhile."""
-
-    class Restarted(FailingEngine):
-        def inspect_container(self, ref: str) -> Inspection:
-            if len(self.called("inspect_container")) == 2:
-                engine.stop_container(ref)
-                engine.start_container(ref)
-            return super().inspect_container(ref)
-
+def test_what_holds_now_is_read_from_what_the_preflight_saw(engine: FakeEngine, clock: FakeClock) -> None:
+    """The engine is asked for neither the container nor its time; a check that wants to look again does."""
     engine.run("web", image="plain:1")
-    looks = Restarted(engine)
-    web = CheckedContainer(looks, "web", ContainerState("running"), timer=clock)
-    assert passes_now(healthy(), web)
-    assert len(looks.called("inspect_container")) == 3
+    counted = FailingEngine(engine)
+    web = CheckedContainer(counted, "web", ContainerState("running"), timer=clock)
+    seen = engine.inspect_container("web")
+    assert passes_now(healthy(), web, seen)
+    assert counted.calls == []
+    looks: list[Inspection] = []
+    assert passes_now(lambda container: looks.extend([container.inspect(), container.inspect()]), web, seen)
+    assert looks == [seen, seen]
+    assert [call.verb for call in counted.calls] == ["inspect_container"]
 
 
 class Answer(http.server.BaseHTTPRequestHandler):

@@ -326,8 +326,7 @@ class Capture:
 
     def release(self, backup: Backup, *, spare: bool = False) -> None:
         """Remove our names of a backup's images from the engine; with `spare`, the user's images stay."""
-        for container in backup.containers:
-            self._snapshotter.release(container, spare=spare)
+        self._snapshotter.release(*backup.containers, spare=spare)
 
     def prune(self, backup: Backup, *, keep: KeepArgument) -> None:
         """Prune the backups of the same containers or project, and remove images that no other backup holds."""

@@ -176,7 +176,7 @@ class Preflight:
             outside=tuple(other for other in others if other not in joined),
             project=whole,
             own=own_container(self._traces, [*given, *others]),
-            facts={one.name: self._facts(one, group) for one in group},
+            facts=self._facts(group),
             copies_into_volumes=self._engine.info().flavour != "podman",
             needs_mode_network=needs_network_of_mode(self._engine),
         )
@@ -214,8 +214,14 @@ class Preflight:
             return f"the engine at {info.address} may be on another machine, and so may the files"
         return None
 
-    def _facts(self, container: Observed, group: Sequence[Observed]) -> Facts:
-        image, missing = find_image(self._engine, str(container.inspection["Image"])), dict[str, str]()
+    def _facts(self, group: Sequence[Observed]) -> dict[str, Facts]:
+        """Return the facts about each container of the group; an image that several have is inspected once."""
+        images = {str(one.inspection["Image"]): None for one in group}
+        found = {image: find_image(self._engine, image) for image in images}
+        return {one.name: self._facts_about(one, group, found[str(one.inspection["Image"])]) for one in group}
+
+    def _facts_about(self, container: Observed, group: Sequence[Observed], image: Inspection | None) -> Facts:
+        missing = dict[str, str]()
         if not self._keeps:
             missing = self._archiver.missing(doubtful_paths(container, group, mountinfo=mountinfo_of(container)))
         return Facts(

@@ -44,12 +44,19 @@ def uncommittable(engine: Engine, container: Observed, image: Inspection | None)
 
 
 def store_image(
-    engine: Engine, store: BackupStore, draft: Draft, image: ImageSnapshot, *, base: int, export: bool
+    engine: Engine,
+    store: BackupStore,
+    draft: Draft,
+    image: ImageSnapshot,
+    *,
+    found: Inspection,
+    base: int,
+    export: bool,
 ) -> ImageSnapshot:
     """Copy an image into the store, with few layers; return the updated snapshot of the image.
 
-    Without `export`, the image stays in the engine alone, with few layers as well. `base` is the number of layers of
-    the container's original image.
+    Without `export`, the image stays in the engine alone, with few layers as well. `found` is the image's inspection,
+    `base` the number of layers of the container's original image.
 
     Raises:
         EngineError, StoreError: the image could not be exported, stored or loaded again.
@@ -60,7 +67,7 @@ def store_image(
         return image
     manifest = _stored(store, draft, image)
     if manifest is None:
-        manifest = _from_files(engine, draft, image)
+        manifest = _from_files(engine, draft, image, found)
     if manifest is None:
         manifest = draft.add_image(engine.save_image(image.id), layers=image.layers)
     if not deep:
@@ -74,9 +81,9 @@ def store_image(
     return evolve(image, id=image_id_of(engine, image.tag) or flat.config, layers=flat.layers)
 
 
-def _from_files(engine: Engine, draft: Draft, image: ImageSnapshot) -> Descriptor | None:
+def _from_files(engine: Engine, draft: Draft, image: ImageSnapshot, found: Inspection) -> Descriptor | None:
     """Store an image from its engine's files and return its manifest; None if that is not possible."""
-    parts = image_parts(engine.info(), engine.inspect_image(image.id))
+    parts = image_parts(engine.info(), found)
     if parts is None:
         return None
     try:

@@ -49,7 +49,7 @@ from docker_rollback._inspection import (
     with_asked_macs,
 )
 from docker_rollback._model import Backup, ContainerSnapshot, ImageSnapshot, NotCovered, Observed, Quiesce, backup_id
-from docker_rollback._names import IMAGE_REPOSITORY, again, image_tag, live, named, names_of, part_of
+from docker_rollback._names import IMAGE_REPOSITORY, KEPT_REPOSITORY, again, image_tag, live, named, names_of, part_of
 from docker_rollback._reporting import Reporter
 from docker_rollback._store import BackupStore, Draft
 from docker_rollback.errors import CaptureError, EngineConflictError, EngineError
@@ -240,11 +240,21 @@ class ContainerSnapshotter:
             lost = lost_by_commit(snapshot.inspection)
             snapshot = evolve(snapshot, not_covered=(*snapshot.not_covered, *lost))
         image = self._with_name(snapshot)
-        snapshot = evolve(snapshot, image=image, not_covered=(*snapshot.not_covered, *self._lost_names(snapshot)))
+        snapshot = evolve(
+            snapshot, image=image, not_covered=(*snapshot.not_covered, *self._lost_names(evolve(snapshot, image=image)))
+        )
         if self._export_image:
             self._reporter.announce("store", snapshot.name)
-        base, export = self._origin(snapshot.inspection).layers, self._export_image
-        return evolve(snapshot, image=store_image(self._engine, self._store, draft, image, base=base, export=export))
+        stored = store_image(
+            self._engine,
+            self._store,
+            draft,
+            snapshot.image,
+            found=self._image(snapshot.image.id),
+            base=self._origin(snapshot.inspection).layers,
+            export=self._export_image,
+        )
+        return evolve(snapshot, image=stored)
 
     def _on_guarded(self, snapshot: ContainerSnapshot, guarded: ContainerSnapshot) -> ContainerSnapshot:
         """Replace a dirty container's image by an equal one that cannot be pruned."""
@@ -268,28 +278,41 @@ class ContainerSnapshotter:
         self._engine.tag_image(snapshot.image.original_id, tag)
         self._forget(snapshot.name, again(tag))
 
-    def release(self, snapshot: ContainerSnapshot, *, spare: bool = False) -> None:
-        """Remove our names from this container's images, unless a backup needs them.
+    def release(self, *snapshots: ContainerSnapshot, spare: bool = False) -> None:
+        """Remove our names from the images of containers, unless a backup needs them.
 
         That includes the names from earlier rollbacks, because a recreated container may use such an image until it is
         replaced. An image that only the engine has stays, because its backup needs it. A name that the container shows
         stays as well (see `create_on`), until its next rollback: it leads to the container's image.
 
         Args:
-            snapshot: the container.
-            spare: keep the image that the container was created from, even if it has no other name.
+            snapshots: the containers.
+            spare: keep the image that a container was created from, even if it has no other name.
         """
+        # The locks of the containers are held, so nobody else gives their images a name.
+        try:
+            there = {*self._engine.list_images(IMAGE_REPOSITORY), *self._engine.list_images(KEPT_REPOSITORY)}
+        except EngineError as error:
+            # Recovery removes names that no operation needs.
+            logger.warning("could not list images, so names of ours may stay: %s", error)
+            return
+        for snapshot in snapshots:
+            self._release(snapshot, there, spare=spare)
+
+    def _release(self, snapshot: ContainerSnapshot, there: Collection[str], *, spare: bool) -> None:
+        """Do the work of `release` for one container, with the names that are there."""
         image = snapshot.image
         kept = {image.tag} if image.manifest is None else set()
         kept |= self._shown(snapshot.name)
         # A container that was created by an image id may use an image of ours, which need not be kept.
         spare = spare and image.clean and name_of(image.reference, image.original_id) is not None
         # A second commit still has its name if its process died, or if the engine refused to remove it.
-        for tag in {*names_of(image.tag), *self._names_of_ours(snapshot)} - kept - {image.tag}:
-            self._forget(snapshot.name, tag)
-        if image.tag not in kept:
+        for tag in {*names_of(image.tag), *self._names_of_ours(snapshot, there)} - kept - {image.tag}:
+            if tag in there:
+                self._forget(snapshot.name, tag)
+        if image.tag in there and image.tag not in kept:
             self._forget(snapshot.name, image.tag, spare=spare)
-        if image.name_id not in (None, image.id):
+        if named(image.tag) in there:
             self._forget(snapshot.name, named(image.tag), spare=True)
 
     def forget_pruned(self, snapshot: ContainerSnapshot) -> None:
@@ -324,11 +347,13 @@ class ContainerSnapshotter:
         standing = find_container(self._engine, container)
         return set() if standing is None else {shown_image(standing)}
 
-    def _names_of_ours(self, snapshot: ContainerSnapshot) -> list[str]:
-        image = find_image(self._engine, snapshot.image.original_id) or {}
-        names = image.get("RepoTags") or []
+    def _names_of_ours(self, snapshot: ContainerSnapshot, there: Collection[str]) -> list[str]:
+        """Return the names, from any rollback of a container, of the image that it was created from."""
         ours = re.compile(rf"{IMAGE_REPOSITORY}:.+\.\d+\.{re.escape(part_of(snapshot.name))}(-live)?")
-        return [name for name in map(bare, names) if ours.fullmatch(name)]
+        if all(name == snapshot.image.tag for name in there if ours.fullmatch(name)):
+            return []
+        image = find_image(self._engine, snapshot.image.original_id) or {}
+        return [name for name in map(bare, image.get("RepoTags") or []) if ours.fullmatch(name)]
 
     @contextmanager
     def discarding(self, tags: Sequence[str]) -> Iterator[None]:
@@ -367,8 +392,10 @@ class ContainerSnapshotter:
 
     def _lost_names(self, snapshot: ContainerSnapshot) -> Iterator[NotCovered]:
         """Yield a gap if the container could not be recreated by its own reference (`Config.Image`)."""
-        reference = snapshot.image.reference
-        if image_id_of(self._engine, reference) != snapshot.image.id:
+        image, reference = snapshot.image, snapshot.image.reference
+        # A reference that is a name has just been looked up.
+        is_name = name_of(reference, image.original_id) is not None
+        if (image.name_id if is_name else image_id_of(self._engine, reference)) != image.id:
             yield NotCovered(
                 f"Config.Image of {snapshot.name}",
                 f"if the container has to be recreated, it is not {reference!r}, which leads elsewhere",

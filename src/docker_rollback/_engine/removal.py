@@ -17,12 +17,15 @@ def remove_named(engine: Engine, name: str) -> None:
     image needs, stays: engines show a digest only for an image that was pulled or pushed, or that has a name.
     """
     with suppress(ImageNotFoundError):
-        image = str(engine.inspect_image(name)["Id"])
+        image = engine.inspect_image(name)
         engine.remove_image(name)
+        if len(image.get("RepoTags") or ()) > 1:
+            # It had another name, so this was not its last one.
+            return
         with suppress(EngineConflictError):
-            found = engine.inspect_image(image)
+            found = engine.inspect_image(str(image["Id"]))
             if not found.get("RepoTags") and not found.get("RepoDigests"):
-                engine.remove_image(image)
+                engine.remove_image(str(image["Id"]))
 
 
 def removal_error(remove: Callable[[], object]) -> EngineError | None:

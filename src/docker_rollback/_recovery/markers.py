@@ -61,8 +61,10 @@ class Markers:
 
     def remove(self, record: Record) -> None:
         """Remove the lock volumes of an operation; harmless if they are gone. Raises `EngineError` if one stays."""
+        labels = {ROLE_LABEL: _ROLE, OPERATION_LABEL: record.operation}
+        ours = {*self._engine.list_volumes(labels=labels)}
         for name in map(_name, record.marked):
-            if self._labels_of(name).get(OPERATION_LABEL) == record.operation:
+            if name in ours:
                 self._engine.remove_volume(name)
 
     def _place(self, container: Resting, record: Record) -> None:

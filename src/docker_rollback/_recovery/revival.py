@@ -181,6 +181,7 @@ class Revival:
         )
         differs = self._put_back(backup)
         self._restorer.clean_up(backup)
+        self._snapshotter.release(*backup.containers)
         named = {one.id: sorted(mount.source for mount in one.mounts if mount.anonymous) for one in lost}
         return {
             one.id: Removal(

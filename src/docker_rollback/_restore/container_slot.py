@@ -250,7 +250,7 @@ class ContainerSlot:
                 self._engine.remove_container(found.id, force=True, volumes=self._has_archives)
 
     def remove_renamed(self, renamed: Iterable[str]) -> None:
-        """Remove renamed containers, by their ids, and image names that are no longer needed."""
+        """Remove renamed containers, by their ids."""
         volumes = {mount.source for mount in self._snapshot.mounts if mount.kind == "volume"}
         for container in renamed:
             standing = self._find(container)
@@ -259,7 +259,6 @@ class ContainerSlot:
                 logger.warning("%s was renamed away and started since; leaving it", standing.name)
             elif standing is not None:
                 self._engine.remove_container(container, force=True, volumes=self._has_archives)
-        self._snapshotter.release(self._snapshot)
 
     def remove_original(self) -> None:
         """Remove the original if it was renamed away for a successor, which has its anonymous volumes."""

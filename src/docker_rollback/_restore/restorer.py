@@ -128,6 +128,7 @@ class Restorer:
             self.check(backup)
             self.put_back(backup, restore_tags=restore_tags)
         self.clean_up(backup)
+        self._snapshotter.release(*backup.containers)
         return [container.name for container in backup.containers]
 
     def check(self, backup: Backup, *, deep: bool = True) -> None:

@@ -229,13 +229,14 @@ class Capture:
         self, taking: _Taking, snapshots: Sequence[ContainerSnapshot], draft: Draft
     ) -> tuple[ContainerSnapshot, ...]:
         guards = taking.guards
-        sealed = tuple(
-            self._snapshotter.seal(snapshot, draft, guarded=guards.live(snapshot.id)) for snapshot in snapshots
-        )
+        sealed: list[ContainerSnapshot] = []
+        for snapshot in snapshots:
+            guarded = guards.live(snapshot.id)
+            sealed.append(self._snapshotter.seal(snapshot, draft, guarded=guarded, sealed=sealed))
         if taking.options.resume:
             # Removed now: the containers run again, and finalising the volumes may take much longer.
             guards.remove()
-        return sealed
+        return tuple(sealed)
 
     def _capture_quiesced(
         self, taking: _Taking, until_captured: ExitStack, until_sealed: ExitStack

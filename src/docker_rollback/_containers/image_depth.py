@@ -56,7 +56,7 @@ def store_image(
     """Copy an image into the store, with few layers; return the updated snapshot of the image.
 
     Without `export`, the image stays in the engine alone, with few layers as well. `found` is the image's inspection,
-    `base` the number of layers of the container's original image.
+    `base` the number of layers of the container's original image. An image with a manifest is in the draft already.
 
     Raises:
         EngineError, StoreError: the image could not be exported, stored or loaded again.
@@ -65,7 +65,7 @@ def store_image(
     deep = not image.clean and len(image.layers) > min(base + 1, MOST_LAYERS - 1)
     if not export and not deep:
         return image
-    manifest = _stored(store, draft, image)
+    manifest = image.manifest or _stored(store, draft, image)
     if manifest is None:
         manifest = _from_files(engine, draft, image, found)
     if manifest is None:

@@ -55,6 +55,15 @@ def altered(inspection: Mapping[str, Any], folders: Iterable[str]) -> bool:
         return layers is not None and any(_is_altered(_inside(folder), layers) for folder in folders)
 
 
+def is_unwritten(inspection: Mapping[str, Any]) -> bool:
+    """Return True if a writable layer has no file at all, not even a mark; False also if it is not visible here."""
+    with layers_of(inspection) as layers:
+        try:
+            return layers is not None and not layers.upper.names(b".")
+        except OSError:
+            return False
+
+
 @frozen
 class Layers:
     """The overlayfs layers of a container, which may run and change any file in them meanwhile.

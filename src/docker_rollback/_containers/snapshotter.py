@@ -27,7 +27,7 @@ from docker_rollback._containers.images import (
     take_name,
 )
 from docker_rollback._containers.locking import locked
-from docker_rollback._containers.overlay import altered, lost_by_commit
+from docker_rollback._containers.overlay import altered, is_unwritten, lost_by_commit
 from docker_rollback._containers.overlay_changes import changes as seen_changes
 from docker_rollback._containers.quiesce import QuiescedContainers
 from docker_rollback._containers.unkept_names import unkept_names
@@ -90,6 +90,7 @@ class ContainerSnapshotter:
     _clock: Callable[[], datetime] = field(default=now, kw_only=True)
     _timer: Timer = field(default=time, kw_only=True)
     _known: dict[str, Mapping[str, Any]] = field(factory=dict, init=False)
+    _committed: set[str] = field(factory=set, init=False)
 
     def snapshot(self, container: str) -> ContainerSnapshot:
         """Capture one container, without the data of its volumes, as a backup of its own in the store.
@@ -160,6 +161,9 @@ class ContainerSnapshotter:
     def capture(self, container: Observed, *, tag: str, folders: Collection[str] = ()) -> ContainerSnapshot:
         """Commit a quiesced container; the engine holds the image under `tag` until `release`.
 
+        A container whose writable layer is visible here and empty is not committed, since a commit would add no layer:
+        its image is the one that it was created from, and has `tag` from `seal` on.
+
         The image is not copied into the store: `seal` does that, once the container runs again.
 
         Args:
@@ -168,18 +172,38 @@ class ContainerSnapshotter:
             folders: the folders of the host that the same backup holds.
         """
         self._reporter.announce("capture", container.name)
-        committed = self._commit(container, tag)
-        return self._snapshot(container, committed, tag, folders)
+        return self._taken(container, tag, tag, folders)
 
     def capture_live(self, container: Observed, *, tag: str) -> ContainerSnapshot:
         """Commit a container that still runs, as `live(tag)`; `capture` uses `tag` for its own commit."""
-        return self._snapshot(container, self._commit(container, live(tag)), tag, ())
+        return self._taken(container, live(tag), tag, ())
 
     def uncommitted(self, container: Observed, *, tag: str) -> ContainerSnapshot:
         """Return the snapshot of a container that could not be committed; its file system is that of its image."""
         return self._of(container, _image(container, tag), ())
 
+    def _taken(self, container: Observed, name: str, tag: str, folders: Collection[str]) -> ContainerSnapshot:
+        """Return the snapshot of a container, committed by a name unless nothing was written to it."""
+        if self._is_unwritten(container):
+            layers = self._layers(str(container.inspection["Image"]))
+            image = evolve(_image(container, tag), layers=layers, committed_layers=layers, clean=True)
+            return self._of(container, image, folders)
+        return self._snapshot(container, self._commit(container, name), tag, folders)
+
+    def _is_unwritten(self, container: Observed) -> bool:
+        """Return True if a commit of a container would add no layer, as its writable layer shows."""
+        return self._sees_layers() and is_unwritten(container.inspection)
+
+    def _sees_layers(self) -> bool:
+        """Return True if this program can read the layers of the engine's containers."""
+        engine = self._engine.info()
+        # Podman makes files of its own in a writable layer. A unix socket proves that the layers are on this machine,
+        # and not at the same paths of its clone. Overlayfs shows its marks to root alone.
+        return engine.flavour != "podman" and engine.address.startswith("unix://") and may_do_anything()
+
     def _commit(self, container: Observed, tag: str) -> str:
+        # Added before the call: a commit whose answer is lost may have taken effect.
+        self._committed.add(tag)
         return self._engine.commit_container(container.id, tag, author=self._origin(container.inspection).note)
 
     def _origin(self, inspection: Mapping[str, Any]) -> Origin:
@@ -212,7 +236,12 @@ class ContainerSnapshotter:
         )
 
     def seal(
-        self, snapshot: ContainerSnapshot, draft: Draft, *, guarded: ContainerSnapshot | None = None
+        self,
+        snapshot: ContainerSnapshot,
+        draft: Draft,
+        *,
+        guarded: ContainerSnapshot | None = None,
+        sealed: Sequence[ContainerSnapshot] = (),
     ) -> ContainerSnapshot:
         """Copy the snapshot's image into the store; return the snapshot with the image's descriptor and its gaps.
 
@@ -220,6 +249,7 @@ class ContainerSnapshotter:
             snapshot: the result of `capture`.
             draft: the backup that the image goes to.
             guarded: the result of `capture_live` for the same container; its image cannot be pruned.
+            sealed: the containers that the draft has already; an image of theirs is not copied again.
         """
         if guarded is not None:
             snapshot = self._on_guarded(snapshot, guarded)
@@ -245,12 +275,14 @@ class ContainerSnapshotter:
         )
         if self._export_image:
             self._reporter.announce("store", snapshot.name)
+        image = snapshot.image
+        equal = (one.image for one in sealed if (one.image.id, one.image.layers) == (image.id, image.layers))
         stored = store_image(
             self._engine,
             self._store,
             draft,
-            snapshot.image,
-            found=self._image(snapshot.image.id),
+            evolve(image, manifest=next((one.manifest for one in equal), None)),
+            found=self._image(image.id),
             base=self._origin(snapshot.inspection).layers,
             export=self._export_image,
         )
@@ -267,16 +299,19 @@ class ContainerSnapshotter:
 
     def forget_live(self, snapshot: ContainerSnapshot) -> None:
         """Remove the name of the image that `capture_live` committed."""
-        self._forget(snapshot.name, live(snapshot.image.tag))
+        if live(snapshot.image.tag) in self._committed:
+            self._forget(snapshot.name, live(snapshot.image.tag))
 
     def _give_up_commit(self, snapshot: ContainerSnapshot) -> None:
-        """Give our name to the original image, and remove the commit, which proved that nothing was written."""
+        """Give our name to the original image, and remove the commit, if one had to prove that nothing was written."""
         # The original is the better image: it is complete, and its id is the one that the container shows. The commit
         # keeps a name until it is removed, so that recovery finds it if this process dies here.
         tag = snapshot.image.tag
-        self._engine.tag_image(tag, again(tag))
+        if tag in self._committed:
+            self._engine.tag_image(tag, again(tag))
         self._engine.tag_image(snapshot.image.original_id, tag)
-        self._forget(snapshot.name, again(tag))
+        if tag in self._committed:
+            self._forget(snapshot.name, again(tag))
 
     def release(self, *snapshots: ContainerSnapshot, spare: bool = False) -> None:
         """Remove our names from the images of containers, unless a backup needs them.
@@ -370,10 +405,14 @@ class ContainerSnapshotter:
                     error.add_note(f"could not remove image {name} from the engine: {failure}")
             raise
 
-    def is_untouched(self, snapshot: ContainerSnapshot, container: str, *, tag: str) -> bool:
+    def is_untouched(self, snapshot: ContainerSnapshot, container: Observed, *, tag: str) -> bool:
         """Return True if a stopped container still has the file system that was captured."""
+        if self._is_unwritten(container):
+            return self._layers(str(container.inspection["Image"])) == snapshot.image.committed_layers
+        # A commit whose answer is lost is found by its name, so no commit of a dead process may have that name.
+        remove_named(self._engine, tag)
         # Equal file systems have equal layers, so another commit, which is removed at once, shows a difference.
-        committed = self._engine.commit_container(container, tag)
+        committed = self._engine.commit_container(container.id, tag)
         try:
             return self._layers(committed) == snapshot.image.committed_layers
         finally:
@@ -420,11 +459,8 @@ class ContainerSnapshotter:
 
     def _changes(self, container: Observed) -> dict[str, str] | None:
         """Return the changes in the writable layer, by path; None if the engine cannot list them."""
-        engine = self._engine.info()
-        podman = engine.flavour == "podman"
-        # Podman's own answer is quick, and leaves out the files that Podman makes. A unix socket proves that the layers
-        # are on this machine, and not at the same paths of its clone. Overlayfs shows its marks to root alone.
-        if not podman and engine.address.startswith("unix://") and may_do_anything():
+        # Podman's own answer is quick, and leaves out the files that Podman makes.
+        if self._sees_layers():
             # One change more than there are mount points proves that something else changed.
             seen = seen_changes(container.inspection, most=len(mount_places(container.inspection)) + 1)
             if seen is not None:
@@ -432,7 +468,7 @@ class ContainerSnapshotter:
         try:
             return {change.path: change.kind for change in self._engine.container_changes(container.id)}
         except EngineError as error:
-            if not podman or error.status != _FAILED:
+            if self._engine.info().flavour != "podman" or error.status != _FAILED:
                 raise
             # Podman 5.8 fails like this if a folder has replaced a file.
             logger.debug("%s: its changes cannot be listed: %s", container.name, error)

@@ -24,7 +24,7 @@ from docker_rollback._containers import (
     is_lost,
     join,
 )
-from docker_rollback._engine import Engine, remove_named
+from docker_rollback._engine import Engine
 from docker_rollback._host import Timer
 from docker_rollback._inspection import (
     HELD,
@@ -294,9 +294,7 @@ class ContainerSlot:
         """Reuse the original if it is untouched; return False if it is not, or if the engine fails."""
         try:
             tag = again(self._snapshot.image.tag)
-            # A commit whose answer is lost is found by its name, so no commit of a dead process may have that name.
-            remove_named(self._engine, tag)
-            return self._snapshotter.is_untouched(self._snapshot, original.id, tag=tag) and self._put_back(original)
+            return self._snapshotter.is_untouched(self._snapshot, original, tag=tag) and self._put_back(original)
         except EngineError as error:
             logger.warning("%s: the original container could not be reused: %s", self._snapshot.name, error)
             return False

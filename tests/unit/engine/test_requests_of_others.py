@@ -197,15 +197,15 @@ def test_podman_removes_no_network_under_those_in_it(podman: ScriptedEngine) -> 
 VOLUME = {"Name": "data", "Driver": "local", "Options": None, "Labels": None, "Mountpoint": "/v"}
 
 
-def test_a_volume_is_found_by_its_whole_name(script: ScriptedEngine) -> None:
+def test_a_volume_is_found_by_its_whole_name(podman: ScriptedEngine) -> None:
     """Podman takes the beginning of a name for the name."""
-    script.says("GET", "/volumes/.*", answer(VOLUME))
-    assert script.engine().inspect_volume("data") == VOLUME
+    podman.says("GET", "/volumes/.*", answer(VOLUME))
+    assert podman.engine().inspect_volume("data") == VOLUME
     with pytest.raises(VolumeNotFoundError) as caught:
-        script.engine().inspect_volume("dat")
+        podman.engine().inspect_volume("dat")
     assert caught.value.action == "inspect volume 'dat'"
-    script.engine().remove_volume("dat")
-    assert changing(script) == []
+    podman.engine().remove_volume("dat")
+    assert changing(podman) == []
 
 
 def test_a_volume_is_removed_by_its_name(script: ScriptedEngine) -> None:

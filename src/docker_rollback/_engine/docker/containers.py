@@ -106,11 +106,12 @@ class DockerContainers(Referring):
 
     def update_container(self, ref: str, changes: Inspection) -> None:
         asking = Asking(f"update container {self._called(ref)}", ContainerNotFoundError, ref)
-        found = self._found_container(ref, asking.action)
+        full_id = self._container_id(ref, asking.action)
         if self._wire.podman:
             # Podman sets the restart policy to "no" if a request has none.
+            found = self._found_container(full_id, asking.action)
             changes = {"RestartPolicy": found["HostConfig"].get("RestartPolicy"), **changes}
-        self._wire.json("POST", f"/containers/{found['Id']}/update", asking, body=changes)
+        self._wire.json("POST", f"/containers/{full_id}/update", asking, body=changes)
 
     def remove_container(self, ref: str, *, force: bool = False, volumes: bool = False) -> None:
         asking = Asking(f"remove container {self._called(ref)}", ContainerNotFoundError, ref)

@@ -108,8 +108,9 @@ class DockerVolumes(Referring):
     def remove_volume(self, name: str) -> None:
         asking = Asking(f"remove volume {name!r}", VolumeNotFoundError, name)
         with suppress(VolumeNotFoundError):
-            # Podman accepts a prefix of a name, and would remove another volume.
-            self.inspect_volume(name)
+            if self._wire.podman:
+                # It accepts a prefix of a name, and would remove another volume.
+                self.inspect_volume(name)
             self._wire.json("DELETE", f"/volumes/{segment(name, asking)}", asking, patient=True)
 
 

@@ -179,15 +179,16 @@ class Surroundings:
             for other, reason in found + self._users_of_the_unused()
             if other.id not in self._backup.bystanders
         ]
-        networks = [f"network {name!r}, which was not there, {reason}" for name, reason in self._conflicting_networks()]
-        return containers + networks
+        conflicting = self._conflicting_networks(self._standing_networks())
+        return containers + [f"network {name!r}, which was not there, {reason}" for name, reason in conflicting]
 
     def refuse(self) -> None:
         """Raise `RestoreError` for the first container or network in the way; touch nothing."""
         everybody = ", ".join(sorted(self._names))
+        standing = self._standing_networks()
         for network in self._backup.networks:
-            self._refuse_changed_network(network)
-        for other, reason in self._conflicting_networks():
+            self._refuse_changed_network(network, standing[network.name])
+        for other, reason in self._conflicting_networks(standing):
             raise RestoreError(
                 everybody,
                 f"network {other!r}, which is not part of backup {self._backup.id}, {reason}; "
@@ -235,8 +236,11 @@ class Surroundings:
         """The ids of the containers that the restore itself handles."""
         return self._ids | self._added.ids
 
-    def _refuse_changed_network(self, network: NetworkRecord) -> None:
-        standing = find_network(self._engine, network.name)
+    def _standing_networks(self) -> dict[str, Mapping[str, Any] | None]:
+        """Look up the networks of the backup, by their names; None for one that is gone."""
+        return {network.name: find_network(self._engine, network.name) for network in self._backup.networks}
+
+    def _refuse_changed_network(self, network: NetworkRecord, standing: Mapping[str, Any] | None) -> None:
         if standing is None or is_same_network(network.inspection, standing):
             return
         differences = compare_networks(network.inspection, standing)
@@ -256,12 +260,12 @@ class Surroundings:
                 [str(difference) for difference in differences],
             )
 
-    def _conflicting_networks(self) -> list[tuple[str, str]]:
+    def _conflicting_networks(self, standing: Mapping[str, Mapping[str, Any] | None]) -> list[tuple[str, str]]:
         """Return the networks that keep one of the backup from being created, each with the reason."""
         missing = []
         for network in self._backup.networks:
-            standing = find_network(self._engine, network.name)
-            if standing is None or not is_same_network(network.inspection, standing):
+            found = standing[network.name]
+            if found is None or not is_same_network(network.inspection, found):
                 missing.append(network)
         others = self._foreign_networks() if missing else []
         return [

@@ -15,7 +15,7 @@ from attrs import evolve
 
 from docker_rollback._engine import ContainerFilter, Engine, Inspection, Process
 from docker_rollback._host import folder_of, processes
-from docker_rollback._inspection import inspection_of, mounts, uses
+from docker_rollback._inspection import inspection_of, mounts, observe, uses
 from docker_rollback._model import MountPoint, Way, is_folder
 from docker_rollback._names import OPERATION_LABEL, is_guard, is_helper
 from docker_rollback._store import FileLock
@@ -319,7 +319,8 @@ class VolumeAccess:
         does not use its mounts.
         """
         users = []
-        where = ContainerFilter(volume=None if is_folder(volume) else volume, running=True)
+        # In any state: to tell those that run, the engine would have to inspect each, as is done here.
+        where = ContainerFilter(volume=None if is_folder(volume) else volume)
         for found in self._engine.list_containers(where):
             try:
                 container = self._engine.inspect_container(found)
@@ -330,7 +331,7 @@ class VolumeAccess:
             helps = is_helper(name) and labels.get(OPERATION_LABEL) in self._operations
             ours = helps or is_guard(name)
             # An engine also returns containers that mount something else at a path of that name.
-            if not ours and any(uses(mount, volume) for mount in mounts(container)):
+            if not ours and observe(container).state.alive and any(uses(mount, volume) for mount in mounts(container)):
                 users.append(container)
         return users
 

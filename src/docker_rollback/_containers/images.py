@@ -138,13 +138,14 @@ def _create_by_name(engine: Engine, name: str, body: Mapping[str, Any], image_id
 def provide_image(engine: Engine, store: BackupStore, container: ContainerSnapshot) -> str:
     """Return the id, in this engine, of the image with a container's file system; load it if it is missing."""
     image = container.image
-    for reference in (image.id, image.tag):
-        with suppress(ImageNotFoundError):
-            found = engine.inspect_image(reference)
-            if reference == image.id or image.manifest is None or layers_of(found) == image.layers:
-                # Our name keeps the image even if somebody moves or removes the original one.
-                engine.tag_image(str(found["Id"]), image.tag)
-                return str(found["Id"])
+    with suppress(ImageNotFoundError):
+        # Our name keeps the image even if somebody moves or removes the original one.
+        engine.tag_image(image.id, image.tag)
+        return image.id
+    with suppress(ImageNotFoundError):
+        found = engine.inspect_image(image.tag)
+        if image.manifest is None or layers_of(found) == image.layers:
+            return str(found["Id"])
     if image.manifest is None:
         raise RestoreError(
             container.name,

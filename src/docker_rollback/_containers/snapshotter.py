@@ -443,6 +443,11 @@ class ContainerSnapshotter:
     def _layers(self, image: str) -> tuple[str, ...]:
         return layers_of(self._image(image))
 
+    def config_of(self, image: str) -> Mapping[str, Any]:
+        """Return the configuration of an image, by its id."""
+        found: Mapping[str, Any] = self._image(image).get("Config") or {}
+        return found
+
     def _image(self, image: str) -> Mapping[str, Any]:
         """Return the inspection of an image, by its id; asked for once, because only its names can change."""
         if image not in self._known:

@@ -211,8 +211,9 @@ class Operation:
         Those in `seen` are not looked up.
         """
         found = {one.id: one for one in seen}
+        there = {*self._engine.list_containers()}
         for container in self.record.containers:
-            if container.id not in found:
+            if container.id in there and container.id not in found:
                 self._add(container.id, found)
         # A name has one container, so a container that was found by its id is not looked up by its name again.
         named = {one.name for one in found.values()}

@@ -91,6 +91,7 @@ class ContainerSlot:
     image_id: str = field(init=False)
     _last_run: str = field(default="", init=False)
     _standing_id: str | None = field(default=None, init=False)
+    _mounting: tuple[str, frozenset[str]] = field(default=("", frozenset()), init=False)
 
     def __attrs_post_init__(self) -> None:
         self.image_id = self._snapshot.image.id
@@ -103,33 +104,42 @@ class ContainerSlot:
 
     def rename_away(self, earlier: Iterable[str] = ()) -> None:
         """Rename away and stop the original, the container with its name, and those of earlier attempts (`earlier`)."""
+        names = set[str]()
         for reference in (self._snapshot.id, self._snapshot.name, *earlier):
-            found = self._find(reference)
+            # A container that had the name a moment ago has been renamed. If somebody creates another one meanwhile,
+            # `take_name` says so.
+            found = self._find(reference) if reference not in names else None
             if found is None:
                 continue
+            names.add(found.name)
             if found.state.status in HALF_REMOVED:
                 # If an engine dies while it removes a container, it later allows nothing but another removal.
                 self._engine.remove_container(found.id, force=True)
                 continue
             # Renamed before it stops: a supervisor that starts a stopped container by its name must not find it.
+            renamed = True
             try:
                 self._rename_one(found)
             except EngineError as error:
+                renamed = False
                 logger.info(
                     "%s: could not rename it while it runs; renaming it once it has stopped: %s", found.name, error
                 )
             hold(self._engine, found)
-            self._rename_one(found)
+            if not renamed:
+                self._rename_one(self._find(found.id))
 
     def restore(self) -> None:
         """Provide the container, stopped: the original if that is untouched, else an equal one."""
         original = self._find(self._snapshot.id)
         if original is not None:
             self._last_run, self._standing_id = started_at(original.inspection), original.id
+            self._mounting = (original.id, frozenset(original.volumes))
             if self._is_back(original):
                 logger.info("%s: reusing the original container", self._snapshot.name)
                 return
-            self._rename_one(original)
+            # It may have its own name again.
+            self._rename_one(self._find(original.id))
         logger.info("%s: recreating the container", self._snapshot.name)
         self._last_run = ""
         self._create()
@@ -194,20 +204,25 @@ class ContainerSlot:
 
     def volumes(self) -> frozenset[str]:
         """Return the volumes that the restored container mounts; none before it exists."""
-        standing = self._find(self._standing_id) if self._standing_id else None
-        return frozenset() if standing is None else frozenset(standing.volumes)
+        # An engine never changes the mounts of a container, so each container is asked once.
+        if self._standing_id and self._mounting[0] != self._standing_id:
+            standing = self._find(self._standing_id)
+            if standing is None:
+                return frozenset()
+            self._mounting = (standing.id, frozenset(standing.volumes))
+        return self._mounting[1] if self._standing_id else frozenset()
 
-    def restore_policy(self) -> None:
-        """Give the container its own restart policy back."""
+    def restore_policy(self) -> Observed:
+        """Give the container its own restart policy back; return it as it was before."""
         policy = restart_policy(self._snapshot.inspection)
         standing = self._standing()
         if policy and restart_policy(standing.inspection) != policy:
             self._engine.update_container(standing.id, {"RestartPolicy": dict(policy)})
+        return standing
 
     def resume(self) -> None:
         """Give the container its own restart policy back, and start or pause it if it was running or paused."""
-        self.restore_policy()
-        standing = self._standing()
+        standing = self.restore_policy()
         if self._snapshot.state.alive:
             with self._naming_lost_folders():
                 self._engine.start_container(standing.id)
@@ -285,8 +300,7 @@ class ContainerSlot:
             raise RestoreError(name, reason) from ContainerNotFoundError(name)
         return standing
 
-    def _rename_one(self, container: Observed) -> None:
-        standing = self._find(container.id)
+    def _rename_one(self, standing: Observed | None) -> None:
         if standing is not None and (ASIDE not in standing.name or standing.name.endswith(TEMPORARY_ASIDE)):
             self._engine.rename_container(standing.id, aside_name(self._snapshot.name, standing.id))
 
@@ -353,7 +367,7 @@ class ContainerSlot:
         return {key: before.get(key) for key in _RESOURCES if before.get(key) != now.get(key)}
 
     def _create(self) -> None:
-        config = self._engine.inspect_image(self.image_id).get("Config") or {}
+        config = self._snapshotter.config_of(self.image_id)
         reference, tag = self._snapshot.image.reference, self._snapshot.image.tag
         request = create_request(self._wanted, image=reference, image_config=config, held=True)
         name = request.name + ("" if self._needs_name else TEMPORARY_ASIDE)

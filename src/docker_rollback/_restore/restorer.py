@@ -422,8 +422,13 @@ class Restorer:
             case RestoreVolume(volume):
                 self._volumes(work).restore(volume)
             case RestoreImageName(container):
-                if (moved := work.slots[container.name].restore_image_name()) is not None:
-                    work.note(moved)
+                image = container.image
+                of_the_same = (image.name, image.name_id, image.original_id, image.clean)
+                # The name of several containers is moved once.
+                if of_the_same not in work.led:
+                    if (moved := work.slots[container.name].restore_image_name()) is not None:
+                        work.note(moved)
+                    work.led.add(of_the_same)
 
     def _fill(self, step: FillVolume, work: _Restoration) -> None:
         work.watch.begin(work.data)
@@ -467,6 +472,7 @@ class _Restoration:
     slots: dict[str, ContainerSlot] = field(factory=dict)
     ids: dict[str, str] = field(factory=dict)  # the new ids of recreated containers and networks, by the old ones
     named: set[str] = field(factory=set)  # the containers that have their names again
+    led: set[tuple[object, ...]] = field(factory=set)  # the images whose names lead to them again
     failures: list[Exception] = field(factory=list)
     failed: set[str] = field(factory=set)  # the containers that a failed step concerns
     held: ExitStack = field(factory=ExitStack)  # keeps filled volumes mounted

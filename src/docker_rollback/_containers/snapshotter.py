@@ -161,8 +161,8 @@ class ContainerSnapshotter:
     def capture(self, container: Observed, *, tag: str, folders: Collection[str] = ()) -> ContainerSnapshot:
         """Commit a quiesced container; the engine holds the image under `tag` until `release`.
 
-        A container whose writable layer is visible here and empty is not committed, since a commit would add no layer:
-        its image is the one that it was created from, and has `tag` from `seal` on.
+        A container whose writable layer is visible here and empty is not committed, unless it was while it ran, since a
+        commit would add no layer: its image is the one that it was created from, and has `tag` from `seal` on.
 
         The image is not copied into the store: `seal` does that, once the container runs again.
 
@@ -184,7 +184,10 @@ class ContainerSnapshotter:
 
     def _taken(self, container: Observed, name: str, tag: str, folders: Collection[str]) -> ContainerSnapshot:
         """Return the snapshot of a container, committed by a name unless nothing was written to it."""
-        if self._is_unwritten(container):
+        # A container that was committed while it ran may have removed all that it had written. It is committed again: a
+        # second guard is started from that image, and recovery takes the newest image that has a name.
+        was_committed = name == tag and live(tag) in self._committed
+        if not was_committed and self._is_unwritten(container):
             layers = self._layers(str(container.inspection["Image"]))
             image = evolve(_image(container, tag), layers=layers, committed_layers=layers, clean=True)
             return self._of(container, image, folders)

@@ -35,3 +35,8 @@ class Local(FakeEngine):
         """Have a container write a file."""
         self.container(name).write("/new", "x")
         (self._layers / self.inspect_container(name)["Id"] / "new").write_text("x")
+
+    def unwrite(self, name: str) -> None:
+        """Have it remove that file."""
+        self.container(name).delete("/new")
+        (self._layers / self.inspect_container(name)["Id"] / "new").unlink()

@@ -10,6 +10,7 @@ import pytest
 from docker_rollback import BackupStore, RollbackRequested, compare, healthy
 from docker_rollback._containers.overlay import is_unwritten
 from docker_rollback._host import may_do_anything
+from docker_rollback.errors import CaptureError
 from docker_rollback.testing import FailingEngine, FakeClock
 from tests.unit.containers.local_engine import Local
 from tests.unit.shop import timed
@@ -35,6 +36,7 @@ def test_a_layer_is_unwritten_if_it_has_no_file_and_no_mark(tmp_path: Path) -> N
     os.mknod(upper / "deleted", 0o020000, os.makedev(0, 0))
     assert not is_unwritten(inspection)
     assert not is_unwritten({"GraphDriver": {"Data": {"UpperDir": str(tmp_path / "gone")}}})
+    assert not is_unwritten({"GraphDriver": {"Data": {"UpperDir": ""}}})
     assert not is_unwritten({"GraphDriver": None})
 
 
@@ -82,3 +84,50 @@ def test_what_a_container_writes_before_its_stop_is_captured(engine: Local, stor
     assert engine.container("app").read("/new") == b"x"
     guards = [call for call in counted.called("create_container") if "guard" in str(call.arguments[0])]
     assert len(guards) == 2
+
+
+class Ends(FailingEngine):
+    """An engine on which a container removes its only file when it stops, and may be removed before it starts again."""
+
+    def __init__(self, engine: Local, *, removed: bool) -> None:
+        """Have the file written."""
+        super().__init__(engine)
+        self._local, self._removed = engine, removed
+        engine.write("app")
+
+    def stop_container(self, ref: str, *, timeout: float | None = None) -> None:
+        """Have the container remove its file."""
+        super().stop_container(ref, timeout=timeout)
+        self._local.unwrite("app")
+
+    def start_container(self, ref: str) -> None:
+        """Have somebody remove the container before it starts."""
+        if self._removed and not self._local.inspect_container(ref)["Name"].startswith("/docker-rollback-guard-"):
+            self._removed = False
+            self._local.remove_container("app")
+        super().start_container(ref)
+
+
+def test_a_container_that_removes_its_only_file_gets_a_second_guard(engine: Local, store: BackupStore) -> None:
+    """The file of a process id at the root is there while it runs, and gone once it has stopped."""
+    counted = Ends(engine, removed=False)
+    with timed("app", engine=counted, store=store, clock=FakeClock(), verify=healthy(stable_for=0.0)) as tx:
+        assert tx.backup.containers[0].image.clean
+    starts = [
+        call for call in counted.called("start_container") if call.arguments[0] != engine.inspect_container("app")["Id"]
+    ]
+    assert len(starts) == 2
+    assert list(engine.image_names().values()) == [["app:1"]]
+
+
+def test_a_container_that_is_removed_comes_back_without_the_file_that_it_had_removed(
+    engine: Local, store: BackupStore
+) -> None:
+    """It is recreated from what it was at its stop, and not from the commit that was made before."""
+    with (
+        pytest.raises(CaptureError, match="somebody removed it while it was stopped"),
+        timed("app", engine=Ends(engine, removed=True), store=store, clock=FakeClock()),
+    ):
+        pytest.fail("the block was entered")
+    assert engine.container("app").status == "running"
+    assert not engine.container("app").exists("/new")

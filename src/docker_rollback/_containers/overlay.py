@@ -57,11 +57,15 @@ def altered(inspection: Mapping[str, Any], folders: Iterable[str]) -> bool:
 
 def is_unwritten(inspection: Mapping[str, Any]) -> bool:
     """Return True if a writable layer has no file at all, not even a mark; False also if it is not visible here."""
-    with layers_of(inspection) as layers:
-        try:
-            return layers is not None and not layers.upper.names(b".")
-        except OSError:
+    # Its other layers stay closed: an image may have a hundred, and eight containers are examined at once.
+    upper = upper_of(inspection)
+    try:
+        if not upper:
             return False
+        with Tree.at(upper) as layer:
+            return not layer.names(b".")
+    except OSError:
+        return False
 
 
 @frozen

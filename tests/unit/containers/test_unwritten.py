@@ -9,7 +9,7 @@ import pytest
 
 from docker_rollback import BackupStore, RollbackRequested, compare, healthy
 from docker_rollback._containers.overlay import is_unwritten
-from docker_rollback._host import may_do_anything
+from docker_rollback._host import Tree, may_do_anything
 from docker_rollback.errors import CaptureError
 from docker_rollback.testing import FailingEngine, FakeClock
 from tests.unit.containers.local_engine import Local
@@ -38,6 +38,21 @@ def test_a_layer_is_unwritten_if_it_has_no_file_and_no_mark(tmp_path: Path) -> N
     assert not is_unwritten({"GraphDriver": {"Data": {"UpperDir": str(tmp_path / "gone")}}})
     assert not is_unwritten({"GraphDriver": {"Data": {"UpperDir": ""}}})
     assert not is_unwritten({"GraphDriver": None})
+
+
+def test_no_other_layer_is_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An image may have so many that eight containers at once would take all descriptors of this process."""
+    inspection = {"GraphDriver": {"Data": {"UpperDir": str(tmp_path), "LowerDir": ":".join([str(tmp_path)] * 120)}}}
+    opened: list[str] = []
+    at = Tree.at
+
+    def counted(path: str) -> Tree:
+        opened.append(path)
+        return at(path)
+
+    monkeypatch.setattr(Tree, "at", counted)
+    assert is_unwritten(inspection)
+    assert opened == [str(tmp_path)]
 
 
 def go(engine: Local, counted: FailingEngine, store: BackupStore, *, writes: bool) -> list[str]:

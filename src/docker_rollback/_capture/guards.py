@@ -152,6 +152,7 @@ class Guards:
         architecture = self._engine.info().architecture
         if architecture not in _WAITING:
             logger.warning("%s: no guard protects it, because guards do not run on %s", names, architecture)
+            self._commit_unwritten(snapshots)
             return
         try:
             self._start(snapshots, image, architecture)
@@ -160,11 +161,20 @@ class Guards:
                 logger.warning(
                     "%s: could not start a guard, so a prune can remove it while it is stopped: %s", names, error
                 )
+                self._commit_unwritten(snapshots)
                 return
             # A volume of one of them may have failed.
             logger.info("could not start one guard for %s, so each gets its own: %s", names, error)
             for snapshot in snapshots:
                 self._protect([snapshot], image)
+
+    def _commit_unwritten(self, snapshots: Sequence[ContainerSnapshot]) -> None:
+        """Commit containers that have no guard all the same: a removed container comes back if its image is removed."""
+        for snapshot in snapshots:
+            try:
+                self._snapshotter.commit_live(snapshot)
+            except EngineError as error:
+                logger.warning("%s: could not commit it while it runs: %s", snapshot.name, error)
 
     def _start(self, snapshots: Sequence[ContainerSnapshot], image: str, architecture: str) -> None:
         name = f"{GUARD_NAME}{secrets.token_hex(6)}"

@@ -178,6 +178,12 @@ class ContainerSnapshotter:
         """Commit a container that still runs, as `live(tag)`; `capture` uses `tag` for its own commit."""
         return self._taken(container, live(tag), tag, ())
 
+    def commit_live(self, snapshot: ContainerSnapshot) -> None:
+        """Commit the container of a snapshot of `capture_live`, unless that has done so."""
+        name = live(snapshot.image.tag)
+        if name not in self._committed:
+            self._commit(snapshot, name)
+
     def uncommitted(self, container: Observed, *, tag: str) -> ContainerSnapshot:
         """Return the snapshot of a container that could not be committed; its file system is that of its image."""
         return self._of(container, _image(container, tag), ())
@@ -204,7 +210,7 @@ class ContainerSnapshotter:
         # and not at the same paths of its clone. Overlayfs shows its marks to root alone.
         return engine.flavour != "podman" and engine.address.startswith("unix://") and may_do_anything()
 
-    def _commit(self, container: Observed, tag: str) -> str:
+    def _commit(self, container: Observed | ContainerSnapshot, tag: str) -> str:
         # Added before the call: a commit whose answer is lost may have taken effect.
         self._committed.add(tag)
         return self._engine.commit_container(container.id, tag, author=self._origin(container.inspection).note)

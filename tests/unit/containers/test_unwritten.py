@@ -107,7 +107,7 @@ class Ends(FailingEngine):
     def __init__(self, engine: Local, *, removed: bool) -> None:
         """Have the file written."""
         super().__init__(engine)
-        self._local, self._removed = engine, removed
+        self._local, self._removed, self._app = engine, removed, engine.inspect_container("app")["Id"]
         engine.write("app")
 
     def stop_container(self, ref: str, *, timeout: float | None = None) -> None:
@@ -117,8 +117,7 @@ class Ends(FailingEngine):
 
     def start_container(self, ref: str) -> None:
         """Have somebody remove the container before it starts."""
-        if self._removed and not self._local.inspect_container(ref)["Name"].startswith("/docker-rollback-guard-"):
-            self._removed = False
+        if self._removed and ref == self._app:
             self._local.remove_container("app")
         super().start_container(ref)
 
@@ -146,3 +145,24 @@ def test_a_container_that_is_removed_comes_back_without_the_file_that_it_had_rem
         pytest.fail("the block was entered")
     assert engine.container("app").status == "running"
     assert not engine.container("app").exists("/new")
+
+
+def test_a_container_without_a_guard_comes_back_without_its_image(engine: Local, store: BackupStore) -> None:
+    """It is committed all the same, so that somebody may remove it and its image while it is stopped."""
+    app = engine.inspect_container("app")["Id"]
+
+    class Unguarded(FailingEngine):
+        def start_container(self, ref: str) -> None:
+            if ref == app:
+                engine.prune_containers()
+                engine.remove_image("app:1")
+            super().start_container(ref)
+
+    failing = Unguarded(engine, at=1, verbs=["put_archive"])
+    with (
+        pytest.raises(CaptureError, match="somebody removed it while it was stopped"),
+        timed("app", engine=failing, store=store, clock=FakeClock()),
+    ):
+        pytest.fail("the block was entered")
+    assert engine.container("app").status == "running"
+    assert engine.container("app").read("/app") == b"1"

@@ -106,12 +106,13 @@ class ContainerSlot:
         """Rename away and stop the original, the container with its name, and those of earlier attempts (`earlier`)."""
         names = set[str]()
         for reference in (self._snapshot.id, self._snapshot.name, *earlier):
-            # A container that had the name a moment ago has been renamed. If somebody creates another one meanwhile,
-            # `take_name` says so.
+            # The name of a container that did not run is free now. A stop takes long, and meanwhile somebody may create
+            # another container of that name.
             found = self._find(reference) if reference not in names else None
             if found is None:
                 continue
-            names.add(found.name)
+            if not found.state.alive:
+                names.add(found.name)
             if found.state.status in HALF_REMOVED:
                 # If an engine dies while it removes a container, it later allows nothing but another removal.
                 self._engine.remove_container(found.id, force=True)

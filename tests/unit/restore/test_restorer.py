@@ -183,6 +183,25 @@ def test_an_original_with_its_name_makes_way_if_something_cannot_be_undone_in_pl
     shop.check_restored()
 
 
+def test_one_that_is_created_while_the_original_stops_is_stopped_too(shop: Shop) -> None:
+    """Its stop takes long, and whoever supervises it by its name finds none: nothing runs when the data is filled."""
+
+    class Supervised(FailingEngine):
+        """An engine on which somebody creates another container of the name when the original stops."""
+
+        def stop_container(self, ref: str, *, timeout: float | None = None) -> None:
+            super().stop_container(ref, timeout=timeout)
+            if ref == shop.id:
+                shop.engine.run("shop", image="shop:2", volumes={"orders": "/data"})
+
+    taken = backup("shop", client=shop.engine, store=shop.store)
+    shop.engine.volume("orders").delete("/table")
+    engine = Supervised(shop.engine)
+    assert Restorer(engine, shop.store).restore(taken) == ["shop"]
+    assert len(engine.called("stop_container")) == 2
+    shop.check_restored()
+
+
 def test_limits_that_an_update_changed_are_put_back_in_place(shop: Shop) -> None:
     """The very container has them again."""
     heavy = shop.engine.run("heavy", image="shop:1", Memory=1 << 30, NanoCpus=10**9)

@@ -68,15 +68,16 @@ class CheckedContainer:
 
     def up_for(self, inspection: Inspection) -> float:
         """Return the uptime of the container in seconds, by its engine's clock; 0 if unknown."""
-        if isinstance(self._timer, _FirstSleepLastsForever):
-            # It passes as if it had been up for ever, so the engine is not asked for its time.
-            return math.inf
         try:
             started = datetime.fromisoformat(started_at(inspection))
             return max(0.0, (self._engine.now() - started).total_seconds())
         except (EngineError, ValueError) as error:
             logger.debug("%s: its uptime is unknown: %s", self.name, error)
             return 0.0
+
+    def up_so_far(self, inspection: Inspection) -> float:
+        """Return the uptime, or infinity for a check that does not wait: the engine is not asked for its time then."""
+        return math.inf if isinstance(self._timer, _FirstSleepLastsForever) else self.up_for(inspection)
 
     def reject(self, reason: str) -> UpdateRejectedError:
         """Return the error that rejects the container, with its state, its last health probe and its log.
@@ -151,12 +152,12 @@ def run_check(check: Check, container: CheckedContainer) -> None:
         raise container.reject(f"a check raised {type(error).__name__}: {error}") from error
 
 
-def passes_now(check: Check, container: CheckedContainer, seen: Inspection) -> bool:
+def passes_now(check: Check, container: CheckedContainer, seen: Inspection | None = None) -> bool:
     """Return True if a check passes at this moment, without waiting.
 
-    The first inspection that the check asks for is `seen`, which is a moment old.
+    The first inspection that the check asks for is `seen`, if there is one; it is a moment old.
     """
-    hurried = evolve(container, timer=_FirstSleepLastsForever(), seen=[seen])
+    hurried = evolve(container, timer=_FirstSleepLastsForever(), seen=[seen] if seen is not None else [])
     try:
         run_check(check, hurried)
     except UpdateRejectedError as error:

@@ -67,7 +67,7 @@ def healthy(*, timeout: float | None = None, stable_for: float = 5.0) -> Check:
             return
         first = _inspect(container)
         begun = container.clock()
-        run, since, runs = started_at(first), begun - container.up_for(first), 1
+        run, since, runs = started_at(first), begun - container.up_so_far(first), 1
         inspection, now = first, begun
         while True:
             if started_at(inspection) != run:
@@ -293,7 +293,8 @@ def _is_settled(inspection: Inspection, up: float, stable_for: float) -> bool:
     state = observe(inspection).state
     if state.health is not None or state.status != "running":
         return True
-    return up >= (max(stable_for, _SETTLED) if restart_count(inspection) else stable_for)
+    # `passes_now` stops the clock at infinity, so that `up` may be NaN: that passes.
+    return not up < (max(stable_for, _SETTLED) if restart_count(inspection) else stable_for)
 
 
 def _seconds_to_decide(probing: Mapping[str, Any]) -> float:

@@ -26,6 +26,9 @@ _AFTER_A_ROLLBACK: Final = 30.0
 
 _POLL: Final = 0.5
 
+_MOMENT: Final = 1.0
+"""Seconds for which the checks before an update read what the preflight has seen."""
+
 _Task: TypeAlias = tuple[CheckedContainer, Sequence[Check]]
 
 
@@ -51,17 +54,19 @@ class Verdict:
         self._project = project
         within = project.containers if project is not None else ()
         self._outside_project = {container.name for container in containers if container.id not in within}
-        # A container in a crash loop may pass a check in the moment in which it runs.
-        self._passing = [(self._checked(one), self._passed(one)) for one in containers]
+        begun = self._timer.monotonic()
+        self._passing = [(self._checked(one), self._passed(one, begun)) for one in containers]
 
-    def _passed(self, container: Observed) -> tuple[Check, ...]:
-        """Return the checks that a container passes now."""
-        checked = self._checked(container)
-        return tuple(
-            check
-            for check in self._checks
-            if not container.state.loops and passes_now(check, checked, container.inspection)
-        )
+    def _passed(self, container: Observed, begun: float) -> tuple[Check, ...]:
+        """Return the checks that a container passes now; its inspection was fresh when these `begun`."""
+        checked, passed = self._checked(container), list[Check]()
+        # A container in a crash loop may pass a check in the moment in which it runs.
+        for check in self._checks if not container.state.loops else ():
+            # Another check may have waited long for an answer.
+            is_fresh = self._timer.monotonic() - begun < _MOMENT
+            if passes_now(check, checked, container.inspection if is_fresh else None):
+                passed.append(check)
+        return tuple(passed)
 
     def judge(self, checks: Sequence[Check] | None = None) -> None:
         """Raise `UpdateRejectedError` as soon as one container fails a check, and give up the others."""

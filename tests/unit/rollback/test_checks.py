@@ -281,6 +281,39 @@ def test_what_holds_now_is_found_without_waiting(engine: FakeEngine, clock: Fake
     assert clock.monotonic() == 0.0
 
 
+def test_a_start_between_two_looks_does_not_hold_up_a_look_at_what_holds(engine: FakeEngine, clock: FakeClock) -> None:
+    """It is healthy once it has been started without its health check, and no time passes for it to stay up."""
+
+    class Recreated(FailingEngine):
+        recreated = False
+
+        def inspect_container(self, ref: str) -> Inspection:
+            if not self.recreated:
+                self.recreated = True
+                engine.remove_container("web", force=True)
+                engine.run("web", image="plain:1")
+            return super().inspect_container(ref)
+
+    looks = Recreated(engine)
+    engine.on_start("web", lambda web: None if looks.recreated else web.starting())
+    engine.run("web", image="probed:1")
+    web = CheckedContainer(looks, "web", ContainerState("running"), timer=clock)
+    assert passes_now(healthy(), web, engine.inspect_container("web"))
+    assert len(looks.called("inspect_container")) == 1
+
+
+def test_a_check_of_ones_own_knows_how_long_a_container_has_been_up(engine: FakeEngine, clock: FakeClock) -> None:
+    """Before the update too, when no check waits."""
+    engine.run("web", image="plain:1")
+    clock.sleep(90.0)
+    found: list[int] = []
+    seen = engine.inspect_container("web")
+    assert passes_now(
+        lambda container: found.append(int(container.up_for(container.inspect()))), checked(engine, clock), seen
+    )
+    assert 80 < found[0] <= 90
+
+
 def test_what_holds_now_is_read_from_what_the_preflight_saw(engine: FakeEngine, clock: FakeClock) -> None:
     """The engine is asked for neither the container nor its time; a check that wants to look again does."""
     engine.run("web", image="plain:1")

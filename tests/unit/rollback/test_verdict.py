@@ -68,6 +68,25 @@ def test_containers_are_checked_side_by_side(engine: FakeEngine, clock: FakeCloc
     begun(engine, clock, check).judge_again()
 
 
+def test_what_the_preflight_saw_counts_for_a_moment(engine: FakeEngine, clock: FakeClock) -> None:
+    """While a check waits for its answer, another container ends: its own check looks at it, and is not repeated."""
+    failing: list[str] = []
+
+    def check(container: CheckedContainer) -> None:
+        if container.inspect()["State"]["Status"] != "running":
+            failing.append(container.name)
+            raise container.reject("it does not run")
+        clock.sleep(30.0)
+        if container.name == "web":
+            engine.stop_container("db")
+
+    verdict = Verdict(engine, [check], timer=clock)
+    verdict.begin([observe(engine.inspect_container(name)) for name in NAMES])
+    assert failing == ["db"]
+    verdict.judge_again()
+    assert failing == ["db"]
+
+
 def test_the_first_that_fails_decides(engine: FakeEngine, clock: FakeClock) -> None:
     """Nobody waits for the checks of the others; they end at their next sleep."""
     others = threading.Semaphore(0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -158,6 +159,57 @@ def test_a_prune_while_stopped_loses_nothing(
         "Mounts./cache.Mode",
     }
     assert {one.path for one in compare(before, after)} <= named
+    assert BackupStore(tmp_path / "store").list() == []
+
+
+@pytest.mark.parametrize("prune", [system, everything])
+def test_a_prune_while_several_are_stopped_that_share_a_guard_loses_nothing(
+    client: docker.DockerClient, before: dict[str, Any], tmp_path: Path, prune: Prune
+) -> None:
+    """They have written nothing to their layers; the image keeps its name as well."""
+    names = [f"{NAME}-{number}" for number in range(3)]
+    for name in names:
+        # The last one has no place made for a volume in its layer either.
+        volumes = [f"{VOLUME}-{name}:/data", "/cache"] if name != names[-1] else []
+        client.containers.run(
+            IMAGE, ["sleep", "100000"], name=name, detach=True, volumes=volumes, stop_signal="SIGKILL"
+        )
+        for folder in ("data", "cache") if volumes else ():
+            run_in(client, name, ["sh", "-c", f"echo {name} > /{folder}/file"])
+    client.api.remove_container(before["Id"], force=True, v=True)
+    image = DockerEngine(client).inspect_container(names[0])["Image"]
+
+    class PrunedLate(Pruned):
+        """Somebody prunes once the last one has stopped."""
+
+        stopping, pruned = threading.Lock(), False
+
+        def pass_on(self, verb: str, work: Callable[[], Answer], *arguments: object) -> Answer:
+            answer = super().pass_on(verb, work, *arguments)
+            with self.stopping:
+                if verb == "stop_container" and not self.pruned and not any(map(self.runs, names)):
+                    self.pruned = True
+                    prune(client)
+            return answer
+
+        def runs(self, name: str) -> bool:
+            return bool(client.api.inspect_container(name)["State"]["Running"])
+
+    engine = PrunedLate(client, prune, None)
+    with (
+        pytest.raises(CaptureError, match="somebody removed it while it was stopped"),
+        rollback(*names, client=engine, store=tmp_path / "store", verify=None),
+    ):
+        pytest.fail("the block was entered")
+    guards = [call for call in engine.called("create_container") if "guard" in str(call.arguments[0])]
+    assert len(guards) == 1
+    assert DockerEngine(client).inspect_image(IMAGE)["Id"] == image
+    for name in names:
+        found = client.containers.get(name)
+        assert (found.status, found.attrs["Image"]) == ("running", image)
+        if name != names[-1]:
+            assert run_in(client, name, ["cat", "/data/file", "/cache/file"]) == (0, f"{name}\n{name}\n")
+    assert {one.name for one in client.containers.list(all=True)} == {*names}
     assert BackupStore(tmp_path / "store").list() == []
 
 

@@ -341,7 +341,10 @@ class ContainerSnapshotter:
             logger.warning("could not list images, so names of ours may stay: %s", error)
             return
         for snapshot in snapshots:
-            self._release(snapshot, there, spare=spare)
+            try:
+                self._release(snapshot, there, spare=spare)
+            except EngineError as error:
+                logger.warning("%s: names of its images may stay: %s", snapshot.name, error)
 
     def _release(self, snapshot: ContainerSnapshot, there: Collection[str], *, spare: bool) -> None:
         """Do the work of `release` for one container, with the names that are there."""

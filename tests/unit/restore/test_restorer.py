@@ -171,6 +171,24 @@ def test_a_restorer_alone_leaves_no_name_of_ours(shop: Shop) -> None:
     shop.check_restored()
 
 
+def test_a_name_of_ours_that_stays_does_not_fail_a_restore(shop: Shop, caplog: pytest.LogCaptureFixture) -> None:
+    """All is restored by then, so it is only logged; and the names of the other containers go."""
+    shop.engine.run("desk", image="shop:2")
+
+    class Fails(FailingEngine):
+        def inspect_container(self, ref: str) -> Any:
+            if ref == "shop" and self.called("list_images"):
+                raise EngineError("inspect container 'shop'", "it does not answer")
+            return super().inspect_container(ref)
+
+    taken = backup("shop", "desk", client=shop.engine, store=shop.store)
+    engine = Fails(shop.engine)
+    assert Restorer(engine, shop.store).restore(taken) == ["shop", "desk"]
+    assert "shop: names of its images may stay: " in caplog.text
+    names = [name for names in shop.engine.image_names().values() for name in names if "docker-rollback" in name]
+    assert names == [taken.containers[0].image.tag]
+
+
 def test_an_original_with_its_name_makes_way_if_something_cannot_be_undone_in_place(shop: Shop) -> None:
     """Another container refers to it by its name, so it has that early; the one that replaces it needs the name too."""
     shop.engine.run("tail", image="shop:1", Links=["/shop:/tail/till"])

@@ -184,10 +184,13 @@ def _created(folder: Tree, name: bytes) -> Iterator[int]:
     """Create a file in a folder, and remove its name at the end, if it still has that."""
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
-        file = os.open(name, flags, 0o600, dir_fd=folder.descriptor)
-    except FileExistsError:  # another process is trying the same folder, or was killed
-        _remove(folder, name)
-        file = os.open(name, flags, 0o600, dir_fd=folder.descriptor)
+        try:
+            file = os.open(name, flags, 0o600, dir_fd=folder.descriptor)
+        except FileExistsError:  # another process is trying the same folder, or was killed
+            _remove(folder, name)
+            file = os.open(name, flags, 0o600, dir_fd=folder.descriptor)
+    except OSError as error:
+        raise OSError(error.errno, f"no other file can be made in its folder ({error.strerror})") from error
     try:
         yield file
     finally:
@@ -202,7 +205,11 @@ def _fill(file: int, state: FileState) -> None:
         rest = rest[os.write(file, rest) :]
     made = os.fstat(file)
     if (made.st_uid, made.st_gid) != (state.uid, state.gid):
-        os.fchown(file, state.uid, state.gid)
+        try:
+            os.fchown(file, state.uid, state.gid)
+        except OSError as error:
+            reason = f"this user cannot give a file its owner {state.uid} and group {state.gid} ({error.strerror})"
+            raise OSError(error.errno, reason) from error
     # After the owner, whose change clears bits.
     os.fchmod(file, state.mode)
     os.fsync(file)

@@ -216,7 +216,7 @@ def test_a_folder_that_takes_no_file_is_refused(path: Path, monkeypatch: pytest.
         return real(name, flags, *rest, **more)
 
     monkeypatch.setattr("docker_rollback._host.files.os.open", forbid)
-    with pytest.raises(PermissionError):
+    with pytest.raises(PermissionError, match=r"made in its folder \(Permission denied"):
         check_replaceable(str(path))
 
 
@@ -229,7 +229,7 @@ def test_an_owner_that_this_user_cannot_give_is_refused(path: Path, monkeypatch:
     other = evolve(read_file(str(path)), uid=os.geteuid() + 1)
     monkeypatch.setattr("docker_rollback._host.files.os.fchown", forbid)
     monkeypatch.setattr("docker_rollback._host.files._find", lambda *_: files._Opened(other, path.stat(), {}, False))
-    with pytest.raises(PermissionError):
+    with pytest.raises(PermissionError, match=f"owner {other.uid} and group"):
         check_replaceable(str(path))
     assert names(path.parent) == ["compose.yml"]
 

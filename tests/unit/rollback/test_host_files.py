@@ -25,6 +25,7 @@ from docker_rollback import (
     recover,
     restore,
 )
+from docker_rollback.__main__ import main
 from docker_rollback._capture import project_files
 from docker_rollback._host import LARGEST, is_of_this_machine
 from docker_rollback._recovery.operations import Operation
@@ -459,6 +460,18 @@ def test_the_next_rollback_finishes_this_one_without_its_files(started: Started)
     assert [kept_in(one) for one in done.files] == [OLD["docker-compose.yml"], OLD[".env"]]
     assert "may be new work" in done.files[0]
     assert f"recovered: {done.files[0]}" in str(tx.outcome)
+
+
+def test_the_command_prints_what_recovery_wrote(
+    started: Started, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """For the log of a service at boot."""
+    die(started)
+    done = recover(client=started.town.engine, store=started.town.store)
+    monkeypatch.setattr("docker_rollback.__main__.recover", lambda **_: done)
+    assert main(["recover", "--store", str(started.town.store.path)]) == 0
+    printed = capsys.readouterr().out.splitlines()
+    assert [line.strip() for line in printed[1:]] == list(done[0].files)
 
 
 def test_recovery_does_not_stop_at_a_file(started: Started, caplog: pytest.LogCaptureFixture) -> None:

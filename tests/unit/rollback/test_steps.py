@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from docker_rollback import Progress, RollbackRequested, Status
+from docker_rollback import DockerRollbackError, Progress, RollbackRequested, Status, recover
 from docker_rollback.errors import EngineError
 from docker_rollback.testing import FailingEngine
 from tests.unit.shop import Shop, UpdateFailedError
@@ -52,4 +52,24 @@ def test_a_failed_state_that_cannot_be_kept_is_a_problem_and_no_failure(
     assert said in caplog.text
     assert [note.partition(said)[1] for note in failed.value.__notes__ if said in note] == [said]
     assert tx.outcome.to_do == ()
+    shop.check_restored()
+
+
+def test_what_is_left_over_after_entering_failed_is_left_to_do(shop: Shop) -> None:
+    """The capture failed, and so did undoing it: whoever reads the outcome knows what to call."""
+
+    class Jammed(FailingEngine):
+        def start_container(self, ref: str) -> None:
+            """Start no service."""
+            if shop.engine.container(ref).name == "shop":
+                raise EngineError("start it", "made to fail")
+            super().start_container(ref)
+
+    tx = shop.rollback(Jammed(shop.engine))
+    with pytest.raises(DockerRollbackError), tx:
+        pytest.fail("the block was entered")
+    assert tx.status is Status.FAILED
+    call = f"docker_rollback.recover(store={str(shop.store.path)!r})"
+    assert f"something is left over: call {call}" in tx.outcome.to_do
+    recover(client=shop.engine, store=shop.store)
     shop.check_restored()

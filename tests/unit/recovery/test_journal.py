@@ -185,3 +185,25 @@ def test_parts_work_without_a_reporter(shop: Shop) -> None:
         recovery.settle(operation, taken, rolled_back=False)
     assert shop.store.ids() == [taken.id]
     assert shop.store.journal.names() == []
+
+
+def test_a_capture_records_the_runs_that_it_has_started(tmp_path: Path) -> None:
+    """If it has to be undone after that, only what has ended since is started."""
+    found: list[Record] = []
+
+    class Looking(Disk):
+        def rename(self, source: Path, target: Path) -> None:
+            """Rename a file; before the first hold, look up what is recorded."""
+            if target.parent.name == "holds":
+                found.append(written(shop))
+            super().rename(source, target)
+
+    shop = Shop(BackupStore(tmp_path / "store", disk=Looking()))
+    before = shop.before["State"]["StartedAt"]
+    shop.clock.advance(60.0)
+    with shop.rollback():
+        started = shop.engine.inspect_container("shop")["State"]["StartedAt"]
+    (record,) = found
+    assert record.phase == "capturing"
+    assert [one.started for one in record.containers] == [started]
+    assert started != before

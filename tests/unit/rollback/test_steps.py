@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import pytest
 
 from docker_rollback import DockerRollbackError, Progress, RollbackRequested, Status, recover
-from docker_rollback.errors import EngineError
+from docker_rollback.errors import EngineError, UpdateRejectedError
 from docker_rollback.testing import FailingEngine
 from tests.unit.shop import Shop, UpdateFailedError
 
@@ -73,3 +75,27 @@ def test_what_is_left_over_after_entering_failed_is_left_to_do(shop: Shop) -> No
     assert f"something is left over: call {call}" in tx.outcome.to_do
     recover(client=shop.engine, store=shop.store)
     shop.check_restored()
+
+
+@pytest.mark.parametrize("again", [True, False])
+def test_half_a_replacement_counts_until_it_is_made_whole(shop: Shop, *, again: bool) -> None:
+    """Whoever catches its error may try once more."""
+
+    class Jammed(FailingEngine):
+        def start_container(self, ref: str) -> None:
+            """Refuse the new service once."""
+            if jammed and shop.engine.container(ref).name == "shop":
+                jammed.clear()
+                raise EngineError("start it", "made to fail")
+            super().start_container(ref)
+
+    jammed: list[str] = []
+    tx = shop.rollback(Jammed(shop.engine), verify=None)
+    with nullcontext() if again else pytest.raises(UpdateRejectedError, match="failed half way"), tx:
+        jammed.append("yes")
+        with pytest.raises(EngineError):
+            tx.replace("shop", "shop:2")
+        if again:
+            tx.replace("shop", "shop:2")
+    assert tx.status is (Status.COMMITTED if again else Status.ROLLED_BACK)
+    assert shop.engine.container("shop").read("/app") == (b"version 2" if again else b"version 1")

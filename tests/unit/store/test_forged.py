@@ -102,6 +102,15 @@ def test_put_together_unchanged_it_verifies(forgery: Forgery) -> None:
     forgery.store.verify("b1")
 
 
+def test_an_index_whose_entries_have_no_artifact_types_verifies(forgery: Forgery) -> None:
+    """A copy by skopeo has lost them; the manifests have theirs."""
+    for entry in forgery.index["manifests"]:
+        entry.pop("artifactType", None)
+    forgery.together()
+    forgery.store.verify("b1")
+    assert forgery.store.get("b1").id == "b1"
+
+
 def no_record(forgery: Forgery) -> None:
     """Leave the record out of the index."""
     forgery.manifests[0]["artifactType"] = "application/x"

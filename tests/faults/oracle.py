@@ -293,6 +293,13 @@ def _container(inspection: Mapping[str, Any], names: Mapping[str, str]) -> dict[
     found["HostConfig"] |= {key: found["HostConfig"].get(key) or [] for key in ("Dns", "DnsOptions", "DnsSearch")}
     # Podman keeps variables and options in no order, and names each anonymous volume here.
     found["Config"] |= {"Env": sorted(inspection["Config"].get("Env") or []), "Image": ""}
+    own = inspection["Id"][:12]
+    if found["Config"]["Hostname"] == own:
+        # Podman gives it to one that is in the network of another, too.
+        found["Config"] |= {
+            "Hostname": "",
+            "Env": [word for word in found["Config"]["Env"] if word != f"HOSTNAME={own}"],
+        }
     found["HostConfig"] |= {"Binds": sorted(map(_bind, inspection["HostConfig"].get("Binds") or []))}
     kind, _, other = str(inspection["HostConfig"]["NetworkMode"]).partition(":")
     if kind == "container":
@@ -309,7 +316,7 @@ def _container(inspection: Mapping[str, Any], names: Mapping[str, str]) -> dict[
         ]
     )
     found["networks"] = {
-        name: _endpoint(inspection, endpoint) for name, endpoint in inspection["NetworkSettings"]["Networks"].items()
+        name: _endpoint(names, endpoint) for name, endpoint in inspection["NetworkSettings"]["Networks"].items()
     }
     return found
 
@@ -326,11 +333,11 @@ def _mounted(mount: Mapping[str, Any]) -> str:
     return "anonymous" if _is_generated(mount["Name"]) else str(mount["Name"])
 
 
-def _endpoint(inspection: Mapping[str, Any], endpoint: Mapping[str, Any]) -> dict[str, Any]:
+def _endpoint(names: Mapping[str, str], endpoint: Mapping[str, Any]) -> dict[str, Any]:
     found = {key: value for key, value in endpoint.items() if key not in _ENDPOINT_ASSIGNED}
-    # The engine adds the beginning of the container's id.
-    own = inspection["Id"][:12]
-    found["Aliases"] = sorted(alias for alias in endpoint.get("Aliases") or () if alias != own)
+    # The engine adds the beginning of the container's id; Podman that of the one whose network it is.
+    assigned = {identity[:12] for identity in names}
+    found["Aliases"] = sorted(alias for alias in endpoint.get("Aliases") or () if alias not in assigned)
     return found
 
 

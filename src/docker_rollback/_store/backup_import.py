@@ -9,7 +9,7 @@ from __future__ import annotations
 import posixpath
 import tarfile
 from collections.abc import Iterator
-from typing import BinaryIO
+from typing import IO, BinaryIO, cast
 
 from docker_rollback._model import Backup, Descriptor
 from docker_rollback._store import oci
@@ -19,7 +19,7 @@ from docker_rollback._store.streams import CHUNK
 from docker_rollback._store.strict_json import MalformedError
 from docker_rollback._store.verify import load
 from docker_rollback._store.workspace import Workspace
-from docker_rollback.errors import CorruptBackupError, StoreError
+from docker_rollback.errors import CorruptBackupError
 
 _BLOBS = "blobs/sha256/"
 
@@ -50,8 +50,8 @@ def _read(workspace: Workspace, file: BinaryIO, name: str) -> tuple[str, Descrip
                 if part.startswith(_BLOBS):
                     _take_blob(workspace, tar, member, part, name)
                 elif part == BACKUP_FILE:
-                    if index is not None or member.size > oci.MAX_MANIFEST:
-                        raise CorruptBackupError(name, part, "it is in the file twice, or too large")
+                    if index is not None or not member.isfile() or member.size > oci.MAX_MANIFEST:
+                        raise CorruptBackupError(name, part, "it is in the file twice, too large, or a folder")
                     index = b"".join(_content(tar, member))
     except (tarfile.TarError, EOFError, UnicodeError, ValueError, OverflowError) as error:
         # tarfile raises the last three for some crafted headers.
@@ -97,9 +97,7 @@ def _take_blob(workspace: Workspace, tar: tarfile.TarFile, member: tarfile.TarIn
 
 
 def _content(tar: tarfile.TarFile, member: tarfile.TarInfo) -> Iterator[bytes]:
-    file = tar.extractfile(member)
-    if file is None:
-        raise StoreError(member.name, "it is not a file")
-    with file:
+    # Callers have made sure that it is a file.
+    with cast(IO[bytes], tar.extractfile(member)) as file:
         while data := file.read(CHUNK):
             yield data

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import pytest
 
 from docker_rollback import EngineError, Exclude, RollbackRequested, Status, backup, restore
+from docker_rollback._engine.port import Inspection
 from docker_rollback._restore import Restorer
 from docker_rollback.errors import RestoreError
 from docker_rollback.parts import ContainerFilter
@@ -162,3 +163,26 @@ def test_a_renamed_container_that_cannot_be_removed_is_told_and_stops_nothing(
     which = "the container from before the update" if committed else "the containers that were renamed away"
     assert f"shop: could not remove {which}: " in caplog.text
     assert len(shop.engine.list_containers()) == 2
+
+
+@pytest.mark.parametrize(("endpoint", "refused"), [("lb-front", False), ("1" * 64, True)])
+def test_the_load_balancer_of_a_swarm_keeps_no_network_from_being_restored(
+    shop: Shop, endpoint: str, *, refused: bool
+) -> None:
+    """An overlay network lists its endpoint like a container's."""
+
+    class Swarm(FailingEngine):
+        def inspect_network(self, ref: str) -> Inspection:
+            """Show a changed network with one more endpoint."""
+            found = super().inspect_network(ref)
+            if found["Name"] != "front":
+                return found
+            return {**found, "Id": "f" * 64, "Internal": True, "Containers": {endpoint: {"Name": "front-endpoint"}}}
+
+    taken = backup("shop", client=shop.engine, store=shop.store)
+    restorer = Restorer(Swarm(shop.engine), shop.store)
+    if refused:
+        with pytest.raises(RestoreError, match="network 'front' was changed, and front-endpoint uses it"):
+            restorer.check(taken)
+    else:
+        restorer.check(taken)

@@ -412,3 +412,16 @@ def test_a_blob_that_the_disk_does_not_read_is_damaged(store: BackupStore, monke
         list(store.open_blob(blob))
     assert caught.value.blob == blob.digest
     assert path not in [link.readlink() for link in Path("/proc/self/fd").iterdir() if link.is_symlink()]
+
+
+def test_an_archive_whose_index_is_a_folder_is_no_backup(store: BackupStore, tmp_path: Path) -> None:
+    """It is refused as damaged, and nothing is taken in."""
+    path = tmp_path / "b1.tar"
+    with tarfile.open(path, "w") as archive:
+        folder = tarfile.TarInfo("docker-rollback.json")
+        folder.type = tarfile.DIRTYPE
+        archive.addfile(folder)
+    with pytest.raises(CorruptBackupError, match="or a folder") as caught:
+        store.import_(path)
+    assert (caught.value.path, caught.value.blob) == (str(path), "docker-rollback.json")
+    assert store.ids() == []

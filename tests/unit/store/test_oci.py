@@ -73,3 +73,18 @@ def test_a_blob_may_be_empty() -> None:
         json.dumps({"schemaVersion": 2, "config": {**BLOB, "size": 0}, "layers": []}).encode()
     )
     assert manifest.config.size == 0
+
+
+@pytest.mark.parametrize(
+    ("fields", "kind"),
+    [
+        ({"manifests": []}, oci.INDEX),
+        ({"config": BLOB, "layers": []}, oci.MANIFEST),
+        ({"mediaType": oci.INDEX}, oci.INDEX),
+        ({"mediaType": oci.MANIFEST, "manifests": []}, oci.MANIFEST),
+        ({"mediaType": "text/plain", "manifests": []}, oci.INDEX),
+    ],
+)
+def test_a_manifest_says_what_it_is_or_is_known_by_what_it_has(fields: dict[str, Any], kind: str) -> None:
+    """The media type is optional in both."""
+    assert oci.manifest_type(json.dumps({"schemaVersion": 2, **fields}).encode()) == kind

@@ -227,8 +227,18 @@ class ContainerSlot:
         if self._snapshot.state.alive:
             with self._naming_lost_folders():
                 self._engine.start_container(standing.id)
+            self._put_back_hidden_resources(standing.id)
         if self._snapshot.state.status == "paused":
             self._engine.pause_container(standing.id)
+
+    def _put_back_hidden_resources(self, container: str) -> None:
+        """Undo an update in place that Podman 5.8 hides until the container runs: it was stopped at the update."""
+        if self._engine.info().flavour != "podman" or (now := self._find(container)) is None:
+            return
+        # An update cannot clear a field; the comparison sees what is left.
+        resources = {key: value for key, value in self._changed_resources(now).items() if value}
+        if resources:
+            self._engine.update_container(container, resources)
 
     def compare(self) -> tuple[str, ...]:
         """Raise `RestoreError` if the container differs from its snapshot; return unavoidable differences in words."""

@@ -180,6 +180,22 @@ def test_a_limit_that_podman_shows_only_once_it_runs_is_put_back_in_place(
     assert (slot.standing_id == shop.id) == reused
 
 
+def test_a_limit_that_podman_hides_until_the_original_runs_is_put_back_then(shop: Shop) -> None:
+    """The update has stopped the container and changed its limit, and never started it again."""
+    shop.engine.update_container("shop", {"Memory": 1 << 30})
+    slot = slot_of(shop, taken(shop), engine := Podman(shop.engine))
+    shop.engine.stop_container("shop")
+    shop.engine.update_container("shop", {"Memory": 2 << 30})
+    engine.shown = 1 << 30
+    slot.rename_away()
+    slot.restore()
+    slot.take_name()
+    slot.resume()
+    assert slot.standing_id == shop.id
+    assert slot.compare() == ()
+    assert shop.engine.inspect_container("shop")["HostConfig"]["Memory"] == 1 << 30
+
+
 def test_of_several_folders_that_are_gone_the_innermost_is_named(shop: Shop) -> None:
     """An engine says the path of one, which others may begin."""
     for path in ("/srv", "/srv/data"):

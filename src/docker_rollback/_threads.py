@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import collections
 import logging
 import queue
 import threading
@@ -60,7 +59,12 @@ def within(seconds: float, work: Callable[[], T], *, name: str) -> T:
 
 
 def each_at_once(
-    items: Sequence[Item], work: Callable[[Item], object], *, most: int = AT_ONCE, after_error: bool = True
+    items: Sequence[Item],
+    work: Callable[[Item], object],
+    *,
+    after: Callable[[Item, Item], bool] = lambda *_: False,
+    most: int = AT_ONCE,
+    after_error: bool = True,
 ) -> list[Exception | None]:
     """Call `work` with each item, several at once, and return the error of each item; None if there was none.
 
@@ -70,10 +74,12 @@ def each_at_once(
     Args:
         items: the items. A single one is worked on in this thread, so that an interruption reaches it at once.
         work: the callable.
+        after: returns True if the call for its first item begins once the call for its second item has ended. No circle
+            may come of it.
         most: how many calls may run at once; never more than `AT_ONCE`.
         after_error: whether further calls begin after an error.
     """
-    calls = _Calls(items, work, after_error=after_error)
+    calls = _Calls(items, work, after=after, after_error=after_error)
     begun = False
     try:
         for _ in range(min(most, AT_ONCE, len(items)) if len(items) > 1 else 0):
@@ -104,48 +110,76 @@ def _started(run: Callable[[], None], name: str) -> bool:
 class _Calls(Generic[Item]):
     """The calls of `each_at_once`, which several threads take one after the other."""
 
-    def __init__(self, items: Sequence[Item], work: Callable[[Item], object], *, after_error: bool) -> None:
+    def __init__(
+        self,
+        items: Sequence[Item],
+        work: Callable[[Item], object],
+        *,
+        after: Callable[[Item, Item], bool],
+        after_error: bool,
+    ) -> None:
         self._items, self._work, self._after_error = items, work, after_error
-        self._lock = threading.Lock()
-        self._left, self._at_work = collections.deque(range(len(items))), 0
+        self._left = list(range(len(items)))
+        self._at_work = 0
+        # For each call that has not ended, those that have to end before it.
+        self._waits = {
+            one: {other for other in self._left if other != one and after(items[one], items[other])}
+            for one in self._left
+        }
         self._errors: list[Exception | None] = [None] * len(items)
         self._interruption: BaseException | None = None
+        self._changed = threading.Condition()
         self.ended = threading.Event()
 
     def run(self) -> None:
-        """Do the calls that no other thread has begun, one after the other."""
+        """Do the calls that no other thread has begun, as soon as they may begin."""
         while (number := self._next()) is not None:
+            error: BaseException | None = None
             try:
                 self._work(self._items[number])
-            except Exception as error:
-                self._errors[number] = error
-                if not self._after_error:
-                    self._left.clear()
-            except BaseException as error:
-                self.interrupt(error)
-            with self._lock:
-                self._at_work -= 1
-
-    def _next(self) -> int | None:
-        """Return the number of the next item; None if there is none, and set `ended` if no call is in progress."""
-        with self._lock:
-            if self._left:
-                self._at_work += 1
-                return self._left.popleft()
-            if not self._at_work:
-                self.ended.set()
-            return None
+            except BaseException as raised:
+                error = raised
+            self._end(number, error)
 
     def interrupt(self, error: BaseException) -> None:
         """Begin no further call."""
-        self._left.clear()
-        self._interruption = self._interruption or error
+        with self._changed:
+            self._left.clear()
+            self._interruption = self._interruption or error
+            self._changed.notify_all()
 
     def errors(self) -> list[Exception | None]:
         """Return the error of each item. Raises the first interruption."""
         if self._interruption is not None:
             raise self._interruption
         return self._errors
+
+    def _next(self) -> int | None:
+        """Return the number of the next call, once one may begin; None if there is none."""
+        with self._changed:
+            while True:
+                for number in self._left:
+                    if not self._waits[number] & self._waits.keys():
+                        self._left.remove(number)
+                        self._at_work += 1
+                        return number
+                if not self._left:
+                    if not self._at_work:
+                        self.ended.set()
+                    return None
+                self._changed.wait()
+
+    def _end(self, number: int, error: BaseException | None) -> None:
+        with self._changed:
+            self._at_work -= 1
+            del self._waits[number]
+            if isinstance(error, Exception):
+                self._errors[number] = error
+                if not self._after_error:
+                    self._left.clear()
+            elif error is not None:
+                self.interrupt(error)
+            self._changed.notify_all()
 
 
 def raise_first(errors: Sequence[Exception | None]) -> None:

@@ -8,6 +8,8 @@ import threading
 import time
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from docker_rollback._threads import AT_ONCE, both_at_once, each_at_once, raise_first
 
@@ -149,3 +151,54 @@ def test_no_further_call_begins_after_an_error_where_that_is_asked() -> None:
     errors = each_at_once(range(50), work, most=2, after_error=False)
     assert len(begun) <= 2
     assert [item for item, error in enumerate(errors) if error is not None] == sorted(begun)
+
+
+@given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), max_size=25), st.integers(1, 10))
+def test_a_call_waits_for_those_before_it_and_for_no_other(edges: list[tuple[int, int]], most: int) -> None:
+    """Each begins once all that it waits for have ended."""
+    waits = {(max(pair), min(pair)) for pair in edges if pair[0] != pair[1]}
+    lock, ended = threading.Lock(), list[int]()
+
+    def work(item: int) -> None:
+        with lock:
+            assert {other for one, other in waits if one == item} <= set(ended)
+            ended.append(item)
+        if item % 3 == 0:
+            raise ValueError(item)
+
+    errors = each_at_once(range(10), work, after=lambda one, other: (one, other) in waits, most=most)
+    assert sorted(ended) == list(range(10))
+    assert [error is not None for error in errors] == [item % 3 == 0 for item in range(10)]
+    assert all(isinstance(error, ValueError) for error in errors if error is not None)
+
+
+def test_those_that_wait_hold_nobody_up() -> None:
+    """Each of these begins although the one before it in the list waits for the last one."""
+    meeting = threading.Barrier(3, timeout=30)
+    done: list[int] = []
+
+    def work(item: int) -> None:
+        if item != 0:
+            meeting.wait()
+        done.append(item)
+
+    assert each_at_once(range(4), work, after=lambda one, other: one == 0 and other == 3, most=4) == [None] * 4
+    assert done.index(0) > done.index(3)
+
+
+def test_one_that_waits_does_not_begin_after_an_interruption() -> None:
+    """Nor after an error, where that is asked."""
+    begun: list[int] = []
+
+    def work(item: int) -> None:
+        begun.append(item)
+        raise SystemExit(3) if interrupts else ValueError
+
+    for interrupts in (False, True):
+        begun.clear()
+        if interrupts:
+            with pytest.raises(SystemExit):
+                each_at_once(range(3), work, after=lambda one, other: one == other + 1)
+        else:
+            each_at_once(range(3), work, after=lambda one, other: one == other + 1, after_error=False)
+        assert begun == [0]

@@ -28,7 +28,7 @@ from docker_rollback._containers import (
 )
 from docker_rollback._engine import Engine
 from docker_rollback._host import Timer, now
-from docker_rollback._inspection import Report, levels, own_network, user_endpoints, uses
+from docker_rollback._inspection import Report, own_network, user_endpoints, uses
 from docker_rollback._model import Backup, ContainerSnapshot, NetworkRecord, Observed, Project
 from docker_rollback._reporting import Reporter
 from docker_rollback._store import BackupStore, Draft, KeepArgument
@@ -271,8 +271,9 @@ class Capture:
             main_processes(running, options.quiesce) as processes,
             archives.capturing(ended, at_rest=taking.is_still) as captured,
         ):
-            _quiesce(taking.sharing, sharing, limit)
-            _quiesce(containers, quiesced, limit)
+            sharing.quiesce(*taking.sharing, check=limit.check)
+            quiesced.quiesce(*containers, check=limit.check)
+            limit.check()
             # From here on nothing writes to the data, so this is the moment of the backup.
             created = self._clock()
             reporter.begin("capture")
@@ -365,13 +366,6 @@ class Capture:
             self._add_network(origin, found)
         known = str(inspection["Name"])
         found[known] = NetworkRecord(name=known, id=str(inspection["Id"]), inspection=inspection)
-
-
-def _quiesce(containers: Sequence[Observed], quiesced: QuiescedContainers, limit: DowntimeLimit) -> None:
-    """Quiesce containers level by level, dependents first, within the limit."""
-    for level in reversed(levels(containers)):
-        quiesced.quiesce(*level)
-        limit.check()
 
 
 def _check_undisturbed(*contexts: QuiescedContainers, watched: Collection[str]) -> None:

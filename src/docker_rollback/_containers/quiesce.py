@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 from types import TracebackType
@@ -19,11 +20,11 @@ from docker_rollback._host import Timer
 from docker_rollback._inspection import (
     HELD,
     is_same_start,
-    levels,
     observe,
     restart_count,
     restarts,
     started_at,
+    started_before,
 )
 from docker_rollback._model import ContainerSnapshot, ContainerState, Observed, Quiesce, Resting
 from docker_rollback._reporting import Reporter
@@ -75,7 +76,7 @@ def with_runs(containers: Iterable[Resting], standing: Iterable[Observed]) -> tu
 class QuiescedContainers:
     """Quiesces containers, and resumes all of them when the ``with`` block ends, even after an error.
 
-    They are resumed level by level: those of one level at once, once the containers that they depend on are resumed.
+    They are resumed at once, each after those that it depends on.
 
     Args:
         engine: the engine that the containers are on.
@@ -102,14 +103,32 @@ class QuiescedContainers:
     _seen: dict[str, Observed] = field(factory=dict, init=False)
     _known: dict[str, Observed] = field(factory=dict, init=False)  # those of `adopt` too
     _keep: bool = field(default=False, init=False)
+    _beginning: threading.Lock = field(factory=threading.Lock, init=False)
 
-    def quiesce(self, *containers: Observed) -> None:
-        """Quiesce containers that do not depend on each other, all at once.
+    def quiesce(self, *containers: Observed, check: Callable[[], object] = lambda: None) -> None:
+        """Quiesce containers at once, each after those that depend on it.
 
-        Every one is tried. Raises the first `EngineError` if the engine refuses, with a note about each other one.
+        After an error no further one is touched. Raises that error, with a note about each other one.
+
+        Args:
+            containers: the containers.
+            check: called before each one is touched; raises an error if it must not be.
+
+        Raises:
+            EngineError: the engine refused or failed.
         """
-        touched = [found for container in containers if (found := self._begin(container)) is not None]
-        raise_first(each_at_once(touched, self._quiesce))
+        before = started_before(containers)
+
+        def quiesce(container: Observed) -> None:
+            check()
+            with self._beginning:
+                found = self._begin(container)
+            if found is not None:
+                self._quiesce(found)
+
+        raise_first(
+            each_at_once(containers, quiesce, after=lambda one, other: one.id in before[other.id], after_error=False)
+        )
 
     def _begin(self, container: Observed) -> Resting | None:
         """Record a container that is about to be quiesced; return None if it stays as it is."""
@@ -223,33 +242,34 @@ class QuiescedContainers:
         self._keep = True
 
     def _resume(self) -> list[tuple[Resting, Exception]]:
-        """Resume every container, level by level, and return the failures."""
+        """Resume every container, each after those that it depends on, and return the failures."""
         patience = _Patience()
-        levels_up = self._start_order()
+        # The last one that was quiesced comes first, where nothing else decides.
+        quiesced = self._quiesced[::-1]
+        before = started_before(self._known[found.id] for found in quiesced)
+
+        def each(some: Sequence[Resting], attempt: Callable[[Resting], None]) -> list[Exception | None]:
+            return patience.each(some, attempt, after=lambda one, other: other.id in before[one.id])
+
         # A container that fails to start is retried after the others, because it may need one of them.
         failures: list[tuple[Resting, Exception]] = [
             *in_rounds(
-                levels_up,
+                quiesced,
                 self._resume_one,
                 sleep=lambda seconds: patience.through(lambda: self._timer.sleep(seconds)),
-                each=patience.each,
+                each=each,
             )
         ]
         for found, error in failures:
             logger.warning("%s: it could not be resumed: %s", found.name, error)
         failed = {found.id for found, _ in failures}
-        resumed = [found for level in levels_up for found in level if found.id not in failed]
+        resumed = [found for found in quiesced if found.id not in failed]
         looping = {found for found, seen in self._seen.items() if seen.state.loops}
         patience.through(
             lambda: failures.extend(check_again(self._engine, resumed, looping=looping, timer=self._timer))
         )
         patience.deliver()
         return failures
-
-    def _start_order(self) -> list[list[Resting]]:
-        """Return the containers by level."""
-        quiesced = {found.id: found for found in self._quiesced}
-        return [[quiesced[one.id] for one in level] for level in levels(self._known[one] for one in reversed(quiesced))]
 
     def _resume_one(self, found: Resting) -> None:
         self._reporter.announce("resume", found.name)
@@ -295,8 +315,14 @@ class _Patience:
             else:
                 return
 
-    def each(self, group: Sequence[Resting], attempt: Callable[[Resting], None]) -> list[Exception | None]:
-        """Attempt each container of a group at once, and to its end, and return the error of each."""
+    def each(
+        self,
+        some: Sequence[Resting],
+        attempt: Callable[[Resting], None],
+        *,
+        after: Callable[[Resting, Resting], bool],
+    ) -> list[Exception | None]:
+        """Do as `each_at_once`, but attempt each container to its end in spite of interruptions."""
         errors: dict[str, Exception | None] = {}
 
         def note(found: Resting) -> None:
@@ -307,8 +333,8 @@ class _Patience:
             else:
                 errors[found.id] = None
 
-        self.through(lambda: each_at_once([found for found in group if found.id not in errors], note))
-        return [errors[found.id] for found in group]
+        self.through(lambda: each_at_once([found for found in some if found.id not in errors], note, after=after))
+        return [errors[found.id] for found in some]
 
     def deliver(self) -> None:
         """Raise the first interruption, if there was one."""

@@ -53,46 +53,42 @@ _STABLE: Final = timedelta(seconds=10)
 
 
 def in_rounds(
-    groups: Iterable[Sequence[T]],
+    items: Iterable[T],
     attempt: Callable[[T], None],
     *,
     sleep: Callable[[float], None] = time.sleep,
     each: Callable[[Sequence[T], Callable[[T], None]], Sequence[Exception | None]] = each_at_once,
 ) -> list[tuple[T, EngineError | RestoreError]]:
-    """Attempt something with each item, group after group, and retry the failed ones after the others.
+    """Attempt something with each item, and retry the failed ones after the others.
 
     Args:
-        groups: the items; those of one group are attempted at once.
+        items: the items.
         attempt: what to do with an item.
         sleep: waits between two rounds.
-        each: does it with the items of one group, and returns the error of each.
+        each: attempts it with each of some items, in a suitable order, and returns the error of each.
 
     Returns:
         The items that failed in every round, each with its last error.
     """
-    waiting = [list(group) for group in groups]
+    waiting = list(items)
     failures, final = list[tuple[T, EngineError | RestoreError]](), list[tuple[T, EngineError | RestoreError]]()
     # One container may need another to start: its log driver sends to the other, or it binds a socket of the other.
     # Failures that look permanent are retried too, because a service that stays down is worse than a call too many.
     for number in range(_ROUNDS):
         if number:
             sleep(_BETWEEN_ROUNDS)
-        failures, left, unexpected = [], list[list[T]](), list[Exception]()
-        for group in waiting:
-            again = list[T]()
-            for item, error in zip(group, each(group, attempt), strict=True):
-                if error is None:
-                    continue
-                if not isinstance(error, EngineError | RestoreError):
-                    unexpected.append(error)
-                elif _is_removed(error):
-                    final.append((item, error))
-                else:
-                    failures.append((item, error))
-                    again.append(item)
-            left.append(again)
+        failures, unexpected = [], list[Exception]()
+        for item, error in zip(waiting, each(waiting, attempt), strict=True):
+            if error is None:
+                continue
+            if not isinstance(error, EngineError | RestoreError):
+                unexpected.append(error)
+            elif _is_removed(error):
+                final.append((item, error))
+            else:
+                failures.append((item, error))
         raise_first(unexpected)
-        waiting = [group for group in left if group]
+        waiting = [item for item, _ in failures]
         if not waiting:
             break
     return final + failures

@@ -9,11 +9,11 @@ from docker_rollback._inspection.dependencies import (
     bound_to,
     hash_gap,
     is_one_off,
-    levels,
     needs_name,
     partners,
     shared_namespaces,
     start_order,
+    started_before,
     starts_once_healthy,
     with_ids,
 )

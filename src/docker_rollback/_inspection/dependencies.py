@@ -71,15 +71,15 @@ def shared_namespaces(one: Observed, other: Observed) -> list[str]:
     ]
 
 
-def levels(containers: Iterable[_Container]) -> tuple[tuple[_Container, ...], ...]:
-    """Return the containers by level: the dependencies of each one are in earlier levels.
+def started_before(containers: Iterable[Observed | ContainerSnapshot]) -> dict[str, frozenset[str]]:
+    """Return the ids of the containers that start before each container, by its id.
 
-    Containers of one level do not depend on each other, so they can start at once; within a level, the given order
-    stays. A dependency that closes a circle does not count; those of compose are left out before those that bind a
-    container, and the order of creation before `depends_on`.
+    These are all that it depends on, directly or through others.
+    A dependency that closes a circle does not count; those of compose are left out before those that bind a container,
+    and the order of creation before `depends_on`.
     """
     given = list(containers)
-    # For each container, a bit for each one that has to start before it, directly or not.
+    # A bit for each one that starts before.
     before = [0] * len(given)
     # In a circle, the given order decides: a dependency on a container that is given later counts last.
     pairs = sorted(itertools.permutations(range(len(given)), 2), key=lambda pair: pair[0] < pair[1])
@@ -89,19 +89,18 @@ def levels(containers: Iterable[_Container]) -> tuple[tuple[_Container, ...], ..
                 continue
             added = before[earlier] | 1 << earlier
             before = [needs | added if at == later or needs >> later & 1 else needs for at, needs in enumerate(before)]
-    found: list[tuple[_Container, ...]] = []
-    started, waiting = 0, list(range(len(given)))
-    while waiting:
-        ready = [at for at in waiting if not before[at] & ~started]
-        found.append(tuple(given[at] for at in ready))
-        started |= sum(1 << at for at in ready)
-        waiting = [at for at in waiting if at not in ready]
-    return tuple(found)
+    return {
+        one.id: frozenset(other.id for number, other in enumerate(given) if needs >> number & 1)
+        for one, needs in zip(given, before, strict=True)
+    }
 
 
 def start_order(containers: Iterable[_Container]) -> tuple[_Container, ...]:
-    """Return the containers in the order in which they start, level by level."""
-    return tuple(one for level in levels(containers) for one in level)
+    """Return the containers in an order in which they can start; otherwise the given order stays."""
+    given = tuple(containers)
+    before = started_before(given)
+    # More start before a container than before any of these.
+    return tuple(sorted(given, key=lambda one: len(before[one.id])))
 
 
 def is_one_off(container: Observed) -> bool:

@@ -11,7 +11,7 @@ from typing import TypeAlias
 
 from attrs import frozen
 
-from docker_rollback._inspection import called, levels, start_order, uses
+from docker_rollback._inspection import called, start_order, uses
 from docker_rollback._model import Backup, ContainerSnapshot, NetworkRecord, Project, VolumeArchive
 
 
@@ -193,18 +193,16 @@ def plan_restore(backup: Backup, *, restore_tags: bool = True) -> tuple[Step, ..
     return tuple(steps)
 
 
-def at_once(steps: Iterable[Step], containers: Iterable[ContainerSnapshot]) -> Iterator[tuple[Step, ...]]:
+def at_once(steps: Iterable[Step]) -> Iterator[tuple[Step, ...]]:
     """Yield the steps in groups that are applied one after the other; the steps of a group are applied at once.
 
-    A group has several steps if these rename away or restore containers of one level, in a row.
+    A group has several steps if these, in a row, rename away or restore containers. Some of these wait for others of
+    their group.
     """
-    level_of = {one.id: number for number, level in enumerate(levels(containers)) for one in level}
 
-    def key(numbered: tuple[int, Step]) -> tuple[object, ...]:
+    def key(numbered: tuple[int, Step]) -> object:
         number, step = numbered
-        if isinstance(step, RenameAway | RestoreContainer):
-            return type(step), level_of[step.container.id]
-        return (number,)
+        return type(step) if isinstance(step, RenameAway | RestoreContainer) else number
 
     for _, group in itertools.groupby(enumerate(steps), key):
         yield tuple(step for _, step in group)

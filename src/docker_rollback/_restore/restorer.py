@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack
+from functools import cached_property
 from typing import Final, Literal, TypeAlias
 
 from attrs import Factory, define, field, frozen
@@ -24,7 +25,7 @@ from docker_rollback._containers import (
 )
 from docker_rollback._engine import Engine
 from docker_rollback._host import Timer
-from docker_rollback._inspection import HELD, levels, needs_name, restart_policy, started_at
+from docker_rollback._inspection import HELD, needs_name, restart_policy, started_at, started_before
 from docker_rollback._model import Backup, ContainerSnapshot, LedBack, Project
 from docker_rollback._reporting import Reporter
 from docker_rollback._restore.container_slot import ContainerSlot, ensure_all_run
@@ -59,6 +60,8 @@ logger = logging.getLogger("docker_rollback")
 
 Intruders: TypeAlias = Literal["refuse", "stop"]
 """The treatment of running containers outside the backup that use a volume, a port or an address of one in it."""
+
+_Starting: TypeAlias = tuple[ContainerSnapshot, ContainerSlot]
 
 _STEPS: Final = 8
 """The most containers to rename away, or to restore, at once: each may be committed, to see whether it is untouched."""
@@ -187,7 +190,7 @@ class Restorer:
                 self._try_step(image, work)
             # Loading images may have taken long. From here on, containers are stopped.
             work.surroundings.refresh()
-            for group in at_once(steps, backup.containers):
+            for group in at_once(steps):
                 if not isinstance(group[0], ProvideImage | Resume | Compare | RemoveRenamed | RemoveAdded):
                     self._try_steps(group, work)
             if before_resume is not None and not failures:
@@ -229,9 +232,11 @@ class Restorer:
             self._reporter.announce("restore", str(step))
             self._apply_step(step, work)
 
-        ready = {step.container.name: step for step in steps if step.container.name not in work.failed}
-        groups = [[ready[one.name] for one in level if one.name in ready] for level in levels(work.backup.containers)]
-        for step, error in in_rounds(groups, attempt, sleep=self._timer.sleep):
+        def each(some: Sequence[Resume], attempt: Callable[[Resume], None]) -> list[Exception | None]:
+            return each_at_once(some, attempt, after=work.starts_after)
+
+        ready = [step for step in steps if step.container.name not in work.failed]
+        for step, error in in_rounds(ready, attempt, sleep=self._timer.sleep, each=each):
             error.add_note(f"while trying to {step}")
             work.failures.append(error)
             work.failed.add(step.container.name)
@@ -252,7 +257,7 @@ class Restorer:
         ids |= {network.id: str(self._engine.inspect_network(network.name)["Id"]) for network in backup.networks}
         ids = {old: new for old, new in ids.items() if old != new}
         slots = self._slots(backup, ids)
-        starting: list[tuple[ContainerSnapshot, ContainerSlot]] = []
+        starting: list[_Starting] = []
         for container in backup.containers:
             standing, slot = standings[container.name], slots[container.name]
             if standing is None:
@@ -264,16 +269,19 @@ class Restorer:
                 # Somebody else started it, so it still has the policy with which it was held.
                 slot.restore_policy()
 
-        def attempt(one: tuple[ContainerSnapshot, ContainerSlot]) -> None:
+        def attempt(one: _Starting) -> None:
             self._reporter.announce("restore", str(Resume(one[0])))
             self._start(*one, volumes, backup)
 
         volumes = VolumeRestorer(
             self._engine, self._archiver, backup, [slot for _, slot in starting], Surroundings(self._engine, backup)
         )
-        by_name = {container.name: (container, slot) for container, slot in starting}
-        groups = [[by_name[one.name] for one in level] for level in levels(one for one, _ in starting)]
-        for _, error in in_rounds(groups, attempt, sleep=self._timer.sleep):
+        started = started_before(backup.containers)
+
+        def each(some: Sequence[_Starting], attempt: Callable[[_Starting], None]) -> list[Exception | None]:
+            return each_at_once(some, attempt, after=lambda one, other: other[0].id in started[one[0].id])
+
+        for _, error in in_rounds(starting, attempt, sleep=self._timer.sleep, each=each):
             raise error
         for container, slot in starting:
             self._reporter.announce("restore", str(Compare(container)))
@@ -312,9 +320,9 @@ class Restorer:
             except EngineError as error:
                 logger.warning("%s: could not remove the containers that were renamed away: %s", container.name, error)
 
-        # In reverse, because a container cannot be removed while another one uses its namespaces.
-        for level in reversed(levels(backup.containers)):
-            raise_first(each_at_once(level, remove))
+        before = started_before(backup.containers)
+        # A container cannot be removed while another one uses its namespaces.
+        raise_first(each_at_once(backup.containers, remove, after=lambda one, other: one.id in before[other.id]))
         in_place = {
             mount.source for container in backup.containers if container.id in back for mount in container.mounts
         }
@@ -361,7 +369,12 @@ class Restorer:
         left = [(step, names) for step, names in found if not names or not names <= work.failed]
         for step, _ in left:
             self._reporter.announce("restore", str(step))
-        errors = each_at_once(left, lambda one: self._apply_step(one[0], work), most=_STEPS)
+        errors = each_at_once(
+            left,
+            lambda one: self._apply_step(one[0], work),
+            after=lambda one, other: work.comes_after(one[0], other[0]),
+            most=_STEPS,
+        )
         for (step, _), error in zip(left, errors, strict=True):
             if error is not None:
                 error.add_note(f"while trying to {step}")
@@ -477,6 +490,24 @@ class _Restoration:
     failed: set[str] = field(factory=set)  # the containers that a failed step concerns
     held: ExitStack = field(factory=ExitStack)  # keeps filled volumes mounted
     creating: threading.Lock = field(factory=threading.Lock)  # see `VolumeRestorer.creating`
+
+    @cached_property
+    def _before(self) -> Mapping[str, frozenset[str]]:
+        return started_before(self.backup.containers)
+
+    def starts_after(self, one: Resume | RestoreContainer, other: Resume | RestoreContainer) -> bool:
+        """Return True if the container of one step needs that of another step."""
+        return other.container.id in self._before[one.container.id]
+
+    def comes_after(self, one: Step, other: Step) -> bool:
+        """Return True if one of two steps that are applied at once waits for the other."""
+        match one, other:
+            case RestoreContainer(), RestoreContainer():
+                return self.starts_after(one, other)
+            case RenameAway(first), RenameAway(second):
+                return first.id in self._before[second.id]
+            case _:
+                return False
 
     @property
     def data(self) -> frozenset[str]:

@@ -18,10 +18,10 @@ from docker_rollback._inspection import (
     asked_as_captured,
     bound_to,
     equal_request,
-    levels,
     observe,
     restarts,
     start_order,
+    started_before,
     update_request,
     with_ids,
 )
@@ -179,7 +179,7 @@ class Replacer:
     def _switch(self, containers: Sequence[Observed], ids: Mapping[str, str], made: Sequence[Observed]) -> None:
         """Stop `containers`, give the names of those in `made` to their successors, and start what ran before."""
         states = {one.name: self._captured_as(one).state for one in containers}
-        by_level = levels(containers)
+        before = started_before(containers)
 
         def start(one: Observed) -> None:
             current = ids.get(one.id, one.id)
@@ -188,15 +188,21 @@ class Replacer:
             if states[one.name].status == "paused":
                 self._engine.pause_container(current)
 
-        # Dependents stop before the container that they depend on.
-        for level in reversed(by_level):
-            raise_first(each_at_once(level, lambda one: self._stop(one, replaced=one.id in ids)))
+        raise_first(
+            each_at_once(
+                containers,
+                lambda one: self._stop(one, replaced=one.id in ids),
+                after=lambda one, other: one.id in before[other.id],
+                after_error=False,
+            )
+        )
         # No running container is renamed. An engine refuses that on an overlay network, and on any network the name
         # would not resolve until the new container runs.
         for one in made:
             self._swap_names(one, ids[one.id])
-        for level in by_level:
-            raise_first(each_at_once(level, start))
+        raise_first(
+            each_at_once(containers, start, after=lambda one, other: other.id in before[one.id], after_error=False)
+        )
         for one in reversed(containers):
             self._remove_intermediate(one, ids.get(one.id, one.id))
 

@@ -196,12 +196,14 @@ def test_whoever_depends_on_another_starts_after_it(engine: FakeEngine) -> None:
         assert len(started) == len(names)
 
 
-def test_every_container_of_a_level_is_stopped_whatever_one_says(engine: FakeEngine) -> None:
+def test_those_that_are_stopped_together_have_an_error_each(engine: FakeEngine) -> None:
     """The first error has a note about the other one, and all containers run again, those that failed as well."""
     one, two = (engine.container(name).id for name in ("one", "two"))
+    meeting = threading.Barrier(3, timeout=30)
 
     class Refusing(FailingEngine):
         def stop_container(self, ref: str, *, timeout: float | None = None) -> None:
+            meeting.wait()
             if ref in (one, two):
                 raise EngineError(f"stop container {ref!r}", "made to fail")
             super().stop_container(ref, timeout=timeout)
@@ -213,6 +215,58 @@ def test_every_container_of_a_level_is_stopped_whatever_one_says(engine: FakeEng
             assert states(engine) == ["running", "running", "exited"]
     (note,) = failed.value.__notes__
     assert two[:12] in note
+    assert states(engine) == ["running"] * 3
+
+
+@pytest.mark.parametrize("how", ["stop", "pause", "hold"])
+def test_nothing_is_touched_after_an_error(engine: FakeEngine, how: Literal["stop", "pause", "hold"]) -> None:
+    """A container whose dependent did not stop goes on, and is not resumed either."""
+    engine.run("four", image="app:1", Links=["one:x"])
+    refused = engine.container("four").id
+
+    class Refusing(FailingEngine):
+        def pass_on(self, verb: str, work: Callable[[], T], *arguments: object) -> T:
+            if verb in ("stop_container", "pause_container") and arguments[0] == refused:
+                raise EngineError("stop container 'four'", "made to fail")
+            return super().pass_on(verb, work, *arguments)
+
+    watched = Refusing(engine)
+    with pytest.raises(EngineError, match="made to fail"), QuiescedContainers(watched, how, timer=FakeClock()) as rest:
+        rest.quiesce(*(observe(engine.inspect_container(name)) for name in ("one", "four")))
+    assert [one.name for one in rest.containers] == ["four"]
+    assert states(engine) == ["running"] * 3
+
+
+def test_a_check_can_forbid_to_touch_more(engine: FakeEngine) -> None:
+    """Such as one for the time that all may take."""
+
+    def forbid() -> None:
+        raise CaptureError("one", "it took too long")
+
+    with pytest.raises(CaptureError, match="too long"), QuiescedContainers(engine, "stop") as rest:
+        rest.quiesce(*(observe(engine.inspect_container(name)) for name in NAMES), check=forbid)
+    assert rest.containers == ()
+
+
+def test_a_container_waits_only_for_those_that_it_has_to_wait_for(engine: FakeEngine) -> None:
+    """One that takes long to stop, or to start, holds up only those that depend on it."""
+    engine.run("four", image="app:1", Links=["one:x"])
+    one, four, slow = (engine.container(name).id for name in ("one", "four", "three"))
+    done = {verb: threading.Event() for verb in ("stop_container", "start_container")}
+    last = {"stop_container": one, "start_container": four}
+
+    class Slow(FailingEngine):
+        def pass_on(self, verb: str, work: Callable[[], T], *arguments: object) -> T:
+            if verb in done and arguments[0] == slow:
+                assert done[verb].wait(30)
+            result = super().pass_on(verb, work, *arguments)
+            if verb in done and arguments[0] == last[verb]:
+                done[verb].set()
+            return result
+
+    with QuiescedContainers(Slow(engine), "stop") as rest:
+        rest.quiesce(*(observe(engine.inspect_container(name)) for name in (*NAMES, "four")))
+    assert all(event.is_set() for event in done.values())
     assert states(engine) == ["running"] * 3
 
 

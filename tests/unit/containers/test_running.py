@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -18,6 +18,7 @@ from docker_rollback._containers.quiesce import check_again, quiesced_container
 from docker_rollback._containers.running import all_run, ensure_state, in_rounds, loops, settled, supervisor_of
 from docker_rollback._inspection.recreate import observe
 from docker_rollback._model.backup import ContainerState
+from docker_rollback._threads import each_at_once
 from docker_rollback.errors import CaptureError, ContainerNotFoundError, EngineError, ResumeError
 from docker_rollback.testing import FailingEngine, FakeClock, FakeEngine
 
@@ -180,14 +181,19 @@ def test_those_that_fail_are_tried_again_after_the_others() -> None:
             raise EngineError("start container 'web'", "no logging driver")
         done.append(name)
 
-    assert in_rounds([["web"], ["db"], ["logs"]], attempt, sleep=slept.append) == []
+    assert in_rounds(["web", "db", "logs"], attempt, sleep=slept.append, each=one_after_the_other) == []
     assert done == ["db", "logs", "web"]
     assert len(slept) == 1
 
 
-def test_groups_are_tried_in_order_and_the_items_of_one_at_once() -> None:
-    """A group is over before the next one begins; whatever failed is tried again in the same order."""
-    meeting = threading.Barrier(2, timeout=30)
+def one_after_the_other(items: Sequence[str], attempt: Callable[[str], None]) -> list[Exception | None]:
+    """Attempt each item in the given order."""
+    return each_at_once(items, attempt, most=1)
+
+
+def test_all_are_tried_at_once_and_those_that_failed_once_more() -> None:
+    """A round is over before the next one begins."""
+    meeting = threading.Barrier(4, timeout=30)
     tried: list[str] = []
 
     def attempt(name: str) -> None:
@@ -197,9 +203,10 @@ def test_groups_are_tried_in_order_and_the_items_of_one_at_once() -> None:
             if name in ("two", "three"):
                 raise EngineError(f"start container {name!r}", "no")
 
-    assert in_rounds([["one", "two"], ["three", "four"]], attempt, sleep=lambda _: tried.append("-")) == []
-    assert (sorted(tried[:2]), sorted(tried[2:4])) == (["one", "two"], ["four", "three"])
-    assert tried[4:] == ["-", "two", "three"]
+    assert in_rounds(["one", "two", "three", "four"], attempt, sleep=lambda _: tried.append("-")) == []
+    assert sorted(tried[:4]) == ["four", "one", "three", "two"]
+    assert tried[4] == "-"
+    assert sorted(tried[5:]) == ["three", "two"]
 
 
 def test_those_that_fail_to_the_end_are_returned_with_their_errors() -> None:
@@ -212,7 +219,7 @@ def test_those_that_fail_to_the_end_are_returned_with_their_errors() -> None:
             raise ContainerNotFoundError(name)
         raise EngineError(f"start container {name!r}", "no")
 
-    failures = in_rounds([["gone", "web"]], attempt, sleep=lambda _: None)
+    failures = in_rounds(["gone", "web"], attempt, sleep=lambda _: None)
     assert [(name, type(error)) for name, error in failures] == [("gone", ContainerNotFoundError), ("web", EngineError)]
     assert tries.count("gone") == 1 < tries.count("web")
 

@@ -9,7 +9,7 @@ from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
 
-from docker_rollback._inspection.dependencies import bound_to, hash_gap, levels, start_order, with_ids
+from docker_rollback._inspection.dependencies import bound_to, hash_gap, start_order, started_before, with_ids
 from docker_rollback._model.backup import ContainerState, Observed
 
 
@@ -93,37 +93,41 @@ def test_a_circle_is_no_dead_end() -> None:
     assert start_order([one, two]) == (one, two)
 
 
+def before(*containers: Observed) -> dict[str, set[str]]:
+    """Return the names of the containers that start before each."""
+    names = {one.id: one.name for one in containers}
+    return {names[one]: {names[other] for other in others} for one, others in started_before(containers).items()}
+
+
 @given(st.lists(st.tuples(st.integers(0, 7), st.integers(0, 7)), max_size=20), st.permutations(range(8)))
-def test_all_that_a_container_needs_is_in_earlier_levels(edges: list[tuple[int, int]], given_order: list[int]) -> None:
-    """Each container is there once, and in the first level in which it can be; a level keeps the given order."""
+def test_all_that_a_container_needs_starts_before_it(edges: list[tuple[int, int]], given_order: list[int]) -> None:
+    """That is all that it needs directly, all that these need, and nothing else; each is in the order once."""
     needs = {one: {other for number, other in edges if number == one and other < one} for one in range(8)}
+    wanted: dict[int, set[int]] = {}
+    for one in range(8):
+        wanted[one] = needs[one].union(*(wanted[other] for other in needs[one]))
     links = {one: [f"/c{other}:/c{one}/x" for other in sorted(others)] for one, others in needs.items()}
-    found = levels([container(f"c{number}", Links=links[number] or None) for number in given_order])
-    at = {int(one.name[1:]): number for number, level in enumerate(found) for one in level}
-    assert sorted(at) == list(range(8))
-    assert sum(map(len, found)) == 8
-    for one, others in needs.items():
-        assert at[one] == max((at[other] + 1 for other in others), default=0)
-    for level in found:
-        numbers = [given_order.index(int(one.name[1:])) for one in level]
-        assert numbers == sorted(numbers)
-    assert [one.name for level in found for one in level] == [
-        one.name
-        for one in start_order([container(f"c{number}", Links=links[number] or None) for number in given_order])
-    ]
+    containers = [container(f"c{number}", Links=links[number] or None) for number in given_order]
+    assert before(*containers) == {f"c{one}": {f"c{other}" for other in others} for one, others in wanted.items()}
+    order = [int(one.name[1:]) for one in start_order(containers)]
+    assert sorted(order) == list(range(8))
+    for at, one in enumerate(order):
+        assert wanted[one] <= set(order[:at])
+    assert order == sorted(given_order, key=lambda one: len(wanted[one])), "the given order stays where it can"
 
 
 @given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), max_size=20))
 def test_circles_end(edges: list[tuple[int, int]]) -> None:
-    """Whatever refers to what, each container is in one level, and those of a level do not need each other."""
+    """Whatever refers to what, no container starts before itself, and a dependency counts in one direction at least."""
     links: dict[int, list[str]] = {}
     for one, other in edges:
         links.setdefault(one, []).append(f"/c{other}:/c{one}/x")
-    found = levels([container(f"c{number}", Links=links.get(number)) for number in range(6)])
-    assert sorted(one.name for level in found for one in level) == [f"c{number}" for number in range(6)]
-    for level in found:
-        inside = {int(one.name[1:]) for one in level}
-        assert not any(one != other and {one, other} <= inside for one, other in edges)
+    found = before(*(container(f"c{number}", Links=links.get(number)) for number in range(6)))
+    for name, others in found.items():
+        assert name not in others
+        assert all(found[other] < others for other in others)
+    for one, other in edges:
+        assert one == other or f"c{other}" in found[f"c{one}"] or f"c{one}" in found[f"c{other}"]
 
 
 def test_without_dependencies_compose_started_services_as_it_created_them() -> None:
@@ -135,11 +139,14 @@ def test_without_dependencies_compose_started_services_as_it_created_them() -> N
         return evolve(one, inspection={**one.inspection, "Created": f"2026-01-01T00:00:0{created}Z"})
 
     db, web, again, other = of("db", "1"), of("web", "2"), of("web", "3"), container("other", {})
-    assert levels([web, again, db, other]) == ((db, other), (web, again))
+    assert before(web, again, db, other) == {
+        web.name: {db.name},
+        again.name: {db.name},
+        db.name: set(),
+        "other": set(),
+    }
     newer = {"com.docker.compose.depends_on": ""}
-    assert levels([of("web", "2", **newer), of("db", "1", **newer)]) == (
-        (of("web", "2", **newer), of("db", "1", **newer)),
-    )
+    assert not any(before(of("web", "2", **newer), of("db", "1", **newer)).values())
 
 
 def test_references_by_id_follow_the_new_ids() -> None:
@@ -205,33 +212,33 @@ def of_compose(service: str, created: str, *, depends: str | None = None, **host
 def test_what_a_container_needs_counts_more_than_when_it_was_created(host_config: dict[str, Any]) -> None:
     """A rollback recreates one of two containers, so the one that it needs is then the later one."""
     db, web = of_compose("db", "09"), of_compose("web", "01", **host_config)
-    assert levels([web, db]) == ((db,), (web,))
+    assert before(web, db) == {"db": set(), "web": {"db"}}
     later = of_compose("cron", "05")
-    assert levels([later, web, db]) == ((later,), (db,), (web,))
+    assert before(later, web, db) == {"cron": set(), "db": {"cron"}, "web": {"db", "cron"}}
 
 
 def test_what_a_container_needs_counts_more_than_what_compose_says() -> None:
     """A label is an order, and the other one a need."""
     db, web = of_compose("db", "01", depends="web"), of_compose("web", "02", depends="cron", PidMode="container:db")
-    assert levels([web, db]) == ((db,), (web,))
+    assert before(web, db) == {"db": set(), "web": {"db"}}
 
 
 def test_one_that_only_needs_a_circle_is_not_part_of_it() -> None:
     """It starts after both, whatever the given order."""
     one, two = of_compose("one", "01", depends="two"), of_compose("two", "01", depends="one")
     outside = of_compose("outside", "01", depends="one")
-    assert levels([two, outside, one]) == ((two,), (one,), (outside,))
-    assert levels([outside, one, two]) == ((one,), (outside, two))
+    assert before(two, outside, one) == {"two": set(), "one": {"two"}, "outside": {"one", "two"}}
+    assert before(outside, one, two) == {"one": set(), "two": {"one"}, "outside": {"one"}}
 
 
 @pytest.mark.parametrize(("earlier", "later"), [("01.1", "01.12"), ("01", "01.000001"), ("09.99", "10")])
 def test_moments_of_creation_are_compared_as_moments(earlier: str, later: str) -> None:
     """Engines leave out zeros at the end of a fraction, so the texts sort in another order."""
     db, web = of_compose("db", earlier), of_compose("web", later)
-    assert levels([web, db]) == ((db,), (web,))
+    assert before(web, db) == {"db": set(), "web": {"db"}}
 
 
 def test_one_without_a_moment_of_creation_starts_with_the_first() -> None:
     """Nothing is known of it."""
     db, web = of_compose("db", "01"), of_compose("web", "no number")
-    assert levels([web, db]) == ((web, db),)
+    assert before(web, db) == {"db": set(), "web": set()}

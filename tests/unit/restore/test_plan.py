@@ -83,20 +83,18 @@ def test_what_stands_is_put_aside_last_to_first() -> None:
     assert [step.container.name for step in plan if isinstance(step, Resume)] == ["db", "web"]
 
 
-def test_steps_of_one_level_are_applied_at_once() -> None:
-    """Dependents are renamed away first and created last; all other steps are applied one after the other."""
+def test_containers_are_renamed_away_and_restored_at_once() -> None:
+    """In an order in which each could wait for the one before; all other steps are applied one after the other."""
     db, web, cache = snapshot("db"), snapshot("web"), snapshot("cache")
     web = evolve(web, inspection={"HostConfig": {"NetworkMode": "container:db"}, "Config": {}})
     taken = backup(web, db, cache)
     plan = plan_restore(taken)
-    groups = list(at_once(plan, taken.containers))
+    groups = list(at_once(plan))
     assert tuple(step for group in groups for step in group) == plan, "the plan's order is an order of the groups"
     several = [[str(step) for step in group] for group in groups if isinstance(group[0], RenameAway | RestoreContainer)]
     assert several == [
-        ["rename away the container in the place of 'web'"],
-        ["rename away the container in the place of 'cache'", "rename away the container in the place of 'db'"],
-        ["restore container 'db'", "restore container 'cache'"],
-        ["restore container 'web'"],
+        [f"rename away the container in the place of {name!r}" for name in ("web", "cache", "db")],
+        [f"restore container {name!r}" for name in ("db", "cache", "web")],
     ]
     assert all(len(group) == 1 for group in groups if not isinstance(group[0], RenameAway | RestoreContainer))
 

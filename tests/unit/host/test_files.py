@@ -113,7 +113,6 @@ def become(path: Path, kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["a link", "a fifo", "a folder", "too large"])
-@pytest.mark.timeout(20)
 def test_what_is_no_small_regular_file_is_neither_read_nor_replaced(path: Path, kind: str) -> None:
     """A link is not followed, a pipe is not waited for, and what has taken the place stays."""
     before = read_file(str(path))

@@ -239,7 +239,7 @@ touch begun
 while :; do sleep 0.1; dd if=/dev/urandom of=table bs=8192 count=1 seek=7 conv=notrunc; done
 """
 """Writes to a large file all the time, and when it ends; when it starts again, it tells whether that is as it was."""
-NOBODY_WRITES = "nobody writes to the volumes any more, as far as the kernel knows"
+NOBODY_WRITES = "nobody writes to volume {} any more, as far as the kernel knows"
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -256,7 +256,7 @@ def test_what_a_service_writes_when_it_ends_is_in_the_backup(
         suppress(RollbackRequested),
         rollback(service, client=bench.client, store=bench.store, way=way, verify=None),
     ):
-        assert caplog.messages.index(NOBODY_WRITES) < caplog.messages.index("step: capture")
+        assert caplog.messages.index(NOBODY_WRITES.format(volume)) < caplog.messages.index("step: capture")
         (root / "table").unlink()
         raise RollbackRequested
     assert settled((root / "told").exists)

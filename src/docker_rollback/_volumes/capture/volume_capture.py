@@ -155,7 +155,9 @@ class VolumeCapture:
         writes_much = any(work.increment.is_aside for work in self._works if work.increment is not None)
 
         def ready(volume: str) -> bool:
-            if writes_much or not ended(volume, sure):
+            if not writes_much and ended(volume, sure):
+                logger.debug("nobody writes to volume %s any more, as far as the kernel knows", volume)
+            else:
                 sure.wait()
             return not given_up.is_set()
 

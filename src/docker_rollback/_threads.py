@@ -61,8 +61,8 @@ def within(seconds: float, work: Callable[[], T], *, name: str) -> T:
 def each_at_once(
     items: Sequence[Item],
     work: Callable[[Item], object],
-    *,
     after: Callable[[Item, Item], bool] = lambda *_: False,
+    *,
     most: int = AT_ONCE,
     after_error: bool = True,
 ) -> list[Exception | None]:

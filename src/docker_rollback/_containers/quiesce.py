@@ -19,12 +19,12 @@ from docker_rollback._engine import Engine
 from docker_rollback._host import Timer
 from docker_rollback._inspection import (
     HELD,
+    StartOrder,
     is_same_start,
     observe,
     restart_count,
     restarts,
     started_at,
-    started_before,
 )
 from docker_rollback._model import ContainerSnapshot, ContainerState, Observed, Quiesce, Resting
 from docker_rollback._reporting import Reporter
@@ -117,7 +117,7 @@ class QuiescedContainers:
         Raises:
             EngineError: the engine refused or failed.
         """
-        before = started_before(containers)
+        order = StartOrder.of(containers)
 
         def quiesce(container: Observed) -> None:
             check()
@@ -126,9 +126,7 @@ class QuiescedContainers:
             if found is not None:
                 self._quiesce(found)
 
-        raise_first(
-            each_at_once(containers, quiesce, after=lambda one, other: one.id in before[other.id], after_error=False)
-        )
+        raise_first(each_at_once(containers, quiesce, order.stops_after, after_error=False))
 
     def _begin(self, container: Observed) -> Resting | None:
         """Record a container that is about to be quiesced; return None if it stays as it is."""
@@ -246,18 +244,14 @@ class QuiescedContainers:
         patience = _Patience()
         # The last one that was quiesced comes first, where nothing else decides.
         quiesced = self._quiesced[::-1]
-        before = started_before(self._known[found.id] for found in quiesced)
-
-        def each(some: Sequence[Resting], attempt: Callable[[Resting], None]) -> list[Exception | None]:
-            return patience.each(some, attempt, after=lambda one, other: other.id in before[one.id])
-
         # A container that fails to start is retried after the others, because it may need one of them.
         failures: list[tuple[Resting, Exception]] = [
             *in_rounds(
                 quiesced,
                 self._resume_one,
+                after=StartOrder.of(self._known[found.id] for found in quiesced).starts_after,
                 sleep=lambda seconds: patience.through(lambda: self._timer.sleep(seconds)),
-                each=each,
+                each=patience.each,
             )
         ]
         for found, error in failures:
@@ -319,7 +313,6 @@ class _Patience:
         self,
         some: Sequence[Resting],
         attempt: Callable[[Resting], None],
-        *,
         after: Callable[[Resting, Resting], bool],
     ) -> list[Exception | None]:
         """Do as `each_at_once`, but attempt each container to its end in spite of interruptions."""
@@ -333,7 +326,7 @@ class _Patience:
             else:
                 errors[found.id] = None
 
-        self.through(lambda: each_at_once([found for found in some if found.id not in errors], note, after=after))
+        self.through(lambda: each_at_once([found for found in some if found.id not in errors], note, after))
         return [errors[found.id] for found in some]
 
     def deliver(self) -> None:

@@ -56,16 +56,20 @@ def in_rounds(
     items: Iterable[T],
     attempt: Callable[[T], None],
     *,
+    after: Callable[[T, T], bool] = lambda *_: False,
     sleep: Callable[[float], None] = time.sleep,
-    each: Callable[[Sequence[T], Callable[[T], None]], Sequence[Exception | None]] = each_at_once,
+    each: Callable[
+        [Sequence[T], Callable[[T], None], Callable[[T, T], bool]], Sequence[Exception | None]
+    ] = each_at_once,
 ) -> list[tuple[T, EngineError | RestoreError]]:
     """Attempt something with each item, and retry the failed ones after the others.
 
     Args:
         items: the items.
         attempt: what to do with an item.
+        after: returns True if its first item waits for its second one, as for `each_at_once`.
         sleep: waits between two rounds.
-        each: attempts it with each of some items, in a suitable order, and returns the error of each.
+        each: does what `each_at_once` does.
 
     Returns:
         The items that failed in every round, each with its last error.
@@ -78,7 +82,7 @@ def in_rounds(
         if number:
             sleep(_BETWEEN_ROUNDS)
         failures, unexpected = [], list[Exception]()
-        for item, error in zip(waiting, each(waiting, attempt), strict=True):
+        for item, error in zip(waiting, each(waiting, attempt, after), strict=True):
             if error is None:
                 continue
             if not isinstance(error, EngineError | RestoreError):

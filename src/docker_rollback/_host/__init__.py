@@ -2,10 +2,12 @@
 
 from docker_rollback._host.clock import BOOT_ID, Timer, boot_id, now, ran_on, read_clock, was_set_back
 from docker_rollback._host.files import (
+    FIXED,
     LARGEST,
     UNUSABLE,
     FileState,
     check_replaceable,
+    flags_of,
     machine_id,
     read_file,
     reason_of,

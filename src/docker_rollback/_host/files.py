@@ -26,8 +26,10 @@ UNUSABLE: Final = (OSError, ValueError, OverflowError)
 """What the functions of this module raise, for paths and owners that no system knows too."""
 
 _PROBE: Final = b".docker-rollback.tmp"
+FIXED: Final = 0x10 | 0x20
+"""The flags of files that nobody can replace: FS_IMMUTABLE_FL, FS_APPEND_FL."""
+
 _GET_FLAGS: Final = 2 << 30 | struct.calcsize("l") << 16 | ord("f") << 8 | 1  # FS_IOC_GETFLAGS
-_FIXED: Final = 0x10 | 0x20  # FS_IMMUTABLE_FL, FS_APPEND_FL
 _TRIES: Final = 3
 
 
@@ -68,6 +70,14 @@ def this_machine() -> str:
     """Return a text that distinguishes this machine, or this container, from others."""
     # Clones of a virtual machine may share a machine id, and only the host name distinguishes them.
     return f"{socket.gethostname()} {machine_id()}".strip()
+
+
+def flags_of(file: int) -> int:
+    """Return the flags of an open file, as chattr sets them; raises `OSError` if its file system has none."""
+    # The kernel writes an int, although the request has the size of a long.
+    flags = array.array("i", [0, 0])
+    fcntl.ioctl(file, _GET_FLAGS, flags)
+    return flags[0]
 
 
 def read_file(path: str) -> FileState:
@@ -150,7 +160,7 @@ def _folder_of(path: str) -> Iterator[tuple[Tree, bytes]]:
 def _find(folder: Tree, name: bytes) -> _Opened | None:
     """Read a file of a folder; return None if it is missing."""
     try:
-        os.stat(name, dir_fd=folder.descriptor, follow_symlinks=False)
+        folder.status(name)
     except FileNotFoundError:
         return None
     with folder.reading(name) as file:
@@ -220,7 +230,7 @@ def _fill(file: int, state: FileState) -> None:
 
 def _is_still(folder: Tree, name: bytes, found: _Opened | None) -> bool:
     try:
-        status = os.stat(name, dir_fd=folder.descriptor, follow_symlinks=False)
+        status = folder.status(name)
     except FileNotFoundError:
         return found is None
     return found is not None and _stamp(status) == _stamp(found.status)
@@ -248,17 +258,15 @@ def _attributes(file: int) -> dict[str, bytes]:
 
 
 def _is_fixed(file: int) -> bool:
-    flags = array.array("i", [0, 0])
     try:
-        fcntl.ioctl(file, _GET_FLAGS, flags)
+        return bool(flags_of(file) & FIXED)
     except OSError:  # this file system has none
         return False
-    return bool(flags[0] & _FIXED)
 
 
 def _remove(folder: Tree, name: bytes) -> None:
     with suppress(FileNotFoundError):
-        os.unlink(name, dir_fd=folder.descriptor)
+        folder.unlink(name)
 
 
 def _sync(folder: Tree) -> None:

@@ -6,6 +6,7 @@ from docker_rollback._inspection.compare import Difference, compare, compare_acr
 from docker_rollback._inspection.conflicts import common_subnet, conflict
 from docker_rollback._inspection.dependencies import (
     COMPOSE_PROJECT,
+    StartOrder,
     bound_to,
     hash_gap,
     is_one_off,
@@ -13,7 +14,6 @@ from docker_rollback._inspection.dependencies import (
     partners,
     shared_namespaces,
     start_order,
-    started_before,
     starts_once_healthy,
     with_ids,
 )

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Mapping
-from typing import Any, TypeVar
+from typing import Any, Protocol, Self, TypeVar
 
 from attrs import frozen
 
@@ -93,6 +93,31 @@ def started_before(containers: Iterable[Observed | ContainerSnapshot]) -> dict[s
         one.id: frozenset(other.id for number, other in enumerate(given) if needs >> number & 1)
         for one, needs in zip(given, before, strict=True)
     }
+
+
+class _Identified(Protocol):
+    @property
+    def id(self) -> str: ...
+
+
+@frozen
+class StartOrder:
+    """Which of some containers wait for which, when all of them start or stop at once."""
+
+    _before: Mapping[str, frozenset[str]]
+
+    @classmethod
+    def of(cls, containers: Iterable[Observed | ContainerSnapshot]) -> Self:
+        """Return the order of some containers."""
+        return cls(started_before(containers))
+
+    def starts_after(self, one: _Identified, other: _Identified) -> bool:
+        """Return True if one container starts once the other one has."""
+        return other.id in self._before[one.id]
+
+    def stops_after(self, one: _Identified, other: _Identified) -> bool:
+        """Return True if one container stops, or is removed, once the other one has."""
+        return self.starts_after(other, one)
 
 
 def start_order(containers: Iterable[_Container]) -> tuple[_Container, ...]:

@@ -25,7 +25,7 @@ from docker_rollback._containers import (
 )
 from docker_rollback._engine import Engine
 from docker_rollback._host import Timer
-from docker_rollback._inspection import HELD, needs_name, restart_policy, started_at, started_before
+from docker_rollback._inspection import HELD, StartOrder, needs_name, restart_policy, started_at
 from docker_rollback._model import Backup, ContainerSnapshot, LedBack, Project
 from docker_rollback._reporting import Reporter
 from docker_rollback._restore.container_slot import ContainerSlot, ensure_all_run
@@ -232,11 +232,8 @@ class Restorer:
             self._reporter.announce("restore", str(step))
             self._apply_step(step, work)
 
-        def each(some: Sequence[Resume], attempt: Callable[[Resume], None]) -> list[Exception | None]:
-            return each_at_once(some, attempt, after=work.starts_after)
-
         ready = [step for step in steps if step.container.name not in work.failed]
-        for step, error in in_rounds(ready, attempt, sleep=self._timer.sleep, each=each):
+        for step, error in in_rounds(ready, attempt, after=work.comes_after, sleep=self._timer.sleep):
             error.add_note(f"while trying to {step}")
             work.failures.append(error)
             work.failed.add(step.container.name)
@@ -276,12 +273,12 @@ class Restorer:
         volumes = VolumeRestorer(
             self._engine, self._archiver, backup, [slot for _, slot in starting], Surroundings(self._engine, backup)
         )
-        started = started_before(backup.containers)
+        order = StartOrder.of(backup.containers)
 
-        def each(some: Sequence[_Starting], attempt: Callable[[_Starting], None]) -> list[Exception | None]:
-            return each_at_once(some, attempt, after=lambda one, other: other[0].id in started[one[0].id])
+        def after(one: _Starting, other: _Starting) -> bool:
+            return order.starts_after(one[0], other[0])
 
-        for _, error in in_rounds(starting, attempt, sleep=self._timer.sleep, each=each):
+        for _, error in in_rounds(starting, attempt, after=after, sleep=self._timer.sleep):
             raise error
         for container, slot in starting:
             self._reporter.announce("restore", str(Compare(container)))
@@ -320,9 +317,8 @@ class Restorer:
             except EngineError as error:
                 logger.warning("%s: could not remove the containers that were renamed away: %s", container.name, error)
 
-        before = started_before(backup.containers)
         # A container cannot be removed while another one uses its namespaces.
-        raise_first(each_at_once(backup.containers, remove, after=lambda one, other: one.id in before[other.id]))
+        raise_first(each_at_once(backup.containers, remove, StartOrder.of(backup.containers).stops_after))
         in_place = {
             mount.source for container in backup.containers if container.id in back for mount in container.mounts
         }
@@ -372,7 +368,7 @@ class Restorer:
         errors = each_at_once(
             left,
             lambda one: self._apply_step(one[0], work),
-            after=lambda one, other: work.comes_after(one[0], other[0]),
+            lambda one, other: work.comes_after(one[0], other[0]),
             most=_STEPS,
         )
         for (step, _), error in zip(left, errors, strict=True):
@@ -492,20 +488,16 @@ class _Restoration:
     creating: threading.Lock = field(factory=threading.Lock)  # see `VolumeRestorer.creating`
 
     @cached_property
-    def _before(self) -> Mapping[str, frozenset[str]]:
-        return started_before(self.backup.containers)
-
-    def starts_after(self, one: Resume | RestoreContainer, other: Resume | RestoreContainer) -> bool:
-        """Return True if the container of one step needs that of another step."""
-        return other.container.id in self._before[one.container.id]
+    def _order(self) -> StartOrder:
+        return StartOrder.of(self.backup.containers)
 
     def comes_after(self, one: Step, other: Step) -> bool:
         """Return True if one of two steps that are applied at once waits for the other."""
         match one, other:
-            case RestoreContainer(), RestoreContainer():
-                return self.starts_after(one, other)
+            case (RestoreContainer(first), RestoreContainer(second)) | (Resume(first), Resume(second)):
+                return self._order.starts_after(first, second)
             case RenameAway(first), RenameAway(second):
-                return first.id in self._before[second.id]
+                return self._order.stops_after(first, second)
             case _:
                 return False
 

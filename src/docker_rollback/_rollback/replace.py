@@ -15,13 +15,13 @@ from docker_rollback._inspection import (
     HELD,
     Changes,
     CreateRequest,
+    StartOrder,
     asked_as_captured,
     bound_to,
     equal_request,
     observe,
     restarts,
     start_order,
-    started_before,
     update_request,
     with_ids,
 )
@@ -179,7 +179,7 @@ class Replacer:
     def _switch(self, containers: Sequence[Observed], ids: Mapping[str, str], made: Sequence[Observed]) -> None:
         """Stop `containers`, give the names of those in `made` to their successors, and start what ran before."""
         states = {one.name: self._captured_as(one).state for one in containers}
-        before = started_before(containers)
+        order = StartOrder.of(containers)
 
         def start(one: Observed) -> None:
             current = ids.get(one.id, one.id)
@@ -192,7 +192,7 @@ class Replacer:
             each_at_once(
                 containers,
                 lambda one: self._stop(one, replaced=one.id in ids),
-                after=lambda one, other: one.id in before[other.id],
+                order.stops_after,
                 after_error=False,
             )
         )
@@ -200,9 +200,7 @@ class Replacer:
         # would not resolve until the new container runs.
         for one in made:
             self._swap_names(one, ids[one.id])
-        raise_first(
-            each_at_once(containers, start, after=lambda one, other: other.id in before[one.id], after_error=False)
-        )
+        raise_first(each_at_once(containers, start, order.starts_after, after_error=False))
         for one in reversed(containers):
             self._remove_intermediate(one, ids.get(one.id, one.id))
 

@@ -52,19 +52,20 @@ class Verdict:
         The containers are those that a preflight inspected a moment ago.
         """
         self._project = project
+        checked = [self._checked(container) for container in containers]
         within = project.containers if project is not None else ()
         self._outside_project = {container.name for container in containers if container.id not in within}
         begun = self._timer.monotonic()
-        self._passing = [(self._checked(one), self._passed(one, begun)) for one in containers]
+        self._passing = [(one, self._passed(one, seen, begun)) for one, seen in zip(checked, containers, strict=True)]
 
-    def _passed(self, container: Observed, begun: float) -> tuple[Check, ...]:
+    def _passed(self, checked: CheckedContainer, seen: Observed, begun: float) -> tuple[Check, ...]:
         """Return the checks that a container passes now; its inspection was fresh when these `begun`."""
-        checked, passed = self._checked(container), list[Check]()
+        passed = list[Check]()
         # A container in a crash loop may pass a check in the moment in which it runs.
-        for check in self._checks if not container.state.loops else ():
+        for check in self._checks if not seen.state.loops else ():
             # Another check may have waited long for an answer.
             is_fresh = self._timer.monotonic() - begun < _MOMENT
-            if passes_now(check, checked, container.inspection if is_fresh else None):
+            if passes_now(check, checked, seen.inspection if is_fresh else None):
                 passed.append(check)
         return tuple(passed)
 

@@ -186,9 +186,11 @@ def test_those_that_fail_are_tried_again_after_the_others() -> None:
     assert len(slept) == 1
 
 
-def one_after_the_other(items: Sequence[str], attempt: Callable[[str], None]) -> list[Exception | None]:
+def one_after_the_other(
+    items: Sequence[str], attempt: Callable[[str], None], after: Callable[[str, str], bool]
+) -> list[Exception | None]:
     """Attempt each item in the given order."""
-    return each_at_once(items, attempt, most=1)
+    return each_at_once(items, attempt, after, most=1)
 
 
 def test_all_are_tried_at_once_and_those_that_failed_once_more() -> None:

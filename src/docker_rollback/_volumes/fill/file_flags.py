@@ -10,12 +10,10 @@ import struct
 from collections.abc import Collection
 from typing import Final
 
-from docker_rollback._host import Tree
+from docker_rollback._host import FIXED, Tree, flags_of
 
 # From <linux/fs.h>, for machines whose long has eight bytes.
-_GET: Final = 0x80086601
 _SET: Final = 0x40086602
-_KEEPS_US_OUT: Final = 0x10 | 0x20
 _FLAGS: Final = struct.Struct("l")
 
 
@@ -30,10 +28,10 @@ def clear_flags(tree: Tree, *, but: Collection[bytes] = ()) -> int:
 def _clear(tree: Tree, path: bytes) -> int:
     try:
         with tree.reading(path) as file:
-            flags = int(_FLAGS.unpack(fcntl.ioctl(file, _GET, _FLAGS.pack(0)))[0])
-            if not flags & _KEEPS_US_OUT:
+            flags = flags_of(file)
+            if not flags & FIXED:
                 return 0
-            fcntl.ioctl(file, _SET, _FLAGS.pack(flags & ~_KEEPS_US_OUT))
+            fcntl.ioctl(file, _SET, _FLAGS.pack(flags & ~FIXED))
     except OSError:
         # The file is gone, of another kind, or on a file system without flags.
         return 0

@@ -10,7 +10,8 @@ from docker_rollback._capture import CaptureOptions
 from docker_rollback._engine.port import Engine
 from docker_rollback.parts import RollbackOptions, RollbackParts
 from docker_rollback.reports import Recovered
-from docker_rollback.testing import FakeClock, FakeEngine, Files
+from docker_rollback.testing import FakeClock, FakeEngine, Files, Run
+from docker_rollback.testing._fake.gnu_tar import tar
 
 
 class UpdateFailedError(Exception):
@@ -99,3 +100,12 @@ class Shop:
         for found in map(self.engine.inspect_container, self.engine.list_containers()):
             assert "docker-rollback" not in found["Name"]
             assert "docker-rollback.role" not in found["Config"]["Labels"]
+
+
+def changed_as_tar_reads(run: Run) -> int | None:
+    """Be a tar that finds a file of a volume changed while it reads it."""
+    code = tar(run)
+    if "--create" not in run.arguments:
+        return code
+    run.stderr.append("tar: ./table: file changed as we read it\n")
+    return 1

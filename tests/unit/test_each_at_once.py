@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from docker_rollback._threads import AT_ONCE, both_at_once, each_at_once, raise_first
+from tests.unit.gauge import Gauge
 
 
 def test_all_are_at_work_together() -> None:
@@ -24,19 +25,15 @@ def test_all_are_at_work_together() -> None:
 @pytest.mark.parametrize("most", [1, 3])
 def test_never_more_at_once_than_is_allowed(most: int) -> None:
     """Yet every item has its turn."""
-    lock, running, highest, done = threading.Lock(), [0], [0], set[int]()
+    gauge, done = Gauge(), set[int]()
 
     def work(item: int) -> None:
-        with lock:
-            running[0] += 1
-            highest[0] = max(highest[0], running[0])
-        time.sleep(0.002)
-        with lock:
-            running[0] -= 1
+        with gauge:
+            time.sleep(0.002)
             done.add(item)
 
     each_at_once(range(20), work, most=most)
-    assert highest[0] <= most
+    assert gauge.highest <= most
     assert done == set(range(20))
 
 

@@ -64,6 +64,7 @@ class Street:
     """Small idle containers of one image and in one network, and the calls that an operation makes."""
 
     def __init__(self, houses: int, folder: Path, *, data: bool = False) -> None:
+        folder.mkdir(exist_ok=True)
         self.store = BackupStore(folder / "store")
         self.clock = FakeClock()
         self.engine = Local(folder / "layers", clock=self.clock)
@@ -149,9 +150,7 @@ def test_the_requests_grow_with_the_containers(scene: str, tmp_path: Path) -> No
     calls, most = SCENES[scene]
     counted: dict[int, int] = {}
     for houses in (1, 10, 50):
-        folder = tmp_path / str(houses)
-        folder.mkdir()
-        made = calls(Street(houses, folder))
+        made = calls(Street(houses, tmp_path / str(houses)))
         counted[houses] = sum(map(requests_of, made))
         verbs = Counter(call.verb for call in made)
         assert counted[houses] <= counted[1] + most * (houses - 1), verbs.most_common()
@@ -163,9 +162,7 @@ def test_the_requests_grow_with_the_volumes(scene: str, tmp_path: Path) -> None:
     calls, _ = SCENES[scene]
     counted: dict[int, int] = {}
     for houses in (2, 6, 18):
-        folder = tmp_path / str(houses)
-        folder.mkdir()
-        counted[houses] = sum(map(requests_of, calls(Street(houses, folder, data=True))))
+        counted[houses] = sum(map(requests_of, calls(Street(houses, tmp_path / str(houses), data=True))))
     assert (counted[18] - counted[6]) / 12 <= (counted[6] - counted[2]) / 4 + 1, counted
 
 

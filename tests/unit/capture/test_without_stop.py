@@ -8,9 +8,7 @@ import pytest
 
 from docker_rollback import backup
 from docker_rollback.errors import ArchiveError
-from docker_rollback.testing import Run
-from docker_rollback.testing._fake.gnu_tar import tar
-from tests.unit.shop import Shop
+from tests.unit.shop import Shop, changed_as_tar_reads
 
 
 @pytest.mark.parametrize(("quiesce", "fails"), [("none", False), ("pause", True), ("stop", True)])
@@ -18,15 +16,7 @@ def test_only_in_what_runs_on_may_a_file_change(
     shop: Shop, quiesce: Literal["none", "pause", "stop"], *, fails: bool
 ) -> None:
     """In what is stopped or paused nobody should write."""
-
-    def change(run: Run) -> int | None:
-        code = tar(run)
-        if "--create" not in run.arguments:
-            return code
-        run.stderr.append("tar: ./table: file changed as we read it\n")
-        return 1
-
-    shop.engine.program("tar", change)
+    shop.engine.program("tar", changed_as_tar_reads)
     if fails:
         with pytest.raises(ArchiveError, match="changed while they were read"):
             backup("shop", client=shop.engine, store=shop.store, quiesce=quiesce)

@@ -32,6 +32,7 @@ from docker_rollback.errors import (
     VolumeNotFoundError,
 )
 from tests.unit.engine.scripted import CONTAINER, ID, VERSION, ScriptedEngine, answer, chunked, hanging, refusal
+from tests.unit.gauge import Gauge
 
 NETWORK = {"Id": "cd" * 32, "Name": "net", "Labels": {}}
 
@@ -483,21 +484,17 @@ def test_few_requests_at_once_over_ssh(
 ) -> None:
     """A server of ssh refuses more than ten channels of a connection."""
     monkeypatch.setattr(Wire, "address", address)
-    lock, waiting, highest = threading.Lock(), [0], [0]
+    gauge = Gauge()
 
     def stop(connection: socket.socket) -> None:
-        with lock:
-            waiting[0] += 1
-            highest[0] = max(highest[0], waiting[0])
-        time.sleep(0.2)
-        with lock:
-            waiting[0] -= 1
+        with gauge:
+            time.sleep(0.2)
         connection.sendall(answer(b"", 204))
 
     script.says("POST", "/containers/.*/stop.*", stop)
     engine = script.engine()
     assert each_at_once(range(12), lambda _: engine.stop_container("web")) == [None] * 12
-    assert highest == [most]
+    assert gauge.highest == most
 
 
 def test_an_upload_waits_for_no_other_request(script: ScriptedEngine, monkeypatch: pytest.MonkeyPatch) -> None:

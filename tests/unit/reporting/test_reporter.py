@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import threading
 import time
 
 import pytest
@@ -16,6 +15,7 @@ from docker_rollback._threads import each_at_once
 from docker_rollback.parts import Reporter
 from docker_rollback.reports import Downtime, StepTime
 from docker_rollback.testing import FakeClock
+from tests.unit.gauge import Gauge
 
 
 @pytest.fixture
@@ -124,16 +124,15 @@ def test_no_second_is_lost_or_counted_twice(taken: list[tuple[StepName, int, boo
 
 def test_a_listener_is_told_one_event_at_a_time() -> None:
     """Containers stop, and volumes are read, in several threads."""
-    at_work, most = threading.Semaphore(1), [0]
+    gauge = Gauge()
 
     def listen(_: Progress) -> None:
-        most[0] += 0 if at_work.acquire(blocking=False) else 1
-        time.sleep(0.001)
-        at_work.release()
+        with gauge:
+            time.sleep(0.001)
 
     reporter = Reporter(listen)
     each_at_once(range(20), lambda item: reporter.data("rows", item))
-    assert most == [0]
+    assert gauge.highest == 1
 
 
 def test_a_listener_may_cause_another_event() -> None:

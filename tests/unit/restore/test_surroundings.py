@@ -25,9 +25,8 @@ from docker_rollback._engine.port import Inspection
 from docker_rollback._inspection.compare import compare_networks
 from docker_rollback.errors import ArchiveError, RestoreError
 from docker_rollback.parts import EngineInfo
-from docker_rollback.testing import FailingEngine, Killed, Run
-from docker_rollback.testing._fake.gnu_tar import tar
-from tests.unit.shop import Shop
+from docker_rollback.testing import FailingEngine, Killed
+from tests.unit.shop import Shop, changed_as_tar_reads
 
 
 def test_what_lives_in_its_network_stops_and_starts_with_it(shop: Shop) -> None:
@@ -497,14 +496,7 @@ def test_a_change_during_the_capture_is_an_error_unless_somebody_shares(shop: Sh
     if is_shared:
         shop.engine.run("guest", image="shop:1", volumes={"orders": "/data", "shared": "/more"})
 
-    def change(run: Run) -> int | None:
-        code = tar(run)
-        if "--create" not in run.arguments:
-            return code
-        run.stderr.append("tar: ./table: file changed as we read it\n")
-        return 1
-
-    shop.engine.program("tar", change)
+    shop.engine.program("tar", changed_as_tar_reads)
     if is_shared:
         with shop.rollback(verify=None, shared="ignore") as tx:
             pass

@@ -19,6 +19,7 @@ from docker_rollback._volumes.archiver import VolumeArchiver
 from docker_rollback.errors import ResumeError, VolumeAccessError, VolumeNotFoundError
 from docker_rollback.testing import FakeEngine, Run
 from docker_rollback.testing._fake.programs import PROGRAMS
+from tests.unit.gauge import Gauge
 from tests.unit.shop import Shop
 
 
@@ -362,13 +363,11 @@ def test_a_folder_that_is_made_at_a_creation_is_left_once_something_is_in_it(sto
 def test_two_containers_that_bind_the_same_missing_path_leave_no_folder(shop: Shop, store: BackupStore) -> None:
     """Podman makes it at the creation of either; of two at once, one would take the other's folder for the user's."""
     made = taken(shop)
-    at_work, overlaps, lock = threading.Semaphore(1), [0], threading.Lock()
+    gauge, lock = Gauge(), threading.Lock()
 
     def create(_: int) -> None:
-        with restorer(shop, store, made).creating(made.containers[0], lock):
-            overlaps[0] += 0 if at_work.acquire(blocking=False) else 1
+        with restorer(shop, store, made).creating(made.containers[0], lock), gauge:
             time.sleep(0.002)
-            at_work.release()
 
     assert each_at_once(range(8), create) == [None] * 8
-    assert overlaps == [0]
+    assert gauge.highest == 1

@@ -151,9 +151,10 @@ class Project:
         return sorted(subprocess.run(words, capture_output=True, text=True, check=True).stdout.split())
 
     def one(self, kind: str) -> str:
-        """Return the name of the first container of a service."""
-        labels = "com.docker.compose.service"
-        return next(name for name, found in self.containers().items() if found["Config"]["Labels"][labels] == kind)
+        """Return the name of a service's container, of replicas the first by name."""
+        # The engine lists the newest first, and replicas that are recreated at once come in any order.
+        label = "com.docker.compose.service"
+        return min(name for name, found in self.containers().items() if found["Config"]["Labels"][label] == kind)
 
     def agree(self) -> bool:
         """Say whether both stores were of one request whenever the web server began."""

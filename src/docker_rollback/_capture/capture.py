@@ -29,7 +29,7 @@ from docker_rollback._containers import (
 from docker_rollback._engine import Engine
 from docker_rollback._host import Timer, now
 from docker_rollback._inspection import Report, own_network, user_endpoints, uses
-from docker_rollback._model import Backup, ContainerSnapshot, NetworkRecord, Observed, Project
+from docker_rollback._model import Backup, ContainerSnapshot, ImageSnapshot, NetworkRecord, Observed, Project
 from docker_rollback._reporting import Reporter
 from docker_rollback._store import BackupStore, Draft, KeepArgument
 from docker_rollback._threads import both_at_once, each_at_once, raise_first
@@ -169,8 +169,14 @@ class Capture:
                 if options.quiesce == "stop":
                     bound.expect(taking.running)
                     bound.forget_missing()
-                if taking.is_still:
-                    archives.live_pass()
+
+                def live_pass() -> None:
+                    if taking.is_still:
+                        archives.live_pass()
+
+                _, originals = both_at_once(
+                    live_pass, lambda: snapshotter.store_originals(report.containers, draft), archives.stop
+                )
                 if operation is not None:
                     self._protect(taking, identity, networks, operation)
                 with ExitStack() as until_captured:
@@ -179,7 +185,7 @@ class Capture:
                 # The archives are packed and read back while the engine exports the images.
                 volumes, containers = both_at_once(
                     archives.seal,
-                    lambda: self._seal(taking, snapshots, draft),
+                    lambda: self._seal(taking, snapshots, originals, draft),
                     archives.stop,
                 )
             backup = Backup(
@@ -226,13 +232,17 @@ class Capture:
             operation.note_stopped(stopped, (*networks, *self._records_of(sorted(of_sharing), of_sharing)))
 
     def _seal(
-        self, taking: _Taking, snapshots: Sequence[ContainerSnapshot], draft: Draft
+        self,
+        taking: _Taking,
+        snapshots: Sequence[ContainerSnapshot],
+        originals: Sequence[ImageSnapshot],
+        draft: Draft,
     ) -> tuple[ContainerSnapshot, ...]:
         guards = taking.guards
         sealed: list[ContainerSnapshot] = []
         for snapshot in snapshots:
-            guarded = guards.live(snapshot.id)
-            sealed.append(self._snapshotter.seal(snapshot, draft, guarded=guarded, sealed=sealed))
+            stored = [*originals, *(one.image for one in sealed)]
+            sealed.append(self._snapshotter.seal(snapshot, draft, guarded=guards.live(snapshot.id), stored=stored))
         if taking.options.resume:
             # Removed now: the containers run again, and finalising the volumes may take much longer.
             guards.remove()

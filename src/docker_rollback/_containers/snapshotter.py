@@ -118,11 +118,12 @@ class ContainerSnapshotter:
             self.discarding([tag]),
         ):
             self.expect([observed], draft)
+            originals = self.store_originals([observed], draft)
             with QuiescedContainers(self._engine, self._quiesce, reporter=self._reporter, timer=self._timer) as rest:
                 rest.quiesce(observed)
                 snapshot = self.capture(observed, tag=tag)
                 rest.check_undisturbed()
-            snapshot = self.seal(snapshot, draft)
+            snapshot = self.seal(snapshot, draft, stored=originals)
             gaps = tuple(
                 NotCovered(f"volume {name} of {observed.name}", "the container alone was captured")
                 for name in observed.volumes
@@ -157,6 +158,23 @@ class ContainerSnapshotter:
             layers = self._layers(str(container.inspection["Image"]))
             if self._export_image:
                 draft.expect_image(layers)
+
+    def store_originals(self, containers: Iterable[Observed], draft: Draft) -> list[ImageSnapshot]:
+        """Copy the images that containers were created from into the store; return those that it lacked, for `seal`.
+
+        That needs no downtime, and leaves `seal` with the layers that the containers have written.
+        """
+        stored: list[ImageSnapshot] = []
+        if not self._export_image:
+            return stored
+        for container in containers:
+            found = self._image(str(container.inspection["Image"]))
+            layers = layers_of(found)
+            if not draft.has_layers(layers):
+                self._reporter.announce("store", container.name)
+                image = evolve(_image(container, ""), layers=layers, clean=True)
+                stored.append(self._stored(image, draft, stored, found=found, base=len(layers)))
+        return stored
 
     def capture(self, container: Observed, *, tag: str, folders: Collection[str] = ()) -> ContainerSnapshot:
         """Commit a quiesced container; the engine holds the image under `tag` until `release`.
@@ -250,7 +268,7 @@ class ContainerSnapshotter:
         draft: Draft,
         *,
         guarded: ContainerSnapshot | None = None,
-        sealed: Sequence[ContainerSnapshot] = (),
+        stored: Sequence[ImageSnapshot] = (),
     ) -> ContainerSnapshot:
         """Copy the snapshot's image into the store; return the snapshot with the image's descriptor and its gaps.
 
@@ -258,7 +276,7 @@ class ContainerSnapshotter:
             snapshot: the result of `capture`.
             draft: the backup that the image goes to.
             guarded: the result of `capture_live` for the same container; its image cannot be pruned.
-            sealed: the containers that the draft has already; an image of theirs is not copied again.
+            stored: the images that the draft has already; they are not copied again.
         """
         if guarded is not None:
             snapshot = self._on_guarded(snapshot, guarded)
@@ -284,18 +302,21 @@ class ContainerSnapshotter:
         )
         if self._export_image:
             self._reporter.announce("store", snapshot.name)
-        image = snapshot.image
-        equal = (one.image for one in sealed if (one.image.id, one.image.layers) == (image.id, image.layers))
-        stored = store_image(
-            self._engine,
-            self._store,
-            draft,
-            evolve(image, manifest=next((one.manifest for one in equal), None)),
-            found=self._image(image.id),
-            base=self._origin(snapshot.inspection).layers,
-            export=self._export_image,
-        )
-        return evolve(snapshot, image=stored)
+        image, base = snapshot.image, self._origin(snapshot.inspection).layers
+        return evolve(snapshot, image=self._stored(image, draft, stored, found=self._image(image.id), base=base))
+
+    def _stored(
+        self,
+        image: ImageSnapshot,
+        draft: Draft,
+        stored: Sequence[ImageSnapshot],
+        *,
+        found: Mapping[str, Any],
+        base: int,
+    ) -> ImageSnapshot:
+        equal = (one.manifest for one in stored if (one.id, one.layers) == (image.id, image.layers))
+        image = evolve(image, manifest=next(equal, None))
+        return store_image(self._engine, self._store, draft, image, found=found, base=base, export=self._export_image)
 
     def _on_guarded(self, snapshot: ContainerSnapshot, guarded: ContainerSnapshot) -> ContainerSnapshot:
         """Replace a dirty container's image by an equal one that cannot be pruned."""

@@ -97,6 +97,10 @@ class Draft:
         self._check_open()
         self._workspace.expect(self._held(layers).values())
 
+    def has_layers(self, layers: Sequence[str]) -> bool:
+        """Return True if the store has all layers of an image; one that is damaged counts until it is used."""
+        return len(self._held(layers)) == len(set(layers))
+
     def add_image(self, archive: Iterator[bytes], *, layers: Sequence[str]) -> Descriptor:
         """Import an image from the stream that an engine exports, and return its manifest.
 

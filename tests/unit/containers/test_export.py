@@ -110,3 +110,19 @@ def test_between_stop_and_start_is_the_commit_alone(engine: Watched, store: Back
     at_rest = stopped[: stopped.index("start") + 1]
     assert at_rest == ["stop", "commit", "start"]
     assert "tag" in engine.calls
+
+
+def test_the_original_image_is_exported_before_the_stop_and_once(engine: Watched, store: BackupStore) -> None:
+    """A first export takes long; it goes on next to the live pass, and the service runs meanwhile."""
+    with rollback("web", client=engine, store=store, verify=None):
+        assert engine.calls.count("save") == 1
+        assert engine.calls.index("save") < engine.calls.index("stop")
+
+
+def test_a_layer_of_the_container_is_exported_above_it(engine: Watched, store: BackupStore) -> None:
+    """What it has written is in the committed image alone; a second backup finds the original in the store."""
+    engine.container("web").write("/trace", "of its own")
+    for exports in (2, 1):
+        engine.calls.clear()
+        with rollback("web", client=engine, store=store, verify=None):
+            assert engine.calls.count("save") == exports

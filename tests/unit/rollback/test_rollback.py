@@ -385,7 +385,7 @@ def test_progress_is_told_step_by_step(shop: Shop) -> None:
     news: list[Progress] = []
     with shop.rollback(progress=news.append, verify=None):
         capture = [(one.step, one.subject) for one in news if one.step != "data"]
-        assert capture == [(step, "shop") for step in ("quiesce", "capture", "resume", "store")]
+        assert capture == [(step, "shop") for step in ("store", "quiesce", "capture", "resume", "store")]
         assert any(one.subject == "orders" and one.done for one in news)
         raise RollbackRequested
     told = [(one.step, one.subject) for one in news]

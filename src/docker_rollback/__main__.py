@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _print(done)
     if not done:
         sys.stdout.write("nothing was interrupted\n")
-    return ExitCode.DONE
+    return ExitCode.FAILED if any(operation.unwritten for operation in done) else ExitCode.DONE
 
 
 def _print(finished: Sequence[Recovered]) -> None:
@@ -64,7 +64,8 @@ def _parser() -> argparse.ArgumentParser:
         help="finish rollbacks, backups and restores whose process died",
         description="Finish every operation of a store whose process died, on the engine of DOCKER_HOST. "
         "Running operations are left alone.",
-        epilog="Exit codes: 0 everything is finished; 1 something could not be finished, or the store does not exist; "
+        epilog="Exit codes: 0 everything is finished; 1 something could not be finished, a file "
+        "was not written back, or the store does not exist; "
         "2 wrong arguments; 5 another store has unfinished operations on this engine: the message has the command.",
     )
     recovery.add_argument(

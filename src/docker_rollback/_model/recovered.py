@@ -28,7 +28,8 @@ class Recovered:
         containers: the names of its containers.
         outcome: how recovery ended it.
         kept: the id of the backup that recovery took of the state it found; None if there was nothing to keep.
-        files: a sentence for each file of `include_files` that was written back, or could not be.
+        files: a sentence for each file of `include_files` that was written back, or was not.
+        unwritten: the paths of those that were not; the sentences say why, and where their content is.
     """
 
     operation: str
@@ -36,6 +37,7 @@ class Recovered:
     outcome: Ending
     kept: str | None = None
     files: tuple[str, ...] = ()
+    unwritten: tuple[str, ...] = ()
 
 
 @frozen

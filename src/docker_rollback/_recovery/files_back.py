@@ -14,36 +14,30 @@ logger = logging.getLogger("docker_rollback")
 
 
 def write_files_back(operation: Operation, backup: Backup, store: BackupStore) -> None:
-    """Write back the files of a backup that have changed, if its operation is to do so, or only report them.
+    """Write back the files of a backup that have changed; only report them if the operation leaves files alone.
 
     Nothing is lost: the content that a file has is kept in the store first, and so is that of the backup if it could
     not be written. A sentence for each such file goes to `Operation.files`, an error for each that could not be written
     to `Operation.unwritten`. No error is raised, because the containers matter more.
     """
-    if operation.leaves_files:
-        report_changed_files(operation, backup, store)
-        return
     for file in backup.files if operation.record.files_host else ():
         operation.unwritten.pop(file.path, None)
         try:
-            _write_back(operation, file, store)
-        except (*UNUSABLE, DockerRollbackError) as error:
-            _give_up(operation, file, store, error)
-
-
-def report_changed_files(operation: Operation, backup: Backup, store: BackupStore) -> None:
-    """Do as `write_files_back`, but write no file: each that has not the content of the backup is left alone."""
-    for file in backup.files if operation.record.files_host else ():
-        try:
             _check_machine(operation)
-            if read_file(file.path) != _state_of(file, store):
-                raise ValueError("it is left alone, since what is there may be new work")
+            if operation.leaves_files:
+                _check_unchanged(file, store)
+            else:
+                _write_back(operation, file, store)
         except (*UNUSABLE, DockerRollbackError) as error:
             _give_up(operation, file, store, error)
+
+
+def _check_unchanged(file: HostFile, store: BackupStore) -> None:
+    if read_file(file.path) != _state_of(file, store):
+        raise ValueError("it is left alone, since what is there may be new work")
 
 
 def _write_back(operation: Operation, file: HostFile, store: BackupStore) -> None:
-    _check_machine(operation)
     state = _state_of(file, store)
     kept: list[str] = []
 

@@ -14,7 +14,7 @@ from docker_rollback._engine import ContainerFilter, Engine
 from docker_rollback._host import Timer, now
 from docker_rollback._inspection import Report
 from docker_rollback._model import Backup, Project, Recovered
-from docker_rollback._recovery.files_back import report_changed_files, write_files_back
+from docker_rollback._recovery.files_back import write_files_back
 from docker_rollback._recovery.journalled_capture import JournalledCapture
 from docker_rollback._recovery.keeper import Keeper
 from docker_rollback._recovery.leftovers import LeftOver
@@ -376,7 +376,8 @@ class Recovery:
         # The record has the id before the backup is taken, and that may have failed.
         kept = record.kept if record.kept in self._store.ids() else None
         if record.phase == "restored":
-            report_changed_files(operation, backup, self._store)
+            operation.leaves_files = True
+            write_files_back(operation, backup, self._store)
             self._resume_rest(operation, backup)
         else:
             found = operation.look()
@@ -390,7 +391,8 @@ class Recovery:
                 only = self._store.get(kept).project if kept is not None else None
             self._put_back(operation, backup)
         self.settle(operation, backup, rolled_back=True, only=only)
-        return Recovered(record.operation, record.names, "rolled back", kept, tuple(operation.files.values()))
+        files, unwritten = tuple(operation.files.values()), tuple(operation.unwritten)
+        return Recovered(record.operation, record.names, "rolled back", kept, files, unwritten)
 
     def _resume_rest(self, operation: Operation, backup: Backup) -> None:
         """Start the containers that a rollback restored but had not started; those that have run since stay."""

@@ -27,7 +27,9 @@ from docker_rollback import (
 )
 from docker_rollback.__main__ import main
 from docker_rollback._capture import project_files
+from docker_rollback._containers.own_container import Own
 from docker_rollback._host import LARGEST, is_of_this_machine
+from docker_rollback._inspection import observe
 from docker_rollback._recovery.operations import Operation
 from docker_rollback.errors import CaptureError, RestoreError, StoreError
 from docker_rollback.testing import FailingEngine, FakeEngine, Killed
@@ -354,6 +356,19 @@ def test_the_labels_of_an_engine_elsewhere_name_no_file(
     assert not started.town.rollback(include_files=started.paths).check().refused
 
 
+def test_a_program_in_a_container_takes_no_file_from_labels(started: Started, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It sees other files at the paths than compose did; paths that are given are used."""
+    info = evolve(started.town.engine.info(), address="unix:///run/x.sock", flavour="docker")
+    monkeypatch.setattr(FakeEngine, "info", lambda _: info)
+    monkeypatch.setattr("docker_rollback._capture.preflight.is_of_this_machine", lambda _: True)
+    started.town.engine.run("updater", image="app:1")
+    updater = observe(started.town.engine.inspect_container("updater"))
+    monkeypatch.setattr("docker_rollback._capture.preflight.own_container", lambda *_: Own((updater,)))
+    (reasons,) = started.town.rollback(include_files=True).check().refused.values()
+    assert reasons[0].startswith("include_files=True, but this program runs in a container")
+    assert not started.town.rollback(include_files=started.paths).check().refused
+
+
 def test_a_process_of_this_machine_is_known_by_its_group() -> None:
     """One that does not run says nothing about the machine."""
     assert is_of_this_machine({"Id": "a" * 64, "State": {"Pid": 0}})
@@ -474,12 +489,17 @@ def test_the_command_prints_what_recovery_wrote(
     assert [line.strip() for line in printed[1:]] == list(done[0].files)
 
 
-def test_recovery_does_not_stop_at_a_file(started: Started, caplog: pytest.LogCaptureFixture) -> None:
-    """The record goes, the containers are back, and the log says where the content is."""
+def test_recovery_does_not_stop_at_a_file(
+    started: Started, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The record goes, the containers are back, and the log says where the content is; the command does not hide it."""
     die(started)
     away = started.folder.rename(started.folder.with_name("away"))
     (done,) = recover(client=started.town.engine, store=started.town.store)
     assert done.outcome == "rolled back"
+    assert list(done.unwritten) == started.paths
+    monkeypatch.setattr("docker_rollback.__main__.recover", lambda **_: (done,))
+    assert main(["recover", "--store", str(started.town.store.path)]) == 1
     assert [kept_in(one) for one in done.files] == list(OLD.values())
     assert set(done.files) <= {one.message for one in caplog.records if one.levelname == "ERROR"}
     assert started.town.store.journal.names() == []

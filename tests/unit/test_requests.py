@@ -25,9 +25,7 @@ _SEVERAL: Final = {
     "disconnect_network": 3,
     "exec": 2,
     "kill_container": 3,
-    "remove_container": 2,
     "remove_network": 2,
-    "rename_container": 2,
     "stop_container": 2,
 }
 """The methods of `DockerEngine` that send more than one request: most look the object up first."""
@@ -36,6 +34,8 @@ _BY_ID: Final = (
     "commit_container",
     "pause_container",
     "put_archive",
+    "remove_container",
+    "rename_container",
     "start_container",
     "unpause_container",
     "update_container",

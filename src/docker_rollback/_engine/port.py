@@ -133,7 +133,7 @@ class ContainerFilter:
     """Conditions for listing containers; a container has to match all of them.
 
     Attributes:
-        name: the exact name, without the leading slash.
+        name: the exact name, without the leading slash; of several names, any one.
         name_prefix: a prefix of the name, without the leading slash.
         labels: labels that it has.
         volume: the name of a volume that it mounts; of several names, any one.
@@ -141,17 +141,24 @@ class ContainerFilter:
         running: True for containers whose processes exist (running, paused, restarting) only.
     """
 
-    name: str | None = None
+    name: str | tuple[str, ...] | None = None
     name_prefix: str | None = None
     labels: Mapping[str, str] = field(factory=dict)
     volume: str | tuple[str, ...] | None = None
     network: str | None = None
     running: bool = False
 
+    def allows_names(self, names: Collection[str]) -> bool:
+        """Return True if a container with these names meets the condition on the exact name."""
+        return _has_one(names, self.name)
+
     def allows_volumes(self, mounted: Collection[str]) -> bool:
         """Return True if a container that mounts these volumes meets the condition on volumes."""
-        wanted = (self.volume,) if isinstance(self.volume, str) else self.volume
-        return wanted is None or any(name in mounted for name in wanted)
+        return _has_one(mounted, self.volume)
+
+
+def _has_one(there: Collection[str], wanted: str | tuple[str, ...] | None) -> bool:
+    return wanted is None or any(name in there for name in ((wanted,) if isinstance(wanted, str) else wanted))
 
 
 EVERY: Final = ContainerFilter()  # every container, in any state

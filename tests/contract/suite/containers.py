@@ -321,6 +321,7 @@ class ContainerContract(Contract):
         made, longer = lab.created(name=name), lab.created(name=f"{name}-old")
         before = lab.created(name=f"x{name}")
         assert engine.list_containers(ContainerFilter(name=name)) == [made]
+        assert set(engine.list_containers(ContainerFilter(name=(name, f"x{name}")))) == {made, before}
         assert set(engine.list_containers(ContainerFilter(name_prefix=name))) == {made, longer}
         assert engine.list_containers(ContainerFilter(name=name[:-1])) == []
         assert {made, longer, before} <= set(engine.list_containers())

@@ -116,10 +116,32 @@ def test_files_are_put_into_the_root_of_a_container(script: ScriptedEngine) -> N
     assert script.asked[-1].body == b"tar \0 here"
 
 
-def test_a_name_that_is_there_already_is_not_given_again(script: ScriptedEngine) -> None:
-    """Docker would call it taken by the container itself."""
-    script.engine().rename_container("web", "web")
-    assert changing(script) == []
+@pytest.mark.parametrize("status", [400, 409, 500])
+def test_a_name_that_is_there_already_is_no_error(script: ScriptedEngine, status: int) -> None:
+    """Engines refuse to give it; only another container's name is a conflict."""
+    script.says("POST", f"/containers/{ID}/rename.*", refusal(status, "the same name as its current name"))
+    script.engine().rename_container(ID, "web")
+    with pytest.raises(EngineError, match="the same name"):
+        script.engine().rename_container(ID, "other")
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda engine: engine.rename_container(ID, "other"),
+        lambda engine: engine.remove_container(ID),
+        lambda engine: engine.start_container(ID),
+        lambda engine: engine.update_container(ID, {"Memory": 5}),
+    ],
+)
+def test_a_container_is_not_looked_up_by_its_full_id(
+    script: ScriptedEngine, ask: Callable[[DockerEngine], object]
+) -> None:
+    """It begins no other id, and nothing about the container is needed."""
+    for method in ("POST", "DELETE"):
+        script.says(method, "/containers/.*", answer({}))
+    ask(script.engine())
+    assert len(changing(script)) == len([one for one in script.asked if "/containers/" in one.path]) == 1
 
 
 @pytest.mark.parametrize(("said", "changes"), [(None, []), ([], [])])
@@ -181,6 +203,8 @@ LISTED = [
         (ContainerFilter(name="web"), [ID]),
         (ContainerFilter(name="db"), [OTHER]),
         (ContainerFilter(name="w"), []),
+        (ContainerFilter(name=("w", "db", "web")), [ID, OTHER]),
+        (ContainerFilter(name=()), []),
         (ContainerFilter(name_prefix="w"), [ID, OTHER]),
         (ContainerFilter(name_prefix="d"), [OTHER]),
         (ContainerFilter(name_prefix="eb"), []),

@@ -404,6 +404,7 @@ def test_a_list_names_what_its_filter_describes(fake: FakeEngine) -> None:
     assert len(everything) == 2
     for where in (
         ContainerFilter(name="shop"),
+        ContainerFilter(name=("sho", "shop")),
         ContainerFilter(name_prefix="sh"),
         ContainerFilter(labels={"a": "1"}),
         ContainerFilter(volume="data"),

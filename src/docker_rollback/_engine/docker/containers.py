@@ -97,12 +97,17 @@ class DockerContainers(Referring):
         self._freeze(ref, "unpause", frozen=False)
 
     def rename_container(self, ref: str, name: str) -> None:
-        action = f"rename container {self._called(ref)} to {name!r}"
-        found = self._found_container(ref, action)
-        if found.get("Name") != f"/{name}":
-            asking = Asking(action, ContainerNotFoundError, ref)
-            self._wire.json("POST", f"/containers/{found['Id']}/rename", asking, params={"name": name})
-            self._know(str(found["Id"]), name)
+        asking = Asking(f"rename container {self._called(ref)} to {name!r}", ContainerNotFoundError, ref)
+        full_id = self._container_id(ref, asking.action)
+        try:
+            self._wire.json("POST", f"/containers/{full_id}/rename", asking, params={"name": name})
+        except NotFoundError:
+            raise
+        except EngineError:
+            # Engines refuse to give a container the name that it has.
+            if self._found_container(full_id, asking.action).get("Name") != f"/{name}":
+                raise
+        self._know(full_id, name)
 
     def update_container(self, ref: str, changes: Inspection) -> None:
         asking = Asking(f"update container {self._called(ref)}", ContainerNotFoundError, ref)
@@ -117,21 +122,21 @@ class DockerContainers(Referring):
         asking = Asking(f"remove container {self._called(ref)}", ContainerNotFoundError, ref)
         params = {"force": int(force), "v": int(volumes)}
         with suppress(ContainerNotFoundError):
-            found = self._found_container(ref, asking.action)
+            full_id = self._container_id(ref, asking.action)
             if self._wire.podman and force:
                 # A forced removal kills the container in Docker. Podman stops it, and waits for its stop timeout.
                 with suppress(EngineConflictError):
-                    self._verb(found["Id"], "kill", params={"signal": "SIGKILL"}, called=ref)
+                    self._verb(full_id, "kill", params={"signal": "SIGKILL"}, called=ref)
             try:
-                self._wire.json("DELETE", f"/containers/{found['Id']}", asking, params=params, patient=True)
+                self._wire.json("DELETE", f"/containers/{full_id}", asking, params=params, patient=True)
             except EngineConflictError as error:
                 # Docker 28.5 shows a removal in this message some moments before it does in the container's state.
                 said = _ALREADY in error.reason
-                if not said and self._found_container(found["Id"], asking.action)["State"].get("Status") != "removing":
+                if not said and self._found_container(full_id, asking.action)["State"].get("Status") != "removing":
                     raise
                 # It is being removed already, by somebody else or by the engine because of auto-remove.
                 self._until(
-                    lambda: self._gone(self._found_container, found["Id"]), _REMOVAL, asking.action, "it is still there"
+                    lambda: self._gone(self._found_container, full_id), _REMOVAL, asking.action, "it is still there"
                 )
 
     def commit_container(self, ref: str, tag: str, *, author: str = "") -> str:
@@ -300,7 +305,7 @@ def _matches(found: Inspection, where: ContainerFilter, network: Inspection | No
     # Engines cannot filter exactly: they match a name in part and a volume as a path, and Podman treats a label's value
     # as a pattern.
     names = [str(name).removeprefix("/") for name in found.get("Names") or []]
-    if where.name is not None and where.name not in names:
+    if not where.allows_names(names):
         return False
     if where.name_prefix is not None and not any(name.startswith(where.name_prefix) for name in names):
         return False

@@ -156,7 +156,7 @@ class FakeEngine(Setup):
             return [
                 one.id
                 for one in reversed(self._maker.known.values())
-                if (where.name is None or one.name == where.name)
+                if where.allows_names([one.name])
                 and (where.name_prefix is None or one.name.startswith(where.name_prefix))
                 and _has_labels(one.config["Labels"], where.labels)
                 and where.allows_volumes([str(mount.name) for mount in one.mounts])

@@ -136,10 +136,10 @@ class Street:
 SCENES: Final[Mapping[str, tuple[Callable[[Street], list[EngineCall]], int]]] = {
     "entry": (Street.entry, 12),
     "end": (Street.end, 7),
-    "back": (Street.back, 31),
-    "back of removed": (Street.back_of_removed, 27),
-    "restore": (Street.restore, 26),
-    "recovery": (Street.recovery, 26),
+    "back": (Street.back, 22),
+    "back of removed": (Street.back_of_removed, 18),
+    "restore": (Street.restore, 16),
+    "recovery": (Street.recovery, 16),
 }
 """What is counted, and the most requests for each container beyond the first."""
 

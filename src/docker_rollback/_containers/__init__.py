@@ -7,6 +7,7 @@ from docker_rollback._containers.find import (
     find_container,
     find_containers,
     find_image,
+    find_listed,
     find_network,
     find_volume,
     users_of,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from datetime import datetime
 
 from attrs import frozen
@@ -23,8 +23,12 @@ def members(engine: Engine, project: str, *, but: Collection[str] = ()) -> list[
 
     Our helpers are skipped: one that is made from the committed image of a member has the project's label too.
     """
-    found = find_containers(engine, ContainerFilter(labels={COMPOSE_PROJECT: project}), but=but)
-    found = [container for container in found if ROLE_LABEL not in container.inspection["Config"]["Labels"]]
+    return _members(find_containers(engine, ContainerFilter(labels={COMPOSE_PROJECT: project}), but=but), project)
+
+
+def _members(containers: Iterable[Observed], project: str) -> list[Observed]:
+    labelled = [(container, container.inspection["Config"].get("Labels") or {}) for container in containers]
+    found = [one for one, labels in labelled if labels.get(COMPOSE_PROJECT) == project and ROLE_LABEL not in labels]
     # Compose creates a dependency before its dependents. Before version 2 it wrote no `depends_on` into a label.
     return sorted(found, key=lambda container: datetime.fromisoformat(str(container.inspection["Created"])))
 
@@ -101,8 +105,8 @@ class Added:
         return found
 
 
-def added_since(engine: Engine, backup: Backup) -> Added:
-    """Look up the additions to the project of a backup."""
+def added_since(engine: Engine, backup: Backup, containers: Iterable[Observed]) -> Added:
+    """Return the additions to the project of a backup among some containers; look up volumes and networks."""
     if backup.project is None:
         return Added()
     # An engine never changes labels. What has the label and did not exist at the backup was created since.
@@ -111,8 +115,8 @@ def added_since(engine: Engine, backup: Backup) -> Added:
     in_place = {container.name for container in backup.containers}
     found = [
         one
-        for one in members(engine, name, but=before.containers)
-        if one.name not in in_place and not is_aside(one.name)
+        for one in _members(containers, name)
+        if one.id not in before.containers and one.name not in in_place and not is_aside(one.name)
     ]
     now = Project(name, (), tuple(sorted(engine.list_volumes(labels={COMPOSE_PROJECT: name}))), _networks(engine, name))
     added = beyond(now, before)

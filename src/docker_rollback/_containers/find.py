@@ -28,7 +28,12 @@ def find_container(engine: Engine, ref: str) -> Observed | None:
 
 def find_containers(engine: Engine, where: ContainerFilter, *, but: Collection[str] = ()) -> list[Observed]:
     """Return the containers that match `where`, except those with the ids in `but`, and except guards."""
-    found = [find_container(engine, container) for container in engine.list_containers(where) if container not in but]
+    return find_listed(engine, engine.list_containers(where), but=but)
+
+
+def find_listed(engine: Engine, ids: Collection[str], *, but: Collection[str] = ()) -> list[Observed]:
+    """Return the containers with these ids, except those in `but`, and except guards."""
+    found = [find_container(engine, container) for container in ids if container not in but]
     # Guards mount volumes, and use nothing in them.
     return [container for container in found if container is not None and not is_guard(container.name)]
 

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from docker_rollback._containers.find import find_image
 from docker_rollback._engine import Engine, Inspection
-from docker_rollback._inspection import Origin, layers_of, origin_of
+from docker_rollback._inspection import Origin, layers_of, observe, origin_of
 from docker_rollback._model import ContainerSnapshot, Observed
 from docker_rollback._names import IMAGE_REPOSITORY, KEPT_REPOSITORY, again
 from docker_rollback._store import BackupStore
@@ -101,8 +101,8 @@ def load_as(engine: Engine, archive: Iterable[bytes], tag: str) -> None:
         engine.remove_image(again(tag))
 
 
-def create_on(engine: Engine, name: str, body: Mapping[str, Any], image_id: str, *, tag: str) -> str:
-    """Create a container on exactly this image, and return its id.
+def create_on(engine: Engine, name: str, body: Mapping[str, Any], image_id: str, *, tag: str) -> Observed:
+    """Create a container on exactly this image, and return it.
 
     The container is created by the reference in `body` if that names the image, else by the image's id. Podman shows
     the newest name of an image in place of its id. That may be a name of another operation, which removes it at its
@@ -119,19 +119,21 @@ def create_on(engine: Engine, name: str, body: Mapping[str, Any], image_id: str,
     created = _create_by_name(engine, name, body, image_id)
     if created is None and engine.info().flavour == "podman":
         created = _create_by_name(engine, name, {**body, "Image": tag}, image_id)
-    return created or engine.create_container(name, {**body, "Image": image_id})
+    if created is None:
+        created = observe(engine.inspect_container(engine.create_container(name, {**body, "Image": image_id})))
+    return created
 
 
-def _create_by_name(engine: Engine, name: str, body: Mapping[str, Any], image_id: str) -> str | None:
-    """Create a container by the reference in `body`, and return its id; return None if that is not of this image."""
+def _create_by_name(engine: Engine, name: str, body: Mapping[str, Any], image_id: str) -> Observed | None:
+    """Create a container by the reference in `body`, and return it; return None if that is not of this image."""
     if image_id_of(engine, str(body["Image"])) == image_id:
         with suppress(ImageNotFoundError):
-            created = engine.create_container(name, body)
-            if engine.inspect_container(created)["Image"] == image_id:
+            created = observe(engine.inspect_container(engine.create_container(name, body)))
+            if created.inspection["Image"] == image_id:
                 return created
             # Somebody moved the name just before. Nothing has run in this container, so it can go.
             logger.warning("%s: image name %s was moved while the container was created", name, body["Image"])
-            engine.remove_container(created, force=True, volumes=True)
+            engine.remove_container(created.id, force=True, volumes=True)
     return None
 
 

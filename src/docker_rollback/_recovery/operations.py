@@ -22,7 +22,7 @@ from docker_rollback._containers import (
     quiesced_container,
     users_of,
 )
-from docker_rollback._engine import Engine
+from docker_rollback._engine import ContainerFilter, Engine
 from docker_rollback._host import Timer, now, this_machine
 from docker_rollback._inspection import started_at
 from docker_rollback._model import (
@@ -149,10 +149,10 @@ class Operation:
             logger.warning("operation %s is committed, but a power cut may undo that: %s", noted.operation, error)
             self.record = noted
 
-    def try_enter(self, phase: Phase) -> None:
-        """Record a phase of a rollback; go on if that fails."""
+    def try_enter(self, phase: Phase, *, seen: Iterable[Observed] = ()) -> None:
+        """Record a phase of a rollback as `enter` does; go on if that fails."""
         try:
-            self.enter(phase)
+            self.enter(phase, seen=seen)
         except DockerRollbackError as error:
             # With an older record, recovery asks before it restores anything a second time.
             logger.warning("operation %s continues without a record: %s", self.record.operation, error)
@@ -216,18 +216,17 @@ class Operation:
             if container.id in there and container.id not in found:
                 self._add(container.id, found)
         # A name has one container, so a container that was found by its id is not looked up by its name again.
-        named = {one.name for one in found.values()}
-        for name in self.record.names:
-            if name not in named:
-                self._add(name, found)
+        left = tuple({*self.record.names} - {one.name for one in found.values()})
+        for named in self._engine.list_containers(ContainerFilter(name=left)) if left else ():
+            self._add(named, found)
         for user in users_of(self._engine, self.record.volumes, but=found):
             found[user.id] = user
         for member in members(self._engine, self.record.project, but=found) if self.record.project is not None else ():
             found[member.id] = member
         return list(found.values())
 
-    def _add(self, reference: str, found: dict[str, Observed]) -> None:
-        standing = find_container(self._engine, reference)
+    def _add(self, container: str, found: dict[str, Observed]) -> None:
+        standing = find_container(self._engine, container)
         if standing is not None:
             found[standing.id] = standing
 
@@ -240,7 +239,7 @@ class Operation:
         # Once everything was restored, people may be at work: after any start of an added container, volumes and
         # networks stay, too.
         started = {standing.id: standing.started for standing in self.record.standing}
-        found = added_since(self._engine, backup).containers
+        found = added_since(self._engine, backup, members(self._engine, came.name)).containers
         idle = [
             one.id for one in found if one.id in came.containers and started_at(one.inspection) == started.get(one.id)
         ]

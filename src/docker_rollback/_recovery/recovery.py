@@ -13,7 +13,7 @@ from docker_rollback._containers import ContainerSnapshotter, put_back_until_und
 from docker_rollback._engine import ContainerFilter, Engine
 from docker_rollback._host import Timer, now
 from docker_rollback._inspection import Report
-from docker_rollback._model import Backup, Project, Recovered
+from docker_rollback._model import Backup, Observed, Project, Recovered
 from docker_rollback._recovery.files_back import write_files_back
 from docker_rollback._recovery.journalled_capture import JournalledCapture
 from docker_rollback._recovery.keeper import Keeper
@@ -211,10 +211,10 @@ class Recovery:
         self._restorer.ensure_running(backup)
 
     def _put_back_once(self, operation: Operation, backup: Backup) -> None:
-        def before_resume() -> None:
+        def before_resume(seen: Sequence[Observed]) -> None:
             # A container may bind one of the files.
             write_files_back(operation, backup, self._store)
-            operation.try_enter("restored")
+            operation.try_enter("restored", seen=seen)
 
         operation.try_enter("rolling back")
         self._archiver.remove_left_over()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import time
-from collections.abc import Iterable, Iterator, Mapping, MutableMapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -91,7 +91,8 @@ class ContainerSlot:
     image_id: str = field(init=False)
     _last_run: str = field(default="", init=False)
     _standing_id: str | None = field(default=None, init=False)
-    _mounting: tuple[str, frozenset[str]] = field(default=("", frozenset()), init=False)
+    _volumes: frozenset[str] = field(default=frozenset(), init=False)
+    _is_gone: bool = field(default=False, init=False)
 
     def __attrs_post_init__(self) -> None:
         self.image_id = self._snapshot.image.id
@@ -102,17 +103,17 @@ class ContainerSlot:
         # A copy: meanwhile other slots add the ids of their containers.
         return with_ids(self._snapshot.inspection, dict(self._ids))
 
-    def rename_away(self, earlier: Iterable[str] = ()) -> None:
-        """Rename away and stop the original, the container with its name, and those of earlier attempts (`earlier`)."""
-        names = set[str]()
-        for reference in (self._snapshot.id, self._snapshot.name, *earlier):
-            # The name of a container that did not run is free now. A stop takes long, and meanwhile somebody may create
-            # another container of that name.
-            found = self._find(reference) if reference not in names else None
+    def rename_away(self, standing: Collection[str]) -> None:
+        """Rename away and stop what stands in the container's place.
+
+        Args:
+            standing: the ids and names of such containers. The original is gone if its id is not among them.
+        """
+        self._is_gone = self._snapshot.id not in standing
+        for reference in standing:
+            found = self._find(reference)
             if found is None:
                 continue
-            if not found.state.alive:
-                names.add(found.name)
             if found.state.status in HALF_REMOVED:
                 # If an engine dies while it removes a container, it later allows nothing but another removal.
                 self._engine.remove_container(found.id, force=True)
@@ -132,34 +133,45 @@ class ContainerSlot:
 
     def restore(self) -> None:
         """Provide the container, stopped: the original if that is untouched, else an equal one."""
-        original = self._find(self._snapshot.id)
+        original = None if self._is_gone else self._find(self._snapshot.id)
         if original is not None:
-            self._last_run, self._standing_id = started_at(original.inspection), original.id
-            self._mounting = (original.id, frozenset(original.volumes))
+            self._stands(original)
             if self._is_back(original):
                 logger.info("%s: reusing the original container", self._snapshot.name)
                 return
             # It may have its own name again.
             self._rename_one(self._find(original.id))
         logger.info("%s: recreating the container", self._snapshot.name)
-        self._last_run = ""
         self._create()
 
-    def take_name(self) -> None:
-        """Give the container its name. Raises `DisturbedError` if somebody started it, or created one of that name.
+    def _stands(self, standing: Observed) -> None:
+        """Note the container that is restored, as an inspection shows it before its data is."""
+        self._standing_id, self._last_run = standing.id, started_at(standing.inspection)
+        # An engine never changes the mounts of a container.
+        self._volumes = frozenset(standing.volumes)
+
+    def take_name(self) -> Observed:
+        """Give the container its name, and return it.
 
         All data is restored: from now on it does no harm if somebody else starts the container.
+
+        Raises:
+            DisturbedError: somebody started it, or created another one of that name.
         """
-        standing = self._standing()
+        standing, name = self._standing(), self._snapshot.name
         if standing.state.alive or started_at(standing.inspection) != self._last_run:
             raise disturbed(standing, "started it before all of its data was back")
+        if standing.name == name:
+            return standing
         try:
-            self._engine.rename_container(standing.id, self._snapshot.name)
+            self._engine.rename_container(standing.id, name)
         except EngineConflictError as error:
             named = self._find(self._snapshot.name)
             if named is None or named.id == standing.id:
                 raise
             raise disturbed(named, "created it while another container of its name was restored") from error
+        # The rename alone lies between the inspection and now.
+        return evolve(standing, name=name, inspection={**standing.inspection, "Name": f"/{name}"})
 
     def restore_image_name(self) -> LedBack | None:
         """Move the image name that the container was created from back to the image that it named at the capture.
@@ -203,42 +215,38 @@ class ContainerSlot:
         """The id of the restored container; empty until it is known."""
         return self._standing_id or ""
 
+    @property
     def volumes(self) -> frozenset[str]:
-        """Return the volumes that the restored container mounts; none before it exists."""
-        # An engine never changes the mounts of a container, so each container is asked once.
-        if self._standing_id and self._mounting[0] != self._standing_id:
-            standing = self._find(self._standing_id)
-            if standing is None:
-                return frozenset()
-            self._mounting = (standing.id, frozenset(standing.volumes))
-        return self._mounting[1] if self._standing_id else frozenset()
+        """The volumes that the restored container mounts; none before it exists."""
+        return self._volumes
 
-    def restore_policy(self) -> Observed:
-        """Give the container its own restart policy back; return it as it was before."""
-        policy = restart_policy(self._snapshot.inspection)
-        standing = self._standing()
-        if policy and restart_policy(standing.inspection) != policy:
-            self._engine.update_container(standing.id, {"RestartPolicy": dict(policy)})
-        return standing
+    def restore_policy(self) -> None:
+        """Give the container its own restart policy back, which it has lost where it was held."""
+        if restarts(self._snapshot.inspection["HostConfig"]):
+            policy = restart_policy(self._snapshot.inspection)
+            self._engine.update_container(self._reference, {"RestartPolicy": dict(policy)})
 
     def resume(self) -> None:
         """Give the container its own restart policy back, and start or pause it if it was running or paused."""
-        standing = self.restore_policy()
-        if self._snapshot.state.alive:
-            with self._naming_lost_folders():
-                self._engine.start_container(standing.id)
-            self._put_back_hidden_resources(standing.id)
-        if self._snapshot.state.status == "paused":
-            self._engine.pause_container(standing.id)
+        try:
+            self.restore_policy()
+            if self._snapshot.state.alive:
+                with self._naming_lost_folders():
+                    self._engine.start_container(self._reference)
+                self._put_back_hidden_resources()
+            if self._snapshot.state.status == "paused":
+                self._engine.pause_container(self._reference)
+        except ContainerNotFoundError as error:
+            raise self._is_removed() from error
 
-    def _put_back_hidden_resources(self, container: str) -> None:
+    def _put_back_hidden_resources(self) -> None:
         """Undo an update in place that Podman 5.8 hides until the container runs: it was stopped at the update."""
-        if self._engine.info().flavour != "podman" or (now := self._find(container)) is None:
+        if self._engine.info().flavour != "podman" or (now := self._find(self._reference)) is None:
             return
         # An update cannot clear a field; the comparison sees what is left.
         resources = {key: value for key, value in self._changed_resources(now).items() if value}
         if resources:
-            self._engine.update_container(container, resources)
+            self._engine.update_container(now.id, resources)
 
     def compare(self) -> tuple[str, ...]:
         """Raise `RestoreError` if the container differs from its snapshot; return unavoidable differences in words."""
@@ -275,16 +283,16 @@ class ContainerSlot:
             if found is not None and (found.id == self._snapshot.id or ASIDE in found.name):
                 self._engine.remove_container(found.id, force=True, volumes=self._has_archives)
 
-    def remove_renamed(self, renamed: Iterable[str]) -> None:
-        """Remove renamed containers, by their ids."""
+    def remove_renamed(self, renamed: Iterable[Observed]) -> None:
+        """Remove renamed containers."""
         volumes = {mount.source for mount in self._snapshot.mounts if mount.kind == "volume"}
-        for container in renamed:
-            standing = self._find(container)
-            if standing is not None and standing.state.alive and volumes.isdisjoint(standing.volumes):
+        for one in renamed:
+            if one.state.alive and volumes.isdisjoint(one.volumes):
                 # It was stopped and held, so somebody started it on purpose. But two containers on one volume do harm.
-                logger.warning("%s was renamed away and started since; leaving it", standing.name)
-            elif standing is not None:
-                self._engine.remove_container(container, force=True, volumes=self._has_archives)
+                logger.warning("%s was renamed away and started since; leaving it", one.name)
+            else:
+                # Without force, the engine refuses to remove one that somebody starts just now.
+                self._engine.remove_container(one.id, force=one.state.alive, volumes=self._has_archives)
 
     def remove_original(self) -> None:
         """Remove the original if it was renamed away for a successor, which has its anonymous volumes."""
@@ -303,13 +311,18 @@ class ContainerSlot:
     def _find(self, ref: str) -> Observed | None:
         return find_container(self._engine, ref)
 
+    @property
+    def _reference(self) -> str:
+        return self._standing_id or self._snapshot.name
+
     def _standing(self) -> Observed:
-        name = self._snapshot.name
-        standing = self._find(self._standing_id or name)
+        standing = self._find(self._reference)
         if standing is None:
-            reason = "somebody removed it while it was restored"
-            raise RestoreError(name, reason) from ContainerNotFoundError(name)
+            raise self._is_removed() from ContainerNotFoundError(self._snapshot.name)
         return standing
+
+    def _is_removed(self) -> RestoreError:
+        return RestoreError(self._snapshot.name, "somebody removed it while it was restored")
 
     def _rename_one(self, standing: Observed | None) -> None:
         if standing is not None and (ASIDE not in standing.name or standing.name.endswith(TEMPORARY_ASIDE)):
@@ -326,14 +339,23 @@ class ContainerSlot:
 
     def _put_back(self, original: Observed) -> bool:
         """Undo changes to the original container; return False if something cannot be undone in place."""
-        if self._needs_name and original.name != self._snapshot.name:
+        is_renamed = self._needs_name and original.name != self._snapshot.name
+        if is_renamed:
             self._engine.rename_container(original.id, self._snapshot.name)
-        if not self._put_back_networks(original):
+        wrong, missing = self._networks_to_change(original)
+        if any("MacAddress" in endpoint for endpoint in missing.values()) and forgets_connected_macs(self._engine):
+            logger.info("%s: only a new container can have its MAC address", self._snapshot.name)
             return False
+        for name in wrong:
+            self._engine.disconnect_network(name, original.id, force=True)
+        for name, endpoint in missing.items():
+            self._engine.connect_network(name, original.id, endpoint)
         resources = self._changed_resources(original)
         if resources:
             self._engine.update_container(original.id, resources)
-        now = self._engine.inspect_container(original.id)
+        # An engine shows links by the container's own name.
+        is_changed = is_renamed or wrong or missing or resources
+        now = self._engine.inspect_container(original.id) if is_changed else original.inspection
         # An update cannot clear a field, because an engine takes an empty value for no change. And Podman 5.8 shows
         # some updates of a stopped container only once it runs again; the last comparison sees those.
         podman = self._engine.info().flavour == "podman"
@@ -344,8 +366,8 @@ class ContainerSlot:
             logger.info("%s: this cannot be undone in place: %s", self._snapshot.name, difference)
         return not left
 
-    def _put_back_networks(self, original: Observed) -> bool:
-        """Attach the original to its networks as before; return False if its MAC address would be lost."""
+    def _networks_to_change(self, original: Observed) -> tuple[set[str], dict[str, dict[str, Any]]]:
+        """Return the networks to detach the original from, and the endpoints to attach it by afterwards."""
         wanted = user_endpoints(self._snapshot.inspection)
         present = user_endpoints(original.inspection)
         attached = original.inspection["NetworkSettings"]["Networks"] or {}
@@ -354,15 +376,8 @@ class ContainerSlot:
             for name, endpoint in present.items()
             if wanted.get(name) != endpoint or self._is_stale(name, attached[name] or {})
         }
-        missing = wanted.keys() - (present.keys() - wrong)
-        if any("MacAddress" in wanted[name] for name in missing) and forgets_connected_macs(self._engine):
-            logger.info("%s: only a new container can have its MAC address", self._snapshot.name)
-            return False
-        for name in wrong:
-            self._engine.disconnect_network(name, original.id, force=True)
-        for name in missing:
-            self._engine.connect_network(name, original.id, wanted[name])
-        return True
+        missing = {name: wanted[name] for name in wanted if name not in present or name in wrong}
+        return wrong, missing
 
     def _is_stale(self, network: str, endpoint: Mapping[str, Any]) -> bool:
         """Return True if an endpoint belongs to a network that was removed and recreated under the same name."""
@@ -370,7 +385,10 @@ class ContainerSlot:
         if attached in ("host", "none"):
             # Podman shows these modes of a container as networks, and has no such networks.
             return False
-        return bool(attached) and attached != self._engine.inspect_network(network)["Id"]
+        # The restore of the network has just looked it up, or created it.
+        before = (self._snapshot.inspection["NetworkSettings"]["Networks"] or {}).get(network) or {}
+        standing = self._ids.get(str(before.get("NetworkID")))
+        return bool(attached) and attached != (standing or self._engine.inspect_network(network)["Id"])
 
     def _changed_resources(self, original: Observed) -> dict[str, Any]:
         """Return the previous values of the fields that an update in place has changed."""
@@ -384,8 +402,9 @@ class ContainerSlot:
         name = request.name + ("" if self._needs_name else TEMPORARY_ASIDE)
         with self._naming_lost_folders():
             created = create_on(self._engine, name, body_for(self._engine, request), self.image_id, tag=tag)
-        self._ids[self._snapshot.id] = self._standing_id = created
-        join(self._engine, created, request)
+        self._stands(created)
+        self._ids[self._snapshot.id] = created.id
+        join(self._engine, created.id, request)
 
     @contextmanager
     def _naming_lost_folders(self) -> Iterator[None]:

@@ -26,7 +26,7 @@ from docker_rollback._containers import (
 from docker_rollback._engine import Engine
 from docker_rollback._host import Timer
 from docker_rollback._inspection import HELD, StartOrder, needs_name, restart_policy, started_at
-from docker_rollback._model import Backup, ContainerSnapshot, LedBack, Project
+from docker_rollback._model import Backup, ContainerSnapshot, LedBack, Observed, Project
 from docker_rollback._reporting import Reporter
 from docker_rollback._restore.container_slot import ContainerSlot, ensure_all_run
 from docker_rollback._restore.network_restorer import NetworkRestorer
@@ -157,7 +157,7 @@ class Restorer:
         *,
         others: QuiescedContainers | None = None,
         detached: DetachedContainers | None = None,
-        before_resume: Callable[[], None] | None = None,
+        before_resume: Callable[[Sequence[Observed]], None] | None = None,
         restore_tags: bool = True,
         note: Note = lambda _: None,
     ) -> None:
@@ -167,7 +167,8 @@ class Restorer:
             backup: the backup to restore.
             others: stops containers outside the backup that existed at the capture, for the time of the restore.
             detached: detaches such containers from networks that are recreated, and attaches them again.
-            before_resume: called once all data is back, before the first container starts; not called if a step failed.
+            before_resume: called with the containers once all data is back, before the first one starts; not called if
+                a step failed.
             restore_tags: move image names back.
             note: called with each image name that was moved back, and with a sentence for each inexact result.
         """
@@ -193,8 +194,11 @@ class Restorer:
             for group in at_once(steps):
                 if not isinstance(group[0], ProvideImage | Resume | Compare | RemoveRenamed | RemoveAdded):
                     self._try_steps(group, work)
+                if isinstance(group[0], RenameAway) and work.surroundings.has_namesakes():
+                    # The stops take long. Whoever supervises a container by its name may create another one meanwhile.
+                    self._try_steps(group, work)
             if before_resume is not None and not failures:
-                before_resume()
+                before_resume(list(work.named.values()))
             self._resume([step for step in steps if isinstance(step, Resume)], work)
             for comparison in (step for step in steps if isinstance(step, Compare)):
                 self._try_step(comparison, work)
@@ -301,11 +305,11 @@ class Restorer:
             spare_volumes: keep volumes that were added to the project. Unless an update made them, nobody knows whose
                 data they hold.
             only: the added containers, networks and volumes that may be removed; None for all.
-            back: the ids of original containers that were reused; their anonymous volumes stay.
+            back: the ids of the containers that stand in place. The anonymous volumes of originals among them stay.
         """
         surroundings = Surroundings(self._engine, backup)
         try:
-            surroundings.refresh()
+            surroundings.refresh(but=back)
         except EngineError as error:
             logger.warning("could not look up renamed and added containers, so some may stay: %s", error)
         slots = self._slots(backup)
@@ -396,8 +400,7 @@ class Restorer:
             case TakeName(container):
                 if not work.named:
                     work.watch.check(work.data)
-                work.slots[container.name].take_name()
-                work.named.add(container.name)
+                work.named[container.name] = work.slots[container.name].take_name()
             case Resume(container):
                 self._start(container, work.slots[container.name], self._volumes(work), work.backup)
                 self._reporter.up(container.name)
@@ -418,7 +421,7 @@ class Restorer:
                 if container.state.alive:
                     self._reporter.down(container.name)
                 work.surroundings.stop_conflicting(container, work.others)
-                work.slots[container.name].rename_away(work.surroundings.renamed_away_from(container.name))
+                work.slots[container.name].rename_away(work.surroundings.in_place_of(container))
             case RestoreNetwork(network):
                 restorer = NetworkRestorer(
                     self._engine,
@@ -480,7 +483,7 @@ class _Restoration:
     note: Note
     slots: dict[str, ContainerSlot] = field(factory=dict)
     ids: dict[str, str] = field(factory=dict)  # the new ids of recreated containers and networks, by the old ones
-    named: set[str] = field(factory=set)  # the containers that have their names again
+    named: dict[str, Observed] = field(factory=dict)  # the containers that have their names again, as they were then
     led: set[tuple[object, ...]] = field(factory=set)  # the images whose names lead to them again
     failures: list[Exception] = field(factory=list)
     failed: set[str] = field(factory=set)  # the containers that a failed step concerns
@@ -505,4 +508,4 @@ class _Restoration:
     def data(self) -> frozenset[str]:
         """The volumes and folders to fill, as far as their names are known now."""
         known = {volume.name for volume in self.backup.volumes}
-        return frozenset(known.union(*(slot.volumes() for slot in self.slots.values())))
+        return frozenset(known.union(*(slot.volumes for slot in self.slots.values())))

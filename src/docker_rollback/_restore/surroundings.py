@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any, Self
 
@@ -14,10 +14,11 @@ from docker_rollback._containers import (
     added_since,
     find_container,
     find_containers,
+    find_listed,
     find_network,
     find_volume,
 )
-from docker_rollback._engine import EVERY, ContainerFilter, Engine
+from docker_rollback._engine import ContainerFilter, Engine
 from docker_rollback._inspection import (
     common_subnet,
     compare_networks,
@@ -104,6 +105,7 @@ class Surroundings:
     """Handles containers, networks and volumes outside a backup while it is restored.
 
     It works on the containers that `refresh` found last, so that a restore of many containers asks the engine once.
+    The containers of the backup, and others with their names, are not inspected here: whoever restores one does that.
     """
 
     def __init__(self, engine: Engine, backup: Backup) -> None:
@@ -112,16 +114,32 @@ class Surroundings:
         self._ids = {member.id for member in backup.containers}
         self._names = {member.name for member in backup.containers}
         self._containers: tuple[Observed, ...] = ()
+        self._there: frozenset[str] = frozenset()  # the ids of all containers
+        self._namesakes: frozenset[str] = frozenset()  # the ids of other containers with names of the backup
         self._added = Added()
         self._handled: set[str] = set()
         self._stopping = threading.Lock()
 
-    def refresh(self) -> Self:
-        """Look up all containers of the engine and the additions to the project. Raises `EngineError`."""
-        self._containers = tuple(find_containers(self._engine, EVERY))
-        self._added = added_since(self._engine, self._backup)
+    def refresh(self, *, but: Collection[str] | None = None) -> Self:
+        """Look up the other containers of the engine and the additions to the project. Raises `EngineError`.
+
+        Args:
+            but: the ids of those not to look up; by default, the containers of the backup and those with their names.
+        """
+        listed = self._engine.list_containers()
+        self._there = frozenset(listed)
+        self.has_namesakes()
+        but = self._ids | self._namesakes if but is None else but
+        self._containers = tuple(find_listed(self._engine, listed, but=but))
+        self._added = added_since(self._engine, self._backup, self._containers)
         self._handled = set()
         return self
+
+    def has_namesakes(self) -> bool:
+        """Return True if containers outside the backup have names of it now. Raises `EngineError`."""
+        named = self._engine.list_containers(ContainerFilter(name=tuple(self._names)))
+        self._namesakes = frozenset(named) - self._ids
+        return bool(self._namesakes)
 
     def hold_added(self, others: QuiescedContainers) -> None:
         """Stop and hold added containers, and stop users of project volumes that no container of the backup uses."""
@@ -216,9 +234,16 @@ class Surroundings:
                 if _starts_by_itself(other) and volumes & other.volumes.keys() and other.name not in self._names:
                     self._hold_stopped(other, others)
 
-    def renamed_away_from(self, name: str) -> list[str]:
-        """Return the ids of the containers that were renamed away from a name."""
-        return [one.id for one in self._containers if is_aside_of(one.name, [name])]
+    def in_place_of(self, container: ContainerSnapshot) -> list[str]:
+        """Return ids and names of what may stand in the place of a container of the backup, itself included."""
+        # An id that is gone never comes back.
+        itself = [container.id] if container.id in self._there else []
+        namesake = [container.name] if self._namesakes else []
+        return [*itself, *namesake, *(one.id for one in self.renamed_away_from(container.name))]
+
+    def renamed_away_from(self, name: str) -> list[Observed]:
+        """Return the containers that were renamed away from a name."""
+        return [one for one in self._containers if is_aside_of(one.name, [name])]
 
     def others_in(self, network: str) -> list[Observed]:
         """Look up the containers on a network, in any state, that the restore does not handle itself."""

@@ -155,7 +155,7 @@ class Replacer:
             created = self._engine.create_container(_next_name(one), body, platform=platform)
         else:
             tag = self._captured_as(one).image.tag
-            created = create_on(self._engine, _next_name(one), body, image_id, tag=tag)
+            created = create_on(self._engine, _next_name(one), body, image_id, tag=tag).id
         join(self._engine, created, request)
         return created
 

@@ -49,7 +49,7 @@ def test_a_container_that_somebody_started_too_early_does_not_get_its_name(
     """It has seen half of its data, whether it still runs or not."""
     slot = slot_of(shop, taken(shop))
     shop.engine.add_image("shop:3")
-    slot.rename_away()
+    slot.rename_away([shop.id])
     slot.restore()
     aside = shop.engine.container(shop.id).name
     assert aside != "shop"
@@ -63,10 +63,20 @@ def test_a_container_that_somebody_started_too_early_does_not_get_its_name(
 def test_a_container_that_nobody_started_gets_its_name(shop: Shop) -> None:
     """It is the very one that the backup is of."""
     slot = slot_of(shop, taken(shop))
-    slot.rename_away()
+    slot.rename_away([shop.id])
     slot.restore()
     slot.take_name()
     assert shop.engine.container("shop").id == shop.id == slot.standing_id
+
+
+def test_a_container_that_has_its_name_is_not_renamed(shop: Shop) -> None:
+    """It needed the name before its data was back."""
+    slot = slot_of(shop, taken(shop), engine := FailingEngine(shop.engine), needs_name=True)
+    slot.rename_away([shop.id])
+    slot.restore()
+    engine.calls.clear()
+    assert slot.take_name().name == "shop"
+    assert engine.called("rename_container") == []
 
 
 def test_what_is_mounted_at_a_path_is_a_volume_or_an_error(shop: Shop) -> None:
@@ -81,7 +91,7 @@ def test_what_is_mounted_at_a_path_is_a_volume_or_an_error(shop: Shop) -> None:
 
 
 @pytest.mark.parametrize("policy", [None, NO, ALWAYS])
-def test_only_a_policy_that_is_another_one_is_put_back(shop: Shop, policy: Mapping[str, Any] | None) -> None:
+def test_only_a_policy_that_a_held_container_has_lost_is_put_back(shop: Shop, policy: Mapping[str, Any] | None) -> None:
     """And nothing that an engine did not show."""
     found = taken(shop)
     (container,) = found.containers
@@ -90,7 +100,7 @@ def test_only_a_policy_that_is_another_one_is_put_back(shop: Shop, policy: Mappi
     changed = evolve(found, containers=(evolve(container, inspection={**container.inspection, "HostConfig": host}),))
     engine = FailingEngine(shop.engine)
     slot_of(shop, changed, engine).restore_policy()
-    assert len(engine.called("update_container")) == (policy == NO)
+    assert len(engine.called("update_container")) == (policy == ALWAYS)
 
 
 @pytest.mark.parametrize("case", ["renamed away", "started since", "has its name", "gone"])
@@ -103,7 +113,7 @@ def test_an_original_goes_once_its_successor_stays(shop: Shop, case: str) -> Non
     if case == "has its name":
         shop.engine.stop_container("shop")
     else:
-        slot.rename_away()
+        slot.rename_away([shop.id])
     if case == "started since":
         shop.engine.start_container(shop.id)
     if case == "gone":
@@ -174,7 +184,7 @@ def test_a_limit_that_podman_shows_only_once_it_runs_is_put_back_in_place(
     slot = slot_of(shop, taken(shop), engine := Podman(shop.engine))
     engine.flavour = flavour
     shop.engine.update_container("shop", {"Memory": 2 << 30})
-    slot.rename_away()
+    slot.rename_away([shop.id])
     engine.shown = 2 << 30
     slot.restore()
     assert (slot.standing_id == shop.id) == reused
@@ -187,7 +197,7 @@ def test_a_limit_that_podman_hides_until_the_original_runs_is_put_back_then(shop
     shop.engine.stop_container("shop")
     shop.engine.update_container("shop", {"Memory": 2 << 30})
     engine.shown = 1 << 30
-    slot.rename_away()
+    slot.rename_away([shop.id])
     slot.restore()
     slot.take_name()
     slot.resume()

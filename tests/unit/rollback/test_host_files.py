@@ -522,8 +522,8 @@ def test_files_are_not_written_again_once_everything_was_restored(
     """People may be at work by then; the report says that such a file is not as in the backup."""
     real = Operation.try_enter
 
-    def die_then(self: Operation, phase: Any) -> None:
-        real(self, phase)
+    def die_then(self: Operation, phase: Any, **seen: Any) -> None:
+        real(self, phase, **seen)
         if phase == "restored":
             raise Killed("here")
 

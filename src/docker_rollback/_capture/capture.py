@@ -336,9 +336,9 @@ class Capture:
         """Remove the images that an interrupted capture may have created for a backup of some containers."""
         self._snapshotter.forget(identity, names)
 
-    def release(self, backup: Backup, *, spare: bool = False) -> None:
-        """Remove our names of a backup's images from the engine; with `spare`, the user's images stay."""
-        self._snapshotter.release(*backup.containers, spare=spare)
+    def release(self, backup: Backup, *, spare: bool = False, seen: Iterable[Observed] = ()) -> None:
+        """Remove our names of a backup's images from the engine, as `ContainerSnapshotter.release` does."""
+        self._snapshotter.release(*backup.containers, spare=spare, seen=seen)
 
     def prune(self, backup: Backup, *, keep: KeepArgument) -> None:
         """Prune the backups of the same containers or project, and remove images that no other backup holds."""

@@ -43,11 +43,12 @@ def require_members(engine: Engine, project: str) -> list[Observed]:
     return found
 
 
-def find_project(engine: Engine, project: str) -> Project:
-    """Look up the containers, volumes and networks of a project."""
+def find_project(engine: Engine, project: str, *, among: Iterable[Observed] | None = None) -> Project:
+    """Look up the volumes and networks of a project, and its containers unless they are `among` given ones."""
+    found = members(engine, project) if among is None else _members(among, project)
     return Project(
         name=project,
-        containers=tuple(sorted(container.id for container in members(engine, project))),
+        containers=tuple(sorted(container.id for container in found)),
         volumes=tuple(sorted(engine.list_volumes(labels={COMPOSE_PROJECT: project}))),
         networks=_networks(engine, project),
     )

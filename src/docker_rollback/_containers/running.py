@@ -110,6 +110,7 @@ def ensure_state(
     *,
     name: str | None = None,
     policy: Mapping[str, Any] | None = None,
+    seen: Inspection | None = None,
     timer: Timer = time,
 ) -> str | None:
     """Bring a started container to its previous state; start it again if it has ended.
@@ -122,11 +123,14 @@ def ensure_state(
         wanted: its previous state; alive.
         name: its name in the log.
         policy: its own restart policy, which it has in the end; None leaves a held container held.
+        seen: its inspection from after the last start; if that shows the state, the engine is not asked again.
         timer: measures time and waits.
 
     Returns:
         None, or a sentence that says why the container is not in that state.
     """
+    if seen is not None and _is_settled(engine, seen, wanted):
+        return None
     name = name or container
     replaced: list[str] = []
     try:
@@ -276,6 +280,12 @@ def _hold(engine: Engine, container: str, inspection: Mapping[str, Any]) -> None
     if restarts(inspection["HostConfig"]):
         engine.update_container(container, {"RestartPolicy": dict(HELD)})
     engine.stop_container(container)
+
+
+def _is_settled(engine: Engine, inspection: Inspection, wanted: ContainerState) -> bool:
+    """Return True if a container is in its previous state, and its engine may not be about to lose its run."""
+    fits = _fits(str(inspection["State"]["Status"]), wanted) and not is_lost(engine, inspection)
+    return fits and (wanted.loops or not restart_count(inspection))
 
 
 def _fits(status: str, wanted: ContainerState) -> bool:

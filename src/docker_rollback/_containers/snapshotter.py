@@ -343,7 +343,7 @@ class ContainerSnapshotter:
         if tag in self._committed:
             self._forget(snapshot.name, again(tag))
 
-    def release(self, *snapshots: ContainerSnapshot, spare: bool = False) -> None:
+    def release(self, *snapshots: ContainerSnapshot, spare: bool = False, seen: Iterable[Observed] = ()) -> None:
         """Remove our names from the images of containers, unless a backup needs them.
 
         That includes the names from earlier rollbacks, because a recreated container may use such an image until it is
@@ -353,7 +353,10 @@ class ContainerSnapshotter:
         Args:
             snapshots: the containers.
             spare: keep the image that a container was created from, even if it has no other name.
+            seen: the containers that the caller has inspected; what they show is not asked for again.
         """
+        # A container shows one image name for all its life.
+        shown = {one.name: {shown_image(one)} for one in seen}
         # The locks of the containers are held, so nobody else gives their images a name.
         try:
             there = {*self._engine.list_images(IMAGE_REPOSITORY), *self._engine.list_images(KEPT_REPOSITORY)}
@@ -363,20 +366,22 @@ class ContainerSnapshotter:
             return
         for snapshot in snapshots:
             try:
-                self._release(snapshot, there, spare=spare)
+                kept = shown.get(snapshot.name) or self._shown(snapshot.name)
+                self._release(snapshot, there, kept=kept, spare=spare)
             except EngineError as error:
                 logger.warning("%s: names of its images may stay: %s", snapshot.name, error)
 
-    def _release(self, snapshot: ContainerSnapshot, there: Collection[str], *, spare: bool) -> None:
-        """Do the work of `release` for one container, with the names that are there."""
+    def _release(
+        self, snapshot: ContainerSnapshot, there: Collection[str], *, kept: Collection[str], spare: bool
+    ) -> None:
+        """Do the work of `release` for one container, with the names that are there, and those that stay."""
         image = snapshot.image
-        kept = {image.tag} if image.manifest is None else set()
-        kept |= self._shown(snapshot.name)
+        kept = {*kept, image.tag} if image.manifest is None else kept
         # A container that was created by an image id may use an image of ours, which need not be kept.
         spare = spare and image.clean and name_of(image.reference, image.original_id) is not None
         # A second commit still has its name if its process died, or if the engine refused to remove it.
-        for tag in {*names_of(image.tag), *self._names_of_ours(snapshot, there)} - kept - {image.tag}:
-            if tag in there:
+        for tag in {*names_of(image.tag), *self._names_of_ours(snapshot, there)} - {image.tag}:
+            if tag in there and tag not in kept:
                 self._forget(snapshot.name, tag)
         if image.tag in there and image.tag not in kept:
             self._forget(snapshot.name, image.tag, spare=spare)

@@ -25,6 +25,7 @@ from docker_rollback.errors import (
 logger = logging.getLogger("docker_rollback")
 
 Taken = TypeVar("Taken")
+Restored = TypeVar("Restored")
 
 _ATTEMPTS: Final = 4
 """How often a restore or a capture is attempted while somebody starts or removes containers."""
@@ -121,11 +122,11 @@ def _refuse_running(users: Iterable[Observed]) -> None:
             raise disturbed(user, "started it while its data was restored")
 
 
-def put_back_until_undisturbed(put_back: Callable[[], None], wait: Callable[[], object]) -> None:
+def put_back_until_undisturbed(put_back: Callable[[], Restored], wait: Callable[[], object]) -> Restored:
     """Restore a backup; retry if somebody starts or removes a container meanwhile, or if the engine was away.
 
     Args:
-        put_back: restores everything.
+        put_back: restores everything; its result is returned.
         wait: returns once the engine answers again, and raises if it does not.
 
     Raises:

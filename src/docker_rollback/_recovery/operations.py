@@ -126,8 +126,9 @@ class Operation:
         if phase in ("updating", "rolling back"):
             # From the first phase that may need the backup, no prune removes it.
             self._store.hold(self.record.operation, HOLDER, "it is needed until the rollback has ended")
-        standing = () if phase == "committed" else tuple(standing_of(container) for container in self.look(seen))
-        came = self._came(phase)
+        found = () if phase == "committed" else self.look(seen)
+        standing = tuple(standing_of(container) for container in found)
+        came = self._came(phase, found)
         last()
         # The containers that were stopped for a capture run again, or are in the backup.
         self._write(evolve(self.record, phase=phase, standing=standing, came=came, stopped=(), networks=()))
@@ -260,11 +261,11 @@ class Operation:
         last()
         self._store.journal.remove(self.record.key)
 
-    def _came(self, phase: Phase) -> Project | None:
+    def _came(self, phase: Phase, found: Iterable[Observed]) -> Project | None:
         record = self.record
         if record.project is None or phase != "rolling back" or (record.came is not None and record.phase == phase):
             return record.came
-        return find_project(self._engine, record.project)
+        return find_project(self._engine, record.project, among=found)
 
     def _write(self, record: Record) -> None:
         host, pid = _owner()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 
@@ -171,10 +171,12 @@ class Recovery:
         if backup.files:
             logger.warning("a restore leaves files alone: %s", ", ".join(file.path for file in backup.files))
         operation = self._operations.restoring(backup, restore_tags=restore_tags)
-        self._put_back(operation, backup)
-        self.settle(operation, backup, rolled_back=True)
+        seen = self._put_back(operation, backup)
+        self.settle(operation, backup, rolled_back=True, seen=seen)
 
-    def put_back(self, operation: Operation, backup: Backup, *, first: Callable[[], None] | None = None) -> None:
+    def put_back(
+        self, operation: Operation, backup: Backup, *, first: Callable[[], None] | None = None
+    ) -> Sequence[Observed]:
         """Restore the backup of an update that failed; containers in the way stay renamed away until `settle`.
 
         Args:
@@ -182,13 +184,16 @@ class Recovery:
             backup: its backup.
             first: called once the checks have passed, before anything is touched.
 
+        Returns:
+            What `Restorer.put_back` returns, for `settle`.
+
         Raises:
             RestoreError, EngineError, VolumeError, StoreError: as raised by `Restorer.restore`.
         """
         self._restorer.check(backup, deep=False)
         if first is not None:
             first()
-        self._put_back(operation, backup)
+        return self._put_back(operation, backup)
 
     def keep_failed(self, operation: Operation) -> str | None:
         """Keep the state of a failed update as a backup and leave it stopped; return its id, None if nothing is there.
@@ -198,19 +203,16 @@ class Recovery:
         """
         return self._keeper.keep_failed(operation)
 
-    def _put_back(self, operation: Operation, backup: Backup) -> None:
-        put_back_until_undisturbed(
+    def _put_back(self, operation: Operation, backup: Backup) -> Sequence[Observed]:
+        seen = put_back_until_undisturbed(
             lambda: self._put_back_once(operation, backup),
             # Waits until the engine answers again, or raises.
             lambda: self._engine.list_containers(ContainerFilter(running=True)),
         )
-        self._restorer.ensure_running(backup)
+        self._restorer.ensure_running(backup, seen)
+        return seen
 
-    def ensure_running(self, backup: Backup) -> None:
-        """Start restored containers again that have ended since; raises as `Restorer.ensure_running`."""
-        self._restorer.ensure_running(backup)
-
-    def _put_back_once(self, operation: Operation, backup: Backup) -> None:
+    def _put_back_once(self, operation: Operation, backup: Backup) -> Sequence[Observed]:
         def before_resume(seen: Sequence[Observed]) -> None:
             # A container may bind one of the files.
             write_files_back(operation, backup, self._store)
@@ -219,7 +221,7 @@ class Recovery:
         operation.try_enter("rolling back")
         self._archiver.remove_left_over()
         with operation.reopening_after_errors(), operation.stopping_others(self._reporter, self._timer) as others:
-            self._restorer.put_back(
+            return self._restorer.put_back(
                 backup,
                 others=others,
                 detached=DetachedContainers(
@@ -230,7 +232,15 @@ class Recovery:
                 note=operation.notes.append,
             )
 
-    def settle(self, operation: Operation, backup: Backup, *, rolled_back: bool, only: Project | None = None) -> None:
+    def settle(
+        self,
+        operation: Operation,
+        backup: Backup,
+        *,
+        rolled_back: bool,
+        only: Project | None = None,
+        seen: Iterable[Observed] = (),
+    ) -> None:
         """Clean up after an operation whose outcome is final, and remove its record.
 
         Args:
@@ -238,6 +248,7 @@ class Recovery:
             backup: its backup.
             rolled_back: whether the backup was restored.
             only: the additions to its project that may be removed; None for all.
+            seen: its containers that were inspected since they were restored.
 
         Raises:
             RestoreError: a container no longer runs; the record stays.
@@ -251,7 +262,7 @@ class Recovery:
             self._restorer.clean_up(backup, spare_volumes=record.spares, only=only, back=back)
         else:
             self._restorer.remove_originals(backup)
-        self._capture.release(backup)
+        self._capture.release(backup, seen=seen)
         if operation.record.kept in self._store.ids():
             # The image of the update has lost its name in the rollback, and this may be the only copy.
             self._capture.release(self._store.get(operation.record.kept), spare=True)
@@ -375,6 +386,7 @@ class Recovery:
         only = None if record.phase == "updating" else operation.of_the_update(backup)
         # The record has the id before the backup is taken, and that may have failed.
         kept = record.kept if record.kept in self._store.ids() else None
+        seen: Sequence[Observed] = ()
         if record.phase == "restored":
             operation.leaves_files = True
             write_files_back(operation, backup, self._store)
@@ -389,8 +401,8 @@ class Recovery:
             if keep_found and (reasons or record.phase == "updating"):
                 kept = self._keeper.keep_found(operation, found)
                 only = self._store.get(kept).project if kept is not None else None
-            self._put_back(operation, backup)
-        self.settle(operation, backup, rolled_back=True, only=only)
+            seen = self._put_back(operation, backup)
+        self.settle(operation, backup, rolled_back=True, only=only, seen=seen)
         files, unwritten = tuple(operation.files.values()), tuple(operation.unwritten)
         return Recovered(record.operation, record.names, "rolled back", kept, files, unwritten)
 

@@ -24,7 +24,7 @@ from docker_rollback._containers import (
     is_lost,
     join,
 )
-from docker_rollback._engine import Engine
+from docker_rollback._engine import Engine, Inspection
 from docker_rollback._host import Timer
 from docker_rollback._inspection import (
     HELD,
@@ -158,7 +158,7 @@ class ContainerSlot:
         Raises:
             DisturbedError: somebody started it, or created another one of that name.
         """
-        standing, name = self._standing(), self._snapshot.name
+        standing, name = self.look(), self._snapshot.name
         if standing.state.alive or started_at(standing.inspection) != self._last_run:
             raise disturbed(standing, "started it before all of its data was back")
         if standing.name == name:
@@ -205,7 +205,7 @@ class ContainerSlot:
 
     def volume_at(self, destination: str) -> str:
         """Return the name of the volume that the container mounts at a path now."""
-        for mount in self._standing().mounts:
+        for mount in self.look().mounts:
             if mount.kind == "volume" and mount.destination == destination:
                 return mount.source
         raise RestoreError(self._snapshot.name, f"it has no volume at {destination}")
@@ -248,9 +248,9 @@ class ContainerSlot:
         if resources:
             self._engine.update_container(now.id, resources)
 
-    def compare(self) -> tuple[str, ...]:
+    def compare(self, standing: Observed) -> tuple[str, ...]:
         """Raise `RestoreError` if the container differs from its snapshot; return unavoidable differences in words."""
-        found = (compare_across if self._is_moved() else compare)(self._wanted, self._standing().inspection)
+        found = (compare_across if self._is_moved() else compare)(self._wanted, standing.inspection)
         excused = [difference for difference in found if self._is_excused(difference)]
         differences = [difference for difference in found if difference not in excused]
         if differences:
@@ -268,11 +268,15 @@ class ContainerSlot:
             logger.warning("%s", sentence)
         return unavoidable
 
-    def ensure_running(self, *, timer: Timer = time) -> None:
-        """Start the container again if it has ended. Raises `RestoreError` if that does not succeed."""
+    def ensure_running(self, seen: Inspection | None = None, *, timer: Timer = time) -> None:
+        """Start the container again if it has ended. Raises `RestoreError` if that does not succeed.
+
+        `seen` is its inspection from after the last start; one that shows that it runs is enough.
+        """
         if self._snapshot.state.alive:
-            snapshot, policy = self._snapshot, restart_policy(self._snapshot.inspection)
-            reason = ensure_state(self._engine, snapshot.name, snapshot.state, policy=policy, timer=timer)
+            name, state = self._snapshot.name, self._snapshot.state
+            policy = restart_policy(self._snapshot.inspection)
+            reason = ensure_state(self._engine, name, state, policy=policy, seen=seen, timer=timer)
             if reason is not None:
                 raise RestoreError(self._snapshot.name, f"it was restored, but {reason}", restored=True)
 
@@ -315,7 +319,8 @@ class ContainerSlot:
     def _reference(self) -> str:
         return self._standing_id or self._snapshot.name
 
-    def _standing(self) -> Observed:
+    def look(self) -> Observed:
+        """Inspect the restored container. Raises `RestoreError` if it is gone."""
         standing = self._find(self._reference)
         if standing is None:
             raise self._is_removed() from ContainerNotFoundError(self._snapshot.name)
@@ -438,10 +443,21 @@ def lost_bind(path: str) -> str:
     )
 
 
-def ensure_all_run(slots: Iterable[ContainerSlot], *, timer: Timer) -> None:
-    """Ensure that restored containers run. Raises `RestoreError` after every one was tried."""
+def ensure_all_run(slots: Mapping[str, ContainerSlot], seen: Iterable[Observed] = (), *, timer: Timer) -> None:
+    """Ensure that restored containers run. Raises `RestoreError` after every one was tried.
+
+    Args:
+        slots: their slots, by name.
+        seen: those of them that were inspected after the last start.
+        timer: measures time and waits.
+    """
     failures: list[RestoreError] = []
-    for error in each_at_once(list(slots), lambda slot: slot.ensure_running(timer=timer)):
+    shown = {one.name: one.inspection for one in seen}
+
+    def ensure(name: str) -> None:
+        slots[name].ensure_running(shown.get(name), timer=timer)
+
+    for error in each_at_once(list(slots), ensure):
         if isinstance(error, RestoreError):
             failures.append(error)
         elif error is not None:

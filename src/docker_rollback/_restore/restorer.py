@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from functools import cached_property
 from typing import Final, Literal, TypeAlias
@@ -160,7 +160,7 @@ class Restorer:
         before_resume: Callable[[Sequence[Observed]], None] | None = None,
         restore_tags: bool = True,
         note: Note = lambda _: None,
-    ) -> None:
+    ) -> Sequence[Observed]:
         """Do the part of `restore` between `check` and `clean_up`; containers in the way stay renamed and stopped.
 
         Args:
@@ -171,6 +171,9 @@ class Restorer:
                 a step failed.
             restore_tags: move image names back.
             note: called with each image name that was moved back, and with a sentence for each inexact result.
+
+        Returns:
+            The containers as they were after the last start; none if `others` were started since.
         """
         others = others or QuiescedContainers(
             self._engine, "hold", after_errors=False, reporter=self._reporter, timer=self._timer
@@ -211,6 +214,7 @@ class Restorer:
             if failures:
                 names = work.failed or {container.name for container in backup.containers}
                 raise RestoreError(", ".join(sorted(names)), "several steps failed:", failures=failures)
+        return () if work.others.containers else work.compared
 
     def unexpected(self, backup: Backup) -> list[str]:
         """Return a sentence for each container and network that appeared since the backup and is in its way."""
@@ -220,14 +224,16 @@ class Restorer:
         """Return the check for missing bind sources that runs before a container starts."""
         return BoundPaths(self._archiver.missing)
 
-    def ensure_running(self, backup: Backup) -> None:
+    def ensure_running(self, backup: Backup, seen: Iterable[Observed] = ()) -> None:
         """Start restored containers again that have ended since, as with their engine; every one is checked.
+
+        `seen` has those that were inspected after the last start.
 
         Raises:
             RestoreError: a container is not in its previous state.
             EngineError: the engine does not answer.
         """
-        ensure_all_run(self._slots(backup).values(), timer=self._timer)
+        ensure_all_run(self._slots(backup), seen, timer=self._timer)
 
     def _resume(self, steps: Sequence[Resume], work: _Restoration) -> None:
         """Start the containers; retry each that fails after the others, which it may need."""
@@ -286,7 +292,7 @@ class Restorer:
             raise error
         for container, slot in starting:
             self._reporter.announce("restore", str(Compare(container)))
-            slot.compare()
+            slot.compare(slot.look())
 
     def clean_up(
         self,
@@ -405,8 +411,10 @@ class Restorer:
                 self._start(container, work.slots[container.name], self._volumes(work), work.backup)
                 self._reporter.up(container.name)
             case Compare(container):
-                for sentence in work.slots[container.name].compare():
+                standing = work.slots[container.name].look()
+                for sentence in work.slots[container.name].compare(standing):
                     work.note(sentence)
+                work.compared.append(standing)
             case _:
                 self._prepare(step, work)
 
@@ -484,6 +492,7 @@ class _Restoration:
     slots: dict[str, ContainerSlot] = field(factory=dict)
     ids: dict[str, str] = field(factory=dict)  # the new ids of recreated containers and networks, by the old ones
     named: dict[str, Observed] = field(factory=dict)  # the containers that have their names again, as they were then
+    compared: list[Observed] = field(factory=list)  # the containers, as they were after the last start
     led: set[tuple[object, ...]] = field(factory=set)  # the images whose names lead to them again
     failures: list[Exception] = field(factory=list)
     failed: set[str] = field(factory=set)  # the containers that a failed step concerns

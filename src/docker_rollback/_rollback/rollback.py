@@ -13,7 +13,7 @@ from attrs import evolve
 from docker_rollback._arguments import ContainerArgument, reference_of
 from docker_rollback._capture import CaptureOptions, Hooks
 from docker_rollback._inspection import ChangeArguments, Changes, Report, observe, refers
-from docker_rollback._model import Backup, Recovered
+from docker_rollback._model import Backup, Observed, Recovered
 from docker_rollback._recovery import Operation
 from docker_rollback._rollback.checks import stays_up
 from docker_rollback._rollback.options import RollbackOptions, RollbackParts
@@ -314,14 +314,15 @@ class Rollback:
         try:
             with self._signals.deferring("the rollback"):
                 self._reporter.begin("keep" if self._options.keep_failed else "restore")
-                self._recovery.put_back(operation, backup, first=lambda: self._keep_what_failed(operation, error))
+                seen = self._recovery.put_back(
+                    operation, backup, first=lambda: self._keep_what_failed(operation, error)
+                )
                 self._reporter.begin("verify again")
                 self._reporter.announce("verify again", self._names)
                 self._verdict.judge_again()
-                self._recovery.ensure_running(backup)
                 self.status = Status.ROLLED_BACK
                 self._hooks.after_rollback()
-                self._finish()
+                self._finish(seen)
         except Exception as failure:
             self.status = Status.FAILED
             failures = (isinstance(failure, RestoreError) and failure.failures) or (failure,)
@@ -363,13 +364,17 @@ class Rollback:
                 )
         self._reporter.begin("restore")
 
-    def _finish(self) -> None:
-        """Tidy up; an error does not change the outcome, because `recover` can tidy up later."""
+    def _finish(self, seen: Sequence[Observed] = ()) -> None:
+        """Tidy up; an error does not change the outcome, because `recover` can tidy up later.
+
+        `seen` has the containers that were inspected since they were restored.
+        """
         if self._operation is None:
             return
         self._reporter.begin("finish")
         try:
-            self._recovery.settle(self._operation, self.backup, rolled_back=self.status is Status.ROLLED_BACK)
+            rolled_back = self.status is Status.ROLLED_BACK
+            self._recovery.settle(self._operation, self.backup, rolled_back=rolled_back, seen=seen)
             if self._options.keep:
                 self._parts.capture.prune(self.backup, keep=self._options.keep)
         except RestoreError:

@@ -66,6 +66,36 @@ def test_what_runs_is_looked_at_once(fake: FakeEngine, clock: FakeClock) -> None
     assert [call.verb for call in watching.calls] == ["inspect_container"]
 
 
+@pytest.mark.parametrize(
+    ("wanted", "shown", "asked"),
+    [
+        (RUNS, {}, False),
+        (RUNS, {"Status": "exited", "Running": False}, True),
+        (RUNS, {"Status": "paused", "Paused": True}, True),
+        (ContainerState("paused"), {"Status": "paused", "Paused": True}, False),
+        (ContainerState("running", looping=True), {"Status": "restarting"}, False),
+        (ContainerState("running", looping=True), {"Status": "restarting", "ExitCode": 137}, True),
+    ],
+)
+def test_what_was_seen_to_run_is_not_looked_at_again(
+    fake: FakeEngine, clock: FakeClock, wanted: ContainerState, shown: dict[str, Any], *, asked: bool
+) -> None:
+    """Unless it was in another state, or its engine may have lost its run."""
+    found = fake.inspect_container(fake.run("web", image="app:1"))
+    seen = {**found, "State": {**found["State"], **shown}}
+    watching = FailingEngine(fake)
+    ensure_state(watching, "web", wanted, seen=seen, timer=clock)
+    assert bool(watching.called("inspect_container")) == asked
+
+
+def test_what_its_engine_has_restarted_is_looked_at_again(fake: FakeEngine, clock: FakeClock) -> None:
+    """It may be about to lose that run."""
+    found = fake.inspect_container(fake.run("web", image="app:1"))
+    watching = FailingEngine(fake)
+    assert ensure_state(watching, "web", RUNS, seen={**found, "RestartCount": 1}, timer=clock) is None
+    assert watching.called("inspect_container")
+
+
 @pytest.mark.parametrize("code", [137, 0])
 def test_what_ended_with_its_engine_is_started_again(fake: FakeEngine, clock: FakeClock, code: int) -> None:
     """With the exit code of a kill, and with that of a program that ends when it is asked to."""

@@ -256,7 +256,7 @@ def test_what_recovery_starts_is_compared(shop: Shop, monkeypatch: pytest.Monkey
     before = shop.engine.inspect_container("shop")
     assert not before["State"]["Running"]
 
-    def differs(_: ContainerSlot) -> None:
+    def differs(*_: object) -> None:
         raise RestoreError("shop", "it was restored, but differs from what was captured:", ["HostConfig.Memory"])
 
     with monkeypatch.context() as patched:
@@ -276,7 +276,7 @@ def dying(engine: FailingEngine, news: Progress) -> None:
 def test_a_rollback_that_left_a_difference_is_not_called_done(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     """It failed because what stands differs; recovery does not take the note of that for a good end."""
 
-    def differs(_: ContainerSlot) -> None:
+    def differs(*_: object) -> None:
         raise RestoreError("shop", "it was restored, but differs from what was captured:", ["HostConfig.Memory"])
 
     with monkeypatch.context() as patched:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 from attrs import evolve
@@ -124,7 +124,7 @@ class Restoring(Restorer):
         super().__init__(engine, store)
         self._failure = failure
 
-    def put_back(self, *_: object, **__: object) -> None:
+    def put_back(self, *_: object, **__: object) -> NoReturn:
         """Fail."""
         raise self._failure
 

@@ -149,10 +149,10 @@ def test_a_backup_of_another_engine_is_compared_by_what_both_show(
     shop.engine.update_container("shop", {"Memory": 1 << 30})
     slot = slot_of(shop, changed, captured_on=captured_on)
     if moved:
-        assert slot.compare() == ()
+        assert slot.compare(slot.look()) == ()
     else:
         with pytest.raises(RestoreError, match=r"HostConfig\.Memory"):
-            slot.compare()
+            slot.compare(slot.look())
 
 
 class Podman(FailingEngine):
@@ -202,7 +202,7 @@ def test_a_limit_that_podman_hides_until_the_original_runs_is_put_back_then(shop
     slot.take_name()
     slot.resume()
     assert slot.standing_id == shop.id
-    assert slot.compare() == ()
+    assert slot.compare(slot.look()) == ()
     assert shop.engine.inspect_container("shop")["HostConfig"]["Memory"] == 1 << 30
 
 

@@ -20,7 +20,8 @@ from docker_rollback import (
     restore,
     rollback,
 )
-from docker_rollback._containers import ContainerSnapshotter, DisturbedError
+from docker_rollback._containers import ContainerSnapshotter, DisturbedError, QuiescedContainers
+from docker_rollback._engine import Inspection
 from docker_rollback._host import Timer
 from docker_rollback._restore import Restorer
 from docker_rollback._restore.container_slot import ContainerSlot, ensure_all_run
@@ -300,6 +301,17 @@ def test_a_name_that_is_refused_is_somebodys_only_if_another_container_has_it(sh
     assert isinstance(failed.value.__cause__ or failed.value, EngineConflictError)
 
 
+@pytest.mark.parametrize("shares", [True, False])
+def test_what_was_compared_is_looked_at_again_once_others_were_started(shop: Shop, *, shares: bool) -> None:
+    """A start of others may take long, and an engine that dies in it takes all along."""
+    shop.engine.run("reader", image="shop:1", volumes={"orders" if shares else "letters": "/data"})
+    taken = backup("shop", client=shop.engine, store=shop.store, shared="ignore")
+    others = QuiescedContainers(shop.engine, "hold")
+    seen = Restorer(shop.engine, shop.store).put_back(taken, others=others)
+    assert shop.engine.inspect_container("reader")["State"]["Running"]
+    assert [one.name for one in seen] == ([] if shares else ["shop"])
+
+
 def test_each_restored_container_that_does_not_run_is_named(shop: Shop) -> None:
     """All are tried; one is told by its own error, several by one that has theirs."""
 
@@ -307,16 +319,16 @@ def test_each_restored_container_that_does_not_run_is_named(shop: Shop) -> None:
         def __init__(self, name: str, *, runs: bool) -> None:
             self.name, self.runs, self.tried = name, runs, False
 
-        def ensure_running(self, *, timer: Timer) -> None:
+        def ensure_running(self, seen: Inspection | None, *, timer: Timer) -> None:
             """Say that it does not run."""
-            assert timer is shop.clock
+            assert (seen, timer) == (None, shop.clock)
             self.tried = True
             if not self.runs:
                 raise RestoreError(self.name, "it ends at once", restored=True)
 
     def fails(*slots: Slot) -> RestoreError:
         with pytest.raises(RestoreError) as failed:
-            ensure_all_run(cast(list[ContainerSlot], list(slots)), timer=shop.clock)
+            ensure_all_run(cast(dict[str, ContainerSlot], {slot.name: slot for slot in slots}), timer=shop.clock)
         assert all(slot.tried for slot in slots)
         return failed.value
 
@@ -328,7 +340,7 @@ def test_each_restored_container_that_does_not_run_is_named(shop: Shop) -> None:
         "container 'a': it ends at once",
         "container 'c': it ends at once",
     ]
-    ensure_all_run([], timer=shop.clock)
+    ensure_all_run({}, timer=shop.clock)
 
 
 def test_of_an_image_whose_name_was_gone_the_name_is_not_made(shop: Shop) -> None:

@@ -291,12 +291,13 @@ class ContainerSlot:
         """Remove renamed containers."""
         volumes = {mount.source for mount in self._snapshot.mounts if mount.kind == "volume"}
         for one in renamed:
-            if one.state.alive and volumes.isdisjoint(one.volumes):
+            does_harm = not volumes.isdisjoint(one.volumes)
+            if one.state.alive and not does_harm:
                 # It was stopped and held, so somebody started it on purpose. But two containers on one volume do harm.
                 logger.warning("%s was renamed away and started since; leaving it", one.name)
             else:
                 # Without force, the engine refuses to remove one that somebody starts just now.
-                self._engine.remove_container(one.id, force=one.state.alive, volumes=self._has_archives)
+                self._engine.remove_container(one.id, force=does_harm, volumes=self._has_archives)
 
     def remove_original(self) -> None:
         """Remove the original if it was renamed away for a successor, which has its anonymous volumes."""

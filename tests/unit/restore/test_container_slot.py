@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
 from attrs import evolve
 
 from docker_rollback import RollbackRequested, backup, restore, rollback
-from docker_rollback._containers import ContainerSnapshotter, DisturbedError
+from docker_rollback._containers import ContainerSnapshotter, DisturbedError, find_container
 from docker_rollback._engine.port import Inspection
 from docker_rollback._model.backup import Backup, EngineRecord
 from docker_rollback._restore.container_slot import ContainerSlot
-from docker_rollback.errors import EngineError, RestoreError
+from docker_rollback.errors import EngineConflictError, EngineError, RestoreError
 from docker_rollback.parts import Engine, EngineInfo
 from docker_rollback.testing import FailingEngine
 from tests.unit.shop import Shop
@@ -121,6 +122,26 @@ def test_an_original_goes_once_its_successor_stays(shop: Shop, case: str) -> Non
     slot.remove_original()
     assert len(engine.called("remove_container")) == (case == "renamed away")
     assert shop.engine.has_volume(cache)
+
+
+@pytest.mark.parametrize("shares", [True, False])
+def test_one_that_was_renamed_away_and_starts_just_now_goes_only_if_it_does_harm(shop: Shop, *, shares: bool) -> None:
+    """Somebody starts it after it was seen to be stopped: its work is lost only for the sake of the data."""
+
+    class Late(FailingEngine):
+        def remove_container(self, ref: str, *, force: bool = False, volumes: bool = False) -> None:
+            """Start it first."""
+            shop.engine.start_container(ref)
+            super().remove_container(ref, force=force, volumes=volumes)
+
+    slot = slot_of(shop, taken(shop), engine := Late(shop.engine))
+    mounts = {"orders": "/data"} if shares else {}
+    other = shop.engine.run("other", image="shop:2", volumes=mounts, start=False)
+    renamed = find_container(engine, other)
+    assert renamed is not None
+    with nullcontext() if shares else pytest.raises(EngineConflictError):
+        slot.remove_renamed([renamed])
+    assert (other in shop.engine.list_containers()) is not shares
 
 
 SAME: dict[str, Any] = {}

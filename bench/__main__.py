@@ -61,24 +61,33 @@ def measure(
         ways: which ways alone.
         keep: a file for the results so far, after each case and where this is broken off.
     """
-    notebook, failed = Notebook(), []
-    groups = [case for case in chosen if isinstance(case, catalog.GroupCase)]
-    database = any(case.kind == "postgresql" for case in chosen if isinstance(case, catalog.Case))
-    with staged(engine, with_postgresql=database, with_compose=bool(groups)) as stage:
-        shape = {**machine(stage), "rounds": str(rounds)}
-        for number, case in enumerate(chosen, start=1):
-            say(f"{case.name}: being made ({number} of {len(chosen)})")
-            wanted = {way: count for way, count in case.rounds(rounds).items() if not ways or way in ways}
-            try:
-                _play(case, stage, f"bench{number}", notebook, wanted)
-            except Exception:
-                # The others can be measured all the same.
-                traceback.print_exc()
-                failed.append(case.name)
-            finally:
-                if keep is not None:
-                    keep.write_text(report.dump(shape, notebook.samples))
+    notebook, failed, shape = Notebook(), [], dict[str, str]()
+    numbered = list(enumerate(chosen, start=1))
+    for xfs in (False, True):
+        there = [(number, case) for number, case in numbered if _is_on_xfs(case) == xfs]
+        if not there:
+            continue
+        groups = any(isinstance(case, catalog.GroupCase) for _, case in there)
+        database = any(case.kind == "postgresql" for _, case in there if isinstance(case, catalog.Case))
+        with staged(engine, with_postgresql=database, with_compose=groups, xfs=xfs) as stage:
+            shape = shape or {**machine(stage), "rounds": str(rounds)}
+            for number, case in there:
+                say(f"{case.name}: being made ({number} of {len(chosen)})")
+                wanted = {way: count for way, count in case.rounds(rounds).items() if not ways or way in ways}
+                try:
+                    _play(case, stage, f"bench{number}", notebook, wanted)
+                except Exception:
+                    # The others can be measured all the same.
+                    traceback.print_exc()
+                    failed.append(case.name)
+                finally:
+                    if keep is not None:
+                        keep.write_text(report.dump(shape, notebook.samples))
     return report.dump(shape, notebook.samples), failed
+
+
+def _is_on_xfs(case: catalog.Case | catalog.GroupCase) -> bool:
+    return isinstance(case, catalog.Case) and case.xfs
 
 
 def _play(

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Final, Literal, TypeAlias
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from bench import samples
 from bench.clients import Kind
 from bench.groups import Shape
-from bench.subjects import Accounts, Data, Files
+from bench.subjects import Accounts, Data, Files, Pgbench
 
 Size: TypeAlias = Literal["small", "full"]
 
@@ -18,6 +18,7 @@ MB: Final = 1_000_000
 GB: Final = 1000 * MB
 
 EVERY_WAY: Final = (samples.BARE, samples.DIRECT, samples.HELPER, samples.RESTIC, samples.PLAIN)
+TOOLS: Final = (samples.BARE, samples.DIRECT, samples.HELPER, samples.RESTIC)
 OURS: Final = (samples.BARE, samples.DIRECT, samples.HELPER)
 
 GROUP_WAYS: Final = (samples.EACH, samples.ALL, samples.COMPOSE, samples.DIRECT)
@@ -31,6 +32,10 @@ SMALL_FILES: Final = "50,000 small files"
 LARGE_FILES: Final = "four large files, 2 GB"
 SMALL_SERVER: Final = "small server"
 NO_VOLUMES: Final = "no volumes"
+SCATTERED: Final = "four large files, 2 GB, changed all over"
+PGBENCH: Final = "pgbench, 1 GB"
+ONE_FILE: Final = "one file of 10 GB, changed all over"
+XFS: Final = "one file of 10 GB on XFS, changed all over"
 SIZES: Final = ("0.1 GB", "1 GB", "10 GB")
 NUMBERS: Final = ("3,000 files", "300,000 files")
 MILLION: Final = "1,000,000 files"
@@ -54,6 +59,7 @@ class Case:
         whole: whether a second backup and the ways back are measured as well.
         often: how many times as many rounds as asked for.
         image_bytes: the size of its image beyond busybox; a further backup of a changed layer is measured then.
+        xfs: whether its volume is on XFS, and not on the file system of this machine.
     """
 
     name: str
@@ -63,6 +69,7 @@ class Case:
     whole: bool = False
     often: int = 1
     image_bytes: int = 0
+    xfs: bool = False
 
     def rounds(self, asked: int) -> Mapping[str, int]:
         """Return how many rounds each way is in."""
@@ -96,15 +103,20 @@ def cases(size: Size) -> Mapping[str, tuple[Case | GroupCase, ...]]:
     accounts = Accounts(6_700_000 if full else 150_000)
     large, small = Files(4, 500 * MB if full else 10 * MB), Files(50_000 if full else 1000, 3960)
     many = Files(1_000_000 if full else 10_000, 0)
+    huge, pgbench = Files(1, 10 * GB if full else 50 * MB, scattered=True), Pgbench(*((65, 800) if full else (1, 20)))
     return {
         "entry": (Case(NO_VOLUMES, "http", None, (samples.BARE, samples.DIRECT), often=3),),
         "small-server": (Case(SMALL_SERVER, "http", Files(100, 1000), often=3),),
         "small-files": (Case(SMALL_FILES, "http", small, EVERY_WAY, whole=True),),
         "postgresql": (Case(POSTGRESQL, "postgresql", accounts, EVERY_WAY, whole=True),),
         "large-files": (Case(LARGE_FILES, "http", large, EVERY_WAY, whole=True),),
+        "scattered": (Case(SCATTERED, "http", evolve(large, scattered=True), TOOLS, whole=True),),
+        "pgbench": (Case(PGBENCH, "postgresql", pgbench, TOOLS, whole=True),),
+        "one-file": (Case(ONE_FILE, "http", huge, whole=True),),
+        "xfs": (Case(XFS, "http", huge, whole=True, xfs=True),),
         "sizes": tuple(_sizes(full=full)),
         "numbers": tuple(_numbers(full=full)),
-        "million": (Case(MILLION, "http", many, (samples.DIRECT, samples.HELPER)),),
+        "million": (Case(MILLION, "http", many),),
         "middleware": tuple(_middleware(full=full)),
         "idle": tuple(_idle(full=full)),
         "layers": tuple(_layers(full=full)),

@@ -7,8 +7,9 @@ import platform
 import resource
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Final
 
@@ -21,6 +22,10 @@ from tests.engines.images import busybox_tar
 
 BUSYBOX: Final = "docker-rollback-bench:busybox"
 LABEL: Final = "docker-rollback.bench"
+
+
+_XFS_BYTES: Final = 64 << 30
+"""The size of the disk with XFS; what is not written takes no room."""
 
 
 class CommandError(Exception):
@@ -61,13 +66,14 @@ class Stage:
 
 
 @contextmanager
-def staged(name: str, *, with_postgresql: bool, with_compose: bool) -> Iterator[Stage]:
-    """Have an engine for the time of a block; nothing of it stays, however the block ends."""
+def staged(name: str, *, with_postgresql: bool, with_compose: bool, xfs: bool = False) -> Iterator[Stage]:
+    """Have an engine for the time of a block, on XFS if asked for; nothing of it stays, however the block ends."""
     debian.need("restic")
     if shutil.which("docker") is None:
         debian.need("docker-cli")
     compose = str(debian.compose()) if with_compose else ""
-    with PrivateEngine(name, instance=str(os.getpid())) as engine:
+    private = PrivateEngine(name, instance=f"{os.getpid()}-xfs" if xfs else str(os.getpid()))
+    with _on_xfs(private.places.data) if xfs else nullcontext(), private as engine:
         join_network(engine.address)
         client = docker.DockerClient(engine.address, timeout=600)
         folder = engine.places.data / "bench"
@@ -83,6 +89,21 @@ def staged(name: str, *, with_postgresql: bool, with_compose: bool) -> Iterator[
                 _remove_containers(client)
         finally:
             client.close()
+
+
+@contextmanager
+def _on_xfs(folder: Path) -> Iterator[None]:
+    """Have XFS mounted on a folder, from a file on this machine's file system, for the time of a block."""
+    debian.need("xfsprogs")
+    folder.mkdir(parents=True)
+    with tempfile.NamedTemporaryFile(dir=debian.data_folder()) as disk:
+        disk.truncate(_XFS_BYTES)
+        subprocess.run(["mkfs.xfs", "-q", disk.name], check=True)
+        subprocess.run(["mount", "-o", "loop", disk.name, str(folder)], check=True)
+        try:
+            yield
+        finally:
+            debian.remove_tree(folder)
 
 
 def _remove_containers(client: docker.DockerClient) -> None:

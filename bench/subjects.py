@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import random
 import tarfile
 import tempfile
 import time
@@ -31,6 +32,7 @@ PART: Final = 100
 SERVE: Final = "httpd -p 80; while :; do date >> /data/log; sleep 0.1; done"
 
 _BLOCK: Final = 1 << 20
+_PAGE: Final = 8 << 10
 _PART_BYTES: Final = 10_000_000
 
 
@@ -204,16 +206,47 @@ class Accounts:
 
 
 @frozen
+class Pgbench:
+    """The tables of PostgreSQL's own benchmark, changed by its own transactions.
+
+    Attributes:
+        scale: how large they are; a hundred takes 1.5 GB.
+        transactions: how many are made for a change.
+    """
+
+    scale: int
+    transactions: int
+
+    def fill(self, subject: Subject) -> None:
+        """Make the tables."""
+        self._pgbench(subject, "--initialize", f"--scale={self.scale}", "--quiet")
+        with Session(subject.port, timeout=PATIENCE) as session:
+            session.run("CHECKPOINT")
+
+    def change(self, subject: Subject, turn: int) -> None:
+        """Make transactions on rows all over the tables, others each time."""
+        self._pgbench(subject, f"--transactions={self.transactions}", f"--random-seed={turn}", "--no-vacuum")
+        with Session(subject.port, timeout=PATIENCE) as session:
+            session.run("CHECKPOINT")
+
+    def _pgbench(self, subject: Subject, *words: str) -> None:
+        script = 'exec $(echo /usr/lib/postgresql/*/bin)/pgbench --host=127.0.0.1 "$@" postgres'
+        subject.stage.docker("exec", subject.name, "sh", "-c", script, "pgbench", *words)
+
+
+@frozen
 class Files:
     """Files of one size, a hundred to a folder; what is in them shrinks to half when it is compressed.
 
     Attributes:
         number: how many.
         size: bytes of each.
+        scattered: whether a change is of pages at random places in all of them.
     """
 
     number: int
     size: int
+    scattered: bool = False
 
     def fill(self, subject: Subject) -> None:
         """Write them."""
@@ -225,7 +258,10 @@ class Files:
             _write(path, self.size)
 
     def change(self, subject: Subject, turn: int) -> None:
-        """Write every hundredth file anew; where there are not so many, a part of one."""
+        """Write every hundredth file again; where there are not so many, a part of one, or pages all over them."""
+        if self.scattered:
+            self._scatter(subject, turn)
+            return
         if self.number >= PART:
             root = subject.root
             for number in range(turn % PART, self.number, PART):
@@ -235,6 +271,14 @@ class Files:
         with self._path(subject.root, turn % self.number).open("r+b") as file:
             file.seek(turn * some % (self.size - some))
             file.write(os.urandom(some // 2).hex().encode())
+
+    def _scatter(self, subject: Subject, turn: int) -> None:
+        places = random.Random(turn)
+        for number in range(self.number):
+            with self._path(subject.root, number).open("r+b") as file:
+                for page in sorted(places.sample(range(self.size // _PAGE), max(1, self.size // _PAGE // PART))):
+                    file.seek(page * _PAGE)
+                    file.write(os.urandom(_PAGE // 2).hex().encode())
 
     def _path(self, root: Path, number: int) -> Path:
         return root / f"folder{number // PART}" / f"file{number}"

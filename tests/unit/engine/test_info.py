@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -110,3 +112,17 @@ def test_a_mount_that_is_named_or_has_no_such_place_is_left_alone(mount: dict[st
 def test_a_container_without_mounts_stays_as_it_is(none: dict[str, Any]) -> None:
     """There is nothing to name."""
     assert with_names(none) == none
+
+
+def test_threads_that_ask_who_it_is_at_once_send_one_request(script: ScriptedEngine) -> None:
+    """Several containers are restored at once, and the answer is expensive for an engine."""
+    script.says("GET", "/info", answer(DOCKER))
+    engine, together = script.engine(), threading.Barrier(8)
+
+    def ask(_: int) -> None:
+        together.wait()
+        engine.info()
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(ask, range(8)))
+    assert len([one for one in script.asked if one.path.endswith("/info")]) == 1

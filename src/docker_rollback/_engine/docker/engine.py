@@ -5,6 +5,7 @@ Differences between engines are hidden here; `docs/explanation/engines.md` lists
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Mapping
 from datetime import datetime
@@ -75,6 +76,7 @@ class DockerEngine(DockerContainers, DockerImages, DockerNetworks, DockerVolumes
         super().__init__(Wire(api, timeout=timeout, patience=patience), timer)
         self._address = address
         self._info: tuple[EngineInfo | None, float] = (None, 0.0)
+        self._asking = threading.Lock()
 
     @classmethod
     def from_env(cls, *, timeout: float = 60.0) -> Self:
@@ -106,14 +108,16 @@ class DockerEngine(DockerContainers, DockerImages, DockerNetworks, DockerVolumes
             raise asking.failed(f"{said!r} is not a time") from error
 
     def info(self) -> EngineInfo:
-        # This answer is expensive for an engine, and the part that is used here hardly changes.
-        known, asked = self._info
-        now = self._timer.monotonic()
-        if known is None or not asked <= now < asked + _STANDS:
-            said = self._wire.json("GET", "/info", Asking("ask the engine who it is"))
-            known = _described(self._wire, said, self._address)
-            self._info = known, now
-        return known
+        # This answer is expensive for an engine, and the part that is used here hardly changes. Several threads that
+        # restore containers need it at once.
+        with self._asking:
+            known, asked = self._info
+            now = self._timer.monotonic()
+            if known is None or not asked <= now < asked + _STANDS:
+                said = self._wire.json("GET", "/info", Asking("ask the engine who it is"))
+                known = _described(self._wire, said, self._address)
+                self._info = known, now
+            return known
 
 
 def _described(wire: Wire, info: Mapping[str, Any], address: str | None) -> EngineInfo:

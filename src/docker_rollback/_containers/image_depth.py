@@ -11,12 +11,13 @@ from typing import Final
 
 from attrs import evolve
 
+from docker_rollback._containers.committed_parts import Committed, committed_parts
 from docker_rollback._containers.image_files import ImageFilesError, image_parts
 from docker_rollback._containers.images import image_id_of, load_as
 from docker_rollback._engine import Engine, Inspection
 from docker_rollback._inspection import layers_of
 from docker_rollback._model import Descriptor, ImageSnapshot, Observed
-from docker_rollback._store import BackupStore, Draft
+from docker_rollback._store import BackupStore, Draft, ImageParts
 from docker_rollback.errors import EngineError
 
 logger = logging.getLogger("docker_rollback")
@@ -44,35 +45,31 @@ def uncommittable(engine: Engine, container: Observed, image: Inspection | None)
 
 
 def store_image(
-    engine: Engine,
-    store: BackupStore,
-    draft: Draft,
-    image: ImageSnapshot,
-    *,
-    found: Inspection,
-    base: int,
-    export: bool,
+    engine: Engine, store: BackupStore, draft: Draft, image: ImageSnapshot, committed: Committed, *, export: bool
 ) -> ImageSnapshot:
     """Copy an image into the store, with few layers; return the updated snapshot of the image.
 
-    Without `export`, the image stays in the engine alone, with few layers as well. `found` is the image's inspection,
-    `base` the number of layers of the container's original image. An image with a manifest is in the draft already.
+    Without `export`, the image stays in the engine alone, with few layers as well. An image with a manifest is in the
+    draft already.
 
     Raises:
         EngineError, StoreError: the image could not be exported, stored or loaded again.
     """
     # The next commit adds one layer, so an image at the limit has to become smaller now.
-    deep = not image.clean and len(image.layers) > min(base + 1, MOST_LAYERS - 1)
+    deep = not image.clean and len(image.layers) > min(committed.base + 1, MOST_LAYERS - 1)
     if not export and not deep:
         return image
     manifest = image.manifest or _stored(store, draft, image)
     if manifest is None:
-        manifest = _from_files(engine, draft, image, found)
+        manifest = _from_parts(draft, image, image_parts(engine.info(), committed.found))
+    if manifest is None:
+        parts = committed_parts(engine, store, draft, image, committed)
+        manifest = _from_parts(draft, image, parts)
     if manifest is None:
         manifest = draft.add_image(engine.save_image(image.id), layers=image.layers)
     if not deep:
         return evolve(image, manifest=manifest)
-    flat = draft.flatten_image(manifest, keep=min(base, MOST_LAYERS - 2))
+    flat = draft.flatten_image(manifest, keep=min(committed.base, MOST_LAYERS - 2))
     if export:
         # The merged image is loaded into the engine only if a rollback needs it.
         identity = flat.manifest.digest if engine.info().containerd_store else flat.config
@@ -81,15 +78,14 @@ def store_image(
     return evolve(image, id=image_id_of(engine, image.tag) or flat.config, layers=flat.layers)
 
 
-def _from_files(engine: Engine, draft: Draft, image: ImageSnapshot, found: Inspection) -> Descriptor | None:
-    """Store an image from its engine's files and return its manifest; None if that is not possible."""
-    parts = image_parts(engine.info(), found)
+def _from_parts(draft: Draft, image: ImageSnapshot, parts: ImageParts | None) -> Descriptor | None:
+    """Store an image from its parts and return its manifest; None if that is not possible."""
     if parts is None:
         return None
     try:
         return draft.add_image_parts(parts, layers=image.layers)
     except (ImageFilesError, EngineError) as error:
-        logger.debug("image %s is exported, because its files are not usable: %s", image.id, error)
+        logger.debug("image %s is exported, because its parts are not usable: %s", image.id, error)
         return None
 
 

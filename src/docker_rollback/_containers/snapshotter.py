@@ -14,6 +14,7 @@ from typing import Any
 
 from attrs import evolve, field, frozen
 
+from docker_rollback._containers.committed_parts import Committed
 from docker_rollback._containers.creation import forgets_connected_macs
 from docker_rollback._containers.find import find_container, find_image
 from docker_rollback._containers.image_depth import store_image
@@ -90,6 +91,7 @@ class ContainerSnapshotter:
     _clock: Callable[[], datetime] = field(default=now, kw_only=True)
     _timer: Timer = field(default=time, kw_only=True)
     _known: dict[str, Mapping[str, Any]] = field(factory=dict, init=False)
+    _listed: dict[str, Mapping[str, str]] = field(factory=dict, init=False)
     _committed: set[str] = field(factory=set, init=False)
 
     def snapshot(self, container: str) -> ContainerSnapshot:
@@ -173,7 +175,7 @@ class ContainerSnapshotter:
             if not draft.has_layers(layers):
                 self._reporter.announce("store", container.name)
                 image = evolve(_image(container, ""), layers=layers, clean=True)
-                stored.append(self._stored(image, draft, stored, found=found, base=len(layers)))
+                stored.append(self._stored(image, draft, stored, Committed(found, len(layers))))
         return stored
 
     def capture(self, container: Observed, *, tag: str, folders: Collection[str] = ()) -> ContainerSnapshot:
@@ -302,21 +304,22 @@ class ContainerSnapshotter:
         )
         if self._export_image:
             self._reporter.announce("store", snapshot.name)
-        image, base = snapshot.image, self._origin(snapshot.inspection).layers
-        return evolve(snapshot, image=self._stored(image, draft, stored, found=self._image(image.id), base=base))
+        image = snapshot.image
+        committed = Committed(
+            self._image(image.id),
+            self._origin(snapshot.inspection).layers,
+            container=snapshot.id,
+            changes=self._listed.get(snapshot.id),
+        )
+        return evolve(snapshot, image=self._stored(image, draft, stored, committed))
 
     def _stored(
-        self,
-        image: ImageSnapshot,
-        draft: Draft,
-        stored: Sequence[ImageSnapshot],
-        *,
-        found: Mapping[str, Any],
-        base: int,
+        self, image: ImageSnapshot, draft: Draft, stored: Sequence[ImageSnapshot], committed: Committed
     ) -> ImageSnapshot:
         equal = (one.manifest for one in stored if (one.id, one.layers) == (image.id, image.layers))
         image = evolve(image, manifest=next(equal, None))
-        return store_image(self._engine, self._store, draft, image, found=found, base=base, export=self._export_image)
+        committed = evolve(committed, stored=stored)
+        return store_image(self._engine, self._store, draft, image, committed, export=self._export_image)
 
     def _on_guarded(self, snapshot: ContainerSnapshot, guarded: ContainerSnapshot) -> ContainerSnapshot:
         """Replace a dirty container's image by an equal one that cannot be pruned."""
@@ -509,13 +512,17 @@ class ContainerSnapshotter:
             if seen is not None:
                 return seen
         try:
-            return {change.path: change.kind for change in self._engine.container_changes(container.id)}
+            changes: dict[str, str] = {
+                change.path: change.kind for change in self._engine.container_changes(container.id)
+            }
         except EngineError as error:
             if self._engine.info().flavour != "podman" or error.status != _FAILED:
                 raise
             # Podman 5.8 fails like this if a folder has replaced a file.
             logger.debug("%s: its changes cannot be listed: %s", container.name, error)
             return None
+        self._listed[container.id] = changes
+        return changes
 
 
 def native_loss(engine: Engine, container: Observed) -> Loss:

@@ -9,7 +9,7 @@ does not know it. `ref` is a name, a full id, or the first digits of an id, at l
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from types import TracebackType
 from typing import Any, Final, Literal, Protocol, Self, TypeAlias
@@ -226,6 +226,13 @@ class Engine(Protocol):
 
     def put_archive(self, ref: str, archive: bytes) -> None:
         """Extract a tar at the root of a container's file system; the container may run or not."""
+
+    def get_archive(self, ref: str, path: str) -> Generator[bytes, None, None]:
+        """Stream a tar of one file of a container, without following it, or of a folder and everything in it.
+
+        The names in it begin with the last part of `path`. A caller may close the stream at any time. Raises
+        `ContainerNotFoundError` also if there is no such file.
+        """
 
     def container_changes(self, ref: str) -> list[Change]:
         """Return the changes of its writable layer against its image."""

@@ -112,6 +112,7 @@ class RetryingEngine:
         )
 
     put_archive = _request(Engine.put_archive)
+    get_archive = _request(Engine.get_archive, once=True)
     container_changes = _request(Engine.container_changes)
     container_logs = _request(Engine.container_logs)
     exec = _request(Engine.exec, once=True)

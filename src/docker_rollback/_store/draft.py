@@ -5,17 +5,18 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from docker_rollback._model import Backup, Descriptor, VolumeArchive
 from docker_rollback._store import codec, oci
 from docker_rollback._store.blobs import BlobWriter
 from docker_rollback._store.export import image_archive
 from docker_rollback._store.files import translated
-from docker_rollback._store.image_flatten import FlatImage, flatten
+from docker_rollback._store.image_flatten import FlatImage, flatten, history_in
 from docker_rollback._store.image_import import ImageImport, ImageParts
 from docker_rollback._store.layout import Layout
 from docker_rollback._store.spool import FileCopy, Spool
+from docker_rollback._store.streams import CompressionError, plain
 from docker_rollback._store.workspace import Workspace
 from docker_rollback.errors import StoreError
 
@@ -100,6 +101,28 @@ class Draft:
     def has_layers(self, layers: Sequence[str]) -> bool:
         """Return True if the store has all layers of an image; one that is damaged counts until it is used."""
         return len(self._held(layers)) == len(set(layers))
+
+    def image_history(self, manifest: Descriptor, *, layers: int) -> list[Mapping[str, Any]]:
+        """Return the history of the lowest layers of a stored image.
+
+        Raises:
+            CorruptBackupError, StoreError: the image could not be read.
+        """
+        self._check_open()
+        return history_in(self._layout, manifest, layers=layers)
+
+    def last_layer(self, manifest: Descriptor) -> Iterator[bytes]:
+        """Yield the uncompressed last layer of a stored image.
+
+        Raises:
+            CorruptBackupError, StoreError: the layer could not be read.
+        """
+        self._check_open()
+        layer = self._layout.manifest(manifest).layers[-1]
+        try:
+            yield from plain(self._layout.blobs.open(layer))
+        except CompressionError as error:
+            raise self._layout.blobs.corrupt(layer.digest, f"{error}") from error
 
     def add_image(self, archive: Iterator[bytes], *, layers: Sequence[str]) -> Descriptor:
         """Import an image from the stream that an engine exports, and return its manifest.

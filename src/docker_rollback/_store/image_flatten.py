@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import tarfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, BinaryIO
 
@@ -14,6 +14,7 @@ from docker_rollback._model import Descriptor
 from docker_rollback._store import oci
 from docker_rollback._store.files import translated
 from docker_rollback._store.layer_merge import merged
+from docker_rollback._store.layout import Layout
 from docker_rollback._store.streams import CompressionError, GzipWriter, plain
 from docker_rollback._store.strict_json import dump_json, load_json
 from docker_rollback._store.workspace import Workspace
@@ -64,15 +65,32 @@ def _unpacked(workspace: Workspace, layer: Descriptor) -> Iterator[BinaryIO]:
         yield file
 
 
-def _history(entries: Sequence[dict[str, Any]], keep: int) -> list[dict[str, Any]]:
+def history_in(layout: Layout, manifest: Descriptor, *, layers: int) -> list[Mapping[str, Any]]:
+    """Return the history of the lowest layers of a stored image. Raises `StoreError`."""
+    config = load_json(layout.blobs.read(layout.manifest(manifest).config, oci.MAX_MANIFEST))
+    return _lowest(config.get("history") or [], layers) or _blank(layers)
+
+
+def _history(entries: Sequence[Mapping[str, Any]], keep: int) -> list[Mapping[str, Any]]:
     """Return the history of the merged image: the entries of the `keep` lowest layers, and the last one."""
-    kept: list[dict[str, Any]] = []
+    kept = _lowest(entries, keep)
+    if kept is None or len(kept) == len(entries):
+        return _blank(keep + 1)
+    return [*kept, {key: value for key, value in entries[-1].items() if key != "empty_layer"}]
+
+
+def _lowest(entries: Sequence[Mapping[str, Any]], keep: int) -> list[Mapping[str, Any]] | None:
+    """Return the entries of the `keep` lowest layers; None if the history lacks entries."""
+    kept: list[Mapping[str, Any]] = []
     layers = 0
     for entry in entries:
         layers += not entry.get("empty_layer")
         if layers > keep:
-            last = {key: value for key, value in entries[-1].items() if key != "empty_layer"}
-            return [*kept, last]
+            return kept
         kept.append(entry)
-    # The history lacks entries, but tools want one for each layer.
-    return [{"created_by": ""} for _ in range(keep + 1)]
+    return kept if layers == keep else None
+
+
+def _blank(layers: int) -> list[Mapping[str, Any]]:
+    """Return a history without content, because tools want one entry for each layer."""
+    return [{"created_by": ""} for _ in range(layers)]

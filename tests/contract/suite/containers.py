@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import re
+import tarfile
 from collections.abc import Callable
+from contextlib import closing
 from datetime import datetime
 from typing import Any
 
@@ -24,6 +27,7 @@ _VERBS: dict[str, Callable[[Engine, str], Any]] = {
     "update": lambda engine, ref: engine.update_container(ref, {"RestartPolicy": {"Name": "no"}}),
     "commit": lambda engine, ref: engine.commit_container(ref, "contract-none:1"),
     "put": lambda engine, ref: engine.put_archive(ref, tar_of("file", b"")),
+    "get": lambda engine, ref: engine.get_archive(ref, "/"),
     "changes": lambda engine, ref: engine.container_changes(ref),
     "logs": lambda engine, ref: engine.container_logs(ref, tail=1),
     "exec": lambda engine, ref: engine.exec(ref, ["true"]),
@@ -416,6 +420,32 @@ class ContainerContract(Contract):
             engine.put_archive(made, tar_of("folder/deep/file", b"content"))
         engine.start_container(made)
         assert lab.run(made, "cat", "/folder/deep/file") == (b"content", 0)
+
+    def test_files_are_read_from_a_container(self, engine: Engine, lab: Lab) -> None:
+        """A file, or a folder with all that is in it, from a container that never ran; none that does not exist."""
+        made = lab.created()
+        engine.put_archive(made, tar_of("folder/deep/file", b"content"))
+        for path, names in {
+            "/folder": ["folder", "folder/deep", "folder/deep/file"],
+            "/folder/deep/file": ["file"],
+        }.items():
+            archive = io.BytesIO(b"".join(engine.get_archive(made, path)))
+            with tarfile.open(fileobj=archive) as tar:
+                assert tar.getnames() == names
+                content = tar.extractfile(names[-1])
+                assert content is not None
+                assert content.read() == b"content"
+        with pytest.raises(ContainerNotFoundError):
+            engine.get_archive(made, "/folder/none")
+
+    def test_the_rest_of_an_archive_need_not_be_read(self, engine: Engine, lab: Lab) -> None:
+        """A caller closes the stream after the first block, and the engine answers as before."""
+        made = lab.created()
+        engine.put_archive(made, tar_of("folder/large", bytes(8 << 20)))
+        for _ in range(3):
+            with closing(engine.get_archive(made, "/folder")) as archive:
+                assert next(archive).startswith(b"folder/\0")
+        assert engine.inspect_container(made)["State"]["Status"] == "created"
 
     def test_commits_of_an_untouched_container_are_equal(self, engine: Engine, lab: Lab) -> None:
         """Stop, commit and start change no layer; one write does."""

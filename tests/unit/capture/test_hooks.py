@@ -139,8 +139,9 @@ def test_a_capture_that_fails_resumes_with_its_hook(shop: Shop, story: Story) ->
 
 def test_an_update_that_starts_the_service_itself_has_nothing_resumed(shop: Shop, story: Story) -> None:
     """With ``resume=False`` the hook runs only where a failure sets the containers going again."""
-    shop.engine.container("shop").write("/layer", "of its own")
-    # The first export is that of the original image, before the stop.
+    for number in range(100):
+        shop.engine.container("shop").write(f"/layer-{number}", "of its own")
+    # The first export is that of the original image, before the stop. The second one is that of many changes.
     failing = FailingEngine(shop.engine, at=2, verbs={"save_image"})
     with (
         pytest.raises(EngineError),

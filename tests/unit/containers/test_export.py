@@ -79,12 +79,16 @@ def test_an_image_that_the_store_holds_is_not_exported_again(engine: Watched, st
     assert restore(second, client=engine, store=store) == ["web"]
 
 
-def test_what_was_written_to_a_container_is_exported(engine: Watched, store: BackupStore) -> None:
-    """Its file system is another image."""
-    update(engine, store)
-    engine.container("web").write("/new", "new")
-    update(engine, store)
-    assert engine.calls.count("save") == 2
+@pytest.mark.parametrize("files", [1, 100])
+def test_what_was_written_to_a_container_is_stored(engine: Watched, store: BackupStore, files: int) -> None:
+    """Its file system is another image, which is exported if much of it is new."""
+    first = update(engine, store)
+    for number in range(files):
+        engine.container("web").write(f"/new-{number}", "new")
+    second = update(engine, store)
+    assert engine.calls.count("save") == (1 if files == 1 else 2)
+    one, two = (store.get(taken).containers[0].image for taken in (first, second))
+    assert two.layers[:-1] == one.layers
 
 
 def test_an_image_that_has_rotted_in_the_store_is_exported_again(engine: Watched, store: BackupStore) -> None:
@@ -119,10 +123,14 @@ def test_the_original_image_is_exported_before_the_stop_and_once(engine: Watched
         assert engine.calls.index("save") < engine.calls.index("stop")
 
 
-def test_a_layer_of_the_container_is_exported_above_it(engine: Watched, store: BackupStore) -> None:
+@pytest.mark.parametrize(("files", "counts"), [(1, (1, 0)), (100, (2, 0))])
+def test_a_layer_of_the_container_is_stored_above_it(
+    engine: Watched, store: BackupStore, files: int, counts: tuple[int, int]
+) -> None:
     """What it has written is in the committed image alone; a second backup finds the original in the store."""
-    engine.container("web").write("/trace", "of its own")
-    for exports in (2, 1):
+    for number in range(files):
+        engine.container("web").write(f"/trace-{number}", "of its own")
+    for exports in counts:
         engine.calls.clear()
         with rollback("web", client=engine, store=store, verify=None):
             assert engine.calls.count("save") == exports

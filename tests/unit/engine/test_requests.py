@@ -144,6 +144,13 @@ def test_a_container_is_not_looked_up_by_its_full_id(
     assert len(changing(script)) == len([one for one in script.asked if "/containers/" in one.path]) == 1
 
 
+def test_files_are_read_by_any_name(script: ScriptedEngine) -> None:
+    """Also by a name with blanks, one with the signs of an address, and one that is not UTF-8."""
+    script.says("GET", f"/containers/{ID}/archive.*", answer(b"tar"))
+    assert list(script.engine().get_archive("web", "/a b?&%\n\udcff")) == [b"tar"]
+    assert script.asked[-1].path.endswith("/archive?path=/a%20b%3F%26%25%0A%FF")
+
+
 @pytest.mark.parametrize(("said", "changes"), [(None, []), ([], [])])
 def test_a_container_without_changes_has_none(script: ScriptedEngine, said: Any, changes: list[Change]) -> None:
     """Docker answers null for none."""

@@ -12,7 +12,7 @@ from docker_rollback._engine.retry import RetryingEngine
 from docker_rollback.errors import EngineConflictError, EngineError, EngineTimeoutError, EngineUnavailableError
 from docker_rollback.testing import CHANGING, FEEDING, READING, FailingEngine, FakeClock, FakeEngine
 
-ONCE = frozenset({"exec", "import_image", "load_image", "save_image"})
+ONCE = frozenset({"exec", "get_archive", "import_image", "load_image", "save_image"})
 """What runs something or streams."""
 
 FOUND = frozenset({"commit_container", "connect_network", "create_container", "create_network", "rename_container"})
@@ -44,6 +44,7 @@ def _ask(engine: RetryingEngine, verb: str) -> object:
         "create_volume": lambda: engine.create_volume({"Name": "new"}),
         "disconnect_network": lambda: engine.disconnect_network("net", "web"),
         "exec": lambda: engine.exec("web", ["true"]).finish(),
+        "get_archive": lambda: list(engine.get_archive("web", "/")),
         "import_image": lambda: engine.import_image(engine.save_image("shop:1"), "new:1"),
         "forbidden": engine.forbidden,
         "info": engine.info,

@@ -150,6 +150,14 @@ def test_a_prune_while_recovery_keeps_what_it_finds_loses_nothing(tmp_path: Path
     assert k > 20, "the recovery was seen to make calls"
 
 
+def shop_with_many_changes(folder: Path) -> Shop:
+    """Return a service that has written so many files that its image is exported."""
+    shop = shop_with_a_layer(folder)
+    for number in range(100):
+        shop.engine.container("shop").write(f"/layer-{number}", "of its own")
+    return shop
+
+
 class RemovedAtLast(FailingEngine):
     """An engine on which somebody removes a stopped container once its image is exported."""
 
@@ -164,7 +172,7 @@ class RemovedAtLast(FailingEngine):
 
 def test_a_removal_after_the_capture_is_noticed_before_the_block(tmp_path: Path) -> None:
     """Without resume the container stays stopped until the backup is durable; if it is gone then, entering fails."""
-    shop = shop_with_a_layer(tmp_path)
+    shop = shop_with_many_changes(tmp_path)
     error = entering_fails(shop, RemovedAtLast(shop.engine), resume=False)
     assert isinstance(error, CaptureError)
     assert "somebody removed it while it was stopped" in str(error)
@@ -174,7 +182,7 @@ def test_a_removal_after_the_capture_is_noticed_before_the_block(tmp_path: Path)
 
 def test_a_removal_of_what_runs_again_is_no_failure_of_the_capture(tmp_path: Path) -> None:
     """With resume its part is done by then: the backup is of the moment in which it was stopped."""
-    shop = shop_with_a_layer(tmp_path)
+    shop = shop_with_many_changes(tmp_path)
 
     class Removed(FailingEngine):
         def save_image(self, ref: str) -> Iterator[bytes]:
@@ -194,7 +202,7 @@ def test_a_removal_of_what_runs_again_is_no_failure_of_the_capture(tmp_path: Pat
 
 def test_a_removal_after_the_state_of_an_update_was_captured_loses_no_kept_state(tmp_path: Path) -> None:
     """What is kept is about to be undone, so the removal of its container changes nothing."""
-    shop = shop_with_a_layer(tmp_path)
+    shop = shop_with_many_changes(tmp_path)
     engine = RemovedAtLast(shop.engine)
     engine.armed = False
     tx = shop.timed(engine, keep_failed=True)

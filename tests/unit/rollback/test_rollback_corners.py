@@ -89,8 +89,9 @@ def test_a_recreated_container_is_still_busy(shop: Shop) -> None:
 
 def test_a_backup_that_cannot_be_sealed_leaves_the_service_running(shop: Shop) -> None:
     """Also where the service was to stay at rest for the update."""
-    shop.engine.container("shop").write("/layer", "of its own")
-    # The first export is that of the original image, before the stop.
+    for number in range(100):
+        shop.engine.container("shop").write(f"/layer-{number}", "of its own")
+    # The first export is that of the original image, before the stop. The second one is that of many changes.
     failing = FailingEngine(shop.engine, at=2, verbs={"save_image"})
     with pytest.raises(EngineError), shop.rollback(failing, resume=False):
         pytest.fail("the block was entered")

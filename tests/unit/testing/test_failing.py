@@ -116,6 +116,7 @@ def test_each_verb_reaches_the_engine(shop: FakeEngine) -> None:
     failing.disconnect_network("front", "shop")
     failing.update_container("shop", {"CpuShares": 2})
     failing.put_archive("shop", tar_of("note", b"text"))
+    assert b"text" in b"".join(failing.get_archive("shop", "/note"))
     failing.commit_container("shop", "kept:1")
     failing.tag_image("kept:1", "kept:2")
     archive = list(failing.save_image("kept:1"))

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, Final
+from urllib.parse import quote
 
 from docker_rollback._engine.docker.errors import Asking, secrets_of
 from docker_rollback._engine.docker.exec import Demultiplexer, DockerProcess
-from docker_rollback._engine.docker.http import Upload
+from docker_rollback._engine.docker.http import IDENTITY, Upload
 from docker_rollback._engine.docker.images import image_id, split_tag
 from docker_rollback._engine.docker.kill import MARK, Killer
 from docker_rollback._engine.docker.podman import as_docker_takes_it, with_native
@@ -32,6 +34,8 @@ _ALREADY: Final = "already in progress"
 _REMOVAL: Final = 60.0  # seconds to wait for a removal that is already in progress
 _NO_POLICY: Final = ("", "no", None)
 _TIME_TO_STOP = 10.0  # the engines' default stop timeout, in seconds
+
+_SMALL: Final = 1 << 16
 
 _FOR_EVER = 7 * 86400.0  # seconds after which even a stop without a timeout is given up
 
@@ -152,6 +156,15 @@ class DockerContainers(Referring):
         asking = Asking(f"put files into container {self._called(ref)}", ContainerNotFoundError, ref)
         path = f"/containers/{self._container_id(ref, asking.action)}/archive"
         self._wire.answer("PUT", path, asking, params={"path": "/"}, body=Upload([archive]), patient=True).close()
+
+    def get_archive(self, ref: str, path: str) -> Generator[bytes, None, None]:
+        asking = Asking(f"read files of container {self._called(ref)}", ContainerNotFoundError, ref)
+        called = (
+            f"/containers/{self._container_id(ref, asking.action)}/archive?path={quote(os.fsencode(path), safe='/')}"
+        )
+        answer = self._wire.answer("GET", called, asking, headers=IDENTITY, patient=True)
+        # Of a large folder, callers may want nothing but the first member.
+        return self._wire.blocks(answer, asking, size=_SMALL)
 
     def container_changes(self, ref: str) -> list[Change]:
         asking = Asking(f"list the changes of container {self._called(ref)}", ContainerNotFoundError, ref)

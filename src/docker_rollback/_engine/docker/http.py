@@ -10,7 +10,7 @@ import json
 import os
 import re
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Final, TypeAlias, TypedDict, Unpack
 
@@ -118,12 +118,12 @@ class Wire:
         """Return the context in which a request is sent and answered."""
         return self._turns if self.address.startswith("ssh://") else nullcontext()
 
-    def blocks(self, response: requests.Response, asking: Asking) -> Iterator[bytes]:
-        """Yield an answer's body in large blocks; a truncated body is an error."""
+    def blocks(self, response: requests.Response, asking: Asking, *, size: int = BLOCK) -> Generator[bytes, None, None]:
+        """Yield an answer's body in blocks of `size` bytes; a truncated body is an error."""
         try:
             while True:
                 with asking.translated():
-                    block = response.raw.read(BLOCK)
+                    block = response.raw.read(size)
                 if not block:
                     return
                 yield block

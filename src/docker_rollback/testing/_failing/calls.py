@@ -40,6 +40,7 @@ READING: Final = frozenset(
         "container_changes",
         "container_logs",
         "forbidden",
+        "get_archive",
         "info",
         "inspect_container",
         "inspect_image",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from types import TracebackType
 from typing import Self, TypeVar
@@ -217,6 +217,10 @@ class FailingEngine:
     def put_archive(self, ref: str, archive: bytes) -> None:
         """Unpack a tar at the root of a container's file system."""
         self.pass_on("put_archive", lambda: self._engine.put_archive(ref, archive), ref)
+
+    def get_archive(self, ref: str, path: str) -> Generator[bytes, None, None]:
+        """Stream a tar of one file of a container, or of a folder and everything in it."""
+        return self.pass_on("get_archive", lambda: self._engine.get_archive(ref, path), ref, path)
 
     def container_changes(self, ref: str) -> list[Change]:
         """Return the changes in a container's writable layer, compared with its image."""

@@ -8,7 +8,7 @@ import itertools
 import platform
 import re
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -18,7 +18,7 @@ from docker_rollback.testing._fake.containers import Container, inspection
 from docker_rollback.testing._fake.create import restart_policy
 from docker_rollback.testing._fake.files import Files
 from docker_rollback.testing._fake.images import VERSION, Image, Images
-from docker_rollback.testing._fake.layers import Layer, apply, differences, pack
+from docker_rollback.testing._fake.layers import Layer, apply, archive_of, differences, pack
 from docker_rollback.testing._fake.life import Life
 from docker_rollback.testing._fake.maker import Maker, Moments
 from docker_rollback.testing._fake.mountinfo import with_proc
@@ -272,6 +272,14 @@ class FakeEngine(Setup):
         """Unpack a tar at the root of a container's file system; the container may be running or stopped."""
         with self._lock:
             apply(self._find(ref).root, archive)
+
+    def get_archive(self, ref: str, path: str) -> Generator[bytes, None, None]:
+        """Stream a tar of one file of a container, or of a folder and everything in it."""
+        with self._lock:
+            try:
+                return (piece for piece in [archive_of(self._find(ref).root, path.strip("/"))])
+            except KeyError:
+                raise ContainerNotFoundError(ref, action=f"read the file {path!r} of container {ref!r}") from None
 
     def container_changes(self, ref: str) -> list[Change]:
         """Return the changes in a container's writable layer, compared with its image."""

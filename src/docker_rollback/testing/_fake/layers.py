@@ -94,21 +94,46 @@ def pack(base: Node, top: Node) -> bytes | None:
         return None
     buffer = io.BytesIO()
     linked: dict[int, str] = {}
+    # The marks of deletions are links to one file, which is as old as the first deletion.
+    changes = sorted(changes, key=lambda change: change.path.split("/"))
+    deleted = [change.path[1:] for change in changes if change.kind == "deleted"]
+    mtime = min((look(top, name.rpartition("/")[0]).mtime // _SECOND for name in deleted), default=0)
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT, errors="surrogateescape") as archive:
         for change in changes:
             name = change.path[1:]
             above, _, last = name.rpartition("/")
             if change.kind == "deleted":
                 mark = tarfile.TarInfo(f"{above}/{_WHITEOUT}{last}" if above else f"{_WHITEOUT}{last}")
-                mark.mode = 0o600
+                mark.mode, mark.mtime = 0o600, max(0, mtime)
+                mark.linkname = deleted[0] if name != deleted[0] else ""
                 archive.addfile(mark)
-                continue
-            node = look(top, name)
-            if node.kind == "socket" or last.startswith(_WHITEOUT):
-                continue
-            kept = {key: value for key, value in node.xattrs.items() if key == _KEPT_XATTR}
-            add(archive, name, node, linked, xattr_headers(kept), mtime=max(0, node.mtime // _SECOND))
+            else:
+                _keep(archive, name, look(top, name), linked)
+        end = archive.offset
+    # Go ends a tar with two blocks, and Python fills a larger one.
+    return buffer.getvalue()[:end] + bytes(2 * tarfile.BLOCKSIZE)
+
+
+def archive_of(root: Node, path: str) -> bytes:
+    """Return a tar of the file at a path, or of the folder and everything in it; raises `KeyError` if there is none."""
+    buffer = io.BytesIO()
+    linked: dict[int, str] = {}
+
+    def take(name: str, node: Node) -> None:
+        _keep(archive, name, node, linked)
+        for below in sorted(node.children):
+            take(f"{name}/{below}", node.children[below])
+
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT, errors="surrogateescape") as archive:
+        take(path.rpartition("/")[2] or "/", look(root, path))
     return buffer.getvalue()
+
+
+def _keep(archive: tarfile.TarFile, name: str, node: Node, linked: dict[int, str]) -> None:
+    """Write a file as a layer keeps it; nothing of a file that it does not keep."""
+    if node.kind != "socket" and not name.rpartition("/")[2].startswith(_WHITEOUT):
+        kept = {key: value for key, value in node.xattrs.items() if key == _KEPT_XATTR}
+        add(archive, name, node, linked, xattr_headers(kept), mtime=max(0, node.mtime // _SECOND))
 
 
 @lru_cache(maxsize=8)

@@ -27,7 +27,7 @@ LAYERS = (
     ("every error", ("errors",)),
     (
         "values, names of ours, small tools without effects",
-        ("_model", "_reporting", "_names", "_arguments", "_threads"),
+        ("_model", "_reporting", "_names", "_arguments", "_threads", "_zstd"),
     ),
 )
 """From the roof to the ground: a sentence, and the rooms. A room is a module or a folder right below the package; it

@@ -1,12 +1,13 @@
-"""Runs callables in threads: one with a timeout, two at once, or one for each of many items."""
+"""Runs callables in threads: one with a timeout, two at once, or one for each of many items; and reads ahead."""
 
 from __future__ import annotations
 
 import logging
 import queue
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Future, wait
+from contextlib import suppress
 from typing import Final, Generic, TypeVar
 
 logger = logging.getLogger("docker_rollback")
@@ -18,6 +19,9 @@ Item = TypeVar("Item")
 
 AT_ONCE: Final = 50
 """The most calls to run at once, as Docker's command line has it (docker/cli, parallelOperation). Most only wait."""
+
+_AHEAD: Final = 4  # how many items are read ahead
+_LOOK: Final = 0.01  # seconds between two looks whether a thread has ended
 
 
 class LateError(Exception):
@@ -225,3 +229,39 @@ def both_at_once(side: Callable[[], Side], main: Callable[[], Main], stop: Calla
         raise
     finally:
         wait([job])
+
+
+def ahead(items: Iterable[T]) -> Generator[T, None, None]:
+    """Yield the items, while a thread reads ahead; an error in the thread is raised here."""
+    waiting: queue.Queue[tuple[T] | BaseException | None] = queue.Queue(_AHEAD)
+    over = threading.Event()
+
+    def get() -> None:
+        end: BaseException | None = None
+        source = iter(items)
+        try:
+            for item in source:
+                waiting.put((item,))
+                if over.is_set():
+                    break
+        except BaseException as error:
+            end = error
+        finally:
+            if isinstance(source, Generator):
+                source.close()
+        waiting.put(end)
+
+    thread = threading.Thread(target=get, name="reading ahead", daemon=True)
+    thread.start()
+    try:
+        while (found := waiting.get()) is not None:
+            if isinstance(found, BaseException):
+                raise found
+            yield found[0]
+    finally:
+        over.set()
+        while thread.is_alive():
+            # The thread may be waiting for space in the queue.
+            with suppress(queue.Empty):
+                waiting.get(timeout=_LOOK)
+        thread.join()

@@ -6,6 +6,8 @@ What is not installed skips its test: `apt-get install skopeo umoci docker-regis
 from __future__ import annotations
 
 import json
+import random
+import re
 import shutil
 import subprocess
 import tarfile
@@ -18,6 +20,7 @@ from docker_rollback._store.store import BackupStore
 from tests.integration.registry import Registry
 from tests.unit.store import making
 from tests.unit.store.making import EPOCH, Image, Layout, days, image, read_tar
+from tests.unit.volumes.live import capture
 
 Tool = Callable[..., str]
 
@@ -138,6 +141,37 @@ def test_oras_pulls_record_and_archives(plain_store: BackupStore, tool: Tool, tm
     assert found == ["data.base.tar.zst", "data.increment.tar.zst"]
     tool("tar", "--use-compress-program=zstd", "-xf", "data.base.tar.zst", cwd=tmp_path)
     assert (tmp_path / "rows").read_bytes() == b"row\n" * 3000
+
+
+def test_an_archive_in_pieces_is_read_by_hand(tool: Tool, tmp_path: Path) -> None:
+    """The how-to and its tools restore a base and an increment, also from a copy that skopeo made."""
+    store, folder = BackupStore(tmp_path / "store"), tmp_path / "volume"
+    folder.mkdir()
+    for name, size in (("large", 9_000_000), ("other", 5_000_000), ("small", 100)):
+        (folder / name).write_bytes(random.Random(size).randbytes(size))
+
+    def change() -> None:
+        with (folder / "large").open("r+b") as file:
+            for at in range(0, 9_000_000, 500_000):
+                file.seek(at)
+                file.write(b"changed")
+        (folder / "small").write_bytes(b"small")
+
+    taken = capture(folder, change, store=store, number=1)
+    assert any(piece.needs for tar in taken.archive.tars for piece in store.pieces(tar))
+    page = (Path(__file__).parents[2] / "docs/how-to/restore-by-hand.md").read_text()
+    blocks = [block for block in re.findall(r"```sh\n(.*?)```", page, re.DOTALL) if "() {" in block]
+    script = "set -eu\nBACKUP=live-1\n" + "".join(blocks).replace("part 3", "part 2")
+    copy = f"oci:{tmp_path / 'copy'}:live-1.2"
+    tool("skopeo", "--insecure-policy", "copy", f"oci:{store.path}:live-1.2", copy)
+    for where in (store.path, tmp_path / "copy"):
+        restored = tmp_path / f"restored-from-{where.name}"
+        restored.mkdir()
+        for part in ("base", "increment"):
+            extract = f"tar --extract --file=- --listed-incremental=/dev/null --directory={restored}"
+            tool("sh", "-c", f"{script}\nread_tar {part} | {extract}", cwd=where)
+        found = {path.name: path.read_bytes() for path in restored.iterdir()}
+        assert found == {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
 def test_an_unpacked_export_is_a_store(plain_store: BackupStore, tool: Tool, tmp_path: Path) -> None:

@@ -259,7 +259,7 @@ class VolumeArchive:
         inspection: the volume's whole inspection: driver, options, labels; for a folder, its resolved path.
         anonymous: True if it is removed with its container.
         way: how its data was accessed.
-        base: the archive, a tar in zstd.
+        base: the archive, a tar in zstd, or the list of its pieces.
         increment: the changes after the base, if there was a live pass; at most one.
         size: the size of the tars in base and increment, before compression, in bytes.
         not_covered: the data in it that an archive cannot contain.
@@ -269,6 +269,8 @@ class VolumeArchive:
         excluded: the paths in it that were excluded; a restore does not touch them.
         listing: the metadata of each file in the base, in zstd, for an increment of a later backup.
         mount_points: the mount points in it; the data that is mounted there is not archived.
+        base_stored: the size of all blobs of the base in the store, in bytes; 0 in older backups.
+        increment_stored: the same for the blobs of the increment that the base does not have.
     """
 
     name: str
@@ -284,6 +286,19 @@ class VolumeArchive:
     listing: Descriptor | None = None
     excluded: tuple[str, ...] = ()
     mount_points: tuple[MountPoint, ...] = ()
+    base_stored: int = 0
+    increment_stored: int = 0
+
+    @property
+    def tars(self) -> tuple[Descriptor, ...]:
+        """Its base, and its increment if there is one."""
+        return (self.base,) if self.increment is None else (self.base, self.increment)
+
+    @property
+    def stored(self) -> tuple[int, int]:
+        """The sizes in the store, in bytes, of its base and of what the increment adds to it."""
+        increment = self.increment.size if self.increment is not None else 0
+        return self.base_stored or self.base.size, self.increment_stored or increment
 
     @property
     def is_file(self) -> bool:

@@ -393,7 +393,7 @@ def _backed_up(backup: Backup, store: str) -> BackedUp:
                 name=volume.name,
                 way=volume.way,
                 size=volume.size,
-                stored=volume.base.size + (volume.increment.size if volume.increment is not None else 0),
+                stored=sum(volume.stored),
             )
             for volume in backup.volumes
         ),

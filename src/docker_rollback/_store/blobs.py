@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from attrs import define, field
 
@@ -147,8 +147,8 @@ def _stamp(found: os.stat_result) -> _Stamp:
 class BlobWriter:
     """Writes a new blob to a temporary file, which becomes a blob of the store at `close`.
 
-    Leaving its ``with`` block without `close` discards it. A writer belongs to one thread; several writers of a draft
-    may be used at once.
+    Leaving its ``with`` block without `close` discards it. A writer belongs to one thread at a time; several writers of
+    a draft may be used at once. Of many that wait for their `close`, each should `pause`: it has no open file then.
     """
 
     _path: Path
@@ -158,6 +158,7 @@ class BlobWriter:
     _disk: Disk = field(default=DISK, kw_only=True)
     _hasher: Any = field(factory=hashlib.sha256, init=False)
     _fd: int | None = field(default=None, init=False)
+    _state: Literal["paused", "synced"] | None = field(default=None, init=False)
     size: int = field(default=0, init=False)  # bytes written so far
 
     def write(self, data: bytes | memoryview) -> int:
@@ -177,6 +178,32 @@ class BlobWriter:
         self.size += length
         return length
 
+    def pause(self) -> Descriptor:
+        """Write no more, and return the descriptor that `close` will; the file is closed, and not durable yet."""
+        if self._fd is None:
+            raise ValueError("the blob is not open")
+        with translated(self._path):
+            fd, self._fd = self._fd, None
+            self._state = "paused"
+            self._disk.close(fd)
+        return self._blob()
+
+    def sync(self) -> None:
+        """Wait until what was written before `pause` is on the disk; several writers may do so at once.
+
+        Raises:
+            StoreError: it could not be written.
+        """
+        if self._state != "paused":
+            raise ValueError("the blob is not paused")
+        with translated(self._path):
+            fd = self._disk.reopen(self._path)
+            try:
+                self._disk.sync(fd)
+            finally:
+                self._disk.close(fd)
+        self._state = "synced"
+
     def close(self, *, digest: str | None = None) -> Descriptor:
         """Make it a blob of the store, durably, and return its descriptor.
 
@@ -184,16 +211,20 @@ class BlobWriter:
             MalformedError: it does not have the expected digest; it is discarded.
             StoreError: it could not be stored.
         """
-        if self._fd is None:
+        if self._fd is None and self._state is None:
             raise ValueError("the blob is not open")
-        blob = Descriptor(self._media_type, "sha256:" + self._hasher.hexdigest(), self.size, dict(self._annotations))
+        blob = self._blob()
         if digest not in (None, blob.digest):
             self.discard()
             raise MalformedError(f"its content has the digest {blob.digest}")
-        with translated(self._path):
-            self._disk.sync(self._fd)
-            fd, self._fd = self._fd, None
-            self._disk.close(fd)
+        if self._fd is not None:
+            with translated(self._path):
+                self._disk.sync(self._fd)
+                fd, self._fd = self._fd, None
+                self._disk.close(fd)
+        elif self._state == "paused":
+            self.sync()
+        self._state = None
         try:
             self._publish(self._path, blob)
         except BaseException:
@@ -204,10 +235,15 @@ class BlobWriter:
     def discard(self) -> None:
         """Delete the temporary file; harmless after `close`."""
         fd, self._fd = self._fd, None
+        state, self._state = self._state, None
         if fd is not None:
             with suppress(OSError):
                 self._disk.close(fd)
+        if fd is not None or state is not None:
             self._remove()
+
+    def _blob(self) -> Descriptor:
+        return Descriptor(self._media_type, "sha256:" + self._hasher.hexdigest(), self.size, dict(self._annotations))
 
     def _remove(self) -> None:
         with suppress(OSError):

@@ -10,7 +10,7 @@ from importlib.metadata import version as version_of
 from typing import TypeVar
 
 from docker_rollback._model import Backup
-from docker_rollback._store.oci import CONVERTER, FIRST_FORMAT, FORMAT
+from docker_rollback._store.oci import CONVERTER, FIRST_FORMAT, FORMAT, PIECES
 from docker_rollback._store.strict_json import MalformedError, dump_json, load_object
 
 T = TypeVar("T")
@@ -27,8 +27,10 @@ def dump_backup(backup: Backup) -> bytes:
 
 def format_of(backup: Backup) -> int:
     """Return the oldest format version that can represent a backup."""
+    if any(blob.media_type == PIECES for volume in backup.volumes for blob in volume.tars):
+        return 3
     newer = backup.excluded or any(volume.listing is not None or volume.is_partial for volume in backup.volumes)
-    return FORMAT if newer else FIRST_FORMAT
+    return 2 if newer else FIRST_FORMAT
 
 
 def load_backup(data: bytes) -> Backup:

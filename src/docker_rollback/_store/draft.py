@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, Self
+
+from attrs import evolve
 
 from docker_rollback._model import Backup, Descriptor, VolumeArchive
 from docker_rollback._store import codec, oci
@@ -15,6 +17,7 @@ from docker_rollback._store.files import translated
 from docker_rollback._store.image_flatten import FlatImage, flatten, history_in
 from docker_rollback._store.image_import import ImageImport, ImageParts
 from docker_rollback._store.layout import Layout
+from docker_rollback._store.pieces import layers_of
 from docker_rollback._store.spool import FileCopy, Spool
 from docker_rollback._store.streams import CompressionError, plain
 from docker_rollback._store.workspace import Workspace
@@ -69,6 +72,11 @@ class Draft:
         """Pin an intact stored blob for this backup; return False if it is missing or damaged."""
         self._check_open()
         return self._workspace.adopt(blob)
+
+    def pin(self, blobs: Iterable[Descriptor]) -> None:
+        """Keep stored blobs for this backup, which may `adopt` some of them later."""
+        self._check_open()
+        self._workspace.pin(blobs)
 
     def spool(self) -> Spool:
         """Return a temporary file for data that becomes a blob later, a context manager."""
@@ -216,7 +224,7 @@ class Draft:
             self._artifact(oci.RECORD, empty, [record, *originals, *files.values()], {}),
             *(oci.dump_descriptor(image) for image in images),
             *(
-                self._artifact(oci.VOLUME, empty, _archives(volume), {oci.VOLUME_KEY: volume.name})
+                self._artifact(oci.VOLUME, empty, self._archives(volume), {oci.VOLUME_KEY: volume.name})
                 for volume in backup.volumes
             ),
         ]
@@ -228,6 +236,25 @@ class Draft:
     ) -> dict[str, object]:
         data = oci.dump_manifest(oci.Manifest(empty, tuple(layers), kind, annotations))
         return oci.dump_descriptor(self._workspace.add_bytes(oci.MANIFEST, data, annotations), artifact_type=kind)
+
+    def _archives(self, volume: VolumeArchive) -> list[Descriptor]:
+        """Return a volume's archives as layers, those that tools can write to files with titles."""
+        # The engine's own volume names stay as they are; a driver's may have characters that a file name should not.
+        stem = re.sub(r"[^A-Za-z0-9_.-]", "_", volume.name).lstrip(".") or "volume"
+        titles = {
+            blob.digest: f"{stem[:150]}.{part}"
+            for blob, part in (
+                (volume.listing, "listing.zst"),
+                (volume.snapshot, "snapshot-file.zst"),
+                (volume.increment, f"increment.{_ending(volume.increment)}"),
+                (volume.base, f"base.{_ending(volume.base)}"),
+            )
+            if blob is not None
+        }
+        return [
+            evolve(blob, annotations={oci.TITLE: titles[blob.digest]} if blob.digest in titles else {})
+            for blob in layers_of(self._layout.blobs, volume)
+        ]
 
     def _check_open(self) -> None:
         if self._state != "open":
@@ -249,18 +276,6 @@ def _images_of(backup: Backup) -> list[Descriptor]:
     ]
 
 
-def _archives(volume: VolumeArchive) -> list[Descriptor]:
-    """Return a volume's archives as layers that tools can write to files, the base first."""
-    # The engine's own volume names stay as they are; a driver's may have characters that a file name should not.
-    stem = re.sub(r"[^A-Za-z0-9_.-]", "_", volume.name).lstrip(".") or "volume"
-    parts = [
-        (volume.base, "base.tar.zst"),
-        (volume.increment, "increment.tar.zst"),
-        (volume.snapshot, "snapshot-file.zst"),
-        (volume.listing, "listing.zst"),
-    ]
-    return [
-        Descriptor(blob.media_type, blob.digest, blob.size, {oci.TITLE: f"{stem[:150]}.{part}"})
-        for blob, part in parts
-        if blob is not None
-    ]
+def _ending(blob: Descriptor | None) -> str:
+    """Return the end of the title of a stored tar: it is one blob, or a list of pieces."""
+    return "pieces.zst" if blob is not None and blob.media_type == oci.PIECES else "tar.zst"

@@ -44,6 +44,10 @@ class Disk:
             raise
         return fd
 
+    def reopen(self, path: Path) -> int:
+        """Open a file that `create` made, and return its descriptor for writing."""
+        return os.open(path, os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+
     def write(self, fd: int, data: bytes | memoryview) -> None:
         """Write all of `data`."""
         rest = memoryview(data)
@@ -55,7 +59,7 @@ class Disk:
         os.fsync(fd)
 
     def close(self, fd: int) -> None:
-        """Close a descriptor that `create` returned."""
+        """Close a descriptor that `create` or `reopen` returned."""
         os.close(fd)
 
     def rename(self, source: Path, target: Path) -> None:

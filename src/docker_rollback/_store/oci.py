@@ -36,7 +36,7 @@ IMAGE_CONFIGS = frozenset({CONFIG, DOCKER_CONFIG})
 
 STORE_FORMAT = 1
 """The format version of ``index.json``: the newest that is read, and the one that is written."""
-FORMAT = 2
+FORMAT = 3
 """The newest format version of a backup or journal record that is read. Each is written in the oldest version that can
 represent it."""
 FIRST_FORMAT = 1
@@ -47,7 +47,9 @@ VOLUME = "application/vnd.docker-rollback.volume.v1"
 RECORD = "application/vnd.docker-rollback.record.v1"
 RECORD_JSON = RECORD + "+json"
 VOLUME_ARCHIVE = LAYER_ZSTD
-"""The media type of a volume's archive: a tar in zstd."""
+"""The media type of a volume's archive: a tar in zstd, or a piece of one."""
+PIECES = "application/vnd.docker-rollback.pieces.v1+zstd"
+"""The media type of the list of the pieces of a tar, in zstd."""
 SNAPSHOT_FILE = "application/vnd.docker-rollback.snapshot-file.v1+zstd"
 """The media type of tar's snapshot file of an archive, in zstd."""
 LISTING = "application/vnd.docker-rollback.listing.v1+zstd"
@@ -257,8 +259,10 @@ CONVERTER = StrictConverter(
         "annotations": override(struct_hook=_annotations, omit_if_default=True),
         "artifact_type": override(rename="artifactType", omit_if_default=True),
         "children": override(rename="manifests"),
+        "content": override(omit_if_default=True),
         "digest": override(struct_hook=lambda value, _: check_digest(value)),
         "media_type": override(rename="mediaType"),
+        "needs": override(omit_if_default=True),
         "size": override(struct_hook=_size),
     },
     whole=("blob", "raw"),

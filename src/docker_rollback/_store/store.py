@@ -25,6 +25,7 @@ from docker_rollback._store.holds import Holds
 from docker_rollback._store.layout import Layout
 from docker_rollback._store.locations import default_path, file_path, store_path
 from docker_rollback._store.locks import FileLock, LockedError, is_held
+from docker_rollback._store.pieces import Needed, Piece, blobs_of, pieces_of, read_needed, read_tar
 from docker_rollback._store.records import Records
 from docker_rollback._store.retention import Keep, KeepArgument, PruneReport, Scope, choose
 from docker_rollback._store.sweep import Sweep, sweep
@@ -149,6 +150,33 @@ class BackupStore:
             CorruptBackupError: it is damaged; raised before the last chunk at the latest.
         """
         return self._layout.blobs.open(blob)
+
+    def open_tar(self, tar: Descriptor) -> Iterator[bytes]:
+        """Yield the uncompressed content of a volume's base or increment, or of another zstd stream of an archive.
+
+        Args:
+            tar: its blob, which may be a list of pieces.
+
+        Raises:
+            CorruptBackupError: a blob is missing or damaged; the error names it.
+        """
+        return read_tar(self._layout.blobs, tar)
+
+    def pieces(self, tar: Descriptor) -> tuple[Piece, ...]:
+        """Return the pieces of a volume's base or increment, in order; a single one if it was stored whole.
+
+        Raises:
+            CorruptBackupError: the list of its pieces is missing or damaged.
+        """
+        return pieces_of(self._layout.blobs, tar)
+
+    def blobs_of(self, tar: Descriptor) -> tuple[Descriptor, ...]:
+        """Return all blobs that reading a volume's base or increment takes; raises as `pieces`."""
+        return blobs_of(self._layout.blobs, tar)
+
+    def read_needed(self, piece: Needed) -> bytes:
+        """Return the content of a plain piece; raises as `open_tar`."""
+        return read_needed(self._layout.blobs, piece)
 
     def image_archive(self, manifest: Descriptor, tags: Sequence[str] = ()) -> Iterator[bytes]:
         """Yield an image of the store as a tar that every engine can load.

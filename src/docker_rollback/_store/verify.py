@@ -10,6 +10,7 @@ from attrs import frozen
 from docker_rollback._model import Backup, Descriptor, VolumeArchive
 from docker_rollback._store import codec, oci
 from docker_rollback._store.layout import Layout
+from docker_rollback._store.pieces import layers_of, read_tar
 from docker_rollback._store.streams import CompressionError, plain
 from docker_rollback.errors import UnsupportedFormatError
 
@@ -132,8 +133,7 @@ def _check_volumes(
     }
     found = set()
     for volume in volumes:
-        blobs = (volume.base, volume.increment, volume.snapshot, volume.listing)
-        layers = ((blob.digest, blob.size) for blob in blobs if blob is not None)
+        layers = ((blob.digest, blob.size) for blob in layers_of(layout.blobs, volume))
         artifact = artifacts.get((volume.name, *layers))
         if artifact is None:
             raise layout.blobs.corrupt(root.digest, f"it lacks the archive of volume {volume.name!r}")
@@ -176,7 +176,7 @@ def _check_archives(layout: Layout, volume: VolumeArchive) -> None:
     for blob in (volume.base, volume.increment):
         if blob is None:
             continue
-        for data in _plain(layout, blob):
+        for data in read_tar(layout.blobs, blob, hashed=True):
             size += len(data)
             if volume.size and size > volume.size:
                 raise layout.blobs.corrupt(blob.digest, f"it decompresses to more than {volume.size} bytes")

@@ -95,11 +95,20 @@ class Workspace:
             writer.write(data)
             return writer.close()
 
+    def pin(self, blobs: Iterable[Descriptor]) -> None:
+        """Keep stored blobs from being swept until `close`, whether they are intact or not."""
+        digests = {blob.digest for blob in blobs} - self._pinned
+        if digests:
+            with self.layout.locked(f"pinning blobs for {self._purpose}"):
+                for digest in digests:
+                    self._pin(digest)
+
     def expect(self, blobs: Iterable[Descriptor]) -> None:
         """Pin stored blobs until `close`, and begin to hash them in a thread; `adopt` waits for it."""
+        blobs = tuple(blobs)
+        self.pin(blobs)
         for blob in blobs:
             if blob.digest not in self._hashes:
-                self._pin_stored(blob)
                 self._hashes[blob.digest] = self._hasher.submit(self._prove, blob)
 
     def adopt(self, blob: Descriptor) -> bool:
@@ -109,7 +118,7 @@ class Workspace:
             hashed.result()
         if blob.digest in self._proven and self.layout.blobs.is_proven(blob):
             return True
-        self._pin_stored(blob)
+        self.pin([blob])
         return self._prove(blob)
 
     def adopt_all(self, blobs: Sequence[Descriptor]) -> list[Descriptor]:
@@ -163,10 +172,6 @@ class Workspace:
         with translated(target):
             # `list` syncs the folder once for all names, before anything refers to them.
             layout.disk.forget(target)
-
-    def _pin_stored(self, blob: Descriptor) -> None:
-        with self.layout.locked(f"pinning a blob for {self._purpose}"):
-            self._pin(blob.digest)
 
     def _prove(self, blob: Descriptor) -> bool:
         """Read and hash a blob; return False if it is missing or damaged."""

@@ -225,10 +225,7 @@ class VolumeArchiver:
                 writers,
                 frozenset(anonymous),
                 options=self._options,
-                formers=lambda: {
-                    name: [one for one in found if one.listing is not None]
-                    for name, found in self._earlier(reaches).items()
-                },
+                formers=lambda: self._earlier(reaches),
             )
             try:
                 yield capture
@@ -255,9 +252,9 @@ class VolumeArchiver:
         """
         name = str(self._access.inspect(archive.name if volume is None else volume)["Name"])
         self._refuse_users(name, self._access.users(name))
-        blobs = [archive.base, *([archive.increment] if archive.increment is not None else [])]
         if verify:
-            for blob in blobs:
+            blobs = {blob.digest: blob for tar in archive.tars for blob in self._store.blobs_of(tar)}
+            for blob in blobs.values():
                 for _ in self._store.open_blob(blob):
                     pass
         place = archive.inspection.get(PLACE) if name == archive.name else None

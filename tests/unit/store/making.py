@@ -389,6 +389,10 @@ class FailingDisk(Disk):
         self._error = error
         self._half = half
 
+    def fail(self, at: int, error: BaseException | None) -> None:
+        """Fail at another call, none where 0."""
+        self._at, self._error = at, error
+
     def _count(self, what: str) -> None:
         self.calls += 1
         self.log.append(what)
@@ -405,6 +409,11 @@ class FailingDisk(Disk):
         """Count, then do it."""
         self._count("create")
         return super().create(path)
+
+    def reopen(self, path: Path) -> int:
+        """Count, then do it."""
+        self._count("reopen")
+        return super().reopen(path)
 
     def write(self, fd: int, data: bytes | memoryview) -> None:
         """Count, then do it, or half of it."""

@@ -7,7 +7,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import NoReturn
 
@@ -15,6 +15,8 @@ import pytest
 
 from docker_rollback._model.backup import Descriptor, VolumeArchive
 from docker_rollback._store.files import DISK, store_error, write_atomic
+from docker_rollback._store.oci import PIECES, VOLUME_ARCHIVE, Digest
+from docker_rollback._store.pieces import Piece, write_pieces
 from docker_rollback._store.store import BackupStore
 from docker_rollback.errors import CorruptBackupError, StoreError, StoreFullError, StoreNotWritableError
 from tests.unit.store import making
@@ -68,6 +70,26 @@ def add(store: BackupStore) -> None:
     making.save(store, "b2", img=OTHER)
 
 
+def add_pieces(store: BackupStore) -> None:
+    """Write a second backup, whose volume is in pieces; all of them are written before the first one is synced."""
+    with store.draft("b2") as draft, ExitStack() as held:
+        contents = [b"headers" * 99, b"content" * 99, b"the end" * 99]
+        writers = [held.enter_context(draft.blob(VOLUME_ARCHIVE)) for _ in contents]
+        for writer, content in zip(writers, contents, strict=True):
+            writer.write(making.zstd_of(content))
+            writer.pause()
+        for writer in writers:
+            writer.sync()
+        blobs = [writer.close() for writer in writers]
+        pieces = [Piece(Digest(one.digest), one.size, 7 * 99) for one in blobs]
+        with draft.blob(PIECES) as writer:
+            for data in write_pieces(pieces):
+                writer.write(data)
+            base = writer.close()
+        archive = VolumeArchive("data", {"Name": "data"}, False, "direct", base, size=3 * 7 * 99)
+        draft.commit(making.backup_of("b2", [], [archive]))
+
+
 def delete(store: BackupStore) -> None:
     """Delete the first backup."""
     store.delete("b1")
@@ -81,6 +103,7 @@ def bring(store: BackupStore) -> None:
 WORKS: dict[str, tuple[Work, set[str], set[str]]] = {
     "into a new store": (into_new, set(), {"b1"}),
     "a second backup": (add, {"b1"}, {"b1", "b2"}),
+    "a backup in pieces": (add_pieces, {"b1"}, {"b1", "b2"}),
     "delete": (delete, set(), {"b1"}),
     "import": (bring, {"b1"}, {"b1", "b2"}),
 }

@@ -203,7 +203,7 @@ def test_a_field_that_is_not_known_is_passed_over() -> None:
 def test_a_newer_format_is_told() -> None:
     """A record of a newer format is told from one that is malformed, whatever else it holds."""
     with pytest.raises(NewerFormatError):
-        load_backup(b'{"format": 3, "backup": "whatever"}')
+        load_backup(b'{"format": 4, "backup": "whatever"}')
 
 
 OLDEST = {

@@ -451,9 +451,9 @@ def record_of(copy: BackupStore, backup_id: str) -> dict[str, object]:
 
 def test_a_newer_backup_is_told_from_a_damaged_one(copy: BackupStore, caplog: pytest.LogCaptureFixture) -> None:
     """A backup in a newer format raises `UnsupportedFormatError`, whether its type or its record says so."""
-    forge(copy, "b1", artifact_type="application/vnd.docker-rollback.backup.v3")
+    forge(copy, "b1", artifact_type="application/vnd.docker-rollback.backup.v4")
     record = record_of(copy, "b2")
-    record["format"] = 3
+    record["format"] = 4
     forge(copy, "b2", record=json.dumps(record).encode())
     for backup_id in ("b1", "b2"):
         with pytest.raises(UnsupportedFormatError):
@@ -461,7 +461,7 @@ def test_a_newer_backup_is_told_from_a_damaged_one(copy: BackupStore, caplog: py
         with pytest.raises(UnsupportedFormatError):
             copy.verify(backup_id)
     assert copy.list() == []
-    assert caplog.text.count("newer") + caplog.text.count("format 3") >= 2
+    assert caplog.text.count("newer") + caplog.text.count("format 4") >= 2
 
 
 def places(value: object, path: tuple[object, ...] = ()) -> Iterator[tuple[object, ...]]:

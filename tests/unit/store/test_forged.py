@@ -295,10 +295,10 @@ def test_what_does_not_belong_together_is_found(
 def test_a_newer_root_is_told(forgery: Forgery, where: str) -> None:
     """A root of a newer format is told by its type, and where a tool dropped that, by its annotation."""
     if where == "artifactType":
-        forgery.index["artifactType"] = "application/vnd.docker-rollback.backup.v3"
+        forgery.index["artifactType"] = "application/vnd.docker-rollback.backup.v4"
     else:
         del forgery.index["artifactType"]
-        forgery.index["annotations"]["io.docker-rollback.format"] = "3"
+        forgery.index["annotations"]["io.docker-rollback.format"] = "4"
     forgery.together()
     with pytest.raises(UnsupportedFormatError):
         forgery.store.get("b1")

@@ -51,6 +51,12 @@ class VolatileDisk(FailingDisk):
         self._numbers[os.fstat(fd).st_ino] = next(self._next)
         return fd
 
+    def reopen(self, path: Path) -> int:
+        """Open a file again."""
+        fd = super().reopen(path)
+        self._opened[fd] = path
+        return fd
+
     def sync(self, fd: int) -> None:
         """Bring the content of a file to the disk."""
         super().sync(fd)

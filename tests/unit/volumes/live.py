@@ -21,6 +21,7 @@ from docker_rollback._volumes.access.reach import Reach, Run
 from docker_rollback._volumes.capture.archive_options import ArchiveOptions
 from docker_rollback._volumes.capture.volume_capture import VolumeCapture
 from docker_rollback._volumes.tar import gnu_tar
+from docker_rollback._volumes.tar.cutting import CUT_RULE, CutRule
 from docker_rollback._volumes.tar.stored_archive import read_archive
 from tests.unit.volumes.comparing import differences, picture
 
@@ -72,6 +73,7 @@ def capture(
     way: Way = "direct",
     reach: Reach | None = None,
     at_rest: bool = True,
+    rule: CutRule = CUT_RULE,
 ) -> Taken:
     """Archive a folder while it is in use, change it, and archive what changed.
 
@@ -88,6 +90,7 @@ def capture(
         way: as which it counts.
         reach: how it is reached, if not by programs of this machine.
         at_rest: whether what changes meanwhile is an error.
+        rule: where large files are cut into pieces.
     """
     called: list[int] = []
 
@@ -111,7 +114,7 @@ def capture(
                 [reach],
                 writers,
                 frozenset(),
-                options=ArchiveOptions(progress=progress, live_from=live_from),
+                options=ArchiveOptions(progress=progress, live_from=live_from, rule=rule),
                 formers=lambda: formers,
             )
             taking.live_pass()
@@ -122,8 +125,7 @@ def capture(
             if kept is not None:
                 taken_at = datetime.fromtimestamp(number, UTC)
                 draft.commit(Backup(f"live-{number}", taken_at, ENGINE, "stop", (), volumes=(archive,)))
-            blobs = [archive.base, *([archive.increment] if archive.increment is not None else [])]
-            return Taken(archive, tuple(b"".join(read_archive(store, blob)) for blob in blobs))
+            return Taken(archive, tuple(b"".join(read_archive(store, tar)) for tar in archive.tars))
 
 
 def check(root: Path, taken: Taken) -> None:

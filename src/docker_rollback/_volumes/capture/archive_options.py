@@ -7,6 +7,8 @@ from typing import Final, TypeAlias
 
 from attrs import frozen
 
+from docker_rollback._volumes.tar.cutting import CUT_RULE, CutRule
+
 ByteListener: TypeAlias = Callable[[str, int], None]
 """Told a volume's name and the bytes of tar that were read or written so far; called from several threads."""
 
@@ -28,12 +30,14 @@ class ArchiveOptions:
         live_from: from how many bytes on a volume is archived while it is in use.
         progress: called with the bytes so far.
         expect: called before with about how many bytes there will be.
+        rule: where large files are cut into pieces.
     """
 
     level: int = 1
     live_from: int = LIVE_FROM
     progress: ByteListener | None = None
     expect: SizeListener | None = None
+    rule: CutRule = CUT_RULE
 
     def progress_of(self, volume: str, before: int = 0) -> Callable[[int], None] | None:
         """Return the volume's progress callback, offset by `before` bytes, or None."""

@@ -23,7 +23,6 @@ from attrs import field, frozen
 from docker_rollback._engine import Finished
 from docker_rollback._host import read_clock
 from docker_rollback._model import Clock, Descriptor, NotCovered
-from docker_rollback._store import BlobWriter
 from docker_rollback._volumes.access.reach import Reach
 from docker_rollback._volumes.access.running_programs import Crew
 from docker_rollback._volumes.capture.archive_options import ArchiveOptions
@@ -34,7 +33,8 @@ from docker_rollback._volumes.capture.listing import About, Lister
 from docker_rollback._volumes.capture.scan import LARGE, Ground, Large, Look, Onlooker, check, ground, look, run
 from docker_rollback._volumes.capture.seen_files import Held, Seen
 from docker_rollback._volumes.tar import gnu_tar
-from docker_rollback._volumes.tar.archive_stream import gathered, pack, pieces_of
+from docker_rollback._volumes.tar.archive_stream import gathered, pieces_of
+from docker_rollback._volumes.tar.archive_writer import ArchiveWriter
 from docker_rollback._volumes.tar.members import END, Members
 from docker_rollback._volumes.tar.snapshot_file import Place, SnapshotFile
 from docker_rollback.errors import ArchiveError
@@ -88,11 +88,10 @@ class Base:
 
 def take_base(
     reach: Reach,
-    writer: BlobWriter,
+    writer: ArchiveWriter,
     crew: Crew,
     options: ArchiveOptions,
     *,
-    threads: int,
     former: Former | None = None,
     hastened: Callable[[Collection[Large]], int] = lambda _: 0,
 ) -> Base | None:
@@ -103,7 +102,6 @@ def take_base(
         writer: where the archive goes.
         crew: what is at work.
         options: how it is archived; it is not worth it below the weight `live_from`.
-        threads: how many compress.
         former: a base of an earlier backup, which is used again where that is sound, and little has changed.
         hastened: tells how many bytes of large files that have changed nobody has to wait for at rest.
 
@@ -132,18 +130,16 @@ def take_base(
         logger.debug("volume %s: much of it was written a moment ago, and has to age", reach.volume)
         time.sleep(MARGIN)
         sight = _Sight.of(reach, crew)
-    return _new_base(reach, writer, crew, sight, where, options, threads=threads)
+    return _new_base(reach, writer, crew, sight, where, options)
 
 
 def _new_base(
     reach: Reach,
-    writer: BlobWriter,
+    writer: ArchiveWriter,
     crew: Crew,
     sight: _Sight,
     where: Ground,
     options: ArchiveOptions,
-    *,
-    threads: int,
 ) -> Base | None:
     found, lister = sight.found, sight.lister
     if found is None:
@@ -156,16 +152,16 @@ def _new_base(
     command = gnu_tar.create(reach.root, reach.snapshot, excluded=reach.excluded, passed_over=passed_over)
     with crew.at_work(reach.run, command) as tar:
         told = options.progress_of(reach.volume)
-        size = pack(pieces_of(tar), writer, level=options.level, threads=threads, progress=told, look=held.feed)
+        cutter = writer.write(pieces_of(tar), progress=told, look=held.see)
         finished = tar.finish()
     not_covered = gnu_tar.check_created(reach.volume, finished, at_rest=False)
-    held.check_over()
+    cutter.check_over()
     # What these take for a while is free again for the snapshot file.
     held.names.sort()
     lacking = list(held.lacking(lister.lines()))
     read = _snapshot(reach, crew).set_back(held.came - sight.began + MARGIN)
     snapshot = _put_right(reach.volume, read, finished, sight.folders, linked=found.linked).retaking(lacking)
-    about = About(size, where, held.attributes)
+    about = About(writer.size, where, held.attributes)
     flux = largest((*busy, *_begun(reach, crew, found, busy, snapshot.began)))
     return Base(writer.close(), about, snapshot, found.linked, not_covered, sight.clock, lister, held.names, flux)
 

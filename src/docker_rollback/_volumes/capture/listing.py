@@ -15,8 +15,9 @@ from attrs import field, frozen
 
 from docker_rollback._volumes.capture.hash_set import Hashes
 from docker_rollback._volumes.capture.scan import Ground, path_of
-from docker_rollback._volumes.tar.archive_stream import Packer, packed, split, unpack
+from docker_rollback._volumes.tar.archive_stream import split
 from docker_rollback._volumes.tar.snapshot_file import Place
+from docker_rollback._zstd import Packer, packed, unpack
 
 _AT_ONCE: Final = 10_000
 

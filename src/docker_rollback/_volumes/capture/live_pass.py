@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 
 from docker_rollback._engine import Process
-from docker_rollback._model import Descriptor, VolumeArchive
-from docker_rollback._store import VOLUME_ARCHIVE, BackupStore, Draft
+from docker_rollback._model import Descriptor
+from docker_rollback._store import BackupStore, Draft
 from docker_rollback._volumes.access.reach import Reach
 from docker_rollback._volumes.access.running_programs import Crew
 from docker_rollback._volumes.capture.archive_options import ArchiveOptions
@@ -22,6 +22,7 @@ from docker_rollback._volumes.capture.listing import Lister
 from docker_rollback._volumes.capture.live_copies import Copies, Room
 from docker_rollback._volumes.capture.scan import Large
 from docker_rollback._volumes.tar import gnu_tar
+from docker_rollback._volumes.tar.archive_writer import ArchiveWriters
 from docker_rollback._volumes.tar.members import MalformedArchiveError
 from docker_rollback._volumes.tar.stored_archive import read_archive
 from docker_rollback.errors import ArchiveError, EngineError, StoreError
@@ -39,7 +40,7 @@ class LivePass:
         options: how they are archived.
         copies: ends the copies of large files, when it ends.
         standing_by: ends the programs that wait, when it ends.
-        formers: of each volume, the archives whose bases may serve again, the newest last.
+        writers: make the writers of archives.
     """
 
     def __init__(
@@ -51,7 +52,7 @@ class LivePass:
         *,
         copies: ExitStack,
         standing_by: ExitStack,
-        formers: Mapping[str, Sequence[VolumeArchive]],
+        writers: ArchiveWriters,
     ) -> None:
         self._store = store
         self._draft = draft
@@ -60,7 +61,7 @@ class LivePass:
         self._room = Room(draft)
         self._standing_by = standing_by
         self._options = options
-        self._formers = formers
+        self._writers = writers
 
     def prepare(self, reach: Reach, threads: int) -> tuple[Base | None, Increment | None, Process | None]:
         """Return a volume's base, and the increment that is ready to follow it; or tar, waiting to archive all of it.
@@ -116,13 +117,12 @@ class LivePass:
         return copies.take(base.flux) if reach.way == "direct" else 0
 
     def _base(self, reach: Reach, threads: int, former: Former | None) -> Base | None:
-        with self._draft.blob(VOLUME_ARCHIVE) as writer:
+        with self._writers.writer(reach.volume, threads=threads) as writer:
             base = take_base(
                 reach,
                 writer,
                 self._crew,
                 self._options,
-                threads=threads,
                 former=former,
                 hastened=lambda flux: self._hastened(reach, flux),
             )
@@ -133,7 +133,7 @@ class LivePass:
 
     def _load(self, reach: Reach) -> Former | None:
         """Return the base of an earlier backup, as far as it can be read."""
-        archives = self._formers.get(reach.volume, ())
+        archives = [one for one in self._writers.earlier(reach.volume) if one.listing is not None]
         try:
             return Former.load(archives, lambda blob: read_archive(self._store, blob)) if archives else None
         except (ValueError, StoreError) as error:
@@ -155,6 +155,10 @@ class LivePass:
         aside = Aside(reach, self._crew)
         return aside if aside.has_room(size) else None
 
-    def _adopt(self, *blobs: Descriptor) -> bool:
+    def _adopt(self, base: Descriptor, listing: Descriptor) -> bool:
         """Keep what this backup has of an earlier one from now on; False where that is damaged."""
+        if not (self._draft.adopt(listing) and self._draft.adopt(base)):
+            return False
+        blobs = self._store.blobs_of(base)
+        self._draft.pin(blobs)
         return all(map(self._draft.adopt, blobs))

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 
 from docker_rollback._volumes.capture.hash_set import Hashes
 from docker_rollback._volumes.capture.scan import nanoseconds, path_of
-from docker_rollback._volumes.tar.members import Members
+from docker_rollback._volumes.tar.members import Member
 from docker_rollback._volumes.tar.snapshot_file import ROOT, Place, SnapshotFile
 
 
@@ -31,22 +31,16 @@ class Held:
         self.names = Hashes()
         self.attributes: dict[bytes, frozenset[bytes]] = {}
         self._files = Hashes()
-        self._members = Members()
 
-    def feed(self, data: bytes) -> None:
-        """Take in the next piece; raises `MalformedArchiveError`."""
+    def see(self, member: Member) -> None:
+        """Take in the next member."""
         self.came = self.came or time.monotonic()
-        for member in self._members.feed(data):
-            if not member.is_directory:
-                size = (member.size,) if member.is_file else ()
-                self._files.add(hash((member.name, member.modified, *size)))
-                self.names.add(hash(member.name))
-            elif attributes := member.attributes:
-                self.attributes[member.name] = attributes
-
-    def check_over(self) -> None:
-        """Raise a `MalformedArchiveError` unless all of the base has passed by."""
-        self._members.check_over()
+        if not member.is_directory:
+            size = (member.size,) if member.is_file else ()
+            self._files.add(hash((member.name, member.modified, *size)))
+            self.names.add(hash(member.name))
+        elif attributes := member.attributes:
+            self.attributes[member.name] = attributes
 
     def lacking(self, lines: Iterable[bytes]) -> Iterator[bytes]:
         """Yield the paths of those files of a look that it does not hold as they were seen."""

@@ -110,7 +110,7 @@ def _is_empty(reach: Reach) -> bool:
 
 def _known(last: VolumeArchive) -> tuple[int, int]:
     # A base that serves again is in the store already.
-    return last.size, (last.base if last.increment is None else last.increment).size
+    return last.size, last.stored[0 if last.increment is None else 1]
 
 
 def _seen(reach: Reach) -> tuple[int, int] | tuple[None, None]:

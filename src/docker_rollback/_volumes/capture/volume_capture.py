@@ -13,7 +13,7 @@ from attrs import define, evolve
 
 from docker_rollback._engine import Process
 from docker_rollback._model import Descriptor, NotCovered, VolumeArchive
-from docker_rollback._store import LISTING, SNAPSHOT_FILE, VOLUME_ARCHIVE, BackupStore, BlobWriter, Draft, Spool
+from docker_rollback._store import LISTING, SNAPSHOT_FILE, BackupStore, Draft, Spool
 from docker_rollback._volumes.access import mount_points
 from docker_rollback._volumes.access.reach import Reach
 from docker_rollback._volumes.access.retries import tried
@@ -27,9 +27,11 @@ from docker_rollback._volumes.capture.listing import Lister
 from docker_rollback._volumes.capture.live_pass import LivePass
 from docker_rollback._volumes.fill.excluded_paths import Listed
 from docker_rollback._volumes.tar import gnu_tar
-from docker_rollback._volumes.tar.archive_stream import gathered, pack, packed, pieces_of
+from docker_rollback._volumes.tar.archive_stream import gathered, pieces_of
+from docker_rollback._volumes.tar.archive_writer import ArchiveWriter, ArchiveWriters
 from docker_rollback._volumes.tar.members import MalformedArchiveError, PathTooLongError
 from docker_rollback._volumes.tar.stored_archive import read_archive
+from docker_rollback._zstd import packed
 from docker_rollback.errors import ArchiveError, CorruptBackupError, EngineError
 
 logger = logging.getLogger("docker_rollback")
@@ -55,7 +57,7 @@ class _Work:
     increment: Increment | None = None
     waiting: Process | None = None
     spool: Spool | None = None
-    writer: BlobWriter | None = None
+    writer: ArchiveWriter | None = None
     size: int = 0
     not_covered: tuple[NotCovered, ...] = ()
 
@@ -84,7 +86,7 @@ class VolumeCapture:
         self._stack = writers
         self._anonymous = anonymous
         self._options = options
-        self._formers = formers
+        self._writers = ArchiveWriters(store, draft, level=options.level, rule=options.rule, earlier=formers)
         self._begun = self._ready = False
         self._crew = Crew()
         self._standing_by = ExitStack()
@@ -109,7 +111,7 @@ class VolumeCapture:
             self._options,
             copies=self._stack,
             standing_by=self._standing_by,
-            formers=self._formers(),
+            writers=self._writers,
         )
 
         def prepare(work: _Work, threads: int) -> None:
@@ -242,7 +244,7 @@ class VolumeCapture:
     def _take_all(self, work: _Work, threads: int, *, at_rest: bool) -> None:
         reach = work.reach
         with ExitStack() as attempt:
-            writer = attempt.enter_context(self._draft.blob(VOLUME_ARCHIVE))
+            writer = attempt.enter_context(self._writers.writer(reach.volume, threads=threads))
             with ExitStack() as at_work:
                 # Good for one try: where it fails, a new one is started.
                 tar, work.waiting = work.waiting, None
@@ -252,11 +254,14 @@ class VolumeCapture:
                     tar.write(gnu_tar.GO)
                     tar.close_input()
                 told = self._options.progress_of(reach.volume)
-                work.size = pack(pieces_of(tar), writer, level=self._options.level, threads=threads, progress=told)
+                try:
+                    writer.write(pieces_of(tar), progress=told)
+                except MalformedArchiveError as error:
+                    raise ArchiveError(reach.volume, str(error)) from error
                 work.not_covered = gnu_tar.check_created(reach.volume, tar.finish(), at_rest=at_rest)
                 if reach.is_file:
                     check_current(reach)
-            work.writer = writer
+            work.writer, work.size = writer, writer.size
             self._stack.push(attempt.pop_all())
 
     def _take_increment(self, work: _Work, increment: Increment) -> bool:
@@ -292,10 +297,12 @@ class VolumeCapture:
     def _pack(self, work: _Work, threads: int) -> None:
         """Make a blob of what was put aside."""
         if work.spool is not None and work.increment is not None:
-            work.writer = self._stack.enter_context(self._draft.blob(VOLUME_ARCHIVE))
+            base = work.base.blob if work.base is not None else None
+            work.writer = self._stack.enter_context(self._writers.writer(work.reach.volume, threads=threads, base=base))
             whole = self._going(work, gathered(work.increment.copies.joined(pieces_of(work.spool))))
             try:
-                work.size = pack(whole, work.writer, level=self._options.level, threads=threads)
+                work.writer.write(whole)
+                work.size = work.writer.size
             except MalformedArchiveError as error:
                 raise ArchiveError(work.reach.volume, str(error)) from error
 
@@ -324,6 +331,7 @@ class VolumeCapture:
         if base is None or work.increment is None:
             with self._proving(reach, blob):
                 check_alone(reader)
+            archive = evolve(archive, base_stored=self._stored(blob))
             return evolve(archive, not_covered=(*work.not_covered, *listed.gaps(reach.volume), *mounted))
         if not base.former:
             # Its checksum tells that what comes back is what tar printed, and that was looked into when it was. What an
@@ -336,6 +344,8 @@ class VolumeCapture:
             archive,
             base=base.blob,
             increment=blob,
+            base_stored=self._stored(base.blob),
+            increment_stored=self._stored(blob, but=base.blob),
             size=base.about.size + work.size,
             not_covered=(*work.not_covered, *listed.gaps(reach.volume), *mounted),
             snapshot=self._keep(SNAPSHOT_FILE, packed(work.increment.snapshot.pieces())),
@@ -354,6 +364,11 @@ class VolumeCapture:
             raise ArchiveError(reach.volume, str(error)) from error
         except MalformedArchiveError as error:
             raise CorruptBackupError(str(self._store.path), blob.digest, str(error)) from error
+
+    def _stored(self, tar: Descriptor, but: Descriptor | None = None) -> int:
+        """Return the size of all blobs of a stored tar, in bytes, but for those of another one."""
+        others = {blob.digest for blob in self._store.blobs_of(but)} if but is not None else set()
+        return sum(blob.size for blob in self._store.blobs_of(tar) if blob.digest not in others)
 
     def _keep(self, kind: str, pieces: Iterable[bytes]) -> Descriptor:
         """Store what lies beside a base."""

@@ -69,6 +69,11 @@ class Member:
         return self.kind in _FILES
 
     @property
+    def has_holes(self) -> bool:
+        """Whether it is a file that the archive holds without its holes, and with a map of them."""
+        return b"GNU.sparse.realsize" in self.records or b"GNU.sparse.major" in self.records
+
+    @property
     def link(self) -> bytes:
         """The path of the member that it is a hard link to; empty if it is none."""
         if self.kind != _HARD_LINK:
@@ -127,21 +132,21 @@ class Members:
 
     def feed(self, data: bytes) -> Iterator[Member]:
         """Take the next piece; exhaust the iterator before the next call. Raises `MalformedArchiveError`."""
-        for member, _, _ in self._pass(data):
+        for member, _, _ in self.extents(data):
             if member is not None:
                 yield member
 
     def parts(self, data: bytes) -> Iterator[Member | memoryview]:
         """Do the same as `feed`, and also yield the content after each member's headers, piece by piece."""
         view = memoryview(data)
-        for member, begin, end in self._pass(data):
+        for member, begin, end in self.extents(data):
             if member is not None:
                 yield member
             if begin < end:
                 yield view[begin:end]
 
-    def _pass(self, data: bytes) -> Iterator[tuple[Member | None, int, int]]:
-        """Yield each member whose headers end in a piece, and the start and end of the content after them.
+    def extents(self, data: bytes) -> Iterator[tuple[Member | None, int, int]]:
+        """Do the same as `parts`, with the start and end of the content in place of the content.
 
         Content at the beginning of a piece is yielded without a member, and so is an incomplete rest of headers.
         """

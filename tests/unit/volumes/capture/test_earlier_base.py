@@ -249,10 +249,10 @@ def test_a_base_that_the_disk_does_not_give_is_not_used_again(root: Path, store:
     class BadDisk(BackupStore):
         """A store with a file that cannot be read."""
 
-        def open_blob(self, wanted: Descriptor) -> Iterator[bytes]:
+        def open_tar(self, wanted: Descriptor) -> Iterator[bytes]:
             if wanted == blob:
                 raise StoreError(str(self.path), "it cannot be read (Input/output error)")
-            return super().open_blob(wanted)
+            return super().open_tar(wanted)
 
     (root / "d1/1").write_text("new")
     second = capture(root, store=BadDisk(store.path), number=2)

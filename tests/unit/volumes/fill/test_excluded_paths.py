@@ -68,7 +68,8 @@ class Volume:
 def names_in(archive: bytes) -> Hashes:
     """Return the hashed paths of all that an archive holds but directories."""
     held = Held()
-    held.feed(archive)
+    for member in Members().feed(archive):
+        held.see(member)
     return held.names
 
 

@@ -16,7 +16,7 @@ import docker
 import pytest
 from docker.errors import NotFound
 
-from docker_rollback import Backup, BackupStore, DockerEngine, RollbackRequested, backup, rollback
+from docker_rollback import Backup, BackupStore, DockerEngine, RollbackRequested, backup, restore, rollback
 from tests.contract.relay import relay
 from tests.engines.results import cannot
 from tests.engines.unprivileged import as_root
@@ -189,6 +189,22 @@ def test_a_removed_container_comes_back_as_it_was(distant: Distant, exports: lis
         distant.client.api.remove_container(distant.name, force=True)
         raise RollbackRequested
     assert distant.run(LOOK) == before
+
+
+def test_a_backup_is_restored_where_its_images_are_gone(distant: Distant, exports: list[str]) -> None:
+    """The config is not the engine's byte for byte, so the image has another id; all that it says is the same."""
+    distant.run(CHANGES)
+    before = distant.run(LOOK)
+    taken = distant.backup()
+    assert exports == []
+    distant.client.api.remove_container(distant.name, force=True)
+    distant.client.images.remove(f"{distant.name}:base", force=True)
+    restore(taken, client=distant.engine, store=distant.store, way="helper")
+    assert distant.run(LOOK) == before
+    found, wanted = distant.engine.inspect_container(distant.name), taken.containers[0].inspection
+    # The name of its host is the beginning of its id.
+    new = {"Image": "", "Hostname": ""}
+    assert found["Config"] | new == wanted["Config"] | new
 
 
 def test_what_was_deleted_later_is_stored_as_well(distant: Distant, exports: list[str]) -> None:

@@ -51,7 +51,9 @@ def test_content_is_the_same_however_it_is_packed(packed: bytes) -> None:
     assert b"".join(plain(iter([packed[:12], packed[12:]]))) == b"content"
 
 
-@pytest.mark.parametrize(("packed", "kind"), [(gzip.compress(b"content"), "gzip"), (zstd_of(b"content"), "zstd")])
+@pytest.mark.parametrize(
+    ("packed", "kind"), [(gzip.compress(b"content"), "gzip"), (zstd_of(b"content"), "zstd")], ids=["gzip", "zstd"]
+)
 def test_a_stream_that_breaks_off_is_an_error_that_names_its_kind(packed: bytes, kind: str) -> None:
     """Nothing that is missing is taken for the end."""
     with pytest.raises(CompressionError, match=f"its {kind} stream is broken"):

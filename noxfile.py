@@ -13,10 +13,6 @@ nox.options.error_on_missing_interpreters = True
 
 PROJECT = nox.project.load_toml("pyproject.toml")
 
-# Tests run in as many processes as there are processors; those that use the engine run in one of them, as the engine is
-# one. ``-n 0`` among the words of a session runs them in pytest's own process, for a debugger.
-PYTEST = ("python", "-m", "pytest", "-n", "auto", "--maxprocesses", "4", "--dist", "loadgroup")
-
 # Runs a command with an engine: the one that answers on this machine, or else a private one, stopped afterwards.
 WITH_ENGINE = ("python", "-m", "tests.engines", "run")
 
@@ -30,14 +26,14 @@ def install(session: nox.Session, *groups: str, package: bool = True) -> None:
 def tests(session: nox.Session) -> None:
     """Run all tests, also on a real engine; the words after -- go to pytest."""
     install(session, "tests")
-    session.run(*WITH_ENGINE, "--", *PYTEST, *session.posargs)
+    session.run(*WITH_ENGINE, "--", "python", "-m", "tests.halves", *session.posargs)
 
 
 @nox.session
 def unit(session: nox.Session) -> None:
     """Run the tests that need no engine."""
     install(session, "tests")
-    session.run(*PYTEST, "-m", "not engine", *session.posargs)
+    session.run("python", "-m", "pytest", "-m", "not engine", *session.posargs)
 
 
 @nox.session

@@ -34,12 +34,10 @@ settings.load_profile("without deadline")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark whatever uses the engine as such, so that ``-m "not engine"`` is true, and one process has all of it."""
+    """Mark whatever uses the engine as such, so that ``-m "not engine"`` is true."""
     for item in items:
         if "engine_url" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.engine)
-        if item.get_closest_marker("engine") is not None:
-            item.add_marker(pytest.mark.xdist_group("engine"))
 
 
 @pytest.fixture(scope="session")

@@ -100,6 +100,9 @@ def unpack(chunks: Iterable[bytes], needed: bytes | None = None) -> Iterator[byt
         decompressor = zstd.ZstdDecompressor(zstd_dict=_prefix(needed))
     try:
         for chunk in chunks:
+            ended = decompressor.eof
+            if ended:
+                raise CorruptStreamError("data follows its end")
             data = decompressor.decompress(chunk, max_length=CHUNK)
             while data or not decompressor.needs_input:
                 if data:

@@ -59,6 +59,14 @@ def test_an_end_that_comes_early_says_so() -> None:
         whole([zstd.compress(b"data")[:-1]])
 
 
+def test_what_follows_the_end_is_an_error_wherever_a_chunk_ends() -> None:
+    """A frame may end where a chunk does, and more come."""
+    made = zstd.compress(b"data")
+    for stream in ([made + b"more"], [made, b"more"], [made, made]):
+        with pytest.raises(CorruptStreamError, match="follows its end"):
+            whole(stream)
+
+
 def test_a_small_stream_that_holds_much_comes_in_bounded_chunks() -> None:
     """However much a chunk unpacks to, no more than a megabyte comes at a time."""
     packed = zstd.compress(bytes(100 << 20))

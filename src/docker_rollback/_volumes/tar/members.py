@@ -5,6 +5,7 @@ Python's own `tarfile` can read a stream too, at ten times the cost, and keeps e
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from struct import Struct
 from typing import Final
@@ -26,6 +27,8 @@ _FILES: Final = (b"0", b"\0")
 _PAX: Final = b"x"
 _BEFORE: Final = (_PAX, b"g")  # headers that describe the next ones; a global header is skipped
 _BASE_256: Final = 0x80
+_DIGITS: Final = 20  # the most digits of a number of 64 bits
+_MOMENT: Final = re.compile(rb"-?[0-9]{1,20}(\.[0-9]*)?")
 ATTRIBUTE: Final = b"SCHILY.xattr."  # the prefix of an extended attribute's record; its `quoted` name follows
 # How many bytes of a directory's list are split at a time; splitting takes five times their memory.
 _AT_ONCE: Final = 64 << 10
@@ -107,7 +110,7 @@ class Member:
     def owner(self) -> tuple[int, int]:
         """Its owner and its group."""
         header, uid, gid = self.header, self.records.get(b"uid"), self.records.get(b"gid")
-        return int(uid or _number(header[108:116])), int(gid or _number(header[116:124]))
+        return _decimal(uid, _number(header[108:116])), _decimal(gid, _number(header[116:124]))
 
     @property
     def modified(self) -> int:
@@ -207,8 +210,8 @@ def _headers(data: bytes, at: int) -> tuple[Member | None, int, int]:
         name, digits, kind, prefix = _HEADER.unpack_from(data, at)
         size = _number(digits)
         if kind not in _BEFORE:
-            stored = int(records.get(b"size") or size)
-            whole = int(records.get(b"GNU.sparse.realsize") or stored)
+            stored = _decimal(records.get(b"size"), size)
+            whole = _decimal(records.get(b"GNU.sparse.realsize"), stored)
             member = Member(_path(prefix, name, records), kind, whole, data[begin:end], records)
             return member, end, _padded(stored)
         at = end + _padded(size)
@@ -249,13 +252,27 @@ def _text(field: bytes) -> bytes:
 def _number(text: bytes) -> int:
     if text[0] & _BASE_256:
         return int.from_bytes(text, "big") & ((1 << (8 * len(text) - 1)) - 1)
+    digits = text.strip(b" \0") or b"0"
+    # A size below zero would lead back to where it was read, again and again.
+    if not digits.isdigit():
+        raise MalformedArchiveError("a header's number is broken")
     try:
-        return int(text.strip(b" \0") or b"0", 8)
+        return int(digits, 8)
     except ValueError as error:
         raise MalformedArchiveError("a header's number is broken") from error
 
 
+def _decimal(text: bytes | None, default: int) -> int:
+    if not text:
+        return default
+    if not text.isdigit() or len(text) > _DIGITS:
+        raise MalformedArchiveError("a record's number is broken")
+    return int(text)
+
+
 def _nanoseconds(text: bytes) -> int:
+    if _MOMENT.fullmatch(text) is None:
+        raise MalformedArchiveError("a record's time is broken")
     seconds, _, fraction = text.partition(b".")
     return int(seconds + fraction[:9].ljust(9, b"0"))
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import io
+import itertools
 import os
 import tarfile
 from collections.abc import Iterable, Iterator
+from operator import attrgetter
 from pathlib import Path
 
 import pytest
@@ -102,12 +104,29 @@ def test_records_that_are_broken_are_refused(record: bytes) -> None:
         members_of(archive)
 
 
-def test_a_number_that_is_none_is_refused() -> None:
-    """A size that is not octal."""
+@pytest.mark.parametrize("size", [b"0000000008z", b"00000000008", b"-0000003000", b"0_000000001"])
+def test_a_number_that_is_none_is_refused(size: bytes) -> None:
+    """A size that is not octal, or is below zero: that would lead back to the header itself."""
     header = bytearray(tarfile.TarInfo("file").tobuf())
-    header[124:136] = b"0000000008z\0"
+    header[124:136] = size + b"\0"
     with pytest.raises(MalformedArchiveError, match="number is broken"):
         members_of(bytes(header))
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        *itertools.product(["size", "GNU.sparse.realsize", "uid"], ["-2048", "abc", "1_0", "9" * 5000]),
+        *itertools.product(["mtime"], ["--2", "abc", "1_0.5", "1.x", "9" * 5000]),
+    ],
+)
+def test_a_record_that_is_no_number_is_refused(key: str, value: str) -> None:
+    """A size below zero would lead back to the headers themselves, without end."""
+    entry = tarfile.TarInfo("file")
+    entry.pax_headers = {key: value}
+    found = itertools.islice(Members().feed(entry.tobuf(tarfile.PAX_FORMAT)), 9)
+    with pytest.raises(MalformedArchiveError, match="a record's"):
+        list(map(attrgetter("owner", "modified"), found))
 
 
 def test_a_path_that_no_tar_puts_back_is_refused() -> None:

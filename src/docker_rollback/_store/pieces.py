@@ -25,9 +25,11 @@ from docker_rollback._store.strict_json import MalformedError, load_object
 from docker_rollback._threads import ahead
 from docker_rollback._zstd import CorruptStreamError, packed, unpack
 
-_MAX_LIST: Final = 64 << 20
-"""The maximum size of a list of pieces, in bytes."""
-_MAX_NEEDED: Final = 64 << 20
+MAX_LIST: Final = 16 << 20
+"""The maximum size of a list of pieces, in bytes: a few bytes of zstd can hold any number of them."""
+MAX_PIECES: Final = 10_000
+"""The maximum number of pieces of a tar: each could need another one, which takes time to be read."""
+MAX_NEEDED: Final = 32 << 20
 """The maximum size of the content of a piece that another one needs, in bytes: it is held in memory."""
 
 
@@ -114,8 +116,11 @@ def pieces_of(blobs: Blobs, tar: Descriptor) -> tuple[Piece, ...]:
     if tar.media_type != oci.PIECES:
         return (Piece(oci.Digest(tar.digest), tar.size),)
     try:
-        data = _bounded(unpack(blobs.open(tar)), _MAX_LIST)
-        return oci.CONVERTER.structure(load_object(data), _List).pieces
+        data = _bounded(unpack(blobs.open(tar)), MAX_LIST)
+        pieces = oci.CONVERTER.structure(load_object(data), _List).pieces
+        if len(pieces) > MAX_PIECES:
+            raise MalformedError(f"it has {len(pieces)} pieces, and the limit is {MAX_PIECES}")
+        return pieces
     except (CorruptStreamError, MalformedError) as error:
         raise blobs.corrupt(tar.digest, f"its list of pieces is broken: {error}") from error
 
@@ -163,7 +168,7 @@ def read_tar(blobs: Blobs, tar: Descriptor, *, hashed: bool = False) -> Iterator
 def read_needed(blobs: Blobs, piece: Needed) -> bytes:
     """Return the content of a plain piece; raises as `read_tar`."""
     try:
-        return _bounded(unpack(blobs.open(piece.blob)), _MAX_NEEDED)
+        return _bounded(unpack(blobs.open(piece.blob)), MAX_NEEDED)
     except (CorruptStreamError, MalformedError) as error:
         raise blobs.corrupt(piece.digest, f"it cannot be used by another piece: {error}") from error
 

@@ -11,7 +11,13 @@ from datetime import UTC, datetime
 from typing import Any, TypeVar, get_args, get_origin
 
 import attrs
-from cattrs import AttributeValidationNote, BaseValidationError, Converter, IterableValidationNote
+from cattrs import (
+    AttributeValidationNote,
+    BaseValidationError,
+    Converter,
+    IterableValidationError,
+    IterableValidationNote,
+)
 from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn
 
 T = TypeVar("T")
@@ -62,8 +68,16 @@ class StrictConverter:
         return lambda value, type_: fill({**_object(value), **dict.fromkeys(self._whole, value)}, type_)
 
     def _tuple(self, value: object, type_: Any) -> tuple[Any, ...]:
-        items: Any = list[get_args(type_)[0]]  # type: ignore[misc]  # known at run time alone
-        return tuple(self.hooks.structure(_list(value), items))
+        # cattrs would gather the errors of all items, and each takes a kilobyte.
+        return tuple(self._item(item, index, type_) for index, item in enumerate(_list(value)))
+
+    def _item(self, value: object, index: int, type_: Any) -> Any:
+        of = get_args(type_)[0]
+        try:
+            return self.hooks.structure(value, of)
+        except Exception as error:
+            error.add_note(IterableValidationNote(f"item {index}", index, of))
+            raise IterableValidationError("a list", [error], type_) from None
 
     def _mapping(self, value: object, type_: Any) -> dict[str, Any]:
         of = get_args(type_)[1]

@@ -16,13 +16,14 @@ from hypothesis import strategies as st
 from docker_rollback._model.backup import Backup, Descriptor, VolumeArchive
 from docker_rollback._store.draft import Draft
 from docker_rollback._store.oci import PIECES, VOLUME_ARCHIVE, Digest
-from docker_rollback._store.pieces import Content, Needed, Piece, write_pieces
+from docker_rollback._store.pieces import MAX_LIST, MAX_NEEDED, MAX_PIECES, Content, Needed, Piece, write_pieces
 from docker_rollback._store.retention import Keep
 from docker_rollback._store.store import BackupStore
 from docker_rollback._zstd import difference, frame, unpack
 from docker_rollback.errors import CorruptBackupError, UnsupportedFormatError
 from tests.unit.store import making
 from tests.unit.store.making import digest
+from tests.unit.volumes.capture.test_many import measured
 
 FIRST = [random.Random(number).randbytes(5000) for number in range(4)]
 SECOND = [FIRST[0], FIRST[1] + b"changed", b"new" * 2000, FIRST[3]]
@@ -47,6 +48,13 @@ def listed(draft: Draft, pieces: Sequence[Piece]) -> Descriptor:
     with draft.blob(PIECES) as writer:
         for data in write_pieces(pieces):
             writer.write(data)
+        return writer.close()
+
+
+def forged(draft: Draft, data: bytes) -> Descriptor:
+    """Store whatever is to pass for a list of pieces."""
+    with draft.blob(PIECES) as writer:
+        writer.write(b"".join(frame([data], level=1)))
         return writer.close()
 
 
@@ -283,9 +291,7 @@ def test_what_is_needed_stays_without_the_archive_that_had_it_first(store: Backu
 def test_a_list_that_is_none_is_damage(store: BackupStore, data: bytes) -> None:
     """It is named."""
     with store.draft("b1") as draft:
-        with draft.blob(PIECES) as writer:
-            writer.write(b"".join(frame([data], level=1)))
-            made = writer.close()
+        made = forged(draft, data)
         with pytest.raises(CorruptBackupError, match="list of pieces is broken") as caught:
             store.pieces(made)
     assert caught.value.blob == made.digest
@@ -294,11 +300,32 @@ def test_a_list_that_is_none_is_damage(store: BackupStore, data: bytes) -> None:
 def test_a_piece_that_needs_without_end_takes_no_memory_without_end(store: BackupStore) -> None:
     """What is needed is held in memory, so it may not be longer than any piece is."""
     with store.draft("b1") as draft:
-        bomb = plain(draft, bytes(65 << 20))
+        bomb = plain(draft, bytes(MAX_NEEDED + 1))
         made = listed(draft, [stored(draft, b"", b"x", needs=bomb.plain)])
         with pytest.raises(CorruptBackupError, match="holds more than") as caught:
             list(store.open_tar(made))
     assert caught.value.blob == bomb.digest
+
+
+@pytest.mark.parametrize("item", [b"0", b"[]"])
+def test_a_list_of_anything_takes_no_memory_without_end(store: BackupStore, item: bytes) -> None:
+    """A small blob holds very many items that are no pieces: the first one is enough of an error."""
+    with store.draft("b1") as draft:
+        made = forged(draft, b'{"pieces":[' + b",".join([item] * 200_000) + b"]}")
+        with measured() as memory, pytest.raises(CorruptBackupError, match=r"its pieces\[0\] is not a JSON object"):
+            store.pieces(made)
+    assert memory.peak < 40 << 20
+
+
+def test_a_list_has_no_more_pieces_than_can_be_read(store: BackupStore) -> None:
+    """Each of them may need another one to be decompressed."""
+    piece = Piece(Digest(digest(b"")), 0)
+    with store.draft("b1") as draft:
+        assert len(store.pieces(listed(draft, [piece] * MAX_PIECES))) == MAX_PIECES
+        with pytest.raises(CorruptBackupError, match="10001 pieces"):
+            store.pieces(listed(draft, [piece] * (MAX_PIECES + 1)))
+        with pytest.raises(CorruptBackupError, match=f"more than {MAX_LIST} bytes"):
+            store.pieces(forged(draft, bytes(MAX_LIST + 1)))
 
 
 def test_an_older_version_refuses_it(store: BackupStore, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,7 +19,8 @@ class CutRule:
 
     A manifest has at most 4 MiB, in which each piece takes 160 bytes, a difference twice as much, and each of base and
     increment may have as many. So there are longer pieces in very large files, and after some number of pieces there
-    is no further cut.
+    is no further cut. A list of pieces is limited, too, and has the path of the file with each piece, six characters
+    for some bytes.
 
     Attributes:
         least: the size of the smallest file that is cut.
@@ -27,6 +28,7 @@ class CutRule:
         huge: the size from which a file has longer pieces.
         huge_length: the length of these.
         most: how many pieces a tar has at most.
+        longest_path: the length of the longest path of a file that is cut.
     """
 
     least: int = 4 * _MIB
@@ -34,6 +36,7 @@ class CutRule:
     huge: int = 16 * _GIB
     huge_length: int = 16 * _MIB
     most: int = 6000
+    longest_path: int = 400
 
     def length_of(self, size: int) -> int:
         """Return the length of each piece of a file of this size."""
@@ -99,7 +102,7 @@ class Cutter:
         """Return how many bytes of a member's content are to be cut; 0 if it is not."""
         rule = self._rule
         # A file with holes has a map of them before its content.
-        if not member.is_file or member.has_holes or member.size < rule.least:
+        if not member.is_file or member.has_holes or member.size < rule.least or len(member.name) > rule.longest_path:
             return 0
         # What precedes it is a piece, too.
         pieces = 1 + -(-member.size // rule.length_of(member.size))

@@ -18,14 +18,15 @@ from hypothesis import strategies as st
 
 from docker_rollback._model.backup import Descriptor, VolumeArchive
 from docker_rollback._store.draft import Draft
-from docker_rollback._store.oci import MAX_MANIFEST, VOLUME_ARCHIVE, Manifest, dump_manifest
-from docker_rollback._store.pieces import Needed, Piece
+from docker_rollback._store.oci import MAX_MANIFEST, VOLUME_ARCHIVE, Digest, Manifest, dump_manifest
+from docker_rollback._store.pieces import MAX_LIST, MAX_NEEDED, MAX_PIECES, Content, Needed, Piece, write_pieces
 from docker_rollback._store.store import BackupStore
 from docker_rollback._volumes.access.direct import LocalProcess
 from docker_rollback._volumes.tar.archive_stream import pieces_of
 from docker_rollback._volumes.tar.archive_writer import ArchiveWriter, ArchiveWriters, Known, Memory
 from docker_rollback._volumes.tar.cutting import CUT_RULE, CutRule
 from docker_rollback._volumes.tar.members import Member
+from docker_rollback._zstd import unpack
 from docker_rollback.errors import StoreFullError
 from tests.unit.store.making import FailingDisk, backup_of, digest
 from tests.unit.volumes.capture.test_many import measured
@@ -335,6 +336,16 @@ def test_a_manifest_of_the_most_pieces_is_small_enough() -> None:
     blob = Descriptor(VOLUME_ARCHIVE, digest(b""), 16 << 20)
     layers = [blob] * (4 * CUT_RULE.most + 4)
     assert len(dump_manifest(Manifest(blob, tuple(layers), "type", {}))) < MAX_MANIFEST
+
+
+def test_a_list_of_the_most_pieces_can_be_read() -> None:
+    """However long the path of the file, and whatever is in it; a longer one is not cut."""
+    needs = Needed(Digest(digest(b"")), CUT_RULE.huge_length)
+    content = Content("\xff" * CUT_RULE.longest_path, 1 << 40, digest(b"")[7:])
+    piece = Piece(needs.digest, needs.size, CUT_RULE.huge_length, content, needs)
+    assert len(b"".join(unpack(write_pieces([piece] * (CUT_RULE.most + 1))))) <= MAX_LIST
+    assert CUT_RULE.most < MAX_PIECES
+    assert CUT_RULE.huge_length <= MAX_NEEDED
 
 
 def test_pieces_at_work_take_no_more_memory_than_there_is() -> None:

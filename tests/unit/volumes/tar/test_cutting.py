@@ -103,6 +103,12 @@ def test_links_and_files_with_holes_are_not_cut() -> None:
     assert [place for place, _ in pieces(tar_of({}, link=True))] == [None]
 
 
+@pytest.mark.parametrize(("length", "is_cut"), [(CUT_RULE.longest_path, True), (CUT_RULE.longest_path + 1, False)])
+def test_a_file_whose_path_is_very_long_is_not_cut(length: int, *, is_cut: bool) -> None:
+    """The list of pieces has it with each of them."""
+    assert any(span for span, _ in pieces(tar_of({"a" * length: 2000}))) == is_cut
+
+
 def test_a_stream_that_is_no_tar_is_an_error() -> None:
     """Or one that ends too early."""
     with pytest.raises(MalformedArchiveError):

@@ -38,9 +38,11 @@ from docker_rollback._volumes.capture.size_survey import Survey, earlier, survey
 from docker_rollback._volumes.capture.volume_capture import VolumeCapture
 from docker_rollback._volumes.fill.filling import Filling
 from docker_rollback._volumes.tar.gnu_tar import failed
+from docker_rollback._volumes.tar.members import MalformedArchiveError
 from docker_rollback.errors import (
     ArchiveError,
     ContainerBusyError,
+    CorruptBackupError,
     StoreError,
     StoreFullError,
     StoreNotWritableError,
@@ -274,6 +276,10 @@ class VolumeArchiver:
                 except OSError as error:
                     self._check_there(reach)
                     raise ArchiveError(name, f"filling it failed: {error}", permanent=False) from error
+                except MalformedArchiveError as error:
+                    # Which of them it is only the reader knew.
+                    blobs = " or ".join(tar.digest for tar in archive.tars)
+                    raise CorruptBackupError(str(self._store.path), blobs, str(error)) from error
                 except ArchiveError:
                     self._check_there(reach)
                     raise

@@ -18,6 +18,7 @@ from docker_rollback._store.store import BackupStore
 from docker_rollback._volumes.access.helper_image import pack_kit
 from docker_rollback._volumes.archiver import VolumeArchiver
 from docker_rollback._volumes.tar.members import END
+from docker_rollback._zstd import frame
 from docker_rollback.errors import (
     ArchiveError,
     CorruptBackupError,
@@ -458,6 +459,21 @@ def test_a_blob_that_is_no_archive_is_damage(fake: FakeEngine, store: BackupStor
             plain = writer.close()
         with pytest.raises(CorruptBackupError, match="its zstd stream is broken"):
             archiver.extract(evolve(archive, base=plain))
+
+
+def test_a_tar_that_is_none_is_damage(fake: FakeEngine, store: BackupStore) -> None:
+    """Where excluded paths stay, the tar is looked into before it is extracted; the error is one of ours."""
+    archiver = VolumeArchiver(fake, store)
+    archive = archiver.archive("data", exclude=["data:big"])
+    with store.draft("other") as draft:
+        with draft.blob(archive.base.media_type) as writer:
+            for data in frame([b"no tar" * 1000], level=1):
+                writer.write(data)
+            forged = writer.close()
+        with pytest.raises(CorruptBackupError, match="number is broken") as caught:
+            archiver.extract(evolve(archive, base=forged))
+    assert caught.value.blob == forged.digest
+    assert nothing_left(fake)
 
 
 def test_a_filling_that_fails_says_so(fake: FakeEngine, store: BackupStore) -> None:

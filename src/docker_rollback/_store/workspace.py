@@ -100,8 +100,7 @@ class Workspace:
         digests = {blob.digest for blob in blobs} - self._pinned
         if digests:
             with self.layout.locked(f"pinning blobs for {self._purpose}"):
-                for digest in digests:
-                    self._pin(digest)
+                self._pin(digests)
 
     def expect(self, blobs: Iterable[Descriptor]) -> None:
         """Pin stored blobs until `close`, and begin to hash them in a thread; `adopt` waits for it."""
@@ -164,7 +163,7 @@ class Workspace:
         layout = self.layout
         target = layout.blobs.path(blob.digest)
         with layout.locked(f"adding a blob to {self._purpose}"), translated(path):
-            self._pin(blob.digest)
+            self._pin({blob.digest})
             if not os.path.lexists(target):
                 self._made.add(blob.digest)
             # An existing blob is replaced too: this one was just hashed, the old one may be damaged.
@@ -189,18 +188,19 @@ class Workspace:
         """Pin and return the digests of everything that `root` refers to, blobs of other backups included."""
         with self.layout.locked(f"pinning the blobs of {self._purpose}"):
             needed = {blob.digest for blob in self.layout.tree(root)}
-            for digest in needed:
-                self._pin(digest)
+            self._pin(needed)
         return needed
 
-    def _pin(self, digest: str) -> None:
-        """Record that this workspace needs a blob; only while the layout is locked, against other threads too."""
-        if digest in self._pinned:
+    def _pin(self, digests: set[str]) -> None:
+        """Record that this workspace needs some blobs; only while the layout is locked, against other threads too."""
+        new = digests - self._pinned
+        if not new:
             return
         with translated(self._folder):
             fd = open_private(self._folder / DRAFT_PINS, os.O_WRONLY | os.O_APPEND)
             try:
-                self.layout.disk.write(fd, digest.encode("ascii") + b"\n")
+                # The line break before them ends what a write that failed left of a digest.
+                self.layout.disk.write(fd, "\n".join(["", *new, ""]).encode("ascii"))
             finally:
                 os.close(fd)
-        self._pinned.add(digest)
+        self._pinned |= new

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import json
 import random
@@ -15,12 +16,13 @@ from hypothesis import strategies as st
 
 from docker_rollback._model.backup import Backup, Descriptor, VolumeArchive
 from docker_rollback._store.draft import Draft
+from docker_rollback._store.files import Disk
 from docker_rollback._store.oci import PIECES, VOLUME_ARCHIVE, Digest
 from docker_rollback._store.pieces import MAX_LIST, MAX_NEEDED, MAX_PIECES, Content, Needed, Piece, write_pieces
 from docker_rollback._store.retention import Keep
 from docker_rollback._store.store import BackupStore
 from docker_rollback._zstd import difference, frame, unpack
-from docker_rollback.errors import CorruptBackupError, UnsupportedFormatError
+from docker_rollback.errors import CorruptBackupError, StoreFullError, UnsupportedFormatError
 from tests.unit.store import making
 from tests.unit.store.making import digest
 from tests.unit.volumes.capture.test_many import measured
@@ -305,6 +307,40 @@ def test_a_piece_that_needs_without_end_takes_no_memory_without_end(store: Backu
         with pytest.raises(CorruptBackupError, match="holds more than") as caught:
             list(store.open_tar(made))
     assert caught.value.blob == bomb.digest
+
+
+class PinDisk(Disk):
+    """A disk that counts how often pins are written, and may be full in the middle of it."""
+
+    def __init__(self) -> None:
+        self.pins = 0
+        self.is_full = False
+
+    def write(self, fd: int, data: bytes | memoryview) -> None:
+        """Write all of it, or a part."""
+        if bytes(data).strip().startswith(b"sha256:"):
+            self.pins += 1
+            if self.is_full:
+                super().write(fd, memoryview(data)[:20])
+                raise OSError(errno.ENOSPC, "No space left on device")
+        super().write(fd, data)
+
+
+def test_what_is_pinned_stays_though_an_earlier_pin_was_torn(tmp_path: Path) -> None:
+    """Many blobs are pinned by one write: all others wait for the store meanwhile."""
+    disk = PinDisk()
+    store = BackupStore(tmp_path / "store", disk=disk)
+    made = save(store, 1)
+    with store.draft("b2") as draft:
+        disk.is_full = True
+        with pytest.raises(StoreFullError):
+            draft.pin([made.base[0].blob])
+        disk.is_full = False
+        disk.pins = 0
+        draft.pin(piece.blob for piece in made.base)
+        assert disk.pins == 1
+        store.delete("b1")
+        assert all(draft.adopt(piece.blob) for piece in made.base)
 
 
 @pytest.mark.parametrize("item", [b"0", b"[]"])

@@ -195,6 +195,8 @@ class ArchiveWriter:
             self._pieces.extend(job.result() for job in jobs)
         finally:
             pool.shutdown(cancel_futures=True)
+        # All archives of a backup wait for their `close`, and this may have 20 MB.
+        self._known = Known()
         return cutter
 
     def close(self) -> Descriptor:

@@ -8,6 +8,7 @@ import sys
 import tarfile
 import tempfile
 import threading
+import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
@@ -288,6 +289,19 @@ def test_nothing_stays_of_a_tar_that_is_given_up(store: BackupStore) -> None:
             assert open_files.isdisjoint(waiting)
         assert list(store.path.glob("drafts/*/*.blob")) == []
     assert list(store.path.glob("blobs/sha256/*")) == []
+
+
+def test_what_is_known_is_forgotten_once_it_is_written(store: BackupStore) -> None:
+    """A writer waits for its `close` with those of all other volumes, and this is megabytes."""
+    tar = tar_of({"a": content(12_000, 1)})
+    with store.draft("b1") as draft:
+        known = Known.of(store, (), write(store, draft, tar))
+        is_there = weakref.ref(known)
+        with ArchiveWriter(store, draft, level=1, threads=2, known=known, rule=RULE) as writer:
+            del known
+            assert is_there() is not None
+            writer.write(chunks(tar))
+            assert is_there() is None
 
 
 @pytest.mark.parametrize("at", range(12, 40, 3))

@@ -48,6 +48,8 @@ logger = logging.getLogger("docker_rollback")
 HALF_REMOVED = ("dead", "removing")
 """The states of a container whose removal was interrupted."""
 
+_TOO_EARLY = "started it before all of its data was back"
+
 _GONE = re.compile(r"does not exist|no such file or directory", re.IGNORECASE)
 
 
@@ -132,10 +134,19 @@ class ContainerSlot:
                 self._rename_one(self._find(found.id))
 
     def restore(self) -> None:
-        """Provide the container, stopped: the original if that is untouched, else an equal one."""
+        """Provide the container, stopped: the original if that is untouched, else an equal one.
+
+        Raises:
+            DisturbedError: somebody started the original, or took the name that the new container needs.
+            EngineError: the engine refused or failed.
+        """
         original = None if self._is_gone else self._find(self._snapshot.id)
         if original is not None:
-            self._stands(original)
+            if original.state.alive:
+                # What it writes after a look at its files would stay.
+                raise disturbed(original, _TOO_EARLY)
+            self.stands(original)
+            self._last_run = started_at(original.inspection)
             if self._is_back(original):
                 logger.info("%s: reusing the original container", self._snapshot.name)
                 return
@@ -144,9 +155,9 @@ class ContainerSlot:
         logger.info("%s: recreating the container", self._snapshot.name)
         self._create()
 
-    def _stands(self, standing: Observed) -> None:
-        """Note the container that is restored, as an inspection shows it before its data is."""
-        self._standing_id, self._last_run = standing.id, started_at(standing.inspection)
+    def stands(self, standing: Observed) -> None:
+        """Note which container is the restored one; from now on it is known by its id."""
+        self._standing_id = standing.id
         # An engine never changes the mounts of a container.
         self._volumes = frozenset(standing.volumes)
 
@@ -160,16 +171,11 @@ class ContainerSlot:
         """
         standing, name = self.look(), self._snapshot.name
         if standing.state.alive or started_at(standing.inspection) != self._last_run:
-            raise disturbed(standing, "started it before all of its data was back")
+            raise disturbed(standing, _TOO_EARLY)
         if standing.name == name:
             return standing
-        try:
+        with self._naming_namesake(name):
             self._engine.rename_container(standing.id, name)
-        except EngineConflictError as error:
-            named = self._find(self._snapshot.name)
-            if named is None or named.id == standing.id:
-                raise
-            raise disturbed(named, "created it while another container of its name was restored") from error
         # The rename alone lies between the inspection and now.
         return evolve(standing, name=name, inspection={**standing.inspection, "Name": f"/{name}"})
 
@@ -236,8 +242,10 @@ class ContainerSlot:
                 self._put_back_hidden_resources()
             if self._snapshot.state.status == "paused":
                 self._engine.pause_container(self._reference)
-        except ContainerNotFoundError as error:
-            raise self._is_removed() from error
+        except ContainerNotFoundError:
+            # Raises if it is gone. A container whose network it uses may be missing as well.
+            self.look()
+            raise
 
     def _put_back_hidden_resources(self) -> None:
         """Undo an update in place that Podman 5.8 hides until the container runs: it was stopped at the update."""
@@ -287,17 +295,16 @@ class ContainerSlot:
             if found is not None and (found.id == self._snapshot.id or ASIDE in found.name):
                 self._engine.remove_container(found.id, force=True, volumes=self._has_archives)
 
-    def remove_renamed(self, renamed: Iterable[Observed]) -> None:
-        """Remove renamed containers."""
+    def remove_renamed(self, one: Observed) -> None:
+        """Remove a renamed container."""
         volumes = {mount.source for mount in self._snapshot.mounts if mount.kind == "volume"}
-        for one in renamed:
-            does_harm = not volumes.isdisjoint(one.volumes)
-            if one.state.alive and not does_harm:
-                # It was stopped and held, so somebody started it on purpose. But two containers on one volume do harm.
-                logger.warning("%s was renamed away and started since; leaving it", one.name)
-            else:
-                # Without force, the engine refuses to remove one that somebody starts just now.
-                self._engine.remove_container(one.id, force=does_harm, volumes=self._has_archives)
+        does_harm = not volumes.isdisjoint(one.volumes)
+        if one.state.alive and not does_harm:
+            # It was stopped and held, so somebody started it on purpose. But two containers on one volume do harm.
+            logger.warning("%s was renamed away and started since; leaving it", one.name)
+        else:
+            # Without force, the engine refuses to remove one that somebody starts just now.
+            self._engine.remove_container(one.id, force=does_harm, volumes=self._has_archives)
 
     def remove_original(self) -> None:
         """Remove the original if it was renamed away for a successor, which has its anonymous volumes."""
@@ -324,11 +331,9 @@ class ContainerSlot:
         """Inspect the restored container. Raises `RestoreError` if it is gone."""
         standing = self._find(self._reference)
         if standing is None:
-            raise self._is_removed() from ContainerNotFoundError(self._snapshot.name)
+            removed = RestoreError(self._snapshot.name, "somebody removed it while it was restored")
+            raise removed from ContainerNotFoundError(self._snapshot.name)
         return standing
-
-    def _is_removed(self) -> RestoreError:
-        return RestoreError(self._snapshot.name, "somebody removed it while it was restored")
 
     def _rename_one(self, standing: Observed | None) -> None:
         if standing is not None and (ASIDE not in standing.name or standing.name.endswith(TEMPORARY_ASIDE)):
@@ -406,11 +411,24 @@ class ContainerSlot:
         reference, tag = self._snapshot.image.reference, self._snapshot.image.tag
         request = create_request(self._wanted, image=reference, image_config=config, held=True)
         name = request.name + ("" if self._needs_name else TEMPORARY_ASIDE)
-        with self._naming_lost_folders():
+        with self._naming_lost_folders(), self._naming_namesake(name):
             created = create_on(self._engine, name, body_for(self._engine, request), self.image_id, tag=tag)
-        self._stands(created)
+        self.stands(created)
+        # Also a run before this first look at it is somebody else's.
+        self._last_run = ""
         self._ids[self._snapshot.id] = created.id
         join(self._engine, created.id, request)
+
+    @contextmanager
+    def _naming_namesake(self, name: str) -> Iterator[None]:
+        """Replace an engine's refusal of a name by a `DisturbedError`, if another container has it."""
+        try:
+            yield
+        except EngineConflictError as error:
+            named = self._find(name)
+            if named is None or named.id == self._standing_id:
+                raise
+            raise disturbed(named, "created it while another container of its name was restored") from error
 
     @contextmanager
     def _naming_lost_folders(self) -> Iterator[None]:

@@ -270,6 +270,7 @@ class Restorer:
             if standing is None:
                 logger.warning("%s: it was restored, and somebody removed it since", container.name)
             elif started_at(standing.inspection) == before.get(standing.id):
+                slot.stands(standing)
                 slot.image_id = provide_image(self._engine, self._store, container)
                 starting.append((container, slot))
             elif restart_policy(standing.inspection) == HELD:
@@ -322,10 +323,13 @@ class Restorer:
 
         def remove(container: ContainerSnapshot) -> None:
             self._reporter.announce("restore", str(RemoveRenamed(container)))
-            try:
-                slots[container.name].remove_renamed(surroundings.renamed_away_from(container.name))
-            except EngineError as error:
-                logger.warning("%s: could not remove the containers that were renamed away: %s", container.name, error)
+            for one in surroundings.renamed_away_from(container.name):
+                try:
+                    slots[container.name].remove_renamed(one)
+                except EngineError as error:
+                    logger.warning(
+                        "%s: could not remove %s, which was renamed away: %s", container.name, one.name, error
+                    )
 
         # A container cannot be removed while another one uses its namespaces.
         raise_first(each_at_once(backup.containers, remove, StartOrder.of(backup.containers).stops_after))

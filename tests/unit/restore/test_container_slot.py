@@ -15,7 +15,7 @@ from docker_rollback._containers import ContainerSnapshotter, DisturbedError, fi
 from docker_rollback._engine.port import Inspection
 from docker_rollback._model.backup import Backup, EngineRecord
 from docker_rollback._restore.container_slot import ContainerSlot
-from docker_rollback.errors import EngineConflictError, EngineError, RestoreError
+from docker_rollback.errors import ContainerNotFoundError, EngineConflictError, EngineError, RestoreError
 from docker_rollback.parts import Engine, EngineInfo
 from docker_rollback.testing import FailingEngine
 from tests.unit.shop import Shop
@@ -140,7 +140,7 @@ def test_one_that_was_renamed_away_and_starts_just_now_goes_only_if_it_does_harm
     renamed = find_container(engine, other)
     assert renamed is not None
     with nullcontext() if shares else pytest.raises(EngineConflictError):
-        slot.remove_renamed([renamed])
+        slot.remove_renamed(renamed)
     assert (other in shop.engine.list_containers()) is not shares
 
 
@@ -300,3 +300,62 @@ def test_an_image_without_a_configuration_is_enough_to_recreate_a_container(shop
     after = shop.engine.inspect_container("shop")
     assert after["Id"] == slot.standing_id != shop.id
     assert "A=1" in after["Config"]["Env"]
+
+
+class Hasty(FailingEngine):
+    """An engine on which somebody starts each new container, which has ended before anybody looks at it."""
+
+    def create_container(self, name: str, request: Mapping[str, Any], *, platform: str | None = None) -> str:
+        """Create it, and start and stop it."""
+        created = super().create_container(name, request, platform=platform)
+        self._engine.start_container(created)
+        self._engine.stop_container(created)
+        return created
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_a_run_between_the_creation_and_the_first_look_is_noticed(shop: Shop, *, named: bool) -> None:
+    """It may have written files into the new container."""
+    slot = slot_of(shop, taken(shop), Hasty(shop.engine))
+    shop.engine.remove_container("shop", force=True)
+    if not named:
+        shop.engine.tag_image(shop.engine.inspect_image("shop:2")["Id"], "shop:1")
+    slot.restore()
+    with pytest.raises(DisturbedError, match="started it before all of its data was back"):
+        slot.take_name()
+
+
+def test_an_original_that_runs_when_it_is_looked_at_is_noticed_once_it_has_ended(shop: Shop) -> None:
+    """It may have written files after the commit that shows that it is untouched."""
+    slot = slot_of(shop, taken(shop))
+    slot.rename_away([shop.id])
+    shop.clock.advance(1.0)
+    shop.engine.start_container(shop.id)
+    with pytest.raises(DisturbedError, match="started it before all of its data was back"):
+        slot.restore()
+
+
+def test_a_name_that_somebody_takes_before_the_creation_is_a_disturbance(shop: Shop) -> None:
+    """The container needs its name early, and another attempt renames the other one away."""
+    slot = slot_of(shop, taken(shop), needs_name=True)
+    slot.rename_away([shop.id])
+    shop.engine.run("shop", image="shop:2", start=False)
+    shop.engine.container(shop.id).write("/app", "version 2")
+    with pytest.raises(DisturbedError, match="created it while another container of its name was restored") as failed:
+        slot.restore()
+    assert isinstance(failed.value.__cause__, EngineConflictError)
+
+
+def test_a_start_that_lacks_something_else_does_not_say_that_the_container_is_gone(shop: Shop) -> None:
+    """An engine answers with the same status if the container is missing whose network it uses."""
+
+    class Lacking(FailingEngine):
+        def start_container(self, ref: str) -> None:
+            """Refuse."""
+            raise ContainerNotFoundError("another", action=f"start container {ref!r}")
+
+    slot = slot_of(shop, taken(shop), Lacking(shop.engine))
+    slot.rename_away([shop.id])
+    slot.restore()
+    with pytest.raises(ContainerNotFoundError, match="another"):
+        slot.resume()

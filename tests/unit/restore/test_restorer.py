@@ -23,6 +23,7 @@ from docker_rollback import (
 from docker_rollback._containers import ContainerSnapshotter, DisturbedError, QuiescedContainers
 from docker_rollback._engine import Inspection
 from docker_rollback._host import Timer
+from docker_rollback._names import aside_name
 from docker_rollback._restore import Restorer
 from docker_rollback._restore.container_slot import ContainerSlot, ensure_all_run
 from docker_rollback.errors import EngineConflictError, RestoreError
@@ -430,3 +431,41 @@ def test_a_death_between_a_start_and_a_pause_leaves_it_paused_in_the_end(shop: S
     assert done.outcome == "rolled back"
     assert shop.engine.container("shop").status == "paused"
     assert shop.engine.volume("orders").read("/table") == b"rows"
+
+
+@pytest.mark.parametrize("refused", [0, 1])
+def test_one_that_cannot_be_removed_keeps_no_other_one(
+    shop: Shop, refused: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Somebody starts one of two that were renamed away, just before it is removed."""
+    taken = backup("shop", client=shop.engine, store=shop.store)
+    renamed = [shop.engine.run(aside_name("shop", str(number)), image="shop:2", start=False) for number in range(2)]
+
+    class Late(FailingEngine):
+        def remove_container(self, ref: str, *, force: bool = False, volumes: bool = False) -> None:
+            """Refuse one."""
+            if ref == renamed[refused]:
+                raise EngineConflictError(f"remove container {ref!r}", "it runs")
+            super().remove_container(ref, force=force, volumes=volumes)
+
+    Restorer(Late(shop.engine), shop.store).clean_up(taken, back=[shop.id])
+    assert sorted(shop.engine.list_containers()) == sorted([renamed[refused], shop.id])
+    assert f"shop: could not remove {aside_name('shop', str(refused))}, which was renamed away: " in caplog.text
+
+
+def test_what_takes_a_name_just_before_the_last_start_is_not_started(shop: Shop) -> None:
+    """It is somebody else's, and ours is gone."""
+    taken = backup("shop", client=shop.engine, store=shop.store)
+    shop.engine.stop_container("shop")
+
+    class Replaced(FailingEngine):
+        def update_container(self, ref: str, changes: Mapping[str, Any]) -> None:
+            """Replace it first."""
+            shop.engine.remove_container("shop")
+            shop.engine.run("shop", image="shop:2", start=False)
+            super().update_container(ref, changes)
+
+    before = {shop.id: str(shop.engine.inspect_container("shop")["State"]["StartedAt"])}
+    with pytest.raises(RestoreError, match="somebody removed it while it was restored"):
+        Restorer(Replaced(shop.engine), shop.store).resume_rest(taken, before)
+    assert shop.engine.container("shop").status == "created"

@@ -17,6 +17,7 @@ from typing import Final
 from attrs import evolve, frozen
 
 from docker_rollback._containers.layer_archive import (
+    BLOCK,
     REPLACED,
     Deletion,
     Earlier,
@@ -99,7 +100,7 @@ def committed_parts(
         config = _config(draft, image, found, earlier)
         if draft.has_layers(image.layers):
             return ImageParts(config, {})
-        if changes is None or sum(step.kind != "mark" for step in steps(changes)) > _MOST_READ:
+        if changes is None or _are_many(steps(changes)):
             return None
         known = _known(draft, earlier) if len(earlier.layers) == len(image.layers) else Earlier()
         with _unstarted(engine, store, draft.backup_id, image, found) as copy:
@@ -112,6 +113,11 @@ def committed_parts(
         logger.debug("image %s is exported, because what the API gives is not its layer", image.id)
         return None
     return ImageParts(config, {last: lambda: iter(layer)})
+
+
+def _are_many(found: Sequence[Step]) -> bool:
+    """Return True if the parts of a layer are too many to read, or too large even if all files are empty."""
+    return sum(step.kind != "mark" for step in found) > _MOST_READ or len(found) * BLOCK > _MOST_BYTES
 
 
 def _layer(files: _Files, changes: Mapping[str, str], known: Earlier, digest: str) -> list[bytes] | None:
@@ -159,7 +165,7 @@ class _Files:
             with closing(self.engine.get_archive(ref, step.path)) as archive:
                 for member in members(archive, step.path, most=self._left):
                     self._read[step].append(member)
-                    self._left -= len(member.content)
+                    self._left -= member.size
                     if step.kind == "first":
                         break
         return self._read[step]

@@ -15,7 +15,8 @@ from typing import Final, Literal, TypeAlias
 
 from attrs import evolve, field, frozen
 
-_BLOCK: Final = 512
+BLOCK: Final = 512
+"""The size in bytes of a header; a tar consists of such blocks."""
 _NAME: Final = 100
 """The size in bytes of a name in a header."""
 _PREFIX: Final = 155
@@ -68,6 +69,11 @@ class LayerMember:
         """True if it is a folder."""
         return self.header[156:157] == _FOLDER
 
+    @property
+    def size(self) -> int:
+        """The number of bytes of its header, its extended headers and its content."""
+        return BLOCK + sum(map(len, (*self.records, *self.records.values(), self.content)))
+
 
 @frozen
 class Deletion:
@@ -104,7 +110,7 @@ class _Reader:
 
     def read(self, size: int) -> bytes:
         """Return so many bytes, and skip those that fill the last block of a tar."""
-        padded = size + -size % _BLOCK
+        padded = size + -size % BLOCK
         self._left -= padded
         if self._left < 0:
             raise LayerArchiveError("the changes are too large")
@@ -169,7 +175,7 @@ def members(archive: Iterator[bytes], path: str, *, most: int) -> Iterator[Layer
     source = _Reader(archive, most)
     parent, _, top = os.fsencode(path).strip(b"/").rpartition(b"/")
     records: dict[bytes, bytes] = {}
-    while any(header := source.read(_BLOCK)):
+    while any(header := source.read(BLOCK)):
         kind, size = header[156:157], _size(header)
         if kind == _EXTENDED:
             records = dict(_records(source.read(size)))
@@ -215,7 +221,7 @@ def _tails(parts: Sequence[Part], whole: Sequence[Part], *, marks_have_times: bo
     known: list[bytes | Deletion] = [written(part) if isinstance(part, LayerMember) else part for part in parts]
     gone = [part for part in parts if isinstance(part, Deletion)]
     if not gone:
-        yield b"".join((*(piece for piece in known if isinstance(piece, bytes)), bytes(2 * _BLOCK)))
+        yield b"".join((*(piece for piece in known if isinstance(piece, bytes)), bytes(2 * BLOCK)))
         return
     if root is None:
         # The names of the owner are written by some versions of an engine, and not by others.
@@ -223,7 +229,7 @@ def _tails(parts: Sequence[Part], whole: Sequence[Part], *, marks_have_times: bo
 
     def with_marks(mark: Callable[[Deletion], bytes]) -> bytes:
         pieces = (piece if isinstance(piece, bytes) else mark(piece) for piece in known)
-        return b"".join((*pieces, bytes(2 * _BLOCK)))
+        return b"".join((*pieces, bytes(2 * BLOCK)))
 
     if not marks_have_times:
         yield with_marks(lambda one: _mark(root, one.name, mode=0, seconds=0, owner=False))
@@ -233,7 +239,7 @@ def _tails(parts: Sequence[Part], whole: Sequence[Part], *, marks_have_times: bo
     folders = {posixpath.dirname(one.name) for one in gone}
     times = [_seconds(part.header) for part in whole if isinstance(part, LayerMember) and part.name in folders]
     newest = min(times, default=0)
-    size = sum(len(piece) if isinstance(piece, bytes) else _BLOCK for piece in known)
+    size = sum(len(piece) if isinstance(piece, bytes) else BLOCK for piece in known)
     for back in range(min(_MOST_TIMES, _MOST_HASHED // size, newest + 1)):
 
         def mark(one: Deletion, seconds: int = newest - back) -> bytes:
@@ -270,7 +276,7 @@ def written(member: LayerMember) -> bytes:
         (_extended(name, records) if records else b"")
         + _summed(header)
         + member.content
-        + bytes(-len(member.content) % _BLOCK)
+        + bytes(-len(member.content) % BLOCK)
     )
 
 
@@ -279,11 +285,11 @@ def _extended(name: bytes, records: Mapping[bytes, bytes]) -> bytes:
     data = b"".join(_record(key, records[key]) for key in sorted(records))
     folder, _, last = name.rpartition(b"/")
     shown = _ascii(b"/".join(filter(None, (folder, b"PaxHeaders.0", last))))[:_NAME].rstrip(b"/")
-    header = bytearray(_BLOCK)
+    header = bytearray(BLOCK)
     header[: len(shown)] = shown
     header[100:124], header[124:136], header[136:148] = 3 * _octal(0, 8), _octal(len(data), 12), _octal(0, 12)
     header[156:157], header[257:265] = _EXTENDED, b"ustar\x0000"
-    return _summed(header) + data + bytes(-len(data) % _BLOCK)
+    return _summed(header) + data + bytes(-len(data) % BLOCK)
 
 
 def _record(key: bytes, value: bytes) -> bytes:
@@ -298,7 +304,7 @@ def _records(data: bytes) -> Iterator[tuple[bytes, bytes]]:
         length, _, rest = data.partition(b" ")
         end = int(length) if length.isdigit() else 0
         key, equals, value = rest[: end - len(length) - 1].partition(b"=")
-        if not equals or not value.endswith(b"\n") or end > len(data):
+        if not (equals and value.endswith(b"\n") and 0 < end <= len(data)):
             raise LayerArchiveError("an extended header is malformed")
         yield key, value[:-1]
         data = data[end:]

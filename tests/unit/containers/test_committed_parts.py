@@ -264,3 +264,29 @@ def test_a_copy_that_stays_is_removed_by_recovery(lab: Lab) -> None:
     assert len(lab.real.list_containers()) == 2
     recover(client=lab.real, store=lab.store)
     assert lab.real.list_containers() == [lab.real.inspect_container("web")["Id"]]
+
+
+@pytest.mark.parametrize(("files", "way"), [(4, (2, 0)), (16, (2, 1))])
+def test_many_small_files_are_exported(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch, files: int, way: tuple[int, int]
+) -> None:
+    """What is held in memory of all archives together counts, and empty files have headers."""
+    monkeypatch.setattr(committed_parts, "_MOST_BYTES", 12 << 10)
+    for folder in ("one", "two"):
+        for number in range(files):
+            lab.write(f"/{folder}/{number}", "")
+    lab.backup()
+    assert lab.way == way
+
+
+def test_many_deletions_are_exported(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each is a member of the layer, which is held in memory."""
+    monkeypatch.setattr(committed_parts, "_MOST_BYTES", 4 << 10)
+    lab.real.add_image("app:2", files={f"/app/{number}": "a" for number in range(9)})
+    lab.real.remove_container("web", force=True)
+    lab.real.run("web", image="app:2")
+    lab.backup()
+    for number in range(9):
+        lab.real.container("web").delete(f"/app/{number}")
+    lab.backup()
+    assert lab.way == (0, 1)

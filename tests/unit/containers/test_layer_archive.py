@@ -172,6 +172,8 @@ BROKEN = {
     "of another file": archive_of(("other", {})),
     "of a kind of GNU's": tarfile.TarInfo("file" * 50).tobuf(tarfile.GNU_FORMAT) + bytes(1024),
     "with a bad header": archive_of(("file", {"pax_headers": {"a": "b"}})).replace(b"6 a=b\n", b"9 a=b\n"),
+    "without a length": archive_of(("file", {"pax_headers": {"a": "bzz"}})).replace(b"8 a=bzz\n", b"x a=b\nzz"),
+    "without any length": archive_of(("file", {"pax_headers": {"a": "bzz"}})).replace(b"8 a=bzz\n", b"0 a=b\nzz"),
 }
 
 

@@ -126,3 +126,15 @@ def test_threads_that_ask_who_it_is_at_once_send_one_request(script: ScriptedEng
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(ask, range(8)))
     assert len([one for one in script.asked if one.path.endswith("/info")]) == 1
+
+
+def test_threads_do_not_wait_for_an_engine_that_hangs_one_after_the_other(
+    script: ScriptedEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each asks for itself then, so that all fail, or have their answers, at once."""
+    monkeypatch.setattr("docker_rollback._engine.docker.engine._TURN", 0.0)
+    script.says("GET", "/info", answer(DOCKER))
+    engine = script.engine()
+    with engine._asking, ThreadPoolExecutor(1) as pool:
+        assert pool.submit(engine.info).result(timeout=10).flavour == "docker"
+    assert engine.info().flavour == "docker"

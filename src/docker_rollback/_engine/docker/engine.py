@@ -35,6 +35,7 @@ _KERNEL_NAMES: Final[Mapping[str, str]] = {
 _CONTAINERD_STORE: Final = "io.containerd.snapshotter"
 
 _STANDS: Final = 10.0  # seconds for which an engine's description of itself is cached
+_TURN: Final = 1.0  # seconds that a thread waits for another one that asks
 
 
 class DockerEngine(DockerContainers, DockerImages, DockerNetworks, DockerVolumes):
@@ -109,8 +110,9 @@ class DockerEngine(DockerContainers, DockerImages, DockerNetworks, DockerVolumes
 
     def info(self) -> EngineInfo:
         # This answer is expensive for an engine, and the part that is used here hardly changes. Several threads that
-        # restore containers need it at once.
-        with self._asking:
+        # restore containers need it at once. If an engine hangs, they do not wait for it one after the other.
+        alone = self._asking.acquire(timeout=_TURN)
+        try:
             known, asked = self._info
             now = self._timer.monotonic()
             if known is None or not asked <= now < asked + _STANDS:
@@ -118,6 +120,9 @@ class DockerEngine(DockerContainers, DockerImages, DockerNetworks, DockerVolumes
                 known = _described(self._wire, said, self._address)
                 self._info = known, now
             return known
+        finally:
+            if alone:
+                self._asking.release()
 
 
 def _described(wire: Wire, info: Mapping[str, Any], address: str | None) -> EngineInfo:

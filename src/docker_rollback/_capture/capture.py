@@ -174,9 +174,9 @@ class Capture:
                     if taking.is_still:
                         archives.live_pass()
 
-                _, originals = both_at_once(
-                    live_pass, lambda: snapshotter.store_originals(report.containers, draft), archives.stop
-                )
+                # What is kept stays down until all is stored, and an export of its image has all layers at once.
+                ahead = () if kept_for else report.containers
+                _, originals = both_at_once(live_pass, lambda: snapshotter.store_originals(ahead, draft), archives.stop)
                 if operation is not None:
                     self._protect(taking, identity, networks, operation)
                 with ExitStack() as until_captured:

@@ -10,7 +10,7 @@ from collections.abc import Generator
 import pytest
 from attrs import evolve
 
-from docker_rollback import BackupStore, backup, recover, restore
+from docker_rollback import BackupStore, RollbackRequested, backup, recover, restore, rollback
 from docker_rollback._containers import committed_parts
 from docker_rollback._engine import EngineInfo
 from docker_rollback._model import Backup
@@ -289,4 +289,17 @@ def test_many_deletions_are_exported(lab: Lab, monkeypatch: pytest.MonkeyPatch) 
     for number in range(9):
         lab.real.container("web").delete(f"/app/{number}")
     lab.backup()
+    assert lab.way == (0, 1)
+
+
+def test_the_image_of_a_failed_update_is_exported_once(lab: Lab) -> None:
+    """The service is down meanwhile, so nothing is gained by a copy of the image below ahead of that."""
+    with rollback("web", client=lab.engine, store=lab.store, verify=None, keep_failed=True):
+        lab.real.add_image("app:2", files={"/app/a": "other"})
+        lab.real.remove_container("web", force=True)
+        lab.real.run("web", image="app:2")
+        for number in range(100):
+            lab.write(f"/app/{number}")
+        lab.engine.calls.clear()
+        raise RollbackRequested
     assert lab.way == (0, 1)

@@ -469,3 +469,25 @@ def test_what_takes_a_name_just_before_the_last_start_is_not_started(shop: Shop)
     with pytest.raises(RestoreError, match="somebody removed it while it was restored"):
         Restorer(Replaced(shop.engine), shop.store).resume_rest(taken, before)
     assert shop.engine.container("shop").status == "created"
+
+
+def test_one_that_takes_a_needed_name_just_before_the_creation_makes_way(shop: Shop) -> None:
+    """The restore is tried again, and renames it away."""
+    shop.engine.run("tail", image="shop:1", Links=["/shop:/tail/till"])
+
+    class Supervised(FailingEngine):
+        """An engine on which somebody is faster, once."""
+
+        def create_container(self, name: str, request: Mapping[str, Any], *, platform: str | None = None) -> str:
+            if is_on_its_way_back and not intruders:
+                intruders.append(shop.engine.run(name, image="shop:2", volumes={"orders": "/data"}))
+            return super().create_container(name, request, platform=platform)
+
+    intruders: list[str] = []
+    is_on_its_way_back = False
+    with rollback("shop", "tail", client=Supervised(shop.engine), store=shop.store, verify=None):
+        shop.engine.remove_container("shop", force=True, volumes=True)
+        is_on_its_way_back = True
+        raise RollbackRequested
+    assert intruders
+    shop.check_restored()

@@ -146,6 +146,11 @@ class Hooks:
         if resumes:
             self._run_and_log_failures("after_resume", self._after_resume)
 
+    @property
+    def has_after_rollback(self) -> bool:
+        """True if there are hooks after a rollback."""
+        return bool(self._after_rollback)
+
     def after_rollback(self) -> None:
         """Run the hooks after a rollback."""
         self._run_and_log_failures("after_rollback", self._after_rollback)

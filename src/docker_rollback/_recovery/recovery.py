@@ -212,6 +212,10 @@ class Recovery:
         self._restorer.ensure_running(backup, seen)
         return seen
 
+    def ensure_running(self, backup: Backup) -> None:
+        """Start restored containers again that have ended since; raises as `Restorer.ensure_running`."""
+        self._restorer.ensure_running(backup)
+
     def _put_back_once(self, operation: Operation, backup: Backup) -> Sequence[Observed]:
         def before_resume(seen: Sequence[Observed]) -> None:
             # A container may bind one of the files.

@@ -320,6 +320,9 @@ class Rollback:
                 self._reporter.begin("verify again")
                 self._reporter.announce("verify again", self._names)
                 self._verdict.judge_again()
+                if self._hooks.has_after_rollback:
+                    # The checks of others may have taken long, and a hook needs containers that run.
+                    self._recovery.ensure_running(backup)
                 self.status = Status.ROLLED_BACK
                 self._hooks.after_rollback()
                 self._finish(seen)

@@ -18,7 +18,9 @@ from docker_rollback import (
     Status,
     backup,
     recover,
+    rollback,
 )
+from docker_rollback._rollback.checked_container import CheckedContainer
 from docker_rollback.parts import Call, Process
 from docker_rollback.testing import FailingEngine, Killed, Run
 from tests.unit.shop import Shop, UpdateFailedError
@@ -315,3 +317,20 @@ def test_a_function_tells_no_secret(shop: Shop, caplog: pytest.LogCaptureFixture
     (problem,) = tx.outcome.problems
     assert problem.text.endswith("ConnectionError: login by ${PGPASSWORD} failed")
     assert "tr0ub4dor" not in caplog.text
+
+
+def test_a_hook_after_a_rollback_finds_all_running(shop: Shop, story: Story) -> None:
+    """Also what has ended while the checks of others were made: it may run a program there, or call it up again."""
+    shop.engine.run("desk", image="shop:1")
+
+    def check(container: CheckedContainer) -> None:
+        if container.name == "shop":
+            shop.engine.stop_container("desk")
+
+    def after_rollback() -> None:
+        story.lines.append(shop.engine.container("desk").status)
+
+    options: dict[str, Any] = {"verify": check, "after_rollback": after_rollback}
+    with rollback("shop", "desk", client=shop.engine, store=shop.store, **options):
+        raise RollbackRequested
+    assert story.lines == ["running"]

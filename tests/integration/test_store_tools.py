@@ -11,7 +11,8 @@ import re
 import shutil
 import subprocess
 import tarfile
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -143,10 +144,17 @@ def test_oras_pulls_record_and_archives(plain_store: BackupStore, tool: Tool, tm
     assert (tmp_path / "rows").read_bytes() == b"row\n" * 3000
 
 
-def test_an_archive_in_pieces_is_read_by_hand(tool: Tool, tmp_path: Path) -> None:
+@pytest.fixture
+def volume() -> Iterator[Path]:
+    """Give an empty folder."""
+    # Not below /tmp, which may be a tmpfs: of that there are no increments.
+    with tempfile.TemporaryDirectory(prefix="docker-rollback-test-", dir="/var/tmp") as folder:
+        yield Path(folder)
+
+
+def test_an_archive_in_pieces_is_read_by_hand(tool: Tool, volume: Path, tmp_path: Path) -> None:
     """The how-to and its tools restore a base and an increment, also from a copy that skopeo made."""
-    store, folder = BackupStore(tmp_path / "store"), tmp_path / "volume"
-    folder.mkdir()
+    store, folder = BackupStore(tmp_path / "store"), volume
     for name, size in (("large", 9_000_000), ("other", 5_000_000), ("small", 100)):
         (folder / name).write_bytes(random.Random(size).randbytes(size))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -24,15 +24,16 @@ SIZES: Final = {"small": 3999, "least": 4000, "one": 8000, "more": 8001, "huge":
 
 
 @pytest.fixture
-def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def root(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Give a folder of files around the sizes where something changes, a moment old."""
     monkeypatch.setattr(base, "MARGIN", 0.02)
-    folder = tmp_path / "root"
-    folder.mkdir(mode=0o700)
-    for number, (name, size) in enumerate(SIZES.items()):
-        (folder / name).write_bytes(random.Random(number).randbytes(size))
-    let_age(folder)
-    return folder
+    # Not below /tmp, which may be a tmpfs: of that there are no increments.
+    with tempfile.TemporaryDirectory(prefix="docker-rollback-test-", dir="/var/tmp") as made:
+        folder = Path(made)
+        for number, (name, size) in enumerate(SIZES.items()):
+            (folder / name).write_bytes(random.Random(number).randbytes(size))
+        let_age(folder)
+        yield folder
 
 
 def write(root: Path, seed: int) -> None:

@@ -8,7 +8,7 @@ import os
 import secrets
 import stat
 import tarfile
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from contextlib import closing, suppress
 from pathlib import Path
 
@@ -87,20 +87,6 @@ class Distant:
                     with tarfile.open(fileobj=io.BytesIO(data)) as layer:
                         return {one.name: one for one in layer}
         raise AssertionError("no layer has the change")
-
-
-@pytest.fixture
-def exports(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Give the list of the images that are exported."""
-    found: list[str] = []
-    save = DockerEngine.save_image
-
-    def counted(engine: DockerEngine, ref: str) -> Iterator[bytes]:
-        found.append(ref)
-        return save(engine, ref)
-
-    monkeypatch.setattr(DockerEngine, "save_image", counted)
-    return found
 
 
 @pytest.fixture

@@ -265,19 +265,15 @@ def test_an_image_from_files_is_the_exported_one(bench: Bench, tmp_path: Path) -
 
 @pytest.mark.usefixtures("root")
 def test_a_backup_exports_nothing(
-    bench: Bench, store: BackupStore, test_labels: dict[str, str], monkeypatch: pytest.MonkeyPatch
+    bench: Bench,
+    store: BackupStore,
+    test_labels: dict[str, str],
+    exports: list[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Only one whose engine's files cannot be read does; what changed is restored."""
     bench.commit("own", "echo base > /base")
     name = f"parts-{secrets.token_hex(4)}"
-    exports: list[str] = []
-    save = DockerEngine.save_image
-
-    def counted(engine: DockerEngine, ref: str) -> Iterator[bytes]:
-        exports.append(ref)
-        return save(engine, ref)
-
-    monkeypatch.setattr(DockerEngine, "save_image", counted)
     client = bench.client
     client.containers.run(
         f"{REPOSITORY}:own", ["sleep", "9999"], name=name, stop_signal="SIGKILL", labels=test_labels, detach=True

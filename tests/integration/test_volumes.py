@@ -26,7 +26,6 @@ from docker_rollback._store.store import BackupStore
 from docker_rollback._volumes.access import host_programs, same_folder, sandbox
 from docker_rollback._volumes.access.helper_image import pack_kit
 from docker_rollback._volumes.archiver import VolumeArchiver
-from docker_rollback._volumes.tar.stored_archive import read_archive
 from docker_rollback.errors import ArchiveError, VolumeAccessError, VolumeNotFoundError
 from docker_rollback.testing import CHANGING, FailingEngine
 from tests.engines.images import busybox_tar
@@ -443,7 +442,7 @@ def test_a_container_that_swaps_folders_gets_nothing_of_the_host(bench: Bench, t
     archiver = VolumeArchiver(bench.engine, bench.store, progress=swap)
     archive = archiver.archive(volume, in_use=True)
     assert (archive.way, len(swaps)) == ("direct", 1)
-    data = b"".join(read_archive(bench.store, archive.base))
+    data = b"".join(bench.store.open_tar(archive.base))
     assert b"bulk" in data
     assert b"only root" not in data
     exchange(root / "sub", root / "link")

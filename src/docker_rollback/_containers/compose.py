@@ -119,6 +119,5 @@ def added_since(engine: Engine, backup: Backup, containers: Iterable[Observed]) 
         for one in _members(containers, name)
         if one.id not in before.containers and one.name not in in_place and not is_aside(one.name)
     ]
-    now = Project(name, (), tuple(sorted(engine.list_volumes(labels={COMPOSE_PROJECT: name}))), _networks(engine, name))
-    added = beyond(now, before)
+    added = beyond(find_project(engine, name, among=()), before)
     return Added(start_order(found), added.volumes, added.networks)

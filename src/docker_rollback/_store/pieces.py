@@ -193,7 +193,7 @@ def _content(blobs: Blobs, piece: Piece, compressed: Iterator[bytes], *, hashed:
             yield data
     except CorruptStreamError as error:
         raise blobs.corrupt(piece.digest, f"its zstd stream is broken: {error}") from error
-    if length != (length if piece.length is None else piece.length):
+    if piece.length not in (None, length):
         raise blobs.corrupt(piece.digest, f"it decompresses to {length} bytes, not {piece.length}")
     if hasher is not None and piece.content is not None and hasher.hexdigest() != piece.content.sha256:
         raise blobs.corrupt(piece.digest, f"it holds other content than {piece.content.sha256}")

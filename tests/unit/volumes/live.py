@@ -22,7 +22,6 @@ from docker_rollback._volumes.capture.archive_options import ArchiveOptions
 from docker_rollback._volumes.capture.volume_capture import VolumeCapture
 from docker_rollback._volumes.tar import gnu_tar
 from docker_rollback._volumes.tar.cutting import CUT_RULE, CutRule
-from docker_rollback._volumes.tar.stored_archive import read_archive
 from tests.unit.volumes.comparing import differences, picture
 
 ENGINE = EngineRecord("docker", "28.5.2", "1.51", "x86_64", containerd_store=False, default_runtime="runc")
@@ -125,7 +124,7 @@ def capture(
             if kept is not None:
                 taken_at = datetime.fromtimestamp(number, UTC)
                 draft.commit(Backup(f"live-{number}", taken_at, ENGINE, "stop", (), volumes=(archive,)))
-            return Taken(archive, tuple(b"".join(read_archive(store, tar)) for tar in archive.tars))
+            return Taken(archive, tuple(b"".join(store.open_tar(tar)) for tar in archive.tars))
 
 
 def check(root: Path, taken: Taken) -> None:

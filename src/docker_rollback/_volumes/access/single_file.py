@@ -16,7 +16,6 @@ from docker_rollback._volumes.capture.scan import check
 from docker_rollback._volumes.fill.read_only import check_same, differences
 from docker_rollback._volumes.fill.volume_root import drop_attributes
 from docker_rollback._volumes.tar import gnu_tar
-from docker_rollback._volumes.tar.stored_archive import read_archive
 from docker_rollback.errors import ArchiveError, VolumeAccessError
 
 
@@ -33,10 +32,10 @@ def fill_file(reach: Reach, archive: VolumeArchive, store: BackupStore) -> None:
         return
     if not differences(reach, archive, store):
         return
-    drop_attributes(reach, keep=gnu_tar.attributes(read_archive(store, archive.base)))
+    drop_attributes(reach, keep=gnu_tar.attributes(store.open_tar(archive.base)))
     # tar would replace a file that has attributes. cp writes into the existing file, from a complete copy.
     with reach.run(gnu_tar.extract_file(SCRATCH), stdin=True) as tar:
-        for data in read_archive(store, archive.base):
+        for data in store.open_tar(archive.base):
             tar.write(data)
         tar.close_input()
         gnu_tar.check_extracted(reach.volume, tar.finish())

@@ -24,7 +24,6 @@ from docker_rollback._volumes.capture.scan import Large
 from docker_rollback._volumes.tar import gnu_tar
 from docker_rollback._volumes.tar.archive_writer import ArchiveWriters
 from docker_rollback._volumes.tar.members import MalformedArchiveError
-from docker_rollback._volumes.tar.stored_archive import read_archive
 from docker_rollback.errors import ArchiveError, EngineError, StoreError
 
 logger = logging.getLogger("docker_rollback")
@@ -135,7 +134,7 @@ class LivePass:
         """Return the base of an earlier backup, as far as it can be read."""
         archives = [one for one in self._writers.earlier(reach.volume) if one.listing is not None]
         try:
-            return Former.load(archives, lambda blob: read_archive(self._store, blob)) if archives else None
+            return Former.load(archives, self._store.open_tar) if archives else None
         except (ValueError, StoreError) as error:
             logger.warning("volume %s: its last base cannot be used again: %s", reach.volume, error)
             return None

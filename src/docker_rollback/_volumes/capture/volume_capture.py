@@ -30,7 +30,6 @@ from docker_rollback._volumes.tar import gnu_tar
 from docker_rollback._volumes.tar.archive_stream import gathered, pieces_of
 from docker_rollback._volumes.tar.archive_writer import ArchiveWriter, ArchiveWriters
 from docker_rollback._volumes.tar.members import MalformedArchiveError, PathTooLongError
-from docker_rollback._volumes.tar.stored_archive import read_archive
 from docker_rollback._zstd import packed
 from docker_rollback.errors import ArchiveError, CorruptBackupError, EngineError
 
@@ -380,7 +379,7 @@ class VolumeCapture:
     def _reader(self, blob: Descriptor, wanted: int) -> Iterator[bytes]:
         """Yield the tar that an archive holds; raises `CorruptBackupError` where it is not as long as it was."""
         size = 0
-        for data in read_archive(self._store, blob):
+        for data in self._store.open_tar(blob):
             if self._crew.stopped:
                 raise CorruptBackupError(str(self._store.path), blob.digest, "it was not read back to its end")
             size += len(data)

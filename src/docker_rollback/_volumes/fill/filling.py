@@ -24,7 +24,6 @@ from docker_rollback._volumes.tar import gnu_tar
 from docker_rollback._volumes.tar.archive_stream import gathered, pieces_of, split
 from docker_rollback._volumes.tar.members import END, MalformedArchiveError, Member, Members
 from docker_rollback._volumes.tar.snapshot_file import ROOT
-from docker_rollback._volumes.tar.stored_archive import read_archive
 from docker_rollback.errors import ArchiveError
 
 logger = logging.getLogger("docker_rollback")
@@ -122,7 +121,7 @@ class Filling:
     def _write_all(self) -> int:
         self._done = 0
         base, increment = self._archive.base, self._archive.increment
-        drop_attributes(self._reach, keep=gnu_tar.attributes(read_archive(self._store, base)))
+        drop_attributes(self._reach, keep=gnu_tar.attributes(self._store.open_tar(base)))
         self._drop_on_the_way(base)
         kept = self._kept
         self._extract([kept.emptying()], kept.amended(self._read(base), is_last=increment is None))
@@ -133,7 +132,7 @@ class Filling:
     def _drop_on_the_way(self, base: Descriptor) -> None:
         """Remove new attributes of folders that stay because a path below them does."""
         folders = [folder for folder in self._kept.folders if folder != ROOT]
-        known = attributes_of_folders(read_archive(self._store, base)) if folders else {}
+        known = attributes_of_folders(self._store.open_tar(base)) if folders else {}
         for folder in folders:
             keep = frozenset(map(os.fsdecode, known.get(folder, ())))
             drop_attributes(self._reach, keep=keep, folder=os.fsdecode(folder))
@@ -160,7 +159,7 @@ class Filling:
     def _folders(self, blob: Descriptor, folders: _Folders) -> Iterator[bytes]:
         """Yield the directories at the beginning of an archive, amended, and record them in `folders`."""
         members = Members()
-        for data in read_archive(self._store, blob):
+        for data in self._store.open_tar(blob):
             for member in members.feed(data):
                 if not member.is_directory:
                     return
@@ -181,7 +180,7 @@ class Filling:
     # Both
 
     def _read(self, blob: Descriptor) -> Iterator[bytes]:
-        for data in read_archive(self._store, blob):
+        for data in self._store.open_tar(blob):
             yield data
             self._done += len(data)
             if self._progress is not None:

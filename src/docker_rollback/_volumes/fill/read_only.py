@@ -15,7 +15,6 @@ from docker_rollback._volumes.access.reach import Reach
 from docker_rollback._volumes.tar import gnu_tar
 from docker_rollback._volumes.tar.archive_stream import pieces_of
 from docker_rollback._volumes.tar.members import DUMPDIR, Member, Members
-from docker_rollback._volumes.tar.stored_archive import read_archive
 from docker_rollback.errors import ArchiveError
 
 # Records that hold only names or directory lists; tar puts its process id into the name of a sparse file.
@@ -41,7 +40,7 @@ def check_same(reach: Reach, archive: VolumeArchive, store: BackupStore) -> None
 
 def differences(reach: Reach, archive: VolumeArchive, store: BackupStore) -> list[bytes]:
     """Return the paths at which a volume differs from its archive; raises as `check_same`."""
-    wanted = _files(read_archive(store, archive.base))
+    wanted = _files(store.open_tar(archive.base))
     if archive.increment is not None:
         wanted = _joined(wanted, store, archive.increment)
     passed_over = {*reach.unread, *(b"./" + one.name for one in archive.mount_points)}
@@ -82,9 +81,9 @@ def _said_of(member: Member) -> bytes:
 
 def _joined(base: dict[bytes, bytes], store: BackupStore, increment: Descriptor) -> dict[bytes, bytes]:
     """Return the files of a base and an increment together: the increment's directories list the files that remain."""
-    joined = _files(read_archive(store, increment))
+    joined = _files(store.open_tar(increment))
     members = Members()
-    for data in read_archive(store, increment):
+    for data in store.open_tar(increment):
         for member in members.feed(data):
             listed = (member.name + b"/" + name for _, name in member.entries)
             joined |= {path: base[path] for path in listed if path not in joined and path in base}

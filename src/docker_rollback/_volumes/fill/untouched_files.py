@@ -18,7 +18,6 @@ from docker_rollback._volumes.access.reach import Reach
 from docker_rollback._volumes.tar.archive_stream import whole
 from docker_rollback._volumes.tar.members import Member
 from docker_rollback._volumes.tar.snapshot_file import ROOT, SnapshotFile
-from docker_rollback._volumes.tar.stored_archive import read_archive
 
 logger = logging.getLogger("docker_rollback")
 
@@ -87,7 +86,7 @@ def untouched(reach: Reach, archive: VolumeArchive, store: BackupStore) -> Untou
         logger.debug("volume %s: writing all files: %s", reach.volume, reason)
         return None
     try:
-        snapshot = SnapshotFile.parse(whole(read_archive(store, archive.snapshot)))
+        snapshot = SnapshotFile.parse(whole(store.open_tar(archive.snapshot)))
         root = next(folder for folder in snapshot.folders if folder.name == ROOT)
     except (ValueError, StopIteration) as error:
         logger.debug("volume %s: writing all files: %s", reach.volume, error)

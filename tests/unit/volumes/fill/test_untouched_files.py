@@ -25,7 +25,6 @@ from docker_rollback._volumes.fill import filling, untouched_files
 from docker_rollback._volumes.fill.filling import Filling
 from docker_rollback._volumes.fill.untouched_files import untouched
 from docker_rollback._volumes.tar.snapshot_file import SnapshotFile
-from docker_rollback._volumes.tar.stored_archive import read_archive
 from tests.unit.volumes import awkward
 from tests.unit.volumes.capture.test_increment import MOVES, move, tree
 from tests.unit.volumes.capture.test_increment_any import HISTORY, PATHS, Deed, do
@@ -64,7 +63,7 @@ class Volume:
         """The moment before which a file has not been touched; 0 where there is none."""
         if self.archive is None or self.archive.snapshot is None:
             return 0
-        return SnapshotFile.parse(b"".join(read_archive(self.store, self.archive.snapshot))).began
+        return SnapshotFile.parse(b"".join(self.store.open_tar(self.archive.snapshot))).began
 
     def fill(self, reach: Reach | None = None, archive: VolumeArchive | None = None) -> int:
         """Fill it again, and see that it is what it was; return how many bytes tar was given."""
